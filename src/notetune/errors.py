@@ -1,0 +1,33 @@
+"""The exceptions that a user can act on.
+
+Each message names the thing, the found value, the allowed values and the way out. No message
+holds note text: it names a file, a row, a column or a note id instead.
+"""
+
+
+class NotetuneError(Exception):
+    """Base of everything the user can mend; the command line prints it in one line and exits 2."""
+
+
+class ConfigError(NotetuneError):
+    """A recipe or an override is wrong."""
+
+
+class DataError(NotetuneError):
+    """A notes file, a table, a label or a split is wrong."""
+
+
+class BackboneError(NotetuneError):
+    """A backbone folder cannot be used."""
+
+
+class BundleError(NotetuneError):
+    """A saved adapter, head or bundle is damaged or belongs to another backbone."""
+
+
+class RunError(NotetuneError):
+    """A run folder is in use, unfinished or not one of ours."""
+
+
+class TrainingError(NotetuneError):
+    """Training cannot go on: no data, or a loss that is not finite."""

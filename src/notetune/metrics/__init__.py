@@ -1,0 +1,1 @@
+"""Metrics: ranking scores, intervals, calibration and the score table (numpy and scipy)."""

@@ -1,0 +1,1 @@
+"""Model: packed batches, backbone, attention, adapters, heads, losses and bundles (torch)."""

@@ -1,0 +1,1 @@
+"""Notes: sources, cleaning, outcomes, patient splits and leak checks."""

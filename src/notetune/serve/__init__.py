@@ -1,0 +1,1 @@
+"""Serving: a bundle applied to new notes."""

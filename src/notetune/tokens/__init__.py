@@ -1,0 +1,1 @@
+"""Tokens: encoding, the memory-mapped store and the packing plan (numpy only)."""

@@ -1,0 +1,1 @@
+"""Training: batches, optimizer schedule and the one loop."""

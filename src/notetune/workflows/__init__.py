@@ -1,0 +1,1 @@
+"""Workflows: each turns a recipe into files in a run folder."""
