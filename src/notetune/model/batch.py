@@ -1,0 +1,70 @@
+"""One row of packed documents on its device.
+
+Shape legend of `model/` and `train/`: T packed tokens, D documents, N scored notes, K classes,
+H hidden units, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Documents laid end to end; attention and positions restart at each.
+
+    Attributes:
+        ids_T: `(T,)` int64 token ids.
+        positions_T: `(T,)` int64 position of each token in its own document.
+        lengths_D: Tokens per document, in order; they sum to T.
+        documents_D: `(D,)` where each document stands in its store.
+    """
+
+    ids_T: Tensor
+    positions_T: Tensor
+    lengths_D: tuple[int, ...]
+    documents_D: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        total = sum(self.lengths_D)
+        assert self.ids_T.shape == self.positions_T.shape == (total,)
+        assert len(self.lengths_D) == len(self.documents_D)
+
+    @property
+    def last_D(self) -> Tensor:
+        """`(D,)` index of the last token of each document."""
+        return torch.tensor(self.lengths_D, device=self.ids_T.device).cumsum(0) - 1
+
+    @property
+    def document_T(self) -> Tensor:
+        """`(T,)` number of the document each token belongs to, counted within the row."""
+        lengths = torch.tensor(self.lengths_D, device=self.ids_T.device)
+        return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+
+    @property
+    def context_T(self) -> Tensor:
+        """Indices of the tokens that have a next token in their document."""
+        has_next_T = torch.ones_like(self.ids_T, dtype=torch.bool)
+        has_next_T[self.last_D] = False
+        return has_next_T.nonzero().squeeze(1)
+
+    @property
+    def target_count(self) -> int:
+        """Tokens that are predicted: all but the first of each document."""
+        return sum(self.lengths_D) - len(self.lengths_D)
+
+
+def packed_batch(
+    documents: Sequence[npt.NDArray[np.int64]],
+    numbers: Sequence[int] | npt.NDArray[np.int64],
+    device: torch.device | str = "cpu",
+) -> PackedBatch:
+    """Lay documents end to end; `numbers` says where each stands in its store."""
+    ids = torch.from_numpy(np.concatenate(documents))
+    positions = torch.from_numpy(np.concatenate([np.arange(len(ids)) for ids in documents]))
+    lengths = tuple(len(document) for document in documents)
+    return PackedBatch(ids.to(device), positions.to(device), lengths, np.asarray(numbers, np.int64))

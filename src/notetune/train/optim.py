@@ -1,0 +1,51 @@
+"""AdamW and its learning-rate schedule."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import nn
+
+from notetune.config import Config
+
+
+class OptimConfig(Config):
+    """AdamW with linear warm-up, then linear decay to zero."""
+
+    peak_lr: PositiveFloat = 3e-4
+    """Learning rate at the end of warm-up."""
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.06
+    """Share of all steps spent warming up."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Decoupled weight decay."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this L2 norm."""
+    targets_per_step: PositiveInt = 4096
+    """Targets per step, at least: tokens in step 1, notes in step 2."""
+
+    def learning_rate_at(self, step: int, step_count: int) -> float:
+        """Learning rate of step `step` (from 0) out of `step_count`; the last one is near zero.
+
+        Example:
+            >>> config = OptimConfig(peak_lr=1.0, warmup_fraction=0.5)
+            >>> [round(config.learning_rate_at(step, 4), 2) for step in range(4)]
+            [0.5, 1.0, 0.67, 0.33]
+        """
+        warmup_steps = round(self.warmup_fraction * step_count)
+        if step < warmup_steps:
+            return self.peak_lr * (step + 1) / warmup_steps
+        return self.peak_lr * (step_count - step) / (step_count - warmup_steps + 1)
+
+
+def trainable_parameters(*modules: nn.Module) -> list[nn.Parameter]:
+    """Parameters asked to train, each once."""
+    unique = {id(p): p for module in modules for p in module.parameters() if p.requires_grad}
+    return list(unique.values())
+
+
+def adamw(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:
+    """The optimizer of both steps."""
+    return torch.optim.AdamW(
+        list(parameters), lr=config.peak_lr, weight_decay=config.weight_decay, betas=(0.9, 0.95)
+    )
