@@ -1,0 +1,117 @@
+"""A bundle: everything but the backbone that scoring new notes needs, in one folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from notetune import runs
+from notetune.config import Config, parse
+from notetune.errors import BundleError
+from notetune.model.adapters import read_adapter, save_adapter
+from notetune.model.backbone import Backbone
+from notetune.model.heads import Head, Pooling
+from notetune.model.stack import Layer, Stack, stack
+
+BUNDLE = "bundle.json"
+_HEAD = "head.safetensors"
+
+
+class BundleCard(Config):
+    """What a bundle says of itself.
+
+    Attributes:
+        format: Version of the folder's layout.
+        task: Name of the outcome.
+        kind: How its labels relate: one yes or no, one of several, any of several.
+        classes: K class names, in the order of the logits.
+        variant: Which adapters it has and which of them trained with the head.
+        seed: Seed of its training.
+        pooling: How a document becomes one vector.
+        max_tokens: Longest document; the rest of a note is cut off.
+        backbone_name: Name of the folder it was trained on.
+        backbone_fingerprint: Fingerprint of that backbone.
+        adapters: Names of its adapters, in the order they are put on.
+    """
+
+    format: int = runs.FORMAT
+    task: str
+    kind: Literal["binary", "multiclass", "multilabel"]
+    classes: tuple[str, ...]
+    variant: str
+    seed: int
+    pooling: Pooling
+    max_tokens: int
+    backbone_name: str
+    backbone_fingerprint: str
+    adapters: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory, ready to score."""
+
+    card: BundleCard
+    model: Stack
+    head: Head
+
+
+def save_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write card, adapters and head into an existing folder."""
+    runs.write_json(folder / BUNDLE, bundle.card.model_dump(mode="json"))
+    for layer in bundle.model.layers:
+        save_adapter(
+            folder / layer.name,
+            bundle.model.wrapper,
+            layer.name,
+            layer.spec,
+            bundle.model.backbone,
+        )
+    weights = {name: t.detach().cpu().contiguous() for name, t in bundle.head.state_dict().items()}
+    save_file(weights, folder / _HEAD)
+
+
+def read_card(folder: Path) -> BundleCard:
+    """The card of a bundle, after every file was found intact.
+
+    Raises:
+        BundleError: If the folder is not a bundle, or a file is missing or damaged.
+    """
+    if not (folder / BUNDLE).is_file() or not (folder / runs.MANIFEST).is_file():
+        raise BundleError(
+            f"{folder} is not a bundle: it needs {BUNDLE} and {runs.MANIFEST}. "
+            "`notetune downstream` writes bundles."
+        )
+    if damaged := runs.damaged_files(folder):
+        raise BundleError(
+            f"{folder}: {damaged[0]} is missing or differs from the manifest; restore the bundle "
+            "from a copy or train it again."
+        )
+    card = runs.read_json(folder / BUNDLE)
+    if card.get("format") != runs.FORMAT:
+        raise BundleError(f"{folder} has format {card.get('format')}, not {runs.FORMAT}.")
+    return parse(BundleCard, card, str(folder / BUNDLE))
+
+
+def load_bundle(folder: Path, backbone: Backbone) -> Bundle:
+    """Put a bundle onto its backbone, everything frozen.
+
+    Raises:
+        BundleError: If the bundle is damaged or belongs to another backbone.
+    """
+    card = read_card(folder)
+    if backbone.fingerprint != card.backbone_fingerprint:
+        raise BundleError(
+            f"{folder} was trained on the backbone {card.backbone_name} "
+            f"({card.backbone_fingerprint}), not on {backbone.name} ({backbone.fingerprint}); "
+            "give its own backbone with --backbone."
+        )
+    layers = [Layer(name, read_adapter(folder / name), is_trained=False) for name in card.adapters]
+    try:
+        weights = load_file(folder / _HEAD)
+    except (OSError, SafetensorError):
+        raise BundleError(f"{folder / _HEAD} cannot be read; restore it from a copy.") from None
+    head = Head.from_weights(weights)
+    return Bundle(card, stack(backbone, layers), head.to(backbone.device).eval())

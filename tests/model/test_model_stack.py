@@ -1,0 +1,217 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import peft
+import pytest
+import torch
+from builders import random_batch, random_documents, random_llama
+from transformers import AutoModelForCausalLM
+
+from notetune.errors import BundleError
+from notetune.model.adapters import LoRA, SavedAdapter, read_adapter, save_adapter, tensors_hash
+from notetune.model.backbone import load_backbone
+from notetune.model.batch import packed_batch
+from notetune.model.stack import DOMAIN, TASK, Layer, stack
+
+SPEC = LoRA(rank=4, alpha=8, dropout=0.5)
+LENGTHS = [9, 4, 17]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return random_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def domain(folder, tmp_path_factory):
+    """A saved domain adapter whose weights are random, not zero."""
+    model = stack(load_backbone(str(folder)), [Layer(DOMAIN, SPEC, is_trained=True)], seed=1)
+    randomise(model)
+    where = tmp_path_factory.mktemp("adapter") / DOMAIN
+    save_adapter(where, model.wrapper, DOMAIN, SPEC, model.backbone)
+    return where
+
+
+def randomise(model):
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.backbone.model.named_parameters():
+            if "lora_" in name and parameter.requires_grad:
+                parameter.normal_(0, 0.3)
+
+
+def two_adapters(folder, domain, *, train_domain):
+    layers = [
+        Layer(DOMAIN, read_adapter(domain), is_trained=train_domain),
+        Layer(TASK, SPEC, is_trained=True),
+    ]
+    return stack(load_backbone(str(folder)), layers, seed=2)
+
+
+@pytest.mark.parametrize("train_domain", [False, True])
+def test_exactly_the_asked_adapters_get_gradients(folder, domain, train_domain):
+    model = two_adapters(folder, domain, train_domain=train_domain)
+    randomise(model)
+    model.features(random_batch(LENGTHS), "last").sum().backward()
+    reached = {n for n, p in model.backbone.model.named_parameters() if p.grad is not None}
+    wanted = {n for n, p in model.backbone.model.named_parameters() if p.requires_grad}
+    assert reached == wanted
+    per_adapter = 2 * 2 * 2  # layers, targets, A and B
+    assert len(reached) == per_adapter * (2 if train_domain else 1)
+    assert any(f".{DOMAIN}." in name for name in reached) == train_domain
+    assert sum(f".{TASK}." in name for name in reached) == per_adapter
+
+
+def test_every_adapter_of_a_stack_changes_the_logits(folder, domain):
+    model = two_adapters(folder, domain, train_domain=False)
+    batch = random_batch(LENGTHS)
+    assert model.effect(TASK, batch) == 0  # a new LoRA starts as the identity
+    with pytest.raises(BundleError, match="task does not change the output"):
+        model.check(batch)
+    randomise(model)
+    assert model.effect(DOMAIN, batch) > 1e-3
+    assert model.effect(TASK, batch) > 1e-3
+    model.check(batch)
+
+
+def test_a_frozen_adapter_that_changes_is_noticed(folder, domain):
+    model = two_adapters(folder, domain, train_domain=False)
+    randomise(model)
+    with torch.no_grad():
+        layer = next(n for n, _ in model.backbone.model.named_parameters() if f".{DOMAIN}." in n)
+        dict(model.backbone.model.named_parameters())[layer].add_(1e-4)
+    with pytest.raises(BundleError, match="frozen adapter domain has changed"):
+        model.check(random_batch(LENGTHS))
+
+
+def test_the_hash_of_a_frozen_adapter_survives_training_of_the_task_adapter(folder, domain):
+    model = two_adapters(folder, domain, train_domain=False)
+    before = {name: tensors_hash(model.tensors(name)) for name in (DOMAIN, TASK)}
+    parameters = [p for p in model.backbone.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+    model.train_mode()
+    for seed in range(3):
+        optimizer.zero_grad()
+        model.features(random_batch(LENGTHS, seed), "mean").square().sum().backward()
+        optimizer.step()
+    after = {name: tensors_hash(model.tensors(name)) for name in (DOMAIN, TASK)}
+    assert after[DOMAIN] == before[DOMAIN]
+    assert after[TASK] != before[TASK]
+
+
+def test_a_frozen_adapter_has_no_dropout_while_the_other_one_trains(folder, domain):
+    frozen = stack(
+        load_backbone(str(folder)), [Layer(DOMAIN, read_adapter(domain), is_trained=False)]
+    )
+    trained = stack(
+        load_backbone(str(folder)), [Layer(DOMAIN, read_adapter(domain), is_trained=True)]
+    )
+    batch = random_batch(LENGTHS)
+    differences = []
+    for model in (frozen, trained):
+        model.train_mode()
+        with torch.no_grad():
+            first, second = model.features(batch, "last"), model.features(batch, "last")
+        differences.append(float((first - second).abs().max()))
+    assert differences[0] == 0
+    assert differences[1] > 1e-3
+
+
+def test_plain_peft_loads_a_saved_adapter_and_gives_the_same_logits(folder, domain):
+    model = stack(
+        load_backbone(str(folder)), [Layer(DOMAIN, read_adapter(domain), is_trained=False)]
+    )
+    plain = AutoModelForCausalLM.from_pretrained(folder)
+    plain = peft.PeftModel.from_pretrained(plain, domain).eval()
+    assert isinstance(plain, peft.PeftModelForCausalLM)
+    documents = random_documents(LENGTHS)
+    with torch.inference_mode():
+        packed = model.backbone.logits(
+            model.backbone.hidden_states(packed_batch(documents, range(3)))
+        )
+        expected = torch.cat([plain(torch.from_numpy(ids)[None]).logits[0] for ids in documents])
+    assert (packed - expected).abs().max() < 1e-5
+
+
+def test_stacked_logits_equal_plain_peft_with_both_adapters_active(folder, domain):
+    model = two_adapters(folder, domain, train_domain=False)
+    randomise(model)
+    plain = peft.PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(folder), domain, adapter_name=DOMAIN
+    )
+    plain.add_adapter(TASK, peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"]))
+    peft.set_peft_model_state_dict(plain, model.tensors(TASK), adapter_name=TASK)
+    plain.base_model.set_adapter([DOMAIN, TASK])
+    plain.eval()
+    documents = random_documents(LENGTHS)
+    with torch.inference_mode():
+        packed = model.backbone.logits(
+            model.backbone.hidden_states(packed_batch(documents, range(3)))
+        )
+        expected = torch.cat([plain(torch.from_numpy(ids)[None]).logits[0] for ids in documents])
+    assert (packed - expected).abs().max() < 1e-5
+
+
+def test_a_fresh_process_computes_the_same_features_from_the_saved_adapter(folder, domain):
+    model = stack(
+        load_backbone(str(folder)), [Layer(DOMAIN, read_adapter(domain), is_trained=False)]
+    )
+    with torch.inference_mode():
+        here = model.features(random_batch(LENGTHS), "mean")
+    code = f"""
+import sys; sys.path.insert(0, {str(__file__.rsplit("/", 2)[0])!r})
+import json, pathlib, torch
+from builders import random_batch
+from notetune.model.adapters import read_adapter
+from notetune.model.backbone import load_backbone
+from notetune.model.stack import Layer, stack
+model = stack(load_backbone({str(folder)!r}),
+              [Layer("domain", read_adapter(pathlib.Path({str(domain)!r})), is_trained=False)])
+with torch.inference_mode():
+    print(json.dumps(model.features(random_batch({LENGTHS}), "mean").tolist()))
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    there = np.array(json.loads(out.stdout.splitlines()[-1]))
+    assert np.abs(here.numpy() - there).max() < 1e-6
+
+
+def test_an_adapter_of_another_backbone_is_refused(domain, tmp_path):
+    other = load_backbone(str(random_llama(tmp_path / "other", seed=9)))
+    with pytest.raises(BundleError, match="was trained on the backbone"):
+        stack(other, [Layer(DOMAIN, read_adapter(domain), is_trained=False)])
+
+
+def test_a_flipped_bit_in_an_adapter_is_found(domain, tmp_path):
+    for path in domain.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = bytearray((tmp_path / "adapter_model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "adapter_model.safetensors").write_bytes(weights)
+    with pytest.raises(BundleError, match="differs from what was saved"):
+        read_adapter(tmp_path)
+
+
+def test_missing_or_extra_tensors_are_refused(folder, domain):
+    saved = read_adapter(domain)
+    name, value = next(iter(saved.tensors.items()))
+    short = {k: v for k, v in saved.tensors.items() if k != name}
+    broken = [short, {**saved.tensors, "extra": value}, {**saved.tensors, name: value[:1]}]
+    for tensors in broken:
+        layer = Layer(DOMAIN, SavedAdapter(saved.spec, tensors, saved.backbone), is_trained=False)
+        with pytest.raises(BundleError, match="does not fit the backbone: 1 tensors"):
+            stack(load_backbone(str(folder)), [layer])
+
+
+def test_targets_that_the_backbone_lacks_are_named(folder):
+    spec = LoRA(targets=("no_such_layer",))
+    with pytest.raises(BundleError, match="no layer named no_such_layer"):
+        stack(load_backbone(str(folder)), [Layer(DOMAIN, spec, is_trained=True)])
+
+
+def test_a_saved_adapter_holds_no_path(domain):
+    files = sorted(path.name for path in domain.iterdir())
+    assert files == ["adapter.json", "adapter_config.json", "adapter_model.safetensors"]
+    for name in files[:2]:
+        assert "/" not in (domain / name).read_text()
