@@ -1,6 +1,6 @@
 """Documents on disk: memory-mapped token ids with the note and patient of every document."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def write_store(
     encoder: Encoder,
     max_tokens: int,
     texts: Sequence[str],
-    columns: dict[str, Sequence[str]],
+    columns: Mapping[str, Sequence[str]],
 ) -> None:
     """Encode notes into `folder`.
 

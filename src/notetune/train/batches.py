@@ -2,24 +2,27 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from notetune.model.batch import PackedBatch, packed_batch
-from notetune.tokens.packing import Int64Array, PackPlan, pack_documents
+from notetune.tokens.packing import Int64Array, pack_documents
 from notetune.tokens.store import TokenStore
 
 
 def read_row(
     store: TokenStore, documents_D: Int64Array, device: torch.device | str = "cpu"
 ) -> PackedBatch:
-    """The documents of a store as one packed row, longest first."""
-    longest_first = documents_D[np.argsort(-store.lengths_D[documents_D], kind="stable")]
-    return packed_batch(
-        [store.document(int(number)) for number in longest_first], longest_first, device
-    )
+    """The documents of a store as one packed row, in the order given.
+
+    A plan gives them longest first, so that documents of one length stand together.
+    """
+    return packed_batch([store.document(int(d)) for d in documents_D], documents_D, device)
 
 
 def rows_in_order(
@@ -64,21 +67,51 @@ def pretraining_steps(
             yield [read_row(store, documents_D[plan.row(int(r))], device) for r in step_rows]
 
 
-def note_steps(
+@dataclass(frozen=True)
+class LabelledBatch:
+    """Notes with their labels: a packed row, or features that were computed before.
+
+    Attributes:
+        inputs: A row of N documents, or `(N, H)` features.
+        targets_NK: `(N, K)` zeros and ones, in the order of the inputs.
+    """
+
+    inputs: PackedBatch | Tensor
+    targets_NK: Tensor
+
+    @property
+    def target_count(self) -> int:
+        """Notes whose loss is summed."""
+        return len(self.targets_NK)
+
+
+def shuffled_steps(note_count: int, notes_per_step: int, seed: int) -> Iterator[Int64Array]:
+    """Endless steps of about `notes_per_step` note numbers; each epoch is shuffled anew.
+
+    An epoch has `ceil(note_count / notes_per_step)` steps.
+    """
+    step_count = math.ceil(note_count / notes_per_step)
+    for epoch in itertools.count():
+        order = np.random.default_rng((seed, epoch)).permutation(note_count)
+        yield from np.array_split(order, step_count)
+
+
+def labelled_rows(
     store: TokenStore,
     documents_N: Int64Array,
+    targets_NK: npt.NDArray[np.int8],
+    steps: Iterable[Int64Array],
     *,
     tokens_per_row: int,
-    notes_per_step: int,
-    seed: int,
     device: torch.device | str = "cpu",
-) -> Iterator[list[PackedBatch]]:
-    """Endless steps of about `notes_per_step` notes, each step packed into rows of its own."""
+) -> Iterator[list[LabelledBatch]]:
+    """Each step's notes packed into rows of their own, with their labels."""
     lengths_N = store.lengths_D[documents_N]
-    step_count = math.ceil(len(documents_N) / notes_per_step)
-    for epoch in itertools.count():
-        order = np.random.default_rng((seed, epoch)).permutation(len(documents_N))
-        for step_notes in np.array_split(order, step_count):
-            plan: PackPlan = pack_documents(lengths_N[step_notes], tokens_per_row)
-            chosen: Sequence[Int64Array] = [plan.row(row) for row in range(plan.row_count)]
-            yield [read_row(store, documents_N[step_notes[row]], device) for row in chosen]
+    for notes in steps:
+        plan = pack_documents(lengths_N[notes], tokens_per_row)
+        rows = []
+        for number in range(plan.row_count):
+            chosen = notes[plan.row(number)]
+            batch = read_row(store, documents_N[chosen], device)
+            rows.append(LabelledBatch(batch, torch.from_numpy(targets_NK[chosen]).to(device)))
+        yield rows

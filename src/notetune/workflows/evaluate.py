@@ -1,0 +1,188 @@
+"""Scores of all finished cells to one `Results` value, the source of every report."""
+
+import subprocess
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import polars as pl
+
+from notetune import runs
+from notetune.errors import RunError
+from notetune.metrics.comparison import compare_study
+from notetune.metrics.results import (
+    Cost,
+    CurvePoint,
+    FlowStage,
+    LeakageFinding,
+    PerplexityRow,
+    Results,
+    SplitCount,
+)
+from notetune.metrics.scores import ScoreTable, read_scores
+from notetune.workflows.downstream import cells
+from notetune.workflows.prepare import Prepared, TaskTable
+from notetune.workflows.pretrain import TRAINING, Pretrained
+from notetune.workflows.recipe import Recipe
+from notetune.workflows.training import TrainingRecord, read_record
+
+_DOMAIN_STAGE = "domain adapter"
+
+
+def evaluate(recipe: Recipe, prepared: Prepared, pretrained: Pretrained) -> Results:
+    """Estimate, compare and collect everything that the report shows.
+
+    Raises:
+        RunError: If no cell of the recipe is finished.
+    """
+    tables = _test_tables(recipe, prepared)
+    config = recipe.evaluate
+    tasks, headline = compare_study(tables, _references(tables), config.draws, config.seed)
+    trained = _records(recipe, prepared)
+    seeds = recipe.downstream.seeds
+    return Results(
+        title=recipe.title or recipe.name,
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        recipe=recipe.as_json(),
+        seeds=seeds,
+        baselines=config.baselines,
+        flow=tuple(FlowStage(**asdict(stage)) for stage in prepared.flow),
+        splits=tuple(row for task in prepared.tasks.values() for row in _split_counts(task)),
+        perplexity=tuple(PerplexityRow(**asdict(row)) for row in pretrained.perplexity),
+        learning_curves={
+            name: tuple(CurvePoint(**asdict(point)) for point in record.curve)
+            for name, record in {_DOMAIN_STAGE: pretrained.record, **trained}.items()
+        },
+        tasks=tasks,
+        headline=headline,
+        costs=(
+            _cost(_DOMAIN_STAGE, "pretrain", pretrained.record),
+            *(_cost(*_model_and_stage(name), record) for name, record in trained.items()),
+        ),
+        leakage=tuple(LeakageFinding(**asdict(finding)) for finding in prepared.findings),
+        notices=(*_notices(recipe, prepared), *recipe.notices),
+        provenance=_provenance(recipe, prepared),
+    )
+
+
+def _test_tables(recipe: Recipe, prepared: Prepared) -> list[ScoreTable]:
+    """Test scores of baselines and cells, task by task, in the order to show."""
+    tables = []
+    for task in prepared.tasks:
+        folders = [recipe.folder.cell(task, name, 0) for name in recipe.evaluate.baselines]
+        folders += [
+            recipe.folder.cell(task, cell.variant, cell.seed)
+            for cell in cells(recipe, prepared)
+            if cell.task == task
+        ]
+        paths = [folder / "test.parquet" for folder in folders]
+        tables += [read_scores(path) for path in paths if path.is_file()]
+    if not tables:
+        raise RunError(
+            f"{recipe.folder.root} holds no scores yet; run `notetune downstream` or "
+            "`notetune study run` with this recipe first."
+        )
+    return tables
+
+
+def _references(tables: list[ScoreTable]) -> list[tuple[str, str]]:
+    """Pairs to test: each model against the one before it, and the last against every baseline."""
+    models = list(dict.fromkeys(table.model for table in tables))
+    variants = [model for model in models if model not in ("prevalence", "tf-idf")]
+    pairs = [(b, a) for a, b in pairwise(variants)]
+    first, *later = variants or [""]
+    pairs += [(model, first) for model in later if (model, first) not in pairs]
+    if "tf-idf" in models:
+        pairs += [(model, "tf-idf") for model in variants]
+    return pairs
+
+
+def _records(recipe: Recipe, prepared: Prepared) -> dict[str, TrainingRecord]:
+    records = {}
+    for cell in cells(recipe, prepared):
+        path = recipe.folder.cell(cell.task, cell.variant, cell.seed) / TRAINING
+        if path.is_file():
+            records[cell.label] = read_record(path)
+    return records
+
+
+def _model_and_stage(label: str) -> tuple[str, str]:
+    task, variant, seed = label.split(" · ")
+    return variant, f"{task} · {seed}"
+
+
+def _cost(model: str, stage: str, record: TrainingRecord) -> Cost:
+    return Cost(
+        model=model,
+        stage=stage,
+        trainable_parameters=record.trainable_parameters,
+        total_parameters=record.total_parameters,
+        seconds=record.seconds,
+        tokens_per_second=record.tokens / record.seconds if record.tokens else None,
+        peak_memory_mib=record.peak_memory_mib,
+    )
+
+
+def _split_counts(task: TaskTable) -> list[SplitCount]:
+    counts = []
+    for split in ("train", "validation", "test"):
+        rows = task.rows(split)
+        positives = task.targets_NK[rows].sum(0, dtype=int).tolist()
+        counts.append(
+            SplitCount(
+                task=task.task.name,
+                split=split,
+                notes=len(rows),
+                patients=len(set(task.patient_ids_N[rows].tolist())),
+                positives=dict(zip(task.task.classes, positives, strict=True)),
+            )
+        )
+    return counts
+
+
+def _notices(recipe: Recipe, prepared: Prepared) -> list[str]:
+    notices = []
+    if len(recipe.downstream.seeds) == 1:
+        notices.append(
+            "Every model was trained with a single seed: the intervals show the uncertainty of the "
+            "test patients, not that of training."
+        )
+    if recipe.prepare.allow_leaks and any(finding.blocks for finding in prepared.findings):
+        notices.append("Leak checks that should stop the study were overridden by the recipe.")
+    for name, task in prepared.tasks.items():
+        documents = prepared.store.first_documents(task.note_ids_N.tolist())
+        share = float(prepared.store.is_truncated(documents).mean())
+        if share:
+            notices.append(
+                f"{name}: {share:.0%} of the notes are longer than {recipe.prepare.max_tokens} "
+                "tokens; the language models read their beginning, TF-IDF reads all of them."
+            )
+    return notices
+
+
+def _provenance(recipe: Recipe, prepared: Prepared) -> dict[str, str]:
+    manifest = runs.read_json(prepared.folder / runs.MANIFEST)
+    notes = pl.scan_parquet(prepared.folder / "notes.parquet").select(pl.len()).collect().item()
+    return {
+        **runs.provenance(),
+        "revision": _git_revision(),
+        "prepared data": manifest["files"]["notes.parquet"][:16],
+        "notes": f"{notes:,}",
+        "device": str(recipe.torch_device),
+    }
+
+
+def _git_revision() -> str:
+    """Revision of the source tree this package runs from, or `release` when it is installed."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "release"
+    return found.stdout.strip()

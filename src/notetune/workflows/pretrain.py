@@ -1,0 +1,152 @@
+"""Step 1: train a domain adapter on packed notes."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from notetune import infer, runs
+from notetune.errors import DataError
+from notetune.model.adapters import save_adapter
+from notetune.model.backbone import Backbone, load_backbone
+from notetune.model.stack import DOMAIN, Layer, stack
+from notetune.tokens.packing import Int64Array
+from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch, read_row
+from notetune.train.loop import Step, train
+from notetune.train.optim import adamw, trainable_parameters
+from notetune.workflows.prepare import Prepared
+from notetune.workflows.progress import Track, silent
+from notetune.workflows.recipe import Recipe
+from notetune.workflows.training import TrainingRecord, Watch, read_record, write_record
+
+TRAINING = "training.json"
+PERPLEXITY = "perplexity.json"
+
+
+@dataclass(frozen=True)
+class PerplexityRow:
+    """Perplexity of one model on the notes of one source in one split."""
+
+    model: str
+    split: str
+    source: str
+    perplexity: float
+    bits_per_byte: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What step 1 leaves behind."""
+
+    record: TrainingRecord
+    perplexity: tuple[PerplexityRow, ...]
+
+
+def inputs(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
+    """What the domain adapter depends on."""
+    return {
+        "stage": "pretrain",
+        "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
+        "config": recipe.pretrain.model_dump(mode="json"),
+    }
+
+
+def pretrain(recipe: Recipe, prepared: Prepared, track: Track = silent) -> Pretrained:
+    """Train the domain adapter of a recipe, or read it if it was trained from the same inputs.
+
+    Raises:
+        DataError: If there is no note to train on.
+        TrainingError: If the loss is not finite.
+    """
+    folder, depends_on = recipe.folder.domain, inputs(recipe, prepared)
+    if not runs.is_finished(folder, depends_on):
+        with runs.new_folder(folder, depends_on) as temporary:
+            backbone = load_backbone(recipe.backbone, device=recipe.torch_device)
+            rows = _perplexities("before", backbone, recipe, prepared)
+            config = recipe.pretrain
+            model = stack(backbone, [Layer(DOMAIN, config.adapter, is_trained=True)], config.seed)
+            model.train_mode()
+            record = _fit(backbone, recipe, prepared, track)
+            sample = training_documents(recipe, prepared)[:4]
+            model.check(read_row(prepared.store, sample, backbone.device))
+            rows += _perplexities("after", backbone, recipe, prepared)
+            save_adapter(temporary, model.wrapper, DOMAIN, config.adapter, backbone)
+            write_record(temporary / TRAINING, record)
+            runs.write_json(temporary / PERPLEXITY, [asdict(row) for row in rows])
+    rows = [PerplexityRow(**values) for values in runs.read_json(folder / PERPLEXITY)]
+    return Pretrained(read_record(folder / TRAINING), tuple(rows))
+
+
+def training_documents(recipe: Recipe, prepared: Prepared) -> Int64Array:
+    """Documents that step 1 trains on: those of training patients, of the recipe's sources.
+
+    Raises:
+        DataError: If there is none.
+    """
+    documents = prepared.store.documents_of("train", recipe.pretrain.sources)
+    if not len(documents):
+        known = ", ".join(sorted(set(prepared.store.source_N.tolist())))
+        raise DataError(
+            f"no training note of source {', '.join(recipe.pretrain.sources)}; the sources are "
+            f"{known}. Mend pretrain.sources."
+        )
+    return documents
+
+
+def step_count(recipe: Recipe, prepared: Prepared) -> int:
+    """Steps of the whole training."""
+    config = recipe.pretrain
+    lengths = prepared.store.lengths_D[training_documents(recipe, prepared)]
+    per_epoch = pretraining_steps_per_epoch(
+        lengths, config.tokens_per_row, config.optim.targets_per_step
+    )
+    return max(1, round(config.epochs * per_epoch))
+
+
+def _fit(backbone: Backbone, recipe: Recipe, prepared: Prepared, track: Track) -> TrainingRecord:
+    config, optim = recipe.pretrain, recipe.pretrain.optim
+    last_step = step_count(recipe, prepared)
+    parameters = trainable_parameters(backbone.model)
+    batches = pretraining_steps(
+        prepared.store,
+        training_documents(recipe, prepared),
+        tokens_per_row=config.tokens_per_row,
+        targets_per_step=optim.targets_per_step,
+        seed=config.seed,
+        device=backbone.device,
+    )
+    steps = train(
+        batches,
+        backbone.summed_token_loss,
+        parameters,
+        adamw(parameters, optim),
+        lambda number: optim.learning_rate_at(number, last_step),
+        step_count=last_step,
+        max_grad_norm=optim.max_grad_norm,
+    )
+    watch = Watch(parameters, backbone.model)
+    for step in track("pretrain", steps, last_step, _describe):
+        watch.see(step, tokens=step.targets)
+    return watch.record()
+
+
+def _describe(step: Step) -> str:
+    return f"loss {step.loss:.3f} · {step.targets / step.seconds:,.0f} tokens/s"
+
+
+def _perplexities(
+    model: str, backbone: Backbone, recipe: Recipe, prepared: Prepared
+) -> list[PerplexityRow]:
+    backbone.model.eval()
+    store, rows = prepared.store, []
+    sources = recipe.pretrain.sources or sorted(set(store.source_N.tolist()))
+    groups = [(source, [source]) for source in sources]
+    if len(sources) > 1:
+        groups.append(("all", list(sources)))
+    for split in ("validation", "test"):
+        for name, members in groups:
+            documents = store.documents_of(split, members)
+            if len(documents):
+                got = infer.perplexity(backbone, store, documents, recipe.pretrain.tokens_per_row)
+                figures = (got.perplexity, got.bits_per_byte, got.targets)
+                rows.append(PerplexityRow(model, split, name, *figures))
+    return rows

@@ -1,0 +1,33 @@
+"""How a workflow tells how far it is: it wraps the steps it goes through."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Track(Protocol):
+    """Passes steps through and shows them; a terminal brings its own."""
+
+    def __call__(
+        self, label: str, steps: Iterable[T], total: int, describe: Callable[[T], str]
+    ) -> Iterator[T]:
+        """Yield every step.
+
+        Args:
+            label: What is being done, such as `pretrain`.
+            steps: What to go through.
+            total: How many there are.
+            describe: A few figures of one step, such as its loss; never note text.
+        """
+        ...
+
+
+def silent(
+    label: str,
+    steps: Iterable[T],
+    total: int,
+    describe: Callable[[T], str],
+) -> Iterator[T]:
+    """Show nothing."""
+    yield from steps

@@ -1,0 +1,182 @@
+"""One recipe says everything about a study; one run folder holds everything it makes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from notetune.config import Config
+from notetune.errors import ConfigError
+from notetune.model.adapters import LoRA
+from notetune.model.heads import Pooling
+from notetune.notes.sources import SourceConfig
+from notetune.notes.splits import Split, SplitConfig
+from notetune.train.optim import OptimConfig
+
+VariantName = Literal[
+    "head-only",
+    "task-lora",
+    "domain-frozen",
+    "domain-frozen+task-lora",
+    "domain-trainable",
+    "domain-trainable+task-lora",
+]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which adapters a model has besides its head, and which of them train with the head."""
+
+    has_domain: bool
+    trains_domain: bool
+    has_task: bool
+
+    @property
+    def trains_head_alone(self) -> bool:
+        """Whether the hidden states stay the same throughout training."""
+        return not (self.trains_domain or self.has_task)
+
+
+VARIANTS: dict[VariantName, Variant] = {
+    "head-only": Variant(has_domain=False, trains_domain=False, has_task=False),
+    "task-lora": Variant(has_domain=False, trains_domain=False, has_task=True),
+    "domain-frozen": Variant(has_domain=True, trains_domain=False, has_task=False),
+    "domain-frozen+task-lora": Variant(has_domain=True, trains_domain=False, has_task=True),
+    "domain-trainable": Variant(has_domain=True, trains_domain=True, has_task=False),
+    "domain-trainable+task-lora": Variant(has_domain=True, trains_domain=True, has_task=True),
+}
+
+
+class PrepareConfig(Config):
+    """Notes to splits, labels and tokens."""
+
+    source: SourceConfig
+    split: Split = SplitConfig()
+    max_tokens: Annotated[int, Field(ge=8)] = 512
+    """Longest document. Step 1 reads a longer note in pieces; step 2 reads its first piece."""
+    min_train_positives: PositiveInt = 8
+    """A class of a multilabel task is kept if that many training notes have it."""
+    allow_leaks: bool = False
+    """Go on when a leak check finds something that should stop; the report says so."""
+
+
+class PretrainConfig(Config):
+    """Step 1: the domain adapter."""
+
+    adapter: LoRA = LoRA()
+    sources: tuple[str, ...] = ()
+    """Sources of notes to train on; all when empty."""
+    epochs: PositiveFloat = 1
+    tokens_per_row: PositiveInt = 4096
+    """Tokens computed at once; a row holds whole documents."""
+    optim: OptimConfig = OptimConfig()
+    seed: NonNegativeInt = 0
+
+
+class DownstreamConfig(Config):
+    """Step 2: task adapters and heads."""
+
+    tasks: tuple[str, ...] = ()
+    """Tasks of the source to predict; all when empty."""
+    variants: tuple[VariantName, ...] = (
+        "head-only",
+        "task-lora",
+        "domain-frozen+task-lora",
+        "domain-trainable+task-lora",
+    )
+    seeds: tuple[NonNegativeInt, ...] = (0,)
+    adapter: LoRA = LoRA()
+    pooling: Pooling = "mean"
+    epochs: PositiveFloat = 3
+    tokens_per_row: PositiveInt = 4096
+    optim: OptimConfig = OptimConfig(targets_per_step=16)
+    head_epochs: PositiveFloat = 40
+    """For the variants that train the head alone, on features computed once."""
+    head_optim: OptimConfig = OptimConfig(peak_lr=1e-2, targets_per_step=64)
+
+
+class EvaluateConfig(Config):
+    """Scores to estimates."""
+
+    draws: Annotated[int, Field(ge=100)] = 2000
+    """Bootstrap draws of patients."""
+    baselines: tuple[Literal["prevalence", "tf-idf"], ...] = ("prevalence", "tf-idf")
+    seed: NonNegativeInt = 0
+
+
+class Recipe(Config):
+    """A whole study."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    """Name of the study and of its run folder."""
+    title: str = ""
+    runs: Path = Path("runs")
+    """Folder of run folders."""
+    backbone: str = "tiny"
+    """A Hugging Face model folder, or `tiny` for the shipped one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    prepare: PrepareConfig
+    pretrain: PretrainConfig = PretrainConfig()
+    downstream: DownstreamConfig = DownstreamConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    notices: tuple[str, ...] = ()
+    """Sentences about the data that every reader of the report must see."""
+
+    @model_validator(mode="after")
+    def _fits_rows(self) -> "Recipe":
+        for stage in (self.pretrain, self.downstream):
+            if stage.tokens_per_row < self.prepare.max_tokens:
+                raise ValueError(
+                    f"tokens_per_row {stage.tokens_per_row} is below prepare.max_tokens "
+                    f"{self.prepare.max_tokens}; a row must hold the longest document"
+                )
+        return self
+
+    @property
+    def folder(self) -> "RunFolder":
+        """Where this study lives."""
+        return RunFolder(self.runs / self.name)
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device to compute on.
+
+        Raises:
+            ConfigError: If a CUDA device is asked for and there is none.
+        """
+        has_cuda = torch.cuda.is_available()
+        if self.device == "cuda" and not has_cuda:
+            raise ConfigError("device cuda: no CUDA device is available; use device=cpu or auto.")
+        return torch.device("cuda" if has_cuda and self.device != "cpu" else "cpu")
+
+    def as_json(self) -> dict[str, Any]:
+        """The resolved recipe, JSON-like."""
+        return self.model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of the parts of a run folder."""
+
+    root: Path
+
+    @property
+    def prepared(self) -> Path:
+        """Notes, labels and tokens."""
+        return self.root / "prepared"
+
+    @property
+    def domain(self) -> Path:
+        """The domain adapter and how it was trained."""
+        return self.root / "domain"
+
+    @property
+    def report(self) -> Path:
+        """The report in three formats."""
+        return self.root / "report"
+
+    def cell(self, task: str, model: str, seed: int) -> Path:
+        """One model of one task: its bundle and its scores."""
+        return self.root / "cells" / task / model / f"seed-{seed}"

@@ -1,0 +1,64 @@
+"""A whole study: every stage in order, each skipped when it is already done."""
+
+from dataclasses import dataclass
+
+from notetune import runs
+from notetune.metrics.results import Results
+from notetune.workflows import baselines, downstream, pretrain
+from notetune.workflows.evaluate import evaluate
+from notetune.workflows.prepare import Prepared, prepare
+from notetune.workflows.prepare import inputs as prepare_inputs
+from notetune.workflows.progress import Track, silent
+from notetune.workflows.recipe import VARIANTS, Recipe
+
+
+def run_study(recipe: Recipe, track: Track = silent) -> Results:
+    """Run all stages of a recipe in its run folder and estimate the results.
+
+    A run that was killed goes on: finished stages and cells are kept.
+
+    Raises:
+        NotetuneError: What any stage raises; a stage that fails leaves nothing half-written.
+    """
+    with runs.locked(recipe.folder.root):
+        runs.write_json(recipe.folder.root / "recipe.json", recipe.as_json())
+        prepared = prepare(recipe)
+        pretrained = pretrain.pretrain(recipe, prepared, track)
+        train_cells(recipe, prepared, track)
+        return evaluate(recipe, prepared, pretrained)
+
+
+def train_cells(recipe: Recipe, prepared: Prepared, track: Track = silent) -> None:
+    """Train the baselines and every cell of a recipe."""
+    for task in prepared.tasks:
+        for baseline in recipe.evaluate.baselines:
+            baselines.score_baseline(recipe, prepared, task, baseline)
+    for cell in downstream.cells(recipe, prepared):
+        downstream.downstream(recipe, prepared, cell, track)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One line of a study's status."""
+
+    name: str
+    is_finished: bool
+
+
+def status(recipe: Recipe) -> list[Stage]:
+    """Which stages of a recipe are finished; cells are known once the data are prepared."""
+    is_prepared = runs.is_finished(recipe.folder.prepared, prepare_inputs(recipe))
+    stages = [Stage("prepare", is_prepared)]
+    if not is_prepared:
+        return stages
+    prepared = prepare(recipe)
+    has_domain = runs.is_finished(recipe.folder.domain, pretrain.inputs(recipe, prepared))
+    stages.append(Stage("pretrain", has_domain))
+    for cell in downstream.cells(recipe, prepared):
+        folder = recipe.folder.cell(cell.task, cell.variant, cell.seed)
+        can_be_done = has_domain or not VARIANTS[cell.variant].has_domain
+        is_done = can_be_done and runs.is_finished(
+            folder, downstream.inputs(recipe, prepared, cell)
+        )
+        stages.append(Stage(cell.label, is_done))
+    return stages
