@@ -8,40 +8,20 @@ from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from notetune.errors import ConfigError
 
 
 class Config(BaseModel):
-    """Base of every recipe section: frozen, and an unknown key is an error."""
+    """Base of every recipe section: frozen, an unknown key is an error, numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which `1e-4` is a number (YAML 1.1 reads it as text) and a repeated key fails."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.nan$"),
-    list("-+0123456789."),
-)
-
-
-def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
-    repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
-    if repeated:
-        line = node.start_mark.line + 1
-        raise ConfigError(f"line {line}: key {repeated[0]} is given twice; keep one of them.")
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
 
 
 def load(model: type[ConfigT], path: Path, overrides: Sequence[str] = ()) -> ConfigT:
@@ -53,11 +33,10 @@ def load(model: type[ConfigT], path: Path, overrides: Sequence[str] = ()) -> Con
     if not path.is_file():
         raise ConfigError(f"recipe {path} is not a file; the shipped ones are in recipes/.")
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (safe subclass)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"recipe {path} is not valid YAML{where}; mend it there.") from None
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"recipe {path} is not UTF-8 text; save it as UTF-8.") from None
+    data = _read_yaml(text, f"recipe {path}")
     if not isinstance(data, dict):
         raise ConfigError(f"recipe {path} holds no keys; see recipes/ for complete examples.")
     for override in overrides:
@@ -68,52 +47,148 @@ def load(model: type[ConfigT], path: Path, overrides: Sequence[str] = ()) -> Con
 def parse(model: type[ConfigT], data: Mapping[str, Any], origin: str) -> ConfigT:
     """Validate a mapping as a recipe; `origin` names it in an error.
 
+    Nothing is converted: `seed: 1.5`, `seed: "7"` and `seed: true` are refused for a whole number.
+
     Raises:
-        ConfigError: With the dotted key, the reason and the nearest known key.
+        ConfigError: With the dotted key, the found value, the reason and the nearest known key.
     """
     try:
-        return model.model_validate(data)
+        # Strict validation of JSON still reads a path from text and a tuple from a list, which
+        # strict validation of Python values refuses.
+        return model.model_validate_json(to_json(data), strict=True)
     except ValidationError as error:
         problems = [_explain(model, data, item) for item in error.errors(include_input=False)]
         raise ConfigError(f"{origin}: " + "; ".join(problems)) from None
+    except PydanticSerializationError:
+        raise ConfigError(
+            f"{origin}: a value is none of text, number, true, false, null, list or section."
+        ) from None
+
+
+class _RepeatedKeyError(yaml.MarkedYAMLError):
+    """A mapping gives one key twice; YAML itself would keep the last and say nothing."""
+
+
+class _Loader(yaml.SafeLoader):
+    """The scalars of YAML 1.2, as people mean them, and no repeated keys.
+
+    YAML 1.1 reads `1e-4` as text, `010` as 8, `1:30` as 90 and `no` as false.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (the name and the form are PyYAML's)
+        first: [pair for pair in pairs if pair[0].rpartition(":")[2] in ("null", "merge")]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[str] = set()
+    names = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+    for key in names:
+        if key.value in seen:
+            problem = f"key {_shown_key(key.value)} is given twice; keep one"
+            raise _RepeatedKeyError(problem=problem, problem_mark=key.start_mark)
+        seen.add(key.value)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
+for _kind, _pattern in {
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?(0|[1-9][\d_]*)",
+    "float": r"[-+]?(?!0\d)(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}.items():
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(rf"({_pattern})\Z"), list("-+.0123456789tTfF")
+    )
+
+
+def _read_yaml(text: str, origin: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a subclass of the safe loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{origin} line {mark.line + 1}" if mark else origin
+        # Only our own message is repeated: PyYAML's quotes the file, which may not be a recipe.
+        reason = error.problem if isinstance(error, _RepeatedKeyError) else "this is not valid YAML"
+        raise ConfigError(f"{where}: {reason}.") from None
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
-    if not equals or not dotted:
-        raise ConfigError(f"override {override} is not key.sub=value.")
     *parents, last = dotted.split(".")
+    if not equals or not all([*parents, last]):
+        raise ConfigError(f"override {override} is not key.sub=value.")
     section = data
     for key in parents:
-        section = section.setdefault(key, {})
-        if not isinstance(section, dict):
-            raise ConfigError(f"override {dotted}: {key} is a value, not a section.")
-    try:
-        section[last] = yaml.load(text, Loader=_Loader)  # noqa: S506 (safe subclass)
-    except yaml.YAMLError:
-        raise ConfigError(f"override {dotted}: its value is not valid YAML; quote it.") from None
+        inner = section.get(key)
+        if not isinstance(inner, dict | None):
+            raise ConfigError(f"override {dotted}: {key} is a value, not a section; give it whole.")
+        # A copy, because a YAML alias lets two keys share one mapping.
+        section[key] = dict(inner or {})
+        section = section[key]
+    section[last] = _read_yaml(text, f"override {dotted}")
 
 
 def _explain(model: type[Config], data: Mapping[str, Any], item: Any) -> str:
-    dotted = ".".join(_loc_without_union_tags(data, item["loc"]))
-    if item["type"] != "extra_forbidden":
-        return f"{dotted or 'recipe'}: {item['msg']}"
-    known = sorted(set(_dotted_keys(model)))
-    near = difflib.get_close_matches(dotted, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"unknown key {dotted}{hint}"
+    keys, found = _keys_and_value(data, item["loc"], item["type"])
+    dotted = ".".join(keys)
+    reason = item["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+    match item["type"]:
+        case "extra_forbidden":
+            owners = _owners(model, item["loc"][:-1])
+            return f"unknown key {dotted}; {_hint(model, keys, owners)}"
+        case "missing" | "value_error" | "assertion_error":
+            return f"{dotted}: {reason}" if dotted else reason
+        case "union_tag_invalid" | "union_tag_not_found":
+            kinds = [kind for owner in _owners(model, item["loc"]) for kind in _kinds(owner)]
+            given = f"is {_shown_value(found['kind'])}" if "kind" in found else "is missing"
+            return f"{dotted}.kind {given}: it should be one of {', '.join(kinds)}"
+        case "model_type" | "dict_type":
+            reason = "it should be a section with keys; to keep the defaults, leave it out"
+    return f"{dotted} is {_shown_value(found)}: {reason}"
 
 
-def _loc_without_union_tags(data: Any, loc: Sequence[str | int]) -> Iterator[str]:
+def _hint(model: type[Config], keys: Sequence[str], owners: Sequence[type[BaseModel]]) -> str:
+    *parents, last = keys
+    known = sorted({name for owner in owners for name in owner.model_fields})
+    near = difflib.get_close_matches(last, known, n=1)
+    if near:
+        return f"did you mean {'.'.join([*parents, *near])}?"
+    deeper = [key for key in _dotted_keys(model) if key.endswith(f".{last}")]
+    if deeper and not parents:
+        return f"did you mean {deeper[0]}?"
+    return f"the keys there are {', '.join(known)}"
+
+
+def _keys_and_value(data: Any, loc: Sequence[str | int], problem: str) -> tuple[list[str], Any]:
+    """The keys that lead to the error, without pydantic's tags of union members, and the value."""
+    keys: list[str] = []
     for index, key in enumerate(loc):
-        is_last = index == len(loc) - 1
-        if isinstance(data, Mapping) and key not in data and not is_last:
-            continue  # pydantic adds the tag of the chosen union member
-        yield str(key)
-        try:
+        is_index = isinstance(data, list | tuple) and key in range(len(data))
+        if is_index or (isinstance(data, Mapping) and key in data):
             data = data[key]
-        except (KeyError, IndexError, TypeError):
-            data = None
+        elif problem not in ("missing", "extra_forbidden") or index < len(loc) - 1:
+            continue
+        keys.append(_shown_key(key))
+    return keys, data
+
+
+def _owners(model: type[BaseModel], parents: Sequence[str | int]) -> list[type[BaseModel]]:
+    """The models whose fields are allowed at this place of the recipe."""
+    owners = [model]
+    for part in parents:
+        named = [owner.model_fields[part] for owner in owners if part in owner.model_fields]
+        tagged = [owner for owner in owners if part in (owner.__name__, *_kinds(owner))]
+        inner = [found for field in named for found in _models_in(field.annotation)]
+        owners = inner if named else tagged or owners
+    return owners
+
+
+def _kinds(model: type[BaseModel]) -> tuple[str, ...]:
+    kind = model.model_fields.get("kind")
+    return get_args(kind.annotation) if kind else ()
 
 
 def _dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -128,3 +203,23 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for argument in get_args(annotation):
         yield from _models_in(argument)
+
+
+def _shown_key(key: object) -> str:
+    # A notes file given by mistake as a recipe parses as YAML whose keys are sentences.
+    text = str(key)
+    return text if re.fullmatch(r"[\w.-]{1,40}", text) else "(not a name)"
+
+
+def _shown_value(value: object) -> str:
+    match value:
+        case None:
+            return "empty"
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return str(value)
+        case str():
+            return repr(value) if re.fullmatch(r"[\w.:/+-]{0,40}", value) else "a text"
+        case _:
+            return "a section" if isinstance(value, Mapping) else "a list"

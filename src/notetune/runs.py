@@ -1,6 +1,7 @@
 """Run folders: private files, atomic stages with a checksummed manifest, a lock, provenance."""
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -19,6 +20,7 @@ from notetune.errors import RunError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+_PART = ".part"
 _RECORDED_PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "polars")
 
 
@@ -29,7 +31,7 @@ def make_files_private() -> None:
 
 def fingerprint(value: Any) -> str:
     """A short, stable name for a JSON-like value: the first 16 hex digits of its sha256."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -47,7 +49,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise RunError(f"{path} is missing; is {path.parent} a finished folder?") from None
     except ValueError:
         raise RunError(f"{path} is not JSON; it was damaged or is not ours.") from None
@@ -55,20 +57,21 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file in one step: a reader sees the old file or the new one."""
-    text = json.dumps(value, indent=1, allow_nan=False, default=str) + "\n"
+    text = json.dumps(value, indent=1, allow_nan=False, default=_plain) + "\n"
     write_text(path, text)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file in one step, durably."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(_PART, f".{path.name}.", path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)
+        _sync(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -83,15 +86,12 @@ def new_folder(folder: Path, inputs: Any) -> Iterator[Path]:
     whatever stood at `folder` is untouched.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    temporary = _part_folder(folder)
     try:
         yield temporary
         _seal(temporary, inputs)
         if folder.exists():
-            retired = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
-            folder.rename(retired / folder.name)
-            temporary.rename(folder)
-            shutil.rmtree(retired)
+            _replace(folder, temporary)
         else:
             temporary.rename(folder)
         _sync(folder.parent)
@@ -101,28 +101,30 @@ def new_folder(folder: Path, inputs: Any) -> Iterator[Path]:
 
 
 def is_finished(folder: Path, inputs: Any) -> bool:
-    """Whether `folder` was built from the same inputs and every file still has its sha256."""
-    if not (folder / MANIFEST).is_file():
-        return False
-    manifest = read_json(folder / MANIFEST)
-    if manifest.get("format") != FORMAT or manifest.get("inputs") != fingerprint(inputs):
-        return False
-    return not damaged_files(folder)
+    """Whether `folder` was built from the same inputs and every file still has its sha256.
+
+    Raises:
+        RunError: If another version of notetune, with another format, wrote the folder.
+    """
+    manifest = _manifest(folder)
+    return (
+        manifest is not None
+        and manifest["inputs"] == fingerprint(inputs)
+        and not damaged_files(folder)
+    )
 
 
 def damaged_files(folder: Path) -> list[str]:
     """Names of the files that are missing from `folder` or differ from its manifest.
 
+    The manifest itself is named when it is missing or cannot be read.
+
     Raises:
-        RunError: If the folder has no manifest or one of a newer format.
+        RunError: If another version of notetune, with another format, wrote the folder.
     """
-    manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise RunError(
-            f"{folder} has format {found}; this version reads format {FORMAT}. "
-            "Use the notetune version that wrote it."
-        )
+    manifest = _manifest(folder)
+    if manifest is None:
+        return [MANIFEST]
     return [
         name
         for name, digest in manifest["files"].items()
@@ -132,7 +134,7 @@ def damaged_files(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process.
+    """Hold `folder` for this process, and clear what a killed one left half-written in it.
 
     Raises:
         RunError: At once, if another process holds it.
@@ -148,6 +150,7 @@ def locked(folder: Path) -> Iterator[None]:
         ) from None
     try:
         (folder / ".holder").write_text(f"{os.getpid()} on {platform.node()}")
+        _clear_parts(folder)
         yield
     finally:
         (folder / ".holder").unlink(missing_ok=True)
@@ -163,10 +166,54 @@ def provenance() -> dict[str, str]:
     return versions
 
 
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a finished folder; None if there is none or it is damaged."""
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except RunError:
+        return None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        return None
+    if manifest.get("format") != FORMAT:
+        raise RunError(
+            f"{folder} has format {manifest.get('format')}; this version reads format {FORMAT}. "
+            "Use the notetune version that wrote it."
+        )
+    return manifest if "inputs" in manifest else None
+
+
+def _part_folder(folder: Path) -> Path:
+    """A new private folder beside `folder`, on the same file system, so that a rename is atomic."""
+    return Path(tempfile.mkdtemp(_PART, f".{folder.name}.", folder.parent))
+
+
+def _replace(folder: Path, temporary: Path) -> None:
+    # No rename swaps two full folders, so the old one steps aside, and comes back on an error.
+    aside = _part_folder(folder)
+    retired = folder.rename(aside / folder.name)
+    try:
+        temporary.rename(folder)
+    except BaseException:
+        retired.rename(folder)
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _clear_parts(folder: Path) -> None:
+    for part in sorted(folder.rglob(f".*{_PART}")):
+        if part.is_dir():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)
+
+
 def _seal(folder: Path, inputs: Any) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    digests = {str(path.relative_to(folder)): sha256_of_file(path) for path in files}
-    for path in files:
+    if (folder / MANIFEST).exists():
+        raise RunError(f"{folder} already holds {MANIFEST}; that name is kept for the checksums.")
+    paths = sorted(folder.rglob("*"))
+    digests = {str(p.relative_to(folder)): sha256_of_file(p) for p in paths if p.is_file()}
+    for path in paths:
         _sync(path)
     manifest: Mapping[str, Any] = {
         "format": FORMAT,
@@ -176,6 +223,20 @@ def _seal(folder: Path, inputs: Any) -> None:
     }
     write_json(folder / MANIFEST, manifest)
     _sync(folder)
+
+
+def _plain(value: Any) -> Any:
+    """A JSON form of what `json` does not know; unknown objects fail, as their text may vary."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    for converter in ("isoformat", "tolist"):  # dates, and numpy's scalars and arrays
+        if hasattr(value, converter):
+            return getattr(value, converter)()
+    raise TypeError(f"a {type(value).__name__} has no JSON form; give its plain fields.")
 
 
 def _sync(path: Path) -> None:

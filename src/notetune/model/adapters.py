@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import peft
 import torch
+from peft import PeftModel as PeftModel  # `stack` names the type
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -72,8 +73,8 @@ def to_peft(spec: AdapterSpec, task_type: str | None = None) -> peft.PeftConfig:
 
 
 def put_adapter(
-    backbone: Backbone, wrapper: peft.PeftModel | None, name: str, spec: AdapterSpec, seed: int
-) -> peft.PeftModel:
+    backbone: Backbone, wrapper: PeftModel | None, name: str, spec: AdapterSpec, seed: int
+) -> PeftModel:
     """Place a new adapter into the backbone's layers; the first call makes the peft wrapper.
 
     Raises:
@@ -85,7 +86,7 @@ def put_adapter(
         torch.manual_seed(seed)
         try:
             if wrapper is None:
-                return peft.PeftModel(backbone.model, to_peft(spec), adapter_name=name)
+                return PeftModel(backbone.model, to_peft(spec), adapter_name=name)
             wrapper.add_adapter(name, to_peft(spec))
         except ValueError:
             raise BundleError(
@@ -95,7 +96,7 @@ def put_adapter(
     return wrapper
 
 
-def fill_adapter(wrapper: peft.PeftModel, name: str, saved: SavedAdapter) -> None:
+def fill_adapter(wrapper: PeftModel, name: str, saved: SavedAdapter) -> None:
     """Give an adapter its saved weights.
 
     Raises:
@@ -117,7 +118,7 @@ def fill_adapter(wrapper: peft.PeftModel, name: str, saved: SavedAdapter) -> Non
     set_peft_model_state_dict(wrapper, saved.tensors, adapter_name=name)
 
 
-def adapter_tensors(wrapper: peft.PeftModel, name: str) -> dict[str, Tensor]:
+def adapter_tensors(wrapper: PeftModel, name: str) -> dict[str, Tensor]:
     """Weights of one adapter on the CPU, under the names that peft gives them in a file."""
     state = get_peft_model_state_dict(wrapper, adapter_name=name)
     return {key: value.detach().cpu().contiguous() for key, value in sorted(state.items())}
@@ -133,7 +134,7 @@ def tensors_hash(tensors: dict[str, Tensor]) -> str:
 
 
 def save_adapter(
-    folder: Path, wrapper: peft.PeftModel, name: str, spec: AdapterSpec, backbone: Backbone
+    folder: Path, wrapper: PeftModel, name: str, spec: AdapterSpec, backbone: Backbone
 ) -> None:
     """Write an adapter so that both `read_adapter` and plain peft can load it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,7 +179,15 @@ def read_adapter(folder: Path) -> SavedAdapter:
     return SavedAdapter(spec, tensors, card["backbone"])
 
 
-def freeze_adapter(wrapper: peft.PeftModel, name: str) -> None:
+def activate_adapters(wrapper: PeftModel, names: Sequence[str]) -> None:
+    """Make all the named adapters act together; afterwards all of them train.
+
+    peft's own `PeftModel.set_adapter` takes one name and switches the others off.
+    """
+    wrapper.base_model.set_adapter(list(names))
+
+
+def freeze_adapter(wrapper: PeftModel, name: str) -> None:
     """Stop training an adapter; its dropout goes too, so that it is deterministic."""
     wrapper.set_requires_grad(name, requires_grad=False)
     for layer in _layers(wrapper, name):
@@ -186,7 +195,7 @@ def freeze_adapter(wrapper: peft.PeftModel, name: str) -> None:
 
 
 @contextmanager
-def adapter_off(wrapper: peft.PeftModel, name: str) -> Iterator[None]:
+def adapter_off(wrapper: PeftModel, name: str) -> Iterator[None]:
     """Take one adapter's contribution away for a while, whatever the others do."""
     layers = list(_layers(wrapper, name))
     scales = [layer.scaling[name] for layer in layers]
@@ -199,7 +208,7 @@ def adapter_off(wrapper: peft.PeftModel, name: str) -> Iterator[None]:
             layer.scaling[name] = scale
 
 
-def _layers(wrapper: peft.PeftModel, name: str) -> Iterator[Any]:
+def _layers(wrapper: PeftModel, name: str) -> Iterator[Any]:
     for module in wrapper.modules():
         if isinstance(module, LoraLayer) and name in module.scaling:
             yield module

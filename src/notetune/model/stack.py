@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import peft
 import torch
 from torch import Tensor, nn
 
 from notetune.errors import BundleError
 from notetune.model.adapters import (
     AdapterSpec,
+    PeftModel,
     SavedAdapter,
+    activate_adapters,
     adapter_off,
     adapter_tensors,
     fill_adapter,
@@ -52,7 +53,7 @@ class Stack:
 
     backbone: Backbone
     layers: tuple[Layer, ...]
-    wrapper: peft.PeftModel | None
+    wrapper: PeftModel | None
     frozen_hashes: dict[str, str]
 
     @property
@@ -119,15 +120,14 @@ def stack(backbone: Backbone, layers: Sequence[Layer] = (), seed: int = 0) -> St
     Raises:
         BundleError: If a saved adapter was trained on another backbone or does not fit.
     """
-    wrapper: peft.PeftModel | None = None
+    wrapper: PeftModel | None = None
     for number, layer in enumerate(layers):
         wrapper = put_adapter(backbone, wrapper, layer.name, layer.spec, seed + number)
         if isinstance(layer.adapter, SavedAdapter):
             _refuse_foreign(layer.name, layer.adapter, backbone)
             fill_adapter(wrapper, layer.name, layer.adapter)
     if wrapper is not None:
-        # Each of peft's own calls activates one adapter alone, or lets all of them train.
-        wrapper.base_model.set_adapter([layer.name for layer in layers])
+        activate_adapters(wrapper, [layer.name for layer in layers])
         for layer in layers:
             if not layer.is_trained:
                 freeze_adapter(wrapper, layer.name)

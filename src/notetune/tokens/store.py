@@ -1,7 +1,7 @@
 """Documents on disk: memory-mapped token ids with the note and patient of every document."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,39 @@ _ARRAYS = ("offsets", "note_number_D", "piece_D", "text_bytes_D")
 _TEXTS = ("note_ids", "patient_ids", "source_N", "split_N")
 
 
+def encode_notes(
+    encoder: Encoder,
+    max_tokens: int,
+    texts: Sequence[str],
+    columns: Mapping[str, Sequence[str]],
+) -> TokenStore:
+    """Encode notes into a store in memory.
+
+    Args:
+        encoder: The backbone's encoder.
+        max_tokens: Longest document.
+        texts: `(N,)` note texts.
+        columns: `(N,)` each, under the names `note_ids`, `patient_ids`, `source_N`, `split_N`.
+    """
+    ids: list[int] = []
+    lengths, note_numbers, pieces, sizes = [], [], [], []
+    for number, documents in enumerate(encoder.documents(texts, max_tokens)):
+        for document in documents:
+            ids.extend(document.ids)
+            lengths.append(len(document.ids))
+            note_numbers.append(number)
+            pieces.append(document.piece)
+            sizes.append(len(texts[number][document.start : document.end].encode()))
+    return TokenStore(
+        ids=np.asarray(ids, np.uint16 if encoder.vocabulary_size <= 1 << 16 else np.uint32),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        note_number_D=np.asarray(note_numbers, np.int64),
+        piece_D=np.asarray(pieces, np.int32),
+        text_bytes_D=np.asarray(sizes, np.int32),
+        **{name: np.asarray(columns[name], np.str_) for name in _TEXTS},
+    )
+
+
 def write_store(
     folder: Path,
     encoder: Encoder,
@@ -94,34 +127,28 @@ def write_store(
     texts: Sequence[str],
     columns: Mapping[str, Sequence[str]],
 ) -> None:
-    """Encode notes into `folder`.
-
-    Args:
-        folder: An existing empty folder.
-        encoder: The backbone's encoder.
-        max_tokens: Longest document.
-        texts: `(N,)` note texts.
-        columns: `(N,)` each, under the names `note_ids`, `patient_ids`, `source_N`, `split_N`.
-    """
-    dtype = np.uint16 if encoder.vocabulary_size <= 1 << 16 else np.uint32
-    lengths, note_numbers, pieces, sizes = [], [], [], []
+    """Encode notes into an existing empty folder, a chunk at a time; arguments as above."""
+    chunks = []
     with (folder / "ids.bin").open("wb") as file:
         for first in range(0, len(texts), _NOTES_PER_CHUNK):
-            chunk = texts[first : first + _NOTES_PER_CHUNK]
-            for number, documents in enumerate(encoder.documents(chunk, max_tokens), start=first):
-                for document in documents:
-                    file.write(np.asarray(document.ids, dtype).tobytes())
-                    lengths.append(len(document.ids))
-                    note_numbers.append(number)
-                    pieces.append(document.piece)
-                    sizes.append(len(texts[number][document.start : document.end].encode()))
-    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-    np.save(folder / "note_number_D.npy", np.asarray(note_numbers, np.int64))
-    np.save(folder / "piece_D.npy", np.asarray(pieces, np.int32))
-    np.save(folder / "text_bytes_D.npy", np.asarray(sizes, np.int32))
+            part = slice(first, first + _NOTES_PER_CHUNK)
+            some = {name: values[part] for name, values in columns.items()}
+            chunk = encode_notes(encoder, max_tokens, texts[part], some)
+            file.write(chunk.ids.tobytes())
+            chunks.append((first, replace(chunk, ids=chunk.ids[:0])))
+    lengths_D = np.concatenate([chunk.lengths_D for _, chunk in chunks])
+    arrays = {
+        "offsets": np.concatenate([[0], np.cumsum(lengths_D)]).astype(np.int64),
+        "note_number_D": np.concatenate([first + chunk.note_number_D for first, chunk in chunks]),
+        "piece_D": np.concatenate([chunk.piece_D for _, chunk in chunks]),
+        "text_bytes_D": np.concatenate([chunk.text_bytes_D for _, chunk in chunks]),
+    }
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
     for name in _TEXTS:
         np.save(folder / f"{name}.npy", np.char.encode(np.asarray(columns[name], np.str_), "utf-8"))
-    runs.write_json(folder / "store.json", {"format": runs.FORMAT, "dtype": np.dtype(dtype).name})
+    description = {"format": runs.FORMAT, "dtype": chunks[0][1].ids.dtype.name}
+    runs.write_json(folder / "store.json", description)
 
 
 def open_store(folder: Path) -> TokenStore:

@@ -117,7 +117,7 @@ def open_prepared(folder: Path) -> Prepared:
 
 def _build(recipe: Recipe, folder: Path) -> None:
     config = recipe.prepare
-    cohort = sources.read(config.source)
+    cohort = sources.read(recipe.source)
     assignment = splits.split_patients(cohort.notes["patient_id"], config.split)
     notes = cohort.notes.join(assignment, on="patient_id", how="left", maintain_order="left")
     in_split = notes.filter(pl.col("split").is_not_null())
@@ -187,7 +187,7 @@ def _split_flow(stage: str, read: int, kept: int) -> FlowCount:
 
 def _file_states(recipe: Recipe) -> list[tuple[str, int, int]]:
     """Name, size and time of every file the source may read."""
-    source = recipe.prepare.source
+    source = recipe.source
     root = source.path if isinstance(source, TableSource) else source.folder
     files = sorted(root.rglob("*")) if root.is_dir() else [root]
     states = [(path.name, path.stat()) for path in files if path.is_file()]

@@ -72,6 +72,16 @@ def pretrain(recipe: Recipe, prepared: Prepared, track: Track = silent) -> Pretr
             save_adapter(temporary, model.wrapper, DOMAIN, config.adapter, backbone)
             write_record(temporary / TRAINING, record)
             runs.write_json(temporary / PERPLEXITY, [asdict(row) for row in rows])
+    return read_pretrained(recipe)
+
+
+def read_pretrained(recipe: Recipe) -> Pretrained:
+    """What a finished step 1 left in the run folder.
+
+    Raises:
+        RunError: If it is not finished.
+    """
+    folder = recipe.folder.domain
     rows = [PerplexityRow(**values) for values in runs.read_json(folder / PERPLEXITY)]
     return Pretrained(read_record(folder / TRAINING), tuple(rows))
 

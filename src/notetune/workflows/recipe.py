@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_never
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -11,7 +11,7 @@ from notetune.config import Config
 from notetune.errors import ConfigError
 from notetune.model.adapters import LoRA
 from notetune.model.heads import Pooling
-from notetune.notes.sources import SourceConfig
+from notetune.notes.sources import EicuSource, Mimic3Source, SourceConfig, TableSource
 from notetune.notes.splits import Split, SplitConfig
 from notetune.train.optim import OptimConfig
 
@@ -114,6 +114,8 @@ class Recipe(Config):
     title: str = ""
     runs: Path = Path("runs")
     """Folder of run folders."""
+    data: Path = Path()
+    """Folder that relative paths of the source start from."""
     backbone: str = "tiny"
     """A Hugging Face model folder, or `tiny` for the shipped one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -138,6 +140,18 @@ class Recipe(Config):
     def folder(self) -> "RunFolder":
         """Where this study lives."""
         return RunFolder(self.runs / self.name)
+
+    @property
+    def source(self) -> TableSource | EicuSource | Mimic3Source:
+        """The source, its path starting from `data`."""
+        source = self.prepare.source
+        match source:
+            case TableSource():
+                return source.model_copy(update={"path": self.data / source.path})
+            case EicuSource() | Mimic3Source():
+                return source.model_copy(update={"folder": self.data / source.folder})
+            case _:
+                assert_never(source)
 
     @property
     def torch_device(self) -> torch.device:

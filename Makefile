@@ -1,0 +1,51 @@
+# Two commands are all a fresh machine needs: `make demo` and `make test`.
+# Another interpreter: make setup PYTHON=python3.12. Another torch (2.11 or newer), for example one
+# for your GPU: delete .venv, then make setup TORCH='torch==2.11.0 --index-url ...'.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Set-up leaves compiling to the first import, which is three times as fast, so Python must keep it.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: setup demo test test-gpu check format bench lock
+
+setup: $(READY)
+
+# ensurepip writes pip last, so a venv that was interrupted half-way is made again.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit("notetune needs Python 3.11 or newer; name one with make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(READY): requirements.lock pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install -qq --no-compile --require-hashes --no-deps --only-binary :all: -r requirements.lock
+	$(BIN)/pip install -qq --no-compile $(TORCH)
+	$(BIN)/pip install -qq --no-compile --no-deps --no-build-isolation -e . && touch $@
+
+demo: setup
+	$(BIN)/notetune demo
+
+test: setup
+	$(BIN)/pytest -m "not gpu"
+
+test-gpu: setup
+	$(BIN)/pytest -m gpu
+
+check: setup
+	$(BIN)/ruff format --check . && $(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest --quiet tests/test_layers.py $(wildcard tests/test_recipes.py)
+
+format: setup
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python bench/$(or $(NAME),$(error name a file of bench/: make bench NAME=...)).py
+
+# Needs uv on the PATH; pins that still satisfy pyproject.toml stay as they are.
+lock:
+	echo "$(TORCH)" | uv pip compile pyproject.toml - --extra dev --python-version 3.11 --quiet \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-package torch \
+		--output-file requirements.lock

@@ -1,0 +1,266 @@
+"""The commands. Heavy libraries load inside a command, so that `--help` is instant."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from notetune import __version__, runs
+from notetune.cli import show, terminal
+from notetune.errors import NotetuneError
+
+if TYPE_CHECKING:
+    from notetune.workflows.recipe import Recipe
+
+app = typer.Typer(
+    help="Adapt a language model to clinical notes, and measure honestly what that brings.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+study_app = typer.Typer(help="A whole study from one recipe.", no_args_is_help=True)
+app.add_typer(study_app, name="study")
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change.")
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option("--data", envvar="NOTETUNE_DATA", help="Replaces `data` of the recipe."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def main() -> None:
+    """Entry point: exit 0 when done, 2 when the user can mend it, 1 for a bug."""
+    runs.make_files_private()
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except NotetuneError as error:
+        terminal.fail(str(error))
+        sys.exit(2)
+    except typer.TyperException as error:  # a wrong word on the command line
+        terminal.fail(f"{error.format_message()} See `notetune --help`.")  # type: ignore[attr-defined]
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        terminal.fail("stopped. The same command run again goes on from the last finished stage.")
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001 (its text could hold a note)
+        terminal.report_bug(error)
+        sys.exit(1)
+
+
+@app.callback()
+def about(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Shared by all commands."""
+    if version:
+        typer.echo(f"notetune {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the demo writes.")] = Path("runs/demo"),
+    patients: Annotated[int, typer.Option(min=50, help="Patients of the hospital.")] = 600,
+) -> None:
+    """Make a synthetic hospital, run both steps on it, and write a report (about 5 minutes)."""
+    from notetune.workflows.demo import demo_recipe, introduction
+
+    terminal.out.print(introduction(patients))
+    _run(demo_recipe(folder, patients), as_json=False)
+    terminal.out.print("Look at the report, then try `notetune study run` on your own notes.")
+
+
+@app.command()
+def prepare(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Notes to splits, labels and tokens."""
+    loaded = _load(recipe, overrides, data)
+    from notetune.workflows.prepare import prepare as run
+
+    with runs.locked(loaded.folder.root):
+        show.prepared(run(loaded), as_json=as_json)
+
+
+@app.command()
+def pretrain(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Step 1: train a domain adapter on packed notes."""
+    loaded = _load(recipe, overrides, data)
+    if dry_run:
+        return _plan(loaded, as_json=as_json)
+    from notetune.workflows.prepare import prepare as prepare_run
+    from notetune.workflows.pretrain import pretrain as run
+
+    with runs.locked(loaded.folder.root):
+        result = run(loaded, prepare_run(loaded), terminal.track)
+    show.pretrained(result, loaded.folder.domain, as_json=as_json)
+    return None
+
+
+@app.command()
+def downstream(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Step 2: train task adapters and heads into bundles (step 1 first where it is missing)."""
+    loaded = _load(recipe, overrides, data)
+    if dry_run:
+        return _plan(loaded, as_json=as_json)
+    from notetune.workflows import study
+    from notetune.workflows.prepare import prepare as prepare_run
+    from notetune.workflows.pretrain import pretrain as pretrain_run
+
+    with runs.locked(loaded.folder.root):
+        prepared = prepare_run(loaded)
+        pretrain_run(loaded, prepared, terminal.track)
+        study.train_cells(loaded, prepared, terminal.track)
+    show.stages(study.status(loaded), as_json=as_json)
+    return None
+
+
+@app.command()
+def evaluate(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate the scores of everything that is trained, and write the report."""
+    loaded = _load(recipe, overrides, data)
+    from notetune.report.page import write_report
+    from notetune.workflows.evaluate import evaluate as run
+    from notetune.workflows.prepare import open_prepared
+    from notetune.workflows.pretrain import read_pretrained
+
+    prepared = open_prepared(loaded.folder.prepared)
+    results = run(loaded, prepared, read_pretrained(loaded))
+    write_report(results, loaded.folder.report)
+    show.results(results, loaded.folder.report, as_json=as_json)
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a trained cell.")],
+    notes: Annotated[
+        Path, typer.Argument(help="CSV, CSV.GZ, JSONL or Parquet with a text column.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help=".csv or .parquet; default: CSV on stdout."),
+    ] = None,
+    text: Annotated[str, typer.Option(help="Column with the note text.")] = "text",
+    note_id: Annotated[str | None, typer.Option(help="Column with the note id.")] = None,
+    patient_id: Annotated[str | None, typer.Option(help="Column with the patient id.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Folder of the bundle's backbone.")] = None,
+) -> None:
+    """Score new notes with a bundle: one line per note and class, never the text."""
+    from notetune.notes.sources import TableColumns, TableSource
+    from notetune.serve.files import predict_file, write_predictions
+
+    columns = TableColumns(text=text, note_id=note_id, patient_id=patient_id)
+    source = TableSource(kind="table", path=notes, columns=columns, policy="strict")
+    write_predictions(predict_file(bundle, source, backbone), output)
+
+
+@app.command()
+def convert(
+    weights: Annotated[Path, typer.Argument(help="llama2.c checkpoint (.bin).")],
+    tokenizer: Annotated[Path, typer.Argument(help="Its SentencePiece model (.model).")],
+    folder: Annotated[Path, typer.Argument(help="Hugging Face folder to write.")],
+) -> None:
+    """Convert a llama2.c model into a backbone folder."""
+    from notetune.model.llama2c import convert as run
+
+    shape = run(weights, tokenizer, folder)
+    typer.echo(
+        f"{folder}: {shape.layers} layers, hidden size {shape.hidden}, {shape.heads} heads "
+        f"({shape.kv_heads} for keys), {shape.vocabulary} tokens, context {shape.positions}"
+    )
+
+
+@app.command()
+def synthesize(
+    folder: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
+    patients: Annotated[int, typer.Option(min=1)] = 400,
+    seed: Annotated[int, typer.Option()] = 0,
+    signal: Annotated[float, typer.Option(help="How much the text tells; 0 is nothing.")] = 1.0,
+) -> None:
+    """Write a synthetic hospital in the shapes of MIMIC-III and MIMIC-IV, with its ground truth."""
+    from notetune.workflows.demo import write_synthetic
+
+    write_synthetic(folder, patients=patients, seed=seed, signal=signal)
+    typer.echo(f"{folder}: {patients} patients (mimic3/, mimic4/, truth/)")
+
+
+@study_app.command("run")
+def study_run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run every stage of a recipe that is not done yet, and write the report."""
+    loaded = _load(recipe, overrides, data)
+    if dry_run:
+        return _plan(loaded, as_json=as_json)
+    _run(loaded, as_json=as_json)
+    return None
+
+
+@study_app.command("status")
+def study_status(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which stages of a recipe are done."""
+    loaded = _load(recipe, overrides, data)
+    from notetune.workflows import study
+
+    show.stages(study.status(loaded), as_json=as_json)
+
+
+def _load(recipe: Path, overrides: list[str] | None, data: Path | None) -> "Recipe":
+    from notetune import config
+    from notetune.workflows.recipe import Recipe
+
+    changed = [*([f"data={data}"] if data else []), *(overrides or [])]
+    return config.load(Recipe, recipe, changed)
+
+
+def _run(recipe: "Recipe", *, as_json: bool) -> None:
+    from notetune.report.page import write_report
+    from notetune.workflows.study import run_study
+
+    results = run_study(recipe, terminal.track)
+    write_report(results, recipe.folder.report)
+    show.results(results, recipe.folder.report, as_json=as_json)
+
+
+def _plan(recipe: "Recipe", *, as_json: bool) -> None:
+    from notetune.workflows.plan import plan
+
+    show.plan(recipe, plan(recipe), as_json=as_json)

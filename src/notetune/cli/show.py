@@ -1,0 +1,138 @@
+"""Results of the workflows as tables, or as JSON."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from notetune.cli import terminal
+
+if TYPE_CHECKING:
+    from notetune.metrics.intervals import Estimate
+    from notetune.metrics.results import ModelRow, Results
+    from notetune.workflows.plan import Plan
+    from notetune.workflows.prepare import Prepared
+    from notetune.workflows.pretrain import Pretrained
+    from notetune.workflows.recipe import Recipe
+    from notetune.workflows.study import Stage
+
+
+def prepared(prepared: "Prepared", *, as_json: bool) -> None:
+    """Rows read and kept per stage, and the leak checks."""
+    if as_json:
+        return terminal.show_json(
+            {
+                "folder": prepared.folder,
+                "flow": [asdict(stage) for stage in prepared.flow],
+                "findings": [asdict(finding) for finding in prepared.findings],
+            }
+        )
+    rows = []
+    for stage in prepared.flow:
+        reasons = ", ".join(f"{name}: {n:,}" for name, n in stage.rejected.items() if n)
+        rows.append((stage.stage, f"{stage.read:,}", f"{stage.kept:,}", reasons or "-"))
+    terminal.show_table("Cohort flow", ("stage", "read", "kept", "left out"), rows)
+    found = [f"{f.check}: {f.count} of {f.split_b} in {f.split_a}" for f in prepared.findings]
+    terminal.out.print("Leak checks: " + "; ".join(found))
+    terminal.out.print(f"{prepared.folder}: {len(prepared.store.ids):,} tokens", soft_wrap=True)
+    return None
+
+
+def pretrained(pretrained: "Pretrained", folder: Path, *, as_json: bool) -> None:
+    """Perplexity before and after, and what the training cost."""
+    if as_json:
+        return terminal.show_json({"folder": folder, **asdict(pretrained)})
+    rows = [
+        (
+            f"{row.model}, {row.split}, {row.source}",
+            f"{row.perplexity:.2f}",
+            f"{row.bits_per_byte:.3f}",
+            f"{row.tokens:,}",
+        )
+        for row in pretrained.perplexity
+    ]
+    terminal.show_table("Perplexity", ("notes", "perplexity", "bits per byte", "tokens"), rows)
+    record = pretrained.record
+    terminal.out.print(
+        f"{folder}: {record.trainable_parameters:,} of {record.total_parameters:,} parameters, "
+        f"{record.steps} steps, {record.tokens / record.seconds:,.0f} tokens/s",
+        soft_wrap=True,
+    )
+    return None
+
+
+def results(results: "Results", folder: Path, *, as_json: bool) -> None:
+    """AUROC per model and task, perplexity, and where the report is."""
+    if as_json:
+        return terminal.show_json(results.model_dump(mode="json"))
+    rows = [
+        (f"{row.split}, {row.source}, {row.model}", f"{row.perplexity:.2f}")
+        for row in results.perplexity
+    ]
+    terminal.show_table("Perplexity", ("notes", "perplexity"), rows)
+    by_task = {task.task: {row.model: row for row in task.rows} for task in results.tasks}
+    models = [row.model for row in results.headline]
+    rows_of_models = []
+    for headline in results.headline:
+        cells = [_auroc(by_task[task].get(headline.model)) for task in by_task]
+        rows_of_models.append((headline.model, *cells, _interval(headline.auroc)))
+    columns = ("model", *by_task, "mean")
+    title = f"Test AUROC [95 % interval over patients], {len(models)} models"
+    terminal.show_table(title, columns, rows_of_models)
+    for notice in results.notices:
+        terminal.out.print(f"Note: {notice}", soft_wrap=True)
+    terminal.out.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+    return None
+
+
+def plan(recipe: "Recipe", plan: "Plan", *, as_json: bool) -> None:
+    """The resolved recipe, and every training with its size and estimated time."""
+    if as_json:
+        return terminal.show_json({"recipe": recipe.as_json(), **asdict(plan)})
+    terminal.show_json(recipe.as_json())
+    rows = [
+        (
+            stage.name,
+            f"{stage.documents:,}",
+            f"{stage.tokens:,}",
+            f"{stage.rows:,}",
+            f"{stage.steps:,}",
+            f"{stage.trainable_parameters:,}",
+            _duration(stage.seconds),
+        )
+        for stage in plan.stages
+    ]
+    columns = ("training", "documents", "tokens", "rows", "steps", "trainable", "time")
+    terminal.show_table("Per epoch: documents, tokens, rows", columns, rows)
+    terminal.out.print(
+        f"About {_duration(plan.seconds)} in all and {plan.peak_memory_mib:,.0f} MiB, measured on "
+        "one row on this machine. Nothing was written."
+    )
+    return None
+
+
+def stages(stages: Sequence["Stage"], *, as_json: bool) -> None:
+    """Which stages are done."""
+    if as_json:
+        return terminal.show_json([asdict(stage) for stage in stages])
+    rows = [(stage.name, "done" if stage.is_finished else "open") for stage in stages]
+    terminal.show_table("Stages", ("stage", "state"), rows)
+    return None
+
+
+def _auroc(row: "ModelRow | None") -> str:
+    if row is None or row.auroc is None:
+        return "n/a"
+    mark = " (best)" if row.is_best else " (tie)" if row.ties_with_best else ""
+    return _interval(row.auroc) + mark
+
+
+def _interval(estimate: "Estimate | None") -> str:
+    if estimate is None:
+        return "n/a"
+    return f"{estimate.value:.3f} \\[{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.1f} min"

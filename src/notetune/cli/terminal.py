@@ -1,0 +1,105 @@
+"""What a person sees: progress, tables and one-line errors. Never note text."""
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+T = TypeVar("T")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+_SECONDS_BETWEEN_LINES = 15
+
+
+def track(label: str, steps: Iterable[T], total: int, describe: Callable[[T], str]) -> Iterator[T]:
+    """Show progress on standard error: a bar on a terminal, a line now and then elsewhere."""
+    if err.is_terminal:
+        yield from _with_bar(label, steps, total, describe)
+    else:
+        yield from _with_lines(label, steps, total, describe)
+
+
+def say(message: str) -> None:
+    """A line of progress on standard error."""
+    err.print(message, style="dim", soft_wrap=True)
+
+
+def show_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on standard output, its first column left and the others right."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def fail(message: str) -> None:
+    """A one-line error on standard error."""
+    err.print(f"[bold red]error:[/] {_escaped(' '.join(message.split()))}", soft_wrap=True)
+
+
+def report_bug(error: BaseException) -> None:
+    """Where an unexpected error happened. Its message is left out: it could quote a note."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[-6:]]
+    fail(
+        f"unexpected {type(error).__name__} at {' > '.join(places)}. This is a bug of notetune; "
+        "please report this line. (The error's own text is not shown: it could hold note text.)"
+    )
+
+
+def _with_bar(
+    label: str, steps: Iterable[T], total: int, describe: Callable[[T], str]
+) -> Iterator[T]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}", style="dim"),
+    )
+    with Progress(*columns, console=err) as progress:
+        bar = progress.add_task(label, total=total, figures="")
+        for step in steps:
+            progress.update(bar, advance=1, figures=describe(step))
+            yield step
+
+
+def _with_lines(
+    label: str, steps: Iterable[T], total: int, describe: Callable[[T], str]
+) -> Iterator[T]:
+    started = last_line = time.monotonic()
+    for number, step in enumerate(steps, start=1):
+        now = time.monotonic()
+        if number == total or now - last_line > _SECONDS_BETWEEN_LINES:
+            left = (now - started) / number * (total - number)
+            say(f"{label} {number}/{total} · {describe(step)} · {left:,.0f} s left")
+            last_line = now
+        yield step
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")

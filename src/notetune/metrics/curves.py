@@ -1,0 +1,79 @@
+"""Curves and calibration of the seeds of one model on a binary task, ready for the report.
+
+Shapes: N notes scored.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+import numpy as np
+import numpy.typing as npt
+
+from notetune.metrics.calibration import (
+    calibration_line,
+    expected_calibration_error,
+    observed_expected_ratio,
+    reliability_bins,
+    scaled_brier_score,
+)
+from notetune.metrics.ranking import roc_curve
+from notetune.metrics.results import Calibration, ReliabilityPoints, RocPoints
+from notetune.metrics.scores import ScoreTable
+
+_ROC_POINTS = 200
+_DECIMALS = 5
+"""Kept of points that are only drawn."""
+
+
+def mean_roc(seeds: Sequence[ScoreTable]) -> RocPoints:
+    """The mean curve of the seeds.
+
+    Source:
+        Vertical averaging: Fawcett (2006), algorithm 4.
+    """
+    grid = np.linspace(0, 1, _ROC_POINTS - 1)
+    curves = [roc_curve(table.targets_NK[:, 0], table.scores_NK[:, 0]) for table in seeds]
+    heights_SG = [np.interp(grid, c.false_positive_rates, c.true_positive_rates) for c in curves]
+    return RocPoints(
+        model=seeds[0].model,
+        false_positive_rates=(0.0, *_rounded(grid)),
+        true_positive_rates=(0.0, *_rounded(np.mean(heights_SG, axis=0))),
+    )
+
+
+def reliability_points(table: ScoreTable) -> ReliabilityPoints:
+    """The reliability bins of one seed: an average over seeds would be another model's."""
+    bins = reliability_bins(table.targets_NK[:, 0], table.scores_NK[:, 0])
+    return ReliabilityPoints(
+        model=table.model,
+        seed=table.seed,
+        counts=tuple(bins.counts.tolist()),
+        predicted=_rounded(bins.predicted),
+        observed=_rounded(bins.observed),
+        low=_rounded(bins.low),
+        high=_rounded(bins.high),
+    )
+
+
+def mean_calibration(seeds: Sequence[ScoreTable]) -> Calibration:
+    """Calibration figures, each the mean over the seeds; None if it is undefined for one."""
+    pairs = [(table.targets_NK[:, 0], table.scores_NK[:, 0]) for table in seeds]
+    lines = [calibration_line(targets_N, scores_N) for targets_N, scores_N in pairs]
+    bins = [reliability_bins(targets_N, scores_N) for targets_N, scores_N in pairs]
+    return Calibration(
+        observed_expected=_mean_or_none(observed_expected_ratio(*pair) for pair in pairs),
+        intercept=_mean_or_none(line.intercept for line in lines),
+        slope=_mean_or_none(line.slope for line in lines),
+        scaled_brier=_mean_or_none(scaled_brier_score(*pair) for pair in pairs),
+        expected_calibration_error=fmean(expected_calibration_error(item) for item in bins),
+    )
+
+
+def _rounded(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(round(float(value), _DECIMALS) for value in values)
+
+
+def _mean_or_none(values: Iterable[float]) -> float | None:
+    mean = fmean(values)
+    return None if math.isnan(mean) else mean

@@ -1,0 +1,202 @@
+"""How well scores rank: AUROC, average precision and the ROC curve, exact with ties.
+
+Shapes: N notes scored, K classes. Targets are 0 or 1; a higher score means a likelier 1. A label
+without both values has no ranking to judge, so its score is nan and never 0 or 0.5.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from notetune.errors import DataError
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+_LABELS_AT_ONCE = 32
+_NOTES_AT_ONCE = 512
+"""Labels sorted together, and the height of the tiles in which they are transposed. On 9,829
+notes x 1,266 labels tiles take the copy from 0.15 s to 0.04 s."""
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """Points of a ROC curve from (0, 0) to (1, 1), one per distinct score.
+
+    Attributes:
+        false_positive_rates: `(points,)` in [0, 1], ascending.
+        true_positive_rates: `(points,)` in [0, 1], ascending.
+        thresholds: `(points,)` descending; a note is called positive at or above it. The first
+            is infinite: nobody is called positive.
+    """
+
+    false_positive_rates: FloatArray
+    true_positive_rates: FloatArray
+    thresholds: FloatArray
+
+
+def auroc_score(labels_N: npt.ArrayLike, scores_N: npt.ArrayLike) -> float:
+    """The share of (positive, negative) pairs ranked right, a tie counting one half.
+
+    Args:
+        labels_N: `(N,)` of 0/1 or bool.
+        scores_N: `(N,)`, higher means likelier positive; infinite is allowed.
+
+    Returns:
+        A value in [0, 1], or nan when only one class is present.
+
+    Raises:
+        DataError: If a score is NaN, a label is not 0 or 1, or the shapes differ.
+
+    Source:
+        Mann and Whitney (1947); Hanley and McNeil (1982).
+
+    Example:
+        >>> auroc_score([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8])
+        0.875
+    """
+    return float(auroc_scores(_column(labels_N), _column(scores_N))[0])
+
+
+def auroc_scores(labels_NK: npt.ArrayLike, scores_NK: npt.ArrayLike) -> FloatArray:
+    """AUROC of each label.
+
+    Args:
+        labels_NK: `(N, K)` of 0/1 or bool.
+        scores_NK: `(N, K)`.
+
+    Returns:
+        `(K,)`; nan where a label has one class only.
+
+    Raises:
+        DataError: As `auroc_score`.
+    """
+    is_positive_NK, scores = _checked(labels_NK, scores_NK)
+    aurocs_K = np.full(scores.shape[1], np.nan)
+    for k, (sorted_N, positive_P) in enumerate(_sorted_labels(is_positive_NK, scores)):
+        positives, negatives = len(positive_P), len(sorted_N) - len(positive_P)
+        if positives == 0 or negatives == 0:
+            continue
+        below_P = np.searchsorted(sorted_N, positive_P, side="left")
+        not_above_P = np.searchsorted(sorted_N, positive_P, side="right")
+        # Positives meet each other here too, and win exactly half of those meetings. Everything
+        # is a whole number until the last division, which is therefore the only rounding.
+        twice_wins = int(below_P.sum() + not_above_P.sum()) - positives * positives
+        aurocs_K[k] = twice_wins / (2 * positives * negatives)
+    return aurocs_K
+
+
+def average_precision_score(labels_N: npt.ArrayLike, scores_N: npt.ArrayLike) -> float:
+    """Precision averaged over the positives: the area under the precision-recall steps.
+
+    Returns:
+        A value in (0, 1], or nan when only one class is present.
+
+    Raises:
+        DataError: As `auroc_score`.
+
+    Source:
+        sum over thresholds of (recall_n - recall_{n-1}) * precision_n, tied scores sharing one
+        threshold (no interpolation).
+    """
+    return float(average_precision_scores(_column(labels_N), _column(scores_N))[0])
+
+
+def average_precision_scores(labels_NK: npt.ArrayLike, scores_NK: npt.ArrayLike) -> FloatArray:
+    """Average precision of each label: `(K,)`, nan where a label has one class only.
+
+    Raises:
+        DataError: As `auroc_score`.
+    """
+    is_positive_NK, scores = _checked(labels_NK, scores_NK)
+    precisions_K = np.full(scores.shape[1], np.nan)
+    for k, (sorted_N, positive_P) in enumerate(_sorted_labels(is_positive_NK, scores)):
+        if len(positive_P) in (0, len(sorted_N)):
+            continue
+        called_P = len(sorted_N) - np.searchsorted(sorted_N, positive_P, side="left")
+        right_P = len(positive_P) - np.searchsorted(positive_P, positive_P, side="left")
+        precisions_K[k] = np.mean(right_P / called_P)
+    return precisions_K
+
+
+def roc_curve(labels_N: npt.ArrayLike, scores_N: npt.ArrayLike) -> RocCurve:
+    """The ROC curve with one point per distinct score.
+
+    Raises:
+        DataError: As `auroc_score`, and if only one class is present.
+    """
+    is_positive_N1, scores_N1 = _checked(_column(labels_N), _column(scores_N))
+    positives = int(is_positive_N1.sum())
+    negatives = len(is_positive_N1) - positives
+    if positives == 0 or negatives == 0:
+        raise DataError(
+            f"a ROC curve needs both classes; found {positives} positives and {negatives} "
+            "negatives. Leave the curve out for this label."
+        )
+    order = np.argsort(-scores_N1[:, 0], kind="stable")
+    ranked = scores_N1[order, 0]
+    last_of_tie = np.r_[np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1]
+    true_positives = np.cumsum(is_positive_N1[order, 0])[last_of_tie]
+    false_positives = last_of_tie + 1 - true_positives
+    return RocCurve(
+        false_positive_rates=np.r_[0.0, false_positives / negatives],
+        true_positive_rates=np.r_[0.0, true_positives / positives],
+        thresholds=np.r_[np.inf, ranked[last_of_tie]],
+    )
+
+
+def _sorted_labels(
+    is_positive_NK: BoolArray, scores_NK: FloatArray
+) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Per label: all scores ascending, and the scores of its positives ascending."""
+    for first in range(0, scores_NK.shape[1], _LABELS_AT_ONCE):
+        block = slice(first, first + _LABELS_AT_ONCE)
+        scores_KN = _transposed(scores_NK[:, block])
+        is_positive_KN = _transposed(is_positive_NK[:, block])
+        sorted_KN = np.sort(scores_KN, axis=1)
+        for sorted_N, scores_N, is_positive_N in zip(
+            sorted_KN, scores_KN, is_positive_KN, strict=True
+        ):
+            yield sorted_N, np.sort(scores_N[is_positive_N])
+
+
+def _transposed(values_NK: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
+    """A contiguous transpose, copied in tiles: numpy's own copy misses the cache on wide tables."""
+    values_KN = np.empty(values_NK.shape[::-1], values_NK.dtype)
+    for first in range(0, len(values_NK), _NOTES_AT_ONCE):
+        tile = slice(first, first + _NOTES_AT_ONCE)
+        values_KN[:, tile] = values_NK[tile].T
+    return values_KN
+
+
+def _column(values_N: npt.ArrayLike) -> npt.NDArray[np.generic]:
+    values = np.asarray(values_N)
+    if values.ndim != 1:
+        raise DataError(f"one label's values have shape {values.shape}; (notes,) is needed.")
+    return values[:, np.newaxis]
+
+
+def _checked(labels_NK: npt.ArrayLike, scores_NK: npt.ArrayLike) -> tuple[BoolArray, FloatArray]:
+    labels, scores = np.asarray(labels_NK), np.asarray(scores_NK, dtype=np.float64)
+    if labels.shape != scores.shape or labels.ndim != 2:
+        raise DataError(
+            f"labels have shape {labels.shape} and scores {scores.shape}; both must be the same "
+            "(notes, labels)."
+        )
+    is_positive_NK = labels.astype(bool)
+    if labels.dtype != np.bool_ and not np.array_equal(is_positive_NK, labels):
+        wrong = int(np.count_nonzero(is_positive_NK != labels))
+        raise DataError(f"labels: {wrong} of {labels.size} values are not 0 or 1.")
+    is_nan_NK = np.isnan(scores)
+    if is_nan_NK.any():
+        row, column = np.argwhere(is_nan_NK)[0]
+        raise DataError(
+            f"scores: {int(is_nan_NK.sum())} of {scores.size} values are NaN, the first in row "
+            f"{row}, label {column}. Find out why the model gave no number there."
+        )
+    return is_positive_NK, scores

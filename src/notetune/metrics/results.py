@@ -1,0 +1,265 @@
+"""Everything that the report shows, as one frozen value with a JSON form.
+
+No field holds note text: notes appear as counts, scores and label names only. A figure that does
+not exist is None with a reason beside it, never NaN, 0 or 0.5.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, Field, JsonValue, NonNegativeInt, ValidationError, model_validator
+
+from notetune.config import Config
+from notetune.errors import DataError
+from notetune.metrics.intervals import Estimate
+from notetune.metrics.scores import TaskKind
+from notetune.runs import read_json, write_json
+
+
+class Value(Config):
+    """Base of the values below: frozen, no unknown key, every number finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class FlowStage(Value):
+    """What one stage of preparing the cohort kept, and why it dropped the rest."""
+
+    stage: str
+    read: NonNegativeInt
+    kept: NonNegativeInt
+    rejected: dict[str, NonNegativeInt] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> "FlowStage":
+        if self.read != self.kept + sum(self.rejected.values()):
+            raise ValueError("read must equal kept plus all rejected")
+        return self
+
+
+class SplitCount(Value):
+    """Size of one split of one task; `positives` counts notes per class."""
+
+    task: str
+    split: str
+    notes: NonNegativeInt
+    patients: NonNegativeInt
+    positives: dict[str, NonNegativeInt]
+
+
+class PerplexityRow(Value):
+    """Perplexity of one model ("before", "after", ...) on one source of one split."""
+
+    model: str
+    split: str
+    source: str
+    perplexity: float
+    bits_per_byte: float
+    tokens: NonNegativeInt
+
+
+class CurvePoint(Value):
+    """One logged optimizer step."""
+
+    step: NonNegativeInt
+    loss: float
+    learning_rate: float
+
+
+class Calibration(Value):
+    """Calibration of a binary task, means over seeds; None where a figure does not exist.
+
+    `intercept` is fitted with the slope fixed at 1.
+    """
+
+    observed_expected: float | None
+    intercept: float | None
+    slope: float | None
+    scaled_brier: float | None
+    expected_calibration_error: float
+
+
+class ModelRow(Value):
+    """One model on one task. Scores are means over its seeds; intervals are over patients.
+
+    Attributes:
+        auroc: Macro over the evaluated labels; None with `reason`.
+        auroc_per_seed: In the order of `seeds`; empty when `auroc` is None.
+        auroc_micro: All evaluated labels of a multilabel task as one; else None.
+        average_precision: Macro over the evaluated labels.
+        average_precision_interval: None for a multilabel task: drawing the few positives of rare
+            labels repeatedly raises their average precision, so the interval would be wrong.
+        brier: Binary: mean squared error; multiclass: summed over classes; multilabel: mean over
+            all labels.
+        is_best: Best, and every paired interval against another model excludes 0.
+        ties_with_best: Best or not distinguishable from the best, when there is such a tie.
+    """
+
+    model: str
+    seeds: tuple[int, ...]
+    auroc: Estimate | None
+    auroc_per_seed: tuple[float, ...] = ()
+    auroc_micro: float | None = None
+    average_precision: float | None = None
+    average_precision_interval: tuple[float, float] | None = None
+    brier: Estimate
+    calibration: Calibration | None = None
+    is_best: bool = False
+    ties_with_best: bool = False
+    reason: str | None = None
+
+
+class Comparison(Value):
+    """AUROC of `model` minus AUROC of `against`, on the same patients.
+
+    `p_holm` is adjusted for all comparisons of the task.
+    """
+
+    model: str
+    against: str
+    difference: Estimate | None
+    p_value: float | None
+    p_holm: float | None
+    reason: str | None = None
+
+
+class LabelRow(Value):
+    """AUROC of each model on one label, means over seeds; None when the label has one class."""
+
+    label: str
+    positives: NonNegativeInt
+    aurocs: dict[str, float | None]
+
+
+class RocPoints(Value):
+    """ROC curve of a model on a binary task, averaged over seeds at equal false positive rates."""
+
+    model: str
+    false_positive_rates: tuple[float, ...]
+    true_positive_rates: tuple[float, ...]
+
+
+class ReliabilityPoints(Value):
+    """Reliability bins of the first seed of a model on a binary task."""
+
+    model: str
+    seed: int
+    counts: tuple[NonNegativeInt, ...]
+    predicted: tuple[float, ...]
+    observed: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+class TaskResult(Value):
+    """All models on the test split of one task, in the order in which they were given."""
+
+    task: str
+    kind: TaskKind
+    split: str
+    notes: NonNegativeInt
+    patients: NonNegativeInt
+    labels_evaluated: NonNegativeInt
+    labels_skipped: NonNegativeInt
+    labels_total: NonNegativeInt
+    skipped_reason: str | None
+    rows: tuple[ModelRow, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    labels: tuple[LabelRow, ...] = ()
+    roc: tuple[RocPoints, ...] = ()
+    reliability: tuple[ReliabilityPoints, ...] = ()
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> "TaskResult":
+        if self.labels_evaluated + self.labels_skipped != self.labels_total:
+            raise ValueError("labels_evaluated plus labels_skipped must equal labels_total")
+        return self
+
+
+class HeadlineRow(Value):
+    """Mean test AUROC of one model over the tasks; None with `reason`."""
+
+    model: str
+    tasks: tuple[str, ...]
+    auroc: Estimate | None
+    is_best: bool = False
+    ties_with_best: bool = False
+    reason: str | None = None
+
+
+class Cost(Value):
+    """What one stage of one model cost."""
+
+    model: str
+    stage: str
+    trainable_parameters: NonNegativeInt
+    total_parameters: NonNegativeInt
+    seconds: float
+    tokens_per_second: float | None = None
+    peak_memory_mib: float | None = None
+
+
+class LeakageFinding(Value):
+    """One leak check between two sets of notes: `count` notes, a `share` of `split_b`."""
+
+    check: str
+    split_a: str
+    split_b: str
+    count: NonNegativeInt
+    share: float
+    blocks: bool
+
+
+class Results(Value):
+    """A finished study. `report.json` is this value.
+
+    Attributes:
+        created: Date and time, as the report shows it.
+        recipe: The resolved recipe.
+        baselines: Models that are not language models; the summary says when one of them wins.
+        learning_curves: Points of each training run, by name.
+        compat_switches: Every setting that repeats a known fault of earlier work on purpose.
+        notices: Sentences that a reader must see, such as that there is one seed only.
+        provenance: Versions, fingerprints, revision.
+    """
+
+    format: Literal[1] = 1
+    title: str
+    created: str
+    recipe: dict[str, JsonValue] = Field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+    baselines: tuple[str, ...] = ("prevalence", "tf-idf")
+    flow: tuple[FlowStage, ...] = ()
+    splits: tuple[SplitCount, ...] = ()
+    perplexity: tuple[PerplexityRow, ...] = ()
+    learning_curves: dict[str, tuple[CurvePoint, ...]] = Field(default_factory=dict)
+    tasks: tuple[TaskResult, ...] = ()
+    headline: tuple[HeadlineRow, ...] = ()
+    costs: tuple[Cost, ...] = ()
+    leakage: tuple[LeakageFinding, ...] = ()
+    compat_switches: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    provenance: dict[str, str] = Field(default_factory=dict)
+
+
+def write_results(results: Results, path: Path) -> None:
+    """Write the value as JSON in one step."""
+    write_json(path, results.model_dump(mode="json"))
+
+
+def read_results(path: Path) -> Results:
+    """Read what `write_results` wrote.
+
+    Raises:
+        RunError: If the file is missing or is not JSON.
+        DataError: If it holds another format, an unknown key or a wrong value.
+    """
+    try:
+        return Results.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = ".".join(str(key) for key in first["loc"])
+        raise DataError(
+            f"{path}: {where}: {first['msg']} ({error.error_count()} problems). Use the notetune "
+            "version that wrote it."
+        ) from None

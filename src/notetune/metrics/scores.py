@@ -1,0 +1,297 @@
+"""The score table: what every model hands over to be judged, and its tidy Parquet file.
+
+Shapes: N notes scored, K classes (one for a binary task: the positive class).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from notetune.errors import DataError
+
+TaskKind: TypeAlias = Literal["binary", "multiclass", "multilabel"]
+
+FORMAT = "1"
+_SOFTMAX_TOLERANCE = 1e-3
+_CONSTANT = {"task": pl.String, "kind": pl.String, "model": pl.String, "seed": pl.Int64}
+_COLUMNS = {
+    "patient_id": pl.String,
+    "note_id": pl.String,
+    "task": pl.String,
+    "kind": pl.String,
+    "label": pl.String,
+    "split": pl.String,
+    "model": pl.String,
+    "seed": pl.Int64,
+    "score": pl.Float64,
+    "target": pl.Int8,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreTable:
+    """Probabilities of one model, trained with one seed, on one split of one task.
+
+    Checked when it is made; its arrays are read-only copies.
+
+    Attributes:
+        task: Name of the task.
+        kind: Kind of the task.
+        model: Name of the model, the same for all its seeds.
+        seed: Seed that the model was trained with.
+        split: Name of the split.
+        classes: K distinct names; a binary task has one, the positive class.
+        note_ids_N: `(N,)` distinct.
+        patient_ids_N: `(N,)` patient of each note.
+        targets_NK: `(N, K)` int8, 0 or 1; exactly one 1 per note of a multiclass task.
+        scores_NK: `(N, K)` float64 probabilities: sigmoid for binary and multilabel tasks,
+            softmax (rows sum to 1) for multiclass ones.
+
+    Raises:
+        DataError: If anything above does not hold.
+    """
+
+    task: str
+    kind: TaskKind
+    model: str
+    seed: int
+    split: str
+    classes: tuple[str, ...]
+    note_ids_N: npt.NDArray[np.str_] = field(repr=False)
+    patient_ids_N: npt.NDArray[np.str_] = field(repr=False)
+    targets_NK: npt.NDArray[np.int8] = field(repr=False)
+    scores_NK: npt.NDArray[np.float64] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        _check_classes(self)
+        for name, dtype in (
+            ("note_ids_N", np.str_),
+            ("patient_ids_N", np.str_),
+            ("targets_NK", np.int8),
+            ("scores_NK", np.float64),
+        ):
+            object.__setattr__(self, name, _read_only(self, name, dtype))
+        _check_shapes(self)
+        _check_targets(self)
+        _check_scores(self)
+
+    @property
+    def name(self) -> str:
+        """What to call the table in a message: task, model, seed and split."""
+        return f"scores of {self.model} (seed {self.seed}) on {self.task}/{self.split}"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether every field is equal, the arrays element by element."""
+        if not isinstance(other, ScoreTable):
+            return NotImplemented
+        return all(np.array_equal(value, vars(other)[name]) for name, value in vars(self).items())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def in_note_order(self, note_ids_N: npt.NDArray[np.str_]) -> "ScoreTable":
+        """The same table with its notes in the given order.
+
+        Raises:
+            DataError: If the two hold different notes.
+        """
+        order_N = np.argsort(self.note_ids_N)
+        place_N = np.argsort(np.argsort(note_ids_N))
+        if not np.array_equal(np.sort(note_ids_N), self.note_ids_N[order_N]):
+            missing = len(np.setdiff1d(note_ids_N, self.note_ids_N))
+            extra = len(np.setdiff1d(self.note_ids_N, note_ids_N))
+            raise DataError(
+                f"{self.name}: {missing} of {len(note_ids_N)} notes are missing and {extra} are "
+                "not of this set. Score every model on the same split."
+            )
+        rows_N = order_N[place_N]
+        return replace(
+            self,
+            note_ids_N=self.note_ids_N[rows_N],
+            patient_ids_N=self.patient_ids_N[rows_N],
+            targets_NK=self.targets_NK[rows_N],
+            scores_NK=self.scores_NK[rows_N],
+        )
+
+
+def write_scores(table: ScoreTable, path: Path) -> None:
+    """Write one row per note and label, notes in table order, in one step.
+
+    A reader sees the old file or the new one.
+    """
+    notes, classes = table.scores_NK.shape
+    frame = pl.DataFrame(
+        {
+            "patient_id": np.repeat(table.patient_ids_N, classes),
+            "note_id": np.repeat(table.note_ids_N, classes),
+            "label": np.tile(np.array(table.classes), notes),
+            "score": table.scores_NK.ravel(),
+            "target": table.targets_NK.ravel(),
+        }
+    ).with_columns(
+        task=pl.lit(table.task),
+        kind=pl.lit(table.kind),
+        split=pl.lit(table.split),
+        model=pl.lit(table.model),
+        seed=pl.lit(table.seed, dtype=pl.Int64),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        frame.select(*_COLUMNS).write_parquet(temporary, metadata={"format": FORMAT})
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_scores(path: Path) -> ScoreTable:
+    """Read what `write_scores` wrote; the rows may stand in any order.
+
+    Notes and labels come in the order of their first rows.
+
+    Raises:
+        DataError: If the file is not Parquet, has another format or other columns, mixes tables,
+            lacks a (note, label) pair or holds one twice, or breaks a rule of `ScoreTable`.
+    """
+    frame = _read_frame(path)
+    values = {name: _only_value(frame, name, path) for name in (*_CONSTANT, "split")}
+    notes = frame.select("note_id", "patient_id").unique(maintain_order=True)
+    labels = frame.select("label").unique(maintain_order=True)
+    cells = frame.join(notes.with_row_index("n"), on="note_id", how="left").join(
+        labels.with_row_index("k"), on="label", how="left"
+    )
+    flat = cells.select(pl.col("n").cast(pl.Int64) * len(labels) + pl.col("k")).to_series()
+    if len(frame) != len(notes) * len(labels) or flat.n_unique() != len(frame):
+        raise DataError(
+            f"{path}: {len(frame)} rows for {len(notes)} notes and {len(labels)} labels; each "
+            "(note, label) pair needs exactly one row, and each note one patient. Write the file "
+            "again with write_scores."
+        )
+    cells = cells.with_columns(flat.alias("cell")).sort("cell")
+    shape = (len(notes), len(labels))
+    return ScoreTable(
+        **values,
+        classes=tuple(labels["label"]),
+        note_ids_N=_strings(notes["note_id"]),
+        patient_ids_N=_strings(notes["patient_id"]),
+        targets_NK=cells["target"].to_numpy().reshape(shape),
+        scores_NK=cells["score"].to_numpy().reshape(shape),
+    )
+
+
+def _read_frame(path: Path) -> pl.DataFrame:
+    if not path.is_file():
+        raise DataError(f"score table {path} is not a file; evaluate the model to write it.")
+    try:
+        found = pl.read_parquet_metadata(path).get("format")
+        frame = pl.read_parquet(path)
+    except pl.exceptions.PolarsError:
+        raise DataError(f"score table {path} is not a Parquet file, or is damaged.") from None
+    if found != FORMAT:
+        raise DataError(
+            f"score table {path} has format {found}; this version reads format {FORMAT}. Use the "
+            "notetune version that wrote it."
+        )
+    if dict(frame.schema) != _COLUMNS:
+        wrong = [name for name in _COLUMNS if frame.schema.get(name) != _COLUMNS[name]]
+        extra = [name for name in frame.columns if name not in _COLUMNS]
+        raise DataError(
+            f"score table {path}: columns missing or of another type: {wrong or 'none'}; unknown "
+            f"columns: {extra or 'none'}. Needed are {', '.join(_COLUMNS)}."
+        )
+    empty_cells = sum(frame.null_count().row(0))
+    if frame.is_empty() or empty_cells:
+        raise DataError(f"score table {path} has {len(frame)} rows and {empty_cells} empty cells.")
+    return frame
+
+
+def _only_value(frame: pl.DataFrame, column: str, path: Path) -> Any:
+    found = frame[column].unique()
+    if len(found) != 1:
+        raise DataError(
+            f"score table {path}: column {column} has {len(found)} values; a file holds one table."
+        )
+    return found[0]
+
+
+def _strings(values: pl.Series) -> npt.NDArray[np.str_]:
+    return np.array(values.to_list(), dtype=np.str_)
+
+
+def _read_only(table: ScoreTable, name: str, dtype: type) -> npt.NDArray[Any]:
+    given = np.asarray(getattr(table, name))
+    try:
+        copy: npt.NDArray[Any] = np.array(given, dtype=dtype)
+    except (TypeError, ValueError):
+        raise DataError(f"{table.name}: {name} does not convert to {dtype.__name__}.") from None
+    if dtype is np.int8 and not np.array_equal(copy, given):
+        raise DataError(f"{table.name}: {name} holds values other than 0 and 1.")
+    copy.flags.writeable = False
+    return copy
+
+
+def _check_classes(table: ScoreTable) -> None:
+    if table.kind not in get_args(TaskKind):
+        allowed = ", ".join(get_args(TaskKind))
+        raise DataError(f"{table.name}: kind is {table.kind}; allowed are {allowed}.")
+    repeated = _repeated(table.classes)
+    least, most = {"binary": (1, 1), "multiclass": (2, None), "multilabel": (1, None)}[table.kind]
+    count = len(table.classes)
+    if repeated or count < least or (most is not None and count > most):
+        raise DataError(
+            f"{table.name}: {count} classes, {repeated} of them repeated; a {table.kind} task has "
+            f"{'exactly 1' if most else f'at least {least}'}, each with its own name."
+        )
+
+
+def _check_shapes(table: ScoreTable) -> None:
+    expected = (len(table.note_ids_N), len(table.classes))
+    found = (
+        table.targets_NK.shape,
+        table.scores_NK.shape,
+        (*table.patient_ids_N.shape, expected[1]),
+    )
+    if expected[0] == 0 or table.note_ids_N.ndim != 1 or any(shape != expected for shape in found):
+        raise DataError(
+            f"{table.name}: targets have shape {found[0]}, scores {found[1]}, patients "
+            f"{table.patient_ids_N.shape}; with {expected[0]} notes and {expected[1]} classes "
+            f"they must be {expected}, {expected} and {expected[:1]}, and at least one note."
+        )
+    repeated = _repeated(table.note_ids_N.tolist())
+    if repeated:
+        raise DataError(f"{table.name}: {repeated} notes stand there twice; keep one of each.")
+
+
+def _check_targets(table: ScoreTable) -> None:
+    wrong = (table.targets_NK != 0) & (table.targets_NK != 1)
+    if wrong.any():
+        raise DataError(f"{table.name}: {int(wrong.sum())} targets are not 0 or 1.")
+    if table.kind == "multiclass":
+        is_wrong_N = table.targets_NK.sum(axis=1) != 1
+        _refuse_rows(table, is_wrong_N, "a number of classes other than one")
+
+
+def _check_scores(table: ScoreTable) -> None:
+    in_range_NK = (table.scores_NK >= 0) & (table.scores_NK <= 1)  # false for NaN as well
+    _refuse_rows(table, ~np.all(in_range_NK, axis=1), "a score that is NaN or outside 0..1")
+    if table.kind == "multiclass":
+        off = np.abs(table.scores_NK.sum(axis=1) - 1) > _SOFTMAX_TOLERANCE
+        _refuse_rows(table, off, "softmax scores that do not sum to 1")
+
+
+def _refuse_rows(table: ScoreTable, is_wrong_N: npt.NDArray[np.bool_], what: str) -> None:
+    if is_wrong_N.any():
+        first = table.note_ids_N[np.argmax(is_wrong_N)]
+        raise DataError(
+            f"{table.name}: {int(is_wrong_N.sum())} of {len(is_wrong_N)} notes have {what}, the "
+            f"first is note {first}."
+        )
+
+
+def _repeated(names: Sequence[str]) -> int:
+    return len(names) - len(set(names))

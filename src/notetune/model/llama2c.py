@@ -1,0 +1,219 @@
+"""Backbones in the llama2.c format, converted to a Hugging Face folder."""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import sentencepiece
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from torch import Tensor
+
+from notetune import runs
+from notetune.errors import BackboneError
+
+_HEADER = struct.Struct("<7i")
+_VERSIONED_MAGIC = 0x616B3432
+_SPACE = "\u2581"
+_FIRST_BYTE = "<0x00>"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The header of a llama2.c file, in its order.
+
+    A negative vocabulary in the file says that the output layer is not the embedding;
+    `has_own_output` holds that here.
+    """
+
+    hidden: int
+    feed_forward: int
+    layers: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    positions: int
+    has_own_output: bool
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden // self.heads
+
+    @property
+    def parts(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Name and shape of every block of weights, in file order."""
+        kv = self.kv_heads * self.head_size
+        rotary = (self.positions, self.head_size // 2)
+        blocks: list[tuple[str, tuple[int, ...]]] = [
+            ("embedding", (self.vocabulary, self.hidden)),
+            ("attention_norm", (self.layers, self.hidden)),
+            ("q", (self.layers, self.hidden, self.hidden)),
+            ("k", (self.layers, kv, self.hidden)),
+            ("v", (self.layers, kv, self.hidden)),
+            ("o", (self.layers, self.hidden, self.hidden)),
+            ("feed_forward_norm", (self.layers, self.hidden)),
+            ("gate", (self.layers, self.feed_forward, self.hidden)),
+            ("down", (self.layers, self.hidden, self.feed_forward)),
+            ("up", (self.layers, self.feed_forward, self.hidden)),
+            ("norm", (self.hidden,)),
+            ("rotary_cosine", rotary),
+            ("rotary_sine", rotary),
+        ]
+        if self.has_own_output:
+            blocks.append(("output", (self.vocabulary, self.hidden)))
+        return blocks
+
+
+def convert(weights: Path, tokenizer: Path, folder: Path) -> Shape:
+    """Write a Hugging Face LLaMA folder from a llama2.c checkpoint and its SentencePiece model.
+
+    Raises:
+        BackboneError: If a file is missing or not of its format, or the two do not fit.
+    """
+    for path in (weights, tokenizer):
+        if not path.is_file():
+            raise BackboneError(f"{path} is not a file; give the .bin and the .model of llama2.c.")
+    shape, blocks = read_weights(weights)
+    pieces = _read_pieces(tokenizer)
+    if len(pieces) != shape.vocabulary:
+        raise BackboneError(
+            f"{tokenizer} has {len(pieces)} pieces but {weights} embeds {shape.vocabulary} tokens; "
+            "they belong to different models."
+        )
+    with runs.new_folder(folder, {"weights": weights.name, "tokenizer": tokenizer.name}) as new:
+        save_file(to_huggingface(shape, blocks), new / "model.safetensors", {"format": "pt"})
+        runs.write_json(new / "config.json", _config(shape))
+        _to_tokenizer(pieces).save(str(new / "tokenizer.json"))
+    return shape
+
+
+def read_weights(path: Path) -> tuple[Shape, dict[str, npt.NDArray[np.float32]]]:
+    """Header and named weight blocks of a llama2.c checkpoint (its first, unversioned format).
+
+    Raises:
+        BackboneError: If the header is not one, or the file is not as long as it says.
+    """
+    data = path.read_bytes()
+    if len(data) < _HEADER.size or int.from_bytes(data[:4], "little") == _VERSIONED_MAGIC:
+        raise BackboneError(
+            f"{path} is not a llama2.c checkpoint of the unversioned float32 format; export it "
+            "with version 0."
+        )
+    hidden, feed_forward, layers, heads, kv_heads, vocabulary, positions = _HEADER.unpack_from(data)
+    sizes = (hidden, feed_forward, layers, heads, kv_heads, abs(vocabulary), positions)
+    if min(sizes) < 1 or max(sizes) > 1 << 24 or hidden % heads or heads % kv_heads:
+        raise BackboneError(f"{path} is not a llama2.c checkpoint: its header holds {sizes}.")
+    shape = Shape(*sizes, has_own_output=vocabulary < 0)
+    counts = [int(np.prod(size)) for _, size in shape.parts]
+    expected = _HEADER.size + 4 * sum(counts)
+    if len(data) != expected:
+        raise BackboneError(
+            f"{path} has {len(data)} bytes but its header asks for {expected}; it is damaged or "
+            "of another format."
+        )
+    values = np.frombuffer(data, np.float32, offset=_HEADER.size)
+    pieces = np.split(values, np.cumsum(counts)[:-1])
+    named = zip(shape.parts, pieces, strict=True)
+    return shape, {name: block.reshape(size) for (name, size), block in named}
+
+
+def to_huggingface(shape: Shape, blocks: dict[str, npt.NDArray[np.float32]]) -> dict[str, Tensor]:
+    """The blocks under transformers' names; query and key rows reordered for its rotary layout."""
+    tensors = {
+        "model.embed_tokens.weight": blocks["embedding"],
+        "model.norm.weight": blocks["norm"],
+    }
+    if shape.has_own_output:
+        tensors["lm_head.weight"] = blocks["output"]
+    for layer in range(shape.layers):
+        at = f"model.layers.{layer}"
+        tensors |= {
+            f"{at}.input_layernorm.weight": blocks["attention_norm"][layer],
+            f"{at}.self_attn.q_proj.weight": _halves(blocks["q"][layer], shape.heads),
+            f"{at}.self_attn.k_proj.weight": _halves(blocks["k"][layer], shape.kv_heads),
+            f"{at}.self_attn.v_proj.weight": blocks["v"][layer],
+            f"{at}.self_attn.o_proj.weight": blocks["o"][layer],
+            f"{at}.post_attention_layernorm.weight": blocks["feed_forward_norm"][layer],
+            f"{at}.mlp.gate_proj.weight": blocks["gate"][layer],
+            f"{at}.mlp.up_proj.weight": blocks["up"][layer],
+            f"{at}.mlp.down_proj.weight": blocks["down"][layer],
+        }
+    return {name: torch.from_numpy(np.array(block)) for name, block in tensors.items()}
+
+
+def _halves(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
+    """llama2.c rotates neighbouring rows of a head, transformers its first and second half."""
+    rows, columns = weight.shape
+    pairs = weight.reshape(heads, rows // heads // 2, 2, columns)
+    return pairs.swapaxes(1, 2).reshape(rows, columns)
+
+
+def _config(shape: Shape) -> dict[str, object]:
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.feed_forward,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "vocab_size": shape.vocabulary,
+        "max_position_embeddings": shape.positions,
+        "tie_word_embeddings": not shape.has_own_output,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "torch_dtype": "float32",
+    }
+
+
+def _read_pieces(path: Path) -> list[tuple[str, float]]:
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromFile(str(path))
+    except (RuntimeError, OSError):
+        raise BackboneError(f"{path} is not a SentencePiece model.") from None
+    return [
+        (processor.IdToPiece(number), processor.GetScore(number))
+        for number in range(processor.GetPieceSize())
+    ]
+
+
+def _to_tokenizer(pieces: list[tuple[str, float]]) -> Tokenizer:
+    """The same byte-pair encoding: the best-scored neighbouring pair merges first."""
+    ids = {piece: number for number, (piece, _) in enumerate(pieces)}
+    merges = []
+    for piece, score in pieces:
+        for cut in range(1, len(piece)):
+            left, right = piece[:cut], piece[cut:]
+            if left in ids and right in ids:
+                merges.append((-score, ids[left], ids[right], left, right))
+    model = models.BPE(
+        vocab=ids,
+        merges=[(left, right) for *_, left, right in sorted(merges)],
+        unk_token="<unk>",
+        fuse_unk=True,
+        byte_fallback=_FIRST_BYTE in ids,  # without byte pieces, rare characters are unknown
+    )
+    tokenizer = Tokenizer(model)
+    if any(_SPACE in piece[1:] for piece, _ in pieces):
+        steps = [normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)]
+        tokenizer.normalizer = normalizers.Sequence(steps)
+    else:  # no piece crosses a word, so words can be encoded one by one, which is faster
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, prepend_scheme="first")
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace(_SPACE, " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return tokenizer

@@ -1,0 +1,108 @@
+"""What every source gives: notes, task tables, and a count of every row that was left out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from notetune.errors import DataError
+from notetune.notes.outcomes import Task
+
+NOTES_SCHEMA: Final = {
+    "note_id": pl.String(),
+    "patient_id": pl.String(),
+    "source": pl.String(),
+    "time": pl.Datetime("us"),
+    "text": pl.String(),
+}
+TASK_SCHEMA: Final = {"note_id": pl.String(), "labels": pl.List(pl.String())}
+
+
+@dataclass(frozen=True)
+class FlowCount:
+    """One stage of the cohort flow: rows read = rows kept + rows rejected, each with a reason."""
+
+    stage: str
+    read: int
+    kept: int
+    rejected: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.read != self.kept + sum(self.rejected.values()):
+            raise DataError(
+                f"flow stage {self.stage}: {self.read} rows read, but {self.kept} kept and "
+                f"{sum(self.rejected.values())} rejected. This is a fault in the source reader."
+            )
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Notes, outcome tasks on them, and the flow that led there.
+
+    `notes` has the columns of `NOTES_SCHEMA` and unique note ids; each task comes with a table of
+    `TASK_SCHEMA` whose note ids are all in `notes`.
+    """
+
+    notes: pl.DataFrame
+    tasks: tuple[tuple[Task, pl.DataFrame], ...]
+    flow: tuple[FlowCount, ...]
+
+    def __post_init__(self) -> None:
+        _check_schema("notes", self.notes, NOTES_SCHEMA)
+        note_ids = self.notes["note_id"]
+        if note_ids.n_unique() != note_ids.len():
+            raise DataError("notes: a note id is given to two notes. Make note ids unique.")
+        for task, table in self.tasks:
+            _check_schema(f"task {task.name}", table, TASK_SCHEMA)
+            unknown = table.join(self.notes, on="note_id", how="anti").height
+            if unknown:
+                raise DataError(f"task {task.name}: {unknown} labelled notes are not in the notes.")
+
+
+def _check_schema(name: str, frame: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> None:
+    if dict(frame.schema) != dict(schema):
+        raise DataError(
+            f"{name}: columns {', '.join(frame.columns)} do not match "
+            f"{', '.join(schema)} (or their types)."
+        )
+
+
+def reject(
+    stage: str, frame: pl.DataFrame, reasons: Mapping[str, pl.Expr]
+) -> tuple[pl.DataFrame, FlowCount]:
+    """The rows to which no reason applies, and the count of the others by first reason.
+
+    Args:
+        stage: Name of the stage in the flow.
+        frame: Rows to filter; their order is kept.
+        reasons: Reason to boolean expression, tried in order; null counts as false.
+    """
+    rejected: dict[str, int] = {}
+    kept = frame
+    for reason, applies in reasons.items():
+        remaining = kept.filter(~applies.fill_null(value=False))
+        rejected[reason] = kept.height - remaining.height
+        kept = remaining
+    return kept, FlowCount(stage, frame.height, kept.height, rejected)
+
+
+def stop_if_any(path: Path, table: pl.DataFrame, is_bad: pl.Expr, rule: str, remedy: str) -> None:
+    """Stop at the first row that breaks a rule.
+
+    Args:
+        path: The file the table was read from.
+        table: Its rows, with the Int64 column `line`.
+        is_bad: True where the rule is broken; null counts as false.
+        rule: What is wrong, without any cell.
+        remedy: The way out.
+
+    Raises:
+        DataError: With file, line, rule, number of such rows and remedy.
+    """
+    lines = table.filter(is_bad)["line"]
+    if lines.len():
+        raise DataError(
+            f"{path}, line {lines[0]}: {rule} ({lines.len()} of {table.height} rows); {remedy}."
+        )

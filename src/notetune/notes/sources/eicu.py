@@ -1,0 +1,252 @@
+"""eICU Collaborative Research Database: one note per hospital stay, written from coded entries.
+
+eICU has no free text. A stay's note is put together from what was entered within 24 hours of unit
+admission, so the prediction time is 24 hours after unit admission, not admission itself.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import polars as pl
+
+from notetune.config import Config
+from notetune.notes.clean import clean_text
+from notetune.notes.outcomes import (
+    LENGTH_OF_STAY_CLASSES,
+    Task,
+    classes_in,
+    icd9_category,
+    length_of_stay_class,
+)
+from notetune.notes.sources.cohort import (
+    NOTES_SCHEMA,
+    TASK_SCHEMA,
+    Cohort,
+    FlowCount,
+    reject,
+    stop_if_any,
+)
+from notetune.notes.strict_csv import read_table, require_csv
+
+_LAST_MINUTE: Final = 1440
+"""Entries up to this offset from unit admission are in the note. Source: data README, trap 2."""
+_MINUTES_PER_DAY: Final = 1440
+_STAY: Final = "patientunitstayid"
+_PATIENT_COLUMNS: Final = (
+    _STAY,
+    "uniquepid",
+    "unitvisitnumber",
+    "hospitaldischargestatus",
+    "hospitaladmitoffset",
+    "hospitaldischargeoffset",
+    "age",
+    "gender",
+    "ethnicity",
+    "unittype",
+    "unitadmitsource",
+    "apacheadmissiondx",
+)
+_AS_OF = "Known 24 hours after unit admission."
+
+
+@dataclass(frozen=True)
+class _Section:
+    """One line of a note, from one table of menu paths."""
+
+    title: str
+    table: str
+    offset: str
+    """Column with the minute of entry."""
+    path: str
+    row_id: str
+    telling_parts: Callable[[str], Sequence[str]]
+    """The parts of a menu path that say something; none drops the entry."""
+
+
+_SECTIONS: Final = (
+    _Section(
+        "Admission diagnosis",
+        "admissionDx",
+        "admitdxenteredoffset",
+        "admitdxpath",
+        "admissiondxid",
+        lambda path: path.split("|")[1:],
+    ),
+    _Section(
+        "Past history",
+        "pastHistory",
+        "pasthistoryenteredoffset",
+        "pasthistorypath",
+        "pasthistoryid",
+        lambda path: path.partition("/Organ Systems/")[2].split("/"),
+    ),
+    _Section(
+        "Examination",
+        "physicalExam",
+        "physicalexamoffset",
+        "physicalexampath",
+        "physicalexamid",
+        lambda path: path.split("/")[-2:],
+    ),
+)
+
+
+class EicuSource(Config):
+    """A folder with patient, admissionDx, pastHistory, physicalExam and diagnosis (.csv[.gz])."""
+
+    kind: Literal["eicu"]
+    folder: Path
+
+
+def read_eicu(source: EicuSource) -> Cohort:
+    """Read first-unit stays with a known hospital outcome, as notes of source "stay".
+
+    Tasks: mortality (binary, "expired"), length_of_stay (four classes) and icd9 (multilabel, over
+    the stays with a diagnosis code). All are judged 24 hours after unit admission.
+
+    Raises:
+        DataError: If a table is missing or faulty, or a stay, status or offset is not as expected.
+
+    Source:
+        Data README, "How the eICU figures of trap 5 were made".
+    """
+    stays, stay_flow = _stays(source.folder)
+    notes = pl.DataFrame(
+        {
+            "note_id": stays["note_id"],
+            "patient_id": stays["uniquepid"],
+            "source": ["stay"] * stays.height,
+            "time": [None] * stays.height,
+            "text": _texts(source.folder, stays),
+        },
+        schema=NOTES_SCHEMA,
+    )
+    icd9, icd9_flow = _icd9(source.folder, stays)
+    tasks = (_mortality(stays), _length_of_stay(stays), icd9)
+    return Cohort(notes, tasks, (stay_flow, icd9_flow))
+
+
+def _stays(folder: Path) -> tuple[pl.DataFrame, FlowCount]:
+    path = require_csv(folder, "patient")
+    table = read_table(path, _PATIENT_COLUMNS, line_column="line")
+    table = table.with_columns(pl.format("stay-{}", _STAY).alias("note_id"))
+    repeated = ~pl.col(_STAY).is_first_distinct() | pl.col(_STAY).is_null()
+    stop_if_any(path, table, repeated, "stay id missing or repeated", "keep one row per stay")
+    status = pl.col("hospitaldischargestatus")
+    kept, flow = reject(
+        "stays",
+        table,
+        {
+            "not the first unit of the hospital stay": pl.col("unitvisitnumber").ne_missing("1"),
+            "no hospital discharge status": status.is_null(),
+        },
+    )
+    is_odd = ~status.is_in(["Alive", "Expired"])
+    remedy = "write Alive or Expired, or leave it empty"
+    stop_if_any(path, kept, is_odd, "unknown hospitaldischargestatus", remedy)
+    stop_if_any(path, kept, pl.col("uniquepid").is_null(), "no uniquepid", "name the patient")
+    for column in ("hospitaladmitoffset", "hospitaldischargeoffset"):
+        kept = _with_minutes(path, kept, column)
+    return kept, flow
+
+
+def _with_minutes(path: Path, table: pl.DataFrame, column: str) -> pl.DataFrame:
+    minutes = pl.col(column).cast(pl.Int64, strict=False)
+    remedy = "write whole minutes from unit admission"
+    stop_if_any(path, table, minutes.is_null(), f"{column} is not a whole number", remedy)
+    return table.with_columns(minutes)
+
+
+def _mortality(stays: pl.DataFrame) -> tuple[Task, pl.DataFrame]:
+    task = Task("mortality", "binary", ("expired",), f"Death before hospital discharge. {_AS_OF}")
+    labels = [
+        ["expired"] if status == "Expired" else [] for status in stays["hospitaldischargestatus"]
+    ]
+    return task, _task_table(stays, labels)
+
+
+def _length_of_stay(stays: pl.DataFrame) -> tuple[Task, pl.DataFrame]:
+    description = f"Days from hospital admission to hospital discharge. {_AS_OF}"
+    task = Task("length_of_stay", "multiclass", LENGTH_OF_STAY_CLASSES, description)
+    minutes = stays["hospitaldischargeoffset"] - stays["hospitaladmitoffset"]
+    labels = [[length_of_stay_class(value / _MINUTES_PER_DAY)] for value in minutes]
+    return task, _task_table(stays, labels)
+
+
+def _icd9(folder: Path, stays: pl.DataFrame) -> tuple[tuple[Task, pl.DataFrame], FlowCount]:
+    """The first code of each diagnosis, whenever it was entered.
+
+    A few entries carry an ICD-10 code first, cut like the others, as in the figures of the README.
+    """
+    path = require_csv(folder, "diagnosis")
+    codes: dict[str, set[str]] = {}
+    for stay, cell in read_table(path, [_STAY, "icd9code"]).drop_nulls().iter_rows():
+        if category := icd9_category(cell.split(",")[0]):
+            codes.setdefault(stay, set()).add(category)
+    labels = [sorted(codes.get(stay, ())) for stay in stays[_STAY]]
+    table, flow = reject(
+        "task icd9",
+        _task_table(stays, labels),
+        {"no diagnosis code": pl.col("labels").list.len() == 0},
+    )
+    description = f"ICD-9 categories diagnosed during the unit stay. {_AS_OF}"
+    task = Task("icd9", "multilabel", classes_in(table["labels"]), description)
+    return (task, table), flow
+
+
+def _task_table(stays: pl.DataFrame, labels: list[list[str]]) -> pl.DataFrame:
+    return pl.DataFrame({"note_id": stays["note_id"], "labels": labels}, schema=TASK_SCHEMA)
+
+
+def _texts(folder: Path, stays: pl.DataFrame) -> list[str]:
+    sections = {section.title: _entries(folder, section) for section in _SECTIONS}
+    texts = []
+    for stay in stays.iter_rows(named=True):
+        lines = [_first_sentence(stay)]
+        for title, entries in sections.items():
+            if items := entries.get(stay[_STAY]):
+                lines.append(f"{title}: {'; '.join(items)}.")
+        texts.append(clean_text("\n".join(lines)))
+    return texts
+
+
+def _first_sentence(stay: Mapping[str, str | None]) -> str:
+    age = stay["age"]
+    years = None if age is None else f"{age.replace('> ', 'over ')} years old"
+    facts = (
+        years,
+        stay["gender"],
+        stay["ethnicity"],
+        stay["unittype"] and f"in {stay['unittype']}",
+        stay["unitadmitsource"] and f"admitted from {stay['unitadmitsource']}",
+        stay["apacheadmissiondx"] and f"with {stay['apacheadmissiondx']}",
+    )
+    return f"Patient: {', '.join(fact for fact in facts if fact) or 'no details'}."
+
+
+def _entries(folder: Path, section: _Section) -> dict[str, list[str]]:
+    """Readable entries per stay, in order of entry (row id breaks ties), each once."""
+    file = require_csv(folder, section.table)
+    columns = [_STAY, section.offset, section.path, section.row_id]
+    table = read_table(file, columns, line_column="line")
+    for column in (section.offset, section.row_id):
+        table = _with_minutes(file, table, column)
+    table = table.filter(pl.col(section.offset) <= _LAST_MINUTE).sort(
+        section.offset, section.row_id
+    )
+    entries: dict[str, dict[str, None]] = {}
+    for stay, path in table.select(_STAY, section.path).drop_nulls().iter_rows():
+        if item := _joined(section.telling_parts(path)):
+            entries.setdefault(stay, {})[item] = None
+    return {stay: list(items) for stay, items in entries.items()}
+
+
+def _joined(parts: Iterable[str]) -> str:
+    """Parts joined by commas, without one that only repeats its neighbour in other letters."""
+    kept: list[str] = []
+    for part in (part.strip() for part in parts):
+        if part and (not kept or kept[-1].casefold() != part.casefold()):
+            kept.append(part)
+    return ", ".join(kept)

@@ -1,0 +1,176 @@
+"""The part of a discharge summary that was known at admission, and wording that gives death away.
+
+A section starts at its heading at the beginning of a line and ends at the next heading. What comes
+after admission (hospital course, results, anything about discharge) always ends a section, even
+without a blank line before it: losing a line is cheaper than leaking the outcome.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+_ALIASES: Final = {
+    "CHIEF COMPLAINT": "chief complaint|chief complaints|cc",
+    "PRESENT ILLNESS": (
+        "history of present illness|history of the present illness|history of presenting illness|"
+        "present illness|hpi"
+    ),
+    "MEDICAL HISTORY": (
+        "past medical history|medical history|past medical and surgical history|"
+        "past medical/surgical history|pmh|pmhx"
+    ),
+    "MEDICATION ON ADMISSION": (
+        "medications on admission|medication on admission|meds on admission|admission medications|"
+        "medications prior to admission|home medications|medications at home"
+    ),
+    "ALLERGIES": "allergies|allergy|drug allergies|allergies/adverse reactions",
+    "PHYSICAL EXAM": (
+        "physical exam|physical examination|physical exam on admission|"
+        "physical examination on admission|physical exam at admission|admission physical exam|"
+        "admission physical examination|admission exam|exam on admission|pe"
+    ),
+    "FAMILY HISTORY": "family history|family medical history|fh|fhx",
+    "SOCIAL HISTORY": "social history|sh|shx",
+}
+SECTION_LABELS: Final = tuple(_ALIASES)
+"""In the order of the text given to a model. Source: van Aken et al. 2021 (CORe)."""
+
+_LABEL_OF: Final = {
+    alias: label for label, aliases in _ALIASES.items() for alias in aliases.split("|")
+}
+_CORE_LABELS: Final = ("CHIEF COMPLAINT", "PRESENT ILLNESS", "MEDICAL HISTORY")
+_OTHER_HEADINGS: Final = frozenset(
+    (
+        "admission date",
+        "date of birth",
+        "sex",
+        "service",
+        "attending",
+        "facility",
+        "code status",
+        "addendum",
+        "major surgical or invasive procedure",
+        "past surgical history",
+        "pertinent results",
+        "brief hospital course",
+        "hospital course",
+        "summary of hospital course",
+        "icu course",
+        "course",
+        "assessment",
+        "assessment and plan",
+        "impression",
+        "plan",
+        "disposition",
+        "final diagnosis",
+        "final diagnoses",
+        "followup instructions",
+        "follow-up instructions",
+        "follow up",
+        "followup",
+    )
+)
+_IN_PARENTHESES: Final = re.compile(r"\s*\([^()]*\)")
+_AFTER_ADMISSION: Final = re.compile(r"\b(?:hospital course|discharge[ds]?|expired|death)\b")
+_MAX_HEADING_CHARS: Final = 60
+_MAX_HEADING_WORDS: Final = 8
+
+_DIED = r"(?:(?:had|has|is|was)\s+)?(?:expired|died|passed\s+away|deceased)\b"
+_DEATH_IN_EXAM: Final = re.compile(rf"\b(?:(?:the\s+)?(?:patient|pt)\.?\s+)?{_DIED}", re.IGNORECASE)
+# "the expired", which the published pattern also hits, is a ventilator phrase.
+_STATES_DEATH: Final = re.compile(
+    rf"\b(?:patient|pt)\.?\s+{_DIED}|\b(?:he|she)\s+(?:had\s+|has\s+)?expired\b"
+    r"|\bpronounced\s+(?:expired|dead|deceased)\b|\btime\s+of\s+death\b",
+    re.IGNORECASE,
+)
+
+
+def admission_sections(text: str) -> dict[str, str]:
+    r"""The eight admission sections of a discharge summary, each on one line; "" where absent.
+
+    Args:
+        text: A note after `clean_text` (one kind of line break, no space at line ends).
+
+    Returns:
+        Section label to body, in the order of `SECTION_LABELS`. Only the first heading of a label
+        counts, so that a second physical exam (at discharge, in an addendum) is never taken.
+
+    Example:
+        >>> note = "Chief Complaint:\nchest pain\n\nBrief Hospital Course:\nbypass"
+        >>> admission_sections(note)["CHIEF COMPLAINT"]
+        'chest pain'
+    """
+    bodies: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    after_blank = True
+    for line in text.split("\n"):
+        heading, label, rest = _heading(line, after_blank=after_blank)
+        if label is not None and label not in bodies:
+            current = bodies[label] = [rest]
+        elif heading:
+            current = None
+        elif current is not None:
+            current.append(line)
+        after_blank = not line
+    return {label: " ".join(" ".join(bodies.get(label, ())).split()) for label in SECTION_LABELS}
+
+
+def has_core_sections(sections: Mapping[str, str]) -> bool:
+    """Whether chief complaint, present illness or medical history says anything."""
+    return any(sections[label] for label in _CORE_LABELS)
+
+
+def admission_text(sections: Mapping[str, str]) -> str:
+    """The model input: one "LABEL: body" block per section, every label present.
+
+    Death wording is removed from the physical exam and the medications, where it is a remark added
+    after the fact.
+
+    Source:
+        Data specification, sections 2.3 and 2.4 a; here every mention goes, not only the first.
+    """
+    blocks = []
+    for label in SECTION_LABELS:
+        body = sections[label]
+        if label in ("PHYSICAL EXAM", "MEDICATION ON ADMISSION"):
+            body = " ".join(_DEATH_IN_EXAM.sub(" ", body).split())
+        blocks.append(f"{label}: {body}".rstrip())
+    return "\n\n".join(blocks)
+
+
+def states_death(text: str) -> bool:
+    """Whether the text says that the patient died: such a note answers the mortality task.
+
+    Source:
+        Data specification, section 2.4 b and c, on whole words.
+
+    Example:
+        >>> states_death("Pt expired on day 3."), states_death("Her father died of a stroke.")
+        (True, False)
+    """
+    return _STATES_DEATH.search(text) is not None
+
+
+def _heading(line: str, *, after_blank: bool) -> tuple[bool, str | None, str]:
+    """Whether the line is a heading, the label if it is one of ours, and the text after it."""
+    title, colon, rest = line.strip().partition(":")
+    if not title or len(title) > _MAX_HEADING_CHARS:
+        return False, None, ""
+    if not (title[0].isupper() or after_blank):  # a wrapped sentence may start like a heading
+        return False, None, ""
+    name = " ".join(_IN_PARENTHESES.sub("", title).casefold().split())
+    if colon and name in _LABEL_OF:
+        return True, _LABEL_OF[name], rest
+    if name in _OTHER_HEADINGS and (colon or after_blank):
+        return True, None, ""
+    short = len(name.split()) <= _MAX_HEADING_WORDS and "," not in title
+    if short and _AFTER_ADMISSION.search(name) and (colon or _is_title(title)):
+        return True, None, ""
+    stands_alone = not rest.strip() or (title.isupper() and " " in title)
+    return bool(colon and after_blank and short and stands_alone and _is_title(title)), None, ""
+
+
+def _is_title(title: str) -> bool:
+    """Capitals at the start of every word that is longer than a preposition."""
+    words = [word.lstrip("(") for word in title.replace("/", " ").split()]
+    return all(not word[:1].islower() for word in words if len(word) > 3) and title[0].isupper()

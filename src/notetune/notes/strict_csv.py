@@ -1,0 +1,247 @@
+"""One strict CSV reader: whatever is wrong is an error with its file, line and rule, never a guess.
+
+Every value is a string, so that codes keep their leading zeros. No error shows a cell: a cell may
+be a clinical note.
+"""
+
+import csv
+import difflib
+import gzip
+import io
+import operator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import polars as pl
+
+from notetune.errors import DataError
+
+MAX_CELL_CHARS = 20_000_000
+"""Longest cell accepted by default, in characters; the longest real notes are below 1 million."""
+
+_UTF8_MARK = b"\xef\xbb\xbf"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+class Row(NamedTuple):
+    """The asked-for cells of one row, and the physical line on which the row starts (from 1)."""
+
+    line: int
+    cells: tuple[str, ...]
+
+
+def find_csv(folder: Path, name: str) -> Path | None:
+    """The file `name`.csv or `name`.csv.gz in `folder`, in any letter case; None if there is none.
+
+    Where both are there, the plain one is taken.
+
+    Raises:
+        DataError: If the folder is missing.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; name the folder that holds {name}.csv[.gz].")
+    by_name = {path.name.lower(): path for path in sorted(folder.iterdir())}
+    return by_name.get(f"{name}.csv".lower()) or by_name.get(f"{name}.csv.gz".lower())
+
+
+def require_csv(folder: Path, name: str) -> Path:
+    """As `find_csv`, for a file that must be there.
+
+    Raises:
+        DataError: If the folder or the file is missing.
+    """
+    path = find_csv(folder, name)
+    if path is None:
+        raise DataError(f"{folder} holds no {name}.csv and no {name}.csv.gz; put the table there.")
+    return path
+
+
+def read_table(
+    path: Path,
+    columns: Sequence[str],
+    *,
+    line_column: str | None = None,
+    max_chars: int = MAX_CELL_CHARS,
+) -> pl.DataFrame:
+    """The asked-for columns of a file as strings, an empty cell as null.
+
+    Args:
+        path: A .csv or .csv.gz file.
+        columns: Columns to keep, in the order of the result and with this spelling.
+        line_column: Name of an Int64 column to add with the line on which each row starts.
+        max_chars: Longest cell accepted.
+
+    Raises:
+        DataError: As `read_rows`.
+    """
+    rows = list(read_rows(path, columns, max_chars))
+    schema = dict.fromkeys(columns, pl.String)
+    table = pl.DataFrame([row.cells for row in rows], schema=schema, orient="row")
+    table = table.with_columns(pl.when(pl.all() != "").then(pl.all()))
+    if line_column is None:
+        return table
+    return table.with_columns(pl.Series(line_column, [row.line for row in rows], dtype=pl.Int64))
+
+
+def read_rows(path: Path, columns: Sequence[str], max_chars: int = MAX_CELL_CHARS) -> Iterator[Row]:
+    """The rows of a file one after another, each with the asked-for cells only.
+
+    Args:
+        path: A .csv or .csv.gz file: UTF-8 (a byte order mark is ignored), comma-separated, with a
+            header row. A quoted cell may hold line breaks; they are kept.
+        columns: Names of the columns to give, matched without regard to letter case because the
+            same public tables come in both.
+        max_chars: Longest cell accepted; it bounds the memory that a damaged file can take.
+
+    Yields:
+        Rows in file order, at least one.
+
+    Raises:
+        DataError: With file, physical line and rule: a missing, empty, unreadable or damaged file,
+            another encoding, a NUL byte, a missing or repeated column, a row that is too short or
+            too long, a quote that does not close, a cell over `max_chars`, no row at all.
+    """
+    # The limit is the csv module's only one and is global: it is raised and never lowered, so that
+    # readers with different limits can run at once. The exact limit is checked below.
+    csv.field_size_limit(max(max_chars, csv.field_size_limit()))
+    with _open(path) as file:
+        reader = csv.reader(_decoded_lines(path, file, max_chars), strict=True)
+        header = _next_row(path, reader)
+        if header is None:
+            raise DataError(f"{path} is empty; it needs a header and at least one row.")
+        project = _projection(path, header, columns)
+        start = reader.line_num + 1
+        if (row := _next_row(path, reader)) is None:
+            raise DataError(f"{path} has a header and no rows; is it the complete file?")
+        while row is not None:
+            if len(row) != len(header):
+                raise _fault(path, start, *_width_fault(len(row), len(header)))
+            if max(map(len, row)) > max_chars:
+                raise _long_cell(path, start, max_chars)
+            yield Row(start, project(row))
+            start = reader.line_num + 1
+            row = _next_row(path, reader)
+
+
+def _next_row(path: Path, reader: Any) -> list[str] | None:
+    start = reader.line_num + 1
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        reason = str(error)  # names delimiters only, never a cell
+    if "unexpected end" in reason:
+        raise _fault(path, start, "a quote opens here and never closes", "close or double it")
+    if "field larger" in reason:
+        raise _long_cell(path, start, csv.field_size_limit())
+    if "new-line" in reason:
+        raise _fault(
+            path, start, "a lone carriage return outside quotes", "end lines with a line feed"
+        )
+    raise _fault(path, start, "text follows a closing quote", "double every quote inside a cell")
+
+
+def _width_fault(found: int, expected: int) -> tuple[str, str]:
+    if found == 0:
+        return "blank line", "remove it"
+    kind = "short" if found < expected else "long"
+    rule = f"{kind} row: {found} cells where the header has {expected}"
+    return rule, "quote every cell that holds a comma or a line break"
+
+
+def _projection(
+    path: Path, header: list[str], columns: Sequence[str]
+) -> Callable[[list[str]], tuple[str, ...]]:
+    names = [name.strip().lower() for name in header]
+    first_at: dict[str, int] = {}
+    for position, name in enumerate(names):
+        if name in first_at:
+            rule = f"columns {first_at[name] + 1} and {position + 1} have the same name"
+            raise _fault(path, 1, rule, "rename one of them")
+        first_at[name] = position
+    positions = [_position(path, names, name) for name in columns]
+    if len(positions) == 1:
+        only = positions[0]
+        return lambda row: (row[only],)
+    return operator.itemgetter(*positions)
+
+
+def _position(path: Path, names: list[str], wanted: str) -> int:
+    if wanted.lower() in names:
+        return names.index(wanted.lower())
+    # A file without a header has data in line 1, so only a name close to the wanted one is shown.
+    near = difflib.get_close_matches(wanted.lower(), names, n=1, cutoff=0.75)
+    found = f"; the nearest is {near[0]}" if near else ""
+    separators = [name for mark, name in ((";", "semicolons"), ("\t", "tabs")) if mark in names[0]]
+    if len(names) == 1 and separators:
+        found = f"; it seems separated by {separators[0]}"
+    rule = f"no column {wanted} among {len(names)}{found}"
+    raise _fault(path, 1, rule, "give a comma-separated file whose first line names the columns")
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
+    if not path.name.lower().endswith((".csv", ".csv.gz")):
+        raise DataError(f"{path} is neither .csv nor .csv.gz; rename or convert it.")
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a file inside it.")
+    if not path.exists():
+        raise DataError(f"{path} is missing; check the path.")
+    if not path.is_file():
+        raise DataError(f"{path} is not a regular file; copy its contents into one.")
+    try:
+        raw = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check its rights.") from None
+    with raw:
+        magic = raw.read(2)
+        raw.seek(0)
+        if not path.name.lower().endswith(".gz"):
+            if magic == _GZIP_MAGIC:
+                raise DataError(f"{path} is compressed by gzip; name it {path.name}.gz.")
+            yield raw
+            return
+        if magic and magic != _GZIP_MAGIC:
+            raise DataError(f"{path} is not compressed by gzip; name it without .gz.")
+        # Reading lines straight from GzipFile runs in Python; the buffer makes it run in C.
+        with gzip.open(raw, "rb") as unzipped, io.BufferedReader(unzipped, 1 << 20) as buffered:
+            yield buffered
+
+
+def _decoded_lines(path: Path, file: BinaryIO, max_chars: int) -> Iterator[str]:
+    max_bytes = 4 * max_chars + 4096  # UTF-8 takes up to 4 bytes; a short margin for other cells
+    line = 0
+    while True:
+        line += 1
+        try:
+            raw = file.readline(max_bytes)
+        except (OSError, EOFError, zlib.error):
+            raise _fault(
+                path, line, "the compressed file is damaged or cut", "copy it again"
+            ) from (None)
+        if not raw:
+            return
+        if line == 1:
+            if raw.startswith(_UTF16_MARKS):
+                raise _fault(path, 1, "the file is UTF-16", "save it as UTF-8")
+            raw = raw.removeprefix(_UTF8_MARK)
+        if b"\0" in raw:
+            raise _fault(path, line, "NUL byte (UTF-16, or damage)", "save the file as UTF-8")
+        if len(raw) >= max_bytes and not raw.endswith(b"\n"):
+            raise _long_cell(path, line, max_chars)
+        try:
+            yield raw.decode("utf-8")
+        except UnicodeDecodeError:  # its object attribute holds the line
+            raise _fault(path, line, "bytes that are not UTF-8", "save the file as UTF-8") from None
+
+
+def _long_cell(path: Path, line: int, max_chars: int) -> DataError:
+    rule = f"a cell over {max_chars:,} characters"
+    return _fault(path, line, rule, "look for a quote that does not close, or split the note")
+
+
+def _fault(path: Path, line: int, rule: str, remedy: str) -> DataError:
+    return DataError(f"{path}, line {line}: {rule}; {remedy}.")

@@ -1,0 +1,264 @@
+"""Wording: a template grammar, the habits of authors, shorthand, slips of the pen, hard wrap.
+
+Marks for what de-identification removed stand in the text as `<NAME value>` until `marked` turns
+them into the form of one hospital, so that both hospitals can tell the same story.
+"""
+
+import datetime as dt
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+AUTHORS = 48
+_Item = TypeVar("_Item")
+
+_SLOT = re.compile(r"\{([^{}]*)\}")
+_WHOLE_RANGE = re.compile(r"(\d+)-(\d+)$")
+_DECIMAL_RANGE = re.compile(r"(\d+\.\d+)-(\d+\.\d+)$")
+_MARK = re.compile(r"<([A-Z]+)(?: ([^<>]*))?>")
+_ONE_OF_MANY = re.compile(r"(?<![\d.,/-])1 (day|week|month|hour|liter|unit|cycle|admission)s\b")
+_LONG_WORD = re.compile(r"(?<![<\w])[a-z]{6,}(?![\w>])")
+_ARTICLE = re.compile(r"\b(?:the|a|an) (?=[a-z])")
+
+SHORTHAND: Mapping[str, str] = {
+    "shortness of breath": "SOB",
+    "dyspnea on exertion": "DOE",
+    "chest pain": "CP",
+    "abdominal pain": "abd pain",
+    "blood pressure": "BP",
+    "nausea and vomiting": "N/V",
+    "nausea": "N",
+    "year old": "yo",
+    "year-old": "y/o",
+    "history of": "h/o",
+    "past medical history": "PMH",
+    "presented with": "p/w",
+    "presents with": "p/w",
+    "presented": "pres",
+    "complicated by": "c/b",
+    "secondary to": "2/2",
+    "emergency department": "ED",
+    "status post": "s/p",
+    "bilateral": "b/l",
+    "without": "w/o",
+    "with": "w/",
+    "The patient": "Pt",
+    "the patient": "pt",
+    "antibiotics": "abx",
+    "hematocrit": "Hct",
+    "creatinine": "Cr",
+    "ejection fraction": "EF",
+    "mechanical": "mech",
+    "catheterization": "cath",
+    "transferred": "txfr'd",
+    "treated": "tx'd",
+    "heart failure": "HF",
+    "saturation": "sat",
+    "medications": "meds",
+    "evaluation": "eval",
+    "twice a day": "BID",
+    "twice daily": "BID",
+    "daily": "qd",
+    "right": "R",
+    "left": "L",
+    "days": "d",
+    "weeks": "wks",
+    "hours": "hrs",
+    "negative": "neg",
+    "positive": "pos",
+    "temperature": "T",
+    "received": "rec'd",
+}
+_LONG_FORM = re.compile(
+    r"\b(" + "|".join(re.escape(key) for key in sorted(SHORTHAND, key=len, reverse=True)) + r")\b"
+)
+
+
+@dataclass(frozen=True)
+class Author:
+    """One clinician's habits.
+
+    Attributes:
+        layout: Headings on their own line, or the older upper-case headings with text behind.
+        shorthand: Probability of each abbreviation, in [0, 1].
+        drops_articles: Whether "the" and "a" are left out.
+        slips: Probability of a misspelling in a long word, in [0, 1].
+        bullet: Prefix of list items; "{n}" is their number, "," makes a running list.
+        calls: How the patient is named at the start of a sentence.
+        width: Column of the hard wrap, 70 to 80.
+        story_first: Whether the present illness opens with the complaint or with the history.
+        lists_negatives: Probability that pertinent negatives are written down.
+    """
+
+    layout: Literal["lines", "capitals"]
+    shorthand: float
+    drops_articles: bool
+    slips: float
+    bullet: str
+    calls: Literal["he", "the patient", "name"]
+    width: int
+    story_first: bool
+    lists_negatives: float
+
+
+def author(seed: int, number: int) -> Author:
+    """The clinician with this number; `number` counts modulo `AUTHORS`."""
+    rng = random.Random(f"{seed}/author/{number % AUTHORS}")
+    is_terse = rng.random() < 0.45
+    is_older = not is_terse and rng.random() < 0.4
+    return Author(
+        layout="capitals" if is_older else "lines",
+        shorthand=rng.uniform(0.55, 0.95) if is_terse else rng.choice((0.0, 0.05, 0.2)),
+        drops_articles=is_terse and rng.random() < 0.7,
+        slips=rng.choice((0.0, 0.002, 0.006, 0.015)),
+        bullet="{n}. " if is_older else rng.choice(("- ", "{n}. ", "# ", "", ",", "{n}) ", "* ")),
+        calls=rng.choice(("he", "the patient", "name")),
+        width=rng.randint(70, 80),
+        story_first=rng.random() < 0.4,
+        lists_negatives=rng.uniform(0.5, 1.0),
+    )
+
+
+class Voice:
+    """An author writing about one patient: fills templates and adds the author's habits."""
+
+    def __init__(self, author: Author, words: Mapping[str, str], rng: random.Random) -> None:
+        self.author = author
+        self.words = words
+        self.rng = rng
+
+    def pick(self, items: Sequence[_Item]) -> _Item:
+        """One of the items."""
+        return items[int(self.rng.random() * len(items))]
+
+    def some(self, items: Sequence[_Item], count: int) -> list[_Item]:
+        """Up to `count` different items in random order."""
+        return self.rng.sample(items, min(count, len(items)))
+
+    def chance(self, probability: float) -> bool:
+        """True with this probability."""
+        return self.rng.random() < probability
+
+    def say(self, template: str) -> str:
+        """Fill a template and write it as the author would."""
+        text = fill(template, self.words, self.rng)
+        author = self.author
+        if author.shorthand:
+            text = _LONG_FORM.sub(self._maybe_short, text)
+        if author.drops_articles:
+            text = _ARTICLE.sub("", text)
+        if author.slips:
+            text = _LONG_WORD.sub(self._maybe_slip, text)
+        return text
+
+    def sentence(self, template: str) -> str:
+        """Like `say`, with a capital at the start and a full stop at the end."""
+        text = self.say(template).strip()
+        text = text[:1].upper() + text[1:]
+        return text if text.endswith((".", "?", "!", ":")) else text + "."
+
+    def listed(self, items: Sequence[str]) -> str:
+        """The items as the author lists things: one per line, or running on."""
+        bullet = self.author.bullet
+        if bullet == ",":
+            return ", ".join(items)
+        return "\n".join(bullet.format(n=n) + item for n, item in enumerate(items, start=1))
+
+    def _maybe_short(self, match: re.Match[str]) -> str:
+        return SHORTHAND[match[0]] if self.chance(self.author.shorthand) else match[0]
+
+    def _maybe_slip(self, match: re.Match[str]) -> str:
+        word = match[0]
+        if not self.chance(self.author.slips):
+            return word
+        at = self.rng.randrange(1, len(word) - 1)
+        swapped = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+        return self.pick((word[:at] + word[at + 1 :], swapped, word[:at] + word[at] + word[at:]))
+
+
+def fill(template: str, words: Mapping[str, str], rng: random.Random) -> str:
+    """Resolve the slots of a template, innermost first.
+
+    Args:
+        template: Text with `{a|b}` (one alternative), `{3-5}` and `{1.2-2.4}` (a number of the
+            range, both ends included) and `{he}` (a key of `words`).
+        words: What the named slots stand for.
+        rng: Source of the choices.
+
+    Example:
+        >>> fill("{he} felt {3-3} {pains}", {"he": "she", "pains": "pains"}, random.Random(0))
+        'she felt 3 pains'
+    """
+    while "{" in template:
+        template = _SLOT.sub(lambda match: _resolved(match[1], words, rng), template)
+    return _ONE_OF_MANY.sub(r"1 \1", template)
+
+
+def _resolved(slot: str, words: Mapping[str, str], rng: random.Random) -> str:
+    if "|" in slot:
+        return rng.choice(slot.split("|"))
+    if whole := _WHOLE_RANGE.match(slot):
+        return str(rng.randint(int(whole[1]), int(whole[2])))
+    if decimal := _DECIMAL_RANGE.match(slot):
+        return f"{rng.uniform(float(decimal[1]), float(decimal[2])):.1f}"
+    return words[slot]
+
+
+def wrapped(text: str, width: int) -> str:
+    """Break lines at spaces so that none is longer than `width`, unless one word is."""
+    return "\n".join(
+        line if len(line) <= width else _wrapped_line(line, width) for line in text.split("\n")
+    )
+
+
+def _wrapped_line(line: str, width: int) -> str:
+    lines, used = [], 0
+    current: list[str] = []
+    for word in line.split(" "):
+        if current and used + 1 + len(word) > width:
+            lines.append(" ".join(current))
+            current, used = [], 0
+        used += len(word) + bool(current)
+        current.append(word)
+    return "\n".join([*lines, " ".join(current)])
+
+
+def mimic3_marks(year: int, rng: random.Random) -> Callable[[str], str]:
+    """How MIMIC-III writes what was removed: `[**2151-7-16**]`, `[**Hospital1 18**]`."""
+    surname = f"[**Known lastname {rng.randint(100, 99999)}**]"
+
+    def mark(match: re.Match[str]) -> str:
+        name, value = match[1], match[2]
+        if name == "DATE":
+            day = dt.date.fromisoformat(value)
+            return f"[**{day.year}-{day.month}-{day.day}**]"
+        return {
+            "YEAR": f"[**{year - rng.randint(1, 14)}**]",
+            "HOSPITAL": rng.choice(
+                (f"[**Hospital{rng.randint(1, 9)} {rng.randint(2, 99)}**]", "[**Hospital **]")
+            ),
+            "LASTNAME": surname,
+            "DOCTOR": rng.choice(
+                (
+                    f"[**Last Name (STitle) {rng.randint(10, 9999)}**]",
+                    "[**Doctor Last Name **]",
+                    "[**First Name8 (NamePattern2) **] [**Last Name (NamePattern1) **]",
+                )
+            ),
+            "PHONE": f"[**Telephone/Fax (1) {rng.randint(10, 9999)}**]",
+            "AGE": "[**Age over 90 **]",
+        }[name]
+
+    return lambda text: _MARK.sub(mark, text)
+
+
+def mimic4_marks(text: str) -> str:
+    """MIMIC-IV writes three underscores for everything that was removed."""
+    return _MARK.sub("___", text)
+
+
+def deidentified_age(age: int) -> str:
+    """An age as a template word; ages over 89 are removed."""
+    return "<AGE>" if age > 89 else str(age)

@@ -1,0 +1,91 @@
+"""An admission with its outcome and its times: what the tables and the notes are written from."""
+
+import datetime as dt
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from notetune.notes.synthetic.outcome_model import Outcome, OutcomeModel
+from notetune.notes.synthetic.patients import (
+    Patient,
+    Presentation,
+    planned_admissions,
+    presentations,
+)
+
+_DAY = dt.timedelta(days=1)
+_SECOND_EPISODE = 0.15
+_SHORT_OF_THE_LIMIT = 1.5  # days of ventilation below which nobody is extubated and intubated again
+
+
+@dataclass(frozen=True)
+class Stay:
+    """One admission, complete.
+
+    Attributes:
+        presentation: As on arrival.
+        outcome: As it ended.
+        icu: Start and end of the stay in intensive care, within the admission.
+        ventilation: Start and end of each episode, within `icu`, in order of time.
+    """
+
+    presentation: Presentation
+    outcome: Outcome
+    icu: tuple[dt.datetime, dt.datetime]
+    ventilation: tuple[tuple[dt.datetime, dt.datetime], ...]
+
+    @property
+    def admitted(self) -> dt.datetime:
+        """Time of admission."""
+        return self.presentation.admitted
+
+    @property
+    def discharged(self) -> dt.datetime:
+        """Time of discharge or death."""
+        return self.admitted + dt.timedelta(minutes=self.outcome.minutes)
+
+
+def stays_of(patient: Patient, model: OutcomeModel, at_least: int = 1) -> Iterator[Stay]:
+    """Yield a patient's admissions up to the planned number or to death."""
+    planned = planned_admissions(patient, at_least)
+    for presentation in presentations(patient, planned):
+        stay = stay_with(presentation, model.sample(presentation))
+        yield stay
+        if stay.outcome.died:
+            return
+
+
+def stay_with(presentation: Presentation, outcome: Outcome) -> Stay:
+    """Place intensive care and ventilation within the admission."""
+    rng = random.Random(f"{presentation.patient.key}/{presentation.number}/times")
+    admitted = presentation.admitted
+    discharged = admitted + dt.timedelta(minutes=outcome.minutes)
+    icu_in = admitted + dt.timedelta(minutes=rng.randint(1, 180))
+    start = icu_in + dt.timedelta(minutes=rng.randint(5, 120))
+    end = start + dt.timedelta(minutes=outcome.ventilated_minutes)
+    share = discharged if outcome.died else icu_in + (discharged - icu_in) * rng.uniform(0.2, 0.8)
+    icu_out = min(discharged, max(share, end + dt.timedelta(hours=3)))
+    return Stay(
+        presentation=presentation,
+        outcome=outcome,
+        icu=(icu_in, _on_the_minute(icu_out)),
+        ventilation=tuple(_episodes(start, end, rng)),
+    )
+
+
+def _episodes(
+    start: dt.datetime, end: dt.datetime, rng: random.Random
+) -> Iterator[tuple[dt.datetime, dt.datetime]]:
+    if start == end:
+        return
+    is_split = rng.random() < _SECOND_EPISODE and (end - start) > _SHORT_OF_THE_LIMIT * _DAY
+    if not is_split:
+        yield start, end
+        return
+    pause = _on_the_minute(start + (end - start) * rng.uniform(0.3, 0.6))
+    yield start, pause
+    yield pause + dt.timedelta(hours=rng.randint(9, 14)), end
+
+
+def _on_the_minute(time: dt.datetime) -> dt.datetime:
+    return time.replace(second=0, microsecond=0)

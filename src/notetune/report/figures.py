@@ -1,0 +1,238 @@
+"""Results as figures: inline SVG that needs no network and is the same on every run."""
+
+import html
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure as Canvas
+
+from notetune.metrics.intervals import Estimate
+from notetune.metrics.results import CurvePoint, ReliabilityPoints, Results, RocPoints, TaskResult
+
+_COLOURS = ("#0b5cad", "#c2410c", "#15803d", "#7e3f98", "#0f7c8a", "#8a6d00", "#b0295b", "#4b5563")
+"""Told apart by the colour-blind too; beyond eight models the dashes change as well."""
+_DASHES = ("-", "--", ":", "-.")
+_INK, _FAINT = "#1f2937", "#cbd5e1"
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "notetune",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.edgecolor": _FAINT,
+    "axes.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "text.color": _INK,
+    "text.parse_math": False,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "legend.frameon": False,
+}
+_PANELS_PER_ROW = 3
+_POINTS_PER_CURVE = 300
+_WIDTH = 8.6
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: its SVG element and the caption under it."""
+
+    svg: str
+    caption: str
+    kind: str = "figure"
+
+
+def headline_figure(results: Results) -> Figure | None:
+    """Mean AUROC over tasks of each model; None when no model has one."""
+    rows = [(row.model, row.auroc) for row in results.headline if row.auroc]
+    if not rows:
+        return None
+    return Figure(
+        _forest([model for model, _ in rows], [auroc for _, auroc in rows], "Mean test AUROC"),
+        "Mean test AUROC over the tasks, with 95 % intervals over patients.",
+    )
+
+
+def auroc_figure(task: TaskResult) -> Figure | None:
+    """AUROC of each model on a task; None when no model has one."""
+    rows = [(row.model, row.auroc) for row in task.rows if row.auroc]
+    if not rows:
+        return None
+    return Figure(
+        _forest([model for model, _ in rows], [auroc for _, auroc in rows], "AUROC"),
+        f"{task.task}: AUROC with 95 % intervals over patients. Intervals may overlap although a "
+        "paired difference is clear: see the differences.",
+    )
+
+
+def differences_figure(task: TaskResult) -> Figure | None:
+    """Paired differences of a task; None when there are none."""
+    rows = [item for item in task.comparisons if item.difference]
+    if not rows:
+        return None
+    names = [f"{item.model}\nagainst {item.against}" for item in rows]
+    estimates = [item.difference for item in rows if item.difference]
+    return Figure(
+        _forest(names, estimates, "Difference in AUROC", reference=0.0),
+        f"{task.task}: paired differences with 95 % intervals. An interval that crosses the line "
+        "at 0 does not show a difference.",
+    )
+
+
+def roc_figure(task: TaskResult) -> Figure:
+    """ROC curves of the models of a binary task; a constant model is the diagonal."""
+    with mpl.rc_context(_STYLE):
+        canvas, axes = _canvas(_WIDTH * 0.62, _WIDTH * 0.58)
+        axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1)
+        for number, curve in enumerate(task.roc):
+            if curve.true_positive_rates != curve.false_positive_rates:
+                _roc_line(axes, curve, number)
+        axes.set(
+            xlabel="False positive rate",
+            ylabel="True positive rate",
+            xlim=(-0.01, 1.01),
+            ylim=(-0.01, 1.01),
+            aspect="equal",
+        )
+        axes.legend(loc="lower right", fontsize=8)
+        svg = _svg(canvas, f"ROC curves for {task.task}")
+    return Figure(
+        svg,
+        f"{task.task}: ROC curves, averaged over seeds at equal false positive rate. "
+        "Constant predictions lie on the diagonal.",
+    )
+
+
+def reliability_figure(task: TaskResult) -> Figure:
+    """Observed against predicted risk, one panel per model of a binary task."""
+    with mpl.rc_context(_STYLE):
+        canvas, panels = _panels(len(task.reliability), height=2.5)
+        largest = max(max(*bins.predicted, *bins.high) for bins in task.reliability)
+        top = min(1.0, math.ceil(largest * 10) / 10)
+        for number, (axes, bins) in enumerate(zip(panels, task.reliability, strict=True)):
+            _reliability_panel(axes, bins, _COLOURS[number % len(_COLOURS)], top)
+        canvas.supxlabel("Predicted risk", fontsize=9)
+        canvas.supylabel("Observed share", fontsize=9)
+        svg = _svg(canvas, f"Reliability of the risks predicted for {task.task}")
+    return Figure(
+        svg,
+        f"{task.task}: reliability of the predicted risks in bins of equal size, with 95 % Wilson "
+        "intervals; first seed of each model. On the line, predicted is observed.",
+    )
+
+
+def learning_figure(results: Results) -> Figure | None:
+    """Training loss by step, one panel per run; None when there are no points."""
+    curves = {name: points for name, points in results.learning_curves.items() if points}
+    if not curves:
+        return None
+    with mpl.rc_context(_STYLE):
+        canvas, panels = _panels(len(curves), height=2.1)
+        for axes, (name, points) in zip(panels, curves.items(), strict=True):
+            thin = _thinned(points)
+            axes.plot([p.step for p in thin], [p.loss for p in thin], color=_COLOURS[0], lw=1.2)
+            axes.set_title(name)
+            axes.grid(axis="y", color=_FAINT, linewidth=0.5)
+            axes.locator_params(axis="x", nbins=4, integer=True)
+        canvas.supxlabel("Optimizer step", fontsize=9)
+        canvas.supylabel("Training loss", fontsize=9)
+        svg = _svg(canvas, "Training loss by optimizer step")
+    return Figure(svg, "Training loss by optimizer step of each run.")
+
+
+def _forest(
+    names: Sequence[str], estimates: Sequence[Estimate], title: str, reference: float | None = None
+) -> str:
+    lines = 1 + max(name.count("\n") for name in names)
+    with mpl.rc_context(_STYLE):
+        canvas, axes = _canvas(_WIDTH, 0.7 + len(names) * (0.14 + 0.16 * lines))
+        if reference is not None:
+            axes.axvline(reference, color=_INK, linewidth=0.8, linestyle=":")
+        for place, estimate in enumerate(estimates):
+            colour = _COLOURS[place % len(_COLOURS)] if reference is None else _INK
+            axes.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=1.8)
+            axes.plot([estimate.value], [place], marker="o", markersize=5.5, color=colour)
+        axes.set_yticks(range(len(names)), labels=list(names))
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel(title)
+        axes.grid(axis="x", color=_FAINT, linewidth=0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        return _svg(
+            canvas, f"{title} of {len(names)} rows with intervals; the numbers are in the table"
+        )
+
+
+def _roc_line(axes: Any, curve: RocPoints, number: int) -> None:
+    axes.plot(
+        curve.false_positive_rates,
+        curve.true_positive_rates,
+        label=curve.model,
+        color=_COLOURS[number % len(_COLOURS)],
+        linestyle=_DASHES[number // len(_COLOURS) % len(_DASHES)],
+        linewidth=1.3,
+    )
+
+
+def _reliability_panel(axes: Any, bins: ReliabilityPoints, colour: str, top: float) -> None:
+    axes.plot([0, top], [0, top], color=_FAINT, linewidth=1)
+    axes.vlines(bins.predicted, bins.low, bins.high, color=colour, linewidth=1, alpha=0.6)
+    axes.plot(bins.predicted, bins.observed, marker="o", markersize=3.5, color=colour, linewidth=1)
+    axes.set(xlim=(-0.02 * top, top), ylim=(-0.02 * top, top))
+    axes.set_title(bins.model)
+    axes.locator_params(nbins=5)
+
+
+def _thinned(points: Sequence[CurvePoint]) -> list[CurvePoint]:
+    """Every n-th point and the last one."""
+    stride = max(1, math.ceil(len(points) / _POINTS_PER_CURVE))
+    return [*points[:-1:stride], points[-1]]
+
+
+def _canvas(width: float, height: float) -> tuple[Canvas, Any]:
+    canvas = Canvas(figsize=(width, height), layout="constrained")
+    return canvas, canvas.add_subplot()
+
+
+def _panels(count: int, height: float) -> tuple[Canvas, list[Any]]:
+    columns = min(_PANELS_PER_ROW, count)
+    rows = math.ceil(count / columns)
+    width = _WIDTH * max(columns, 2) / _PANELS_PER_ROW
+    canvas = Canvas(figsize=(width, height * rows), layout="constrained")
+    panels = [canvas.add_subplot(rows, columns, place + 1) for place in range(count)]
+    return canvas, panels
+
+
+def _svg(canvas: Canvas, description: str) -> str:
+    """The SVG element alone: no prolog, no metadata, no namespace addresses, a text for readers.
+
+    Group ids are dropped because several figures share one page; those that are referred to are
+    made of the content and the fixed salt.
+    """
+    buffer = io.StringIO()
+    FigureCanvasSVG(canvas)
+    canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
+    view_box = re.search(r'viewBox="[^"]*"', text)
+    width = re.search(r'width="([\d.]+)pt"', text)
+    if view_box is None or width is None:
+        raise RuntimeError("matplotlib wrote an SVG without a size")
+    opening = (
+        f'<svg role="img" aria-label="{html.escape(description)}" {view_box.group()} '
+        f'style="width:{float(width.group(1)):.0f}pt">'
+    )
+    return re.sub(r"<svg[^>]*>", opening, text, count=1).strip()

@@ -1,0 +1,206 @@
+"""The report: one self-contained HTML page, its Markdown twin and its JSON value."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import jinja2
+import markupsafe
+
+from notetune import __version__
+from notetune.metrics.results import Results, TaskResult, write_results
+from notetune.report import figures, tables
+from notetune.report.figures import Figure
+from notetune.report.numbers import count
+from notetune.report.summary import Statement, summary
+from notetune.report.tables import Table, markdown
+from notetune.runs import write_text
+
+_NOTHING = "Nothing recorded."
+
+
+@dataclass(frozen=True)
+class Prose:
+    """One paragraph."""
+
+    text: str
+    kind: str = "prose"
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of sentences."""
+
+    items: tuple[str, ...]
+    kind: str = "bullets"
+
+
+@dataclass(frozen=True)
+class Statements:
+    """The summary: what is said, by subject."""
+
+    items: tuple[Statement, ...]
+    kind: str = "statements"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to be shown as it is."""
+
+    text: str
+    kind: str = "code"
+
+
+Block: TypeAlias = Prose | Bullets | Statements | Code | Table | Figure
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, its anchor and what stands under it."""
+
+    anchor: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+def write_report(results: Results, folder: Path) -> None:
+    """Write report.html, report.md and report.json, each in one step.
+
+    The same results give the same bytes. The JSON file is the value itself
+    (`notetune.metrics.results.read_results`); the other two show nothing that is not in it.
+    """
+    sections = report_sections(results)
+    write_text(folder / "report.html", _as_html(results, sections))
+    write_text(folder / "report.md", _as_markdown(results, sections))
+    write_results(results, folder / "report.json")
+
+
+def report_sections(results: Results) -> tuple[Section, ...]:
+    """Everything that the report shows, in order."""
+    return (
+        Section("summary", "Summary", _summary_blocks(results)),
+        Section("cohort", "Cohort", _table_or_nothing(tables.flow_table(results))),
+        Section("splits", "Splits", _table_or_nothing(tables.splits_table(results))),
+        Section("adaptation", "Domain adaptation", _adaptation_blocks(results)),
+        *(
+            Section(f"task-{number}", f"Task: {task.task}", _task_blocks(task))
+            for number, task in enumerate(results.tasks, start=1)
+        ),
+        Section("costs", "Costs", _table_or_nothing(tables.costs_table(results))),
+        Section("leakage", "Leakage", _table_or_nothing(tables.leakage_table(results))),
+        Section("caveats", "Compatibility switches and notices", _caveat_blocks(results)),
+        Section("provenance", "Provenance", _provenance_blocks(results)),
+        Section("recipe", "Resolved recipe", _recipe_blocks(results)),
+    )
+
+
+def _summary_blocks(results: Results) -> tuple[Block, ...]:
+    statements = summary(results)
+    return _present(
+        Statements(statements) if statements else Prose(_NOTHING),
+        tables.headline_table(results) if results.tasks else None,
+        figures.headline_figure(results),
+    )
+
+
+def _adaptation_blocks(results: Results) -> tuple[Block, ...]:
+    table = tables.perplexity_table(results)
+    found = _present(table if table.rows else None, figures.learning_figure(results))
+    return found or (Prose("No domain adapter was trained."),)
+
+
+def _task_blocks(task: TaskResult) -> tuple[Block, ...]:
+    labels = "labels" if task.labels_total > 1 else "label"
+    intro = (
+        f"A {task.kind} task, judged on the {task.split} split: {count(task.labels_evaluated)} of "
+        f"{count(task.labels_total)} {labels} evaluated, {count(task.labels_skipped)} skipped"
+    )
+    why = f" ({task.skipped_reason})." if task.skipped_reason else "."
+    is_binary = task.kind == "binary"
+    return _present(
+        Prose(intro + why),
+        tables.task_table(task),
+        figures.auroc_figure(task),
+        tables.comparisons_table(task) if task.comparisons else None,
+        figures.differences_figure(task),
+        figures.roc_figure(task) if task.roc else None,
+        tables.calibration_table(task) if is_binary else None,
+        figures.reliability_figure(task) if task.reliability else None,
+        tables.labels_table(task) if task.labels and not is_binary else None,
+    )
+
+
+def _caveat_blocks(results: Results) -> tuple[Block, ...]:
+    if results.compat_switches:
+        switches = Bullets(results.compat_switches)
+        lead = Prose("These settings repeat known behaviour of earlier work on purpose:")
+        return _present(lead, switches, *_notices(results))
+    return _present(Prose("No compatibility switch is in use."), *_notices(results))
+
+
+def _notices(results: Results) -> tuple[Block, ...]:
+    if not results.notices:
+        return ()
+    return (Prose("Notices:"), Bullets(results.notices))
+
+
+def _provenance_blocks(results: Results) -> tuple[Block, ...]:
+    seeds = ", ".join(str(seed) for seed in results.seeds) or "none recorded"
+    table = tables.provenance_table(results)
+    return _present(
+        Prose(f"Written {results.created}. Seeds: {seeds}."), table if table.rows else None
+    )
+
+
+def _recipe_blocks(results: Results) -> tuple[Block, ...]:
+    if not results.recipe:
+        return (Prose(_NOTHING),)
+    return (Code(json.dumps(results.recipe, indent=2, ensure_ascii=False)),)
+
+
+def _table_or_nothing(table: Table) -> tuple[Block, ...]:
+    return (table,) if table.rows else (Prose(_NOTHING),)
+
+
+def _present(*blocks: Block | None) -> tuple[Block, ...]:
+    return tuple(block for block in blocks if block is not None)
+
+
+def _as_html(results: Results, sections: Iterable[Section]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("notetune.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # The only text that is not escaped: SVG that this package drew and matplotlib escaped.
+    environment.filters["svg"] = markupsafe.Markup
+    template = environment.get_template("page.html.j2")
+    return template.render(results=results, sections=tuple(sections), version=__version__) + "\n"
+
+
+def _as_markdown(results: Results, sections: Iterable[Section]) -> str:
+    parts = [f"# {results.title}", f"Written {results.created} by notetune {__version__}."]
+    for section in sections:
+        parts.append(f"## {section.title}")
+        parts += [_block_as_markdown(block) for block in section.blocks]
+    return "\n\n".join(parts) + "\n"
+
+
+def _block_as_markdown(block: Block) -> str:
+    match block:
+        case Prose(text=text):
+            return text
+        case Bullets(items=items):
+            return "\n".join(f"- {item}" for item in items)
+        case Statements(items=items):
+            return "\n".join(f"- **{item.about}**: {item.text}" for item in items)
+        case Code(text=text):
+            return f"```json\n{text}\n```"
+        case Table():
+            return markdown(block)
+        case Figure(caption=caption):
+            return f"*Figure in report.html: {caption}*"

@@ -1,0 +1,144 @@
+"""The results in words: sentences that follow from the numbers and from nothing else."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from notetune.metrics.results import HeadlineRow, ModelRow, Results, TaskResult
+from notetune.report.numbers import count, number, p_text, signed, with_interval
+
+_Row = TypeVar("_Row", ModelRow, HeadlineRow)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What is said, and about what."""
+
+    about: str
+    text: str
+
+
+def summary(results: Results) -> tuple[Statement, ...]:
+    """What a reader must know first: who is best where, how sure that is, what stands in the way.
+
+    A subject that the results say nothing about is left out.
+    """
+    found = [
+        ("All tasks", _headline_sentences(results)),
+        *((task.task, _task_sentences(task, results.baselines)) for task in results.tasks),
+        ("Baselines", _baseline_sentences(results)),
+        ("Domain adaptation", _perplexity_sentences(results)),
+        ("Leakage", _leakage_sentences(results)),
+        *(("Notice", [notice]) for notice in results.notices),
+    ]
+    return tuple(Statement(about, " ".join(sentences)) for about, sentences in found if sentences)
+
+
+def _headline_sentences(results: Results) -> list[str]:
+    rows = [row for row in results.headline if row.auroc is not None]
+    if not rows or len(rows[0].tasks) < 2:
+        return []
+    return [f"Averaged over {len(rows[0].tasks)} tasks, {_leader_in_words(rows)}"]
+
+
+def _task_sentences(task: TaskResult, baselines: Sequence[str]) -> list[str]:
+    rows = [row for row in task.rows if row.auroc is not None]
+    if not rows:
+        return [f"No model can be judged: {task.skipped_reason}."]
+    return [_leader_in_words(rows), *_against_baselines(task, baselines)]
+
+
+def _leader_in_words(rows: Sequence[_Row]) -> str:
+    leader = _leader(rows)
+    score = f"AUROC {with_interval(leader.auroc)}" if leader.auroc else "AUROC"
+    if len(rows) == 1:
+        return f"{leader.model}, the only model, reaches {score}."
+    if leader.is_best:
+        return f"{leader.model} is best: {score}, distinguishable from every other model."
+    rivals = [row.model for row in rows if row.ties_with_best and row.model != leader.model]
+    return (
+        f"{leader.model} has the highest {score}, but it is not distinguishable from "
+        f"{_and(rivals)}: their paired intervals contain 0."
+    )
+
+
+def _leader(rows: Sequence[_Row]) -> _Row:
+    return max(rows, key=lambda row: row.auroc.value if row.auroc else 0.0)
+
+
+def _baseline_sentences(results: Results) -> list[str]:
+    """Where a baseline wins or ties; or that none does anywhere."""
+    judged = [task for task in results.tasks if any(row.auroc for row in task.rows)]
+    models = {row.model for task in judged for row in task.rows}
+    baselines = [name for name in results.baselines if name in models]
+    if not baselines or len(models) == len(baselines):
+        return []
+    found = [sentence for name in baselines for sentence in _standing_of_baseline(name, judged)]
+    return found or [f"On every task the best model is distinguishable from {_and(baselines)}."]
+
+
+def _standing_of_baseline(baseline: str, judged: Sequence[TaskResult]) -> list[str]:
+    wins = [task.task for task in judged if _leader(task.rows).model == baseline]
+    ties = [
+        task.task
+        for task in judged
+        if task.task not in wins
+        and any(row.model == baseline and row.ties_with_best for row in task.rows)
+    ]
+    sentences = []
+    if wins:
+        sentences.append(
+            f"{baseline} wins on {_and(wins)}: no language model has a higher AUROC there."
+        )
+    if ties:
+        sentences.append(f"{baseline} is not distinguishable from the best model on {_and(ties)}.")
+    return sentences
+
+
+def _against_baselines(task: TaskResult, baselines: Sequence[str]) -> list[str]:
+    """The tested differences between the task's leading language model and a baseline."""
+    models = [row for row in task.rows if row.auroc is not None and row.model not in baselines]
+    leader = _leader(models).model if models else None
+    return [
+        f"The difference between {leader} and {item.against} is "
+        f"{with_interval(item.difference, signed)}, Holm p {_p_in_words(item.p_holm)}."
+        for item in task.comparisons
+        if item.model == leader and item.against in baselines and item.difference
+    ]
+
+
+def _perplexity_sentences(results: Results) -> list[str]:
+    """The change between "before" and each other model, per split and source."""
+    before = {(row.split, row.source): row for row in results.perplexity if row.model == "before"}
+    sentences = []
+    for row in results.perplexity:
+        start = before.get((row.split, row.source))
+        if row.model == "before" or start is None:
+            continue
+        verb = "fell" if row.perplexity < start.perplexity else "did not fall"
+        sentences.append(
+            f"Perplexity on {row.source} notes ({row.split} split) {verb}: "
+            f"{number(start.perplexity)} before, {number(row.perplexity)} {row.model}."
+        )
+    return sentences
+
+
+def _leakage_sentences(results: Results) -> list[str]:
+    blocking = [finding for finding in results.leakage if finding.blocks]
+    if blocking:
+        found = _and(
+            f"{item.check} between {item.split_a} and {item.split_b} ({count(item.count)} notes)"
+            for item in blocking
+        )
+        return [f"A leak check found what blocks training unless it is overridden: {found}."]
+    return ["No leak check found anything that blocks training."] if results.leakage else []
+
+
+def _p_in_words(p_value: float | None) -> str:
+    text = p_text(p_value)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def _and(items: Iterable[str]) -> str:
+    *most, last = items
+    return f"{', '.join(most)} and {last}" if most else last

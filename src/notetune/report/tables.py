@@ -1,0 +1,380 @@
+"""Results as tables: one value per table, rendered the same way in HTML and in Markdown."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from notetune.metrics.intervals import Estimate
+from notetune.metrics.results import HeadlineRow, ModelRow, Results, SplitCount, TaskResult
+from notetune.report.numbers import (
+    NOT_AVAILABLE,
+    count,
+    duration,
+    interval,
+    number,
+    p_text,
+    share,
+    signed,
+)
+
+TIE_MARK = "≈"
+TIE_LEGEND = (
+    "Bold: best, and each paired interval against another model excludes 0. "
+    f"{TIE_MARK}: highest value or not distinguishable from it; then nobody is best."
+)
+INTERVAL_LEGEND = (
+    "Square brackets: 95 % interval, bootstrap over patients. It tells about other patients, not "
+    "about other seeds."
+)
+_BRIER_LEGEND = {
+    "binary": "Brier loss: mean squared error; lower is better.",
+    "multiclass": "Macro: mean over classes, each against the rest. Brier loss: squared error "
+    "summed over the classes; lower is better.",
+    "multilabel": "Macro: mean over the evaluated labels. Micro: all their notes as one. Brier "
+    "loss: mean squared error over all labels; lower is better.",
+}
+_NO_PRECISION_INTERVAL = (
+    "Average precision has no interval here: the bootstrap overstates it for rare labels."
+)
+_LABELS_SHOWN = 15
+_CLASSES_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, a smaller detail under it, and how it sorts and looks."""
+
+    text: str
+    detail: str = ""
+    sort: float | None = None
+    is_strong: bool = False
+
+    @property
+    def plain(self) -> str:
+        """Text and detail on one line."""
+        return f"{self.text} {self.detail}".strip()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first `text_columns` columns hold words, the others numbers."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    text_columns: int = 1
+    notes: tuple[str, ...] = ()
+    is_sortable: bool = False
+    is_collapsed: bool = False
+    kind: str = "table"
+
+
+def markdown(table: Table) -> str:
+    """The table as a Markdown pipe table with its caption and notes."""
+    dashes = ["---" if i < table.text_columns else "---:" for i in range(len(table.columns))]
+    rows = [table.columns, dashes]
+    rows += [
+        [f"**{cell.plain}**" if cell.is_strong else cell.plain for cell in row]
+        for row in table.rows
+    ]
+    lines = ["| " + " | ".join(_pipe_safe(text) for text in row) + " |" for row in rows]
+    return "\n".join([f"*{_pipe_safe(table.caption)}*", "", *lines, "", *table.notes]).rstrip()
+
+
+def headline_table(results: Results) -> Table:
+    """Every model against every task, and the mean over tasks."""
+    by_model: dict[str, dict[str, Cell]] = {
+        row.model: {} for task in results.tasks for row in task.rows
+    }
+    for task in results.tasks:
+        for row in task.rows:
+            by_model[row.model][task.task] = _auroc_cell(row)
+    means = {row.model: _auroc_cell(row) for row in results.headline}
+    not_run = Cell(NOT_AVAILABLE, "(not run)")
+    counted = len(results.headline[0].tasks) if results.headline else 0
+    return Table(
+        "Test AUROC of every model on every task.",
+        (
+            "Model",
+            *(task.task for task in results.tasks),
+            *([f"Mean of {counted} tasks"] if means else []),
+        ),
+        tuple(
+            (
+                Cell(model),
+                *(cells.get(task.task, not_run) for task in results.tasks),
+                *([means.get(model, not_run)] if means else []),
+            )
+            for model, cells in by_model.items()
+        ),
+        notes=(TIE_LEGEND, INTERVAL_LEGEND),
+    )
+
+
+def flow_table(results: Results) -> Table:
+    """The cohort, stage by stage."""
+    return Table(
+        "What each stage read and kept, and why it rejected the rest.",
+        ("Stage", "Rejected because", "Read", "Kept", "Rejected"),
+        tuple(
+            (
+                Cell(stage.stage),
+                Cell(_listed(f"{why}: {count(n)}" for why, n in stage.rejected.items())),
+                _count_cell(stage.read),
+                _count_cell(stage.kept),
+                _count_cell(sum(stage.rejected.values())),
+            )
+            for stage in results.flow
+        ),
+        text_columns=2,
+    )
+
+
+def splits_table(results: Results) -> Table:
+    """Sizes of the splits, with positives per class or their spread."""
+    return Table(
+        "Notes, patients and positives of each split.",
+        ("Task", "Split", "Positives", "Notes", "Patients"),
+        tuple(
+            (
+                Cell(split.task),
+                Cell(split.split),
+                Cell(_positives(split)),
+                _count_cell(split.notes),
+                _count_cell(split.patients),
+            )
+            for split in results.splits
+        ),
+        text_columns=3,
+    )
+
+
+def perplexity_table(results: Results) -> Table:
+    """Perplexity per model, split and source."""
+    return Table(
+        "Perplexity per target token and bits per byte of text. Lower is better.",
+        ("Model", "Split", "Source", "Perplexity", "Bits per byte", "Tokens"),
+        tuple(
+            (
+                Cell(row.model),
+                Cell(row.split),
+                Cell(row.source),
+                Cell(number(row.perplexity), sort=row.perplexity),
+                Cell(number(row.bits_per_byte), sort=row.bits_per_byte),
+                _count_cell(row.tokens),
+            )
+            for row in results.perplexity
+        ),
+        text_columns=3,
+    )
+
+
+def task_table(task: TaskResult) -> Table:
+    """The models of one task."""
+    has_micro = any(row.auroc_micro is not None for row in task.rows)
+    columns = ["Model", "Seeds (range)", "AUROC" if task.kind == "binary" else "Macro AUROC"]
+    columns += ["Micro AUROC"] if has_micro else []
+    rows = []
+    for row in task.rows:
+        cells = [Cell(row.model), _seeds_cell(row), _auroc_cell(row)]
+        cells += [Cell(number(row.auroc_micro), sort=row.auroc_micro)] if has_micro else []
+        cells += [_precision_cell(row), _estimate_cell(row.brier, None)]
+        rows.append(tuple(cells))
+    return Table(
+        f"{task.task}: scores on {count(task.notes)} notes of {count(task.patients)} patients "
+        f"({task.split} split).",
+        (*columns, "Average precision", "Brier loss"),
+        tuple(rows),
+        notes=(
+            TIE_LEGEND,
+            f"{INTERVAL_LEGEND} Range: lowest and highest AUROC of a seed.",
+            _BRIER_LEGEND[task.kind],
+            *((_NO_PRECISION_INTERVAL,) if task.kind == "multilabel" else ()),
+        ),
+    )
+
+
+def calibration_table(task: TaskResult) -> Table:
+    """Calibration of each model on a binary task."""
+    found = [(row.model, row.calibration) for row in task.rows if row.calibration]
+    rows = []
+    for model, figures in found:
+        values = (
+            figures.observed_expected,
+            figures.intercept,
+            figures.slope,
+            figures.scaled_brier,
+            figures.expected_calibration_error,
+        )
+        rows.append((Cell(model), *(Cell(number(value), sort=value) for value in values)))
+    return Table(
+        f"{task.task}: calibration. Ideal are 1, 0, 1, 1 and 0.",
+        ("Model", "Observed : expected", "Intercept", "Slope", "Scaled Brier", "ECE"),
+        tuple(rows),
+        notes=(
+            "ECE: expected calibration error, over bins of equal size. "
+            "Intercept of the logistic refit with the slope fixed at 1: below 0, risks are "
+            "overestimated. Slope below 1: predictions are too extreme; n/a: constant predictions.",
+        ),
+    )
+
+
+def comparisons_table(task: TaskResult) -> Table:
+    """Paired differences of one task."""
+    rows = [
+        (
+            Cell(item.model),
+            Cell(item.against),
+            _difference_cell(item.difference, item.reason),
+            Cell(p_text(item.p_value), sort=item.p_value),
+            Cell(p_text(item.p_holm), sort=item.p_holm),
+        )
+        for item in task.comparisons
+    ]
+    return Table(
+        f"{task.task}: paired differences in AUROC on the same patients.",
+        ("Model", "Against", "Difference", "p", f"p, Holm over {len(rows)}"),
+        tuple(rows),
+        text_columns=2,
+        notes=("Above 0: the model is better than the one it is compared with.",),
+    )
+
+
+def labels_table(task: TaskResult) -> Table:
+    """AUROC of every label and model."""
+    models = [row.model for row in task.rows]
+    return Table(
+        f"{task.task}: AUROC of each of {count(len(task.labels))} labels "
+        f"({count(task.labels_evaluated)} evaluated, {count(task.labels_skipped)} skipped).",
+        ("Label", "Positives", *models),
+        tuple(
+            (
+                Cell(label.label),
+                _count_cell(label.positives),
+                *(
+                    Cell(number(label.aurocs.get(model)), sort=label.aurocs.get(model))
+                    for model in models
+                ),
+            )
+            for label in task.labels
+        ),
+        notes=(f"{NOT_AVAILABLE}: {task.skipped_reason}.",) if task.skipped_reason else (),
+        is_sortable=True,
+        is_collapsed=len(task.labels) > _LABELS_SHOWN,
+    )
+
+
+def costs_table(results: Results) -> Table:
+    """Parameters, time, speed and memory."""
+    rows = []
+    for cost in results.costs:
+        trained = cost.trainable_parameters / cost.total_parameters if cost.total_parameters else 0
+        rows.append(
+            (
+                Cell(cost.model),
+                Cell(cost.stage),
+                Cell(
+                    count(cost.trainable_parameters),
+                    f"({100 * trained:.2g} % of {count(cost.total_parameters)})",
+                    sort=cost.trainable_parameters,
+                ),
+                Cell(duration(cost.seconds), sort=cost.seconds),
+                Cell(number(cost.tokens_per_second, 0), sort=cost.tokens_per_second),
+                Cell(number(cost.peak_memory_mib, 0), sort=cost.peak_memory_mib),
+            )
+        )
+    return Table(
+        "What training cost.",
+        ("Model", "Stage", "Trained parameters", "Time", "Tokens per second", "Peak memory, MiB"),
+        tuple(rows),
+        text_columns=2,
+        notes=("Tokens exclude padding.",),
+    )
+
+
+def leakage_table(results: Results) -> Table:
+    """Findings of the leak checks."""
+    return Table(
+        "Leak checks between sets of notes. The share is of the second set.",
+        ("Check", "First set", "Second set", "Verdict", "Notes", "Share"),
+        tuple(
+            (
+                Cell(finding.check),
+                Cell(finding.split_a),
+                Cell(finding.split_b),
+                Cell("blocks training" if finding.blocks else "passes", is_strong=finding.blocks),
+                _count_cell(finding.count),
+                Cell(share(finding.share), sort=finding.share),
+            )
+            for finding in results.leakage
+        ),
+        text_columns=4,
+    )
+
+
+def provenance_table(results: Results) -> Table:
+    """Versions, fingerprints and revision."""
+    return Table(
+        "Versions and fingerprints.",
+        ("What", "Value"),
+        tuple((Cell(name), Cell(value)) for name, value in results.provenance.items()),
+        text_columns=2,
+    )
+
+
+def _auroc_cell(row: ModelRow | HeadlineRow) -> Cell:
+    return _estimate_cell(row.auroc, row.reason, is_best=row.is_best, is_tied=row.ties_with_best)
+
+
+def _estimate_cell(
+    estimate: Estimate | None, reason: str | None, *, is_best: bool = False, is_tied: bool = False
+) -> Cell:
+    if estimate is None:
+        return Cell(NOT_AVAILABLE, f"({reason})" if reason else "")
+    text = number(estimate.value) + (f" {TIE_MARK}" if is_tied else "")
+    return Cell(text, interval(estimate), estimate.value, is_best)
+
+
+def _precision_cell(row: ModelRow) -> Cell:
+    low_high = row.average_precision_interval
+    if row.average_precision is None or low_high is None:
+        return Cell(number(row.average_precision), sort=row.average_precision)
+    return _estimate_cell(Estimate(row.average_precision, *low_high, row.brier.n), None)
+
+
+def _difference_cell(estimate: Estimate | None, reason: str | None) -> Cell:
+    if estimate is None:
+        return _estimate_cell(None, reason)
+    return Cell(signed(estimate.value), interval(estimate, signed), estimate.value)
+
+
+def _seeds_cell(row: ModelRow) -> Cell:
+    """How many seeds, and the spread of their AUROCs."""
+    if len(row.auroc_per_seed) < 2:
+        return Cell(count(len(row.seeds)), sort=len(row.seeds))
+    low, high = min(row.auroc_per_seed), max(row.auroc_per_seed)
+    return Cell(count(len(row.seeds)), f"({number(low)} to {number(high)})", len(row.seeds))
+
+
+def _count_cell(value: int) -> Cell:
+    return Cell(count(value), sort=value)
+
+
+def _positives(split: SplitCount) -> str:
+    values = sorted(split.positives.values())
+    if len(values) > _CLASSES_SHOWN:
+        return (
+            f"{count(len(values))} labels, median {count(values[len(values) // 2])} positives "
+            f"({count(values[0])} to {count(values[-1])})"
+        )
+    return _listed(
+        f"{name}: {count(n)} ({share(n / split.notes)})" if split.notes else f"{name}: {count(n)}"
+        for name, n in split.positives.items()
+    )
+
+
+def _listed(items: Iterable[str]) -> str:
+    return "; ".join(items) or "—"
+
+
+def _pipe_safe(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,93 @@
+"""A bundle applied to new notes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from notetune import infer
+from notetune.errors import DataError
+from notetune.model.backbone import load_backbone, resolve_backbone
+from notetune.model.batch import PackedBatch
+from notetune.model.bundle import Bundle, load_bundle, read_card
+from notetune.model.losses import probabilities
+from notetune.notes.clean import clean_text
+from notetune.tokens.encode import Encoder, load_encoder
+from notetune.tokens.store import encode_notes
+from notetune.train.batches import read_row
+
+_TOKENS_PER_ROW = 4096
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Scores of notes, in the order in which the notes were given.
+
+    Attributes:
+        scores_NK: `(N, K)` probabilities.
+        tokens_N: `(N,)` tokens that were read, BOS and EOS included.
+        truncated_N: `(N,)` whether the note went on after them.
+    """
+
+    scores_NK: npt.NDArray[np.float64]
+    tokens_N: npt.NDArray[np.int64]
+    truncated_N: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A loaded bundle; scores do not depend on which notes come together."""
+
+    bundle: Bundle
+    encoder: Encoder
+
+    def predict(self, texts: Sequence[str]) -> Predictions:
+        """Score notes.
+
+        Raises:
+            DataError: If there is no note, or a note is empty after cleaning; it is named by its
+                place.
+            BundleError: If an adapter of the bundle does not act on these notes.
+        """
+        cleaned = [clean_text(text) for text in texts]
+        empty = [place for place, text in enumerate(cleaned) if not text.strip()]
+        if empty or not cleaned:
+            which = f"note number {empty[0] + 1} is empty" if empty else "there is no note"
+            raise DataError(f"{which}; give at least one note, each with text.")
+        card, model = self.bundle.card, self.bundle.model
+        names = [str(place) for place in range(len(cleaned))]
+        columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
+        store = encode_notes(self.encoder, card.max_tokens, cleaned, columns)
+        documents_N = store.first_documents(names)
+        device = model.backbone.device
+        model.check(read_row(store, documents_N[:1], device))
+        rows = max(_TOKENS_PER_ROW, card.max_tokens)
+        logits = infer.outputs_per_document(self._logits, store, documents_N, rows, device)
+        scores = probabilities(card.kind, torch.from_numpy(logits)).double().numpy()
+        return Predictions(scores, store.lengths_D[documents_N], store.is_truncated(documents_N))
+
+    def _logits(self, batch: PackedBatch) -> Tensor:
+        return self.bundle.model.logits(self.bundle.head, batch, self.bundle.card.pooling)
+
+
+def load_predictor(
+    folder: Path, backbone: str | None = None, device: torch.device | str = "cpu"
+) -> Predictor:
+    """Load a bundle onto its backbone.
+
+    Args:
+        folder: The bundle.
+        backbone: Folder of its backbone; without it, the backbone of the name it was trained on.
+        device: Where to compute.
+
+    Raises:
+        BundleError: If the bundle is damaged or belongs to another backbone.
+        BackboneError: If the backbone cannot be used.
+    """
+    name = backbone or read_card(folder).backbone_name
+    loaded = load_backbone(name, device=device)
+    return Predictor(load_bundle(folder, loaded), load_encoder(resolve_backbone(name)))

@@ -1,0 +1,136 @@
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from notetune import config
+from notetune.config import Config
+from notetune.errors import ConfigError, DataError
+from notetune.notes.splits import (
+    OfficialSplit,
+    Split,
+    SplitConfig,
+    check_disjoint,
+    split_patients,
+    split_table,
+)
+
+DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+PATIENTS = [f"p{n}" for n in range(40)]
+
+
+class Recipe(Config):
+    split: Split
+
+
+def official(folder, train="1\n2\n2\n", validation="3\n", test="4\n"):
+    parts = {"train": train, "validation": validation, "test": test}
+    for name, ids in parts.items():
+        (folder / f"{name}.csv").write_text(f"SUBJECT_ID\n{ids}")
+    return OfficialSplit(kind="files", **{name: folder / f"{name}.csv" for name in parts})
+
+
+@given(st.permutations(PATIENTS), st.integers(0, 3), st.integers(1, 15), st.integers(1, 15))
+@settings(max_examples=40)
+def test_counts_are_exact_and_row_order_does_not_matter(patients, seed, validation, test):
+    split = SplitConfig(validation=validation / 40, test=test / 40, seed=seed)
+    assignment = split_patients([*patients, *patients[:7]], split)
+    assert assignment.equals(split_patients(PATIENTS, split))
+    counts = dict(assignment["split"].value_counts().iter_rows())
+    assert counts == {"train": 40 - validation - test, "validation": validation, "test": test}
+    assert assignment["patient_id"].to_list() == sorted(PATIENTS)
+
+
+def test_the_seed_changes_who_is_where():
+    tests = {
+        tuple(split_patients(PATIENTS, SplitConfig(seed=seed)).filter(split="test")["patient_id"])
+        for seed in range(20)
+    }
+    assert len(tests) == 20
+
+
+def test_each_patient_is_in_test_about_as_often_as_the_fraction_says():
+    times = 0
+    for seed in range(400):
+        assignment = split_patients(PATIENTS, SplitConfig(test=0.2, seed=seed))
+        times += assignment.filter(patient_id="p0")["split"][0] == "test"
+    assert 0.14 < times / 400 < 0.26
+
+
+def test_a_split_of_zero_is_empty_and_a_split_that_rounds_to_zero_stops():
+    no_validation = SplitConfig(validation=0, test=0.5)
+    assert split_patients(["a", "b"], no_validation)["split"].sort().to_list() == ["test", "train"]
+    with pytest.raises(DataError, match="2 patients are too few: validation would get none"):
+        split_patients(["a", "b"], SplitConfig())
+    with pytest.raises(DataError, match="1 patients are too few: test would get none"):
+        split_patients(["a"], SplitConfig(validation=0, test=0.4))
+
+
+def test_a_recipe_chooses_the_kind_and_refuses_impossible_fractions():
+    assert config.parse(Recipe, {"split": {"kind": "fractions", "seed": 3}}, "r").split.seed == 3
+    with pytest.raises(ConfigError, match="validation \\+ test must be below 1"):
+        config.parse(Recipe, {"split": {"kind": "fractions", "test": 0.9}}, "r")
+
+
+def test_an_official_split_assigns_our_patients_and_leaves_out_the_others(tmp_path):
+    assignment = split_patients(["9", "4", "3", "2", "2"], official(tmp_path))
+    assert assignment.rows() == [("2", "train"), ("3", "validation"), ("4", "test")]
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({"test": "4\n2\n"}, r"test\.csv, line 3: this patient is already in .*train\.csv"),
+        ({"test": "5\n"}, r"test\.csv names none of the 4 patients"),
+        ({"validation": '""\n'}, r"validation\.csv, line 2: no patient id"),
+        ({"train": ""}, r"train\.csv has a header and no rows"),
+    ],
+)
+def test_a_faulty_official_split_stops(tmp_path, files, problem):
+    with pytest.raises(DataError, match=problem):
+        split_patients(["1", "2", "3", "4"], official(tmp_path, **files))
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not (DATA / "core_splits").is_dir(), reason="open data not found")
+def test_the_published_split_has_its_published_numbers_of_patients():
+    folder = DATA / "core_splits"
+    parts = {"train": "train", "validation": "val", "test": "test"}
+    paths = {name: folder / f"mimic_{part}.csv" for name, part in parts.items()}
+    ids = [line for path in paths.values() for line in path.read_text().split()[1:]]
+    assignment = split_patients(ids, OfficialSplit(kind="files", **paths))
+    assert len(ids) == 48_745
+    assert dict(assignment["split"].value_counts().iter_rows()) == {
+        "train": 26_124,
+        "validation": 3_732,
+        "test": 7_465,
+    }
+
+
+def test_a_task_table_gets_patients_and_splits_in_its_own_order():
+    rows = pl.DataFrame({"note_id": ["c", "a", "b"], "labels": [["x"], [], ["x"]]})
+    notes = pl.DataFrame({"note_id": ["a", "b", "c"], "patient_id": ["1", "2", "9"], "text": ""})
+    assignment = pl.DataFrame({"patient_id": ["1", "2"], "split": ["train", "test"]})
+    table, outside = split_table(rows, notes, assignment)
+    assert outside == 1
+    assert table.columns == ["note_id", "labels", "patient_id", "split"]
+    assert table.rows() == [("a", [], "1", "train"), ("b", ["x"], "2", "test")]
+
+
+def test_labels_of_a_note_that_does_not_exist_stop():
+    rows = pl.DataFrame({"note_id": ["a", "z"], "labels": [["x"], []]})
+    notes = pl.DataFrame({"note_id": ["a"], "patient_id": ["1"]})
+    assignment = pl.DataFrame({"patient_id": ["1"], "split": ["train"]})
+    with pytest.raises(DataError, match=r"note z has labels but no patient \(1 of 2 notes\)"):
+        split_table(rows, notes, assignment)
+
+
+def test_a_patient_on_two_sides_stops():
+    check_disjoint(pl.DataFrame({"patient_id": ["1", "1"], "split": ["train", "train"]}))
+    with pytest.raises(DataError, match="1 of 2 patients are in more than one split"):
+        check_disjoint(
+            pl.DataFrame({"patient_id": ["1", "2", "1"], "split": ["train", "test", "test"]})
+        )
