@@ -66,6 +66,7 @@ ACCEPTED = {
     "code.py": "subject_id, hadm_id = 1, 2\n",
     "names.py": "subject_id\n",
     "text.md": "The columns subject_id, hadm_id and note_id name a patient, a stay and a note.\n",
+    "list.md": "subject_id, hadm_id, note_id: the identifiers of MIMIC\n",
     "config.json": '{"hidden_size": 4}\n',
     "src/weights.safetensors": b"\x00\xff\x00",
     "damaged.gz": b"not gzip",

@@ -89,7 +89,6 @@ def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[An
             problem = f"key {_shown_key(key.value)} is given twice; keep one"
             raise _RepeatedKeyError(problem=problem, problem_mark=key.start_mark)
         seen.add(key.value)
-    loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
 
 

@@ -43,7 +43,7 @@ def main() -> None:
         terminal.fail(str(error))
         sys.exit(2)
     except typer.TyperException as error:  # a wrong word on the command line
-        terminal.fail(f"{error.format_message()} See `notetune --help`.")  # type: ignore[attr-defined]
+        terminal.fail(f"{error.format_message()} See `notetune --help`.")
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         terminal.fail("stopped. The same command run again goes on from the last finished stage.")
@@ -53,17 +53,20 @@ def main() -> None:
         sys.exit(1)
 
 
-@app.callback()
-def about(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    """Shared by all commands."""
-    if version:
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it)
+    if wanted:
         typer.echo(f"notetune {__version__}")
         raise typer.Exit
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+    ] = False,
+) -> None:
+    """Options of notetune itself."""
 
 
 @app.command()

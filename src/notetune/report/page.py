@@ -15,7 +15,7 @@ from notetune.report import figures, tables
 from notetune.report.figures import Figure
 from notetune.report.numbers import count
 from notetune.report.summary import Statement, summary
-from notetune.report.tables import Table, markdown
+from notetune.report.tables import Table, markdown, markdown_text
 from notetune.runs import write_text
 
 _NOTHING = "Nothing recorded."
@@ -183,9 +183,12 @@ def _as_html(results: Results, sections: Iterable[Section]) -> str:
 
 
 def _as_markdown(results: Results, sections: Iterable[Section]) -> str:
-    parts = [f"# {results.title}", f"Written {results.created} by notetune {__version__}."]
+    parts = [
+        f"# {markdown_text(results.title)}",
+        f"Written {results.created} by notetune {__version__}.",
+    ]
     for section in sections:
-        parts.append(f"## {section.title}")
+        parts.append(f"## {markdown_text(section.title)}")
         parts += [_block_as_markdown(block) for block in section.blocks]
     return "\n\n".join(parts) + "\n"
 
@@ -193,14 +196,16 @@ def _as_markdown(results: Results, sections: Iterable[Section]) -> str:
 def _block_as_markdown(block: Block) -> str:
     match block:
         case Prose(text=text):
-            return text
+            return markdown_text(text)
         case Bullets(items=items):
-            return "\n".join(f"- {item}" for item in items)
+            return "\n".join(f"- {markdown_text(item)}" for item in items)
         case Statements(items=items):
-            return "\n".join(f"- **{item.about}**: {item.text}" for item in items)
+            return "\n".join(
+                f"- **{markdown_text(item.about)}**: {markdown_text(item.text)}" for item in items
+            )
         case Code(text=text):
             return f"```json\n{text}\n```"
         case Table():
             return markdown(block)
         case Figure(caption=caption):
-            return f"*Figure in report.html: {caption}*"
+            return f"*Figure in report.html: {markdown_text(caption)}*"

@@ -56,6 +56,8 @@ def _leader_in_words(rows: Sequence[_Row]) -> str:
     if leader.is_best:
         return f"{leader.model} is best: {score}, distinguishable from every other model."
     rivals = [row.model for row in rows if row.ties_with_best and row.model != leader.model]
+    if not rivals:
+        return f"{leader.model} has the highest {score}."
     return (
         f"{leader.model} has the highest {score}, but it is not distinguishable from "
         f"{_and(rivals)}: their paired intervals contain 0."

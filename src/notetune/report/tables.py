@@ -1,5 +1,6 @@
 """Results as tables: one value per table, rendered the same way in HTML and in Markdown."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from notetune.report.numbers import (
 TIE_MARK = "≈"
 TIE_LEGEND = (
     "Bold: best, and each paired interval against another model excludes 0. "
-    f"{TIE_MARK}: highest value or not distinguishable from it; then nobody is best."
+    f"{TIE_MARK}: the highest value, or one not distinguishable from it; then no model is best."
 )
 INTERVAL_LEGEND = (
     "Square brackets: 95 % interval, bootstrap over patients. It tells about other patients, not "
@@ -35,6 +36,7 @@ _BRIER_LEGEND = {
 _NO_PRECISION_INTERVAL = (
     "Average precision has no interval here: the bootstrap overstates it for rare labels."
 )
+_TAG_OPENING = re.compile(r"<(?=[A-Za-z/!?])")
 _LABELS_SHOWN = 15
 _CLASSES_SHOWN = 6
 
@@ -68,6 +70,12 @@ class Table:
     kind: str = "table"
 
 
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is: no tag, no cell border, no line break."""
+    one_line = " ".join(text.split("\n")).replace("\\", "\\\\").replace("|", "\\|")
+    return _TAG_OPENING.sub(r"\\<", one_line)
+
+
 def markdown(table: Table) -> str:
     """The table as a Markdown pipe table with its caption and notes."""
     dashes = ["---" if i < table.text_columns else "---:" for i in range(len(table.columns))]
@@ -76,8 +84,8 @@ def markdown(table: Table) -> str:
         [f"**{cell.plain}**" if cell.is_strong else cell.plain for cell in row]
         for row in table.rows
     ]
-    lines = ["| " + " | ".join(_pipe_safe(text) for text in row) + " |" for row in rows]
-    return "\n".join([f"*{_pipe_safe(table.caption)}*", "", *lines, "", *table.notes]).rstrip()
+    lines = ["| " + " | ".join(markdown_text(text) for text in row) + " |" for row in rows]
+    return "\n".join([f"*{markdown_text(table.caption)}*", "", *lines, "", *table.notes]).rstrip()
 
 
 def headline_table(results: Results) -> Table:
@@ -274,7 +282,7 @@ def costs_table(results: Results) -> Table:
                 Cell(cost.stage),
                 Cell(
                     count(cost.trainable_parameters),
-                    f"({100 * trained:.2g} % of {count(cost.total_parameters)})",
+                    f"({_small_share(trained)} of {count(cost.total_parameters)})",
                     sort=cost.trainable_parameters,
                 ),
                 Cell(duration(cost.seconds), sort=cost.seconds),
@@ -301,7 +309,10 @@ def leakage_table(results: Results) -> Table:
                 Cell(finding.check),
                 Cell(finding.split_a),
                 Cell(finding.split_b),
-                Cell("blocks training" if finding.blocks else "passes", is_strong=finding.blocks),
+                Cell(
+                    "blocks training" if finding.blocks else "does not block",
+                    is_strong=finding.blocks,
+                ),
                 _count_cell(finding.count),
                 Cell(share(finding.share), sort=finding.share),
             )
@@ -355,6 +366,10 @@ def _seeds_cell(row: ModelRow) -> Cell:
     return Cell(count(len(row.seeds)), f"({number(low)} to {number(high)})", len(row.seeds))
 
 
+def _small_share(value: float) -> str:
+    return "< 0.01 %" if 0 < value < 1e-4 else f"{100 * value:.2f} %"
+
+
 def _count_cell(value: int) -> Cell:
     return Cell(count(value), sort=value)
 
@@ -374,7 +389,3 @@ def _positives(split: SplitCount) -> str:
 
 def _listed(items: Iterable[str]) -> str:
     return "; ".join(items) or "—"
-
-
-def _pipe_safe(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

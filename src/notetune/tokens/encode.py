@@ -86,6 +86,7 @@ def load_encoder(backbone: Path) -> Encoder:
         raise BackboneError(f"{path} is not a tokenizer file; copy it again.") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True  # "</s>" in a note is text, not the end of it
     config = json.loads((backbone / "config.json").read_text(encoding="utf-8"))
     size = config["vocab_size"]
     if tokenizer.get_vocab_size() > size:

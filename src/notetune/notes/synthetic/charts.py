@@ -157,6 +157,7 @@ def admission_truth(chart: Chart, visit: Visit) -> AdmissionTruth:
         diagnoses=diagnoses,
         procedures=procedures,
         tasks=() if is_out else tuple(task for task in tasks if task not in visit.dropped),
+        death_probability=round(stay.outcome.probabilities.death, 6),
         dropped=dict(visit.dropped),
     )
 

@@ -54,7 +54,7 @@ def _addendum_later(chart: Chart) -> list[Draft]:
 
 def _with_addendum(chart: Chart, name: str, days: int, when: str) -> Draft:
     visit = chart.visits[0]
-    text = "Addendum:\nThe final culture results returned without growth after discharge.\n"
+    text = f"Addendum:\nDictated {when}. The final cultures returned without growth.\n"
     visit.notes.insert(1, _addendum(visit, days, text))
     what = f"An addendum was written {when}; it follows the report in the joined text."
     return Draft(name, what, [visit], visit.notes[:2], Verdict(True, "report, then addendum"))

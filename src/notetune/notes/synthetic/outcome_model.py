@@ -20,10 +20,11 @@ from notetune.notes.synthetic.patients import SECOND_PROBLEM, Presentation, Prob
 MINUTES_PER_DAY = 24 * 60
 LOS_LIMITS = (3.05, 7.05, 14.05)
 """Days at which the length-of-stay class changes, as the stay is rounded to 0.1 days first."""
-COHORT_DAYS, PROLONGED_DAYS = 1.75, 6.75
-"""Ventilated days of the PMV cohort and of its positives: 2 and 7, less the 0.25 days of grace.
+PROLONGED_DAYS = 7.0
+"""Ventilated days, first start to last end, above which ventilation is prolonged.
 
-Source: the rule `last end + 0.25 d >= first start + D d` with D = 2 and D = 7.
+Source: Huang et al. 2020. Their rule counts from 6.75 days on and asks for at least 1.75; no stay
+of this hospital is between the rules (`_off_the_limits`).
 """
 
 _DEATH_CENTRE, _DEATH_BASE, _DEATH_PER_DECADE, _DEATH_PER_STEP = -2.0, -3.0, 0.5, 0.35
@@ -32,6 +33,7 @@ _STAY_PER_STEP = 0.16
 _TURNOVER_AFTER_VENTILATION = 0.5  # days between the end of ventilation and discharge, at least
 _VENTILATION_CENTRE, _VENTILATION_BASE = -0.6, -0.7
 _VENTILATED_CENTRE, _VENTILATED_SPREAD = math.log(3.2), 0.9
+_GRACE = 0.25  # days, in the rule of Huang et al.
 _LONGEST_DAYS, _SHORTEST_DAYS = 110.0, 0.4
 _RARE = 0.002  # what coders write by mistake
 _INTUBATED_HERE = 0.8
@@ -50,7 +52,7 @@ class Probabilities:
         death: Of dying in hospital.
         stay: Of the four length-of-stay classes, given survival; sums to 1.
         ventilated: Of invasive ventilation.
-        prolonged: Of more than 7 ventilated days, given at least 2.
+        prolonged: Of more than 7 ventilated days, given ventilation.
         diagnoses: Per entry of `DIAGNOSIS_CODES`.
         procedures: Per entry of `PROCEDURE_CODES`.
     """
@@ -95,8 +97,8 @@ class OutcomeModel:
     def probabilities(self, presentation: Presentation) -> Probabilities:
         """The true probabilities of an admission."""
         stay, ventilation, ventilated = self._stay(presentation)
-        longer = 1 - _normal_cdf((math.log(PROLONGED_DAYS) - ventilated) / _VENTILATED_SPREAD)
-        cohort = 1 - _normal_cdf((math.log(COHORT_DAYS) - ventilated) / _VENTILATED_SPREAD)
+        longest = math.log(PROLONGED_DAYS - _GRACE)
+        longer = 1 - _normal_cdf((longest - ventilated) / _VENTILATED_SPREAD)
         conditions = presentation.conditions
         procedures = self._procedures.probabilities(conditions, self._signal)
         under_96 = _normal_cdf((math.log(4.0) - ventilated) / _VENTILATED_SPREAD)
@@ -107,7 +109,7 @@ class OutcomeModel:
             death=_logistic(self._pull(_death_log_odds(presentation), _DEATH_CENTRE)),
             stay=_stay_classes(stay, ventilation, ventilated),
             ventilated=ventilation,
-            prolonged=longer / cohort,
+            prolonged=longer,
             diagnoses=self._diagnoses.probabilities(conditions, self._signal),
             procedures=procedures,
         )
@@ -230,7 +232,7 @@ def _stay_classes(
 
 def _off_the_limits(days: float) -> float:
     """Move ventilated days off the stretch where rules with and without grace disagree."""
-    for limit in (COHORT_DAYS, PROLONGED_DAYS):
+    for limit in (2.0 - _GRACE, PROLONGED_DAYS - _GRACE):
         if limit - 0.1 < days < limit + 0.35:
             days = limit + 0.35 if days >= limit else limit - 0.1
     return min(max(days, 0.2), _LONGEST_DAYS)

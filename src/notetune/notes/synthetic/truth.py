@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from notetune import runs
-from notetune.notes.synthetic.outcome_model import COHORT_DAYS, PROLONGED_DAYS
+from notetune.notes.synthetic.outcome_model import PROLONGED_DAYS
 
 TASKS = ("MOR", "LOS", "PMV", "DIAG", "PROC")
-"""In-hospital death, length of stay, prolonged ventilation, diagnoses, procedures."""
+"""In-hospital death, length of stay, prolonged ventilation, diagnoses, procedures.
+
+LOS is for survivors, PMV (over 7 days) for the ventilated, DIAG and PROC for the coded.
+"""
 
 Hospital = Literal["mimic3", "mimic4"]
 FORMAT = 1
@@ -32,6 +35,7 @@ class AdmissionTruth:
         diagnoses: Task labels of the diagnosis codes, in table order, each once.
         procedures: Task labels of the procedure codes, in table order, each once.
         tasks: The tasks in which a correct reader keeps it.
+        death_probability: The true one, from which the outcome was drawn.
         dropped: Task or "cohort" -> reason, for what a correct reader leaves out by its text.
     """
 
@@ -46,6 +50,7 @@ class AdmissionTruth:
     diagnoses: tuple[str, ...]
     procedures: tuple[str, ...]
     tasks: tuple[str, ...]
+    death_probability: float
     dropped: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -60,7 +65,7 @@ class AdmissionTruth:
         every = {
             "MOR": int(self.died),
             "LOS": self.los_class,
-            "PMV": int(self.ventilated_days >= PROLONGED_DAYS),
+            "PMV": int(self.ventilated_days > PROLONGED_DAYS),
             "DIAG": list(self.diagnoses),
             "PROC": list(self.procedures),
         }
@@ -74,7 +79,7 @@ def tasks_of(
     has_place = {
         "MOR": True,
         "LOS": not died,
-        "PMV": ventilated_days >= COHORT_DAYS,
+        "PMV": ventilated_days > 0,
         "DIAG": bool(diagnoses),
         "PROC": bool(procedures),
     }
@@ -86,7 +91,7 @@ def diagnosis_label(code: str, version: Literal[9, 10] = 9) -> str:
 
     Source: the label rules of CORe (ICD-9) and of its MIMIC-IV revision (ICD-10).
     """
-    return code[:4] if version == 9 and code[0] in "VE" else code[:3]
+    return code[:3]
 
 
 def procedure_label(code: str, version: Literal[9, 10] = 9) -> str:

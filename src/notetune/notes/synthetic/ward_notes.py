@@ -13,7 +13,38 @@ from notetune.notes.synthetic.stays import Stay
 
 _RULE = "_" * 78
 _QUESTIONS = ("? acute process", "interval change", "r/o {term}", "please evaluate", "{term}?")
-_TECHNIQUES = ("Single {portable|frontal} view.", "Multidetector images were obtained.", "")
+_FILM, _ULTRASOUND, _HEAD, _BODY = "film", "ultrasound", "head", "body"
+_TECHNIQUES = {
+    _FILM: "{Single portable|Frontal and lateral} {view|radiograph} obtained.",
+    _ULTRASOUND: "Grayscale and color Doppler images were obtained.",
+    _HEAD: "Contiguous axial images through the brain{| with coronal reformats}.",
+    _BODY: "{Multidetector|Helical} CT images were acquired{| after IV contrast}.",
+}
+_INCIDENTAL = {
+    _FILM: (
+        "Heart size is {normal|mildly enlarged|top normal}.",
+        "The mediastinal and hilar contours are {stable|unremarkable}.",
+        "There is no pneumothorax.",
+        "{Degenerative changes of the spine.|The aorta is tortuous.}",
+        "Osseous structures are intact.",
+    ),
+    _ULTRASOUND: (
+        "The {side} kidney measures {9.2-12.4} cm.",
+        "The bladder is {decompressed|moderately distended}.",
+        "{Trace|No} free fluid is seen.",
+    ),
+    _HEAD: (
+        "The paranasal sinuses and mastoid air cells are {clear|partially opacified}.",
+        "No fracture is identified.",
+        "{Mild periventricular hypodensity suggests small vessel disease.|Orbits are normal.}",
+    ),
+    _BODY: (
+        "The spleen and adrenals are unremarkable.",
+        "There is {a simple {side} renal cyst|no lymphadenopathy}.",
+        "{Atherosclerotic calcification of the aorta.|The airways are patent.}",
+        "No suspicious osseous lesion.",
+    ),
+}
 _COMPARISONS = ("None.", "<DATE {day}>.", "Prior study from <YEAR>.")
 _CHEST_FILMS = (
     ("ET tube {2-5} cm above the carina. {Bibasilar atelectasis.|Lungs clear.}", "Tube in place."),
@@ -37,9 +68,11 @@ _NURSING = {
 }
 _OTHERS = {
     ("Physician ", "Physician Resident Progress Note"): (
-        "24 hour events: {none|spiked to {101.0-103.0}|line changed}.",
-        "{He} reports feeling {better|about the same|tired}.",
+        "24 hour events: {none|spiked to {101.0-103.0}|line changed|transfused {1-2} units}.",
+        "{He} reports feeling {better|about the same|tired}, {no new complaints|slept poorly}.",
+        "Exam: {unchanged|less edema|lungs clearer}. I/O {1.2-3.8}L/{0.9-3.9}L.",
         "A/P: {term}. {Continue current therapy|Wean as tolerated|Follow cultures}.",
+        "FEN: {NPO|regular diet|tube feeds}. Ppx: {SQH|pneumoboots}, {PPI|H2 blocker}.",
     ),
     ("ECG", "Report"): (
         "Sinus {rhythm|tachycardia}{, rate {60-120}|}. {Non-specific ST-T wave changes|Left axis "
@@ -51,20 +84,29 @@ _OTHERS = {
     ),
     ("Nutrition", "Clinical Nutrition Note"): (
         "{Tube feeding at {30-70} ml/hr|Diet as tolerated}, goal {1400-2200} kcal.",
+        "Weight {48-112} kg. {Monitor phos and mag|Check residuals q4h|Add supplements}.",
     ),
     ("Social Work", "Social Work Progress Note"): (
-        "Met with {spouse} to offer support and discuss coping.",
+        "Met with {spouse} to offer support and discuss {coping|the hospital stay}.",
+        "{Family meeting planned|Will remain available|Resources were given}.",
     ),
     ("Case Management", "Case Management Initial Assessment"): (
-        "Insurance verified. Screened for {rehab|VNA services}.",
+        "Insurance {verified|pending}. Screened for {rehab|VNA services|home oxygen}.",
+        "Patient lives {alone|with family} and was {independent|using a walker} before.",
     ),
     ("Rehab Services", "Bedside Swallow Evaluation"): (
         "{Thin liquids tolerated|Signs of aspiration with thin liquids}; recommend {soft|pureed} "
         "solids.",
     ),
-    ("General", "Generic Note"): ("Family meeting held with {spouse} and the team.",),
+    ("General", "Generic Note"): (
+        "Family meeting held with {spouse} and the team.",
+        "Discussed {term} and the {plan of care|goals of care|next steps}.",
+    ),
     ("Pharmacy", "Pharmacy Note"): ("Vancomycin trough {8-24}, dose {adjusted|unchanged}.",),
-    ("Consult", "Consult Note"): ("Asked to see {him} for {term}. Agree with current care.",),
+    ("Consult", "Consult Note"): (
+        "Asked to see {him} for {term}.",
+        "{Agree with current care|Would add an echo|Suggest trending labs}, will follow.",
+    ),
 }
 _OTHER_SHARES = (0.25, 0.3, 0.15, 0.06, 0.04, 0.03, 0.05, 0.03, 0.01, 0.01)
 _RESPIRATORY = (
@@ -105,12 +147,28 @@ def reports(stay: Stay, author: Author) -> Iterator[Report]:
             study=study,
             question=voice.say(voice.pick(_QUESTIONS).replace("{term}", term)),
             terms=voice.say("{age} {year old|y/o} {man} with " + term),
-            technique=voice.say(voice.pick(_TECHNIQUES)),
+            technique=voice.say(_TECHNIQUES[_modality(study)]),
             comparison=voice.pick(_COMPARISONS).replace("{day}", day),
-            finding=voice.sentence(finding),
+            finding=_findings(study, finding, voice),
             impression=voice.sentence(impression),
             is_older_style=voice.chance(0.3),
         )
+
+
+def _modality(study: str) -> str:
+    if "HEAD" in study:
+        return _HEAD
+    if study.startswith("CT"):
+        return _BODY
+    return _ULTRASOUND if "U.S." in study or study.endswith("US") else _FILM
+
+
+def _findings(study: str, finding: str, voice: Voice) -> str:
+    """The finding of the condition among what every report mentions."""
+    usual = [] if study.startswith("HIP") else list(_INCIDENTAL[_modality(study)])
+    told = [finding, *voice.some(usual, voice.pick((1, 2, 3)))]
+    voice.rng.shuffle(told)
+    return " ".join(voice.sentence(template) for template in told)
 
 
 def mimic3_radiology(stay: Stay, author: Author) -> Iterator[Note]:

@@ -1,0 +1,54 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from builders import random_llama, small_store
+from transformers import AutoModelForCausalLM
+
+from notetune import infer
+from notetune.model.backbone import load_backbone
+
+TEXTS = ["one note", "another, somewhat longer note " * 3, "x", "four words are here", "é" * 30]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("infer")
+    backbone = random_llama(folder / "backbone")
+    return folder, small_store(folder / "store", backbone, TEXTS, splits=["test"] * 5)
+
+
+@pytest.mark.parametrize("tokens_per_row", [64, 4096])
+def test_perplexity_is_that_of_plain_transformers_weighted_by_tokens(parts, tokens_per_row):
+    folder, store = parts
+    documents = store.documents_of("test")
+    plain = AutoModelForCausalLM.from_pretrained(folder / "backbone").eval()
+    nats, targets = 0.0, 0
+    with torch.inference_mode():
+        for number in documents:
+            ids = torch.from_numpy(store.document(int(number)))[None]
+            count = ids.shape[1] - 1
+            nats += plain(ids, labels=ids).loss.item() * count
+            targets += count
+    got = infer.perplexity(
+        load_backbone(str(folder / "backbone")), store, documents, tokens_per_row
+    )
+    assert got.targets == targets
+    assert got.perplexity == pytest.approx(math.exp(nats / targets), rel=1e-5)
+    text_bytes = sum(len(text.encode()) for text in TEXTS)
+    assert got.bits_per_byte == pytest.approx(nats / math.log(2) / text_bytes, rel=1e-5)
+
+
+def test_outputs_come_in_the_order_asked_for(parts):
+    folder, store = parts
+    backbone = load_backbone(str(folder / "backbone"))
+    documents = store.first_documents(["note-4", "note-0", "note-2", "note-1"])
+
+    def lengths(batch):
+        return torch.tensor(batch.lengths_D)
+
+    got = infer.outputs_per_document(lengths, store, documents, 64, backbone.device)
+    assert got.tolist() == store.lengths_D[documents].tolist()
+    assert len(set(got.tolist())) == 4
+    assert np.array_equal(np.sort(documents), np.unique(documents))
