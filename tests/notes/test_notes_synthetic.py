@@ -97,9 +97,9 @@ def test_the_bytes_do_not_depend_on_the_hash_seed_of_the_process(tmp_path):
         "import pathlib, sys; from notetune.notes.synthetic import *;"
         "write_hospital(pathlib.Path(sys.argv[1]), SyntheticConfig(patients=5))"
     )
-    for seed in ("1", "2"):
-        command = [sys.executable, "-c", code, str(tmp_path / seed)]
-        subprocess.run(command, check=True, env=os.environ | {"PYTHONHASHSEED": seed})
+    command = [sys.executable, "-c", code, str(tmp_path / "1")]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONHASHSEED": "1"})
+    write_hospital(tmp_path / "2", SyntheticConfig(patients=5))
     names = ("mimic3/NOTEEVENTS.csv", "mimic4/note/discharge.csv.gz", "truth/truth.json")
     for name in names:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
@@ -376,29 +376,3 @@ def test_ordinary_summaries_keep_the_hospital_course_out_of_the_admission_text(h
         complete += all(sections)
     assert seen > PATIENTS
     assert complete == seen
-
-
-def test_overlapping_patients_tell_the_same_story_under_other_ids(tmp_path):
-    config = SyntheticConfig(patients=30, mimic4_patients=20, overlap_fraction=0.5)
-    truth = write_hospital(tmp_path / "h", config)
-    assert len(truth.overlap) == 10
-    older, newer = {}, {}
-    for row in rows(tmp_path / "h" / "mimic3" / "NOTEEVENTS.csv"):
-        if row["CATEGORY"] == "Discharge summary":
-            older.setdefault(int(row["SUBJECT_ID"]), row["TEXT"])
-    for row in rows(tmp_path / "h" / "mimic4" / "note" / "discharge.csv.gz"):
-        newer.setdefault(int(row["subject_id"]), row["text"])
-
-    def words(text):
-        return set(re.sub(r"\[\*\*.*?\*\*\]|___", " ", text, flags=re.S).lower().split())
-
-    def likeness(a, b):
-        return len(words(a) & words(b)) / len(words(a) | words(b))
-
-    same = [likeness(older[a], newer[b]) for a, b in truth.overlap]
-    others = [
-        likeness(older[a], newer[b])
-        for (a, _), (_, b) in zip(truth.overlap, truth.overlap[1:], strict=False)
-    ]
-    assert min(same) > 0.6
-    assert max(others) < 0.5

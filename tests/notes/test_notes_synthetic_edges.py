@@ -316,3 +316,29 @@ def test_a_small_hospital_or_a_plain_one_has_no_edge_cases(tmp_path):
     plain = SyntheticConfig(patients=50, mimic4_patients=0, edge_cases=False)
     assert small.edge_cases == ()
     assert write_hospital(tmp_path / "b", plain).edge_cases == ()
+
+
+def test_overlapping_patients_tell_the_same_story_under_other_ids(tmp_path):
+    config = SyntheticConfig(patients=30, mimic4_patients=20, overlap_fraction=0.5)
+    truth = write_hospital(tmp_path / "h", config)
+    assert len(truth.overlap) == 10
+    older, newer = {}, {}
+    for row in rows(tmp_path / "h" / "mimic3" / "NOTEEVENTS.csv"):
+        if row["CATEGORY"] == "Discharge summary":
+            older.setdefault(int(row["SUBJECT_ID"]), row["TEXT"])
+    for row in rows(tmp_path / "h" / "mimic4" / "note" / "discharge.csv.gz"):
+        newer.setdefault(int(row["subject_id"]), row["text"])
+
+    def words(text):
+        return set(re.sub(r"\[\*\*.*?\*\*\]|___", " ", text, flags=re.S).lower().split())
+
+    def likeness(a, b):
+        return len(words(a) & words(b)) / len(words(a) | words(b))
+
+    same = [likeness(older[a], newer[b]) for a, b in truth.overlap]
+    others = [
+        likeness(older[a], newer[b])
+        for (a, _), (_, b) in zip(truth.overlap, truth.overlap[1:], strict=False)
+    ]
+    assert min(same) > 0.6
+    assert max(others) < 0.5

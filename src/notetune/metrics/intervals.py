@@ -337,7 +337,7 @@ def _weighted_ranking(
     """
     draws = weights_NB.shape[1]
     negatives_B, positives_B = np.zeros(draws, np.float32), np.zeros(draws, np.float32)
-    losses_B, precisions_B = np.zeros(draws), np.zeros(draws)
+    twice_losses_B, precisions_B = np.zeros(draws), np.zeros(draws)
     row_of = list(weights_NB)
     is_positive = targets_N.tolist()
     for tied in _best_first(scores_N):
@@ -346,18 +346,20 @@ def _weighted_ranking(
             for note in tied:
                 negatives_B += row_of[note]
             continue
-        here_B = np.sum(here, axis=0, dtype=np.float64)
-        losses_B += here_B * negatives_B / 2
+        # A single weight times a count is exact in float32 too; that of a large tie is not.
+        here_B = here[0] if len(tied) == 1 else np.sum(here, axis=0, dtype=np.float64)
+        twice_losses_B += here_B * negatives_B
         for note in tied:
             if not is_positive[note]:
                 negatives_B += row_of[note]
         # Negatives above were added before and after the tie, tied ones after it only: a half.
-        losses_B += here_B * negatives_B / 2
-        positives_B += here_B.astype(np.float32)
-        precisions_B += here_B * positives_B / np.maximum(positives_B + negatives_B, 1)
+        twice_losses_B += here_B * negatives_B
+        positives_B += here_B
+        called_B = np.maximum(positives_B + negatives_B, 1)
+        precisions_B += np.divide(here_B * positives_B, called_B, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         pairs_B = positives_B.astype(np.float64) * negatives_B
-        auroc_B = np.where(pairs_B > 0, 1 - losses_B / pairs_B, np.nan)
+        auroc_B = np.where(pairs_B > 0, 1 - twice_losses_B / (2 * pairs_B), np.nan)
         precision_B = np.where(pairs_B > 0, precisions_B / positives_B, np.nan)
     return auroc_B, precision_B
 

@@ -97,7 +97,7 @@ ABDOMINAL = (
         effects=Effects(-1.8, 0.4, -0.65, -1.8, 0.5),
         diagnoses=(("25013", 0.92), ("2761", 0.25), ("2768", 0.3)),
         procedures=(("3893", 0.1),),
-        symptoms=("polyuria", "polydipsia"),
+        symptoms=("polyuria", "polydipsia", "vomiting"),
         excluded=("Anion gap was normal, no DKA.",),
         exam=(("general", "{dry mucous membranes|Kussmaul respirations}, fruity breath"),),
         onsets=(
@@ -110,9 +110,9 @@ ABDOMINAL = (
             "An insulin drip and {3-5} liters of saline were given.",
         ),
         grades=(
-            ("pH was 7.{26-32} with an anion gap of {16-19}; {he} was alert.",),
-            ("pH was 7.{14-22} and the gap {22-27}; {he} was tired but oriented.",),
-            ("pH was 6.{84-98} with a gap of {31-40} and {he} was obtunded.",),
+            ("Venous pH was 7.{26-32} with an anion gap of {16-19}; {he} was alert.",),
+            ("Venous pH was 7.{14-22} and the gap {22-27}; {he} was tired but oriented.",),
+            ("Venous pH was 6.{84-98} with a gap of {31-40} and {he} was obtunded.",),
         ),
         imaging=(("CHEST (PA & LAT)", "Normal heart and lungs.", "No acute process."),),
         treatment=("The gap closed within {10-30} hours and {he} was bridged to glargine.",),
@@ -121,6 +121,7 @@ ABDOMINAL = (
         name="kidney_injury",
         weight=4,
         complicates=9,
+        spares=("dialysis",),
         age=(70, 14),
         complaints=("decreased urine output", "weakness", "abnormal labs", "elevated creatinine"),
         terms=("acute kidney injury", "AKI", "acute renal failure", "ARF"),
@@ -156,7 +157,7 @@ ABDOMINAL = (
         effects=Effects(-0.7, 1.2, 0.3, -0.9, 1.1, 0.5),
         diagnoses=(("5770", 0.92), ("57420", 0.4), ("30391", 0.3)),
         procedures=(("5110", 0.3), ("5123", 0.2), ("9915", 0.25), ("966", 0.2)),
-        symptoms=("epigastric pain",),
+        symptoms=("epigastric pain", "vomiting"),
         excluded=("Lipase was normal, making pancreatitis unlikely.",),
         exam=(("abdomen", "{epigastric tenderness|tender, guarding in the epigastrium}, quiet"),),
         onsets=(

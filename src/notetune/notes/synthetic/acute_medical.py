@@ -84,7 +84,7 @@ MEDICAL = (
         effects=Effects(-0.2, 0.6, 0.0, -0.7, 0.4),
         diagnoses=(("5990", 0.9), ("99591", 0.55), ("03842", 0.4)),
         procedures=(("3893", 0.25),),
-        symptoms=("dysuria", "urinary frequency", "hematuria"),
+        symptoms=("dysuria", "urinary frequency", "fevers", "hematuria"),
         excluded=("UA was bland, not consistent with UTI.", "Urine culture without growth."),
         exam=(("abdomen", "soft, {suprapubic|left CVA|right CVA} tenderness"),),
         onsets=(
@@ -118,7 +118,7 @@ MEDICAL = (
         effects=Effects(0.35, 0.9, 0.15, 0.7, 0.8, 0.35),
         diagnoses=(("486", 0.8), ("51881", 0.5), ("5119", 0.2), ("48241", 0.15)),
         procedures=(("3324", 0.12), ("3491", 0.08)),
-        symptoms=("cough", "sputum production", "pleuritic pain"),
+        symptoms=("cough", "sputum production", "fevers", "chills", "pleuritic pain"),
         excluded=(
             "CXR without evidence of pneumonia.",
             "No infiltrate on chest film, so PNA was thought unlikely.",
@@ -210,7 +210,7 @@ MEDICAL = (
         effects=Effects(-0.4, 0.7, -0.05, 0.5, 1.1, 0.2),
         diagnoses=(("49121", 0.92), ("51881", 0.4), ("V1582", 0.4)),
         procedures=(("9390", 0.45),),
-        symptoms=("wheezing", "increased sputum"),
+        symptoms=("wheezing", "increased sputum", "cough"),
         excluded=("No wheeze on exam to suggest a COPD flare.",),
         exam=(
             ("lungs", "{diffuse expiratory wheezes|poor air movement} with prolonged expiration"),

@@ -65,6 +65,7 @@ class Acute(Condition):
         age: Mean and standard deviation of the patients' age in years.
         boosts: Names of chronic conditions that triple the weight.
         leaves: Names of chronic conditions the patient has from now on.
+        spares: Names of chronic conditions with which it does not occur.
         service: Admitting service.
         elective: Whether the admission was planned.
         complaints: Chief complaints.
@@ -80,6 +81,7 @@ class Acute(Condition):
     age: tuple[float, float] = (66.0, 15.0)
     boosts: tuple[str, ...] = ()
     leaves: tuple[str, ...] = ()
+    spares: tuple[str, ...] = ()
     service: str = "MEDICINE"
     elective: bool = False
     complaints: tuple[str, ...]

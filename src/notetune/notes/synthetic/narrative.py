@@ -203,6 +203,8 @@ def _opening(presentation: Presentation, voice: Voice, opening: Sequence[Conditi
     first = _first(presentation)
     shapes = _OPENINGS_STORY_FIRST if voice.author.story_first else _OPENINGS
     shape = voice.pick(_ELECTIVE_OPENINGS if first.elective else shapes)
+    if not terms:
+        shape = shape.partition(" {His}")[0]
     onset = voice.pick(first.onsets)
     return voice.sentence(shape.replace("{history}", history).replace("{onset}", onset))
 
@@ -211,7 +213,7 @@ def _problem_story(problem: Problem, voice: Voice, sentences: int) -> list[str]:
     row = problem.condition
     told = [voice.sentence(template) for template in voice.some(row.story, sentences)]
     grade = voice.sentence(voice.pick(row.grades[problem.grade]))
-    told.insert(voice.rng.randrange(1, len(told) + 1), grade)
+    told.insert(len(told) if voice.chance(0.7) else 1, grade)
     return told
 
 

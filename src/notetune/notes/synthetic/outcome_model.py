@@ -27,7 +27,7 @@ Source: Huang et al. 2020. Their rule counts from 6.75 days on and asks for at l
 of this hospital is between the rules (`_off_the_limits`).
 """
 
-_DEATH_CENTRE, _DEATH_BASE, _DEATH_PER_DECADE, _DEATH_PER_STEP = -2.0, -3.0, 0.5, 0.35
+_DEATH_CENTRE, _DEATH_BASE, _DEATH_PER_DECADE, _DEATH_PER_STEP = -2.0, -3.1, 0.5, 0.55
 _STAY_CENTRE, _STAY_SPREAD = math.log(6.8), 0.6
 _STAY_PER_STEP = 0.16
 _TURNOVER_AFTER_VENTILATION = 0.5  # days between the end of ventilation and discharge, at least

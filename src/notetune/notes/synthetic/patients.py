@@ -131,7 +131,7 @@ def _first_chronic(patient: Patient, rng: random.Random) -> dict[str, None]:
 
 
 def _problems(age: int, chronic: dict[str, None], rng: random.Random) -> tuple[Problem, ...]:
-    rows = list(ACUTE.values())
+    rows = [row for row in ACUTE.values() if not any(name in chronic for name in row.spares)]
     weights = [_weight_at(row, age, chronic) for row in rows]
     (first,) = rng.choices(rows, weights)
     problems = [Problem(first, _grade(rng))]

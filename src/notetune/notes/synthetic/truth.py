@@ -91,7 +91,7 @@ def diagnosis_label(code: str, version: Literal[9, 10] = 9) -> str:
 
     Source: the label rules of CORe (ICD-9) and of its MIMIC-IV revision (ICD-10).
     """
-    return code[:3]
+    return code[:4] if version == 9 and code[0] in "VE" else code[:3]
 
 
 def procedure_label(code: str, version: Literal[9, 10] = 9) -> str:

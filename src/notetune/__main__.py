@@ -1,0 +1,5 @@
+"""`python -m notetune`."""
+
+from notetune.cli import main
+
+main()

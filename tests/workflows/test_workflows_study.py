@@ -1,0 +1,300 @@
+"""The whole way on a small hospital file, through the command line in real processes."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from builders import random_llama
+
+from notetune import runs
+from notetune.cli import main
+from notetune.metrics.scores import read_scores
+
+CANARY = "zyxcanary"
+VARIANTS = [
+    "head-only",
+    "task-lora",
+    "domain-frozen+task-lora",
+    "domain-trainable+task-lora",
+]
+
+RECIPE = """
+name: small
+runs: {runs}
+backbone: {backbone}
+device: cpu
+prepare:
+  source:
+    kind: table
+    path: {notes}
+    source: visit
+    columns: {{text: text, note_id: note, patient_id: patient}}
+    tasks:
+      - {{name: died, kind: binary, column: died}}
+      - {{name: stay, kind: multiclass, column: stay}}
+      - {{name: codes, kind: multilabel, column: codes, separator: ";"}}
+  split: {{kind: fractions, validation: 0.2, test: 0.3}}
+  max_tokens: 48
+  min_train_positives: 3
+pretrain:
+  adapter: {{kind: lora, rank: 2, alpha: 4}}
+  tokens_per_row: 256
+  optim: {{targets_per_step: 512, peak_lr: 5e-3}}
+downstream:
+  adapter: {{kind: lora, rank: 2, alpha: 4}}
+  seeds: [0, 1]
+  epochs: 1
+  tokens_per_row: 256
+  head_epochs: 2
+evaluate: {{draws: 100}}
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def notetune(*arguments):
+    """The command line in this process, with what it prints."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["notetune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+    return Done(exit_.value.code or 0, out.getvalue(), err.getvalue())
+
+
+def notetune_in_a_fresh_process(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "notetune", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+
+
+def write_notes(path: Path, *, rows: int = 90) -> Path:
+    rng = np.random.default_rng(0)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["note", "patient", "text", "died", "stay", "codes"])
+        for number in range(rows):
+            died = int(rng.random() < 0.4)
+            stay = ["short", "long"][int(rng.random() < 0.5)]
+            codes = [c for c in ("0389", "V58", "E88") if rng.random() < 0.4] or ["0031"]
+            words = f"{CANARY} shock" if died else f"{CANARY} well"
+            text = f"{words} {stay} " + " ".join(codes) + " filler" * int(rng.integers(1, 9))
+            writer.writerow([f"n{number:03}", f"p{number // 2}", text, died, stay, ";".join(codes)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    random_llama(folder / "backbone")
+    write_notes(folder / "notes.csv")
+    recipe = RECIPE.format(
+        runs=folder / "runs", backbone=folder / "backbone", notes=folder / "notes.csv"
+    )
+    (folder / "recipe.yaml").write_text(recipe)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    done = notetune_in_a_fresh_process("study", "run", place / "recipe.yaml")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_study_ends_in_a_report_with_every_model(place, finished):
+    report = place / "runs/small/report"
+    results = json.loads((report / "report.json").read_text())
+    assert [task["task"] for task in results["tasks"]] == ["died", "stay", "codes"]
+    for task in results["tasks"]:
+        assert [row["model"] for row in task["rows"]] == ["prevalence", "tf-idf", *VARIANTS]
+        assert len(task["comparisons"]) >= len(VARIANTS)
+    assert "domain-trainable+task-lora" in (report / "report.html").read_text()
+    assert "report.html" in finished.stdout
+
+
+def test_every_file_is_private(place, finished):
+    files = files_below(place / "runs")
+    assert len(files) > 50
+    assert {path.stat().st_mode & 0o077 for path in files} == {0}
+
+
+def test_note_text_is_in_no_output_but_the_prepared_notes(place, finished):
+    assert CANARY not in finished.stdout + finished.stderr
+    holding = [p.name for p in files_below(place / "runs") if CANARY.encode() in p.read_bytes()]
+    assert holding in ([], ["notes.parquet"])  # Parquet may compress it
+    texts = pl.read_parquet(place / "runs/small/prepared/notes.parquet")["text"]
+    assert all(CANARY in text for text in texts)
+
+
+def test_the_same_command_again_trains_nothing_and_gives_the_same_numbers(place, finished):
+    before = {path: path.stat().st_mtime_ns for path in files_below(place / "runs/small/cells")}
+    assert len(before) > 30
+    again = notetune("study", "run", place / "recipe.yaml", "--json")
+    assert again.returncode == 0, again.stderr
+    after = {path: path.stat().st_mtime_ns for path in files_below(place / "runs/small/cells")}
+    assert before == after
+    first = json.loads((place / "runs/small/report/report.json").read_text())
+    assert json.loads(again.stdout)["tasks"] == first["tasks"]
+
+
+def test_a_finished_study_says_so(place, finished):
+    status = notetune("study", "status", place / "recipe.yaml", "--json")
+    stages = json.loads(status.stdout)
+    assert len(stages) == 2 + 3 * 4 * 2
+    assert all(stage["is_finished"] for stage in stages)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_predict_gives_the_scores_of_the_study_for_each_note_alone_and_together(
+    place, finished, variant, tmp_path
+):
+    bundle = place / "runs/small/cells/codes" / variant / "seed-1"
+    test = read_scores(bundle / "test.parquet")
+    notes = pl.read_csv(place / "notes.csv", infer_schema=False)
+    asked = notes.filter(pl.col("note").is_in(test.note_ids_N.tolist()))
+    for name, table in {"all": asked.reverse(), "one": asked.head(1)}.items():
+        table.write_csv(tmp_path / f"{name}.csv")
+        command = notetune_in_a_fresh_process if variant == VARIANTS[-1] else notetune
+        done = command(
+            "predict",
+            bundle,
+            tmp_path / f"{name}.csv",
+            "--note-id=note",
+            "--patient-id=patient",
+            f"--backbone={place / 'backbone'}",
+            "-o",
+            tmp_path / f"{name}.parquet",
+        )
+        assert done.returncode == 0, done.stderr
+        got = pl.read_parquet(tmp_path / f"{name}.parquet")
+        assert got.height == table.height * 4
+        assert got["note_id"].unique(maintain_order=True).to_list() == table["note"].to_list()
+        expected = dict(zip(test.note_ids_N.tolist(), test.scores_NK, strict=True))
+        for (note_id,), part in got.group_by("note_id"):
+            assert part["score"].to_numpy() == pytest.approx(expected[note_id], abs=1e-5)
+
+
+def test_frozen_domain_adapters_leave_training_as_they_came(place, finished):
+    def hash_in(folder):
+        return json.loads((folder / "adapter.json").read_text())["sha256_of_tensors"]
+
+    domain = hash_in(place / "runs/small/domain")
+    cells = place / "runs/small/cells"
+    frozen = [hash_in(p) for p in cells.glob("*/domain-frozen+task-lora/*/domain")]
+    trained = [hash_in(p) for p in cells.glob("*/domain-trainable+task-lora/*/domain")]
+    assert len(frozen) == len(trained) == 6
+    assert set(frozen) == {domain}
+    assert domain not in trained
+    assert len(set(trained)) == 6
+
+
+def test_a_dry_run_counts_and_writes_nothing(place, tmp_path):
+    done = notetune(
+        "study", "run", place / "recipe.yaml", f"runs={tmp_path}", "--dry-run", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert len(plan["stages"]) == 1 + 3 * 4 * 2
+    assert plan["recipe"]["name"] == "small"
+    pretrain = plan["stages"][0]
+    assert pretrain["documents"] > 40
+    assert pretrain["trainable_parameters"] == 2 * (2 * (32 + 32) + 2 * (32 + 16))
+    assert not list(tmp_path.iterdir())
+
+
+def change_rows(place, tmp_path, change):
+    with (place / "notes.csv").open(encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    change(rows)
+    path = tmp_path / "notes.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def one_class(rows):
+    for row in rows[1:]:
+        row[3] = "0"
+
+
+BAD_INPUT = {
+    "missing file": (None, "nothing.csv"),
+    "missing column": (lambda rows: rows[0].__setitem__(2, "words"), "text"),
+    "empty text": (lambda rows: rows[5].__setitem__(2, " "), "line 6"),
+    "duplicate note id": (lambda rows: rows[5].__setitem__(0, rows[4][0]), "line 6"),
+    "unknown label": (lambda rows: rows[5].__setitem__(3, "2"), "line 6"),
+    "one class": (one_class, "same label"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_clear_line_and_leaves_nothing(place, tmp_path, case):
+    change, named = BAD_INPUT[case]
+    path = change_rows(place, tmp_path, change) if change else tmp_path / "nothing.csv"
+    done = notetune(
+        "prepare",
+        place / "recipe.yaml",
+        f"runs={tmp_path / 'runs'}",
+        f"prepare.source.path={path}",
+        "prepare.source.policy=strict",
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert named in line
+    assert CANARY not in line
+    left = [path for path in files_below(tmp_path / "runs") if path.name != ".lock"]
+    assert left == []
+
+
+def test_a_recipe_typo_names_the_nearest_key(place):
+    done = notetune("study", "run", place / "recipe.yaml", "pretrain.optim.peek_lr=1")
+    assert done.returncode == 2
+    assert "did you mean pretrain.optim.peak_lr?" in done.stderr
+
+
+def test_a_damaged_bundle_is_refused(place, finished, tmp_path):
+    bundle = tmp_path / "bundle"
+    source = place / "runs/small/cells/died/task-lora/seed-0"
+    for path in files_below(source):
+        target = bundle / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    assert runs.damaged_files(bundle) == []
+    head = bytearray((bundle / "head.safetensors").read_bytes())
+    head[-1] ^= 1
+    (bundle / "head.safetensors").write_bytes(head)
+    done = notetune("predict", bundle, place / "notes.csv", f"--backbone={place / 'backbone'}")
+    assert done.returncode == 2
+    assert r"head.safetensors is missing or differs from the manifest" in done.stderr
+
+
+def test_a_bundle_on_another_backbone_is_refused(place, finished, tmp_path):
+    other = random_llama(tmp_path / "other", seed=4)
+    bundle = place / "runs/small/cells/died/task-lora/seed-0"
+    done = notetune("predict", bundle, place / "notes.csv", f"--backbone={other}")
+    assert done.returncode == 2
+    assert "was trained on the backbone" in done.stderr
