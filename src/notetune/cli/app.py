@@ -210,9 +210,9 @@ def synthesize(
     signal: Annotated[float, typer.Option(help="How much the text tells; 0 is nothing.")] = 1.0,
 ) -> None:
     """Write a synthetic hospital in the shapes of MIMIC-III and MIMIC-IV, with its ground truth."""
-    from notetune.workflows.demo import write_synthetic
+    from notetune.notes.synthetic import SyntheticConfig, write_hospital
 
-    write_synthetic(folder, patients=patients, seed=seed, signal=signal)
+    write_hospital(folder, SyntheticConfig(patients=patients, seed=seed, signal=signal))
     typer.echo(f"{folder}: {patients} patients (mimic3/, mimic4/, truth/)")
 
 

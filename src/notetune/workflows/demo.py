@@ -4,7 +4,6 @@ from importlib.resources import files
 from pathlib import Path
 
 from notetune import config, runs
-from notetune.errors import ConfigError
 from notetune.notes.synthetic import SyntheticConfig, write_hospital
 from notetune.workflows.recipe import Recipe
 
@@ -28,20 +27,7 @@ def demo_recipe(folder: Path, patients: int) -> Recipe:
     """The demo's recipe; its hospital is written first where it is not there yet."""
     hospital = folder / f"hospital-{patients}"
     if not (hospital / runs.MANIFEST).is_file():
-        write_synthetic(hospital, patients=patients)
+        write_hospital(hospital, SyntheticConfig(patients=patients))
     path = Path(str(files("notetune.workflows") / "demo.yaml"))
     overrides = [f"runs={folder.parent}", f"name={folder.name}", f"data={hospital}"]
     return config.load(Recipe, path, overrides)
-
-
-def write_synthetic(folder: Path, *, patients: int, seed: int = 0, signal: float = 1.0) -> None:
-    """Write a synthetic hospital into a new folder.
-
-    Raises:
-        ConfigError: If the folder already exists.
-    """
-    if folder.exists():
-        raise ConfigError(f"{folder} already exists; name a new folder or remove it.")
-    settings = SyntheticConfig(patients=patients, seed=seed, signal=signal)
-    with runs.new_folder(folder, settings.model_dump()) as temporary:
-        write_hospital(temporary, settings)
