@@ -30,6 +30,8 @@ DataFolder = Annotated[
     Path | None,
     typer.Option("--data", envvar="NOTETUNE_DATA", help="Replaces `data` of the recipe."),
 ]
+_INTERRUPTED = 130  # what typer returns after Ctrl-C
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -38,19 +40,19 @@ def main() -> None:
     """Entry point: exit 0 when done, 2 when the user can mend it, 1 for a bug."""
     runs.make_files_private()
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False, prog_name="notetune") or 0
     except NotetuneError as error:
         terminal.fail(str(error))
         sys.exit(2)
     except typer.TyperException as error:  # a wrong word on the command line
         terminal.fail(f"{error.format_message()} See `notetune --help`.")
         sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        terminal.fail("stopped. The same command run again goes on from the last finished stage.")
-        sys.exit(130)
     except Exception as error:  # noqa: BLE001 (its text could hold a note)
         terminal.report_bug(error)
         sys.exit(1)
+    if code == _INTERRUPTED:
+        terminal.fail("stopped. The same command run again goes on from the last finished stage.")
+    sys.exit(code)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it)

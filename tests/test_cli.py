@@ -1,0 +1,105 @@
+import subprocess
+import sys
+
+import pytest
+
+from notetune import __version__
+from notetune.cli import app, main, terminal
+
+COMMANDS = (
+    ["demo"],
+    ["prepare"],
+    ["pretrain"],
+    ["downstream"],
+    ["evaluate"],
+    ["predict"],
+    ["convert"],
+    ["synthesize"],
+    ["study", "run"],
+    ["study", "status"],
+)
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["notetune", *arguments])
+    with pytest.raises(SystemExit) as done:
+        main()
+    return done.value.code or 0
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help(monkeypatch, capsys, command):
+    assert run(monkeypatch, *command, "--help") == 0
+    assert "Usage: notetune " + " ".join(command) in capsys.readouterr().out
+
+
+def test_the_list_of_commands_above_is_complete():
+    names = [c.name or c.callback.__name__ for c in app.app.registered_commands]
+    names += [f"study {c.name}" for c in app.study_app.registered_commands]
+    assert sorted(names) == sorted(" ".join(command) for command in COMMANDS)
+
+
+def test_help_loads_no_heavy_library():
+    code = (
+        "import sys; sys.argv = ['notetune', '--help']\n"
+        "from notetune.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'peft', 'polars', 'sklearn', 'scipy', 'numpy'}\n"
+        "print('loaded:', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "loaded: []" in done.stdout
+    assert "study" in done.stdout
+
+
+def test_the_version_is_printed(monkeypatch, capsys):
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out.strip() == f"notetune {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pred"], "Did you mean 'predict'?"),
+        (["predict"], "Missing argument"),
+        (["study", "run", "nowhere.yaml"], "nowhere.yaml is not a file"),
+        (["convert", "a.bin", "b.model", "out"], "a.bin is not a file"),
+        (["predict", "nowhere", "notes.csv"], "nowhere is not a bundle"),
+        (["demo", "--patients", "7"], "50"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_exit_code_2(monkeypatch, capsys, arguments, message):
+    assert run(monkeypatch, *arguments) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert captured.out == ""
+
+
+def test_a_bug_is_exit_code_1_and_its_message_is_not_shown(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise ValueError("note text: zyxcanary")
+
+    monkeypatch.setattr(app, "_load", fail)
+    assert run(monkeypatch, "study", "run", "recipe.yaml") == 1
+    captured = capsys.readouterr()
+    assert "unexpected ValueError at " in captured.err
+    assert "test_cli.py" in captured.err
+    assert "zyxcanary" not in captured.err + captured.out
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "_load", interrupt)
+    assert run(monkeypatch, "study", "run", "recipe.yaml") == 130
+    assert "The same command run again goes on" in capsys.readouterr().err
+
+
+def test_progress_passes_every_step_through_and_ends_with_a_line(capsys):
+    steps = list(terminal.track("pretrain", iter(range(5)), 5, lambda n: f"loss {n}"))
+    assert steps == [0, 1, 2, 3, 4]
+    assert "pretrain 5/5 · loss 4 · 0 s left" in capsys.readouterr().err

@@ -1,0 +1,37 @@
+"""Every shipped recipe is read by the code that runs it, and every key of it is a known one."""
+
+from pathlib import Path
+
+import pytest
+
+from notetune import config
+from notetune.workflows.recipe import VARIANTS, Recipe
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("src/notetune/workflows/*.yaml")])
+
+
+def test_the_shipped_recipes_are_found():
+    assert {path.stem for path in RECIPES} >= {"demo", "eicu", "mtsamples"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_valid_and_named_after_its_file(path):
+    recipe = config.load(Recipe, path)
+    assert recipe.name == path.stem
+    assert recipe.backbone == "tiny"
+    assert set(recipe.downstream.variants) <= set(VARIANTS)
+
+
+def test_relative_sources_start_from_the_data_folder():
+    recipe = config.load(Recipe, ROOT / "recipes/eicu.yaml", ["data=/somewhere"])
+    assert recipe.source.folder == Path("/somewhere/eicu_demo")
+    absolute = config.load(
+        Recipe, ROOT / "recipes/mtsamples.yaml", ["prepare.source.path=/else/notes.csv"]
+    )
+    assert absolute.source.path == Path("/else/notes.csv")
+
+
+def test_a_row_that_cannot_hold_a_document_is_refused():
+    with pytest.raises(Exception, match="a row must hold the longest document"):
+        config.load(Recipe, ROOT / "recipes/eicu.yaml", ["pretrain.tokens_per_row=100"])
