@@ -1,6 +1,6 @@
 """What every source gives: notes, task tables, and a count of every row that was left out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -106,3 +106,36 @@ def stop_if_any(path: Path, table: pl.DataFrame, is_bad: pl.Expr, rule: str, rem
         raise DataError(
             f"{path}, line {lines[0]}: {rule} ({lines.len()} of {table.height} rows); {remedy}."
         )
+
+
+@dataclass(frozen=True)
+class NoteStream:
+    """A source that is being read: its notes in chunks, and the rest once they have all passed.
+
+    Attributes:
+        chunks: Frames of `NOTES_SCHEMA`, the same chunks in the same order at every reading.
+        finish: Tasks and flow; to be called when `chunks` is used up.
+    """
+
+    chunks: Iterator[pl.DataFrame]
+    finish: Callable[[], "Finished"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What is known of a source when all its notes have been read; as in `Cohort`."""
+
+    tasks: tuple[tuple[Task, pl.DataFrame], ...]
+    flow: tuple[FlowCount, ...]
+
+
+def as_stream(cohort: Cohort) -> NoteStream:
+    """A source that had to be read whole, as a stream of one chunk."""
+    return NoteStream(iter([cohort.notes]), lambda: Finished(cohort.tasks, cohort.flow))
+
+
+def collect(stream: NoteStream) -> Cohort:
+    """All of a stream in memory; for sources of modest size and for tests."""
+    chunks = [pl.DataFrame(schema=NOTES_SCHEMA), *stream.chunks]
+    finished = stream.finish()
+    return Cohort(pl.concat(chunks), finished.tasks, finished.flow)
