@@ -168,7 +168,6 @@ def fit(model: LlamaForCausalLM, store: TokenStore, epochs: float) -> dict[str, 
     per_epoch = pretraining_steps_per_epoch(lengths, TOKENS_PER_ROW, optim.targets_per_step)
     step_count = round(epochs * per_epoch)
     backbone = Backbone(model.train(), "tiny", "", MAX_TOKENS)
-    parameters = trainable_parameters(model)
     batches = pretraining_steps(
         store,
         documents,
@@ -180,9 +179,8 @@ def fit(model: LlamaForCausalLM, store: TokenStore, epochs: float) -> dict[str, 
     for step in train(
         batches,
         backbone.summed_token_loss,
-        parameters,
-        adamw(parameters, optim),
-        lambda number: optim.learning_rate_at(number, step_count),
+        adamw(optim, (model, optim.peak_lr)),
+        lambda number: optim.schedule(number, step_count),
         step_count=step_count,
         max_grad_norm=optim.max_grad_norm,
     ):
@@ -191,7 +189,7 @@ def fit(model: LlamaForCausalLM, store: TokenStore, epochs: float) -> dict[str, 
             rate = tokens / seconds
             print(f"{step.number}/{step_count} loss {step.loss:.3f} {rate:.0f} tok/s", flush=True)
     return {
-        "parameters": f"{sum(p.numel() for p in parameters):,}",
+        "parameters": f"{sum(p.numel() for p in trainable_parameters(model)):,}",
         "training texts": f"{int((store.split_N == 'train').sum()):,}",
         "training tokens seen": f"{tokens:,}",
         "steps": f"{step_count:,} of about {optim.targets_per_step:,} tokens",

@@ -32,7 +32,7 @@ class Step:
         loss: Mean loss per target, nats.
         targets: Target tokens in step 1, target notes in step 2.
         grad_norm: L2 norm of the gradient before clipping.
-        learning_rate: Of this update.
+        learning_rate: Of this update, of the first parameter group.
         seconds: Wall time of the update, without what the consumer does between steps.
     """
 
@@ -47,9 +47,8 @@ class Step:
 def train(
     step_batches: Iterable[Sequence[BatchT]],
     summed_loss: Callable[[BatchT], Tensor],
-    parameters: Sequence[nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    learning_rate_at: Callable[[int], float],
+    schedule: Callable[[int], float],
     *,
     step_count: int,
     max_grad_norm: float,
@@ -59,9 +58,9 @@ def train(
     Args:
         step_batches: For each step the micro-batches whose gradients accumulate.
         summed_loss: Loss of one micro-batch, summed over its targets.
-        parameters: What is trained; every one must be reached by the loss.
-        optimizer: Over the same parameters.
-        learning_rate_at: Step number to learning rate.
+        optimizer: Over what is trained; every parameter must be reached by the loss. Each group
+            names its `peak_lr`.
+        schedule: Step number to share of the peak learning rate.
         step_count: Number of updates.
         max_grad_norm: Clipping norm.
 
@@ -70,6 +69,7 @@ def train(
             not finite; the update of that step is not applied.
     """
     batches = iter(step_batches)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number in range(step_count):
         started = time.perf_counter()
         micro_batches = next(batches, None)
@@ -86,11 +86,11 @@ def train(
         grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm).item()
         _refuse_non_finite(number, loss_sum, grad_norm)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(number)
+            group["lr"] = group["peak_lr"] * schedule(number)
+        rate = optimizer.param_groups[0]["lr"]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - started
-        rate = learning_rate_at(number)
         yield Step(number, loss_sum / targets, targets, grad_norm, rate, seconds)
 
 

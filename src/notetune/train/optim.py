@@ -1,6 +1,5 @@
 """AdamW and its learning-rate schedule."""
 
-from collections.abc import Iterable
 from typing import Annotated
 
 import torch
@@ -24,18 +23,18 @@ class OptimConfig(Config):
     targets_per_step: PositiveInt = 4096
     """Targets per step, at least: tokens in step 1, notes in step 2."""
 
-    def learning_rate_at(self, step: int, step_count: int) -> float:
-        """Learning rate of step `step` (from 0) out of `step_count`; the last one is near zero.
+    def schedule(self, step: int, step_count: int) -> float:
+        """Share of the peak rate at step `step` (from 0) of `step_count`; nearly zero at the last.
 
         Example:
-            >>> config = OptimConfig(peak_lr=1.0, warmup_fraction=0.5)
-            >>> [round(config.learning_rate_at(step, 4), 2) for step in range(4)]
+            >>> config = OptimConfig(warmup_fraction=0.5)
+            >>> [round(config.schedule(step, 4), 2) for step in range(4)]
             [0.5, 1.0, 0.67, 0.33]
         """
         warmup_steps = round(self.warmup_fraction * step_count)
         if step < warmup_steps:
-            return self.peak_lr * (step + 1) / warmup_steps
-        return self.peak_lr * (step_count - step) / (step_count - warmup_steps + 1)
+            return (step + 1) / warmup_steps
+        return (step_count - step) / (step_count - warmup_steps + 1)
 
 
 def trainable_parameters(*modules: nn.Module) -> list[nn.Parameter]:
@@ -44,8 +43,19 @@ def trainable_parameters(*modules: nn.Module) -> list[nn.Parameter]:
     return list(unique.values())
 
 
-def adamw(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:
-    """The optimizer of both steps."""
-    return torch.optim.AdamW(
-        list(parameters), lr=config.peak_lr, weight_decay=config.weight_decay, betas=(0.9, 0.95)
-    )
+def adamw(config: OptimConfig, *groups: tuple[nn.Module, float]) -> torch.optim.AdamW:
+    """The optimizer of both steps.
+
+    Args:
+        config: Its settings.
+        groups: Modules whose trainable parameters it updates, each with its peak learning rate; a
+            parameter belongs to the first module that holds it.
+    """
+    seen: set[int] = set()
+    parameter_groups = []
+    for module, peak_lr in groups:
+        parameters = [p for p in trainable_parameters(module) if id(p) not in seen]
+        seen |= {id(parameter) for parameter in parameters}
+        if parameters:
+            parameter_groups.append({"params": parameters, "lr": peak_lr, "peak_lr": peak_lr})
+    return torch.optim.AdamW(parameter_groups, weight_decay=config.weight_decay, betas=(0.9, 0.95))

@@ -21,7 +21,7 @@ from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.tokens.packing import Int64Array
 from notetune.train.batches import LabelledBatch, labelled_rows, read_row, shuffled_steps
 from notetune.train.loop import Step, train
-from notetune.train.optim import OptimConfig, adamw, trainable_parameters
+from notetune.train.optim import OptimConfig, adamw
 from notetune.workflows.prepare import Prepared, TaskTable
 from notetune.workflows.pretrain import TRAINING
 from notetune.workflows.progress import Track, silent
@@ -133,15 +133,14 @@ class _Training:
         """Train head and adapters on the training notes, then check the stack."""
         optim, _ = _schedule(self._recipe, self._cell.variant)
         last_step = step_count(self._recipe, self._task, self._cell.variant)
-        parameters = trainable_parameters(self._model.backbone.model, self._head)
+        head_lr = self._recipe.downstream.head_optim.peak_lr
         self._model.train_mode()
-        watch = Watch(parameters, self._model.backbone.model, self._head)
+        watch = Watch(self._model.backbone.model, self._head)
         steps = train(
             self._labelled_steps(optim.targets_per_step),
             self._summed_loss,
-            parameters,
-            adamw(parameters, optim),
-            lambda number: optim.learning_rate_at(number, last_step),
+            adamw(optim, (self._model.backbone.model, optim.peak_lr), (self._head, head_lr)),
+            lambda number: optim.schedule(number, last_step),
             step_count=last_step,
             max_grad_norm=optim.max_grad_norm,
         )

@@ -11,7 +11,7 @@ from notetune.model.stack import DOMAIN, Layer, stack
 from notetune.tokens.packing import Int64Array
 from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch, read_row
 from notetune.train.loop import Step, train
-from notetune.train.optim import adamw, trainable_parameters
+from notetune.train.optim import adamw
 from notetune.workflows.prepare import Prepared
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.recipe import Recipe
@@ -115,7 +115,6 @@ def step_count(recipe: Recipe, prepared: Prepared) -> int:
 def _fit(backbone: Backbone, recipe: Recipe, prepared: Prepared, track: Track) -> TrainingRecord:
     config, optim = recipe.pretrain, recipe.pretrain.optim
     last_step = step_count(recipe, prepared)
-    parameters = trainable_parameters(backbone.model)
     batches = pretraining_steps(
         prepared.store,
         training_documents(recipe, prepared),
@@ -127,13 +126,12 @@ def _fit(backbone: Backbone, recipe: Recipe, prepared: Prepared, track: Track) -
     steps = train(
         batches,
         backbone.summed_token_loss,
-        parameters,
-        adamw(parameters, optim),
-        lambda number: optim.learning_rate_at(number, last_step),
+        adamw(optim, (backbone.model, optim.peak_lr)),
+        lambda number: optim.schedule(number, last_step),
         step_count=last_step,
         max_grad_norm=optim.max_grad_norm,
     )
-    watch = Watch(parameters, backbone.model)
+    watch = Watch(backbone.model)
     for step in track("pretrain", steps, last_step, _describe):
         watch.see(step, tokens=step.targets)
     return watch.record()

@@ -92,6 +92,7 @@ class DownstreamConfig(Config):
     epochs: PositiveFloat = 3
     tokens_per_row: PositiveInt = 4096
     optim: OptimConfig = OptimConfig(targets_per_step=16)
+    """For the variants that train adapters; their head learns at the rate of `head_optim`."""
     head_epochs: PositiveFloat = 40
     """For the variants that train the head alone, on features computed once."""
     head_optim: OptimConfig = OptimConfig(peak_lr=1e-2, targets_per_step=64)

@@ -2,7 +2,6 @@
 
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import nn
 
 from notetune import runs
 from notetune.train.loop import Step
+from notetune.train.optim import trainable_parameters
 
 _MOST_POINTS = 200
 
@@ -50,8 +50,8 @@ class TrainingRecord:
 class Watch:
     """Collects the record of a run while its steps go by."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], *modules: nn.Module) -> None:
-        self._trainable = sum(parameter.numel() for parameter in parameters)
+    def __init__(self, *modules: nn.Module) -> None:
+        self._trainable = sum(parameter.numel() for parameter in trainable_parameters(*modules))
         self._total = sum(p.numel() for module in modules for p in module.parameters())
         self._points: list[CurvePoint] = []
         self._seconds = 0.0
