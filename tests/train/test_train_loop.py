@@ -25,6 +25,10 @@ X = torch.tensor([[1.0, 2.0], [0.5, -1.0], [3.0, 0.0], [-1.0, 1.5], [2.0, 2.0]])
 Y = torch.tensor([1.0, -2.0, 0.5, 3.0, 1.0])
 
 
+def sgd(*parameters, peak_lr=0.1):
+    return torch.optim.SGD([{"params": list(parameters), "peak_lr": peak_lr}], lr=99.0)
+
+
 def run(parts, *, steps=3, max_grad_norm=1e9, rate=0.1, broken=None):
     weight = nn.Parameter(torch.zeros(2))
     seen = []
@@ -34,13 +38,11 @@ def run(parts, *, steps=3, max_grad_norm=1e9, rate=0.1, broken=None):
         return loss * broken if broken is not None and len(seen) == 1 else loss
 
     step_batches = [[Points(X[a:b], Y[a:b]) for a, b in parts]] * steps
-    optimizer = torch.optim.SGD([weight], lr=1.0)
     loop = train(
         step_batches,
         summed_loss,
-        [weight],
-        optimizer,
-        lambda step: rate / (step + 1),
+        sgd(weight, peak_lr=rate),
+        lambda step: 1 / (step + 1),
         step_count=steps,
         max_grad_norm=max_grad_norm,
     )
@@ -94,9 +96,8 @@ def test_batches_that_end_early_are_named():
     loop = train(
         [[Points(X, Y)]],
         lambda batch: (batch.x @ weight).sum(),
-        [weight],
-        torch.optim.SGD([weight]),
-        lambda _: 0.1,
+        sgd(weight),
+        lambda _: 1.0,
         step_count=2,
         max_grad_norm=1.0,
     )
@@ -109,9 +110,8 @@ def test_a_trainable_tensor_without_a_gradient_stops_the_run():
     loop = train(
         [[Points(X, Y)]],
         lambda batch: (batch.x @ used).sum(),
-        [used, idle],
-        torch.optim.SGD([used, idle]),
-        lambda _: 0.1,
+        sgd(used, idle),
+        lambda _: 1.0,
         step_count=1,
         max_grad_norm=1.0,
     )
@@ -120,22 +120,23 @@ def test_a_trainable_tensor_without_a_gradient_stops_the_run():
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 333])
-def test_the_learning_rate_rises_to_the_peak_and_falls_to_nearly_zero(steps):
-    config = OptimConfig(peak_lr=2.0, warmup_fraction=0.1)
-    rates = [config.learning_rate_at(step, steps) for step in range(steps)]
-    assert all(0 < rate <= 2.0 for rate in rates)
-    peak = rates.index(max(rates))
-    assert rates[: peak + 1] == sorted(rates[: peak + 1])
-    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+def test_the_schedule_rises_to_the_peak_and_falls_to_nearly_zero(steps):
+    config = OptimConfig(warmup_fraction=0.1)
+    shares = [config.schedule(step, steps) for step in range(steps)]
+    assert all(0 < share <= 1 for share in shares)
+    peak = shares.index(max(shares))
+    assert shares[: peak + 1] == sorted(shares[: peak + 1])
+    assert shares[peak:] == sorted(shares[peak:], reverse=True)
     if steps >= 10:
-        assert max(rates) == 2.0
-        assert rates[-1] <= 2.0 * 2 / (steps * 0.9)
-        assert peak == round(0.1 * steps) - 1 or rates[peak] == rates[peak + 1] == 2.0
+        assert shares[peak] == 1
+        assert peak == round(0.1 * steps) - 1
+        assert shares[-1] == pytest.approx(1 / (steps - peak))
 
 
-def test_shared_parameters_are_trained_once():
-    layer = nn.Linear(2, 2)
+def test_each_module_trains_at_its_own_rate_and_shared_parameters_once():
+    layer, head = nn.Linear(2, 2), nn.Linear(2, 1)
     frozen = nn.Linear(2, 2).requires_grad_(requires_grad=False)
-    parameters = trainable_parameters(layer, frozen, layer)
-    assert len(parameters) == 2
-    assert len(adamw(parameters, OptimConfig()).param_groups[0]["params"]) == 2
+    assert len(trainable_parameters(layer, frozen, layer)) == 2
+    both = nn.ModuleList([layer, head])
+    groups = adamw(OptimConfig(), (layer, 1e-3), (frozen, 1.0), (both, 1e-2)).param_groups
+    assert [(len(group["params"]), group["peak_lr"]) for group in groups] == [(2, 1e-3), (2, 1e-2)]

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from notetune import infer, runs
 from notetune.errors import DataError
 from notetune.model.adapters import save_adapter
@@ -152,9 +154,19 @@ def _perplexities(
         groups.append(("all", list(sources)))
     for split in ("validation", "test"):
         for name, members in groups:
-            documents = store.documents_of(split, members)
+            documents = np.concatenate([_sample(recipe, prepared, split, one) for one in members])
             if len(documents):
                 got = infer.perplexity(backbone, store, documents, recipe.pretrain.tokens_per_row)
                 figures = (got.perplexity, got.bits_per_byte, got.targets)
                 rows.append(PerplexityRow(model, split, name, *figures))
     return rows
+
+
+def _sample(recipe: Recipe, prepared: Prepared, split: str, source: str) -> Int64Array:
+    """Documents that perplexity is measured on: the same before and after the training."""
+    documents = prepared.store.documents_of(split, [source])
+    most = recipe.pretrain.perplexity_documents
+    if len(documents) <= most:
+        return documents
+    rng = np.random.default_rng((recipe.pretrain.seed, len(documents)))
+    return np.sort(rng.choice(documents, most, replace=False))

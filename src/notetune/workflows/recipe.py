@@ -72,6 +72,8 @@ class PretrainConfig(Config):
     tokens_per_row: PositiveInt = 4096
     """Tokens computed at once; a row holds whole documents."""
     optim: OptimConfig = OptimConfig()
+    perplexity_documents: PositiveInt = 2000
+    """Most documents per source and split that perplexity is measured on, chosen by the seed."""
     seed: NonNegativeInt = 0
 
 
