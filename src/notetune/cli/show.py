@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from notetune.cli import terminal
 
 if TYPE_CHECKING:
-    from notetune.metrics.intervals import Estimate
     from notetune.metrics.results import ModelRow, Results
     from notetune.workflows.plan import Plan
     from notetune.workflows.prepare import Prepared
@@ -71,13 +70,13 @@ def results(results: "Results", folder: Path, *, as_json: bool) -> None:
     ]
     terminal.show_table("Perplexity", ("notes", "perplexity"), rows)
     by_task = {task.task: {row.model: row for row in task.rows} for task in results.tasks}
-    models = [row.model for row in results.headline]
     rows_of_models = []
     for headline in results.headline:
         cells = [_auroc(by_task[task].get(headline.model)) for task in by_task]
-        rows_of_models.append((headline.model, *cells, _interval(headline.auroc)))
+        mean = f"{headline.auroc.value:.3f}" if headline.auroc else "n/a"
+        rows_of_models.append((headline.model, *cells, mean))
     columns = ("model", *by_task, "mean")
-    title = f"Test AUROC [95 % interval over patients], {len(models)} models"
+    title = "Test AUROC and 95 % interval over patients (* best, ~ tied)"
     terminal.show_table(title, columns, rows_of_models)
     for notice in results.notices:
         terminal.out.print(f"Note: {notice}", soft_wrap=True)
@@ -123,14 +122,9 @@ def stages(stages: Sequence["Stage"], *, as_json: bool) -> None:
 def _auroc(row: "ModelRow | None") -> str:
     if row is None or row.auroc is None:
         return "n/a"
-    mark = " (best)" if row.is_best else " (tie)" if row.ties_with_best else ""
-    return _interval(row.auroc) + mark
-
-
-def _interval(estimate: "Estimate | None") -> str:
-    if estimate is None:
-        return "n/a"
-    return f"{estimate.value:.3f} \\[{estimate.low:.3f}, {estimate.high:.3f}]"
+    mark = "*" if row.is_best else "~" if row.ties_with_best else " "
+    low, high = row.auroc.low, row.auroc.high
+    return f"{row.auroc.value:.3f}{mark}\n{low:.3f}-{high:.3f}"
 
 
 def _duration(seconds: float) -> str:

@@ -136,11 +136,11 @@ def learning_figure(results: Results) -> Figure | None:
     if not curves:
         return None
     with mpl.rc_context(_STYLE):
-        canvas, panels = _panels(len(curves), height=2.1)
+        canvas, panels = _panels(len(curves), height=2.4)
         for axes, (name, points) in zip(panels, curves.items(), strict=True):
             thin = _thinned(points)
             axes.plot([p.step for p in thin], [p.loss for p in thin], color=_COLOURS[0], lw=1.2)
-            axes.set_title(name)
+            axes.set_title(name.replace(" · ", "\n"), fontsize=8)
             axes.grid(axis="y", color=_FAINT, linewidth=0.5)
             axes.locator_params(axis="x", nbins=4, integer=True)
         canvas.supxlabel("Optimizer step", fontsize=9)
