@@ -16,11 +16,12 @@ from typing import Any
 import filelock
 
 from notetune import __version__
-from notetune.errors import RunError
+from notetune.errors import NotetuneError, RunError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 _PART = ".part"
+_WORK = ".work"
 _RECORDED_PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "polars")
 
 
@@ -98,6 +99,27 @@ def new_folder(folder: Path, inputs: Any) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextlib.contextmanager
+def work_folder(folder: Path, inputs: Any) -> Iterator[Path]:
+    """Keep half-done work on `folder` beside it, so that a run after this one can go on with it.
+
+    Yields a sibling whose name depends on `inputs`; in it is what a run with the same inputs left
+    that was killed or interrupted. Work for other inputs is removed first, and this one's when the
+    block ends, or when the input is at fault, since there is nothing to go on with then.
+    """
+    work = _work_of(folder, fingerprint(inputs))
+    for other in _works_of(folder):
+        if other != work:
+            shutil.rmtree(other)
+    work.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        yield work
+    except NotetuneError:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def is_finished(folder: Path, inputs: Any) -> bool:
@@ -206,6 +228,19 @@ def _clear_parts(folder: Path) -> None:
             shutil.rmtree(part)
         else:
             part.unlink(missing_ok=True)
+    for work in _works_of(folder / "*"):
+        done = folder / work.name[1:].rsplit(".", 2)[0]
+        manifest = _manifest(done)
+        if manifest is not None and work == _work_of(done, manifest["inputs"]):
+            shutil.rmtree(work)  # killed after the last rename
+
+
+def _work_of(folder: Path, inputs_fingerprint: str) -> Path:
+    return folder.parent / f".{folder.name}.{inputs_fingerprint}{_WORK}"
+
+
+def _works_of(folder: Path) -> list[Path]:
+    return sorted(folder.parent.glob(f".{folder.name}.*{_WORK}"))
 
 
 def _seal(folder: Path, inputs: Any) -> None:

@@ -1,12 +1,21 @@
 import itertools
+from datetime import datetime
 
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notetune.errors import DataError
+from notetune.notes.near_duplicates import signatures
 from notetune.notes.overlap import (
+    OUTCOME_WORDS,
     Finding,
+    late_notes,
+    near_duplicate_texts,
     normalised_text,
+    notes_of_listed_patients,
+    outcome_words,
     shared_patients,
     shared_texts,
     split_findings,
@@ -27,10 +36,10 @@ def test_many_marks_that_never_close_take_linear_time():
     assert normalised_text("[**" * 100_000).count("[**") == 100_000
 
 
-def test_clean_splits_give_six_findings_of_zero():
+def test_clean_splits_give_nine_findings_of_zero():
     table = pl.DataFrame({"patient_id": ["1", "2", "3"], "split": SPLITS, "text": TEXTS[2:]})
     findings = split_findings(table)
-    assert len(findings) == 6
+    assert len(findings) == 9
     assert {(f.split_a, f.split_b) for f in findings} == set(itertools.combinations(SPLITS, 2))
     assert all(f.count == 0 and f.share == 0.0 and not f.blocks for f in findings)
 
@@ -47,6 +56,7 @@ def test_one_patient_on_two_sides_blocks_and_a_repeated_text_does_not():
     assert found == [
         Finding("same patient", "train", "test", 1, 1 / 3, blocks=True),
         Finding("same text", "train", "test", 2, 2 / 4, blocks=False),
+        Finding("near-duplicate text", "train", "test", 2, 2 / 4, blocks=False),
     ]
 
 
@@ -61,3 +71,69 @@ def test_the_count_of_shared_texts_is_that_of_comparing_every_pair(ours, theirs)
 def test_patients_are_counted_once_however_many_notes_they_have():
     finding = shared_patients("corpus", ["1", "1", "2"], "test", ["2", "2", "2", "3"])
     assert finding == Finding("same patient", "corpus", "test", 1, 0.5, blocks=True)
+
+
+LONG = "the patient was seen and examined and is doing well on the current regimen of drugs " * 5
+
+
+def test_an_edited_copy_is_a_near_duplicate_and_not_the_same_text():
+    corpus, test = [LONG + "today", "Fever"], [LONG + "yesterday", "Cough", "fever"]
+    assert shared_texts("corpus", corpus, "test", test).count == 1
+    finding = near_duplicate_texts("corpus", signatures(corpus), "test", signatures(test))
+    assert finding == Finding("near-duplicate text", "corpus", "test", 2, 2 / 3, blocks=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("He EXPIRED at noon", 1),
+        ("Father died\n of cancer", 1),
+        ("pronounced\n  dead", 1),
+        ("Time  of\nDeath: 04:00", 1),
+        ("the inexpiredness of the diedre", 0),
+        ("alive and well", 0),
+        ("", 0),
+    ],
+)
+def test_outcome_words_are_found_as_whole_words_in_any_case_and_across_lines(text, count):
+    finding = outcome_words("mortality", "test", [text, "nothing to see"])
+    assert finding == Finding("outcome words", "mortality", "test", count, count / 2, blocks=False)
+
+
+def test_words_are_per_task_and_can_be_given():
+    texts = ["he died", "length of stay: 3 days"]
+    assert outcome_words("mortality", "test", texts).count == 1
+    assert outcome_words("length_of_stay", "test", texts).count == 1
+    assert outcome_words("unknown", "test", texts).count == 0
+    assert outcome_words("unknown", "test", texts, words=["3 days", "he"]).count == 2
+    assert outcome_words("mortality", "test", []).share == 0.0
+    assert len(OUTCOME_WORDS) == 5
+    for words in OUTCOME_WORDS.values():
+        assert all(word == normalised_text(word) for word in words)
+
+
+def test_a_note_after_the_prediction_time_blocks_and_one_without_time_is_not_judged():
+    def hour(number):
+        return datetime(2150, 1, 1, number)  # noqa: DTZ001
+
+    notes = pl.DataFrame(
+        {"note_id": ["a", "b", "c", "d"], "time": [hour(1), hour(2), hour(3), None]}
+    )
+    table = pl.DataFrame({"note_id": ["a", "b", "c", "d"], "prediction_time": [hour(2)] * 4})
+    finding = late_notes("mortality", "test", notes, table)
+    check = "later than the prediction time"
+    assert finding == Finding(check, "mortality", "test", 1, 1 / 3, blocks=True)
+    clean = late_notes("mortality", "test", notes, table.head(2))
+    assert clean == Finding(check, "mortality", "test", 0, 0.0, blocks=False)
+
+
+def test_scores_can_be_restricted_to_the_patients_in_a_file(tmp_path):
+    notes = pl.DataFrame({"note_id": ["a", "b", "c"], "patient_id": ["1", "2", "1"]})
+    path = tmp_path / "PATIENTS.csv"
+    path.write_text("ROW_ID,SUBJECT_ID\n5,1\n6,9\n")
+    assert notes_of_listed_patients(notes, path).to_list() == ["a", "c"]
+    path.write_text("ROW_ID,SUBJECT_ID\n5,01\n")
+    with pytest.raises(DataError, match="names none of the 2 patients"):
+        notes_of_listed_patients(notes, path)
+    with pytest.raises(DataError, match="no column other"):
+        notes_of_listed_patients(notes, path, column="other")

@@ -1,112 +1,16 @@
-import csv
-import gzip
 import os
-import random
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
-import polars as pl
 import pytest
+from mimic3_tables import CANARY, Folder, flow_of, inputs, labels_of, small, summary
 
 from notetune.errors import DataError
-from notetune.notes.sources import FlowCount, Mimic3Source, read
+from notetune.notes.sources import FlowCount, Mimic3Source, open_notes, read
 from notetune.notes.sources.mimic3_tasks import read_admissions
 
 DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
-CANARY = "zygomorphic"
 TIME = datetime.fromisoformat
-COLUMNS = {
-    "NOTEEVENTS": "ROW_ID SUBJECT_ID HADM_ID CHARTDATE CHARTTIME STORETIME CATEGORY DESCRIPTION "
-    "CGID ISERROR TEXT",
-    "ADMISSIONS": "ROW_ID SUBJECT_ID HADM_ID ADMITTIME DISCHTIME ADMISSION_TYPE "
-    "HOSPITAL_EXPIRE_FLAG",
-    "DIAGNOSES_ICD": "ROW_ID SUBJECT_ID HADM_ID SEQ_NUM ICD9_CODE",
-    "PROCEDURES_ICD": "ROW_ID SUBJECT_ID HADM_ID SEQ_NUM ICD9_CODE",
-    "ICUSTAYS": "ROW_ID SUBJECT_ID HADM_ID ICUSTAY_ID INTIME OUTTIME",
-    "VENTDURATIONS": "icustay_id ventnum starttime endtime duration_hours",
-}
-
-
-class Folder:
-    """A folder of small MIMIC-III tables; rows are added as keyword arguments."""
-
-    def __init__(self):
-        self.tables = {name: [] for name in COLUMNS}
-
-    def add(self, table, **values):
-        row = {"ROW_ID": len(self.tables[table]) + 1, "SUBJECT_ID": 1} | values
-        self.tables[table].append({name: row.get(name, "") for name in COLUMNS[table].split()})
-        return self
-
-    def admit(self, hadm, patient=1, days=2.0, died=0, kind="EMERGENCY"):
-        discharged = datetime.fromisoformat("2150-01-01") + timedelta(days=days)
-        return self.add(
-            "ADMISSIONS",
-            SUBJECT_ID=patient,
-            HADM_ID=hadm,
-            ADMITTIME="2150-01-01 00:00:00",
-            DISCHTIME=f"{discharged:%Y-%m-%d %H:%M:%S}",
-            ADMISSION_TYPE=kind,
-            HOSPITAL_EXPIRE_FLAG=died,
-        )
-
-    def note(self, hadm, text, **values):
-        usual = {
-            "CHARTDATE": "2150-01-03",
-            "CATEGORY": "Discharge summary",
-            "DESCRIPTION": "Report",
-        }
-        return self.add("NOTEEVENTS", HADM_ID=hadm, TEXT=text, **(usual | values))
-
-    def code(self, hadm, *codes, table="DIAGNOSES_ICD"):
-        for code in codes:
-            self.add(table, HADM_ID=hadm, ICD9_CODE=code)
-        return self
-
-    def write(self, path, *, lower=False, packed=False, seed=None):
-        path.mkdir(exist_ok=True)
-        for name, rows in self.tables.items():
-            if not rows and name == "VENTDURATIONS":
-                continue
-            rows = list(rows)
-            if seed is not None:
-                random.Random(seed).shuffle(rows)
-            columns = COLUMNS[name].split()
-            header = [column.lower() for column in columns] if lower else columns
-            opened = gzip.open if packed else open
-            suffix = ".csv.gz" if packed else ".csv"
-            with opened(path / f"{name}{suffix}", "wt", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                writer.writerow(header)
-                writer.writerows([row[column] for column in columns] for row in rows)
-        return Mimic3Source(kind="mimic3", folder=path)
-
-
-def summary(complaint="fever"):
-    return f"Chief Complaint:\n{complaint}\n\nDischarge Diagnosis:\n{CANARY}"
-
-
-def small():
-    """Two admissions of two patients, enough for every task."""
-    folder = Folder().admit(100, 1, days=2.0).admit(200, 2, days=9.0, died=1)
-    folder.note(100, summary("fever")).note(200, summary("cough"))
-    folder.code(100, "00845", "V3000").code(200, "4019", "00841")
-    return folder.code(100, "0066", "3605", table="PROCEDURES_ICD")
-
-
-def labels_of(cohort, name):
-    (table,) = [table for task, table in cohort.tasks if task.name == name]
-    return dict(table.iter_rows())
-
-
-def flow_of(cohort, stage):
-    (flow,) = [flow for flow in cohort.flow if flow.stage == stage]
-    return flow
-
-
-def inputs(cohort):
-    notes = cohort.notes.filter(pl.col("source") == "admission")
-    return dict(notes.select("note_id", "text").iter_rows())
 
 
 def test_admission_notes_and_every_usable_note_are_there_with_their_source(tmp_path):
@@ -121,13 +25,13 @@ def test_admission_notes_and_every_usable_note_are_there_with_their_source(tmp_p
     cohort = read(folder.write(tmp_path))
     rows = cohort.notes.select("note_id", "patient_id", "source", "time").rows()
     assert rows == [
-        ("admission-100", "1", "admission", TIME("2150-01-01")),
-        ("admission-200", "2", "admission", TIME("2150-01-01")),
         ("note-1", "1", "discharge", TIME("2150-01-03")),
         ("note-2", "1", "discharge", TIME("2150-01-03")),
         ("note-3", "7", "ecg", TIME("2150-01-03")),
         ("note-4", "1", "physician", TIME("2150-01-02 03:04:05")),
         ("note-7", "1", "radiology", TIME("2150-01-03")),
+        ("admission-100", "1", "admission", TIME("2150-01-01")),
+        ("admission-200", "2", "admission", TIME("2150-01-01")),
     ]
     assert flow_of(cohort, "notes") == FlowCount(
         "notes", 7, 5, {"marked as error": 1, "empty text": 1}
@@ -341,6 +245,38 @@ def test_a_folder_without_a_table_or_without_a_cohort_stops(tmp_path):
     folder = Folder().admit(100).note(100, "Allergies:\nnone")
     with pytest.raises(DataError, match="no admission has a discharge summary with a chief"):
         read(folder.write(tmp_path / "none"))
+
+
+def test_notes_pass_in_chunks_and_an_admission_note_comes_with_its_last_summary(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("notetune.notes.sources.mimic3.NOTES_PER_CHUNK", 3)
+    folder = small()
+    for number in range(5):
+        folder.note(100, f"Round {number}", CATEGORY="Nursing")
+    folder.note(100, "Allergies:\nlatex", DESCRIPTION="Addendum")
+    stream = open_notes(folder.write(tmp_path))
+    chunks = list(stream.chunks)
+    assert [chunk["note_id"].to_list() for chunk in chunks] == [
+        ["note-1", "note-2", "note-3"],
+        ["admission-200"],
+        ["note-4", "note-5", "note-6"],
+        ["note-7", "note-8", "admission-100"],
+    ]
+    assert "ALLERGIES: latex" in chunks[-1]["text"][-1]
+    tables = {task.name: table for task, table in stream.finish().tasks}
+    assert tables["mortality"]["note_id"].to_list() == ["admission-100", "admission-200"]
+
+
+def test_a_file_that_changes_between_the_two_readings_stops(tmp_path):
+    source = small().write(tmp_path)
+    stream = open_notes(source)
+    changed = Folder().note(999, "elsewhere", CATEGORY="ECG")
+    changed.tables["NOTEEVENTS"][0]["ROW_ID"] = 77
+    changed.write(tmp_path)
+    list(stream.chunks)
+    with pytest.raises(DataError, match="2 discharge summaries of the first reading were missing"):
+        stream.finish()
 
 
 @pytest.mark.data

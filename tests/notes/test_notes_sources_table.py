@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from notetune.notes.sources.cohort import NOTES_SCHEMA, TASK_SCHEMA
 
 DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 CANARY = "zygomorphic"
+LENIENT = {"policy": "quarantine", "max_rejected_share": 0.5}
 ALL = {"text": "text", "note_id": "id", "patient_id": "patient", "time": "time"}
 SITES = {"name": "sites", "kind": "multilabel", "column": "sites", "separator": ";"}
 DEATH = {"name": "death", "kind": "binary", "column": "died"}
@@ -112,10 +114,38 @@ def test_without_ids_notes_are_named_by_line_and_each_is_its_own_patient(tmp_pat
 FAULTY_ROWS = {
     "empty text": ("010,3,,0,low,lung,\n", {}, "empty text"),
     "text of white space": ('010,3,,0,low,lung," \t\r\n"\n', {}, "empty text"),
-    "repeated id": (f"008,3,,0,low,lung,{CANARY}\n", {}, "duplicate note id"),
+    "repeated id": (
+        f"008,3,,0,low,lung,{CANARY}\n",
+        {},
+        "note id repeated with another text",
+    ),
+    "repeated row": (
+        f"008,3,,0,low,lung,{CANARY} three\n",
+        {},
+        "note id repeated with the same text",
+    ),
     "no id": (f",3,,0,low,lung,{CANARY}\n", {}, "missing note id"),
     "no patient": (f"010,,,0,low,lung,{CANARY}\n", {}, "missing patient id"),
     "no time": (f"010,3,{CANARY},0,low,lung,{CANARY}\n", {}, "unreadable time"),
+    "control characters in an id": (
+        f"0\x0710,3,,0,low,lung,{CANARY}\n",
+        {},
+        "control characters in column id",
+    ),
+    "unknown class": (
+        f"010,3,,0,low,{CANARY},{CANARY}\n",
+        {"tasks": [SITES | {"classes": ["heart", "lung"]}, DEATH, GRADE]},
+        "unknown class of task sites",
+    ),
+    "not binary": (
+        f"010,3,,{CANARY},low,lung,{CANARY}\n",
+        {},
+        "label of task death is neither positive nor negative",
+    ),
+    "short row": (f"010,3,,0,low,{CANARY}\n", {}, "short row"),
+    "long row": (f"010,3,,0,low,lung,{CANARY},x\n", {}, "long row"),
+    "blank line": ("\n", {}, "blank line"),
+    "NUL byte": (f"010,3,,0,low,lung,{CANARY}\0\n", {}, "NUL byte"),
 }
 
 
@@ -124,21 +154,37 @@ def test_a_faulty_row_stops_with_file_line_and_remedy_or_is_counted(tmp_path, ca
     row, changes, reason = FAULTY_ROWS[case]
     with pytest.raises(DataError) as caught:
         cohort_of(tmp_path, HEADER + ROWS + row, policy="strict", **changes)
-    assert f"{tmp_path / 'notes.csv'}, line 6: {reason}; " in str(caught.value)
-    assert "or set policy: quarantine" in str(caught.value)
+    assert re.search(rf"{tmp_path / 'notes.csv'}, line 6: {reason}[:;(]?", str(caught.value))
     assert CANARY not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
-    cohort = cohort_of(tmp_path, HEADER + ROWS + row, **changes)
+    cohort = cohort_of(tmp_path, HEADER + ROWS + row, **changes, **LENIENT)
     assert cohort.flow[0] == FlowCount("notes", 4, 3, {reason: 1})
     assert cohort.notes.equals(cohort_of(tmp_path).notes)
+    ((file, line, note_id, why),) = cohort.rejections.iter_rows()
+    assert (file, line, why) == (str(tmp_path / "notes.csv"), 6, reason)
+    assert note_id in (None, "008", "010")
+
+
+def test_quarantine_stops_above_its_share_and_says_what_is_wrong(tmp_path):
+    faulty = HEADER + ROWS + f",3,,0,low,lung,{CANARY}\n" * 2 + f"010,3,,0,low,{CANARY}\n"
+    with pytest.raises(DataError) as caught:
+        cohort_of(tmp_path, faulty, policy="quarantine", max_rejected_share=0.49)
+    assert "3 of 6 rows cannot be used (2 missing note id, 1 short row; the first is" in str(
+        caught.value
+    )
+    assert "line 6). That is 50.00% and at most 49.00% may be" in str(caught.value)
+    assert CANARY not in str(caught.value)
+    assert cohort_of(tmp_path, faulty, policy="quarantine", max_rejected_share=0.5)
+    with pytest.raises(DataError, match=r"at most 0\.10% may be"):
+        cohort_of(tmp_path, faulty, policy="quarantine")
 
 
 def test_a_missing_label_stops_or_leaves_the_note_without_the_task(tmp_path):
     content = HEADER + ROWS + f"010,3,,,low,,{CANARY}\n"
-    with pytest.raises(DataError, match=r"notes\.csv, line 6: missing label; fill in"):
-        cohort_of(tmp_path, content, policy="strict")
-    cohort = cohort_of(tmp_path, content)
+    with pytest.raises(DataError, match=r"notes\.csv, line 6: missing label of task sites; fill"):
+        cohort_of(tmp_path, content)
+    cohort = cohort_of(tmp_path, content, policy="quarantine")
     assert [table.height for _, table in cohort.tasks] == [3, 3, 4]
     assert FlowCount("task death", 4, 3, {"missing label": 1}) in cohort.flow
     assert cohort.notes.height == 4
@@ -151,25 +197,20 @@ def test_an_empty_list_is_an_answer_and_null_is_none(tmp_path):
         {"text": "c", "sites": ["x"]},
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    cohort = read(source_of(tmp_path / "a.jsonl", columns={"text": "text"}, tasks=[SITES]))
+    cohort = read(
+        source_of(tmp_path / "a.jsonl", columns={"text": "text"}, tasks=[SITES], **LENIENT)
+    )
     assert labels_of(cohort)["sites"] == {"note-1": [], "note-3": ["x"]}
 
 
-CLASSES = {"classes": ["heart", "lung"]}
 ALWAYS_WRONG = {
-    "unknown class": (
-        f"010,3,,0,low,{CANARY},x\n",
-        {"tasks": [SITES | CLASSES]},
-        "line 6: column sites holds a class that is not among the 2 of task sites",
-    ),
-    "not binary": (f"010,3,,{CANARY},low,lung,x\n", {}, "line 6: column died of task death is nei"),
     "text for a label": (
         f"010,3,,0,{CANARY * 20},lung,x\n",
         {},
         "line 6: column grade holds a label over 120 characters",
     ),
     "text for an id": (f"{CANARY * 20},3,,0,low,lung,x\n", {}, "line 6: the note id in column id"),
-    "long row": (f"010,3,,0,low,lung,{CANARY},x\n", {}, "line 6: long row"),
+    "open quote": (f'010,3,,0,low,lung,"{CANARY}\n', {}, "line 6: a quote opens here and never"),
     "missing column": (
         f"010,3,,0,low,lung,{CANARY}\n",
         {"columns": {"text": "body"}},
@@ -185,7 +226,7 @@ ALWAYS_WRONG = {
 
 @pytest.mark.parametrize("case", ALWAYS_WRONG)
 @pytest.mark.parametrize("policy", ["strict", "quarantine"])
-def test_a_wrong_column_or_class_stops_under_every_policy(tmp_path, case, policy):
+def test_a_wrong_column_or_an_open_quote_stops_under_every_policy(tmp_path, case, policy):
     row, changes, expected = ALWAYS_WRONG[case]
     with pytest.raises(DataError) as caught:
         cohort_of(tmp_path, HEADER + ROWS + row, policy=policy, **changes)
@@ -196,15 +237,16 @@ def test_a_wrong_column_or_class_stops_under_every_policy(tmp_path, case, policy
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("a.jsonl", f'{{"text": "{CANARY}"\n', "line 1: not JSON"),
+        ("a.jsonl", f'{{"text": "{CANARY}"\n', "line 1: not a JSON object in UTF-8"),
         ("a.jsonl", f'"{CANARY}"\n', "line 1: not a JSON object"),
         ("a.jsonl", f'{{"text": "a"}}\n{{"txt": "{CANARY}"}}\n', "line 2: no key text"),
         ("a.jsonl", f'{{"text": ["{CANARY}"]}}\n', "line 1: column text is not text"),
-        ("a.jsonl", "[" * 100_000, "line 1: not JSON"),
+        ("a.jsonl", "[" * 100_000, "line 1: not a JSON object"),
         ("a.jsonl", "", "none of its 0 rows can be used"),
-        ("a.jsonl", '{"text": ""}', "none of its 1 rows can be used"),
+        ("a.jsonl", '{"text": ""}', "line 1: empty text"),
         ("a.parquet", CANARY, "is not a readable Parquet file"),
-        ("a.xlsx", CANARY, "is no .csv, .csv.gz, .jsonl or .parquet"),
+        ("a.jsonl.gz", CANARY, "is not compressed by gzip"),
+        ("a.xlsx", CANARY, "is no .csv, .csv.gz, .jsonl, .jsonl.gz, .parquet"),
     ],
 )
 def test_a_damaged_file_of_another_format_stops(tmp_path, name, content, problem):
@@ -237,7 +279,7 @@ def test_merging_unites_multilabel_notes_of_one_patient_and_never_of_two(tmp_pat
         "1,1,,0,low,lung,Same text\n"
         "2,1,,0,low,heart,Same text \n"
         "3,2,,0,low,skin,Same text\n"
-        "4,1,,0,low,,Same text\n"
+        "4,1,,0,low,heart,Same text\n"
         "5,1,,1,high,skin,Other\n"
     )
     cohort = cohort_of(tmp_path, content, duplicate_texts="merge")
@@ -304,9 +346,12 @@ def test_mtsamples_has_the_published_counts():
         columns={"text": "transcription", "note_id": "note_id"},
         tasks=[{"name": "specialty", "kind": "multilabel", "column": "medical_specialty"}],
         duplicate_texts="merge",
+        policy="quarantine",
+        max_rejected_share=0.01,
     )
     cohort = read(source)
     assert cohort.flow[0] == FlowCount("notes", 4_999, 4_966, {"empty text": 33})
+    assert cohort.rejections["reason"].to_list() == ["empty text"] * 33
     assert cohort.notes.height == 2_357
     ((task, table),) = cohort.tasks
     assert len(task.classes) == 40

@@ -184,13 +184,13 @@ def test_ids_are_unique_in_range_and_refer_to_each_other(hospital):
     assert all(int(row["anchor_age"]) >= 18 for row in newer)
 
 
-def icd9_labels(folder):
-    """Task -> HADM_ID -> labels in table order, each once."""
+def icd9_labels(folder, long_letters="E", read=str):
+    """Task -> HADM_ID -> labels in table order, each once; procedures are read as `read`."""
     labels = {"DIAG": defaultdict(list), "PROC": defaultdict(list)}
     for task, name in (("DIAG", "DIAGNOSES_ICD"), ("PROC", "PROCEDURES_ICD")):
         for row in rows(folder / f"{name}.csv"):
-            size = 4 if task == "DIAG" and row["ICD9_CODE"][:1] in ("V", "E") else 3
-            label = row["ICD9_CODE"][:size]
+            code = row["ICD9_CODE"] if task == "DIAG" else str(read(row["ICD9_CODE"]))
+            label = code[: 4 if task == "DIAG" and code[:1] in tuple(long_letters) else 3]
             if label and label not in labels[task][row["HADM_ID"]]:
                 labels[task][row["HADM_ID"]].append(label)
     return labels
@@ -219,18 +219,25 @@ def expected_labels(row, codes, ventilated):
 
 
 def test_mimic3_labels_follow_from_the_tables_alone(hospital):
-    folder, _ = hospital
-    truth = json.loads((folder / "truth" / "truth.json").read_text())["admissions"]["mimic3"]
+    folder, truth = hospital
+    entries = json.loads((folder / "truth" / "truth.json").read_text())["admissions"]["mimic3"]
     codes, ventilated = icd9_labels(folder / "mimic3"), ventilated_days(folder / "mimic3")
+    codes_2021 = icd9_labels(folder / "mimic3", "VE", int)
+    (crlf,) = [str(case.hadm_ids[0]) for case in truth.edge_cases if case.name == "crlf"]
     seen, left_out = Counter(), 0
     for row in rows(folder / "mimic3" / "ADMISSIONS.csv"):
-        entry = truth[row["HADM_ID"]]
+        entry = entries[row["HADM_ID"]]
         expected = expected_labels(row, codes, ventilated)
         dropped = set(expected) if "cohort" in entry["dropped"] else set(entry["dropped"])
         left_out += len(dropped)
         kept = {task: label for task, label in expected.items() if task not in dropped}
         assert entry["labels"] == kept
         assert entry["tasks"] == list(kept)
+        of_2021 = expected_labels(row, codes_2021, ventilated)
+        core = entry["core_2021"]
+        assert core["labels"] == {k: v for k, v in of_2021.items() if k in core["tasks"]}
+        assert set(core["tasks"]) <= set(kept)
+        assert set(core["tasks"]) == set(kept) or row["HADM_ID"] == crlf
         assert bool(row["DEATHTIME"]) == (row["HOSPITAL_EXPIRE_FLAG"] == "1")
         seen.update(kept.keys())
     assert seen["MOR"] > PATIENTS
@@ -253,7 +260,7 @@ def test_mimic4_labels_use_the_version_of_each_admission(hospital):
     for task, name in (("DIAG", "diagnoses_icd"), ("PROC", "procedures_icd")):
         for row in rows(folder / "mimic4" / "hosp" / f"{name}.csv.gz"):
             code, version = row["icd_code"].strip(), row["icd_version"]
-            size = (4 if code[0] in "VE" else 3) if version == "9" else 3
+            size = (4 if code[0] == "E" else 3) if version == "9" else 3
             size = size if task == "DIAG" else {"9": 3, "10": 4}[version]
             versions[row["hadm_id"]].add(int(version))
             if code[:size] not in found[task][row["hadm_id"]]:

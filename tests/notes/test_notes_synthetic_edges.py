@@ -200,7 +200,7 @@ def test_duplicates_are_exact(files):
 def test_note_shapes_are_as_described(files):
     assert not re.search(r"(?i)(complaint|illness|history):", files.text("no_sections"))
     empty = files.summaries("empty_section")[0]["TEXT"]
-    assert "Chief Complaint:\n\n\nMajor Surgical or Invasive Procedure:\nExplor" in empty
+    assert "Chief Complaint:\n\nMajor Surgical or Invasive Procedure:\nExplor" in empty
     crlf = files.summaries("crlf")[0]["TEXT"]
     assert crlf.count("\r\n") == crlf.count("\n") > 20
     assert "38.4 °C" in files.text("unicode")

@@ -47,6 +47,37 @@ def test_rows_of_note_like_lengths_are_more_than_99_percent_full():
     assert pack_documents(lengths, 4096).fill(lengths) > 0.99
 
 
+def best_fit_one_by_one(lengths, budget):
+    """The number of rows of best-fit decreasing, by its definition."""
+    rooms = []
+    for length in sorted(lengths, reverse=True):
+        fitting = [room for room in rooms if room >= length]
+        if fitting:
+            rooms[rooms.index(min(fitting))] -= length
+        else:
+            rooms.append(budget - length)
+    return sorted(rooms)
+
+
+@given(lengths_lists, st.integers(50, 120))
+def test_rows_placed_together_are_as_full_as_those_of_documents_placed_one_by_one(lengths, budget):
+    lengths_D = np.array(lengths)
+    plan = pack_documents(lengths_D, budget)
+    rows = [plan.row(number) for number in range(plan.row_count)]
+    rooms = sorted(budget - int(lengths_D[row].sum()) for row in rows)
+    assert rooms == best_fit_one_by_one(lengths, budget)
+
+
+def test_the_seed_moves_documents_between_rows_of_every_length():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 20, 2000)
+    first, second = (pack_documents(lengths, 64, seed) for seed in (1, 2))
+    assert first.starts_R.tolist() == second.starts_R.tolist()
+    assert lengths[first.order_D].tolist() == lengths[second.order_D].tolist()
+    moved = first.order_D != second.order_D
+    assert [moved[lengths[first.order_D] == n].any() for n in range(1, 20)] == [True] * 19
+
+
 @pytest.mark.parametrize(
     ("lengths", "message"),
     [([], "no document to pack"), ([3, 0], "document 1 has 0 tokens"), ([9, 3], "holds 1..8")],

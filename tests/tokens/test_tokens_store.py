@@ -1,4 +1,8 @@
+from itertools import pairwise
+from mmap import mmap
+
 import numpy as np
+import polars as pl
 import pytest
 from builders import byte_tokenizer, random_llama, small_store
 from hypothesis import given
@@ -6,30 +10,64 @@ from hypothesis import strategies as st
 
 from notetune.errors import BackboneError, RunError
 from notetune.tokens.encode import Encoder, load_encoder
-from notetune.tokens.store import encode_notes, open_store
+from notetune.tokens.store import (
+    encode_notes,
+    join_documents,
+    open_store,
+    read_documents,
+    save_documents,
+)
 
 ENCODER = Encoder(byte_tokenizer(), bos_id=0, eos_id=1, vocabulary_size=260)
 TEXTS = ["short", "a much longer note that needs several pieces " * 4, "é—ü " * 9, "x"]
 
 
+def pieces_of(documents):
+    """The ids of every document, and their text without BOS and EOS."""
+    bounds = np.cumsum([0, *documents.table_D["length"]])
+    ids = [documents.ids[a:b].tolist() for a, b in pairwise(bounds)]
+    return ids, [ENCODER.tokenizer.decode(piece, skip_special_tokens=True) for piece in ids]
+
+
 @given(st.text(max_size=200), st.integers(8, 64))
 def test_the_pieces_of_a_note_decode_to_its_whole_text(text, max_tokens):
-    (pieces,) = ENCODER.documents([text], max_tokens)
-    body = [token for piece in pieces for token in piece.ids[1:]]
+    documents = ENCODER.documents([text], max_tokens)
+    pieces, _ = pieces_of(documents)
+    body = [token for piece in pieces for token in piece[1:]]
     assert body[-1] == ENCODER.eos_id
     assert ENCODER.tokenizer.decode(body) == text
-    assert [piece.piece for piece in pieces] == list(range(len(pieces)))
-    assert all(piece.ids[0] == ENCODER.bos_id for piece in pieces)
-    assert all(len(piece.ids) == max_tokens for piece in pieces[:-1])
-    assert 1 < len(pieces[-1].ids) <= max_tokens
+    assert documents.table_D["piece"].tolist() == list(range(len(pieces)))
+    assert documents.table_D["is_cut"].tolist() == [True] * (len(pieces) - 1) + [False]
+    assert all(piece[0] == ENCODER.bos_id for piece in pieces)
+    assert all(len(piece) == max_tokens for piece in pieces[:-1])
+    assert 1 < len(pieces[-1]) <= max_tokens
 
 
 @given(st.text(alphabet=st.characters(codec="ascii"), max_size=150), st.integers(8, 64))
-def test_the_spans_of_the_pieces_join_to_the_text(text, max_tokens):
-    (pieces,) = ENCODER.documents([text], max_tokens)
-    assert "".join(text[piece.start : piece.end] for piece in pieces) == text
-    for piece in pieces:
-        assert ENCODER.decode(piece) == text[piece.start : piece.end]
+def test_the_bytes_of_the_pieces_are_those_of_their_text(text, max_tokens):
+    documents = ENCODER.documents([text], max_tokens)
+    _, texts = pieces_of(documents)
+    assert "".join(texts) == text
+    assert documents.table_D["text_bytes"].tolist() == [len(piece) for piece in texts]
+
+
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=8), st.data())
+def test_the_documents_of_some_notes_are_those_of_encoding_them_alone(texts, data):
+    wanted = np.array(data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts))))
+    some = ENCODER.documents(texts, 16).of_notes(wanted)
+    alone = ENCODER.documents(
+        [text for text, is_in in zip(texts, wanted, strict=True) if is_in], 16
+    )
+    assert some.ids.tolist() == alone.ids.tolist()
+    assert some.table_D.tolist() == alone.table_D.tolist()
+    assert some.note_count == alone.note_count == wanted.sum()
+
+
+def test_the_first_pieces_alone_are_cut_where_the_note_goes_on(tmp_path):
+    first = ENCODER.documents(TEXTS, 32, "first")
+    whole = ENCODER.documents(TEXTS, 32)
+    assert first.table_D.tolist() == whole.table_D[whole.table_D["piece"] == 0].tolist()
+    assert first.table_D["is_cut"].tolist() == [False, True, True, False]
 
 
 @pytest.fixture
@@ -78,7 +116,33 @@ def test_a_store_on_disk_equals_one_in_memory(store, tmp_path):
     for name, value in vars(memory).items():
         assert np.array_equal(value, getattr(store, name)), name
         compared += 1
-    assert compared == 9
+    assert compared == 10
+
+
+def test_a_store_joined_from_shards_equals_one_written_at_once(store, tmp_path):
+    names = [f"note-{number}" for number in range(len(TEXTS))]
+    columns = {
+        "note_ids": names,
+        "patient_ids": pl.Series([f"patient-{number}" for number in range(len(TEXTS))]),
+        "source_N": ["note"] * len(TEXTS),
+        "split_N": store.split_N.tolist(),
+    }
+    shards = [tmp_path / f"shard-{number}" for number in range(2)]
+    for shard, texts in zip(shards, (TEXTS[:3], TEXTS[3:]), strict=True):
+        shard.mkdir()
+        save_documents(shard, ENCODER.documents(texts, 32))
+    joined = tmp_path / "joined"
+    joined.mkdir()
+    join_documents(joined, map(read_documents, shards), columns)
+    files = sorted(path.name for path in joined.iterdir())
+    assert len(files) == 11
+    for name in files:
+        assert (joined / name).read_bytes() == (tmp_path / "store" / name).read_bytes(), name
+
+
+def test_an_opened_store_stays_on_disk(store):
+    mapped = [value for value in vars(store).values() if isinstance(value.base, np.memmap | mmap)]
+    assert len(mapped) == 10
 
 
 def test_a_store_with_a_missing_file_or_a_newer_format_is_refused(store, tmp_path):
@@ -110,6 +174,6 @@ def test_a_backbone_without_a_fitting_tokenizer_is_refused(tmp_path):
 
 def test_a_special_token_written_in_a_note_is_text(tmp_path):
     encoder = load_encoder(random_llama(tmp_path))
-    (pieces,) = encoder.documents(["a</s>b"], 64)
-    assert len(pieces[0].ids) == 1 + len("a</s>b") + 1
-    assert pieces[0].ids.count(encoder.eos_id) == 1
+    ids = encoder.documents(["a</s>b"], 64).ids.tolist()
+    assert len(ids) == 1 + len("a</s>b") + 1
+    assert ids.count(encoder.eos_id) == 1

@@ -222,6 +222,32 @@ def icd9_procedure_category(code: str) -> str:
     return code.strip()[:3]
 
 
+def icd10_category(code: str) -> str:
+    """The category of an ICD-10-CM diagnosis code, with or without its dot: three characters.
+
+    Source:
+        Structure of ICD-10-CM: a category is one letter, one digit and one letter or digit.
+
+    Example:
+        >>> icd10_category("E119"), icd10_category("Z95.5")
+        ('E11', 'Z95')
+    """
+    return code.strip().upper()[:3]
+
+
+def icd10_procedure_category(code: str) -> str:
+    """The first four characters of an ICD-10-PCS code: section, system, operation and body part.
+
+    Source:
+        Data specification, section 5.1 (the MIMIC-IV revision of the published tasks).
+
+    Example:
+        >>> icd10_procedure_category("02703ZZ")
+        '0270'
+    """
+    return code.strip().upper()[:4]
+
+
 def classes_in(label_lists: Sequence[Sequence[str]] | pl.Series) -> tuple[str, ...]:
     """Every class that occurs in the lists, sorted."""
     return tuple(sorted({name for labels in label_lists for name in labels}))

@@ -1,55 +1,98 @@
 """Leak checks between splits and corpora. Only counts come out, never a table of who matches."""
 
-import hashlib
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal
 
 import polars as pl
 
+from notetune.errors import DataError
+from notetune.notes.near_duplicates import Signatures, are_matched, signatures
 from notetune.notes.outcomes import SPLITS
+from notetune.notes.overlap_text import normalised_text, text_hashes
+from notetune.notes.strict_csv import read_rows
 
-# The bounds keep both patterns linear on text with many marks that open and never close.
-_MARKS = re.compile(r"\[\*\*.{0,200}?\*\*\]|_{3,}", re.DOTALL)
+__all__ = [
+    "OUTCOME_WORDS",
+    "Finding",
+    "late_notes",
+    "near_duplicate_texts",
+    "normalised_text",
+    "notes_of_listed_patients",
+    "outcome_words",
+    "shared_patients",
+    "shared_texts",
+    "split_findings",
+    "text_hashes",
+]
+
+OUTCOME_WORDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "mortality": (
+            *("expired", "died", "deceased", "pronounced", "passed away", "time of death"),
+            *("cause of death", "autopsy", "comfort measures only", "hospice"),
+        ),
+        "length_of_stay": ("length of stay", "discharge date", "date of discharge"),
+        "diagnoses": ("discharge diagnosis", "discharge diagnoses", "final diagnosis"),
+        "procedures": ("major surgical or invasive procedure", "procedures performed"),
+        "ventilation": ("tracheostomy", "extubated", "ventilator day", "prolonged ventilation"),
+    }
+)
+"""Words that give an outcome away, by task, in lower case."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """The result of one check; a count of zero says that it was made and found nothing.
 
-    `count` is the number of patients or notes of `split_b` that are also in `split_a`, and `share`
-    that number over all of `split_b` (0.0 where it is empty).
+    Attributes:
+        check: What was looked for.
+        split_a: What the notes are compared with: another split, a corpus, or a task.
+        split_b: The notes that are looked at.
+        count: Patients or notes of `split_b` that are also in `split_a`; for words and times, notes
+            that tell about the task.
+        share: `count` over all patients or notes of `split_b` (0.0 where there are none).
+        blocks: Whether training must stop, unless the user overrides it and the report says so.
     """
 
-    check: Literal["same patient", "same text"]
+    check: Literal[
+        "same patient",
+        "same text",
+        "near-duplicate text",
+        "outcome words",
+        "later than the prediction time",
+    ]
     split_a: str
     split_b: str
     count: int
     share: float
     blocks: bool
-    """Whether training must stop, unless the user overrides it and the report says so."""
 
 
 def split_findings(table: pl.DataFrame) -> tuple[Finding, ...]:
-    """Both checks over every pair of splits.
+    """The checks of patients and texts over every pair of splits.
 
     Args:
         table: Columns `patient_id`, `split` and `text`, one row per note.
 
     Returns:
         For each of (train, validation), (train, test) and (validation, test): the patient check,
-        then the text check.
+        the text check and the near-duplicate check.
     """
     parts = {name: table.filter(pl.col("split") == name) for name in SPLITS}
     hashes = {name: text_hashes(part["text"]) for name, part in parts.items()}
+    sketches = {name: signatures(part["text"]) for name, part in parts.items()}
     return tuple(
         finding
         for a, b in itertools.combinations(SPLITS, 2)
         for finding in (
             shared_patients(a, parts[a]["patient_id"], b, parts[b]["patient_id"]),
             _shared_hashes(a, hashes[a], b, hashes[b]),
+            near_duplicate_texts(a, sketches[a], b, sketches[b]),
         )
     )
 
@@ -74,24 +117,86 @@ def shared_texts(
     return _shared_hashes(split_a, text_hashes(texts_a), split_b, text_hashes(texts_b))
 
 
-def text_hashes(texts: Iterable[str]) -> list[bytes]:
-    """A 16-byte hash per text, equal when only letter case, white space or marks differ."""
-    return [
-        hashlib.blake2b(
-            normalised_text(text).encode("utf-8", "surrogatepass"), digest_size=16
-        ).digest()
-        for text in texts
-    ]
+def near_duplicate_texts(
+    split_a: str, signatures_a: Signatures, split_b: str, signatures_b: Signatures
+) -> Finding:
+    """How many notes of b are nearly the same as a note of a, exact copies included; never blocks.
 
-
-def normalised_text(text: str) -> str:
-    r"""Lower case, de-identification marks removed, every run of white space one space.
-
-    Example:
-        >>> normalised_text("Seen by [**Last Name 7**]\n at  ___ Clinic")
-        'seen by at clinic'
+    Args:
+        split_a: A split, or a pretraining corpus.
+        signatures_a: Its notes, as `near_duplicates.signatures` gives them; those of the chunks of
+            a large corpus can be concatenated (120 bytes a note).
+        split_b: The split in question.
+        signatures_b: Its notes.
     """
-    return " ".join(_MARKS.sub(" ", text).casefold().split())
+    count = int(are_matched(signatures_a, signatures_b).sum())
+    share = _share(count, len(signatures_b))
+    return Finding("near-duplicate text", split_a, split_b, count, share, blocks=False)
+
+
+def outcome_words(
+    task: str, split: str, texts: Iterable[str], words: Iterable[str] | None = None
+) -> Finding:
+    """How many notes hold a word that gives the outcome away; never blocks.
+
+    The words also occur innocently ("father died of cancer"), so the count is for the report.
+
+    Args:
+        task: Name of the task.
+        split: Name of the split.
+        texts: The notes that are the input of the task.
+        words: Words or phrases in lower case; those of `OUTCOME_WORDS` without it, none for a task
+            that is not in there.
+    """
+    phrases = tuple(OUTCOME_WORDS.get(task, ()) if words is None else words)
+    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, phrases))})\b" if phrases else r"(?!)")
+    held = [pattern.search(normalised_text(text)) is not None for text in texts]
+    count = sum(held)
+    return Finding("outcome words", task, split, count, _share(count, len(held)), blocks=False)
+
+
+def late_notes(task: str, split: str, notes: pl.DataFrame, table: pl.DataFrame) -> Finding:
+    """How many notes of a task were written after its prediction time; one is enough to block.
+
+    Args:
+        task: Name of the task.
+        split: Name of the split.
+        notes: Columns `note_id` and `time`.
+        table: The task table of the split, with `note_id` and `prediction_time`. A note without a
+            time, or without a prediction time, cannot be judged and is not counted in the share.
+    """
+    timed = table.join(notes.select("note_id", "time"), on="note_id", how="inner")
+    judged = timed.select("time", "prediction_time").drop_nulls()
+    count = judged.filter(pl.col("time") > pl.col("prediction_time")).height
+    share = _share(count, judged.height)
+    return Finding("later than the prediction time", task, split, count, share, count > 0)
+
+
+def notes_of_listed_patients(
+    notes: pl.DataFrame, path: Path, column: str = "SUBJECT_ID"
+) -> pl.Series:
+    """The ids of the notes whose patient is named in a file, in the order of the notes.
+
+    For scores on a part of the test patients, such as those of the MIMIC-III CareVue subset: none
+    of them is in MIMIC-IV, so no adapter trained on MIMIC-IV has seen their notes.
+
+    Args:
+        notes: Columns `note_id` and `patient_id`.
+        path: A .csv or .csv.gz file with a row per patient, such as PATIENTS.csv of the subset.
+        column: Its column with the patient id.
+
+    Raises:
+        DataError: If the file is faulty or names none of the patients.
+    """
+    listed = {row.cells[0].strip() for row in read_rows(path, [column])}
+    kept = notes.filter(pl.col("patient_id").is_in(listed))["note_id"]
+    if kept.is_empty():
+        patients = notes["patient_id"].n_unique()
+        raise DataError(
+            f"{path} names none of the {patients} patients; is {column} the patient id of the same "
+            "data set?"
+        )
+    return kept
 
 
 def _shared_hashes(

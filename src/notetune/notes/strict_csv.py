@@ -1,7 +1,8 @@
 """One strict CSV reader: whatever is wrong is an error with its file, line and rule, never a guess.
 
 Every value is a string, so that codes keep their leading zeros. No error shows a cell: a cell may
-be a clinical note.
+be a clinical note. It is built on the csv module of the standard library and is the only CSV reader
+of notetune, so that no faster one can disagree with it.
 """
 
 import csv
@@ -9,11 +10,12 @@ import difflib
 import gzip
 import io
 import operator
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import polars as pl
 
@@ -25,6 +27,9 @@ MAX_CELL_CHARS = 20_000_000
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _GZIP_MAGIC = b"\x1f\x8b"
+# Deflate reaches 1,032 to 1; notes reach about 5, boilerplate about 50. Small files may do more.
+_MAX_EXPANSION: Final = 200
+_FREE_BYTES: Final = 64 << 20
 
 
 class Row(NamedTuple):
@@ -32,6 +37,19 @@ class Row(NamedTuple):
 
     line: int
     cells: tuple[str, ...]
+
+
+class _Fault(NamedTuple):
+    """What is wrong with one row."""
+
+    rule: str
+    """Its short name, one of few, for counts."""
+    detail: str
+    remedy: str
+
+
+_NOT_UTF8 = _Fault("bytes that are not UTF-8", "", "save the file as UTF-8")
+_NUL = _Fault("NUL byte", " (UTF-16, or damage)", "save the file as UTF-8")
 
 
 def find_csv(folder: Path, name: str) -> Path | None:
@@ -87,7 +105,23 @@ def read_table(
     return table.with_columns(pl.Series(line_column, [row.line for row in rows], dtype=pl.Int64))
 
 
-def read_rows(path: Path, columns: Sequence[str], max_chars: int = MAX_CELL_CHARS) -> Iterator[Row]:
+def read_header(path: Path) -> tuple[str, ...]:
+    """The column names of a file, in lower case.
+
+    Raises:
+        DataError: As `read_rows`.
+    """
+    with open_file(path, ".csv") as file:
+        reader = csv.reader(_decoded_lines(path, file, MAX_CELL_CHARS, []), strict=True)
+        return tuple(name.strip().lower() for name in _next_row(path, reader) or ())
+
+
+def read_rows(
+    path: Path,
+    columns: Sequence[str],
+    max_chars: int = MAX_CELL_CHARS,
+    on_bad_row: Callable[[int, str], None] | None = None,
+) -> Iterator[Row]:
     """The rows of a file one after another, each with the asked-for cells only.
 
     Args:
@@ -96,35 +130,52 @@ def read_rows(path: Path, columns: Sequence[str], max_chars: int = MAX_CELL_CHAR
         columns: Names of the columns to give, matched without regard to letter case because the
             same public tables come in both.
         max_chars: Longest cell accepted; it bounds the memory that a damaged file can take.
+        on_bad_row: Called with line and rule for a row that is short, long or blank, or that holds
+            a NUL byte or bytes that are not UTF-8; the row is left out. Without it such a row is
+            an error. A quote out of place is always one: no row after it can be trusted.
 
     Yields:
-        Rows in file order, at least one.
+        Rows in file order. Without `on_bad_row` at least one.
 
     Raises:
-        DataError: With file, physical line and rule: a missing, empty, unreadable or damaged file,
-            another encoding, a NUL byte, a missing or repeated column, a row that is too short or
-            too long, a quote that does not close, a cell over `max_chars`, no row at all.
+        DataError: With file, physical line and rule: a missing, empty, unreadable, damaged or
+            changing file, another encoding, a NUL byte, a missing or repeated column, a row that is
+            too short or too long, a quote that does not close, a cell over `max_chars`, no row.
     """
     # The limit is the csv module's only one and is global: it is raised and never lowered, so that
     # readers with different limits can run at once. The exact limit is checked below.
     csv.field_size_limit(max(max_chars, csv.field_size_limit()))
-    with _open(path) as file:
-        reader = csv.reader(_decoded_lines(path, file, max_chars), strict=True)
+    faults: list[_Fault] = []
+    with open_file(path, ".csv") as file:
+        lines = _decoded_lines(path, file, max_chars, None if on_bad_row is None else faults)
+        reader = csv.reader(lines, strict=True)
         header = _next_row(path, reader)
         if header is None:
             raise DataError(f"{path} is empty; it needs a header and at least one row.")
         project = _projection(path, header, columns)
-        start = reader.line_num + 1
-        if (row := _next_row(path, reader)) is None:
-            raise DataError(f"{path} has a header and no rows; is it the complete file?")
-        while row is not None:
+        for start, row in _whole_rows(path, reader):
             if len(row) != len(header):
-                raise _fault(path, start, *_width_fault(len(row), len(header)))
-            if max(map(len, row)) > max_chars:
+                faults.append(_width_fault(len(row), len(header)))
+            if max(map(len, row), default=0) > max_chars:
                 raise _long_cell(path, start, max_chars)
-            yield Row(start, project(row))
-            start = reader.line_num + 1
-            row = _next_row(path, reader)
+            if not faults:
+                yield Row(start, project(row))
+            elif on_bad_row is None:
+                raise _error(path, start, faults[0])
+            else:
+                on_bad_row(start, faults[0].rule)
+                faults.clear()
+
+
+def _whole_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Every row after the header with the line on which it starts, at least one."""
+    start = reader.line_num + 1
+    if (row := _next_row(path, reader)) is None:
+        raise DataError(f"{path} has a header and no rows; is it the complete file?")
+    while row is not None:
+        yield start, row
+        start = reader.line_num + 1
+        row = _next_row(path, reader)
 
 
 def _next_row(path: Path, reader: Any) -> list[str] | None:
@@ -144,12 +195,12 @@ def _next_row(path: Path, reader: Any) -> list[str] | None:
     raise _fault(path, start, "text follows a closing quote", "double every quote inside a cell")
 
 
-def _width_fault(found: int, expected: int) -> tuple[str, str]:
+def _width_fault(found: int, expected: int) -> _Fault:
     if found == 0:
-        return "blank line", "remove it"
+        return _Fault("blank line", "", "remove it")
     kind = "short" if found < expected else "long"
-    rule = f"{kind} row: {found} cells where the header has {expected}"
-    return rule, "quote every cell that holds a comma or a line break"
+    detail = f": {found} cells where the header has {expected}"
+    return _Fault(f"{kind} row", detail, "quote every cell that holds a comma or a line break")
 
 
 def _projection(
@@ -183,9 +234,41 @@ def _position(path: Path, names: list[str], wanted: str) -> int:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
-    if not path.name.lower().endswith((".csv", ".csv.gz")):
-        raise DataError(f"{path} is neither .csv nor .csv.gz; rename or convert it.")
+def open_file(path: Path, suffix: str) -> Iterator[BinaryIO]:
+    """A file opened for reading, unpacked where its name says so.
+
+    Args:
+        path: A regular file named `suffix` or `suffix`.gz.
+        suffix: Such as ".csv".
+
+    Raises:
+        DataError: If it is missing, is no regular file, cannot be read, has another name or is not
+            packed as its name says; while reading, if it expands like a gzip bomb; at the end, if
+            it was changed meanwhile.
+    """
+    name = path.name.lower()
+    if not name.endswith((suffix, f"{suffix}.gz")):
+        raise DataError(f"{path} is neither {suffix} nor {suffix}.gz; rename or convert it.")
+    with _open_regular(path) as raw:
+        before = os.fstat(raw.fileno())
+        magic = raw.read(2)
+        raw.seek(0)
+        if not name.endswith(".gz"):
+            if magic == _GZIP_MAGIC:
+                raise DataError(f"{path} is compressed by gzip; name it {path.name}.gz.")
+            yield raw
+        elif magic and magic != _GZIP_MAGIC:
+            raise DataError(f"{path} is not compressed by gzip; name it without .gz.")
+        else:
+            # Reading lines straight from GzipFile runs in Python; the buffer makes it run in C.
+            with io.BufferedReader(_Unzipped(path, raw), 1 << 20) as buffered:
+                yield buffered
+        after = os.fstat(raw.fileno())
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise DataError(f"{path} was changed while it was read; read it again.")
+
+
+def _open_regular(path: Path) -> BinaryIO:
     if path.is_dir():
         raise DataError(f"{path} is a folder; name a file inside it.")
     if not path.exists():
@@ -193,54 +276,86 @@ def _open(path: Path) -> Iterator[BinaryIO]:
     if not path.is_file():
         raise DataError(f"{path} is not a regular file; copy its contents into one.")
     try:
-        raw = path.open("rb")
+        return path.open("rb")
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check its rights.") from None
-    with raw:
-        magic = raw.read(2)
-        raw.seek(0)
-        if not path.name.lower().endswith(".gz"):
-            if magic == _GZIP_MAGIC:
-                raise DataError(f"{path} is compressed by gzip; name it {path.name}.gz.")
-            yield raw
-            return
-        if magic and magic != _GZIP_MAGIC:
-            raise DataError(f"{path} is not compressed by gzip; name it without .gz.")
-        # Reading lines straight from GzipFile runs in Python; the buffer makes it run in C.
-        with gzip.open(raw, "rb") as unzipped, io.BufferedReader(unzipped, 1 << 20) as buffered:
-            yield buffered
 
 
-def _decoded_lines(path: Path, file: BinaryIO, max_chars: int) -> Iterator[str]:
-    max_bytes = 4 * max_chars + 4096  # UTF-8 takes up to 4 bytes; a short margin for other cells
+class _Unzipped(io.RawIOBase):
+    """The bytes of a gzip file, up to the expansion that real text can have."""
+
+    def __init__(self, path: Path, packed: BinaryIO) -> None:
+        self._path = path
+        self._packed = packed
+        self._unzipped = gzip.GzipFile(fileobj=packed, mode="rb")
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._unzipped.readinto(buffer)
+        self._count += count
+        if self._count > _FREE_BYTES and self._count > _MAX_EXPANSION * self._packed.tell():
+            raise DataError(
+                f"{self._path} expands to over {_MAX_EXPANSION} times its size, which text does "
+                "not; is it damaged? Unpack it to read it all the same."
+            )
+        return count
+
+
+def numbered_lines(path: Path, file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """The lines of an open file with their numbers from 1, without a byte order mark.
+
+    Raises:
+        DataError: If the file is damaged, UTF-16, or has a line over `max_bytes`.
+    """
     line = 0
     while True:
         line += 1
         try:
             raw = file.readline(max_bytes)
         except (OSError, EOFError, zlib.error):
-            raise _fault(
-                path, line, "the compressed file is damaged or cut", "copy it again"
-            ) from (None)
+            rule = "the compressed file is damaged or cut"
+            raise _fault(path, line, rule, "copy it again") from None
         if not raw:
             return
         if line == 1:
             if raw.startswith(_UTF16_MARKS):
                 raise _fault(path, 1, "the file is UTF-16", "save it as UTF-8")
             raw = raw.removeprefix(_UTF8_MARK)
-        if b"\0" in raw:
-            raise _fault(path, line, "NUL byte (UTF-16, or damage)", "save the file as UTF-8")
         if len(raw) >= max_bytes and not raw.endswith(b"\n"):
-            raise _long_cell(path, line, max_chars)
+            rule = f"a line over {max_bytes:,} bytes"
+            raise _fault(path, line, rule, "look for a missing line break, or split the note")
+        yield line, raw
+
+
+def _decoded_lines(
+    path: Path, file: BinaryIO, max_chars: int, faults: list[_Fault] | None
+) -> Iterator[str]:
+    """The lines as text; bytes that are none go to `faults`, where there is such a list."""
+    max_bytes = 4 * max_chars + 4096  # UTF-8 takes up to 4 bytes; a short margin for other cells
+    for line, raw in numbered_lines(path, file, max_bytes):
+        fault = _NUL if b"\0" in raw else None
         try:
-            yield raw.decode("utf-8")
+            text = raw.decode("utf-8")
         except UnicodeDecodeError:  # its object attribute holds the line
-            raise _fault(path, line, "bytes that are not UTF-8", "save the file as UTF-8") from None
+            fault = fault or _NOT_UTF8
+            text = raw.decode("utf-8", "replace")
+        if fault is not None:
+            if faults is None or line == 1:
+                raise _error(path, line, fault) from None
+            faults.append(fault)
+        yield text
 
 
 def _long_cell(path: Path, line: int, max_chars: int) -> DataError:
     rule = f"a cell over {max_chars:,} characters"
     return _fault(path, line, rule, "look for a quote that does not close, or split the note")
+
+
+def _error(path: Path, line: int, fault: _Fault) -> DataError:
+    return _fault(path, line, fault.rule + fault.detail, fault.remedy)
 
 
 def _fault(path: Path, line: int, rule: str, remedy: str) -> DataError:

@@ -1,30 +1,71 @@
 """Note text to token ids, with the tokenizer of the backbone."""
 
+import dataclasses
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from notetune.errors import BackboneError
+from notetune.tokens.words import WordCache, word_cache
+
+LongNotes = Literal["pieces", "first"]
+
+DOCUMENT_FIELDS = np.dtype(
+    [
+        ("note", "<i4"),
+        ("piece", "<i4"),
+        ("length", "<i4"),
+        ("text_bytes", "<i4"),
+        ("is_cut", "?"),
+    ]
+)
+_CHARS_PER_TOKEN = 5  # more than most text has, so that the first try mostly suffices
 
 
 @dataclass(frozen=True)
-class Document:
-    """The tokens of one note, or of one piece of a long note.
+class Documents:
+    """The tokens of N notes in D documents.
 
     Attributes:
-        ids: Token ids, BOS first; the last piece of a note ends in EOS.
-        start: First character of the piece in the note.
-        end: One past its last character.
-        piece: 0 for the beginning of the note.
+        ids: `(total tokens,)` ids of all documents, one after another. Each document begins with
+            BOS; the last piece of a note ends in EOS.
+        table_D: `(D,)` of `DOCUMENT_FIELDS`: number of the note, number of the piece (0 begins the
+            note), tokens, UTF-8 bytes of the text behind it, whether the note goes on after it.
+        note_count: N.
     """
 
-    ids: tuple[int, ...]
-    start: int
-    end: int
-    piece: int
+    ids: npt.NDArray[Any]
+    table_D: npt.NDArray[Any]
+    note_count: int
+
+    def of_notes(self, is_wanted_N: npt.NDArray[np.bool_]) -> "Documents":
+        """The documents of some notes, which are numbered anew."""
+        if is_wanted_N.all():
+            return self
+        is_wanted_D = is_wanted_N[self.table_D["note"]]
+        ids = self.ids[np.repeat(is_wanted_D, self.table_D["length"])]
+        table_D = self.table_D[is_wanted_D]
+        table_D["note"] = (np.cumsum(is_wanted_N) - 1)[table_D["note"]]
+        return dataclasses.replace(
+            self, ids=ids, table_D=table_D, note_count=int(is_wanted_N.sum())
+        )
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """The first tokens of a text, or all of them."""
+
+    packed: bytes
+    starts_of: Callable[[Sequence[int]], list[int]]
+    """The characters at which some of the tokens start."""
 
 
 @dataclass(frozen=True)
@@ -36,37 +77,83 @@ class Encoder:
     eos_id: int
     vocabulary_size: int
 
-    def documents(self, texts: Sequence[str], max_tokens: int) -> Iterator[list[Document]]:
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The smallest type that holds every id."""
+        return np.dtype("<u2" if self.vocabulary_size <= 1 << 16 else "<u4")
+
+    @cached_property
+    def words(self) -> WordCache | None:
+        """The ids of words met before; None if this tokenizer must see whole texts."""
+        return word_cache(self.tokenizer, self.dtype)
+
+    def documents(
+        self, texts: Sequence[str], max_tokens: int, long_notes: LongNotes = "pieces"
+    ) -> Documents:
         """Encode texts, each into documents of at most `max_tokens` tokens.
 
-        A long note becomes consecutive pieces that together hold all its tokens.
+        A long note becomes consecutive pieces that together hold all its tokens, or, with
+        `long_notes` "first", the first of them only.
         """
-        for text, encoding in zip(
-            texts, self.tokenizer.encode_batch(list(texts), add_special_tokens=False), strict=True
-        ):
-            yield self._pieces(encoding.ids, encoding.offsets, len(text), max_tokens)
-
-    def decode(self, document: Document) -> str:
-        """The text of a document, without BOS and EOS."""
-        return str(self.tokenizer.decode(list(document.ids), skip_special_tokens=True))
-
-    def _pieces(
-        self,
-        ids: Sequence[int],
-        offsets: Sequence[tuple[int, int]],
-        text_length: int,
-        max_tokens: int,
-    ) -> list[Document]:
-        with_eos = [*ids, self.eos_id]
+        is_first_only = long_notes == "first"
+        most_cuts = 1 if is_first_only else None
         body = max_tokens - 1  # BOS takes one slot of every piece
-        pieces = []
-        for piece, first in enumerate(range(0, len(with_eos), body)):
-            last = first + body
-            start = offsets[first][0] if first < len(offsets) else text_length
-            end = offsets[last][0] if last < len(offsets) else text_length
-            document_ids = (self.bos_id, *with_eos[first:last])
-            pieces.append(Document(document_ids, start, end, piece))
-        return pieces
+        size = body * self.dtype.itemsize
+        bos, eos = (np.array([n], self.dtype).tobytes() for n in (self.bos_id, self.eos_id))
+        packed: list[bytes] = []
+        rows: list[tuple[int, int, int, int, bool]] = []
+        for number, text in enumerate(texts):
+            tokens = self._first_tokens(text, body) if is_first_only else self._tokens(text)
+            with_eos = tokens.packed + eos
+            cuts = range(body, len(with_eos) // self.dtype.itemsize, body)[:most_cuts]
+            bounds = [0, *(tokens.starts_of(cuts) if cuts else ()), len(text)]
+            if is_first_only:
+                bounds = bounds[:2]
+            for piece, (start, end) in enumerate(itertools.pairwise(bounds)):
+                ids = with_eos[piece * size : (piece + 1) * size]
+                packed += (bos, ids)
+                length = 1 + len(ids) // self.dtype.itemsize
+                is_cut = piece < len(cuts)
+                rows.append((number, piece, length, _utf8_bytes(text, start, end), is_cut))
+        return Documents(
+            np.frombuffer(b"".join(packed), self.dtype),
+            np.array(rows, DOCUMENT_FIELDS),
+            len(texts),
+        )
+
+    def _first_tokens(self, text: str, wanted: int) -> _Tokens:
+        """More than `wanted` tokens of a text, or all of them if it has no more."""
+        window = _CHARS_PER_TOKEN * wanted
+        cache = self.words
+        if cache is not None and window < len(text) and (words := cache.split(text[:window])):
+            words.pop()  # it may go on after the window
+            tokens = _of_words(cache, words)
+            if len(tokens.packed) > wanted * self.dtype.itemsize:
+                return tokens
+        return self._tokens(text)
+
+    def _tokens(self, text: str) -> _Tokens:
+        if self.words is not None and (words := self.words.split(text)):
+            return _of_words(self.words, words)
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        packed = np.array(encoding.ids, self.dtype).tobytes()
+        return _Tokens(packed, lambda cuts: _starts(encoding.offsets, cuts, len(text)))
+
+
+def _of_words(cache: WordCache, words: list[str]) -> _Tokens:
+    packed = cache.packed(words)
+    return _Tokens(b"".join(packed), lambda cuts: cache.starts_of(words, packed, cuts))
+
+
+def _starts(
+    offsets: Sequence[tuple[int, int]], tokens: Sequence[int], text_length: int
+) -> list[int]:
+    """Where tokens start; EOS, after all others, starts where the text ends."""
+    return [offsets[token][0] if token < len(offsets) else text_length for token in tokens]
+
+
+def _utf8_bytes(text: str, start: int, end: int) -> int:
+    return end - start if text.isascii() else len(text[start:end].encode())
 
 
 def load_encoder(backbone: Path) -> Encoder:

@@ -1,5 +1,6 @@
 """Which documents share a row. A plan is recomputed from the lengths, never stored."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,28 +65,89 @@ def pack_documents(
     """
     _check_lengths(lengths_D, tokens_per_row)
     shuffle_D = np.random.default_rng(seed).permutation(len(lengths_D))
-    longest_first_D = shuffle_D[np.argsort(-lengths_D[shuffle_D], kind="stable")]
-    row_D = np.empty(len(lengths_D), dtype=np.int64)
-    rows_with_room: list[list[int]] = [[] for _ in range(tokens_per_row + 1)]
-    rooms = 0  # bit k is set when some row has exactly k tokens of room
-    row_count = 0
-    for document, length in zip(
-        longest_first_D.tolist(), lengths_D[longest_first_D].tolist(), strict=True
-    ):
-        fitting = rooms >> length
-        if fitting:
-            room = length + (fitting & -fitting).bit_length() - 1
-            row = rows_with_room[room].pop()
-            if not rows_with_room[room]:
-                rooms ^= 1 << room
-        else:
-            room, row, row_count = tokens_per_row, row_count, row_count + 1
-        row_D[document] = row
-        rows_with_room[room - length].append(row)
-        rooms |= 1 << (room - length)
-    order_D = longest_first_D[np.argsort(row_D[longest_first_D], kind="stable")]
-    starts_R = np.searchsorted(row_D[order_D], np.arange(row_count + 1))
-    return PackPlan(order_D, starts_R.astype(np.int64), tokens_per_row)
+    # Small integers are sorted by radix, which takes a tenth of the time.
+    keys_D = lengths_D.astype(np.min_scalar_type(tokens_per_row))[shuffle_D]
+    by_length_D = shuffle_D[np.argsort(keys_D, kind="stable")]
+    counts = np.bincount(lengths_D)
+    next_of = np.cumsum(counts) - counts  # where the next document of each length stands
+    order, sizes = [], []
+    for group in _row_groups(counts, tokens_per_row):
+        blocks = []
+        for length, per_row in group.parts:
+            first = next_of[length]
+            next_of[length] += group.row_count * per_row
+            documents = by_length_D[first : next_of[length]]
+            blocks.append(documents.reshape(group.row_count, per_row))
+        rows = np.concatenate(blocks, axis=1)
+        order.append(rows.ravel())
+        sizes.append(np.full(len(rows), rows.shape[1]))
+    starts_R = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
+    return PackPlan(np.concatenate(order), starts_R.astype(np.int64), tokens_per_row)
+
+
+def _row_groups(counts: Int64Array, tokens_per_row: int) -> "list[_RowGroup]":
+    """All rows, for `counts[length]` documents of each length.
+
+    Documents of one length are placed together: a row that takes one of them is then the fullest
+    with room for the next, until it has none.
+    """
+    open_rows = _OpenRows()
+    for length in np.flatnonzero(counts)[::-1].tolist():
+        left = int(counts[length])
+        while left:
+            room, group = open_rows.take(length) or (tokens_per_row, _RowGroup(left, ()))
+            per_row = room // length
+            full = min(group.row_count, left // per_row)
+            rest = left - full * per_row if full < group.row_count else 0
+            open_rows.put(room - per_row * length, group.filled(full, length, per_row))
+            open_rows.put(room - rest * length, group.filled(min(rest, 1), length, rest))
+            if group.parts:
+                untouched = group.row_count - full - min(rest, 1)
+                open_rows.put(room, _RowGroup(untouched, group.parts))
+            left -= full * per_row + rest
+    return open_rows.groups()
+
+
+@dataclass(frozen=True)
+class _RowGroup:
+    """Rows that hold the same numbers of documents of the same lengths."""
+
+    row_count: int
+    parts: tuple[tuple[int, int], ...]
+    """(length, documents of that length in each row), longest first."""
+
+    def filled(self, row_count: int, length: int, per_row: int) -> "_RowGroup":
+        """Some of the rows, each with more documents."""
+        return _RowGroup(row_count, (*self.parts, (length, per_row)))
+
+
+class _OpenRows:
+    """Groups of rows by the tokens of room that they have left."""
+
+    def __init__(self) -> None:
+        self._by_room: defaultdict[int, list[_RowGroup]] = defaultdict(list)
+        self._rooms = 0  # bit k is set when some group has exactly k tokens of room
+
+    def put(self, room: int, group: _RowGroup) -> None:
+        if group.row_count:
+            self._by_room[room].append(group)
+            self._rooms |= 1 << room
+
+    def take(self, length: int) -> tuple[int, _RowGroup] | None:
+        """The fullest rows that have room for a document."""
+        fitting = self._rooms >> length
+        if not fitting:
+            return None
+        room = length + (fitting & -fitting).bit_length() - 1
+        group = self._by_room[room].pop()
+        if not self._by_room[room]:
+            self._rooms ^= 1 << room
+        return room, group
+
+    def groups(self) -> list[_RowGroup]:
+        """All groups, in the order of their documents: longest first."""
+        groups = [group for groups in self._by_room.values() for group in groups]
+        return sorted(groups, key=lambda group: group.parts, reverse=True)
 
 
 def _check_lengths(lengths_D: Int64Array, tokens_per_row: int) -> None:

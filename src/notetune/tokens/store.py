@@ -1,7 +1,8 @@
 """Documents on disk: memory-mapped token ids with the note and patient of every document."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,8 @@ import numpy.typing as npt
 
 from notetune import runs
 from notetune.errors import RunError
-from notetune.tokens.encode import Encoder
+from notetune.tokens.encode import Documents, Encoder, LongNotes
 from notetune.tokens.packing import Int64Array
-
-_NOTES_PER_CHUNK = 1000
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class TokenStore:
         patient_ids: `(N,)` patient ids.
         source_N: `(N,)` source of each note.
         split_N: `(N,)` split of each note.
+        is_cut_D: `(D,)` whether the note goes on after the document.
     """
 
     ids: npt.NDArray[Any]
@@ -41,6 +41,7 @@ class TokenStore:
     patient_ids: npt.NDArray[np.str_]
     source_N: npt.NDArray[np.str_]
     split_N: npt.NDArray[np.str_]
+    is_cut_D: npt.NDArray[np.bool_]
 
     @property
     def lengths_D(self) -> Int64Array:
@@ -78,13 +79,16 @@ class TokenStore:
         return first_D[np.searchsorted(self.note_number_D[first_D], number_N)]
 
     def is_truncated(self, documents_D: Int64Array) -> npt.NDArray[np.bool_]:
-        """`(D,)` whether the note of each first document goes on in a further piece."""
-        pieces_N = np.bincount(self.note_number_D, minlength=len(self.note_ids))
-        return np.asarray(pieces_N[self.note_number_D[documents_D]] > 1)
+        """`(D,)` whether the note of each document goes on after it."""
+        return np.asarray(self.is_cut_D[documents_D])
 
 
-_ARRAYS = ("offsets", "note_number_D", "piece_D", "text_bytes_D")
+FORMAT = 2
+_IDS = "ids.bin"
+_TABLE, _SHARD_IDS = "documents.npy", "ids.npy"
+_ARRAYS = ("offsets", "note_number_D", "piece_D", "text_bytes_D", "is_cut_D")
 _TEXTS = ("note_ids", "patient_ids", "source_N", "split_N")
+_NOTES_AT_A_TIME = 10_000
 
 
 def encode_notes(
@@ -92,6 +96,7 @@ def encode_notes(
     max_tokens: int,
     texts: Sequence[str],
     columns: Mapping[str, Sequence[str]],
+    long_notes: LongNotes = "pieces",
 ) -> TokenStore:
     """Encode notes into a store in memory.
 
@@ -100,24 +105,11 @@ def encode_notes(
         max_tokens: Longest document.
         texts: `(N,)` note texts.
         columns: `(N,)` each, under the names `note_ids`, `patient_ids`, `source_N`, `split_N`.
+        long_notes: As for `Encoder.documents`.
     """
-    ids: list[int] = []
-    lengths, note_numbers, pieces, sizes = [], [], [], []
-    for number, documents in enumerate(encoder.documents(texts, max_tokens)):
-        for document in documents:
-            ids.extend(document.ids)
-            lengths.append(len(document.ids))
-            note_numbers.append(number)
-            pieces.append(document.piece)
-            sizes.append(len(texts[number][document.start : document.end].encode()))
-    return TokenStore(
-        ids=np.asarray(ids, np.uint16 if encoder.vocabulary_size <= 1 << 16 else np.uint32),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        note_number_D=np.asarray(note_numbers, np.int64),
-        piece_D=np.asarray(pieces, np.int32),
-        text_bytes_D=np.asarray(sizes, np.int32),
-        **{name: np.asarray(columns[name], np.str_) for name in _TEXTS},
-    )
+    documents = encoder.documents(texts, max_tokens, long_notes)
+    names: dict[str, Any] = {name: np.asarray(columns[name], np.str_) for name in _TEXTS}
+    return TokenStore(ids=documents.ids, **_arrays([documents]), **names)
 
 
 def write_store(
@@ -127,45 +119,85 @@ def write_store(
     texts: Sequence[str],
     columns: Mapping[str, Sequence[str]],
 ) -> None:
-    """Encode notes into an existing empty folder, a chunk at a time; arguments as above."""
-    chunks = []
-    with (folder / "ids.bin").open("wb") as file:
-        for first in range(0, len(texts), _NOTES_PER_CHUNK):
-            part = slice(first, first + _NOTES_PER_CHUNK)
-            some = {name: values[part] for name, values in columns.items()}
-            chunk = encode_notes(encoder, max_tokens, texts[part], some)
-            file.write(chunk.ids.tobytes())
-            chunks.append((first, replace(chunk, ids=chunk.ids[:0])))
-    lengths_D = np.concatenate([chunk.lengths_D for _, chunk in chunks])
-    arrays = {
-        "offsets": np.concatenate([[0], np.cumsum(lengths_D)]).astype(np.int64),
-        "note_number_D": np.concatenate([first + chunk.note_number_D for first, chunk in chunks]),
-        "piece_D": np.concatenate([chunk.piece_D for _, chunk in chunks]),
-        "text_bytes_D": np.concatenate([chunk.text_bytes_D for _, chunk in chunks]),
-    }
-    for name, array in arrays.items():
+    """Encode notes into an existing empty folder; arguments as for `encode_notes`."""
+    join_documents(folder, [encoder.documents(texts, max_tokens)], columns)
+
+
+def save_documents(folder: Path, documents: Documents) -> None:
+    """Write the documents of some notes into a folder, for `read_documents`."""
+    np.save(folder / _TABLE, documents.table_D)
+    np.save(folder / _SHARD_IDS, documents.ids)
+
+
+def read_documents(folder: Path) -> Documents:
+    """The documents that `save_documents` wrote; every note has at least one."""
+    table_D = np.load(folder / _TABLE)
+    return Documents(np.load(folder / _SHARD_IDS), table_D, int(table_D["note"][-1]) + 1)
+
+
+def join_documents(folder: Path, parts: Iterable[Documents], columns: Mapping[str, Any]) -> None:
+    """Write one store from the documents of all notes, which come in parts.
+
+    Args:
+        folder: An existing folder.
+        parts: At least one; only one of them is in memory at a time.
+        columns: As for `encode_notes`, over the notes of all parts: lists or series of strings.
+    """
+    tables = []
+    dtype = np.dtype(np.uint16)
+    with (folder / _IDS).open("wb") as file:
+        for part in parts:
+            file.write(part.ids.data)
+            dtype = part.ids.dtype
+            tables.append(dataclasses.replace(part, ids=part.ids[:0]))
+    for name, array in _arrays(tables).items():
         np.save(folder / f"{name}.npy", array)
     for name in _TEXTS:
-        np.save(folder / f"{name}.npy", np.char.encode(np.asarray(columns[name], np.str_), "utf-8"))
-    description = {"format": runs.FORMAT, "dtype": chunks[0][1].ids.dtype.name}
-    runs.write_json(folder / "store.json", description)
+        _save_texts(folder / f"{name}.npy", columns[name])
+    runs.write_json(folder / "store.json", {"format": FORMAT, "dtype": dtype.name})
 
 
 def open_store(folder: Path) -> TokenStore:
-    """Open a store; the ids stay on disk until they are read.
+    """Open a store; its arrays stay on disk until they are read.
 
     Raises:
-        RunError: If a file is missing or the format is newer than this version reads.
+        RunError: If a file is missing or the format is not the one that this version reads.
     """
     description = runs.read_json(folder / "store.json")
-    if description["format"] != runs.FORMAT:
+    if description["format"] != FORMAT:
         raise RunError(f"{folder} has format {description['format']}; prepare the run again.")
     try:
-        arrays: dict[str, Any] = {name: np.load(folder / f"{name}.npy") for name in _ARRAYS}
-        texts: dict[str, Any] = {
-            name: np.char.decode(np.load(folder / f"{name}.npy"), "utf-8") for name in _TEXTS
+        arrays: dict[str, Any] = {
+            name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
+            for name in (*_ARRAYS, *_TEXTS)
         }
-        ids = np.memmap(folder / "ids.bin", dtype=description["dtype"], mode="r")
+        ids = np.memmap(folder / _IDS, dtype=description["dtype"], mode="r")
     except (OSError, ValueError):
         raise RunError(f"{folder} is not a whole token store; prepare the run again.") from None
-    return TokenStore(ids=ids, **arrays, **texts)
+    return TokenStore(ids=ids, **arrays)
+
+
+def _arrays(parts: Sequence[Documents]) -> dict[str, Any]:
+    """The `(D,)` arrays of a store; note numbers go on from part to part."""
+    table_D = np.concatenate([part.table_D for part in parts])
+    first_notes = np.cumsum([0, *(part.note_count for part in parts)])[:-1]
+    first_note_D = np.repeat(first_notes, [len(part.table_D) for part in parts])
+    return {
+        "offsets": np.concatenate([[0], np.cumsum(table_D["length"], dtype=np.int64)]),
+        "note_number_D": first_note_D + table_D["note"],
+        "piece_D": table_D["piece"].copy(),
+        "text_bytes_D": table_D["text_bytes"].copy(),
+        "is_cut_D": table_D["is_cut"].copy(),
+    }
+
+
+def _save_texts(path: Path, texts: Any) -> None:
+    """Write strings as `np.save` would, without an array of all of them in memory."""
+    starts = range(0, len(texts), _NOTES_AT_A_TIME)
+    blocks = (np.asarray(texts[n : n + _NOTES_AT_A_TIME], np.str_) for n in starts)
+    dtype = np.result_type("<U1", *{block.dtype for block in blocks})
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (len(texts),)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for n in starts:
+            file.write(np.asarray(texts[n : n + _NOTES_AT_A_TIME], dtype).tobytes())

@@ -15,10 +15,24 @@ from notetune.errors import ConfigError, DataError
 from notetune.model.backbone import backbone_fingerprint, resolve_backbone
 from notetune.notes import outcomes, overlap, sources, splits
 from notetune.notes.outcomes import Task
-from notetune.notes.sources import Cohort, FlowCount, TableSource
-from notetune.tokens.encode import load_encoder
-from notetune.tokens.store import TokenStore, open_store, write_store
+from notetune.notes.sources import Finished, FlowCount
+from notetune.tokens.encode import LongNotes
+from notetune.tokens.store import FORMAT as STORE_FORMAT
+from notetune.tokens.store import TokenStore, join_documents, open_store, read_documents
+from notetune.workflows.prepare_checks import split_findings
+from notetune.workflows.prepare_shards import (
+    NOTES,
+    Encoding,
+    Shard,
+    slices,
+    take_texts,
+    usable_cores,
+    write_shards,
+)
 from notetune.workflows.recipe import Recipe
+
+_TEXTS = "texts"
+_TOKENS = "tokens"
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,17 @@ class TaskTable:
 
 
 @dataclass(frozen=True)
+class CorpusCount:
+    """How much there is of one source in one split."""
+
+    source: str
+    split: str
+    notes: int
+    documents: int
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A prepared folder, opened."""
 
@@ -53,13 +78,15 @@ class Prepared:
     tasks: dict[str, TaskTable]
     flow: tuple[FlowCount, ...]
     findings: tuple[overlap.Finding, ...]
+    corpus: tuple[CorpusCount, ...]
 
     def texts(self, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> list[str]:
         """Note texts, in the order asked for."""
-        notes = pl.scan_parquet(self.folder / "notes.parquet").select("note_id", "text")
         wanted = pl.DataFrame({"note_id": np.asarray(note_ids)}, schema={"note_id": pl.String})
-        joined = wanted.lazy().join(notes, on="note_id", how="left", maintain_order="left")
-        return joined.collect()["text"].to_list()
+        notes = pl.scan_parquet(self.folder / _TEXTS)
+        found = notes.filter(pl.col("note_id").is_in(wanted["note_id"].implode())).collect()
+        joined = wanted.join(found, on="note_id", how="left", maintain_order="left")
+        return joined["text"].to_list()
 
 
 def inputs(recipe: Recipe) -> dict[str, Any]:
@@ -67,7 +94,9 @@ def inputs(recipe: Recipe) -> dict[str, Any]:
     return {
         "stage": "prepare",
         "version": __version__,
-        "config": recipe.prepare.model_dump(mode="json"),
+        "store": STORE_FORMAT,
+        # Files are the same whatever the number of workers.
+        "config": recipe.prepare.model_dump(mode="json", exclude={"workers"}),
         "tasks": recipe.downstream.tasks,
         "files": _file_states(recipe),
         "backbone": backbone_fingerprint(resolve_backbone(recipe.backbone)),
@@ -77,14 +106,20 @@ def inputs(recipe: Recipe) -> dict[str, Any]:
 def prepare(recipe: Recipe) -> Prepared:
     """Build the prepared folder of a recipe, or open it if it was built from the same inputs.
 
+    Notes pass in chunks, so memory does not grow with their number, but for their ids. A run that
+    was killed goes on: at most the shards that were being written are encoded again.
+
     Raises:
         DataError: If the source is faulty, a task cannot be taught, or a leak blocks.
         ConfigError: If the recipe names a task that the source lacks.
     """
     folder, depends_on = recipe.folder.prepared, inputs(recipe)
     if not runs.is_finished(folder, depends_on):
-        with runs.new_folder(folder, depends_on) as temporary:
-            _build(recipe, temporary)
+        with runs.work_folder(folder, depends_on) as work:
+            stream = sources.open_notes(recipe.source)
+            shards = write_shards(stream.chunks, work, _encoding(recipe), _workers(recipe))
+            with runs.new_folder(folder, depends_on) as temporary:
+                _assemble(recipe, shards, stream.finish(), temporary)
     return open_prepared(folder)
 
 
@@ -108,58 +143,121 @@ def open_prepared(folder: Path) -> Prepared:
         )
     return Prepared(
         folder,
-        open_store(folder / "tokens"),
+        open_store(folder / _TOKENS),
         tasks,
         tuple(FlowCount(**values) for values in facts["flow"]),
         tuple(overlap.Finding(**values) for values in facts["findings"]),
+        tuple(CorpusCount(**values) for values in facts["corpus"]),
     )
 
 
-def _build(recipe: Recipe, folder: Path) -> None:
+def _assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: Path) -> None:
+    """Write everything that depends on all notes: splits, labels, checks, and one token store."""
+    if not shards:
+        raise DataError("the source has no notes; check its paths and columns.")
     config = recipe.prepare
-    cohort = sources.read(recipe.source)
-    assignment = splits.split_patients(cohort.notes["patient_id"], config.split)
-    notes = cohort.notes.join(assignment, on="patient_id", how="left", maintain_order="left")
-    in_split = notes.filter(pl.col("split").is_not_null())
-    flow = [*cohort.flow, _split_flow("notes by patient split", notes.height, in_split.height)]
-
-    findings = overlap.split_findings(in_split)
+    notes = pl.read_parquet([shard.folder / NOTES for shard in shards])
+    _check_unique(notes["note_id"])
+    assignment = splits.split_patients(notes["patient_id"].unique().to_list(), config.split)
+    notes = notes.join(assignment, on="patient_id", how="left", maintain_order="left")
+    is_wanted = notes["split"].is_not_null()
+    in_split = notes.filter(is_wanted)
+    flow = [*finished.flow, _split_flow("notes by patient split", notes.height, in_split.height)]
+    findings = split_findings(shards, notes)
     _stop_at_leaks(findings, allowed=config.allow_leaks)
-    (folder / "tasks").mkdir()
-    tasks = []
-    for task, labels in _wanted_tasks(recipe, cohort):
-        table, lost = splits.split_table(labels, cohort.notes, assignment)
-        flow.append(_split_flow(f"{task.name}: labelled notes", table.height + lost, table.height))
-        task, table = outcomes.keep_frequent_classes(task, table, config.min_train_positives)
-        outcomes.check_labels(task, table)
-        outcomes.check_train_classes(task, table)
-        table.write_parquet(folder / "tasks" / f"{task.name}.parquet")
-        tasks.append(dataclasses.asdict(task))
 
-    in_split.write_parquet(folder / "notes.parquet")
-    (folder / "tokens").mkdir()
-    _encode(recipe, in_split, folder / "tokens")
+    tasks, task_flow = _write_tasks(recipe, finished, notes, assignment, folder / "tasks")
+    in_split.write_parquet(folder / NOTES)
+    take_texts(shards, is_wanted, folder / _TEXTS)
+    _join_tokens(shards, is_wanted, in_split, folder / _TOKENS)
     facts = {
         "tasks": tasks,
-        "flow": [dataclasses.asdict(stage) for stage in flow],
+        "flow": [dataclasses.asdict(stage) for stage in (*flow, *task_flow)],
         "findings": [dataclasses.asdict(finding) for finding in findings],
+        "corpus": [
+            dataclasses.asdict(count) for count in _corpus(open_store(folder / _TOKENS), in_split)
+        ],
     }
     runs.write_json(folder / "facts.json", facts)
+    if finished.rejections.height:
+        sources.write_rejections(finished.rejections, folder / "rejections.csv")
 
 
-def _encode(recipe: Recipe, notes: pl.DataFrame, folder: Path) -> None:
+def _write_tasks(
+    recipe: Recipe,
+    finished: Finished,
+    notes: pl.DataFrame,
+    assignment: pl.DataFrame,
+    folder: Path,
+) -> tuple[list[dict[str, Any]], list[FlowCount]]:
+    """Write the table of each wanted task into a new folder; return the tasks and their flow."""
+    folder.mkdir()
+    tasks, flow = [], []
+    for task, labels in _wanted_tasks(recipe, finished):
+        table, lost = splits.split_table(labels, notes, assignment)
+        flow.append(_split_flow(f"{task.name}: labelled notes", table.height + lost, table.height))
+        task, table = outcomes.keep_frequent_classes(
+            task, table, recipe.prepare.min_train_positives
+        )
+        outcomes.check_labels(task, table)
+        outcomes.check_train_classes(task, table)
+        table.write_parquet(folder / f"{task.name}.parquet")
+        tasks.append(dataclasses.asdict(task))
+    return tasks, flow
+
+
+def _join_tokens(
+    shards: list[Shard], is_wanted: pl.Series, notes: pl.DataFrame, folder: Path
+) -> None:
+    folder.mkdir()
+    parts = (
+        read_documents(shard.folder).of_notes(wanted.to_numpy())
+        for shard, wanted in slices(shards, is_wanted)
+    )
     columns = {
-        "note_ids": notes["note_id"].to_list(),
-        "patient_ids": notes["patient_id"].to_list(),
-        "source_N": notes["source"].to_list(),
-        "split_N": notes["split"].to_list(),
+        "note_ids": notes["note_id"],
+        "patient_ids": notes["patient_id"],
+        "source_N": notes["source"],
+        "split_N": notes["split"],
     }
-    encoder = load_encoder(resolve_backbone(recipe.backbone))
-    write_store(folder, encoder, recipe.prepare.max_tokens, notes["text"].to_list(), columns)
+    join_documents(folder, parts, columns)
 
 
-def _wanted_tasks(recipe: Recipe, cohort: Cohort) -> list[tuple[Task, pl.DataFrame]]:
-    by_name = {task.name: (task, table) for task, table in cohort.tasks}
+def _corpus(store: TokenStore, notes: pl.DataFrame) -> list[CorpusCount]:
+    """Notes, documents and tokens per source and split, most tokens first."""
+    sizes = {
+        "notes": np.ones(notes.height, np.int64),
+        "documents": np.bincount(store.note_number_D, minlength=notes.height),
+        "tokens": np.add.reduceat(store.lengths_D, np.flatnonzero(store.piece_D == 0)),
+    }
+    columns = [pl.Series(name, values) for name, values in sizes.items()]
+    table = notes.select("source", "split").with_columns(columns)
+    order = ("tokens", "source", "split")
+    sums = table.group_by("source", "split").sum().sort(order, descending=True)
+    return [CorpusCount(**values) for values in sums.iter_rows(named=True)]
+
+
+def _check_unique(note_ids: pl.Series) -> None:
+    repeated = note_ids.filter(note_ids.is_duplicated())
+    if len(repeated):
+        raise DataError(
+            f"note id {repeated[0]} is given to {(repeated == repeated[0]).sum()} notes "
+            f"({repeated.n_unique()} ids are repeated). Make note ids unique."
+        )
+
+
+def _encoding(recipe: Recipe) -> Encoding:
+    config = recipe.prepare
+    long_notes: LongNotes = getattr(config, "long_notes", "pieces")
+    return Encoding(resolve_backbone(recipe.backbone), config.max_tokens, long_notes)
+
+
+def _workers(recipe: Recipe) -> int:
+    return getattr(recipe.prepare, "workers", None) or usable_cores()
+
+
+def _wanted_tasks(recipe: Recipe, finished: Finished) -> list[tuple[Task, pl.DataFrame]]:
+    by_name = {task.name: (task, table) for task, table in finished.tasks}
     wanted = recipe.downstream.tasks or tuple(by_name)
     unknown = [name for name in wanted if name not in by_name]
     if unknown:
@@ -187,8 +285,5 @@ def _split_flow(stage: str, read: int, kept: int) -> FlowCount:
 
 def _file_states(recipe: Recipe) -> list[tuple[str, int, int]]:
     """Name, size and time of every file the source may read."""
-    source = recipe.source
-    root = source.path if isinstance(source, TableSource) else source.folder
-    files = sorted(root.rglob("*")) if root.is_dir() else [root]
-    states = [(path.name, path.stat()) for path in files if path.is_file()]
+    states = [(path.name, path.stat()) for path in sources.files_of(recipe.source)]
     return [(name, state.st_size, state.st_mtime_ns) for name, state in states]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, assert_never
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -11,7 +11,7 @@ from notetune.config import Config
 from notetune.errors import ConfigError
 from notetune.model.adapters import LoRA
 from notetune.model.heads import Pooling
-from notetune.notes.sources import EicuSource, Mimic3Source, SourceConfig, TableSource
+from notetune.notes.sources import Source, SourceConfig, starting_from
 from notetune.notes.splits import Split, SplitConfig
 from notetune.train.optim import OptimConfig
 
@@ -145,16 +145,9 @@ class Recipe(Config):
         return RunFolder(self.runs / self.name)
 
     @property
-    def source(self) -> TableSource | EicuSource | Mimic3Source:
-        """The source, its path starting from `data`."""
-        source = self.prepare.source
-        match source:
-            case TableSource():
-                return source.model_copy(update={"path": self.data / source.path})
-            case EicuSource() | Mimic3Source():
-                return source.model_copy(update={"folder": self.data / source.folder})
-            case _:
-                assert_never(source)
+    def source(self) -> Source:
+        """The source, its paths starting from `data`."""
+        return starting_from(self.prepare.source, self.data)
 
     @property
     def torch_device(self) -> torch.device:

@@ -15,30 +15,50 @@ from notetune.notes.sources.cohort import (
     collect,
 )
 from notetune.notes.sources.eicu import EicuSource, read_eicu
-from notetune.notes.sources.mimic3 import Mimic3Source, read_mimic3
-from notetune.notes.sources.table import TableColumns, TableSource, TableTask, read_table_source
+from notetune.notes.sources.fhir import FhirSource, open_fhir
+from notetune.notes.sources.meds import MedsSource, open_meds
+from notetune.notes.sources.mimic3 import Mimic3Source, open_mimic3
+from notetune.notes.sources.mimic4 import Mimic4Source, open_mimic4
+from notetune.notes.sources.omop import OmopSource, open_omop
+from notetune.notes.sources.paths import files_of, starting_from
+from notetune.notes.sources.rejections import write_rejections
+from notetune.notes.sources.table import TableColumns, TableSource, open_table
+from notetune.notes.sources.table_tasks import CodeTable, LabelTable, TableTask
 
-SourceConfig = Annotated[TableSource | EicuSource | Mimic3Source, Field(discriminator="kind")]
+Source = (
+    TableSource | EicuSource | Mimic3Source | Mimic4Source | MedsSource | OmopSource | FhirSource
+)
+SourceConfig = Annotated[Source, Field(discriminator="kind")]
 
 __all__ = [
     "NOTES_SCHEMA",
     "TASK_SCHEMA",
+    "CodeTable",
     "Cohort",
     "EicuSource",
+    "FhirSource",
     "Finished",
     "FlowCount",
+    "LabelTable",
+    "MedsSource",
     "Mimic3Source",
+    "Mimic4Source",
     "NoteStream",
+    "OmopSource",
+    "Source",
     "SourceConfig",
     "TableColumns",
     "TableSource",
     "TableTask",
+    "files_of",
     "open_notes",
     "read",
+    "starting_from",
+    "write_rejections",
 ]
 
 
-def open_notes(source: TableSource | EicuSource | Mimic3Source) -> NoteStream:
+def open_notes(source: Source) -> NoteStream:
     """Begin to read a source: notes in chunks, then task tables and a balanced flow.
 
     Raises:
@@ -47,15 +67,23 @@ def open_notes(source: TableSource | EicuSource | Mimic3Source) -> NoteStream:
     """
     match source:
         case TableSource():
-            return as_stream(read_table_source(source))
+            return open_table(source)
         case EicuSource():
             return as_stream(read_eicu(source))
         case Mimic3Source():
-            return as_stream(read_mimic3(source))
+            return open_mimic3(source)
+        case Mimic4Source():
+            return open_mimic4(source)
+        case MedsSource():
+            return open_meds(source)
+        case OmopSource():
+            return open_omop(source)
+        case FhirSource():
+            return open_fhir(source)
         case _:
             assert_never(source)
 
 
-def read(source: TableSource | EicuSource | Mimic3Source) -> Cohort:
+def read(source: Source) -> Cohort:
     """Read a whole source into memory; errors as in `open_notes`."""
     return collect(open_notes(source))

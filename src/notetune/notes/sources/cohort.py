@@ -18,6 +18,20 @@ NOTES_SCHEMA: Final = {
     "text": pl.String(),
 }
 TASK_SCHEMA: Final = {"note_id": pl.String(), "labels": pl.List(pl.String())}
+PREDICTION_TIME: Final = "prediction_time"
+"""Column that a task table may also have: the moment from which the outcome is to be foretold."""
+REJECTIONS_SCHEMA: Final = {
+    "file": pl.String(),
+    "line": pl.Int64(),
+    "note_id": pl.String(),
+    "reason": pl.String(),
+}
+"""Rows that a source could not use; the note id is null where it was not read. Never any text."""
+
+
+def no_rejections() -> pl.DataFrame:
+    """An empty table of `REJECTIONS_SCHEMA`."""
+    return pl.DataFrame(schema=REJECTIONS_SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -42,12 +56,14 @@ class Cohort:
     """Notes, outcome tasks on them, and the flow that led there.
 
     `notes` has the columns of `NOTES_SCHEMA` and unique note ids; each task comes with a table of
-    `TASK_SCHEMA` whose note ids are all in `notes`.
+    `TASK_SCHEMA` (and `PREDICTION_TIME`, where it is known) whose note ids are all in `notes`.
+    `rejections` has the columns of `REJECTIONS_SCHEMA`.
     """
 
     notes: pl.DataFrame
     tasks: tuple[tuple[Task, pl.DataFrame], ...]
     flow: tuple[FlowCount, ...]
+    rejections: pl.DataFrame = field(default_factory=no_rejections)
 
     def __post_init__(self) -> None:
         _check_schema("notes", self.notes, NOTES_SCHEMA)
@@ -55,7 +71,10 @@ class Cohort:
         if note_ids.n_unique() != note_ids.len():
             raise DataError("notes: a note id is given to two notes. Make note ids unique.")
         for task, table in self.tasks:
-            _check_schema(f"task {task.name}", table, TASK_SCHEMA)
+            moment = (
+                {PREDICTION_TIME: pl.Datetime("us")} if PREDICTION_TIME in table.columns else {}
+            )
+            _check_schema(f"task {task.name}", table, {**TASK_SCHEMA, **moment})
             unknown = table.join(self.notes, on="note_id", how="anti").height
             if unknown:
                 raise DataError(f"task {task.name}: {unknown} labelled notes are not in the notes.")
@@ -127,15 +146,17 @@ class Finished:
 
     tasks: tuple[tuple[Task, pl.DataFrame], ...]
     flow: tuple[FlowCount, ...]
+    rejections: pl.DataFrame = field(default_factory=no_rejections)
 
 
 def as_stream(cohort: Cohort) -> NoteStream:
     """A source that had to be read whole, as a stream of one chunk."""
-    return NoteStream(iter([cohort.notes]), lambda: Finished(cohort.tasks, cohort.flow))
+    finished = Finished(cohort.tasks, cohort.flow, cohort.rejections)
+    return NoteStream(iter([cohort.notes]), lambda: finished)
 
 
 def collect(stream: NoteStream) -> Cohort:
     """All of a stream in memory; for sources of modest size and for tests."""
     chunks = [pl.DataFrame(schema=NOTES_SCHEMA), *stream.chunks]
     finished = stream.finish()
-    return Cohort(pl.concat(chunks), finished.tasks, finished.flow)
+    return Cohort(pl.concat(chunks), finished.tasks, finished.flow, finished.rejections)

@@ -2,8 +2,8 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
-from operator import itemgetter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -12,14 +12,37 @@ import polars as pl
 from notetune.config import Config
 from notetune.errors import DataError
 from notetune.notes.clean import clean_text
-from notetune.notes.sources.cohort import NOTES_SCHEMA, Cohort, FlowCount, reject, stop_if_any
+from notetune.notes.sources import core2021
+from notetune.notes.sources.cohort import (
+    NOTES_SCHEMA,
+    Finished,
+    FlowCount,
+    NoteStream,
+    stop_if_any,
+)
+from notetune.notes.sources.columns import check_whole_numbers, with_times
 from notetune.notes.sources.mimic3_tasks import (
-    check_whole_numbers,
+    VentilationFrom,
     read_admissions,
     read_tasks,
-    with_times,
+    require_task_tables,
 )
-from notetune.notes.sources.sections import admission_sections, admission_text, has_core_sections
+from notetune.notes.sources.sections import (
+    admission_sections,
+    admission_text,
+    has_core_sections,
+    states_death,
+)
+from notetune.notes.sources.summaries import (
+    NOTES_PER_CHUNK,
+    SUMMARY_SCHEMA,
+    AdmissionNotes,
+    AdmissionText,
+    MadeNote,
+    made_frame,
+    plan_summaries,
+    text_digest,
+)
 from notetune.notes.strict_csv import Row, read_rows, require_csv
 
 _NOTE_COLUMNS: Final = (
@@ -33,80 +56,193 @@ _NOTE_COLUMNS: Final = (
     "ISERROR",
     "TEXT",
 )
-_ROWS_PER_CHUNK: Final = 20_000
+_SCANNED: Final = ("ROW_ID", "HADM_ID", "CHARTDATE", "CATEGORY", "DESCRIPTION", "ISERROR", "TEXT")
+LabelVersion = Literal["correct", "core-2021"]
 
 
 class Mimic3Source(Config):
     """A folder with NOTEEVENTS, ADMISSIONS, DIAGNOSES_ICD and PROCEDURES_ICD (.csv or .csv.gz).
 
-    With VENTDURATIONS (icustay_id, starttime, endtime) and ICUSTAYS there is also the ventilation
-    task. Letter case of file and column names does not matter.
+    For the ventilation task also ICUSTAYS with CHARTEVENTS and PROCEDUREEVENTS_MV, or with
+    VENTDURATIONS (icustay_id, starttime, endtime); or else the published pmv_labels.pkl. Letter
+    case of file and column names does not matter.
     """
 
     kind: Literal["mimic3"]
     folder: Path
+    labels: LabelVersion = "correct"
+    """Whose rules: `correct`, or those of the published 2021 scripts with all their accidents."""
+    ventilation: VentilationFrom = "auto"
+    """Where ventilation comes from; `auto` takes the first there is (CHARTEVENTS is long)."""
 
 
-def read_mimic3(source: Mimic3Source) -> Cohort:
-    """Read MIMIC-III by the corrected rules of the data specification.
+def open_mimic3(source: Mimic3Source) -> NoteStream:
+    """Read MIMIC-III: every usable note as it passes, and an admission note per admission.
 
-    Notes: one "admission" note per admission of the cohort (`admission-<HADM_ID>`, the task
-    input, at the time of admission), then every usable row of NOTEEVENTS (`note-<ROW_ID>`, its
-    source the category in lower case, "discharge" for discharge summaries).
+    Notes: the usable rows of NOTEEVENTS (`note-<ROW_ID>`, its source the category in lower case,
+    "discharge" for discharge summaries), and the task inputs (`admission-<HADM_ID>`, source
+    "admission", at the time of admission). With `core-2021` labels, an admission whose text the
+    published scripts change for the mortality task has a further note,
+    `admission-<HADM_ID>-mortality`.
+
+    NOTEEVENTS is read twice, and only the summaries of unfinished admissions are held.
 
     Raises:
-        DataError: If a table is missing or faulty, or no admission is left.
+        DataError: Here or while reading, if a table is missing or faulty, or no admission is left.
 
     Source:
-        Data specification, sections 2.2 to 2.4 and 2.6. Other than the published builder: ties of
-        the sort go by ROW_ID, rows marked as errors are out, sections end at headings (`sections`),
-        codes stay strings.
+        Data specification, sections 2.2 to 2.4 and 2.6. Other than the published builder, the
+        `correct` version leaves rows marked as errors out, ends sections at headings
+        (`sections`) and keeps codes as strings; `core2021` has the other rules.
     """
-    admissions = read_admissions(source.folder)
-    events, notes_flow = _read_events(require_csv(source.folder, "NOTEEVENTS"))
-    summaries, summaries_flow = _discharge_summaries(events, admissions)
-    cohort, admissions_flow = _admission_notes(summaries, admissions)
-    if cohort.is_empty():
-        raise DataError(
-            f"{source.folder}: no admission has a discharge summary with a chief complaint, "
-            "present illness or medical history. Do HADM_IDs of NOTEEVENTS and ADMISSIONS match?"
+    reading = _Reading(source)
+    return NoteStream(reading.chunks(), reading.finish)
+
+
+def correct_admission_text(joined: str) -> AdmissionText | None:
+    """The admission note of cleaned, joined summaries; None without complaint, illness, history."""
+    sections = admission_sections(joined)
+    if not has_core_sections(sections):
+        return None
+    text = admission_text(sections)
+    return AdmissionText(text, None if states_death(text) else text)
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What differs between the versions in reading NOTEEVENTS.
+
+    Attributes:
+        summary_text: Category, error mark and text to the text of a summary, None for others.
+        is_report: Whether this DESCRIPTION is that of a report.
+        make: Joined summaries to the admission note.
+    """
+
+    summary_text: Callable[[str, str, str], str | None]
+    is_report: Callable[[str], bool]
+    make: Callable[[str], AdmissionText | None]
+
+
+def _correct_summary_text(category: str, is_error: str, text: str) -> str | None:
+    if category.strip().lower() != "discharge summary" or _is_marked(is_error):
+        return None
+    return clean_text(text) or None
+
+
+def _is_correct_report(description: str) -> bool:
+    return description.strip().lower() == "report"
+
+
+_RULES: Final = {
+    "correct": _Rules(_correct_summary_text, _is_correct_report, correct_admission_text),
+    "core-2021": _Rules(core2021.summary_text, core2021.is_report, core2021.admission_text),
+}
+
+
+class _Reading:
+    """One reading of the folder; what is counted on the way is here."""
+
+    def __init__(self, source: Mimic3Source) -> None:
+        self._source, self._rules = source, _RULES[source.labels]
+        self._path = require_csv(source.folder, "NOTEEVENTS")
+        admissions = read_admissions(source.folder)
+        require_task_tables(source.folder)
+        planned, self._summaries_flow = plan_summaries(
+            _scan(self._path, self._rules),
+            admissions,
+            {
+                "no admission id": pl.col("hadm_id").is_null(),
+                "admission not in ADMISSIONS": pl.col("died").is_null(),
+                "newborn admission": pl.col("type") == "NEWBORN",
+            },
         )
-    tasks, task_flows = read_tasks(source.folder, cohort)
-    inputs = cohort.select(
-        "note_id",
-        "patient_id",
-        pl.lit("admission").alias("source"),
-        pl.col("admitted").alias("time"),
-        "text",
-    )
-    notes = pl.concat([inputs, events.select(list(NOTES_SCHEMA))])
-    return Cohort(notes, tasks, (notes_flow, summaries_flow, admissions_flow, *task_flows))
+        self._admissions = admissions.join(planned, on="hadm_id", how="semi")
+        self._notes = AdmissionNotes(planned, self._rules.make)
+        self._rejected = Counter({"marked as error": 0, "empty text": 0})
+        self._read = 0
+
+    def chunks(self) -> Iterator[pl.DataFrame]:
+        rows = read_rows(self._path, _NOTE_COLUMNS)
+        while chunk := list(itertools.islice(rows, NOTES_PER_CHUNK)):
+            self._read += len(chunk)
+            events = _events_frame(self._path, list(_usable(chunk, self._rejected)))
+            made = made_frame(list(self._made(chunk)), self._admissions)
+            yield from pl.concat([events, made]).iter_slices(NOTES_PER_CHUNK)
+
+    def _made(self, rows: list[Row]) -> Iterator[MadeNote]:
+        for _, (row_id, *_, category, _, is_error, text) in rows:
+            if self._notes.wants(note_id := _note_id(row_id)):
+                summary = self._rules.summary_text(category, is_error, text)
+                yield from self._notes.add(note_id, summary or "")
+
+    def finish(self) -> Finished:
+        cohort, admissions_flow = self._notes.cohort(self._admissions)
+        if cohort.is_empty():
+            raise DataError(
+                f"{self._source.folder}: no admission has a discharge summary with a chief "
+                "complaint, present illness or medical history. Do HADM_IDs of NOTEEVENTS and "
+                "ADMISSIONS match?"
+            )
+        source = self._source
+        tasks, task_flows = read_tasks(
+            source.folder,
+            cohort,
+            as_2021=source.labels == "core-2021",
+            ventilation_from=source.ventilation,
+        )
+        kept = self._read - sum(self._rejected.values())
+        notes_flow = FlowCount("notes", self._read, kept, dict(self._rejected))
+        return Finished(tasks, (notes_flow, self._summaries_flow, admissions_flow, *task_flows))
 
 
-def _read_events(path: Path) -> tuple[pl.DataFrame, FlowCount]:
-    """All usable notes: `NOTES_SCHEMA` plus line, row_id, hadm_id, chartdate and is_report.
+def _note_id(row_id: str) -> str:
+    return f"note-{row_id.strip()}"
 
-    Rows go into frames chunk by chunk, so that the text is in memory once.
-    """
-    chunks: list[pl.DataFrame] = []
-    rejected = Counter({"marked as error": 0, "empty text": 0})
-    read = 0
-    rows = read_rows(path, _NOTE_COLUMNS)
-    while chunk := list(itertools.islice(rows, _ROWS_PER_CHUNK)):
-        read += len(chunk)
-        usable = list(_usable(chunk, rejected))
-        chunks.append(_events_frame(path, usable))
-    events = pl.concat(chunks)
-    repeated = ~pl.col("row_id").is_first_distinct()
-    stop_if_any(path, events, repeated, "ROW_ID repeated", "give each note its own ROW_ID")
-    return events, FlowCount("notes", read, events.height, dict(rejected))
+
+def _is_marked(is_error: str) -> bool:
+    return is_error.strip() not in ("", "0")
+
+
+def _scan(path: Path, rules: _Rules) -> pl.DataFrame:
+    """The discharge summaries as `SUMMARY_SCHEMA`, after a check of all ROW_IDs."""
+    ids, summaries = [], [pl.DataFrame(schema=SUMMARY_SCHEMA)]
+    rows = read_rows(path, _SCANNED)
+    while chunk := list(itertools.islice(rows, NOTES_PER_CHUNK)):
+        schema = {"line": pl.Int64, "ROW_ID": pl.String}
+        numbered = [(line, cells[0].strip()) for line, cells in chunk]
+        frame = pl.DataFrame(numbered, schema=schema, orient="row")
+        check_whole_numbers(path, frame, "ROW_ID")
+        ids.append(frame.with_columns(pl.col("ROW_ID").cast(pl.Int64)))
+        found = list(_scanned(chunk, rules))
+        summaries.append(pl.DataFrame(found, schema=SUMMARY_SCHEMA, orient="row"))
+    repeated = ~pl.col("ROW_ID").is_first_distinct()
+    remedy = "give each note its own ROW_ID"
+    stop_if_any(path, pl.concat(ids), repeated, "ROW_ID repeated", remedy)
+    return pl.concat(summaries)
+
+
+def _scanned(rows: list[Row], rules: _Rules) -> Iterator[tuple[object, ...]]:
+    for _, (row_id, hadm_id, chartdate, category, description, is_error, text) in rows:
+        summary = rules.summary_text(category, is_error, text)
+        if summary is not None:
+            # CHARTDATE is a day in the original and a midnight in some exports.
+            day = chartdate.strip()[:10] or None
+            number = int(row_id)
+            yield (
+                _note_id(row_id),
+                hadm_id.strip() or None,
+                day,
+                number,
+                rules.is_report(description),
+                text_digest(summary),
+            )
 
 
 def _usable(rows: list[Row], rejected: Counter[str]) -> Iterator[tuple[int | str | None, ...]]:
     for line, cells in rows:
         *fields, is_error, text = cells
         cleaned = clean_text(text)
-        if is_error.strip() not in ("", "0"):
+        if _is_marked(is_error):
             rejected["marked as error"] += 1
         elif not cleaned:
             rejected["empty text"] += 1
@@ -115,79 +251,20 @@ def _usable(rows: list[Row], rejected: Counter[str]) -> Iterator[tuple[int | str
 
 
 def _events_frame(path: Path, rows: list[tuple[int | str | None, ...]]) -> pl.DataFrame:
+    """Usable rows as a frame of `NOTES_SCHEMA`."""
     names = [name for name in _NOTE_COLUMNS if name != "ISERROR"]
     schema = {"line": pl.Int64(), **dict.fromkeys(names, pl.String())}
     frame = pl.DataFrame(rows, schema=schema, orient="row")
-    for column in ("ROW_ID", "SUBJECT_ID"):
-        check_whole_numbers(path, frame, column)
+    check_whole_numbers(path, frame, "SUBJECT_ID")
     check_whole_numbers(path, frame.filter(pl.col("HADM_ID").is_not_null()), "HADM_ID")
-    # CHARTDATE is a day in the original and a midnight in some exports.
     day = pl.col("CHARTDATE").str.slice(0, 10) + " 00:00:00"
     frame = with_times(path, frame.with_columns(day.alias("CHARTDATE")), "CHARTDATE")
     frame = with_times(path, frame, "CHARTTIME")
     category = pl.col("CATEGORY").str.to_lowercase().fill_null("uncategorised")
-    description = pl.col("DESCRIPTION").str.to_lowercase()
     return frame.select(
         pl.format("note-{}", "ROW_ID").alias("note_id"),
         pl.col("SUBJECT_ID").alias("patient_id"),
         category.replace("discharge summary", "discharge").alias("source"),
         pl.coalesce("CHARTTIME", "CHARTDATE").alias("time"),
         pl.col("TEXT").alias("text"),
-        pl.col("line"),
-        pl.col("ROW_ID").cast(pl.Int64).alias("row_id"),
-        pl.col("HADM_ID").alias("hadm_id"),
-        pl.col("CHARTDATE").alias("chartdate"),
-        (description == "report").fill_null(value=False).alias("is_report"),
-    )
-
-
-def _discharge_summaries(
-    events: pl.DataFrame, admissions: pl.DataFrame
-) -> tuple[pl.DataFrame, FlowCount]:
-    """Summaries of the admissions in question, by admission, day and row; exact copies once."""
-    summaries = events.filter(pl.col("source") == "discharge").join(
-        admissions.select("hadm_id", "type"), on="hadm_id", how="left", maintain_order="left"
-    )
-    eligible, flow = reject(
-        "discharge summaries",
-        summaries.sort("chartdate", "row_id"),
-        {
-            "no admission id": pl.col("hadm_id").is_null(),
-            "admission not in ADMISSIONS": pl.col("type").is_null(),
-            "newborn admission": pl.col("type") == "NEWBORN",
-        },
-    )
-    kept, copies = reject(
-        flow.stage, eligible, {"same text as a later summary": ~pl.col("text").is_last_distinct()}
-    )
-    by_admission = kept.sort(pl.col("hadm_id").cast(pl.Int64), maintain_order=True)
-    return by_admission, FlowCount(
-        flow.stage, flow.read, copies.kept, flow.rejected | copies.rejected
-    )
-
-
-def _admission_notes(
-    summaries: pl.DataFrame, admissions: pl.DataFrame
-) -> tuple[pl.DataFrame, FlowCount]:
-    """The cohort: admissions with note_id and text, one summary in memory at a time."""
-    rejected = Counter({"addendum without a report": 0, "no complaint, illness or history": 0})
-    texts: dict[str, str] = {}
-    read = 0
-    rows = summaries.select("hadm_id", "is_report", "text").iter_rows()
-    for hadm_id, group in itertools.groupby(rows, key=itemgetter(0)):
-        read += 1
-        parts = list(group)
-        if not any(is_report for _, is_report, _ in parts):
-            rejected["addendum without a report"] += 1
-            continue
-        sections = admission_sections("\n\n".join(text for *_, text in parts))
-        if not has_core_sections(sections):
-            rejected["no complaint, illness or history"] += 1
-            continue
-        texts[hadm_id] = admission_text(sections)
-    cohort = pl.DataFrame(
-        {"hadm_id": list(texts), "text": list(texts.values())},
-        schema={"hadm_id": pl.String, "text": pl.String},
-    ).join(admissions, on="hadm_id", maintain_order="left")
-    cohort = cohort.with_columns(pl.format("admission-{}", "hadm_id").alias("note_id"))
-    return cohort, FlowCount("admissions", read, cohort.height, dict(rejected))
+    ).cast(pl.Schema(NOTES_SCHEMA))

@@ -1,12 +1,16 @@
-"""The tables of MIMIC-III beside the notes: admissions, and the outcome tasks made from them."""
+"""The tables of MIMIC-III beside the notes: admissions, and the outcome tasks made from them.
+
+MIMIC-IV has the same table of admissions and shares the first two tasks.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, assert_never
 
 import numpy as np
 import polars as pl
 
+from notetune.errors import DataError
 from notetune.notes.outcomes import (
     LENGTH_OF_STAY_CLASSES,
     Task,
@@ -15,16 +19,30 @@ from notetune.notes.outcomes import (
     icd9_procedure_category,
     length_of_stay_class,
 )
+from notetune.notes.sources import core2021
 from notetune.notes.sources.cohort import TASK_SCHEMA, FlowCount, reject, stop_if_any
-from notetune.notes.sources.sections import states_death
-from notetune.notes.strict_csv import find_csv, read_table, require_csv
+from notetune.notes.sources.columns import (
+    check_whole_numbers,
+    is_whole_number,
+    not_whole,
+    with_times,
+)
+from notetune.notes.sources.ventilation import (
+    charted_episodes,
+    first_stays,
+    prolonged_ventilation,
+    read_episodes,
+    ventilation_task,
+)
+from notetune.notes.sources.ventilation_labels import read_ventilation_labels
+from notetune.notes.strict_csv import find_csv, read_rows, read_table, require_csv
 
 _SECONDS_PER_DAY: Final = 86_400
-_PROLONGED_VENTILATION_DAYS: Final = 7
-"""Source: Huang et al. 2020 (prolonged mechanical ventilation: over 7 days)."""
 _AS_OF: Final = "Known at admission."
+_PMV_LABELS: Final = "pmv_labels.pkl"
 
 TaskWithTable = tuple[Task, pl.DataFrame]
+VentilationFrom = Literal["auto", "chartevents", "ventdurations", "published", "none"]
 
 
 def read_admissions(folder: Path) -> pl.DataFrame:
@@ -61,155 +79,195 @@ def read_admissions(folder: Path) -> pl.DataFrame:
     )
 
 
+def require_task_tables(folder: Path) -> None:
+    """Stop early where a table that every task set needs is missing.
+
+    Raises:
+        DataError: With its name.
+    """
+    for name in ("DIAGNOSES_ICD", "PROCEDURES_ICD"):
+        require_csv(folder, name)
+
+
 def read_tasks(
-    folder: Path, cohort: pl.DataFrame
+    folder: Path, cohort: pl.DataFrame, *, as_2021: bool, ventilation_from: VentilationFrom
 ) -> tuple[tuple[TaskWithTable, ...], tuple[FlowCount, ...]]:
     """The outcome tasks of the cohort and the flow of each.
 
-    Ventilation needs a VENTDURATIONS table. A task in which no admission is left is absent, and
-    its flow says why.
+    A task in which no admission is left is absent, and its flow says why.
 
     Args:
         folder: The folder of the tables.
-        cohort: Columns `note_id`, `hadm_id`, `text`, `admitted`, `discharged`, `died`.
+        cohort: Columns `hadm_id`, `note_id`, `mortality_note_id`, `admitted`, `discharged`, `died`.
+        as_2021: By the rules of the published scripts (`core2021`).
+        ventilation_from: Where ventilation comes from.
 
     Raises:
         DataError: If a table is missing or faulty.
     """
     made: list[tuple[TaskWithTable | None, FlowCount]] = [
-        _mortality(cohort),
-        _length_of_stay(cohort),
-        _codes(folder, cohort, "diagnoses", "DIAGNOSES_ICD", icd9_category),
-        _codes(folder, cohort, "procedures", "PROCEDURES_ICD", icd9_procedure_category),
+        mortality(cohort),
+        length_of_stay(cohort, with_negative=as_2021),
     ]
-    if (ventilation_csv := find_csv(folder, "VENTDURATIONS")) is not None:
-        made.append(_ventilation(folder, ventilation_csv, cohort))
+    if as_2021:
+        made += [
+            _codes_2021(folder, cohort, "diagnoses", core2021.diagnosis_label),
+            _codes_2021(folder, cohort, "procedures", core2021.procedure_label),
+        ]
+    else:
+        made += [
+            _codes(folder, cohort, "diagnoses", icd9_category),
+            _codes(folder, cohort, "procedures", icd9_procedure_category),
+        ]
+    ventilation = _ventilation(folder, cohort, ventilation_from, as_2021=as_2021)
+    made += [ventilation] if ventilation else []
     tasks = tuple(task for task, _ in made if task is not None and task[1].height)
     return tasks, tuple(flow for _, flow in made)
 
 
-def check_whole_numbers(path: Path, table: pl.DataFrame, column: str) -> None:
-    """Stop at an id that is missing or written like 142345.0: it would silently match nothing.
+def mortality(cohort: pl.DataFrame) -> tuple[TaskWithTable, FlowCount]:
+    """Death in hospital, without the admissions whose text gives it away."""
+    task = Task("mortality", "binary", ("died",), f"Death in hospital. {_AS_OF}")
+    given_away = {"the text states the death": pl.col("mortality_note_id").is_null()}
+    kept, flow = reject("task mortality", cohort, given_away)
+    labels = [["died"] if died else [] for died in kept["died"]]
+    return (task, label_table(kept["mortality_note_id"], labels)), flow
+
+
+def length_of_stay(
+    cohort: pl.DataFrame, *, with_negative: bool = False
+) -> tuple[TaskWithTable, FlowCount]:
+    """Days in hospital of the survivors.
 
     Args:
-        path: The file the table was read from.
-        table: Its rows as strings, with the column `line`.
-        column: The column to check.
-
-    Raises:
-        DataError: With file and line.
+        cohort: `note_id`, `admitted`, `discharged`, `died`.
+        with_negative: Keep a discharge before the admission, in the shortest class, as the
+            published builder does.
     """
-    is_odd = ~pl.col(column).str.contains(r"^[0-9]+$").fill_null(value=False)
-    rule = f"{column} is not a whole number"
-    stop_if_any(path, table, is_odd, rule, "write ids as in the original table")
-
-
-def with_times(path: Path, table: pl.DataFrame, column: str) -> pl.DataFrame:
-    """The table with a column of times as Datetime("us"); an empty cell stays null.
-
-    Raises:
-        DataError: With file and line, at a cell that is no time.
-    """
-    text = pl.col(column)
-    time = text.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
-    unreadable = time.is_null() & text.is_not_null()
-    rule = f"{column} is not a time"
-    stop_if_any(path, table, unreadable, rule, "write times as 2164-10-23 21:09:00")
-    return table.with_columns(time)
-
-
-def _mortality(cohort: pl.DataFrame) -> tuple[TaskWithTable, FlowCount]:
-    task = Task("mortality", "binary", ("died",), f"Death in hospital. {_AS_OF}")
-    states = pl.Series([states_death(text) for text in cohort["text"]], dtype=pl.Boolean)
-    kept, flow = reject("task mortality", cohort, {"the text states the death": pl.lit(states)})
-    return (task, _table(kept, [["died"] if died else [] for died in kept["died"]])), flow
-
-
-def _length_of_stay(cohort: pl.DataFrame) -> tuple[TaskWithTable, FlowCount]:
     description = f"Days in hospital, survivors only. {_AS_OF}"
     task = Task("length_of_stay", "multiclass", LENGTH_OF_STAY_CLASSES, description)
-    kept, flow = reject(
-        "task length_of_stay",
-        cohort,
-        {
-            "died in hospital": pl.col("died"),
-            "no time of admission or discharge": pl.any_horizontal(
-                pl.col("admitted", "discharged").is_null()
-            ),
-            "discharged before admission": pl.col("discharged") < pl.col("admitted"),
-        },
-    )
+    reasons = {
+        "died in hospital": pl.col("died"),
+        "no time of admission or discharge": pl.any_horizontal(
+            pl.col("admitted", "discharged").is_null()
+        ),
+    }
+    if not with_negative:
+        reasons["discharged before admission"] = pl.col("discharged") < pl.col("admitted")
+    kept, flow = reject("task length_of_stay", cohort, reasons)
     seconds = (kept["discharged"] - kept["admitted"]).dt.total_seconds().to_numpy()
     # numpy's rounding (half to even), as in the published builder: 3.04 days counts as 3.0.
     days = np.round(seconds / _SECONDS_PER_DAY, 1)
-    return (task, _table(kept, [[length_of_stay_class(value)] for value in days])), flow
+    return (task, label_table(kept["note_id"], [[length_of_stay_class(d)] for d in days])), flow
+
+
+def label_table(note_ids: pl.Series, labels: list[list[str]]) -> pl.DataFrame:
+    """A table of `TASK_SCHEMA`."""
+    return pl.DataFrame({"note_id": note_ids, "labels": labels}, schema=TASK_SCHEMA)
 
 
 def _codes(
-    folder: Path, cohort: pl.DataFrame, name: str, table_name: str, category: Callable[[str], str]
+    folder: Path, cohort: pl.DataFrame, name: str, category: Callable[[str], str]
 ) -> tuple[TaskWithTable | None, FlowCount]:
-    path = require_csv(folder, table_name)
-    rows = read_table(path, ["HADM_ID", "ICD9_CODE"], line_column="line")
-    check_whole_numbers(path, rows, "HADM_ID")
-    categories: dict[str, set[str]] = {}
-    for hadm_id, code in rows.select("HADM_ID", "ICD9_CODE").drop_nulls().iter_rows():
-        categories.setdefault(hadm_id, set()).add(category(code))
-    table, flow = reject(
-        f"task {name}",
-        _table(cohort, [sorted(categories.get(hadm_id, ())) for hadm_id in cohort["hadm_id"]]),
-        {f"no code in {table_name}": pl.col("labels").list.len() == 0},
-    )
+    path = require_csv(folder, f"{name}_ICD")
+    categories: dict[str, set[str]] = {hadm_id: set() for hadm_id in cohort["hadm_id"]}
+    for line, (hadm_id, code) in read_rows(path, ["HADM_ID", "ICD9_CODE"]):
+        if not is_whole_number(hadm_id):
+            raise not_whole(path, line, "HADM_ID")
+        if code.strip() and hadm_id in categories:
+            categories[hadm_id].add(category(code))
+    labels = [sorted(found) for found in categories.values()]
+    table, flow = _coded(cohort, labels, name)
+    return _with_classes(name, classes_in(table["labels"]), table), flow
+
+
+def _codes_2021(
+    folder: Path, cohort: pl.DataFrame, name: str, label: Callable[[str], str]
+) -> tuple[TaskWithTable | None, FlowCount]:
+    path = require_csv(folder, f"{name}_ICD")
+    found, classes = core2021.read_codes(path, cohort["hadm_id"], label)
+    labels = [found.get(hadm_id, []) for hadm_id in cohort["hadm_id"]]
+    table, flow = _coded(cohort, labels, name)
+    return _with_classes(name, classes, table), flow
+
+
+def _coded(
+    cohort: pl.DataFrame, labels: list[list[str]], name: str
+) -> tuple[pl.DataFrame, FlowCount]:
+    without = {f"no code in {name.upper()}_ICD": pl.col("labels").list.len() == 0}
+    return reject(f"task {name}", label_table(cohort["note_id"], labels), without)
+
+
+def _with_classes(name: str, classes: tuple[str, ...], table: pl.DataFrame) -> TaskWithTable | None:
     description = f"ICD-9 categories of {name} during the admission. {_AS_OF}"
-    classes = classes_in(table["labels"])
-    return ((Task(name, "multilabel", classes, description), table) if classes else None), flow
+    return (Task(name, "multilabel", classes, description), table) if classes else None
 
 
-def _ventilation(folder: Path, path: Path, cohort: pl.DataFrame) -> tuple[TaskWithTable, FlowCount]:
-    """From the first start to the last end of ventilation in the first ICU stay, gaps included.
+def _ventilation(
+    folder: Path, cohort: pl.DataFrame, wanted: VentilationFrom, *, as_2021: bool
+) -> tuple[TaskWithTable, FlowCount] | None:
+    """The task from the source asked for; None if there is none."""
+    match wanted if wanted != "auto" else _best_ventilation(folder, as_2021=as_2021):
+        case "none":
+            return None
+        case "published":
+            return _published_ventilation(folder / _PMV_LABELS, cohort, as_2021=as_2021)
+        case "chartevents":
+            stays = first_stays(require_csv(folder, "ICUSTAYS"), stay_column="ICUSTAY_ID")
+            return prolonged_ventilation(cohort, stays, charted_episodes(folder))
+        case "ventdurations":
+            stays = first_stays(require_csv(folder, "ICUSTAYS"), stay_column="ICUSTAY_ID")
+            path = require_csv(folder, "VENTDURATIONS")
+            episodes = read_episodes(path, stay_column="ICUSTAY_ID")
+            return prolonged_ventilation(cohort, stays, episodes)
+        case other:
+            assert_never(other)
 
-    Source:
-        Data specification, section 2.6 (Huang et al. 2020), without its 6 hours of tolerance.
+
+_Ventilation = Literal["chartevents", "ventdurations", "published", "none"]
+
+
+def _best_ventilation(folder: Path, *, as_2021: bool) -> _Ventilation:
+    """The published labels first where the published task is wanted, and last otherwise."""
+    there: dict[_Ventilation, bool] = {
+        "chartevents": find_csv(folder, "CHARTEVENTS") is not None,
+        "ventdurations": find_csv(folder, "VENTDURATIONS") is not None,
+        "published": (folder / _PMV_LABELS).is_file(),
+        "none": True,
+    }
+    if as_2021 and there["published"]:
+        return "published"
+    return next(source for source, is_there in there.items() if is_there)
+
+
+def _published_ventilation(
+    path: Path, cohort: pl.DataFrame, *, as_2021: bool
+) -> tuple[TaskWithTable, FlowCount]:
+    """The published labels, joined to the text of the mortality task as published if asked.
+
+    Their split is by admission and is not used here: a patient can be on both of its sides.
     """
-    task = Task(
-        "ventilation",
-        "binary",
-        ("prolonged",),
-        f"Over {_PROLONGED_VENTILATION_DAYS} days of ventilation, among the ventilated. {_AS_OF}",
-    )
-    episodes = read_table(path, ["icustay_id", "starttime", "endtime"], line_column="line")
-    check_whole_numbers(path, episodes, "icustay_id")
-    for column in ("starttime", "endtime"):
-        empty = pl.col(column).is_null()
-        stop_if_any(path, episodes, empty, f"{column} is empty", "give every episode both times")
-        episodes = with_times(path, episodes, column)
-    span = pl.col("endtime").max() - pl.col("starttime").min()
-    per_stay = episodes.group_by("icustay_id").agg(span.alias("span"))
-    ventilated = _first_stays(folder).join(per_stay, on="icustay_id")
-    joined = cohort.join(ventilated, on="hadm_id", how="left", maintain_order="left")
-    kept, flow = reject(
-        "task ventilation",
-        joined,
-        {"not ventilated in the first ICU stay": pl.col("span").is_null()},
-    )
-    limit = _PROLONGED_VENTILATION_DAYS * _SECONDS_PER_DAY
-    is_prolonged = kept["span"].dt.total_seconds() > limit
-    return (task, _table(kept, [["prolonged"] if long else [] for long in is_prolonged])), flow
-
-
-def _first_stays(folder: Path) -> pl.DataFrame:
-    """Columns `hadm_id` and `icustay_id` of the first ICU stay of each admission."""
-    path = require_csv(folder, "ICUSTAYS")
-    stays = read_table(path, ["HADM_ID", "ICUSTAY_ID", "INTIME"], line_column="line")
-    for column in ("HADM_ID", "ICUSTAY_ID"):
-        check_whole_numbers(path, stays, column)
-    stays = with_times(path, stays, "INTIME").sort(
-        "INTIME", pl.col("ICUSTAY_ID").cast(pl.Int64), nulls_last=True
-    )
-    first = stays.unique("HADM_ID", keep="first", maintain_order=True)
-    return first.select(
-        pl.col("HADM_ID").alias("hadm_id"), pl.col("ICUSTAY_ID").alias("icustay_id")
-    )
-
-
-def _table(cohort: pl.DataFrame, labels: list[list[str]]) -> pl.DataFrame:
-    return pl.DataFrame({"note_id": cohort["note_id"], "labels": labels}, schema=TASK_SCHEMA)
+    published = read_ventilation_labels(path)
+    task = ventilation_task()
+    labelled = cohort["hadm_id"].is_in(list(published))
+    reasons = {"not in the published labels": ~pl.lit(labelled)}
+    kept, flow = reject(f"task {task.name}", cohort, reasons)
+    note_ids = kept["note_id"]
+    if as_2021:
+        given_away = {"the text states the death": pl.col("mortality_note_id").is_null()}
+        read, labelled_flow = kept.height, flow
+        kept, flow = reject(f"task {task.name}", kept, given_away)
+        flow = FlowCount(
+            flow.stage,
+            labelled_flow.read,
+            kept.height,
+            labelled_flow.rejected | {"the text states the death": read - kept.height},
+        )
+        note_ids = kept["mortality_note_id"]
+    if kept.is_empty():
+        raise DataError(
+            f"{path}: none of its {len(published)} admissions is in the cohort of {cohort.height}; "
+            "is it of this data set?"
+        )
+    labels = [list(task.classes) if published[h].prolonged else [] for h in kept["hadm_id"]]
+    return (task, label_table(note_ids, labels)), flow

@@ -93,7 +93,9 @@ def admission_sections(text: str) -> dict[str, str]:
 
     Returns:
         Section label to body, in the order of `SECTION_LABELS`. Only the first heading of a label
-        counts, so that a second physical exam (at discharge, in an addendum) is never taken.
+        counts, so that a second physical exam (at discharge, in an addendum) is never taken. A
+        heading that only repeats the one just above it ("Physical Exam:", "ADMISSION PHYSICAL
+        EXAM:", as MIMIC-IV writes it) goes on with the section.
 
     Example:
         >>> note = "Chief Complaint:\nchest pain\n\nBrief Hospital Course:\nbypass"
@@ -105,7 +107,7 @@ def admission_sections(text: str) -> dict[str, str]:
     after_blank = True
     for line in text.split("\n"):
         heading, label, rest = _heading(line, after_blank=after_blank)
-        if label is not None and label not in bodies:
+        if label is not None and (label not in bodies or _only_repeats(bodies[label], current)):
             current = bodies[label] = [rest]
         elif heading:
             current = None
@@ -168,6 +170,11 @@ def _heading(line: str, *, after_blank: bool) -> tuple[bool, str | None, str]:
         return True, None, ""
     stands_alone = not rest.strip() or (title.isupper() and " " in title)
     return bool(colon and after_blank and short and stands_alone and _is_title(title)), None, ""
+
+
+def _only_repeats(body: list[str], current: list[str] | None) -> bool:
+    """Whether the section is the open one and says nothing yet ("====" is nothing)."""
+    return body is current and not any(mark.isalnum() for line in body for mark in line)
 
 
 def _is_title(title: str) -> bool:

@@ -3,7 +3,7 @@
 import dataclasses
 import datetime as dt
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,11 +19,14 @@ from notetune.notes.synthetic.prose import AUTHORS, Author, author
 from notetune.notes.synthetic.stays import Stay, stay_with, stays_of
 from notetune.notes.synthetic.truth import (
     AdmissionTruth,
+    Core2021Truth,
     EdgeCase,
     Hospital,
     Verdict,
     diagnosis_label,
+    diagnosis_label_2021,
     procedure_label,
+    procedure_label_2021,
     tasks_of,
 )
 
@@ -46,7 +49,8 @@ class Visit:
     """One admission with its rows.
 
     `diagnoses` and `procedures` hold codes of `icd_version`, None for a row without a code; what a
-    correct reader leaves out is in `dropped`: "cohort" or a task -> reason.
+    correct reader leaves out is in `dropped`: "cohort" or a task -> reason. What only the published
+    2021 scripts leave out is in `dropped_2021`.
     """
 
     stay: Stay
@@ -60,6 +64,7 @@ class Visit:
     in_icu: bool = True
     is_newborn: bool = False
     dropped: dict[str, str] = field(default_factory=dict)
+    dropped_2021: dict[str, str] = field(default_factory=dict)
 
     @property
     def ventilated_days(self) -> float:
@@ -136,15 +141,8 @@ def author_of(seed: int, stay: Stay) -> Author:
 def admission_truth(chart: Chart, visit: Visit) -> AdmissionTruth:
     """The truth of one visit, from its rows as they are now."""
     stay, version = visit.stay, visit.icd_version
-    diagnoses = _labels(visit.diagnoses, version, is_diagnosis=True)
-    procedures = _labels(visit.procedures, version, is_diagnosis=False)
-    tasks = tasks_of(
-        died=stay.outcome.died,
-        ventilated_days=visit.ventilated_days if visit.in_icu else 0.0,
-        diagnoses=diagnoses,
-        procedures=procedures,
-    )
-    is_out = "cohort" in visit.dropped
+    diagnoses = _labels(visit.diagnoses, lambda code: diagnosis_label(code, version))
+    procedures = _labels(visit.procedures, lambda code: procedure_label(code, version))
     return AdmissionTruth(
         hospital=chart.hospital,
         subject_id=chart.subject_id,
@@ -156,10 +154,33 @@ def admission_truth(chart: Chart, visit: Visit) -> AdmissionTruth:
         ventilated_days=visit.ventilated_days,
         diagnoses=diagnoses,
         procedures=procedures,
-        tasks=() if is_out else tuple(task for task in tasks if task not in visit.dropped),
+        tasks=_tasks(visit, visit.dropped),
         death_probability=round(stay.outcome.probabilities.death, 6),
         dropped=dict(visit.dropped),
+        core_2021=_core_2021(visit) if chart.hospital == "mimic3" else None,
     )
+
+
+def _core_2021(visit: Visit) -> Core2021Truth:
+    dropped = visit.dropped | visit.dropped_2021
+    return Core2021Truth(
+        diagnoses=_labels(visit.diagnoses, diagnosis_label_2021),
+        procedures=_labels(visit.procedures, procedure_label_2021),
+        tasks=_tasks(visit, dropped),
+        dropped=dropped,
+    )
+
+
+def _tasks(visit: Visit, dropped: Mapping[str, str]) -> tuple[str, ...]:
+    if "cohort" in dropped:
+        return ()
+    tasks = tasks_of(
+        died=visit.stay.outcome.died,
+        ventilated_days=visit.ventilated_days if visit.in_icu else 0.0,
+        diagnoses=any(visit.diagnoses),
+        procedures=any(visit.procedures),
+    )
+    return tuple(task for task in tasks if task not in dropped)
 
 
 def edge_case(chart: Chart, draft: Draft) -> EdgeCase:
@@ -210,8 +231,5 @@ def _fated(presentation: Presentation, model: OutcomeModel, fate: Fate) -> Outco
     )
 
 
-def _labels(
-    codes: list[str | None], version: Literal[9, 10], *, is_diagnosis: bool
-) -> tuple[str, ...]:
-    label = diagnosis_label if is_diagnosis else procedure_label
-    return tuple(dict.fromkeys(label(code.strip(), version) for code in codes if code))
+def _labels(codes: list[str | None], label: Callable[[str], str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(label(code.strip()) for code in codes if code))

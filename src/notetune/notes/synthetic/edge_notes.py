@@ -118,7 +118,9 @@ def _empty_section(chart: Chart) -> list[Draft]:
     visit = chart.visits[0]
     leak = "Exploratory mediastinoscopy with biopsy"
     changed = {"Chief Complaint": "", "Major Surgical or Invasive Procedure": leak}
-    visit.notes[0].text = _retold(visit, replaced=changed)
+    text = _retold(visit, replaced=changed)
+    # One blank line, not two: with two the published pattern finds the empty section.
+    visit.notes[0].text = text.replace("Chief Complaint:\n\n\n", "Chief Complaint:\n\n")
     return [
         Draft(
             "empty_section",
@@ -171,6 +173,7 @@ def _crlf(chart: Chart) -> list[Draft]:
     visit = chart.visits[0]
     visit.notes[0].text = visit.notes[0].text.replace("\n", "\r\n")
     reason = "no section is found between carriage returns"
+    visit.dropped_2021["cohort"] = reason
     return [
         Draft(
             "crlf",

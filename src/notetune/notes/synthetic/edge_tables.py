@@ -33,7 +33,8 @@ def _newborn(chart: Chart) -> list[Draft]:
     reason = "ADMISSION_TYPE is NEWBORN"
     visit.dropped["cohort"] = reason
     only = "Codes that no other admission has: labels without a positive in the cohort."
-    labels = (("DIAG", "V300"), ("DIAG", "V290"), ("DIAG", "765"), ("PROC", "640"))
+    labels = (("DIAG", "V30"), ("DIAG", "V29"), ("DIAG", "765"), ("PROC", "640"))
+    core = (("DIAG", "V300"), ("DIAG", "V290"), ("DIAG", "765"), ("PROC", "640"))
     return [
         Draft("newborn", "A newborn.", [visit], [summary], Verdict(False, reason)),
         Draft(
@@ -42,6 +43,7 @@ def _newborn(chart: Chart) -> list[Draft]:
             [visit],
             [],
             Verdict(False, reason, labels=labels),
+            Verdict(False, reason, labels=core),
             tasks=("DIAG", "PROC"),
         ),
     ]
@@ -72,12 +74,13 @@ def _in_no_split(chart: Chart) -> list[Draft]:
     return [Draft("patient_in_no_split", what, list(chart.visits), [], verdict)]
 
 
-def _diagnosis(name: str, what: str, code: str, label: str) -> TableEdge:
+def _diagnosis(name: str, what: str, code: str, label: str, label_2021: str) -> TableEdge:
     def edit(chart: Chart) -> list[Draft]:
         visit = chart.visits[0]
         visit.diagnoses = [code, *(found for found in visit.diagnoses if found != code)]
         verdict = Verdict(True, "kept as text", labels=(("DIAG", label),))
-        return [Draft(name, what, [visit], [], verdict, tasks=("DIAG",))]
+        core = Verdict(True, "four characters of V and E codes", labels=(("DIAG", label_2021),))
+        return [Draft(name, what, [visit], [], verdict, core, tasks=("DIAG",))]
 
     return Fate(), edit
 
@@ -136,9 +139,9 @@ TABLE_EDGES: tuple[TableEdge, ...] = (
     (Fate(admissions=len(_STAYS), days=tuple(days for days, _ in _STAYS)), _stay_limits),
     (Fate(admissions=3), _several_admissions),
     (Fate(), _in_no_split),
-    _diagnosis("v_code", "A V code: four characters make the label.", "V4581", "V458"),
-    _diagnosis("e_code", "An E code: four characters make the label.", "E8859", "E885"),
-    _diagnosis("leading_zero_diagnosis", "A diagnosis with a leading zero.", "0389", "038"),
+    _diagnosis("v_code", "A V code, whose category has three characters.", "V4581", "V45", "V458"),
+    _diagnosis("e_code", "An E code, whose category has four.", "E8859", "E885", "E885"),
+    _diagnosis("leading_zero_diagnosis", "A diagnosis with a leading zero.", "0389", "038", "038"),
     _procedure("two_leading_zeros", "A procedure with two leading zeros.", "0066", "006", "66"),
     _procedure("leading_zero", "A procedure with a leading zero.", "0331", "033", "331"),
     _procedure("two_digit_procedure", "A procedure cut to two digits.", "66", "66", "66"),

@@ -16,7 +16,7 @@ LOS is for survivors, PMV (over 7 days) for the ventilated, DIAG and PROC for th
 """
 
 Hospital = Literal["mimic3", "mimic4"]
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class AdmissionTruth:
         tasks: The tasks in which a correct reader keeps it.
         death_probability: The true one, from which the outcome was drawn.
         dropped: Task or "cohort" -> reason, for what a correct reader leaves out by its text.
+        core_2021: The same by the published 2021 scripts; None outside MIMIC-III.
     """
 
     hospital: Hospital
@@ -52,24 +53,48 @@ class AdmissionTruth:
     tasks: tuple[str, ...]
     death_probability: float
     dropped: Mapping[str, str] = field(default_factory=dict)
+    core_2021: "Core2021Truth | None" = None
 
     @property
     def los_class(self) -> int:
         """0 up to 3 days, 1 up to 7, 2 up to 14, 3 above; the stay is rounded to 0.1 days first."""
-        days = round(self.los_days, 1)
+        days = round(self.los_days * 10) / 10  # half to even in tenths, as numpy rounds
         return sum(days > limit for limit in (3, 7, 14))
 
     @property
     def labels(self) -> dict[str, Any]:
         """Task -> label; a task in which the admission has no place is missing."""
+        return self._labels(self.tasks, self.diagnoses, self.procedures)
+
+    @property
+    def labels_2021(self) -> dict[str, Any]:
+        """Task -> label by the published 2021 scripts."""
+        if self.core_2021 is None:
+            return {}
+        core = self.core_2021
+        return self._labels(core.tasks, core.diagnoses, core.procedures)
+
+    def _labels(
+        self, tasks: tuple[str, ...], diagnoses: tuple[str, ...], procedures: tuple[str, ...]
+    ) -> dict[str, Any]:
         every = {
             "MOR": int(self.died),
             "LOS": self.los_class,
             "PMV": int(self.ventilated_days > PROLONGED_DAYS),
-            "DIAG": list(self.diagnoses),
-            "PROC": list(self.procedures),
+            "DIAG": list(diagnoses),
+            "PROC": list(procedures),
         }
-        return {task: every[task] for task in self.tasks}
+        return {task: every[task] for task in tasks}
+
+
+@dataclass(frozen=True)
+class Core2021Truth:
+    """What the published 2021 scripts make of an admission; attributes as in `AdmissionTruth`."""
+
+    diagnoses: tuple[str, ...]
+    procedures: tuple[str, ...]
+    tasks: tuple[str, ...]
+    dropped: Mapping[str, str]
 
 
 def tasks_of(
@@ -87,16 +112,23 @@ def tasks_of(
 
 
 def diagnosis_label(code: str, version: Literal[9, 10] = 9) -> str:
-    """ICD-9: three characters, four for V and E codes; ICD-10: three characters.
-
-    Source: the label rules of CORe (ICD-9) and of its MIMIC-IV revision (ICD-10).
-    """
-    return code[:4] if version == 9 and code[0] in "VE" else code[:3]
+    """The category: four characters for the E codes of ICD-9, three for all others."""
+    return code[:4] if version == 9 and code[0] == "E" else code[:3]
 
 
 def procedure_label(code: str, version: Literal[9, 10] = 9) -> str:
     """ICD-9: three characters with leading zeros; ICD-10-PCS: four characters."""
     return code[:3] if version == 9 else code[:4]
+
+
+def diagnosis_label_2021(code: str) -> str:
+    """Four characters for V and E codes, three for all others. Source: the label rules of CORe."""
+    return code[:4] if code[0] in "VE" else code[:3]
+
+
+def procedure_label_2021(code: str) -> str:
+    """Three characters of the code read as a number, as no cell of the column is empty here."""
+    return str(int(code))[:3]
 
 
 @dataclass(frozen=True)
@@ -170,6 +202,10 @@ def write_truth(folder: Path, truth: HospitalTruth, config: Mapping[str, Any]) -
     parts: dict[str, Any] = {"mimic3": {}, "mimic4": {}}
     for row in truth.admissions:
         entry = dataclasses.asdict(row) | {"labels": row.labels}
+        if row.core_2021 is not None:
+            core = row.core_2021
+            told = {"tasks": core.tasks, "dropped": dict(core.dropped), "labels": row.labels_2021}
+            entry["core_2021"] = told
         told_by_labels = ("hospital", "hadm_id", "diagnoses", "procedures")
         parts[row.hospital][str(row.hadm_id)] = {
             key: value for key, value in entry.items() if key not in told_by_labels

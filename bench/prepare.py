@@ -1,0 +1,317 @@
+"""How fast and in how much memory notes become a prepared folder, beside `datasets.map`.
+
+Three questions: tokens from real texts on one core, against `datasets.map` with the same fast
+tokenizer and identical ids; `prepare` of a csv.gz of made-up notes of real sentences, with the
+memory of all its processes; and the packing plan for as many documents as MIMIC-IV-Note has.
+
+Needs `datasets` beside the development installation, and the open data (`--data`). On a quiet
+machine: `python bench/prepare.py --notes 300000`.
+"""
+
+import argparse
+import csv
+import dataclasses
+import functools
+import gzip
+import io
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # per core, before anything reads it
+
+import numpy as np
+
+from notetune import config, runs
+from notetune.model import llama2c
+from notetune.notes.clean import clean_text
+from notetune.tokens.encode import Documents, Encoder, LongNotes, load_encoder
+from notetune.tokens.packing import pack_documents
+
+ROOT = Path(__file__).parents[1]
+MIMIC_RADIOLOGY, MIMIC_DISCHARGE = 2_321_355, 331_794
+MIMIC_NOTES = MIMIC_RADIOLOGY + MIMIC_DISCHARGE
+MAX_TOKENS = 512
+COLUMNS = ("question", "variant", "x", "p20", "p50", "p80", "unit", "repeats")
+
+
+class Rows:
+    """Measurements, one CSV row each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._about = {
+            "device": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
+            "versions": "; ".join(f"{name} {v}" for name, v in runs.provenance().items()),
+            "git revision": _git_revision(),
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        }
+
+    def add(self, question: str, variant: str, x: object, values: list[float], unit: str) -> None:
+        """Append the percentiles of repeated measurements, and show them."""
+        p20, p50, p80 = (f"{value:.4g}" for value in np.percentile(values, [20, 50, 80]))
+        row = (question, variant, str(x), p20, p50, p80, unit, str(len(values)))
+        print(" | ".join(row), flush=True)
+        record = {**dict(zip(COLUMNS, row, strict=True)), **self._about}
+        is_new = not self._path.exists()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(record), lineterminator="\n")
+            if is_new:
+                writer.writeheader()
+            writer.writerow(record)
+
+
+def bench_tokens(rows: Rows, data: Path, repeats: int) -> None:
+    """Tokens of real texts on one core, against `datasets.map`."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        texts = real_texts(data)
+        for name, encoder in encoders(data).items():
+            for long_notes in ("pieces", "first"):
+                _bench_encoder(rows, name, encoder, texts, long_notes, repeats)
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def _bench_encoder(
+    rows: Rows, name: str, encoder: Encoder, texts: list[str], long_notes: LongNotes, repeats: int
+) -> None:
+    import datasets
+    from transformers import PreTrainedTokenizerFast
+
+    datasets.disable_progress_bars()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=encoder.tokenizer)
+    options: dict[str, Any] = {"add_special_tokens": False}
+    if long_notes == "first":
+        options |= {"truncation": True, "max_length": MAX_TOKENS - 1}
+    table = datasets.Dataset.from_dict({"text": texts})
+
+    def stock() -> Any:
+        return table.map(
+            lambda batch: tokenizer(batch["text"], **options), batched=True, keep_in_memory=True
+        )
+
+    speeds: dict[str, list[float]] = {"datasets.map": [], "cold": [], "warm": []}
+    ids: Any = None
+    for _ in range(repeats):
+        seconds, ids = timed(stock)
+        speeds["datasets.map"].append(len(texts) / seconds)
+        fresh = dataclasses.replace(encoder)  # with an empty cache
+        encode = functools.partial(fresh.documents, texts, MAX_TOKENS, long_notes)
+        for state in ("cold", "warm"):
+            seconds, documents = timed(encode)
+            speeds[state].append(len(texts) / seconds)
+    _check_ids(ids["input_ids"], documents, encoder.eos_id, options.get("max_length"))
+    question = f"tokens per core, {long_notes}"
+    for state, values in speeds.items():
+        rows.add(question, state, name, values, "notes/s")
+    for state in ("cold", "warm"):
+        ratios = [a / b for a, b in zip(speeds[state], speeds["datasets.map"], strict=True)]
+        rows.add(question, f"{state} / datasets.map", name, ratios, "times as fast")
+
+
+def _check_ids(expected: Any, documents: Documents, eos_id: int, most: int | None) -> None:
+    """Stop unless both ways gave the same tokens for every text."""
+    begins_T = np.zeros(len(documents.ids), dtype=bool)
+    lengths_D = documents.table_D["length"]
+    begins_T[np.cumsum(lengths_D) - lengths_D] = True  # BOS, which the other way does not add
+    found = documents.ids[~begins_T].tolist()
+    if found != [token for ids in expected for token in [*ids, eos_id][:most]]:
+        sys.exit("the ids differ from those of datasets.map")
+
+
+def bench_packing(rows: Rows, repeats: int) -> None:
+    """The plan for as many documents as MIMIC-IV-Note has notes, cut at 512 tokens."""
+    rng = np.random.default_rng(0)
+    sigma = 0.55
+    radiology = rng.lognormal(np.log(250) - sigma**2 / 2, sigma, MIMIC_RADIOLOGY).astype(np.int64)
+    lengths_D = np.concatenate([np.clip(radiology, 8, 512), np.full(MIMIC_DISCHARGE, 512)])
+    rng.shuffle(lengths_D)
+    seconds, fills = [], []
+    for repeat in range(repeats):
+        spent, plan = timed(functools.partial(pack_documents, lengths_D, 4096, (0, repeat)))
+        seconds.append(spent)
+        fills.append(100 * plan.fill(lengths_D))
+    rows.add("packing plan", "rows of 4096 tokens", len(lengths_D), seconds, "s")
+    rows.add("packing plan", "rows of 4096 tokens", len(lengths_D), fills, "% full")
+
+
+def bench_prepare(rows: Rows, data: Path, notes: int, folder: Path) -> None:
+    """`prepare` of two sizes with as many workers as cores, and what follows for MIMIC-IV-Note."""
+    measured = []
+    for size in (notes // 4, notes):
+        path = folder / f"{size}.csv.gz"
+        write_notes(path, real_texts(data), size)
+        seconds, mebibytes = _prepared_in_a_process(path, folder / f"runs-{size}")
+        measured.append((size, seconds, mebibytes))
+        rows.add("prepare", "csv.gz", size, [size / seconds], "notes/s")
+        rows.add("prepare", "csv.gz, all processes", size, [mebibytes], "MiB at most")
+    (less, fast, low), (more, slow, high) = measured
+    rest = (MIMIC_NOTES - more) / (more - less)
+    minutes = (slow + (slow - fast) * rest) / 60
+    rows.add("prepare", "extrapolated", MIMIC_NOTES, [minutes], "min")
+    rows.add("prepare", "extrapolated", MIMIC_NOTES, [high + max(high - low, 0) * rest], "MiB")
+
+
+def _prepared_in_a_process(path: Path, runs_folder: Path) -> tuple[float, float]:
+    """Seconds of `prepare`, and the sum of the highest memory of each process, in MiB."""
+    recipe = {
+        "name": "bench",
+        "runs": str(runs_folder),
+        "prepare": {
+            "source": {
+                "kind": "table",
+                "path": str(path),
+                "columns": {"text": "text", "note_id": "note_id", "patient_id": "subject_id"},
+            },
+            "max_tokens": MAX_TOKENS,
+        },
+    }
+    recipe_path = path.with_suffix(".json")
+    recipe_path.write_text(json.dumps(recipe))
+    command = [sys.executable, __file__, "--only-prepare", str(recipe_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        peaks: dict[int, float] = {}
+        while process.poll() is None:
+            for number in _with_children(process.pid):
+                peaks[number] = max(peaks.get(number, 0), _high_water_mib(number))
+            time.sleep(0.05)
+        output = process.stdout.read() if process.stdout else ""
+    if process.returncode:
+        sys.exit(f"prepare of {path} failed")
+    return float(output), sum(peaks.values())
+
+
+def only_prepare(recipe_path: Path) -> None:
+    """Prepare a recipe and print the seconds that it took; imports are not counted."""
+    from notetune.workflows.prepare import prepare
+    from notetune.workflows.recipe import Recipe
+
+    recipe = config.load(Recipe, recipe_path)
+    with runs.locked(recipe.folder.root):
+        seconds, _ = timed(lambda: prepare(recipe))
+    print(seconds)
+
+
+def real_texts(data: Path) -> list[str]:
+    """The different texts of MTSamples."""
+    path = data / "mtsamples/mtsamples.csv.gz"
+    csv.field_size_limit(10_000_000)
+    with gzip.open(path) as file:
+        rows = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
+        texts = dict.fromkeys(clean_text(row["transcription"] or "") for row in rows)
+    return [text for text in texts if text]
+
+
+def encoders(data: Path) -> dict[str, Encoder]:
+    """The shipped tokenizer, and that of LLaMA 2."""
+    pieces = llama2c._read_pieces(data / "llama/llama2_tokenizer.model")
+    tokenizer = llama2c._to_tokenizer(pieces)
+    tokenizer.encode_special_tokens = True
+    return {
+        "shipped, 2k pieces": load_encoder(ROOT / "src/notetune/backbones/tiny"),
+        "LLaMA 2, 32k pieces": Encoder(tokenizer, bos_id=1, eos_id=2, vocabulary_size=32_000),
+    }
+
+
+def write_notes(path: Path, texts: list[str], notes: int) -> None:
+    """Made-up notes with the lengths of MIMIC-IV-Note's: real sentences, new names and numbers."""
+    if path.exists():
+        return
+    rng = random.Random(0)
+    sentences = [s for text in texts for s in text.replace("\n", " ").split(". ") if s]
+    with gzip.open(path, "wt", compresslevel=1, newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["note_id", "subject_id", "text"])
+        for number in range(notes):
+            is_discharge = rng.random() < MIMIC_DISCHARGE / MIMIC_NOTES
+            chars = 10_500 if is_discharge else rng.lognormvariate(6.75, 0.55)
+            text = "".join(_note(rng, sentences, chars))
+            writer.writerow([f"{number:08}", f"{rng.randrange(notes // 8 + 1):07}", text])
+
+
+def _note(rng: random.Random, sentences: list[str], chars: float) -> Iterator[str]:
+    yield f"Name:  {_surname(rng)}   Unit No:   {rng.randrange(10**7)}\n"
+    length = 0
+    while length < chars:
+        sentence = f"{rng.choice(sentences)} {rng.randrange(1, 5000)}."
+        length += len(sentence) + 1
+        yield sentence
+        yield rng.choice("\n    ")
+
+
+def _surname(rng: random.Random) -> str:
+    return "".join(rng.choices("aeioulnrstmdkb", k=rng.randint(4, 9))).capitalize()
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds, and what the work returned."""
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def _with_children(process_id: int) -> Iterator[int]:
+    yield process_id
+    try:
+        children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
+    except OSError:
+        return
+    for child in children:
+        yield from _with_children(int(child))
+
+
+def _high_water_mib(process_id: int) -> float:
+    try:
+        lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _git_revision() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--notes", type=int, default=300_000, help="notes of the csv.gz")
+    parser.add_argument("--repeats", type=int, default=5, help="of tokens and packing")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
+    parser.add_argument("--output", type=Path, default=ROOT / "bench/results/prepare.csv")
+    parser.add_argument("--folder", type=Path, help="for notes and runs; a temporary one without")
+    parser.add_argument("--only-prepare", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.only_prepare:
+        only_prepare(given.only_prepare)
+        return
+    rows = Rows(given.output)
+    bench_packing(rows, given.repeats)
+    bench_tokens(rows, given.data, given.repeats)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        bench_prepare(rows, given.data, given.notes, folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""The published counts of the five tasks, to see at a glance whether a cohort is theirs."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import polars as pl
+
+from notetune.errors import DataError
+from notetune.notes.outcomes import SPLITS, Task
+from notetune.notes.sources.cohort import FlowCount
+
+_COUNTS = "data specification, section 2.5 (paper, table 1)"
+_HASHES = "data specification, section 2.7"
+_NOTES = "data specification, section 1.1 (PhysioNet; mimic-code)"
+_TABLES = "data specification, section 2.1"
+
+_TABLE_DIFFERS: Final = "another version than MIMIC-III 1.4; NOTEEVENTS cut short"
+_COHORT_DIFFERS: Final = (
+    "another MIMIC-III version than 1.4; labels: correct (which recovers notes that the 2021 "
+    "scripts lose); NOTEEVENTS cut short"
+)
+_SPLIT_DIFFERS: Final = "another split than the published files of patient ids"
+_DEATH_DIFFERS: Final = f"{_SPLIT_DIFFERS}; labels: correct, whose death wording is on whole words"
+_CODES_DIFFER: Final = (
+    "labels: correct, which counts the cohort's labels, cuts V codes to 3 characters and keeps "
+    "leading zeros; a code table saved again by a spreadsheet"
+)
+_ORDER_DIFFERS: Final = f"{_CODES_DIFFER}; a code table in another order of rows"
+_LABELS_MISSING: Final = (
+    "ventilation rebuilt from charts, a wider cohort than the published labels (which ask for two "
+    "days and for nursing notes); splits by patient instead of the published ones by admission"
+)
+_RELEASE_DIFFERS: Final = (
+    "another release than MIMIC-IV-Note 2.2 (2.1 has 357,289 and 2,471,881); a download cut short"
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published figure.
+
+    Attributes:
+        what: Its key, as `task_counts` and callers name it.
+        values: The figure; several where published figures differ.
+        source: Where it is from.
+        explanation: What usually explains another figure.
+    """
+
+    what: str
+    values: tuple[int | str, ...]
+    source: str
+    explanation: str
+
+
+def _per_split(task: str, counts: tuple[int, int, int], explanation: str) -> tuple[Published, ...]:
+    return tuple(
+        Published(f"{task}: {split}", (count,), _COUNTS, explanation)
+        for split, count in zip(SPLITS, counts, strict=True)
+    )
+
+
+PUBLISHED: Final = (
+    Published("rows of NOTEEVENTS", (2_083_180,), _TABLES, _TABLE_DIFFERS),
+    Published("discharge summaries", (59_652,), _TABLES, _TABLE_DIFFERS),
+    Published("admissions", (48_745,), _COUNTS, _COHORT_DIFFERS),
+    Published("patients", (37_321,), _COUNTS, _COHORT_DIFFERS),
+    *_per_split("mortality", (33_954, 4_908, 9_822), _DEATH_DIFFERS),
+    *_per_split("length_of_stay", (30_421, 4_391, 8_797), _SPLIT_DIFFERS),
+    *_per_split("diagnoses", (33_994, 4_918, 9_829), _SPLIT_DIFFERS),
+    Published("diagnoses: labels", (1_266,), _COUNTS, _CODES_DIFFER),
+    Published(
+        "diagnoses: sha256 of the labels in order",
+        ("0df6a86367de7fa3e4f8dfd432dd617575e8ab0b2db9b0f1125438fb37e9d25d",),
+        _HASHES,
+        _ORDER_DIFFERS,
+    ),
+    Published(
+        "diagnoses: sha256 of the sorted labels",
+        ("b1694514c08254ac722b6db7ab15ce759246c899b1d92cdd38366662c8b33c3f",),
+        _HASHES,
+        _CODES_DIFFER,
+    ),
+    *_per_split("procedures", (30_030, 4_357, 8_681), _SPLIT_DIFFERS),
+    Published("procedures: labels", (711,), _COUNTS, _CODES_DIFFER),
+    Published(
+        "procedures: sha256 of the labels in order",
+        ("93a106699f3891f63190693fcaee0755c8527d2fd839d215d621a827e5f54338",),
+        _HASHES,
+        _ORDER_DIFFERS,
+    ),
+    Published(
+        "procedures: sha256 of the sorted labels",
+        ("187b4d3f01d1503095ad062205f7d8f90184c3f17ff71e2f8bb341157446a1c0",),
+        _HASHES,
+        _CODES_DIFFER,
+    ),
+    *_per_split("ventilation", (5_666, 707, 706), _LABELS_MISSING),
+    Published("discharge notes", (331_794, 331_793), _NOTES, _RELEASE_DIFFERS),
+    Published("radiology notes", (2_321_355,), _NOTES, _RELEASE_DIFFERS),
+)
+"""All published figures, in the order in which they are shown."""
+
+_MIMIC3_STAGES: Final = {
+    "notes": "rows of NOTEEVENTS",
+    "discharge summaries": "discharge summaries",
+}
+_MIMIC4_STAGES: Final = ("discharge notes", "radiology notes")
+
+SPLIT_FILES: Final = {
+    "train": "f9005aa01e028864f7875bd178f614a473385fee580b2e45e88a10f0e805ee6f",
+    "validation": "bebe8258eecf3412f61fc5be27c06b049ae35c064e4691b527175d1d6d574dcd",
+    "test": "bcec605a30ebae0c1903d9067ee196428ec378a3b3faa2df2f0d4f5bc0b2bc54",
+}
+"""sha256 of the published files of patient ids (mimic_train, mimic_val, mimic_test.csv).
+
+Source: data specification, section 2.7.
+"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Our figure beside the published one."""
+
+    what: str
+    ours: int | str
+    published: str
+    agrees: bool
+    explanation: str
+    """What usually explains a difference; "" where there is none."""
+
+
+def flow_counts(
+    kind: Literal["mimic3", "mimic4"], flow: Iterable[FlowCount]
+) -> dict[str, int | str]:
+    """The figures of a cohort flow under the keys of `PUBLISHED`.
+
+    Args:
+        kind: The data set it is of.
+        flow: Its stages.
+    """
+    stages = {stage.stage: stage for stage in flow}
+    if kind == "mimic4":
+        return {name: stages[name].read for name in _MIMIC4_STAGES if name in stages}
+    counts = {what: stages[name].read for name, what in _MIMIC3_STAGES.items() if name in stages}
+    if "admissions" in stages:
+        counts["admissions"] = stages["admissions"].kept
+    return dict(counts)
+
+
+def task_counts(task: Task, table: pl.DataFrame) -> dict[str, int | str]:
+    """The figures of a task under the keys of `PUBLISHED`.
+
+    Args:
+        task: The task, with all its classes.
+        table: Its notes with `split`.
+    """
+    counts: dict[str, int | str] = {
+        f"{task.name}: {split}": table.filter(pl.col("split") == split).height for split in SPLITS
+    }
+    if task.kind == "multilabel":
+        counts[f"{task.name}: labels"] = len(task.classes)
+        counts[f"{task.name}: sha256 of the labels in order"] = label_hash(task.classes)
+        counts[f"{task.name}: sha256 of the sorted labels"] = label_hash(sorted(task.classes))
+    return counts
+
+
+def label_hash(labels: tuple[str, ...] | list[str]) -> str:
+    """sha256 of the labels, joined by spaces.
+
+    Example:
+        >>> label_hash(["4019"])[:16]
+        '5193cb34662513f0'
+    """
+    return hashlib.sha256(" ".join(labels).encode()).hexdigest()
+
+
+def compare(counts: Mapping[str, int | str]) -> tuple[Comparison, ...]:
+    """Our figures beside the published ones, in their order; figures not given are not shown.
+
+    Args:
+        counts: What is counted to its figure, under the keys of `PUBLISHED`.
+
+    Raises:
+        DataError: If a key is none of them.
+    """
+    known = {published.what for published in PUBLISHED}
+    if unknown := sorted(set(counts) - known):
+        raise DataError(
+            f"no figure is published for {unknown[0]!r} ({len(unknown)} such); there are "
+            f"{len(known)}, from {PUBLISHED[0].what!r} to {PUBLISHED[-1].what!r}."
+        )
+    rows = []
+    for published in PUBLISHED:
+        if (ours := counts.get(published.what)) is None:
+            continue
+        agrees = ours in published.values
+        shown = " or ".join(
+            f"{value:,}" if isinstance(value, int) else value for value in published.values
+        )
+        explanation = "" if agrees else published.explanation
+        rows.append(Comparison(published.what, ours, shown, agrees, explanation))
+    return tuple(rows)

@@ -1,0 +1,147 @@
+"""FHIR R4: DocumentReference resources in NDJSON, as a bulk export writes them."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import Field
+
+from notetune.notes.sources.cohort import NoteStream
+from notetune.notes.sources.fhir_text import (
+    Binaries,
+    attachment_text,
+    open_binaries,
+)
+from notetune.notes.sources.paths import matching_files
+from notetune.notes.sources.rejections import Rejected, Rejections
+from notetune.notes.sources.table import TaskedSource
+from notetune.notes.sources.table_files import Record, read_objects
+from notetune.notes.sources.table_stream import Layout, RawNote, TableReading
+from notetune.notes.sources.table_tasks import MAX_CLASS_CHARS, read_cell
+
+_SUFFIXES: Final = (".ndjson", ".ndjson.gz")
+_STATUSES: Final = ("current", "superseded", "entered-in-error")
+_REFERENCE = re.compile(
+    r"(?:.*/)?(?P<type>[A-Za-z]+)/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?"
+)
+
+
+class FhirSource(TaskedSource):
+    """DocumentReference resources; superseded and mistaken ones are left out and counted.
+
+    A document in several formats is read as plain text where it has that, else as HTML. Tasks look
+    labels up by `id` (of the document), `patient` or `encounter`, the ids without their type.
+    """
+
+    kind: Literal["fhir"]
+    path: Path
+    """.ndjson or .ndjson.gz; a folder of such files; or a pattern."""
+    binaries: Path | None = None
+    """Where a `url` to a Binary leads: an .ndjson file of Binary resources, or a folder of such
+    files or of one `<id>.json` each. Nothing is ever fetched from a network."""
+    types: dict[str, str] = Field(default_factory=dict)
+    """Names for type codes, such as LOINC `{"18842-5": discharge}`; other documents are grouped by
+    the text of their type."""
+
+
+def open_fhir(source: FhirSource) -> NoteStream:
+    """Begin to read a bulk export.
+
+    Raises:
+        DataError: Here or while reading, as `open_table`; or if `binaries` cannot be read.
+
+    Source:
+        HL7 FHIR R4, resources DocumentReference and Binary.
+    """
+    files = matching_files(source.path, _SUFFIXES)
+    rejections = Rejections(source)
+    reading = TableReading(
+        source.path,
+        Layout("text", "id", "patient", ("date",)),
+        source.tasks,
+        source,
+        rejections,
+        max_chars=source.max_note_chars,
+    )
+    binaries = open_binaries(source.binaries, source.max_note_chars)
+    return reading.stream(_rows(source, files, binaries, rejections))
+
+
+def _rows(
+    source: FhirSource, files: Sequence[Path], binaries: Binaries, rejections: Rejections
+) -> Iterator[RawNote]:
+    for file in files:
+        for record in read_objects(file, ".ndjson", rejections, 2 * source.max_note_chars):
+            resource = record.cells
+            if unwanted := _unwanted(resource):
+                rejections.leave_out(unwanted)
+                continue
+            try:
+                note = _note(source, record, binaries)
+            except Rejected as fault:
+                rejections.reject((file, record.line), fault)
+                continue
+            yield note
+
+
+def _unwanted(resource: Mapping[str, Any]) -> str | None:
+    """Why a sound resource is no note; None if it is one."""
+    if resource.get("resourceType") != "DocumentReference":
+        return "another kind of resource"
+    if resource.get("status") == "superseded":
+        return "superseded"
+    if "entered-in-error" in (resource.get("status"), resource.get("docStatus")):
+        return "entered in error"
+    return None
+
+
+def _note(source: FhirSource, record: Record, binaries: Binaries) -> RawNote:
+    resource = record.cells
+    if resource.get("status") not in _STATUSES:
+        raise Rejected("no known status", f"write one of {', '.join(_STATUSES)}")
+    patient = _reference(resource.get("subject"), "Patient")
+    if patient is None:
+        raise Rejected("missing patient id", "let subject refer to a Patient")
+    context = resource.get("context")
+    encounters = context.get("encounter") if isinstance(context, dict) else None
+    first = encounters[0] if isinstance(encounters, list) and encounters else None
+    cells = {
+        "id": resource.get("id"),
+        "patient": patient,
+        "encounter": _reference(first, "Encounter"),
+        "date": resource.get("date"),
+        "text": attachment_text(resource.get("content"), binaries),
+    }
+    note = Record(record.file, record.line, cells)
+    return RawNote(note, _type_name(source, record.where, resource.get("type")), "")
+
+
+def _reference(value: Any, kind: str) -> str | None:
+    """The id in a reference to a resource of that kind; None if it is none."""
+    reference = value.get("reference") if isinstance(value, dict) else None
+    if not isinstance(reference, str):
+        return None
+    if reference.startswith("urn:uuid:"):
+        return reference
+    found = _REFERENCE.fullmatch(reference)
+    return found["id"] if found and found["type"] == kind else None
+
+
+def _type_name(source: FhirSource, where: str, value: Any) -> str:
+    """What a document is: the name of a known code, else the type's text or display, else a code.
+
+    Text as long as a sentence is not shown to be a type.
+    """
+    concept = value if isinstance(value, dict) else {}
+    listed = concept.get("coding")
+    codings = (
+        [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+    )
+    codes = [coding.get("code") for coding in codings]
+    named = [source.types[code] for code in codes if isinstance(code, str) and code in source.types]
+    displays = [coding.get("display") for coding in codings]
+    for candidate in (*named, concept.get("text"), *displays, *codes):
+        if isinstance(candidate, str) and 0 < len(candidate) <= MAX_CLASS_CHARS:
+            return read_cell(where, "type", candidate).lower() or "document"
+    return "document"

@@ -1,0 +1,77 @@
+"""MEDS: medical events in Parquet shards; the notes are the events under given codes."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import polars as pl
+from pydantic import Field
+
+from notetune.errors import DataError
+from notetune.notes.sources.cohort import NoteStream
+from notetune.notes.sources.paths import matching_files
+from notetune.notes.sources.rejections import Rejections
+from notetune.notes.sources.table import TaskedSource
+from notetune.notes.sources.table_files import parquet_records
+from notetune.notes.sources.table_stream import Layout, RawNote, TableReading
+
+
+class MedsSource(TaskedSource):
+    """A data set in the Medical Event Data Standard: shards in `data/`, one row per event.
+
+    Tasks look labels up by `subject_id` (or another column of the events), for example in the label
+    files of the standard: `labels: {path: labels/mortality, id_column: subject_id, label_column:
+    boolean_value}` with `prediction_time: prediction_time`.
+    """
+
+    kind: Literal["meds"]
+    folder: Path
+    """The folder that holds `data/`."""
+    notes: Annotated[dict[str, str], Field(min_length=1)]
+    """Start of a code to what its notes are, such as `{"NOTE//DS": discharge}`; the longest start
+    that fits a code counts."""
+    note_id: str | None = None
+    """Column with the note id, which the standard does not have; without it, a note is named after
+    its shard and row."""
+
+
+def open_meds(source: MedsSource) -> NoteStream:
+    """Begin to read a MEDS data set, shard by shard in the order of their names.
+
+    Raises:
+        DataError: Here or while reading, as `open_table`.
+
+    Source:
+        Schema of the Medical Event Data Standard: subject_id, time, code, numeric_value, and
+        text_value for free text.
+    """
+    data = source.folder / "data"
+    if not data.is_dir():
+        raise DataError(f"{data} is not a folder with Parquet files; name the folder above it.")
+    shards = matching_files(data, (".parquet",))
+    rejections = Rejections(source)
+    layout = Layout("text_value", source.note_id, "subject_id", ("time",))
+    reading = TableReading(
+        source.folder,
+        layout,
+        source.tasks,
+        source,
+        rejections,
+        max_chars=source.max_note_chars,
+    )
+    return reading.stream(_rows(source, shards, rejections))
+
+
+def _rows(source: MedsSource, shards: Sequence[Path], rejections: Rejections) -> Iterator[RawNote]:
+    columns = ["subject_id", "time", "code", "text_value", *source.task_columns]
+    if source.note_id is not None:
+        columns.append(source.note_id)
+    wanted = list(dict.fromkeys(columns))
+    prefixes = sorted(source.notes, key=len, reverse=True)
+    is_note = pl.any_horizontal(*(pl.col("code").str.starts_with(start) for start in prefixes))
+    for shard in shards:
+        name = shard.relative_to(source.folder / "data").with_suffix("").as_posix()
+        for record in parquet_records(shard, wanted, rejections, keep=is_note):
+            code = record.cells["code"]
+            prefix = next(start for start in prefixes if code.startswith(start))
+            yield RawNote(record, source.notes[prefix], f"{name}-{record.line}")

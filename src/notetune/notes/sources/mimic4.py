@@ -1,0 +1,197 @@
+"""MIMIC-IV: every note of MIMIC-IV-Note for step 1, admission notes and outcomes for step 2."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+import polars as pl
+
+from notetune.config import Config
+from notetune.errors import DataError
+from notetune.notes.clean import clean_text
+from notetune.notes.sources.cohort import (
+    NOTES_SCHEMA,
+    Finished,
+    FlowCount,
+    NoteStream,
+    stop_if_any,
+)
+from notetune.notes.sources.columns import check_whole_numbers, with_times
+from notetune.notes.sources.mimic3 import correct_admission_text
+from notetune.notes.sources.mimic3_tasks import TaskWithTable, read_admissions
+from notetune.notes.sources.mimic4_tasks import read_mimic4_tasks
+from notetune.notes.sources.summaries import (
+    NOTES_PER_CHUNK,
+    SUMMARY_SCHEMA,
+    AdmissionNotes,
+    MadeNote,
+    made_frame,
+    plan_summaries,
+    text_digest,
+)
+from notetune.notes.strict_csv import Row, find_csv, read_rows, require_csv
+
+_NOTE_COLUMNS: Final = ("note_id", "subject_id", "hadm_id", "charttime", "text")
+_SCANNED: Final = ("note_id", "hadm_id", "note_type", "note_seq", "charttime", "text")
+_KINDS: Final = ("discharge", "radiology")
+_ADMISSIONS_SCHEMA: Final = {
+    "hadm_id": pl.String(),
+    "patient_id": pl.String(),
+    "admitted": pl.Datetime("us"),
+    "discharged": pl.Datetime("us"),
+    "died": pl.Boolean(),
+}
+
+
+class Mimic4Source(Config):
+    """A folder with note/discharge, note/radiology and, for tasks, hosp/ and icu/ (.csv[.gz]).
+
+    hosp holds admissions, diagnoses_icd and procedures_icd; icu holds icustays and, for the
+    ventilation task, ventilation (stay_id, starttime, endtime, ventilation_status). Without hosp
+    there are notes and no tasks.
+    """
+
+    kind: Literal["mimic4"]
+    folder: Path
+    icu_only: bool = True
+    """Whether the tasks are on admissions with a stay in intensive care only, as in MIMIC-III."""
+
+
+def open_mimic4(source: Mimic4Source) -> NoteStream:
+    """Read MIMIC-IV: every usable note as it passes, and an admission note per admission.
+
+    Notes keep their `note_id`; their source is "discharge" or "radiology". Task inputs are
+    `admission-<hadm_id>`, source "admission", at the time of admission: sections of the discharge
+    summary (and its addenda) up to what happened after admission, the exam at discharge left out.
+
+    The discharge summaries are read twice, and only those of unfinished admissions are held.
+
+    Raises:
+        DataError: Here or while reading, if a table is missing or faulty.
+
+    Source:
+        Data specification, section 5.2; sections as in the `correct` version of MIMIC-III.
+    """
+    reading = _Reading(source)
+    return NoteStream(reading.chunks(), reading.finish)
+
+
+class _Reading:
+    """One reading of the folder; what is counted on the way is here."""
+
+    def __init__(self, source: Mimic4Source) -> None:
+        self._folder = source.folder
+        self._paths = {kind: require_csv(source.folder / "note", kind) for kind in _KINDS}
+        self._has_tasks = (source.folder / "hosp").is_dir()
+        reasons = {"no admission id": pl.col("hadm_id").is_null()}
+        if self._has_tasks:
+            admissions = _admissions(source.folder, icu_only=source.icu_only)
+            reasons["admission not in admissions"] = pl.col("died").is_null()
+            if source.icu_only:
+                reasons["no intensive care"] = ~pl.col("in_icu")
+            summaries = _scan(self._paths["discharge"])
+        else:
+            admissions = pl.DataFrame(schema=_ADMISSIONS_SCHEMA)
+            summaries = pl.DataFrame(schema=SUMMARY_SCHEMA)
+        planned, self._summaries_flow = plan_summaries(summaries, admissions, reasons)
+        self._admissions = admissions.join(planned, on="hadm_id", how="semi")
+        self._notes = AdmissionNotes(planned, correct_admission_text)
+        self._flows: list[FlowCount] = []
+
+    def chunks(self) -> Iterator[pl.DataFrame]:
+        for kind, path in self._paths.items():
+            read, kept = 0, 0
+            ids: list[pl.DataFrame] = []
+            rows = read_rows(path, _NOTE_COLUMNS)
+            while chunk := list(itertools.islice(rows, NOTES_PER_CHUNK)):
+                notes = _notes_frame(path, kind, list(_usable(chunk)))
+                read, kept = read + len(chunk), kept + notes.height
+                ids.append(notes.select("note_id", "line"))
+                made = made_frame(list(self._made(chunk)), self._admissions)
+                both = pl.concat([notes.select(list(NOTES_SCHEMA)), made])
+                yield from both.iter_slices(NOTES_PER_CHUNK)
+            repeated = ~pl.col("note_id").is_first_distinct()
+            remedy = "give each note its own id"
+            stop_if_any(path, pl.concat(ids), repeated, "note_id repeated", remedy)
+            self._flows.append(FlowCount(f"{kind} notes", read, kept, {"empty text": read - kept}))
+
+    def _made(self, rows: list[Row]) -> Iterator[MadeNote]:
+        for _, (note_id, *_, text) in rows:
+            if self._notes.wants(note_id):
+                yield from self._notes.add(note_id, clean_text(text))
+
+    def finish(self) -> Finished:
+        if not self._has_tasks:
+            return Finished((), tuple(self._flows))
+        cohort, admissions_flow = self._notes.cohort(self._admissions)
+        if cohort.is_empty():
+            raise DataError(
+                f"{self._folder}: no admission has a discharge summary with a chief complaint, "
+                "present illness or medical history. Do hadm_ids of note/discharge and "
+                "hosp/admissions match? Without intensive care in the data, set icu_only: false."
+            )
+        tasks: tuple[TaskWithTable, ...]
+        tasks, task_flows = read_mimic4_tasks(self._folder, cohort)
+        return Finished(tasks, (*self._flows, self._summaries_flow, admissions_flow, *task_flows))
+
+
+def _admissions(folder: Path, *, icu_only: bool) -> pl.DataFrame:
+    """As `_ADMISSIONS_SCHEMA` and, if asked for, `in_icu`."""
+    admissions = read_admissions(folder / "hosp").select(list(_ADMISSIONS_SCHEMA))
+    for kind in ("diagnoses", "procedures"):
+        require_csv(folder / "hosp", f"{kind}_icd")
+    if not icu_only:
+        return admissions
+    if not (folder / "icu").is_dir() or (path := find_csv(folder / "icu", "icustays")) is None:
+        raise DataError(
+            f"{folder} holds no icu/icustays.csv[.gz], which says who was in intensive care; put "
+            "it there, or set icu_only: false for all admissions."
+        )
+    with_icu = {hadm_id for _, (hadm_id,) in read_rows(path, ["hadm_id"])}
+    return admissions.with_columns(pl.col("hadm_id").is_in(list(with_icu)).alias("in_icu"))
+
+
+def _scan(path: Path) -> pl.DataFrame:
+    """The discharge summaries as `SUMMARY_SCHEMA`."""
+    pieces = [pl.DataFrame(schema=SUMMARY_SCHEMA)]
+    rows = read_rows(path, _SCANNED)
+    while chunk := list(itertools.islice(rows, NOTES_PER_CHUNK)):
+        found = []
+        for line, (note_id, hadm_id, note_type, number, charttime, text) in chunk:
+            if not number.isdigit():
+                raise DataError(
+                    f"{path}, line {line}: note_seq is not a whole number; write it as in the "
+                    "original table."
+                )
+            cleaned = clean_text(text)
+            if cleaned:
+                key = (hadm_id or None, charttime or None, int(number))
+                found.append((note_id, *key, note_type != "AD", text_digest(cleaned)))
+        pieces.append(pl.DataFrame(found, schema=SUMMARY_SCHEMA, orient="row"))
+    return pl.concat(pieces)
+
+
+def _usable(rows: list[Row]) -> Iterator[tuple[int | str | None, ...]]:
+    for line, (*fields, text) in rows:
+        if cleaned := clean_text(text):
+            yield (line, *(field or None for field in fields), cleaned)
+
+
+def _notes_frame(path: Path, kind: str, rows: list[tuple[int | str | None, ...]]) -> pl.DataFrame:
+    """Usable rows as a frame of `NOTES_SCHEMA`, with `line`."""
+    schema = {"line": pl.Int64(), **dict.fromkeys(_NOTE_COLUMNS, pl.String())}
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    missing = pl.col("note_id").is_null()
+    stop_if_any(path, frame, missing, "note_id is empty", "give each note its own id")
+    check_whole_numbers(path, frame, "subject_id")
+    check_whole_numbers(path, frame.filter(pl.col("hadm_id").is_not_null()), "hadm_id")
+    frame = with_times(path, frame, "charttime")
+    return frame.select(
+        "note_id",
+        pl.col("subject_id").alias("patient_id"),
+        pl.lit(kind).alias("source"),
+        pl.col("charttime").alias("time"),
+        "text",
+        "line",
+    )

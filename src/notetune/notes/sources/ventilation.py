@@ -1,0 +1,283 @@
+"""Episodes of mechanical ventilation from MIMIC-III charts, and the prolonged-ventilation task.
+
+An episode starts with a ventilator setting and goes on with the next one within 8 hours. An
+extubation ends it, and so does oxygen given without a ventilator setting at the same time.
+
+Source:
+    Data specification, section 2.6: mimic-code `ventilation_classification` and
+    `ventilation_durations` for MIMIC-III in words. The specification names kinds of settings
+    without all of their item ids; `_ITEMS` holds them as mimic-code lists them (MIT licence).
+"""
+
+import datetime as dt
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import polars as pl
+
+from notetune.notes.outcomes import Task
+from notetune.notes.sources.cohort import TASK_SCHEMA, FlowCount, reject, stop_if_any
+from notetune.notes.sources.columns import (
+    check_whole_numbers,
+    is_whole_number,
+    not_whole,
+    with_times,
+)
+from notetune.notes.strict_csv import Row, read_rows, read_table, require_csv
+
+EPISODE_SCHEMA: Final = {
+    "stay_id": pl.String(),
+    "start": pl.Datetime("us"),
+    "end": pl.Datetime("us"),
+}
+PROLONGED_DAYS: Final = 7
+"""Source: Huang et al. 2020 (prolonged mechanical ventilation: over 7 days)."""
+_LONGEST_GAP: Final = dt.timedelta(hours=8)
+_ROWS_PER_CHUNK: Final = 500_000
+
+
+class _Sign(NamedTuple):
+    """What a charted row says."""
+
+    ventilated: bool = False
+    oxygen: bool = False
+    extubated: bool = False
+
+
+_VENTILATED, _OXYGEN, _EXTUBATED = _Sign(ventilated=True), _Sign(oxygen=True), _Sign(extubated=True)
+_SETTINGS: Final = {
+    "mode": (223849,),
+    "minute volume": (445, 448, 449, 450, 1340, 1486, 1600, 224687),
+    "tidal volume": (639, 654, 681, 682, 683, 684, 224685, 224684, 224686),
+    "airway pressure": (218, 436, 535, 444, 224697, 224695, 224696, 224746, 224747),
+    "inspiratory pressure": (221, 1, 1211, 1655, 2000, 226873, 224738, 224419, 224750, 227187),
+    "plateau pressure": (543,),
+    "release ventilation": (5865, 5866, 224707, 224709, 224705, 224706),
+    "end-expiratory pressure": (60, 437, 505, 506, 686, 220339, 224700),
+    "pressure relief": (3459,),
+    "pressure control": (501, 502, 503, 224702),
+    "time-cycled pressure control": (223, 667, 668, 669, 670, 671, 672),
+    "pressure support": (224701,),
+}
+"""ITEMIDs of CHARTEVENTS whose rows say that the ventilator runs, whatever their value."""
+
+_OXYGEN_CAREVUE: Final = (
+    "Cannula|Nasal Cannula|Face Tent|Aerosol-Cool|Trach Mask|Hi Flow Neb|Non-Rebreather|Venti Mask|"
+    "Medium Conc Mask|Vapotherm|T-Piece|Hood|Hut|TranstrachealCat|Heated Neb|Ultrasonic Neb"
+)
+_OXYGEN_METAVISION: Final = (
+    "Nasal cannula|Face tent|Aerosol-cool|Trach mask|High flow neb|Non-rebreather|Venti mask|"
+    "Medium conc mask|T-piece|High flow nasal cannula|Ultrasonic neb|Vapomist"
+)
+_UNLESS: Final = {720: "Other/Remarks", 223848: "Other"}
+"""Ventilator types: the ventilator runs unless the value is this one."""
+_VALUES: Final = {
+    467: {"Ventilator": _VENTILATED, **dict.fromkeys(_OXYGEN_CAREVUE.split("|"), _OXYGEN)},
+    226732: dict.fromkeys(_OXYGEN_METAVISION.split("|"), _OXYGEN),
+    640: {"Extubated": _EXTUBATED, "Self Extubation": _EXTUBATED},
+}
+"""Oxygen devices and extubation: what the row says depends on the value (spaces at its end, which
+some have in the original, do not count)."""
+_EXTUBATIONS: Final = frozenset(("227194", "225468", "225477"))
+"""ITEMIDs of PROCEDUREEVENTS_MV: planned, by the patient, unplanned otherwise."""
+
+_RUNS: Final = frozenset(str(item) for items in _SETTINGS.values() for item in items)
+_ITEMS: Final = _RUNS | {str(item) for item in (*_UNLESS, *_VALUES)}
+
+
+def charted_episodes(folder: Path) -> pl.DataFrame:
+    """Episodes of ventilation by the charts, as `EPISODE_SCHEMA`.
+
+    CHARTEVENTS (330 million rows) is read once, in pieces; only one row per ICU stay and minute
+    that says something about ventilation is kept.
+
+    Raises:
+        DataError: If CHARTEVENTS or PROCEDUREEVENTS_MV is missing or faulty.
+    """
+    signs = [
+        _signs(require_csv(folder, "CHARTEVENTS"), "CHARTTIME", ("VALUE", "ERROR"), _charted),
+        _signs(require_csv(folder, "PROCEDUREEVENTS_MV"), "STARTTIME", (), _extubation),
+    ]
+    return episodes_of(pl.concat(signs))
+
+
+def read_episodes(path: Path, *, stay_column: str, statuses: tuple[str, ...] = ()) -> pl.DataFrame:
+    """A table of episodes (VENTDURATIONS, or ventilation of MIMIC-IV) as `EPISODE_SCHEMA`.
+
+    Args:
+        path: Columns starttime, endtime and `stay_column`.
+        stay_column: The column with the ICU stay.
+        statuses: If given, only rows with one of these in ventilation_status count.
+
+    Raises:
+        DataError: If the table is faulty or a time is missing.
+    """
+    columns = [stay_column, "starttime", "endtime", *(["ventilation_status"] if statuses else [])]
+    table = read_table(path, columns, line_column="line")
+    if statuses:
+        table = table.filter(pl.col("ventilation_status").is_in(statuses))
+    check_whole_numbers(path, table, stay_column)
+    for column in ("starttime", "endtime"):
+        empty = pl.col(column).is_null()
+        stop_if_any(path, table, empty, f"{column} is empty", "give every episode both times")
+        table = with_times(path, table, column)
+    return table.select(
+        pl.col(stay_column).alias("stay_id"),
+        pl.col("starttime").alias("start"),
+        pl.col("endtime").alias("end"),
+    )
+
+
+def episodes_of(signs: pl.DataFrame) -> pl.DataFrame:
+    """Signs to episodes, as `EPISODE_SCHEMA`, in order of stay and time.
+
+    Args:
+        signs: `stay_id`, `time`, and the booleans of a sign; one row per charted moment, plus one
+            per extubation from elsewhere.
+
+    Source:
+        mimic-code, `ventilation_durations`: an episode counts if the ventilator ran in it and it
+        has more than one moment; an extubation belongs to the episode that it ends.
+    """
+    ventilated, oxygen, extubated = (pl.col(name) for name in _Sign._fields)
+    rows = (
+        signs.unique()
+        .sort("stay_id", "time", "extubated")
+        .with_columns(counts=ventilated | extubated)
+    )
+    after_extubation = extubated.shift(1).over("stay_id", "counts").fill_null(value=False)
+    last_setting = pl.col("time").shift(1).over("stay_id", "ventilated")
+    after_gap = (ventilated & (pl.col("time") > last_setting + _LONGEST_GAP)).fill_null(value=False)
+    rows = rows.with_columns(starts=after_extubation | (oxygen & ~ventilated) | after_gap)
+    number = pl.col("starts").cast(pl.Int64).cum_sum().over("stay_id")
+    # Rows of one moment belong to one episode, the last of them.
+    rows = rows.with_columns(number=number).with_columns(
+        pl.col("number").max().over("stay_id", "time")
+    )
+    episodes = (
+        rows.filter("counts")
+        .group_by("stay_id", "number")
+        .agg(
+            pl.col("time").min().alias("start"),
+            pl.col("time").max().alias("end"),
+            ventilated.any(),
+        )
+        .filter(ventilated & (pl.col("start") != pl.col("end")))
+    )
+    return episodes.sort("stay_id", "start").select(list(EPISODE_SCHEMA))
+
+
+def prolonged_ventilation(
+    cohort: pl.DataFrame, stays: pl.DataFrame, episodes: pl.DataFrame
+) -> tuple[tuple[Task, pl.DataFrame], FlowCount]:
+    """From the first start to the last end of ventilation in the first ICU stay, gaps included.
+
+    Args:
+        cohort: `note_id` and `hadm_id`.
+        stays: What `first_stays` returned.
+        episodes: `EPISODE_SCHEMA`.
+
+    Source:
+        Data specification, section 2.6 (Huang et al. 2020), without its 6 hours of tolerance.
+    """
+    task = ventilation_task()
+    span = pl.col("end").max() - pl.col("start").min()
+    per_stay = episodes.group_by("stay_id").agg(span.alias("span"))
+    ventilated = stays.join(per_stay, on="stay_id")
+    joined = cohort.join(ventilated, on="hadm_id", how="left", maintain_order="left")
+    kept, flow = reject(
+        f"task {task.name}",
+        joined,
+        {"not ventilated in the first ICU stay": pl.col("span").is_null()},
+    )
+    is_prolonged = kept["span"] > dt.timedelta(days=PROLONGED_DAYS)
+    labels = [list(task.classes) if long else [] for long in is_prolonged]
+    table = pl.DataFrame({"note_id": kept["note_id"], "labels": labels}, schema=TASK_SCHEMA)
+    return (task, table), flow
+
+
+def ventilation_task() -> Task:
+    """Prolonged ventilation, as a value."""
+    return Task(
+        "ventilation",
+        "binary",
+        ("prolonged",),
+        f"Over {PROLONGED_DAYS} days of ventilation, among the ventilated. Known at admission.",
+    )
+
+
+def first_stays(path: Path, *, stay_column: str) -> pl.DataFrame:
+    """Columns `hadm_id` and `stay_id` of the first ICU stay of each admission.
+
+    Raises:
+        DataError: If the table is faulty.
+    """
+    stays = read_table(path, ["HADM_ID", stay_column, "INTIME"], line_column="line")
+    for column in ("HADM_ID", stay_column):
+        check_whole_numbers(path, stays, column)
+    number = pl.col(stay_column).cast(pl.Int64)
+    stays = with_times(path, stays, "INTIME").sort("INTIME", number, nulls_last=True)
+    first = stays.unique("HADM_ID", keep="first", maintain_order=True)
+    return first.select(pl.col("HADM_ID").alias("hadm_id"), pl.col(stay_column).alias("stay_id"))
+
+
+def _charted(item: str, cells: tuple[str, ...]) -> _Sign | None:
+    """What a row of CHARTEVENTS says; a row without a value or marked as an error says nothing."""
+    if item not in _ITEMS:
+        return None
+    value, error = cells[0].rstrip(), cells[1]
+    if not value or error == "1":
+        return None
+    if item in _RUNS:
+        return _VENTILATED
+    if (other := _UNLESS.get(int(item))) is not None:
+        return None if value == other else _VENTILATED
+    return _VALUES[int(item)].get(value)
+
+
+def _extubation(item: str, _cells: tuple[str, ...]) -> _Sign | None:
+    return _EXTUBATED if item in _EXTUBATIONS else None
+
+
+def _signs(
+    path: Path,
+    time_column: str,
+    more: tuple[str, ...],
+    sign_of: Callable[[str, tuple[str, ...]], _Sign | None],
+) -> pl.DataFrame:
+    """One row per stay and moment of a table: stay_id, time, and what its rows say together."""
+    columns = ["ITEMID", "ICUSTAY_ID", time_column, *more]
+    pieces = [_moments(path, time_column, [])]
+    found = _found(path, read_rows(path, columns), sign_of)
+    while piece := list(itertools.islice(found, _ROWS_PER_CHUNK)):
+        pieces.append(_moments(path, time_column, piece))
+    return pl.concat(pieces).group_by("stay_id", "time").agg(pl.col(_Sign._fields).any())
+
+
+def _found(
+    path: Path,
+    rows: Iterable[Row],
+    sign_of: Callable[[str, tuple[str, ...]], _Sign | None],
+) -> Iterator[tuple[object, ...]]:
+    for line, (item, stay, time, *cells) in rows:
+        sign = sign_of(item, tuple(cells))
+        if sign is None or not stay:
+            continue
+        if not is_whole_number(stay):
+            raise not_whole(path, line, "ICUSTAY_ID")
+        yield (line, stay, time or None, *sign)
+
+
+def _moments(path: Path, time_column: str, rows: list[tuple[object, ...]]) -> pl.DataFrame:
+    schema = {"line": pl.Int64, "stay_id": pl.String, time_column: pl.String}
+    schema |= dict.fromkeys(_Sign._fields, pl.Boolean)
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    frame = with_times(path, frame, time_column)
+    stop_if_any(path, frame, pl.col(time_column).is_null(), f"{time_column} is empty", "fill it in")
+    return (
+        frame.rename({time_column: "time"})
+        .group_by("stay_id", "time", maintain_order=True)
+        .agg(pl.col(_Sign._fields).any())
+    )
