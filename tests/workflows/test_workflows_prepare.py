@@ -327,7 +327,8 @@ def kill_many_times(folder: Path, kills: int, seed: int) -> dict[str, int]:
             continue
         assert process.exitcode == -signal.SIGKILL
         after = finished_shards(root)
-        assert not after or before.items() <= after.items()  # no finished shard was made again
+        is_done = (root / "prepared" / runs.MANIFEST).exists()  # killed while it tidied up
+        assert is_done or not after or before.items() <= after.items()  # no shard was made again
         counts["kills"] += 1
         counts["kills with shards"] += bool(after)
         before = after

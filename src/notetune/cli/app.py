@@ -74,7 +74,7 @@ def about(
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Where the demo writes.")] = Path("runs/demo"),
-    patients: Annotated[int, typer.Option(min=50, help="Patients of the hospital.")] = 1000,
+    patients: Annotated[int, typer.Option(min=50, help="Patients of the hospital.")] = 600,
 ) -> None:
     """Make a synthetic hospital, run both steps on it, and write a report (about 5 minutes)."""
     from notetune.workflows.demo import demo_recipe, introduction
