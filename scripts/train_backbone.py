@@ -20,11 +20,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from notetune import infer, runs
 from notetune.model.attention import PACKED_ATTENTION
 from notetune.model.backbone import Backbone
+from notetune.model.stack import stack
 from notetune.tokens.encode import load_encoder
 from notetune.tokens.store import TokenStore, open_store, write_store
 from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch
 from notetune.train.loop import train
-from notetune.train.optim import OptimConfig, adamw, trainable_parameters
+from notetune.train.optim import OptimConfig, adamw
 
 VOCABULARY = 2048
 MAX_TOKENS = 512
@@ -150,11 +151,13 @@ def main() -> None:
         rows = [
             (
                 name,
-                infer.perplexity(backbone, store, store.documents_of("validation", [name]), 4096),
+                infer.perplexity(
+                    stack(backbone), store, store.documents_of("validation", [name]), 4096
+                ),
             )
             for name in CORPORA
         ]
-        rows.append(("all", infer.perplexity(backbone, store, held_out, 4096)))
+        rows.append(("all", infer.perplexity(stack(backbone), store, held_out, 4096)))
         facts["unigram perplexity, all held-out texts"] = f"{unigram_perplexity(store):.1f}"
     model.to(torch.bfloat16).save_pretrained(output, safe_serialization=True)
     write_card(output, facts, rows)
@@ -178,8 +181,8 @@ def fit(model: LlamaForCausalLM, store: TokenStore, epochs: float) -> dict[str, 
     seconds, tokens = 0.0, 0
     for step in train(
         batches,
-        backbone.summed_token_loss,
-        adamw(optim, (model, optim.peak_lr)),
+        stack(backbone).summed_token_loss,
+        adamw(optim, (model.parameters(), optim.peak_lr)),
         lambda number: optim.schedule(number, step_count),
         step_count=step_count,
         max_grad_norm=optim.max_grad_norm,
@@ -189,7 +192,7 @@ def fit(model: LlamaForCausalLM, store: TokenStore, epochs: float) -> dict[str, 
             rate = tokens / seconds
             print(f"{step.number}/{step_count} loss {step.loss:.3f} {rate:.0f} tok/s", flush=True)
     return {
-        "parameters": f"{sum(p.numel() for p in trainable_parameters(model)):,}",
+        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "training texts": f"{int((store.split_N == 'train').sum()):,}",
         "training tokens seen": f"{tokens:,}",
         "steps": f"{step_count:,} of about {optim.targets_per_step:,} tokens",

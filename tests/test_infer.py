@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from notetune import infer
 from notetune.model.backbone import load_backbone
+from notetune.model.stack import stack
 
 TEXTS = ["one note", "another, somewhat longer note " * 3, "x", "four words are here", "é" * 30]
 
@@ -31,9 +32,8 @@ def test_perplexity_is_that_of_plain_transformers_weighted_by_tokens(parts, toke
             count = ids.shape[1] - 1
             nats += plain(ids, labels=ids).loss.item() * count
             targets += count
-    got = infer.perplexity(
-        load_backbone(str(folder / "backbone")), store, documents, tokens_per_row
-    )
+    model = stack(load_backbone(str(folder / "backbone")))
+    got = infer.perplexity(model, store, documents, tokens_per_row)
     assert got.targets == targets
     assert got.perplexity == pytest.approx(math.exp(nats / targets), rel=1e-5)
     text_bytes = sum(len(text.encode()) for text in TEXTS)
@@ -42,13 +42,13 @@ def test_perplexity_is_that_of_plain_transformers_weighted_by_tokens(parts, toke
 
 def test_outputs_come_in_the_order_asked_for(parts):
     folder, store = parts
-    backbone = load_backbone(str(folder / "backbone"))
+    model = stack(load_backbone(str(folder / "backbone")))
     documents = store.first_documents(["note-4", "note-0", "note-2", "note-1"])
 
     def lengths(batch):
         return torch.tensor(batch.lengths_D)
 
-    got = infer.outputs_per_document(lengths, store, documents, 64, backbone.device)
+    got = infer.outputs_per_document(model, lengths, store, documents, 64)
     assert got.tolist() == store.lengths_D[documents].tolist()
     assert len(set(got.tolist())) == 4
     assert np.array_equal(np.sort(documents), np.unique(documents))

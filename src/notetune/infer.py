@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from notetune.model.backbone import Backbone
 from notetune.model.batch import PackedBatch
+from notetune.model.stack import Stack
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore
 from notetune.train.batches import rows_in_order
@@ -33,12 +33,14 @@ class Perplexity:
 
 @torch.inference_mode()
 def perplexity(
-    backbone: Backbone, store: TokenStore, documents_D: Int64Array, tokens_per_row: int
+    model: Stack, store: TokenStore, documents_D: Int64Array, tokens_per_row: int
 ) -> Perplexity:
-    """Token-weighted perplexity of whole documents."""
+    """Token-weighted perplexity of whole documents, without dropout."""
+    model.eval_mode()
     nats, targets = 0.0, 0
-    for batch in rows_in_order(store, documents_D, tokens_per_row, backbone.device):
-        nats += backbone.summed_token_loss(batch).item()
+    room = tokens_per_row, model.reserved_per_document
+    for batch in rows_in_order(store, documents_D, *room, model.backbone.device):
+        nats += model.summed_token_loss(batch).item()
         targets += batch.target_count
     text_bytes = int(store.text_bytes_D[documents_D].sum())
     return Perplexity(math.exp(nats / targets), nats / math.log(2) / text_bytes, targets)
@@ -46,23 +48,25 @@ def perplexity(
 
 @torch.inference_mode()
 def outputs_per_document(
+    model: Stack,
     forward: Callable[[PackedBatch], Tensor],
     store: TokenStore,
     documents_N: Int64Array,
     tokens_per_row: int,
-    device: torch.device,
 ) -> npt.NDArray[np.float32]:
     """`(N, ...)` float32: what `forward` gives for each document, in the order asked for.
 
     Args:
+        model: What `forward` runs; its dropout is turned off.
         forward: A packed row to one output per document of the row.
         store: Where the documents are.
         documents_N: Document numbers, each once.
         tokens_per_row: Row budget; does not change the result beyond rounding.
-        device: Where the model is.
     """
+    model.eval_mode()
     outputs, numbers = [], []
-    for batch in rows_in_order(store, documents_N, tokens_per_row, device):
+    room = tokens_per_row, model.reserved_per_document
+    for batch in rows_in_order(store, documents_N, *room, model.backbone.device):
         outputs.append(forward(batch).float().cpu().numpy())
         numbers.append(batch.documents_D)
     done = np.concatenate(numbers)

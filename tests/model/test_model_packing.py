@@ -10,6 +10,7 @@ from notetune.errors import BackboneError
 from notetune.model.backbone import Backbone, load_backbone
 from notetune.model.batch import packed_batch
 from notetune.model.heads import Head, pool
+from notetune.model.stack import stack
 
 
 @pytest.fixture(scope="module", params=[4, 2, 1], ids=["mha", "gqa", "mqa"])
@@ -45,7 +46,7 @@ def test_summed_loss_equals_the_sum_of_plain_transformers_losses(backbone, plain
     lengths = [7, 30, 2, 19, 7]
     documents = random_documents(lengths)
     with torch.inference_mode():
-        got = backbone.summed_token_loss(packed_batch(documents, range(5)))
+        got = stack(backbone).summed_token_loss(packed_batch(documents, range(5)))
         expected = 0.0
         for ids in documents:
             tokens = torch.from_numpy(ids)[None]

@@ -10,6 +10,7 @@ from builders import small_store
 
 from notetune import infer
 from notetune.model.backbone import load_backbone, resolve_backbone
+from notetune.model.stack import stack
 
 LARGEST_MIB = 5
 
@@ -37,7 +38,7 @@ def test_its_perplexity_is_far_below_that_of_the_unigrams_of_the_same_text(
         tmp_path / "store", folder, texts, splits=["test"] * len(texts), max_tokens=512
     )
     documents = store.documents_of("test")
-    got = infer.perplexity(load_backbone("tiny"), store, documents, 4096)
+    got = infer.perplexity(stack(load_backbone("tiny")), store, documents, 4096)
     ids = np.concatenate([store.document(int(d))[1:] for d in documents])
     shares = np.array(list(Counter(ids.tolist()).values())) / len(ids)
     best_unigram = float(np.exp(-(shares * np.log(shares)).sum()))  # fitted on the text itself

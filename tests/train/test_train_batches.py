@@ -55,7 +55,7 @@ def test_the_order_depends_on_seed_and_epoch_only(store):
 def test_a_row_holds_the_tokens_of_its_documents(store):
     documents = store.documents_of("train")
     seen = 0
-    for batch in rows_in_order(store, documents, 64, "cpu"):
+    for batch in rows_in_order(store, documents, 64, 0, "cpu"):
         parts = torch.split(batch.ids_T, list(batch.lengths_D))
         for number, part in zip(batch.documents_D, parts, strict=True):
             assert part.tolist() == store.document(int(number)).tolist()

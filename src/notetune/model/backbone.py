@@ -18,7 +18,6 @@ from notetune import runs
 from notetune.errors import BackboneError
 from notetune.model.attention import PACKED_ATTENTION
 from notetune.model.batch import PackedBatch
-from notetune.model.losses import next_token_loss
 
 SHIPPED_BACKBONE = "tiny"
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
@@ -67,12 +66,6 @@ class Backbone:
         head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
         logits: Tensor = head(hidden_TH)
         return logits
-
-    def summed_token_loss(self, batch: PackedBatch) -> Tensor:
-        """Next-token negative log-likelihood of a row in nats, summed over its target tokens."""
-        context_T = batch.context_T
-        logits_TV = self.logits(self.hidden_states(batch)[context_T])
-        return next_token_loss(logits_TV, batch.ids_T[context_T + 1])
 
 
 def resolve_backbone(name: str) -> Path:

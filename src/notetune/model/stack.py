@@ -22,6 +22,7 @@ from notetune.model.adapters import (
 from notetune.model.backbone import Backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.heads import Head, Pooling, pool
+from notetune.model.losses import next_token_loss
 
 DOMAIN, TASK = "domain", "task"
 
@@ -57,25 +58,54 @@ class Stack:
     frozen_hashes: dict[str, str]
 
     @property
+    def reserved_per_document(self) -> int:
+        """Virtual tokens that stand in front of each document; a row must have room for them."""
+        return 0
+
+    @property
     def trainable_count(self) -> int:
-        """Adapter parameters that train; the head is not counted."""
-        return sum(p.numel() for p in self.backbone.model.parameters() if p.requires_grad)
+        """Parameters that train; the head is not counted."""
+        return sum(parameter.numel() for parameter in self.parameters_by_name().values())
+
+    @property
+    def total_count(self) -> int:
+        """Parameters of backbone and adapters."""
+        return sum(parameter.numel() for parameter in self.backbone.model.parameters())
+
+    def parameters_by_name(self) -> dict[str, nn.Parameter]:
+        """Everything that trains, the head aside, always in the same order."""
+        named = self.backbone.model.named_parameters()
+        return {name: parameter for name, parameter in named if parameter.requires_grad}
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Weights of one adapter."""
         return adapter_tensors(self.wrapper, name)
 
+    def eval_mode(self) -> None:
+        """Turn all dropout off."""
+        self.backbone.model.eval()
+
     def train_mode(self) -> None:
         """Turn on the dropout of the adapters that train; the backbone stays deterministic."""
-        self.backbone.model.eval()
+        self.eval_mode()
         trained = {layer.name for layer in self.layers if layer.is_trained}
         for path, module in self.backbone.model.named_modules():
             if isinstance(module, nn.Dropout) and path.rsplit(".", 1)[-1] in trained:
                 module.train()
 
+    def hidden_states(self, batch: PackedBatch) -> Tensor:
+        """`(T, H)` last hidden states, after the final norm, of the text tokens of a packed row."""
+        return self.backbone.hidden_states(batch)
+
+    def summed_token_loss(self, batch: PackedBatch) -> Tensor:
+        """Next-token negative log-likelihood of a row in nats, summed over its target tokens."""
+        context_T = batch.context_T
+        logits_TV = self.backbone.logits(self.hidden_states(batch)[context_T])
+        return next_token_loss(logits_TV, batch.ids_T[context_T + 1])
+
     def features(self, batch: PackedBatch, pooling: Pooling) -> Tensor:
         """`(D, H)` pooled hidden states of a packed row."""
-        return pool(self.backbone.hidden_states(batch), batch, pooling)
+        return pool(self.hidden_states(batch), batch, pooling)
 
     def logits(self, head: Head, batch: PackedBatch, pooling: Pooling) -> Tensor:
         """`(D, K)` outcome logits of a packed row."""
@@ -102,10 +132,10 @@ class Stack:
     @torch.inference_mode()
     def effect(self, name: str, batch: PackedBatch) -> float:
         """Largest change of a hidden state of `batch` when one adapter is taken away."""
-        self.backbone.model.eval()
-        with_it = self.backbone.hidden_states(batch)
+        self.eval_mode()
+        with_it = self.hidden_states(batch)
         with adapter_off(self.wrapper, name):
-            without_it = self.backbone.hidden_states(batch)
+            without_it = self.hidden_states(batch)
         return float((with_it - without_it).abs().max())
 
 

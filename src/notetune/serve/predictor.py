@@ -63,10 +63,9 @@ class Predictor:
         columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
         store = encode_notes(self.encoder, card.max_tokens, cleaned, columns)
         documents_N = store.first_documents(names)
-        device = model.backbone.device
-        model.check(read_row(store, documents_N[:1], device))
+        model.check(read_row(store, documents_N[:1], model.backbone.device))
         rows = max(_TOKENS_PER_ROW, card.max_tokens)
-        logits = infer.outputs_per_document(self._logits, store, documents_N, rows, device)
+        logits = infer.outputs_per_document(model, self._logits, store, documents_N, rows)
         scores = probabilities(card.kind, torch.from_numpy(logits)).double().numpy()
         return Predictions(scores, store.lengths_D[documents_N], store.is_truncated(documents_N))
 

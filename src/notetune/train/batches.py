@@ -26,16 +26,23 @@ def read_row(
 
 
 def rows_in_order(
-    store: TokenStore, documents_D: Int64Array, tokens_per_row: int, device: torch.device | str
+    store: TokenStore,
+    documents_D: Int64Array,
+    tokens_per_row: int,
+    reserved_per_document: int,
+    device: torch.device | str,
 ) -> Iterator[PackedBatch]:
-    """Every document once, packed; for scoring."""
-    plan = pack_documents(store.lengths_D[documents_D], tokens_per_row)
+    """Every document once, packed with room for the virtual tokens of each; for scoring."""
+    plan = pack_documents(store.lengths_D[documents_D] + reserved_per_document, tokens_per_row)
     for row in range(plan.row_count):
         yield read_row(store, documents_D[plan.row(row)], device)
 
 
 def pretraining_steps_per_epoch(
-    lengths_D: Int64Array, tokens_per_row: int, targets_per_step: int
+    lengths_D: Int64Array,
+    tokens_per_row: int,
+    targets_per_step: int,
+    reserved_per_document: int = 0,
 ) -> int:
     """Steps that one pass over the documents takes: at least one, at most one per row.
 
@@ -44,7 +51,7 @@ def pretraining_steps_per_epoch(
         4
     """
     targets = int(lengths_D.sum()) - len(lengths_D)
-    row_count = pack_documents(lengths_D, tokens_per_row).row_count
+    row_count = pack_documents(lengths_D + reserved_per_document, tokens_per_row).row_count
     return min(max(1, round(targets / targets_per_step)), row_count)
 
 
@@ -55,13 +62,19 @@ def pretraining_steps(
     tokens_per_row: int,
     targets_per_step: int,
     seed: int,
+    reserved_per_document: int = 0,
     device: torch.device | str = "cpu",
 ) -> Iterator[list[PackedBatch]]:
-    """Endless steps of packed rows; each epoch packs, shuffles and deals its rows anew."""
+    """Endless steps of packed rows; each epoch packs, shuffles and deals its rows anew.
+
+    A row has room for `reserved_per_document` virtual tokens in front of each document.
+    """
     lengths_D = store.lengths_D[documents_D]
-    step_count = pretraining_steps_per_epoch(lengths_D, tokens_per_row, targets_per_step)
+    step_count = pretraining_steps_per_epoch(
+        lengths_D, tokens_per_row, targets_per_step, reserved_per_document
+    )
     for epoch in itertools.count():
-        plan = pack_documents(lengths_D, tokens_per_row, (seed, epoch))
+        plan = pack_documents(lengths_D + reserved_per_document, tokens_per_row, (seed, epoch))
         rows = np.random.default_rng((seed, epoch, 1)).permutation(plan.row_count)
         for step_rows in np.array_split(rows, step_count):
             yield [read_row(store, documents_D[plan.row(int(r))], device) for r in step_rows]
@@ -103,10 +116,11 @@ def labelled_rows(
     steps: Iterable[Int64Array],
     *,
     tokens_per_row: int,
+    reserved_per_document: int = 0,
     device: torch.device | str = "cpu",
 ) -> Iterator[list[LabelledBatch]]:
     """Each step's notes packed into rows of their own, with their labels."""
-    lengths_N = store.lengths_D[documents_N]
+    lengths_N = store.lengths_D[documents_N] + reserved_per_document
     for notes in steps:
         plan = pack_documents(lengths_N[notes], tokens_per_row)
         rows = []

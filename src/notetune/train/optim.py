@@ -1,5 +1,6 @@
 """AdamW and its learning-rate schedule."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import torch
@@ -37,25 +38,15 @@ class OptimConfig(Config):
         return (step_count - step) / (step_count - warmup_steps + 1)
 
 
-def trainable_parameters(*modules: nn.Module) -> list[nn.Parameter]:
-    """Parameters asked to train, each once."""
-    unique = {id(p): p for module in modules for p in module.parameters() if p.requires_grad}
-    return list(unique.values())
-
-
-def adamw(config: OptimConfig, *groups: tuple[nn.Module, float]) -> torch.optim.AdamW:
+def adamw(config: OptimConfig, *groups: tuple[Iterable[nn.Parameter], float]) -> torch.optim.AdamW:
     """The optimizer of both steps.
 
     Args:
         config: Its settings.
-        groups: Modules whose trainable parameters it updates, each with its peak learning rate; a
-            parameter belongs to the first module that holds it.
+        groups: Parameters that it updates, each time with their peak learning rate.
     """
-    seen: set[int] = set()
     parameter_groups = []
-    for module, peak_lr in groups:
-        parameters = [p for p in trainable_parameters(module) if id(p) not in seen]
-        seen |= {id(parameter) for parameter in parameters}
-        if parameters:
-            parameter_groups.append({"params": parameters, "lr": peak_lr, "peak_lr": peak_lr})
+    for parameters, peak_lr in groups:
+        if listed := list(parameters):
+            parameter_groups.append({"params": listed, "lr": peak_lr, "peak_lr": peak_lr})
     return torch.optim.AdamW(parameter_groups, weight_decay=config.weight_decay, betas=(0.9, 0.95))

@@ -135,11 +135,14 @@ class _Training:
         last_step = step_count(self._recipe, self._task, self._cell.variant)
         head_lr = self._recipe.downstream.head_optim.peak_lr
         self._model.train_mode()
-        watch = Watch(self._model.backbone.model, self._head)
+        head = list(self._head.parameters())
+        head_size = sum(parameter.numel() for parameter in head)
+        model = self._model
+        watch = Watch(model.trainable_count + head_size, model.total_count + head_size)
         steps = train(
             self._labelled_steps(optim.targets_per_step),
             self._summed_loss,
-            adamw(optim, (self._model.backbone.model, optim.peak_lr), (self._head, head_lr)),
+            adamw(optim, (model.parameters_by_name().values(), optim.peak_lr), (head, head_lr)),
             lambda number: optim.schedule(number, last_step),
             step_count=last_step,
             max_grad_norm=optim.max_grad_norm,
@@ -204,6 +207,7 @@ class _Training:
             targets_NK,
             steps,
             tokens_per_row=self._recipe.downstream.tokens_per_row,
+            reserved_per_document=self._model.reserved_per_document,
             device=device,
         )
 
@@ -219,13 +223,12 @@ class _Training:
         return self._model.logits(self._head, batch, self._recipe.downstream.pooling)
 
     def _per_note(self, rows: Int64Array, forward: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
-        self._model.backbone.model.eval()
         return infer.outputs_per_document(
+            self._model,
             forward,
             self._prepared.store,
             self._documents_N[rows],
             self._recipe.downstream.tokens_per_row,
-            self._model.backbone.device,
         )
 
 

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 
 from notetune import runs
-from notetune.model.backbone import Backbone, load_backbone
+from notetune.model.backbone import load_backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.heads import Head
-from notetune.model.stack import DOMAIN, TASK, Layer, stack
+from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.tokens.packing import Int64Array, pack_documents
 from notetune.train.batches import read_row
-from notetune.train.optim import trainable_parameters
 from notetune.workflows import downstream, pretrain
 from notetune.workflows.prepare import Prepared, inputs, open_prepared, prepare
 from notetune.workflows.recipe import VARIANTS, Recipe
@@ -76,10 +75,10 @@ def _plan(recipe: Recipe, prepared: Prepared) -> Plan:
     documents = pretrain.training_documents(recipe, prepared)
     backbone = load_backbone(recipe.backbone, device=recipe.torch_device)
     row = _one_row(recipe, prepared, documents)
-    forward = _seconds_per_token(backbone, row, trains=False)
-    layers = [Layer(DOMAIN, recipe.pretrain.adapter, is_trained=True)]
-    domain_size = stack(backbone, layers).trainable_count
-    backward = _seconds_per_token(backbone, row, trains=True)
+    forward = _seconds_per_token(stack(backbone), row, trains=False)
+    model = stack(backbone, [Layer(DOMAIN, recipe.pretrain.adapter, is_trained=True)])
+    domain_size = model.trainable_count
+    backward = _seconds_per_token(model, row, trains=True)
     other = load_backbone(recipe.backbone, device=recipe.torch_device)
     layers = [Layer(TASK, recipe.downstream.adapter, is_trained=True)]
     task_size = stack(other, layers).trainable_count
@@ -125,14 +124,14 @@ def _one_row(recipe: Recipe, prepared: Prepared, documents: Int64Array) -> Packe
     return read_row(prepared.store, documents[packed.row(0)], recipe.torch_device)
 
 
-def _seconds_per_token(backbone: Backbone, row: PackedBatch, *, trains: bool) -> float:
-    parameters = trainable_parameters(backbone.model)
+def _seconds_per_token(model: Stack, row: PackedBatch, *, trains: bool) -> float:
+    parameters = list(model.parameters_by_name().values())
     restart_peak_memory()
     durations = []
     for _ in range(_TIMED_PASSES + 1):
         started = time.perf_counter()
         with torch.set_grad_enabled(trains):
-            loss = backbone.summed_token_loss(row)
+            loss = model.summed_token_loss(row)
         if trains:
             torch.autograd.grad(loss, parameters)
         loss.item()

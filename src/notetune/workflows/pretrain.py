@@ -8,8 +8,8 @@ import numpy as np
 from notetune import infer, runs
 from notetune.errors import DataError
 from notetune.model.adapters import save_adapter
-from notetune.model.backbone import Backbone, load_backbone
-from notetune.model.stack import DOMAIN, Layer, stack
+from notetune.model.backbone import load_backbone
+from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.tokens.packing import Int64Array
 from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch, read_row
 from notetune.train.loop import Step, train
@@ -63,14 +63,14 @@ def pretrain(recipe: Recipe, prepared: Prepared, track: Track = silent) -> Pretr
     if not runs.is_finished(folder, depends_on):
         with runs.new_folder(folder, depends_on) as temporary:
             backbone = load_backbone(recipe.backbone, device=recipe.torch_device)
-            rows = _perplexities("before", backbone, recipe, prepared)
+            rows = _perplexities("before", stack(backbone), recipe, prepared)
             config = recipe.pretrain
             model = stack(backbone, [Layer(DOMAIN, config.adapter, is_trained=True)], config.seed)
             model.train_mode()
-            record = _fit(backbone, recipe, prepared, track)
+            record = _fit(model, recipe, prepared, track)
             sample = training_documents(recipe, prepared)[:4]
             model.check(read_row(prepared.store, sample, backbone.device))
-            rows += _perplexities("after", backbone, recipe, prepared)
+            rows += _perplexities("after", model, recipe, prepared)
             save_adapter(temporary, model.wrapper, DOMAIN, config.adapter, backbone)
             write_record(temporary / TRAINING, record)
             runs.write_json(temporary / PERPLEXITY, [asdict(row) for row in rows])
@@ -114,7 +114,7 @@ def step_count(recipe: Recipe, prepared: Prepared) -> int:
     return max(1, round(config.epochs * per_epoch))
 
 
-def _fit(backbone: Backbone, recipe: Recipe, prepared: Prepared, track: Track) -> TrainingRecord:
+def _fit(model: Stack, recipe: Recipe, prepared: Prepared, track: Track) -> TrainingRecord:
     config, optim = recipe.pretrain, recipe.pretrain.optim
     last_step = step_count(recipe, prepared)
     batches = pretraining_steps(
@@ -123,17 +123,18 @@ def _fit(backbone: Backbone, recipe: Recipe, prepared: Prepared, track: Track) -
         tokens_per_row=config.tokens_per_row,
         targets_per_step=optim.targets_per_step,
         seed=config.seed,
-        device=backbone.device,
+        reserved_per_document=model.reserved_per_document,
+        device=model.backbone.device,
     )
     steps = train(
         batches,
-        backbone.summed_token_loss,
-        adamw(optim, (backbone.model, optim.peak_lr)),
+        model.summed_token_loss,
+        adamw(optim, (model.parameters_by_name().values(), optim.peak_lr)),
         lambda number: optim.schedule(number, last_step),
         step_count=last_step,
         max_grad_norm=optim.max_grad_norm,
     )
-    watch = Watch(backbone.model)
+    watch = Watch(model.trainable_count, model.total_count)
     for step in track("pretrain", steps, last_step, _describe):
         watch.see(step, tokens=step.targets)
     return watch.record()
@@ -144,9 +145,8 @@ def _describe(step: Step) -> str:
 
 
 def _perplexities(
-    model: str, backbone: Backbone, recipe: Recipe, prepared: Prepared
+    when: str, model: Stack, recipe: Recipe, prepared: Prepared
 ) -> list[PerplexityRow]:
-    backbone.model.eval()
     store, rows = prepared.store, []
     sources = recipe.pretrain.sources or sorted(set(store.source_N.tolist()))
     groups = [(source, [source]) for source in sources]
@@ -156,9 +156,9 @@ def _perplexities(
         for name, members in groups:
             documents = np.concatenate([_sample(recipe, prepared, split, one) for one in members])
             if len(documents):
-                got = infer.perplexity(backbone, store, documents, recipe.pretrain.tokens_per_row)
+                got = infer.perplexity(model, store, documents, recipe.pretrain.tokens_per_row)
                 figures = (got.perplexity, got.bits_per_byte, got.targets)
-                rows.append(PerplexityRow(model, split, name, *figures))
+                rows.append(PerplexityRow(when, split, name, *figures))
     return rows
 
 

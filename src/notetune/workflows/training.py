@@ -6,11 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from notetune import runs
 from notetune.train.loop import Step
-from notetune.train.optim import trainable_parameters
 
 _MOST_POINTS = 200
 
@@ -50,9 +48,9 @@ class TrainingRecord:
 class Watch:
     """Collects the record of a run while its steps go by."""
 
-    def __init__(self, *modules: nn.Module) -> None:
-        self._trainable = sum(parameter.numel() for parameter in trainable_parameters(*modules))
-        self._total = sum(p.numel() for module in modules for p in module.parameters())
+    def __init__(self, trainable_parameters: int, total_parameters: int) -> None:
+        self._trainable = trainable_parameters
+        self._total = total_parameters
         self._points: list[CurvePoint] = []
         self._seconds = 0.0
         self._tokens = 0
