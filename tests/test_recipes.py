@@ -12,7 +12,7 @@ RECIPES = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("src/notetune/workflo
 
 
 def test_the_shipped_recipes_are_found():
-    assert {path.stem for path in RECIPES} >= {"demo", "eicu", "mtsamples"}
+    assert {path.stem for path in RECIPES} >= {"demo", "eicu", "mimic3", "mimic4", "mtsamples"}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -30,6 +30,17 @@ def test_relative_sources_start_from_the_data_folder():
         Recipe, ROOT / "recipes/mtsamples.yaml", ["prepare.source.path=/else/notes.csv"]
     )
     assert absolute.source.path == Path("/else/notes.csv")
+
+
+def test_the_files_of_an_official_split_start_from_the_data_folder():
+    split = "{kind: files, train: a.csv, validation: b.csv, test: /else/c.csv}"
+    overrides = ["data=/somewhere", f"prepare.split={split}"]
+    files = config.load(Recipe, ROOT / "recipes/mimic3.yaml", overrides).split.files
+    assert [str(path) for path in files.values()] == [
+        "/somewhere/a.csv",
+        "/somewhere/b.csv",
+        "/else/c.csv",
+    ]
 
 
 def test_a_row_that_cannot_hold_a_document_is_refused():

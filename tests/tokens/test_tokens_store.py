@@ -116,7 +116,7 @@ def test_a_store_on_disk_equals_one_in_memory(store, tmp_path):
     for name, value in vars(memory).items():
         assert np.array_equal(value, getattr(store, name)), name
         compared += 1
-    assert compared == 10
+    assert compared == 11
 
 
 def test_a_store_joined_from_shards_equals_one_written_at_once(store, tmp_path):
@@ -135,14 +135,14 @@ def test_a_store_joined_from_shards_equals_one_written_at_once(store, tmp_path):
     joined.mkdir()
     join_documents(joined, map(read_documents, shards), columns)
     files = sorted(path.name for path in joined.iterdir())
-    assert len(files) == 11
+    assert len(files) == 12
     for name in files:
         assert (joined / name).read_bytes() == (tmp_path / "store" / name).read_bytes(), name
 
 
 def test_an_opened_store_stays_on_disk(store):
     mapped = [value for value in vars(store).values() if isinstance(value.base, np.memmap | mmap)]
-    assert len(mapped) == 10
+    assert len(mapped) == 11
 
 
 def test_a_store_with_a_missing_file_or_a_newer_format_is_refused(store, tmp_path):

@@ -8,7 +8,6 @@ import signal
 import time
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -24,7 +23,7 @@ from notetune.tokens.store import encode_notes
 from notetune.workflows import prepare as workflow
 from notetune.workflows import prepare_shards
 from notetune.workflows.prepare import open_prepared, prepare
-from notetune.workflows.recipe import PrepareConfig, Recipe
+from notetune.workflows.recipe import Recipe
 
 NOTES = 90
 PER_SHARD = 12
@@ -43,11 +42,6 @@ prepare:
   max_tokens: 32
 """
 PHRASES = ["chest pain", "denies fever", "lungs clear,", " heart regular", "5 mg b.i.d.\n"]
-
-
-class Options(PrepareConfig):
-    workers: int | None = 1
-    long_notes: Literal["pieces", "first"] = "pieces"
 
 
 def write_notes(path: Path) -> None:
@@ -71,8 +65,8 @@ def place(tmp_path, monkeypatch):
 
 def recipe_in(folder: Path, *overrides: str, **options) -> Recipe:
     recipe = config.load(Recipe, folder / "recipe.yaml", list(overrides))
-    values = {name: getattr(recipe.prepare, name) for name in type(recipe.prepare).model_fields}
-    return recipe.model_copy(update={"prepare": Options(**{**values, **options})})
+    changed = recipe.prepare.model_copy(update={"workers": 1, **options})
+    return recipe.model_copy(update={"prepare": changed})
 
 
 def prepare_locked(recipe: Recipe):
@@ -107,7 +101,7 @@ def test_streamed_shards_make_the_store_of_all_notes_at_once(place):
     for name, value in vars(whole).items():
         assert np.array_equal(value, getattr(prepared.store, name)), name
         compared += 1
-    assert compared == 10
+    assert compared == 11
     asked = ["n050", "n003", "n089"]
     rows = dict(cohort.notes.select("note_id", "text").iter_rows())
     assert prepared.texts(asked) == [rows[name] for name in asked]
@@ -168,7 +162,7 @@ def test_notes_of_patients_in_no_split_are_left_out(place):
     kept = pl.read_parquet(prepared.folder / "texts")["note_id"].to_list()
     assert kept == pl.read_parquet(prepared.folder / "notes.parquet")["note_id"].to_list() == wanted
     assert set(prepared.store.split_N) == {"train", "validation", "test"}
-    assert prepared.flow[-2].rejected == {"patient in no split": NOTES - len(wanted)}
+    assert prepared.flow[-3].rejected == {"patient in no split": NOTES - len(wanted)}
 
 
 def test_only_the_first_piece_of_long_notes_is_kept_on_request(place):

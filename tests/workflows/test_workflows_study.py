@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 from builders import random_llama
+from sklearn.metrics import roc_auc_score
 
 from notetune import runs
 from notetune.cli import main
@@ -298,3 +299,28 @@ def test_a_bundle_on_another_backbone_is_refused(place, finished, tmp_path):
     done = notetune("predict", bundle, place / "notes.csv", f"--backbone={other}")
     assert done.returncode == 2
     assert "was trained on the backbone" in done.stderr
+
+
+def test_listed_patients_are_also_scored_alone(place, finished):
+    table = read_scores(place / "runs/small/cells/died/head-only/seed-0/test.parquet")
+    listed = sorted(set(table.patient_ids_N.tolist()))[::2]
+    (place / "listed.csv").write_text("\n".join(["SUBJECT_ID", *listed, "p999"]) + "\n")
+    before = {path: path.read_bytes() for path in files_below(place / "runs/small/report")}
+    option = f"evaluate.listed_patients={{file: {place / 'listed.csv'}}}"
+    done = notetune("evaluate", place / "recipe.yaml", option)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((place / "runs/small/report/report.json").read_text())
+    report = (place / "runs/small/report/report.html").read_text()
+    for path, content in before.items():
+        path.write_bytes(content)
+    alone = {task["task"]: task for task in results["listed_patients"]}
+    assert list(alone) == ["died", "stay", "codes"]
+    is_listed = np.isin(table.patient_ids_N, listed)
+    assert 0 < is_listed.sum() < len(is_listed)
+    assert alone["died"]["notes"] == is_listed.sum()
+    assert alone["died"]["patients"] == len(listed)
+    row = next(row for row in alone["died"]["rows"] if row["model"] == "head-only")
+    expected = roc_auc_score(table.targets_NK[is_listed], table.scores_NK[is_listed])
+    assert row["auroc_per_seed"][0] == pytest.approx(expected, abs=1e-12)
+    assert "Listed patients only" in report
+    assert b"Listed patients only" not in before[place / "runs/small/report/report.html"]

@@ -89,14 +89,20 @@ def prepare(
     recipe: RecipePath,
     overrides: Overrides = None,
     data: DataFolder = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Show the counts beside the published ones.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Notes to splits, labels and tokens."""
     loaded = _load(recipe, overrides, data)
+    from notetune.workflows.prepare import compare_with_published
     from notetune.workflows.prepare import prepare as run
 
     with runs.locked(loaded.folder.root):
-        show.prepared(run(loaded), as_json=as_json)
+        prepared = run(loaded)
+    comparisons = compare_with_published(prepared) if check else ()
+    show.prepared(prepared, comparisons, as_json=as_json)
 
 
 @app.command()

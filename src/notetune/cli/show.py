@@ -9,21 +9,25 @@ from notetune.cli import terminal
 
 if TYPE_CHECKING:
     from notetune.metrics.results import ModelRow, Results
+    from notetune.notes.published import Comparison
     from notetune.workflows.plan import Plan
     from notetune.workflows.prepare import Prepared
     from notetune.workflows.pretrain import Pretrained
     from notetune.workflows.recipe import Recipe
     from notetune.workflows.study import Stage
 
+_DIGITS_OF_A_HASH = 16
 
-def prepared(prepared: "Prepared", *, as_json: bool) -> None:
-    """Rows read and kept per stage, and the leak checks."""
+
+def prepared(prepared: "Prepared", comparisons: "Sequence[Comparison]", *, as_json: bool) -> None:
+    """Rows read and kept per stage, the leak checks, and the published figures if asked for."""
     if as_json:
         return terminal.show_json(
             {
                 "folder": prepared.folder,
                 "flow": [asdict(stage) for stage in prepared.flow],
                 "findings": [asdict(finding) for finding in prepared.findings],
+                "published": [asdict(row) for row in comparisons],
             }
         )
     rows = []
@@ -31,10 +35,26 @@ def prepared(prepared: "Prepared", *, as_json: bool) -> None:
         reasons = ", ".join(f"{name}: {n:,}" for name, n in stage.rejected.items() if n)
         rows.append((stage.stage, f"{stage.read:,}", f"{stage.kept:,}", reasons or "-"))
     terminal.show_table("Cohort flow", ("stage", "read", "kept", "left out"), rows)
-    found = [f"{f.check}: {f.count} of {f.split_b} in {f.split_a}" for f in prepared.findings]
-    terminal.out.print("Leak checks: " + "; ".join(found))
+    terminal.out.print("Leak checks: " + "; ".join(f.sentence for f in prepared.findings))
+    if comparisons:
+        _published(comparisons)
     terminal.out.print(f"{prepared.folder}: {len(prepared.store.ids):,} tokens", soft_wrap=True)
     return None
+
+
+def _published(comparisons: "Sequence[Comparison]") -> None:
+    """Our figures beside the published ones, and what usually explains each difference."""
+    rows = [
+        (row.what, _short(row.ours), _short(row.published), "agrees" if row.agrees else "differs")
+        for row in comparisons
+    ]
+    title = "Beside the published figures"
+    terminal.show_table(title, ("figure", "ours", "published", ""), rows)
+    agreeing = sum(row.agrees for row in comparisons)
+    terminal.out.print(f"{agreeing} of {len(comparisons)} figures agree.")
+    for explanation in dict.fromkeys(row.explanation for row in comparisons if not row.agrees):
+        figures = [row.what for row in comparisons if row.explanation == explanation]
+        terminal.out.print(f"- {', '.join(figures)}: usually {explanation}.", soft_wrap=True)
 
 
 def pretrained(pretrained: "Pretrained", folder: Path, *, as_json: bool) -> None:
@@ -117,6 +137,11 @@ def stages(stages: Sequence["Stage"], *, as_json: bool) -> None:
     rows = [(stage.name, "done" if stage.is_finished else "open") for stage in stages]
     terminal.show_table("Stages", ("stage", "state"), rows)
     return None
+
+
+def _short(value: int | str) -> str:
+    """A figure as it is read, a sha256 by its first digits."""
+    return f"{value:,}" if isinstance(value, int) else value[:_DIGITS_OF_A_HASH]
 
 
 def _auroc(row: "ModelRow | None") -> str:

@@ -234,6 +234,7 @@ class Results(Value):
     perplexity: tuple[PerplexityRow, ...] = ()
     learning_curves: dict[str, tuple[CurvePoint, ...]] = Field(default_factory=dict)
     tasks: tuple[TaskResult, ...] = ()
+    listed_patients: tuple[TaskResult, ...] = ()
     headline: tuple[HeadlineRow, ...] = ()
     costs: tuple[Cost, ...] = ()
     leakage: tuple[LeakageFinding, ...] = ()

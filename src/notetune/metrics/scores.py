@@ -94,6 +94,11 @@ class ScoreTable:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def of_notes(self, note_ids_N: npt.NDArray[np.str_]) -> "ScoreTable | None":
+        """The rows of some notes, in the order of the table; None if it holds none of them."""
+        rows_N = np.flatnonzero(np.isin(self.note_ids_N, note_ids_N))
+        return self._rows(rows_N) if len(rows_N) else None
+
     def in_note_order(self, note_ids_N: npt.NDArray[np.str_]) -> "ScoreTable":
         """The same table with its notes in the given order.
 
@@ -109,7 +114,9 @@ class ScoreTable:
                 f"{self.name}: {missing} of {len(note_ids_N)} notes are missing and {extra} are "
                 "not of this set. Score every model on the same split."
             )
-        rows_N = order_N[place_N]
+        return self._rows(order_N[place_N])
+
+    def _rows(self, rows_N: npt.NDArray[np.int64]) -> "ScoreTable":
         return replace(
             self,
             note_ids_N=self.note_ids_N[rows_N],

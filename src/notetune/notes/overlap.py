@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, assert_never
 
 import polars as pl
 
@@ -71,6 +71,23 @@ class Finding:
     count: int
     share: float
     blocks: bool
+
+    @property
+    def sentence(self) -> str:
+        """What was found, in words."""
+        match self.check:
+            case "same patient":
+                return f"{self.count} patients of {self.split_b} are also in {self.split_a}"
+            case "outcome words":
+                words = f"words that tell {self.split_a}"
+                return f"{self.count} notes of {self.split_b} hold {words}"
+            case "later than the prediction time":
+                moment = f"the prediction time of {self.split_a}"
+                return f"{self.count} notes of {self.split_b} were written after {moment}"
+            case "same text" | "near-duplicate text":
+                return f"{self.check}: {self.count} notes of {self.split_b} in {self.split_a}"
+            case _:
+                assert_never(self.check)
 
 
 def split_findings(table: pl.DataFrame) -> tuple[Finding, ...]:

@@ -41,6 +41,11 @@ class OfficialSplit(Config):
     column: str = "SUBJECT_ID"
     """The column with the patient id."""
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """The file of each split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
 
 Split = Annotated[SplitConfig | OfficialSplit, Field(discriminator="kind")]
 
@@ -145,7 +150,7 @@ def _keyed_hash(seed: int, patient: str) -> bytes:
 def _official_split(patients: list[str], config: OfficialSplit) -> dict[str, str]:
     named: dict[str, str] = {}
     for split in SPLITS:
-        path: Path = getattr(config, split)
+        path = config.files[split]
         for row in read_rows(path, [config.column]):
             patient = row.cells[0].strip()
             if not patient:
@@ -154,13 +159,13 @@ def _official_split(patients: list[str], config: OfficialSplit) -> dict[str, str
             if other != split:
                 raise DataError(
                     f"{path}, line {row.line}: this patient is already in "
-                    f"{getattr(config, other)}; keep each patient in one file."
+                    f"{config.files[other]}; keep each patient in one file."
                 )
     split_of = {patient: named[patient] for patient in patients if patient in named}
     empty = [split for split in SPLITS if split not in split_of.values()]
     if empty:
         raise DataError(
-            f"{getattr(config, empty[0])} names none of the {len(patients)} patients, so "
+            f"{config.files[empty[0]]} names none of the {len(patients)} patients, so "
             f"{empty[0]} would be empty; is it the split of this data set?"
         )
     return split_of

@@ -88,6 +88,7 @@ def report_sections(results: Results) -> tuple[Section, ...]:
             Section(f"task-{number}", f"Task: {task.task}", _task_blocks(task))
             for number, task in enumerate(results.tasks, start=1)
         ),
+        *_listed_patients(results),
         Section("costs", "Costs", _table_or_nothing(tables.costs_table(results))),
         Section("leakage", "Leakage", _table_or_nothing(tables.leakage_table(results))),
         Section("caveats", "Compatibility switches and notices", _caveat_blocks(results)),
@@ -130,6 +131,18 @@ def _task_blocks(task: TaskResult) -> tuple[Block, ...]:
         figures.reliability_figure(task) if task.reliability else None,
         tables.labels_table(task) if task.labels and not is_binary else None,
     )
+
+
+def _listed_patients(results: Results) -> tuple[Section, ...]:
+    """The scores on listed patients, where the study has a list."""
+    if not results.listed_patients:
+        return ()
+    intro = Prose(
+        "The same scores on those test patients alone whom the recipe lists, such as patients that "
+        "no corpus of step 1 can hold."
+    )
+    found = tuple(tables.task_table(task) for task in results.listed_patients)
+    return (Section("listed-patients", "Listed patients only", (intro, *found)),)
 
 
 def _caveat_blocks(results: Results) -> tuple[Block, ...]:

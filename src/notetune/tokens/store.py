@@ -30,6 +30,7 @@ class TokenStore:
         source_N: `(N,)` source of each note.
         split_N: `(N,)` split of each note.
         is_cut_D: `(D,)` whether the note goes on after the document.
+        in_corpus_N: `(N,)` whether step 1 may train on the note, if it is in the training split.
     """
 
     ids: npt.NDArray[Any]
@@ -42,6 +43,7 @@ class TokenStore:
     source_N: npt.NDArray[np.str_]
     split_N: npt.NDArray[np.str_]
     is_cut_D: npt.NDArray[np.bool_]
+    in_corpus_N: npt.NDArray[np.bool_]
 
     @property
     def lengths_D(self) -> Int64Array:
@@ -58,6 +60,11 @@ class TokenStore:
         if sources:
             is_wanted_N &= np.isin(self.source_N, list(sources))
         return np.flatnonzero(is_wanted_N[self.note_number_D])
+
+    def corpus_documents(self, sources: Sequence[str] = ()) -> Int64Array:
+        """Document numbers that step 1 may train on, of the given sources (all when none)."""
+        documents_D = self.documents_of("train", sources)
+        return documents_D[self.in_corpus_N[self.note_number_D[documents_D]]]
 
     def first_documents(self, note_ids: Sequence[str]) -> Int64Array:
         """The first document of each note: its beginning, cut at the token limit.
@@ -83,11 +90,12 @@ class TokenStore:
         return np.asarray(self.is_cut_D[documents_D])
 
 
-FORMAT = 2
+FORMAT = 3
 _IDS = "ids.bin"
 _TABLE, _SHARD_IDS = "documents.npy", "ids.npy"
 _ARRAYS = ("offsets", "note_number_D", "piece_D", "text_bytes_D", "is_cut_D")
 _TEXTS = ("note_ids", "patient_ids", "source_N", "split_N")
+_IN_CORPUS = "in_corpus_N"
 _NOTES_AT_A_TIME = 10_000
 
 
@@ -95,7 +103,7 @@ def encode_notes(
     encoder: Encoder,
     max_tokens: int,
     texts: Sequence[str],
-    columns: Mapping[str, Sequence[str]],
+    columns: Mapping[str, Any],
     long_notes: LongNotes = "pieces",
 ) -> TokenStore:
     """Encode notes into a store in memory.
@@ -104,11 +112,13 @@ def encode_notes(
         encoder: The backbone's encoder.
         max_tokens: Longest document.
         texts: `(N,)` note texts.
-        columns: `(N,)` each, under the names `note_ids`, `patient_ids`, `source_N`, `split_N`.
+        columns: `(N,)` each, under the names `note_ids`, `patient_ids`, `source_N`, `split_N`
+            and, unless step 1 may train on all notes, `in_corpus_N`.
         long_notes: As for `Encoder.documents`.
     """
     documents = encoder.documents(texts, max_tokens, long_notes)
     names: dict[str, Any] = {name: np.asarray(columns[name], np.str_) for name in _TEXTS}
+    names[_IN_CORPUS] = _in_corpus(columns)
     return TokenStore(ids=documents.ids, **_arrays([documents]), **names)
 
 
@@ -117,7 +127,7 @@ def write_store(
     encoder: Encoder,
     max_tokens: int,
     texts: Sequence[str],
-    columns: Mapping[str, Sequence[str]],
+    columns: Mapping[str, Any],
 ) -> None:
     """Encode notes into an existing empty folder; arguments as for `encode_notes`."""
     join_documents(folder, [encoder.documents(texts, max_tokens)], columns)
@@ -154,6 +164,7 @@ def join_documents(folder: Path, parts: Iterable[Documents], columns: Mapping[st
         np.save(folder / f"{name}.npy", array)
     for name in _TEXTS:
         _save_texts(folder / f"{name}.npy", columns[name])
+    np.save(folder / f"{_IN_CORPUS}.npy", _in_corpus(columns))
     runs.write_json(folder / "store.json", {"format": FORMAT, "dtype": dtype.name})
 
 
@@ -169,7 +180,7 @@ def open_store(folder: Path) -> TokenStore:
     try:
         arrays: dict[str, Any] = {
             name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
-            for name in (*_ARRAYS, *_TEXTS)
+            for name in (*_ARRAYS, *_TEXTS, _IN_CORPUS)
         }
         ids = np.memmap(folder / _IDS, dtype=description["dtype"], mode="r")
     except (OSError, ValueError):
@@ -189,6 +200,11 @@ def _arrays(parts: Sequence[Documents]) -> dict[str, Any]:
         "text_bytes_D": table_D["text_bytes"].copy(),
         "is_cut_D": table_D["is_cut"].copy(),
     }
+
+
+def _in_corpus(columns: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
+    everything = np.ones(len(columns["note_ids"]), np.bool_)
+    return np.asarray(columns.get(_IN_CORPUS, everything), np.bool_)
 
 
 def _save_texts(path: Path, texts: Any) -> None:

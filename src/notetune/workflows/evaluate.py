@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from notetune import runs
@@ -21,6 +22,8 @@ from notetune.metrics.results import (
     SplitCount,
 )
 from notetune.metrics.scores import ScoreTable, read_scores
+from notetune.notes import overlap
+from notetune.notes.sources import Mimic3Source
 from notetune.workflows.downstream import cells
 from notetune.workflows.prepare import Prepared, TaskTable
 from notetune.workflows.pretrain import TRAINING, Pretrained
@@ -39,6 +42,7 @@ def evaluate(recipe: Recipe, prepared: Prepared, pretrained: Pretrained) -> Resu
     tables = _test_tables(recipe, prepared)
     config = recipe.evaluate
     tasks, headline = compare_study(tables, _references(tables), config.draws, config.seed)
+    listed, _ = compare_study(_of_listed_patients(recipe, tables), (), config.draws, config.seed)
     trained = _records(recipe, prepared)
     seeds = recipe.downstream.seeds
     return Results(
@@ -55,12 +59,14 @@ def evaluate(recipe: Recipe, prepared: Prepared, pretrained: Pretrained) -> Resu
             for name, record in {_DOMAIN_STAGE: pretrained.record, **trained}.items()
         },
         tasks=tasks,
+        listed_patients=listed,
         headline=headline,
         costs=(
             _cost(_DOMAIN_STAGE, "pretrain", pretrained.record),
             *(_cost(*_model_and_stage(name), record) for name, record in trained.items()),
         ),
         leakage=tuple(LeakageFinding(**asdict(finding)) for finding in prepared.findings),
+        compat_switches=tuple(_compat_switches(recipe)),
         notices=(*_notices(recipe, prepared), *recipe.notices),
         provenance=_provenance(recipe, prepared),
     )
@@ -84,6 +90,34 @@ def _test_tables(recipe: Recipe, prepared: Prepared) -> list[ScoreTable]:
             "`notetune study run` with this recipe first."
         )
     return tables
+
+
+def _of_listed_patients(recipe: Recipe, tables: list[ScoreTable]) -> list[ScoreTable]:
+    """The scores on the patients that the recipe lists; none without a list."""
+    listed = recipe.evaluate.listed_patients
+    if listed is None:
+        return []
+    notes = pl.concat(
+        pl.DataFrame({"note_id": table.note_ids_N, "patient_id": table.patient_ids_N})
+        for table in tables
+    )
+    path = recipe.data / listed.file
+    kept = overlap.notes_of_listed_patients(notes, path, listed.column).to_numpy().astype(np.str_)
+    return [part for table in tables if (part := table.of_notes(kept)) is not None]
+
+
+def _compat_switches(recipe: Recipe) -> list[str]:
+    """Settings that repeat what the published pipeline does although it is not the best."""
+    switches = []
+    source = recipe.prepare.source
+    if isinstance(source, Mimic3Source) and source.labels == "core-2021":
+        switches.append("labels: core-2021 (those of the published scripts, accidents included)")
+    if recipe.prepare.long_notes == "first":
+        switches.append(
+            f"long_notes: first (all but the first {recipe.prepare.max_tokens} tokens of a note "
+            "are dropped)"
+        )
+    return switches
 
 
 def _references(tables: list[ScoreTable]) -> list[tuple[str, str]]:

@@ -13,13 +13,17 @@ import polars as pl
 from notetune import __version__, runs
 from notetune.errors import ConfigError, DataError
 from notetune.model.backbone import backbone_fingerprint, resolve_backbone
-from notetune.notes import outcomes, overlap, sources, splits
+from notetune.notes import outcomes, overlap, published, sources, splits
 from notetune.notes.outcomes import Task
 from notetune.notes.sources import Finished, FlowCount
-from notetune.tokens.encode import LongNotes
+from notetune.notes.splits import OfficialSplit
 from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import TokenStore, join_documents, open_store, read_documents
-from notetune.workflows.prepare_checks import split_findings
+from notetune.workflows.prepare_checks import (
+    repeats_in_training,
+    split_findings,
+    task_findings,
+)
 from notetune.workflows.prepare_shards import (
     NOTES,
     Encoding,
@@ -71,7 +75,18 @@ class CorpusCount:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared folder, opened."""
+    """A prepared folder, opened.
+
+    Attributes:
+        folder: Where it is.
+        store: Its documents.
+        tasks: Its tasks by name.
+        flow: Rows read, kept and left out, stage by stage.
+        findings: What the leak checks found.
+        corpus: Notes, documents and tokens per source and split.
+        counts: Figures of the cohort that are published too, under the keys of
+            `published.PUBLISHED`; empty where none are.
+    """
 
     folder: Path
     store: TokenStore
@@ -79,6 +94,7 @@ class Prepared:
     flow: tuple[FlowCount, ...]
     findings: tuple[overlap.Finding, ...]
     corpus: tuple[CorpusCount, ...]
+    counts: dict[str, int | str]
 
     def texts(self, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> list[str]:
         """Note texts, in the order asked for."""
@@ -117,7 +133,9 @@ def prepare(recipe: Recipe) -> Prepared:
     if not runs.is_finished(folder, depends_on):
         with runs.work_folder(folder, depends_on) as work:
             stream = sources.open_notes(recipe.source)
-            shards = write_shards(stream.chunks, work, _encoding(recipe), _workers(recipe))
+            shards = write_shards(
+                stream.chunks, work, _encoding(recipe), recipe.prepare.workers or usable_cores()
+            )
             with runs.new_folder(folder, depends_on) as temporary:
                 _assemble(recipe, shards, stream.finish(), temporary)
     return open_prepared(folder)
@@ -148,7 +166,22 @@ def open_prepared(folder: Path) -> Prepared:
         tuple(FlowCount(**values) for values in facts["flow"]),
         tuple(overlap.Finding(**values) for values in facts["findings"]),
         tuple(CorpusCount(**values) for values in facts["corpus"]),
+        facts["counts"],
     )
+
+
+def compare_with_published(prepared: Prepared) -> tuple[published.Comparison, ...]:
+    """The figures of a cohort beside the published ones.
+
+    Raises:
+        DataError: If no figures are published for its source.
+    """
+    if not prepared.counts:
+        raise DataError(
+            "no figures are published for this source; there are some for mimic3 and mimic4 "
+            "sources. Leave --check out."
+        )
+    return published.compare(prepared.counts)
 
 
 def _assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: Path) -> None:
@@ -158,52 +191,80 @@ def _assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: P
     config = recipe.prepare
     notes = pl.read_parquet([shard.folder / NOTES for shard in shards])
     _check_unique(notes["note_id"])
-    assignment = splits.split_patients(notes["patient_id"].unique().to_list(), config.split)
+    assignment = splits.split_patients(notes["patient_id"].unique().to_list(), recipe.split)
     notes = notes.join(assignment, on="patient_id", how="left", maintain_order="left")
-    is_wanted = notes["split"].is_not_null()
-    in_split = notes.filter(is_wanted)
-    flow = [*finished.flow, _split_flow("notes by patient split", notes.height, in_split.height)]
-    findings = split_findings(shards, notes)
+    tasks, task_flow = _split_tasks(recipe, finished, notes, assignment)
+    counts = _published_counts(recipe, finished, tasks)
+    tasks = [_checked(task, table, config.min_train_positives) for task, table in tasks]
+    findings = [*split_findings(shards, notes), *task_findings(shards, notes, tasks)]
     _stop_at_leaks(findings, allowed=config.allow_leaks)
 
-    tasks, task_flow = _write_tasks(recipe, finished, notes, assignment, folder / "tasks")
+    is_wanted = notes["split"].is_not_null()
+    is_repeat = pl.Series([False]).new_from_index(0, notes.height)
+    if config.drop_near_duplicates:
+        is_repeat = repeats_in_training(shards, notes)
+    in_split = notes.with_columns((~is_repeat).alias("in_corpus")).filter(is_wanted)
+    flow = [
+        *finished.flow,
+        _split_flow("notes by patient split", notes.height, in_split.height),
+        _corpus_flow(in_split),
+        *task_flow,
+    ]
+    (folder / "tasks").mkdir()
+    for task, table in tasks:
+        table.write_parquet(folder / "tasks" / f"{task.name}.parquet")
     in_split.write_parquet(folder / NOTES)
     take_texts(shards, is_wanted, folder / _TEXTS)
     _join_tokens(shards, is_wanted, in_split, folder / _TOKENS)
     facts = {
-        "tasks": tasks,
-        "flow": [dataclasses.asdict(stage) for stage in (*flow, *task_flow)],
+        "tasks": [dataclasses.asdict(task) for task, _ in tasks],
+        "flow": [dataclasses.asdict(stage) for stage in flow],
         "findings": [dataclasses.asdict(finding) for finding in findings],
         "corpus": [
             dataclasses.asdict(count) for count in _corpus(open_store(folder / _TOKENS), in_split)
         ],
+        "counts": counts,
     }
     runs.write_json(folder / "facts.json", facts)
     if finished.rejections.height:
         sources.write_rejections(finished.rejections, folder / "rejections.csv")
 
 
-def _write_tasks(
-    recipe: Recipe,
-    finished: Finished,
-    notes: pl.DataFrame,
-    assignment: pl.DataFrame,
-    folder: Path,
-) -> tuple[list[dict[str, Any]], list[FlowCount]]:
-    """Write the table of each wanted task into a new folder; return the tasks and their flow."""
-    folder.mkdir()
+def _split_tasks(
+    recipe: Recipe, finished: Finished, notes: pl.DataFrame, assignment: pl.DataFrame
+) -> tuple[list[tuple[Task, pl.DataFrame]], list[FlowCount]]:
+    """The wanted tasks, their tables with a split, and their flow."""
     tasks, flow = [], []
     for task, labels in _wanted_tasks(recipe, finished):
         table, lost = splits.split_table(labels, notes, assignment)
         flow.append(_split_flow(f"{task.name}: labelled notes", table.height + lost, table.height))
-        task, table = outcomes.keep_frequent_classes(
-            task, table, recipe.prepare.min_train_positives
-        )
-        outcomes.check_labels(task, table)
-        outcomes.check_train_classes(task, table)
-        table.write_parquet(folder / f"{task.name}.parquet")
-        tasks.append(dataclasses.asdict(task))
+        tasks.append((task, table))
     return tasks, flow
+
+
+def _checked(
+    task: Task, table: pl.DataFrame, min_train_positives: int
+) -> tuple[Task, pl.DataFrame]:
+    """A task that can be taught, with the classes that are frequent enough."""
+    task, table = outcomes.keep_frequent_classes(task, table, min_train_positives)
+    outcomes.check_labels(task, table)
+    outcomes.check_train_classes(task, table)
+    return task, table
+
+
+def _published_counts(
+    recipe: Recipe, finished: Finished, tasks: Sequence[tuple[Task, pl.DataFrame]]
+) -> dict[str, int | str]:
+    """The figures of the cohort that are published too; its tasks are published for MIMIC-III."""
+    kind = recipe.prepare.source.kind
+    if kind not in ("mimic3", "mimic4"):
+        return {}
+    counts = published.flow_counts(kind, finished.flow)
+    if kind == "mimic3":
+        counts["patients"] = finished.patient_count
+        for task, table in tasks:
+            counts |= published.task_counts(task, table)
+    return counts
 
 
 def _join_tokens(
@@ -219,6 +280,7 @@ def _join_tokens(
         "patient_ids": notes["patient_id"],
         "source_N": notes["source"],
         "split_N": notes["split"],
+        "in_corpus_N": notes["in_corpus"],
     }
     join_documents(folder, parts, columns)
 
@@ -248,12 +310,7 @@ def _check_unique(note_ids: pl.Series) -> None:
 
 def _encoding(recipe: Recipe) -> Encoding:
     config = recipe.prepare
-    long_notes: LongNotes = getattr(config, "long_notes", "pieces")
-    return Encoding(resolve_backbone(recipe.backbone), config.max_tokens, long_notes)
-
-
-def _workers(recipe: Recipe) -> int:
-    return getattr(recipe.prepare, "workers", None) or usable_cores()
+    return Encoding(resolve_backbone(recipe.backbone), config.max_tokens, config.long_notes)
 
 
 def _wanted_tasks(recipe: Recipe, finished: Finished) -> list[tuple[Task, pl.DataFrame]]:
@@ -271,11 +328,9 @@ def _wanted_tasks(recipe: Recipe, finished: Finished) -> list[tuple[Task, pl.Dat
 def _stop_at_leaks(findings: Sequence[overlap.Finding], *, allowed: bool) -> None:
     blocking = [finding for finding in findings if finding.blocks]
     if blocking and not allowed:
-        first = blocking[0]
         raise DataError(
-            f"leak check `{first.check}`: {first.count} in {first.split_b} are also in "
-            f"{first.split_a}. Mend the split, or set prepare.allow_leaks=true to go on; the "
-            "report will say so."
+            f"leak check: {blocking[0].sentence}. Mend the split or the notes, or set "
+            "prepare.allow_leaks=true to go on; the report will say so."
         )
 
 
@@ -283,7 +338,17 @@ def _split_flow(stage: str, read: int, kept: int) -> FlowCount:
     return FlowCount(stage, read, kept, {"patient in no split": read - kept})
 
 
+def _corpus_flow(notes: pl.DataFrame) -> FlowCount:
+    in_corpus = notes.filter(pl.col("split") == "train")["in_corpus"]
+    kept = int(in_corpus.sum())
+    reasons = {"nearly the same as an earlier note": len(in_corpus) - kept}
+    return FlowCount("training notes of step 1", len(in_corpus), kept, reasons)
+
+
 def _file_states(recipe: Recipe) -> list[tuple[str, int, int]]:
-    """Name, size and time of every file the source may read."""
-    states = [(path.name, path.stat()) for path in sources.files_of(recipe.source)]
+    """Name, size and time of every file that the source and the split may read."""
+    split = recipe.split
+    official = split.files.values() if isinstance(split, OfficialSplit) else ()
+    paths = [*sources.files_of(recipe.source), *filter(Path.is_file, official)]
+    states = [(path.name, path.stat()) for path in paths]
     return [(name, state.st_size, state.st_mtime_ns) for name, state in states]

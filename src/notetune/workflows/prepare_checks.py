@@ -1,4 +1,4 @@
-"""Leak checks between splits whose texts do not fit into memory: from what the shards keep."""
+"""Leak checks on notes whose texts do not fit into memory: from what the shards keep."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 
 from notetune.notes import overlap
-from notetune.notes.near_duplicates import Signatures
-from notetune.notes.outcomes import SPLITS
-from notetune.workflows.prepare_shards import TEXT_HASH, Shard, slices, text_signatures
+from notetune.notes.near_duplicates import Signatures, have_earlier_match
+from notetune.notes.outcomes import SPLITS, Task
+from notetune.notes.sources.cohort import PREDICTION_TIME
+from notetune.workflows.prepare_shards import TEXT_HASH, Shard, slices, text_signatures, texts_of
 
 
 def split_findings(shards: Sequence[Shard], notes: pl.DataFrame) -> list[overlap.Finding]:
@@ -31,6 +32,37 @@ def split_findings(shards: Sequence[Shard], notes: pl.DataFrame) -> list[overlap
             overlap.near_duplicate_texts(a, signatures[a], b, signatures[b]),
         )
     ]
+
+
+def task_findings(
+    shards: Sequence[Shard], notes: pl.DataFrame, tasks: Sequence[tuple[Task, pl.DataFrame]]
+) -> list[overlap.Finding]:
+    """Notes of each task and split that tell its outcome, by their words or by their time.
+
+    Args:
+        shards: All shards.
+        notes: Their notes, with `time`.
+        tasks: Each with its table: `note_id`, `split` and, where it is known, the prediction time.
+    """
+    findings = []
+    for task, table in tasks:
+        for split in SPLITS:
+            part = table.filter(pl.col("split") == split)
+            if task.name in overlap.OUTCOME_WORDS:
+                texts = texts_of(shards, notes["note_id"].is_in(part["note_id"].implode()))
+                findings.append(overlap.outcome_words(task.name, split, texts))
+            if PREDICTION_TIME in table.columns:
+                findings.append(overlap.late_notes(task.name, split, notes, part))
+    return findings
+
+
+def repeats_in_training(shards: Sequence[Shard], notes: pl.DataFrame) -> pl.Series:
+    """Which notes are training notes that are nearly the same as an earlier training note."""
+    is_train = (notes["split"] == "train").fill_null(value=False)
+    is_repeat = np.zeros(notes.height, np.bool_)
+    if is_train.any():
+        is_repeat[is_train.to_numpy()] = have_earlier_match(_signatures_of(shards, is_train))
+    return pl.Series("is_repeat", is_repeat)
 
 
 def _patients(notes: pl.DataFrame) -> list[str]:

@@ -152,6 +152,20 @@ def slices(shards: Iterable[Shard], column: pl.Series) -> Iterator[tuple[Shard, 
         first += shard.note_count
 
 
+def texts_of(shards: Iterable[Shard], is_wanted: pl.Series) -> Iterator[str]:
+    """The texts of some notes, one shard in memory at a time.
+
+    Args:
+        shards: All shards.
+        is_wanted: Boolean, over the notes of all shards.
+    """
+    for shard, wanted in slices(shards, is_wanted):
+        if wanted.any():
+            yield from pl.read_parquet(shard.folder / _TEXTS, columns=["text"]).filter(wanted)[
+                "text"
+            ]
+
+
 def take_texts(shards: Iterable[Shard], is_wanted: pl.Series, folder: Path) -> None:
     """Put the texts of some notes into a new folder, a Parquet file per shard.
 

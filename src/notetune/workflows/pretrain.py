@@ -94,7 +94,7 @@ def training_documents(recipe: Recipe, prepared: Prepared) -> Int64Array:
     Raises:
         DataError: If there is none.
     """
-    documents = prepared.store.documents_of("train", recipe.pretrain.sources)
+    documents = prepared.store.corpus_documents(recipe.pretrain.sources)
     if not len(documents):
         known = ", ".join(sorted(set(prepared.store.source_N.tolist())))
         raise DataError(

@@ -13,6 +13,7 @@ from notetune.model.adapters import LoRA
 from notetune.model.heads import Pooling
 from notetune.notes.sources import Source, SourceConfig, starting_from
 from notetune.notes.splits import Split, SplitConfig
+from notetune.tokens.encode import LongNotes
 from notetune.train.optim import OptimConfig
 
 VariantName = Literal[
@@ -56,10 +57,16 @@ class PrepareConfig(Config):
     split: Split = SplitConfig()
     max_tokens: Annotated[int, Field(ge=8)] = 512
     """Longest document. Step 1 reads a longer note in pieces; step 2 reads its first piece."""
+    long_notes: LongNotes = "pieces"
+    """`first` drops what is beyond the first piece, as the published pipeline does."""
+    drop_near_duplicates: bool = False
+    """Leave training notes out of step 1 that are nearly the same as an earlier one."""
     min_train_positives: PositiveInt = 8
     """A class of a multilabel task is kept if that many training notes have it."""
     allow_leaks: bool = False
     """Go on when a leak check finds something that should stop; the report says so."""
+    workers: PositiveInt | None = None
+    """Processes that encode; as many as there are cores without. The files do not depend on it."""
 
 
 class PretrainConfig(Config):
@@ -100,12 +107,22 @@ class DownstreamConfig(Config):
     head_optim: OptimConfig = OptimConfig(peak_lr=1e-2, targets_per_step=64)
 
 
+class ListedPatients(Config):
+    """A file that names patients, such as PATIENTS.csv of the MIMIC-III CareVue subset."""
+
+    file: Path
+    column: str = "SUBJECT_ID"
+    """Its column with the patient id."""
+
+
 class EvaluateConfig(Config):
     """Scores to estimates."""
 
     draws: Annotated[int, Field(ge=100)] = 2000
     """Bootstrap draws of patients."""
     baselines: tuple[Literal["prevalence", "tf-idf"], ...] = ("prevalence", "tf-idf")
+    listed_patients: ListedPatients | None = None
+    """Show the test scores on these patients alone too: those that no corpus of step 1 holds."""
     seed: NonNegativeInt = 0
 
 
@@ -118,7 +135,7 @@ class Recipe(Config):
     runs: Path = Path("runs")
     """Folder of run folders."""
     data: Path = Path()
-    """Folder that relative paths of the source start from."""
+    """Folder that relative paths of the source and of the split start from."""
     backbone: str = "tiny"
     """A Hugging Face model folder, or `tiny` for the shipped one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -148,6 +165,14 @@ class Recipe(Config):
     def source(self) -> Source:
         """The source, its paths starting from `data`."""
         return starting_from(self.prepare.source, self.data)
+
+    @property
+    def split(self) -> Split:
+        """How patients are split; the paths of official files start from `data`."""
+        split = self.prepare.split
+        if isinstance(split, SplitConfig):
+            return split
+        return split.model_copy(update={n: self.data / path for n, path in split.files.items()})
 
     @property
     def torch_device(self) -> torch.device:

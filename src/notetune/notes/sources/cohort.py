@@ -142,11 +142,15 @@ class NoteStream:
 
 @dataclass(frozen=True)
 class Finished:
-    """What is known of a source when all its notes have been read; as in `Cohort`."""
+    """What is known of a source when all its notes have been read; as in `Cohort`.
+
+    `patient_count` is the number of patients of the tasks' cohort, for sources that have one.
+    """
 
     tasks: tuple[tuple[Task, pl.DataFrame], ...]
     flow: tuple[FlowCount, ...]
     rejections: pl.DataFrame = field(default_factory=no_rejections)
+    patient_count: int = 0
 
 
 def as_stream(cohort: Cohort) -> NoteStream:

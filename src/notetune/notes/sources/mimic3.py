@@ -192,7 +192,8 @@ class _Reading:
         )
         kept = self._read - sum(self._rejected.values())
         notes_flow = FlowCount("notes", self._read, kept, dict(self._rejected))
-        return Finished(tasks, (notes_flow, self._summaries_flow, admissions_flow, *task_flows))
+        flow = (notes_flow, self._summaries_flow, admissions_flow, *task_flows)
+        return Finished(tasks, flow, patient_count=cohort["patient_id"].n_unique())
 
 
 def _note_id(row_id: str) -> str:
