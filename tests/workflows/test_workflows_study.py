@@ -16,9 +16,18 @@ import pytest
 from builders import random_llama
 from sklearn.metrics import roc_auc_score
 
-from notetune import runs
+from notetune import config, runs
 from notetune.cli import main
+from notetune.errors import DataError
 from notetune.metrics.scores import read_scores
+from notetune.workflows.prepare import open_prepared
+from notetune.workflows.provenance import (
+    PROVENANCE,
+    corpus_findings,
+    patient_hashes,
+    stop_at_known_patients,
+)
+from notetune.workflows.recipe import Recipe
 
 CANARY = "zyxcanary"
 VARIANTS = [
@@ -324,3 +333,28 @@ def test_listed_patients_are_also_scored_alone(place, finished):
     assert row["auroc_per_seed"][0] == pytest.approx(expected, abs=1e-12)
     assert "Listed patients only" in report
     assert b"Listed patients only" not in before[place / "runs/small/report/report.html"]
+
+
+def test_a_domain_adapter_that_has_read_of_a_test_patient_is_refused(place, finished):
+    recipe = config.load(Recipe, place / "recipe.yaml")
+    prepared = open_prepared(recipe.folder.prepared)
+    path = recipe.folder.domain / PROVENANCE
+    known = json.loads(path.read_text())
+    store = prepared.store
+    trained = set(store.patient_ids[store.split_N == "train"].tolist())
+    assert known["patients"] == patient_hashes(trained, known["salt"])
+    assert not trained & set(path.read_text().split('"'))
+    (corpus,) = known["corpora"]
+    assert (corpus["source"], corpus["patients"]) == ("visit", len(trained))
+    assert [finding.count for finding in corpus_findings(recipe, prepared)] == [0, 0, 0]
+    tested = store.patient_ids[store.split_N == "test"][:1].tolist()
+    foreign = {**known, "patients": [*known["patients"], *patient_hashes(tested, known["salt"])]}
+    before = path.read_bytes()
+    path.write_text(json.dumps(foreign))
+    try:
+        with pytest.raises(DataError, match=r"1 patients of test of .* in corpus of the domain"):
+            stop_at_known_patients(recipe, prepared)
+        allowed = config.load(Recipe, place / "recipe.yaml", ["prepare.allow_leaks=true"])
+        stop_at_known_patients(allowed, prepared)
+    finally:
+        path.write_bytes(before)

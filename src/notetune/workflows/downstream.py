@@ -25,6 +25,7 @@ from notetune.train.optim import OptimConfig, adamw
 from notetune.workflows.prepare import Prepared, TaskTable
 from notetune.workflows.pretrain import TRAINING
 from notetune.workflows.progress import Track, silent
+from notetune.workflows.provenance import stop_at_known_patients
 from notetune.workflows.recipe import VARIANTS, Recipe, VariantName
 from notetune.workflows.training import TrainingRecord, Watch, write_record
 
@@ -72,6 +73,7 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
     """Train a cell into its bundle with scores, unless it was trained from the same inputs.
 
     Raises:
+        DataError: If the domain adapter has read notes of test patients.
         BundleError: If an adapter of the stack does not act, or a frozen one has changed.
         TrainingError: If the loss is not finite.
     """
@@ -79,6 +81,8 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
     depends_on = inputs(recipe, prepared, cell)
     if runs.is_finished(folder, depends_on):
         return
+    if VARIANTS[cell.variant].has_domain:
+        stop_at_known_patients(recipe, prepared)
     with runs.new_folder(folder, depends_on) as temporary:
         trained = _Training(recipe, prepared, cell)
         record = trained.fit(track)

@@ -27,6 +27,7 @@ from notetune.notes.sources import Mimic3Source
 from notetune.workflows.downstream import cells
 from notetune.workflows.prepare import Prepared, TaskTable
 from notetune.workflows.pretrain import TRAINING, Pretrained
+from notetune.workflows.provenance import corpus_findings
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.training import TrainingRecord, read_record
 
@@ -65,7 +66,10 @@ def evaluate(recipe: Recipe, prepared: Prepared, pretrained: Pretrained) -> Resu
             _cost(_DOMAIN_STAGE, "pretrain", pretrained.record),
             *(_cost(*_model_and_stage(name), record) for name, record in trained.items()),
         ),
-        leakage=tuple(LeakageFinding(**asdict(finding)) for finding in prepared.findings),
+        leakage=tuple(
+            LeakageFinding(**asdict(finding))
+            for finding in (*prepared.findings, *corpus_findings(recipe, prepared))
+        ),
         compat_switches=tuple(_compat_switches(recipe)),
         notices=(*_notices(recipe, prepared), *recipe.notices),
         provenance=_provenance(recipe, prepared),

@@ -16,6 +16,7 @@ from notetune.train.loop import Step, train
 from notetune.train.optim import adamw
 from notetune.workflows.prepare import Prepared
 from notetune.workflows.progress import Track, silent
+from notetune.workflows.provenance import write_provenance
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.training import TrainingRecord, Watch, read_record, write_record
 
@@ -72,6 +73,7 @@ def pretrain(recipe: Recipe, prepared: Prepared, track: Track = silent) -> Pretr
             model.check(read_row(prepared.store, sample, backbone.device))
             rows += _perplexities("after", model, recipe, prepared)
             save_adapter(temporary, model.wrapper, DOMAIN, config.adapter, backbone)
+            write_provenance(temporary, recipe, prepared)
             write_record(temporary / TRAINING, record)
             runs.write_json(temporary / PERPLEXITY, [asdict(row) for row in rows])
     return read_pretrained(recipe)

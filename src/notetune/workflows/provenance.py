@@ -1,0 +1,90 @@
+"""What a domain adapter was trained on, and whether test patients were among it."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from notetune import runs
+from notetune.errors import DataError
+from notetune.notes import overlap
+from notetune.tokens.packing import Int64Array
+from notetune.workflows.prepare import Prepared
+from notetune.workflows.prepare_shards import NOTES
+from notetune.workflows.recipe import Recipe
+
+PROVENANCE = "provenance.json"
+_CORPUS = "corpus of the domain adapter"
+
+
+def write_provenance(folder: Path, recipe: Recipe, prepared: Prepared) -> None:
+    """Write corpora, versions and hashed patients of a domain adapter into its folder.
+
+    The hashes are salted, but whoever can guess an id can test it: the file tells who was in the
+    corpus, so it stays in the domain adapter's folder and goes into no bundle.
+    """
+    store = prepared.store
+    notes_N = np.unique(store.note_number_D[store.corpus_documents(recipe.pretrain.sources)])
+    salt = runs.read_json(prepared.folder / runs.MANIFEST)["inputs"]
+    value = {
+        "format": runs.FORMAT,
+        "corpora": _corpora(prepared, notes_N),
+        "versions": runs.provenance(),
+        "salt": salt,
+        "patients": patient_hashes(store.patient_ids[notes_N].tolist(), salt),
+    }
+    runs.write_json(folder / PROVENANCE, value)
+
+
+def patient_hashes(patient_ids: Iterable[str], salt: str) -> list[str]:
+    """16 hex digits for each different patient, sorted.
+
+    Example:
+        >>> patient_hashes(["7", "7"], salt="a") == patient_hashes(["7"], salt="b")
+        False
+    """
+    key = salt.encode()
+    digests = (hashlib.blake2b(p.encode(), key=key, digest_size=8) for p in set(patient_ids))
+    return sorted(digest.hexdigest() for digest in digests)
+
+
+def corpus_findings(recipe: Recipe, prepared: Prepared) -> list[overlap.Finding]:
+    """For each task, how many of its test patients are in the corpus of the domain adapter."""
+    known = runs.read_json(recipe.folder.domain / PROVENANCE)
+    findings = []
+    for name, task in prepared.tasks.items():
+        patients = patient_hashes(task.patient_ids_N[task.rows("test")].tolist(), known["salt"])
+        found = overlap.shared_patients(_CORPUS, known["patients"], f"test of {name}", patients)
+        findings.append(found)
+    return findings
+
+
+def stop_at_known_patients(recipe: Recipe, prepared: Prepared) -> None:
+    """Refuse a domain adapter that has read notes of test patients.
+
+    Raises:
+        DataError: If there is such a patient and the recipe does not allow leaks.
+    """
+    blocking = [finding for finding in corpus_findings(recipe, prepared) if finding.blocks]
+    if blocking and not recipe.prepare.allow_leaks:
+        raise DataError(
+            f"leak check: {blocking[0].sentence}. Train the domain adapter on other patients, list "
+            "the others with evaluate.listed_patients, or set prepare.allow_leaks=true to go on; "
+            "the report will say so."
+        )
+
+
+def _corpora(prepared: Prepared, notes_N: Int64Array) -> list[dict[str, Any]]:
+    """Notes, patients and years of each source of a corpus."""
+    notes = pl.read_parquet(prepared.folder / NOTES)[notes_N]
+    year = pl.col("time").dt.year()
+    counts = notes.group_by("source").agg(
+        pl.len().alias("notes"),
+        pl.col("patient_id").n_unique().alias("patients"),
+        year.min().alias("first_year"),
+        year.max().alias("last_year"),
+    )
+    return counts.sort("source").to_dicts()
