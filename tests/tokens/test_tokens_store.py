@@ -159,7 +159,10 @@ def test_a_backbone_without_a_fitting_tokenizer_is_refused(tmp_path):
     folder = random_llama(tmp_path)
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(config.replace('"vocab_size": 260', '"vocab_size": 100'))
-    with pytest.raises(BackboneError, match="258 tokens but the backbone embeds 100"):
+    with pytest.raises(BackboneError, match="ids up to 257 but the backbone embeds 100"):
+        load_encoder(folder)
+    (folder / "config.json").write_text(config.replace('"eos_token_id": 1', '"eos_token_id": 260'))
+    with pytest.raises(BackboneError, match="eos_token_id 260 is outside its vocabulary of 260"):
         load_encoder(folder)
     (folder / "config.json").write_text(config.replace('"eos_token_id": 1', '"eos_token_id": null'))
     with pytest.raises(BackboneError, match="declares no eos_token_id"):

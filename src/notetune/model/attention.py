@@ -11,6 +11,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from notetune.errors import BackboneError
 
 PACKED_ATTENTION = "notetune_packed"
+_OTHER_SCORES = ("softcap", "s_aux", "position_bias", "head_mask")
 
 
 def packed_attention(
@@ -22,8 +23,9 @@ def packed_attention(
     *,
     scaling: float,
     dropout: float = 0.0,
+    sliding_window: int | None = None,
     document_lengths: tuple[int, ...] | None = None,
-    **_: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention that never crosses a document border.
 
@@ -35,14 +37,22 @@ def packed_attention(
         attention_mask: Always None here: the lengths say everything.
         scaling: Factor on the scores.
         dropout: Probability of dropping an attention weight.
+        sliding_window: How many tokens, itself included, a token sees at most; None is all.
         document_lengths: Tokens per document; they sum to T.
+        **options: Whatever else the attention layer says; what changes scores is refused.
 
     Returns:
         `(1, T, heads, head_dim)` and None (no attention weights).
 
     Raises:
-        BackboneError: If the backbone is called without document lengths, as a padded batch.
+        BackboneError: If the backbone is called without document lengths, as a padded batch, or
+            its scores are not plain scaled products.
     """
+    if unknown := [name for name in _OTHER_SCORES if options.get(name) is not None]:
+        raise BackboneError(
+            f"this backbone's attention uses {unknown[0]}, which packed rows do not have; choose a "
+            "decoder without it."
+        )
     if document_lengths is None or attention_mask is not None or query.shape[0] != 1:
         raise BackboneError(
             "this backbone was loaded for packed rows; call it with one row and document_lengths, "
@@ -53,18 +63,27 @@ def packed_attention(
         count = len(list(run))  # documents of one length that stand together run as one call
         span = slice(start, start + count * length)
         q, k, v = (_split(tensor, span, count, length) for tensor in (query, key, value))
+        is_causal = getattr(module, "is_causal", True) and length > 1
+        is_windowed = sliding_window is not None and length > sliding_window
         out = F.scaled_dot_product_attention(
             q,
             k,
             v,
+            attn_mask=_window(length, sliding_window, q.device) if is_windowed else None,
             dropout_p=dropout,
-            is_causal=getattr(module, "is_causal", True) and length > 1,
+            is_causal=is_causal and not is_windowed,
             scale=scaling,
             enable_gqa=key.shape[1] != query.shape[1],
         )
         outputs.append(out.transpose(1, 2).flatten(0, 1))
         start = span.stop
     return torch.cat(outputs).unsqueeze(0), None
+
+
+def _window(length: int, width: int | None, device: torch.device) -> Tensor:
+    """`(length, length)`: whether a token, by row, sees another, by column."""
+    sees = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    return sees.triu(1 - width) if width else sees
 
 
 def _split(tensor: Tensor, span: slice, count: int, length: int) -> Tensor:

@@ -1,25 +1,30 @@
 """Decoder backbones from local Hugging Face folders."""
 
 import json
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from notetune import runs
 from notetune.errors import BackboneError
 from notetune.model.attention import PACKED_ATTENTION
-from notetune.model.batch import PackedBatch
+from notetune.model.batch import PackedBatch, packed_batch
 
 SHIPPED_BACKBONE = "tiny"
+Dtype = Literal["float32", "bfloat16"]
+_EXACT_LAYERS = {"full_attention", "sliding_attention"}
+_TOLERANCE: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 5e-2}  # of the largest logit
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 
 
@@ -42,7 +47,12 @@ class Backbone:
     @property
     def hidden_size(self) -> int:
         """Width H of the hidden states."""
-        return int(self.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        return int(_text_config(self.model).hidden_size)
+
+    @property
+    def dtype(self) -> Dtype:
+        """Type of the weights."""
+        return "bfloat16" if self.head.weight.dtype == torch.bfloat16 else "float32"
 
     @property
     def device(self) -> torch.device:
@@ -50,7 +60,16 @@ class Backbone:
         return next(self.model.parameters()).device
 
     def hidden_states(self, batch: PackedBatch) -> Tensor:
-        """`(T, H)` last hidden states, after the final norm, of a packed row."""
+        """`(T, H)` last hidden states, after the final norm, of a packed row.
+
+        Raises:
+            BackboneError: If a document is longer than the backbone was built for.
+        """
+        if max(batch.lengths_D) > self.max_positions:
+            raise BackboneError(
+                f"a document has {max(batch.lengths_D)} tokens, but backbone {self.name} was built "
+                f"for {self.max_positions}; lower prepare.max_tokens."
+            )
         decoder: Any = self.model.get_decoder()  # type: ignore[operator]
         output = decoder(
             input_ids=batch.ids_T.unsqueeze(0),
@@ -63,13 +82,21 @@ class Backbone:
 
     def logits(self, hidden_TH: Tensor) -> Tensor:
         """`(T, V)` next-token logits of hidden states."""
-        head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
-        logits: Tensor = head(hidden_TH)
+        logits: Tensor = self.head(hidden_TH)
         return logits
 
+    @property
+    def head(self) -> Any:
+        """The layer from hidden states to next-token logits."""
+        return self.model.get_output_embeddings()  # type: ignore[operator]
 
-def resolve_backbone(name: str) -> Path:
+
+def resolve_backbone(name: str, *, needs_weights: bool = True) -> Path:
     """The folder of a backbone: a path, or the name of the shipped one.
+
+    Args:
+        name: Path or name.
+        needs_weights: Whether a folder with a configuration alone is refused.
 
     Raises:
         BackboneError: If it is not a folder with a safetensors model, or holds pickled weights
@@ -85,7 +112,7 @@ def resolve_backbone(name: str) -> Path:
     config = folder / "config.json"
     if not config.is_file():
         raise BackboneError(f"{folder} has no config.json, so it is not a backbone folder.")
-    if not any(folder.glob("*.safetensors")):
+    if needs_weights and not any(folder.glob("*.safetensors")):
         pickles = [path.name for path in folder.iterdir() if path.suffix in _PICKLE_SUFFIXES]
         found = f"only the pickled checkpoint {pickles[0]}" if pickles else "no weights"
         raise BackboneError(
@@ -98,42 +125,110 @@ def resolve_backbone(name: str) -> Path:
 
 
 def load_backbone(
-    name: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    name: str, dtype: Dtype = "float32", device: torch.device | str = "cpu"
 ) -> Backbone:
     """Load a decoder, frozen and in evaluation mode.
 
+    Args:
+        name: A folder, or the shipped backbone's name.
+        dtype: Type that its weights are computed in, whatever they are stored in.
+        device: Where to put it.
+
     Raises:
-        BackboneError: If the folder cannot be used, or its weights do not fit its configuration.
+        BackboneError: If the folder cannot be used, its weights do not fit its configuration, or
+            a packed row would not give exactly what its documents give alone.
     """
     folder = resolve_backbone(name)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model, loading = AutoModelForCausalLM.from_pretrained(
-                str(folder),
-                dtype=dtype,
-                attn_implementation=PACKED_ATTENTION,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise BackboneError(
-            f"{folder} cannot be loaded as a decoder ({type(error).__name__}); check that "
-            "config.json and the safetensors files belong together."
-        ) from None
+    options = {"use_safetensors": True, "output_loading_info": True}
+    model, loading = _from_folder(AutoModelForCausalLM, folder, dtype, **options)
     if loading["missing_keys"] or loading["mismatched_keys"]:
         lacking = [*loading["missing_keys"], *loading["mismatched_keys"]]
         raise BackboneError(
             f"{folder} lacks or misshapes {len(lacking)} weights, {lacking[0]} first; it is "
             "incomplete or not a decoder."
         )
-    model.requires_grad_(requires_grad=False).eval().to(device)
-    max_positions = int(model.config.max_position_embeddings)
-    return Backbone(model, folder.resolve().name, backbone_fingerprint(folder), max_positions)
+    backbone = _backbone(model.to(device), folder, backbone_fingerprint(folder))
+    _refuse_inexact(backbone)
+    return backbone
+
+
+def outline_backbone(name: str, dtype: Dtype = "float32") -> Backbone:
+    """A backbone on the meta device: shapes and types from `config.json`, no weights.
+
+    Raises:
+        BackboneError: If the folder has no usable configuration of a decoder.
+    """
+    folder = resolve_backbone(name, needs_weights=False)
+    config = _from_folder(AutoConfig, folder, dtype)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, dtype), attn_implementation=PACKED_ATTENTION
+        )
+    return _backbone(model, folder, "outline")
+
+
+def _from_folder(kind: Any, folder: Path, dtype: Dtype, **options: Any) -> Any:
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return kind.from_pretrained(
+                str(folder),
+                dtype=getattr(torch, dtype),
+                attn_implementation=PACKED_ATTENTION,
+                local_files_only=True,
+                trust_remote_code=False,
+                **options,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise BackboneError(
+            f"{folder} cannot be loaded as a decoder ({type(error).__name__}); check that "
+            "config.json and the safetensors files belong together."
+        ) from None
+
+
+def _backbone(model: Any, folder: Path, fingerprint: str) -> Backbone:
+    model.requires_grad_(requires_grad=False).eval()
+    config = _text_config(model)
+    unknown = set(getattr(config, "layer_types", None) or ()) - _EXACT_LAYERS
+    if unknown:
+        raise BackboneError(
+            f"{folder} has layers of {min(unknown)}; packed rows are exact only for "
+            f"{', '.join(sorted(_EXACT_LAYERS))}."
+        )
+    most = int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
+    return Backbone(model, folder.resolve().name, fingerprint, most)
+
+
+def _text_config(model: Any) -> Any:
+    return model.config.get_text_config(decoder=True)
+
+
+@torch.inference_mode()
+def _refuse_inexact(backbone: Backbone) -> None:
+    """Compare a row of two short documents with the whole model's logits for each alone."""
+    vocabulary = backbone.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    documents = [np.arange(length) % vocabulary for length in (3, 5)]
+    batch = packed_batch(documents, range(2), backbone.device)
+    kind = backbone.model.config.model_type  # type: ignore[union-attr]
+    try:
+        packed = backbone.logits(backbone.hidden_states(batch)).float()
+        logits = [
+            backbone.model(ids_T[None], use_cache=False, document_lengths=(len(ids_T),)).logits[0]
+            for ids_T in torch.split(batch.ids_T, list(batch.lengths_D))
+        ]
+    except (TypeError, AttributeError):
+        raise BackboneError(
+            f"backbone {backbone.name} ({kind}) does not take packed rows; choose another decoder."
+        ) from None
+    alone = torch.cat(logits).float()
+    if (packed - alone).abs().max() > _TOLERANCE[backbone.dtype] * alone.abs().max():
+        raise BackboneError(
+            f"backbone {backbone.name} ({kind}) scales its logits, or "
+            "carries something from one document into the next, in a way that packed rows do not "
+            "know; choose another decoder."
+        )
 
 
 def backbone_fingerprint(folder: Path) -> str:

@@ -37,25 +37,27 @@ class PackedBatch:
     @property
     def last_D(self) -> Tensor:
         """`(D,)` index of the last token of each document."""
-        return torch.tensor(self.lengths_D, device=self.ids_T.device).cumsum(0) - 1
+        return self._on_device(np.cumsum(self.lengths_D) - 1)
 
     @property
     def document_T(self) -> Tensor:
         """`(T,)` number of the document each token belongs to, counted within the row."""
-        lengths = torch.tensor(self.lengths_D, device=self.ids_T.device)
-        return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+        return self._on_device(np.repeat(np.arange(len(self.lengths_D)), self.lengths_D))
 
     @property
     def context_T(self) -> Tensor:
         """Indices of the tokens that have a next token in their document."""
-        has_next_T = torch.ones_like(self.ids_T, dtype=torch.bool)
-        has_next_T[self.last_D] = False
-        return has_next_T.nonzero().squeeze(1)
+        tokens_T = np.arange(sum(self.lengths_D))
+        return self._on_device(np.delete(tokens_T, np.cumsum(self.lengths_D) - 1))
 
     @property
     def target_count(self) -> int:
         """Tokens that are predicted: all but the first of each document."""
         return sum(self.lengths_D) - len(self.lengths_D)
+
+    def _on_device(self, indices: npt.NDArray[np.int64]) -> Tensor:
+        # From the lengths, which the host knows: neither a wait for the device nor any data needed.
+        return torch.from_numpy(indices).to(self.ids_T.device)
 
 
 def packed_batch(

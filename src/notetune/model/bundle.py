@@ -11,7 +11,7 @@ from notetune import runs
 from notetune.config import Config, parse
 from notetune.errors import BundleError
 from notetune.model.adapters import read_adapter, save_adapter
-from notetune.model.backbone import Backbone
+from notetune.model.backbone import Backbone, Dtype
 from notetune.model.heads import Head, Pooling
 from notetune.model.stack import Layer, Stack, stack
 
@@ -33,6 +33,7 @@ class BundleCard(Config):
         max_tokens: Longest document; the rest of a note is cut off.
         backbone_name: Name of the folder it was trained on.
         backbone_fingerprint: Fingerprint of that backbone.
+        dtype: Type of the backbone's weights in training and scoring.
         adapters: Names of its adapters, in the order they are put on.
     """
 
@@ -46,6 +47,7 @@ class BundleCard(Config):
     max_tokens: int
     backbone_name: str
     backbone_fingerprint: str
+    dtype: Dtype = "float32"
     adapters: tuple[str, ...]
 
 

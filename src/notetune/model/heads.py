@@ -13,7 +13,8 @@ Pooling = Literal["last", "mean"]
 
 
 def pool(hidden_TH: Tensor, batch: PackedBatch, pooling: Pooling) -> Tensor:
-    """`(D, H)`: one vector per document, from its last token or the mean of its tokens."""
+    """`(D, H)` float32: one vector per document, from its last token or the mean of its tokens."""
+    hidden_TH = hidden_TH.float()
     match pooling:
         case "last":
             return hidden_TH[batch.last_D]

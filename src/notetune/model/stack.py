@@ -22,7 +22,7 @@ from notetune.model.adapters import (
 from notetune.model.backbone import Backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.heads import Head, Pooling, pool
-from notetune.model.losses import next_token_loss
+from notetune.model.losses import next_token_loss, next_token_losses
 
 DOMAIN, TASK = "domain", "task"
 
@@ -100,8 +100,14 @@ class Stack:
     def summed_token_loss(self, batch: PackedBatch) -> Tensor:
         """Next-token negative log-likelihood of a row in nats, summed over its target tokens."""
         context_T = batch.context_T
-        logits_TV = self.backbone.logits(self.hidden_states(batch)[context_T])
-        return next_token_loss(logits_TV, batch.ids_T[context_T + 1])
+        hidden_TH = self.hidden_states(batch)[context_T]
+        return next_token_loss(self.backbone.head, hidden_TH, batch.ids_T[context_T + 1])
+
+    def token_losses(self, batch: PackedBatch) -> Tensor:
+        """What `summed_token_loss` sums: a value per target token, in order; without gradient."""
+        context_T = batch.context_T
+        hidden_TH = self.hidden_states(batch)[context_T]
+        return next_token_losses(self.backbone.head, hidden_TH, batch.ids_T[context_T + 1])
 
     def features(self, batch: PackedBatch, pooling: Pooling) -> Tensor:
         """`(D, H)` pooled hidden states of a packed row."""

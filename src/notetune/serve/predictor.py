@@ -87,6 +87,7 @@ def load_predictor(
         BundleError: If the bundle is damaged or belongs to another backbone.
         BackboneError: If the backbone cannot be used.
     """
-    name = backbone or read_card(folder).backbone_name
-    loaded = load_backbone(name, device=device)
+    card = read_card(folder)
+    name = backbone or card.backbone_name
+    loaded = load_backbone(name, card.dtype, device)
     return Predictor(load_bundle(folder, loaded), load_encoder(resolve_backbone(name)))

@@ -176,19 +176,25 @@ def load_encoder(backbone: Path) -> Encoder:
     tokenizer.encode_special_tokens = True  # "</s>" in a note is text, not the end of it
     config = json.loads((backbone / "config.json").read_text(encoding="utf-8"))
     size = config["vocab_size"]
-    if tokenizer.get_vocab_size() > size:
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= size:
         raise BackboneError(
-            f"{path} has {tokenizer.get_vocab_size()} tokens but the backbone embeds {size}; "
-            "the tokenizer belongs to another backbone."
+            f"{path} gives ids up to {largest} but the backbone embeds {size} tokens; the "
+            "tokenizer belongs to another backbone."
         )
     bos, eos = _special_id(config, "bos", backbone), _special_id(config, "eos", backbone)
     return Encoder(tokenizer, bos, eos, size)
 
 
-def _special_id(config: dict[str, object], name: str, backbone: Path) -> int:
+def _special_id(config: dict[str, Any], name: str, backbone: Path) -> int:
     value = config.get(f"{name}_token_id")
     if isinstance(value, list):  # LLaMA 3 declares several EOS ids; the first ends a text
         value = value[0] if value else None
     if not isinstance(value, int):
         raise BackboneError(f"{backbone}/config.json declares no {name}_token_id; add it.")
+    if not 0 <= value < config["vocab_size"]:
+        raise BackboneError(
+            f"{backbone}/config.json: {name}_token_id {value} is outside its vocabulary of "
+            f"{config['vocab_size']} tokens; mend it."
+        )
     return value

@@ -64,6 +64,7 @@ def inputs(recipe: Recipe, prepared: Prepared, cell: Cell) -> dict[str, Any]:
     return {
         "stage": "downstream",
         "upstream": runs.read_json(upstream / runs.MANIFEST)["files"],
+        "dtype": recipe.dtype,
         "config": config,
         "cell": (cell.task, cell.variant, cell.seed),
     }
@@ -128,7 +129,7 @@ class _Training:
         self._recipe, self._prepared, self._cell = recipe, prepared, cell
         self._task = prepared.tasks[cell.task]
         self._documents_N = prepared.store.first_documents(self._task.note_ids_N.tolist())
-        backbone = load_backbone(recipe.backbone, device=recipe.torch_device)
+        backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
         self._model = new_stack(recipe, backbone, cell.variant, cell.seed)
         prior = log_prior(self._task.task.kind, self._task.targets_NK[self._task.rows("train")])
         self._head = Head(backbone.hidden_size, prior, cell.seed).to(backbone.device)
@@ -192,6 +193,7 @@ class _Training:
             max_tokens=self._recipe.prepare.max_tokens,
             backbone_name=backbone.name,
             backbone_fingerprint=backbone.fingerprint,
+            dtype=backbone.dtype,
             adapters=tuple(layer.name for layer in self._model.layers),
         )
         return Bundle(card, self._model, self._head)

@@ -73,13 +73,13 @@ def plan(recipe: Recipe) -> Plan:
 
 def _plan(recipe: Recipe, prepared: Prepared) -> Plan:
     documents = pretrain.training_documents(recipe, prepared)
-    backbone = load_backbone(recipe.backbone, device=recipe.torch_device)
+    backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
     row = _one_row(recipe, prepared, documents)
     forward = _seconds_per_token(stack(backbone), row, trains=False)
     model = stack(backbone, [Layer(DOMAIN, recipe.pretrain.adapter, is_trained=True)])
     domain_size = model.trainable_count
     backward = _seconds_per_token(model, row, trains=True)
-    other = load_backbone(recipe.backbone, device=recipe.torch_device)
+    other = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
     layers = [Layer(TASK, recipe.downstream.adapter, is_trained=True)]
     task_size = stack(other, layers).trainable_count
 

@@ -49,6 +49,7 @@ def inputs(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
     return {
         "stage": "pretrain",
         "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
+        "dtype": recipe.dtype,
         "config": recipe.pretrain.model_dump(mode="json"),
     }
 
@@ -63,7 +64,7 @@ def pretrain(recipe: Recipe, prepared: Prepared, track: Track = silent) -> Pretr
     folder, depends_on = recipe.folder.domain, inputs(recipe, prepared)
     if not runs.is_finished(folder, depends_on):
         with runs.new_folder(folder, depends_on) as temporary:
-            backbone = load_backbone(recipe.backbone, device=recipe.torch_device)
+            backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
             rows = _perplexities("before", stack(backbone), recipe, prepared)
             config = recipe.pretrain
             model = stack(backbone, [Layer(DOMAIN, config.adapter, is_trained=True)], config.seed)

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from notetune.config import Config
 from notetune.errors import ConfigError
 from notetune.model.adapters import LoRA
+from notetune.model.backbone import Dtype
 from notetune.model.heads import Pooling
 from notetune.notes.sources import Source, SourceConfig, starting_from
 from notetune.notes.splits import Split, SplitConfig
@@ -138,6 +139,8 @@ class Recipe(Config):
     """Folder that relative paths of the source and of the split start from."""
     backbone: str = "tiny"
     """A Hugging Face model folder, or `tiny` for the shipped one."""
+    dtype: Dtype = "float32"
+    """Type of the frozen backbone's weights; adapters, heads and losses are float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     prepare: PrepareConfig
     pretrain: PretrainConfig = PretrainConfig()

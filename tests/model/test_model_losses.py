@@ -1,0 +1,60 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from notetune.model.losses import next_token_loss, next_token_losses
+
+HIDDEN, VOCABULARY = 6, 11
+
+
+class Recorded(nn.Linear):
+    """A head that remembers how many tokens it was asked for at once."""
+
+    def forward(self, hidden):
+        self.asked = [*getattr(self, "asked", []), len(hidden)]
+        return super().forward(hidden)
+
+
+def parts(length, *, is_trained, bias=False):
+    torch.manual_seed(length)
+    head = Recorded(HIDDEN, VOCABULARY, bias=bias)
+    head.requires_grad_(is_trained)
+    hidden = torch.randn(length, HIDDEN, requires_grad=True)
+    return head, hidden, torch.randint(0, VOCABULARY, (length,))
+
+
+@pytest.mark.parametrize("length", [1, 127, 128, 129, 300])
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_loss_and_gradients_are_those_of_all_logits_at_once(length, is_trained):
+    head, hidden, ids = parts(length, is_trained=is_trained, bias=True)
+    asked_for = [hidden, *head.parameters()] if is_trained else [hidden]
+    expected = F.cross_entropy(head(hidden), ids, reduction="sum")
+    gradients = torch.autograd.grad(3 * expected, asked_for)
+    head.asked = []
+    loss = next_token_loss(head, hidden, ids)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    got = torch.autograd.grad(3 * loss, asked_for)
+    assert len(got) == len(asked_for)
+    for one, other in zip(got, gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    assert sum(head.asked) == length  # nothing is computed twice
+    assert max(head.asked) <= 128  # nor all at once
+
+
+def test_losses_of_single_tokens_add_up_and_need_no_gradient():
+    head, hidden, ids = parts(300, is_trained=True)
+    with torch.no_grad():
+        losses = next_token_losses(head, hidden, ids)
+        total = next_token_loss(head, hidden, ids)
+    assert torch.allclose(losses, F.cross_entropy(head(hidden), ids, reduction="none"), atol=1e-6)
+    assert total.item() == pytest.approx(losses.sum().item(), rel=1e-6)
+    assert not total.requires_grad
+
+
+def test_a_row_without_targets_has_no_loss():
+    head, hidden, ids = parts(4, is_trained=False)
+    loss = next_token_loss(head, hidden[:0], ids[:0])
+    loss.backward()
+    assert loss.item() == 0.0
+    assert hidden.grad.abs().sum() == 0
