@@ -294,7 +294,5 @@ def test_the_list_of_rejected_rows_is_private_and_harmless_in_a_spreadsheet(tmp_
     write_rejections(pl.DataFrame(rows, schema=REJECTIONS_SCHEMA, orient="row"), path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.read_text() == (
-        '"file","line","note_id","reason"\n'
-        '"a.csv","2","\'=cmd()","empty text"\n'
-        '"a.csv","3","","short row"\n'
+        "file,line,note_id,reason\na.csv,2,'=cmd(),empty text\na.csv,3,,short row\n"
     )

@@ -20,6 +20,7 @@ from notetune import config, runs
 from notetune.cli import main
 from notetune.errors import DataError
 from notetune.metrics.scores import read_scores
+from notetune.serve.files import write_predictions
 from notetune.workflows.prepare import open_prepared
 from notetune.workflows.provenance import (
     PROVENANCE,
@@ -358,3 +359,12 @@ def test_a_domain_adapter_that_has_read_of_a_test_patient_is_refused(place, fini
         stop_at_known_patients(allowed, prepared)
     finally:
         path.write_bytes(before)
+
+
+def test_scores_are_harmless_in_a_spreadsheet(tmp_path):
+    table = pl.DataFrame({"note_id": ["=cmd()", "-7", "n1"], "score": [-0.5, 0.25, 1.0]})
+    write_predictions(table, tmp_path / "scores.csv")
+    rows = list(csv.reader((tmp_path / "scores.csv").read_text().splitlines()))
+    assert rows[1:] == [["'=cmd()", "-0.5"], ["'-7", "0.25"], ["n1", "1.0"]]
+    write_predictions(table, tmp_path / "scores.parquet")
+    assert pl.read_parquet(tmp_path / "scores.parquet").equals(table)

@@ -360,3 +360,9 @@ def _error(path: Path, line: int, fault: _Fault) -> DataError:
 
 def _fault(path: Path, line: int, rule: str, remedy: str) -> DataError:
     return DataError(f"{path}, line {line}: {rule}; {remedy}.")
+
+
+def csv_text(table: pl.DataFrame) -> str:
+    """A table as CSV; text that a spreadsheet would compute gets an apostrophe before it."""
+    harmless = pl.col(pl.String).str.replace(r"^([=+\-@\t\r])", "'$1")
+    return table.with_columns(harmless).write_csv()

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from notetune import runs
 from notetune.errors import ConfigError
 from notetune.model.bundle import read_card
 from notetune.notes import sources
 from notetune.notes.sources import TableSource
+from notetune.notes.strict_csv import csv_text
 from notetune.serve.predictor import load_predictor
 
 
@@ -44,13 +46,15 @@ def predict_file(bundle: Path, source: TableSource, backbone: str | None) -> pl.
 def write_predictions(table: pl.DataFrame, path: Path | None) -> None:
     """Write scores to a .csv or .parquet file, or as CSV to standard output.
 
+    In CSV, an id that a spreadsheet would compute gets an apostrophe before it.
+
     Raises:
         ConfigError: If the file has another suffix.
     """
     if path is None:
-        sys.stdout.write(table.write_csv())
+        sys.stdout.write(csv_text(table))
     elif path.suffix == ".csv":
-        table.write_csv(path)
+        runs.write_text(path, csv_text(table))
     elif path.suffix == ".parquet":
         table.write_parquet(path)
     else:

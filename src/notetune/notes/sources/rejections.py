@@ -1,7 +1,5 @@
 """Rows that cannot be used: stop at the first one, or leave them out, count and list them."""
 
-import csv
-import io
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,8 +11,7 @@ from notetune import runs
 from notetune.config import Config
 from notetune.errors import DataError
 from notetune.notes.sources.cohort import REJECTIONS_SCHEMA
-
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+from notetune.notes.strict_csv import csv_text
 
 
 class ReadingPolicy(Config):
@@ -116,20 +113,8 @@ def place(file: Path, line: int) -> str:
 def write_rejections(rejections: pl.DataFrame, path: Path) -> None:
     """Write rejected rows to a CSV file that only the owner can read, in one step.
 
-    An id that a spreadsheet would compute, such as `=cmd()`, gets an apostrophe before it.
-
     Args:
         rejections: A table of `REJECTIONS_SCHEMA`.
         path: The file.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    writer.writerow(rejections.columns)
-    for row in rejections.iter_rows():
-        writer.writerow([_harmless(cell) for cell in row])
-    runs.write_text(path, text.getvalue())
-
-
-def _harmless(cell: str | int | None) -> str | int | None:
-    is_formula = isinstance(cell, str) and cell.startswith(_FORMULA_STARTS)
-    return f"'{cell}" if is_formula else cell
+    runs.write_text(path, csv_text(rejections))
