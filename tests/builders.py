@@ -4,8 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    AutoModelForMaskedLM,
+    BertConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ModernBertConfig,
+    PreTrainedConfig,
+)
 
 from notetune.model.batch import PackedBatch, packed_batch
 from notetune.tokens.encode import load_encoder
@@ -42,6 +49,61 @@ def byte_tokenizer() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<s>", "</s>"])
+    return tokenizer
+
+
+_SMALL_ENCODER = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.2,
+    "pad_token_id": 0,
+}
+ENCODERS: dict[str, PreTrainedConfig] = {
+    "BERT": BertConfig(**_SMALL_ENCODER, num_hidden_layers=2),
+    "ModernBERT, window of 4 to either side": ModernBertConfig(
+        **_SMALL_ENCODER,
+        num_hidden_layers=4,
+        global_attn_every_n_layers=2,
+        local_attention=8,
+        bos_token_id=2,
+        eos_token_id=3,
+        cls_token_id=2,
+        sep_token_id=3,
+    ),
+}
+
+
+def random_encoder(
+    folder: Path, config: PreTrainedConfig = ENCODERS["BERT"], seed: int = 0
+) -> Path:
+    """An encoder folder with random weights and a word-piece tokenizer."""
+    torch.manual_seed(seed)
+    model = AutoModelForMaskedLM.from_config(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):  # transformers begins with zeros, which would test nothing
+            torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder)
+    word_piece_tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def word_piece_tokenizer() -> Tokenizer:
+    """A BERT tokenizer of letters and digits, and a few whole words."""
+    letters = [chr(code) for code in (*range(97, 123), *range(48, 58))]
+    words = ["fever", "cough", "##ing", "pain"]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [*special, *words, *letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens(special)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
     return tokenizer
 
 

@@ -27,7 +27,7 @@ def packed_attention(
     document_lengths: tuple[int, ...] | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention that never crosses a document border.
+    """Attention that never crosses a document border.
 
     Args:
         module: The attention layer; its `is_causal` decides the direction.
@@ -37,7 +37,8 @@ def packed_attention(
         attention_mask: Always None here: the lengths say everything.
         scaling: Factor on the scores.
         dropout: Probability of dropping an attention weight.
-        sliding_window: How many tokens, itself included, a token sees at most; None is all.
+        sliding_window: How many tokens, itself included, a token sees to either side (to its
+            left only if causal); None is all.
         document_lengths: Tokens per document; they sum to T.
         **options: Whatever else the attention layer says; what changes scores is refused.
 
@@ -64,14 +65,16 @@ def packed_attention(
         span = slice(start, start + count * length)
         q, k, v = (_split(tensor, span, count, length) for tensor in (query, key, value))
         is_causal = getattr(module, "is_causal", True) and length > 1
-        is_windowed = sliding_window is not None and length > sliding_window
+        window = None
+        if sliding_window is not None and length > sliding_window:
+            window = _window(length, sliding_window, q.device, is_causal=is_causal)
         out = F.scaled_dot_product_attention(
             q,
             k,
             v,
-            attn_mask=_window(length, sliding_window, q.device) if is_windowed else None,
+            attn_mask=window,
             dropout_p=dropout,
-            is_causal=is_causal and not is_windowed,
+            is_causal=is_causal and window is None,
             scale=scaling,
             enable_gqa=key.shape[1] != query.shape[1],
         )
@@ -80,10 +83,10 @@ def packed_attention(
     return torch.cat(outputs).unsqueeze(0), None
 
 
-def _window(length: int, width: int | None, device: torch.device) -> Tensor:
+def _window(length: int, width: int, device: torch.device, *, is_causal: bool) -> Tensor:
     """`(length, length)`: whether a token, by row, sees another, by column."""
-    sees = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    return sees.triu(1 - width) if width else sees
+    sees = torch.ones(length, length, dtype=torch.bool, device=device).triu(1 - width)
+    return sees.tril(0 if is_causal else width - 1)
 
 
 def _split(tensor: Tensor, span: slice, count: int, length: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Decoder backbones from local Hugging Face folders."""
+"""Backbones from local Hugging Face folders: decoders, and encoders of the BERT kind."""
 
 import json
 import sys
@@ -13,16 +13,21 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from notetune import runs
 from notetune.errors import BackboneError
 from notetune.model.attention import PACKED_ATTENTION
 from notetune.model.batch import PackedBatch, packed_batch
+from notetune.model.semantic_types import VOCABULARY_WITH_TYPES, add_semantic_types
 
 SHIPPED_BACKBONE = "tiny"
 Dtype = Literal["float32", "bfloat16"]
+_ENCODERS: dict[str, dict[str, Any]] = {  # with what leaves the unused pooling layer out
+    "bert": {"add_pooling_layer": False},
+    "modernbert": {},
+}
 _EXACT_LAYERS = {"full_attention", "sliding_attention"}
 _TOLERANCE: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 5e-2}  # of the largest logit
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
@@ -30,19 +35,21 @@ _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"
 
 @dataclass(frozen=True)
 class Backbone:
-    """A causal language model that runs on packed rows.
+    """A language model that runs on packed rows.
 
     Attributes:
         model: The transformers model, its parameters frozen.
         name: The folder's name, without its path.
         fingerprint: Decided by its configuration, tokenizer and weights.
         max_positions: Longest document it was built for, in tokens.
+        is_encoder: Whether a token sees what follows it, so that no next token can be predicted.
     """
 
     model: nn.Module
     name: str
     fingerprint: str
     max_positions: int
+    is_encoder: bool
 
     @property
     def hidden_size(self) -> int:
@@ -52,7 +59,8 @@ class Backbone:
     @property
     def dtype(self) -> Dtype:
         """Type of the weights."""
-        return "bfloat16" if self.head.weight.dtype == torch.bfloat16 else "float32"
+        embeddings: Any = self.model.get_input_embeddings()  # type: ignore[operator]
+        return "bfloat16" if embeddings.weight.dtype == torch.bfloat16 else "float32"
 
     @property
     def device(self) -> torch.device:
@@ -70,8 +78,8 @@ class Backbone:
                 f"a document has {max(batch.lengths_D)} tokens, but backbone {self.name} was built "
                 f"for {self.max_positions}; lower prepare.max_tokens."
             )
-        decoder: Any = self.model.get_decoder()  # type: ignore[operator]
-        output = decoder(
+        body: Any = self.model.get_decoder()  # type: ignore[operator]
+        output = body(
             input_ids=batch.ids_T.unsqueeze(0),
             position_ids=batch.positions_T.unsqueeze(0),
             use_cache=False,
@@ -87,7 +95,16 @@ class Backbone:
 
     @property
     def head(self) -> Any:
-        """The layer from hidden states to next-token logits."""
+        """The layer from hidden states to next-token logits.
+
+        Raises:
+            BackboneError: If the backbone is an encoder.
+        """
+        if self.is_encoder:
+            raise BackboneError(
+                f"{self.name} is an encoder, which predicts no next token; give a decoder as the "
+                "backbone and name encoders under encoders.models."
+            )
         return self.model.get_output_embeddings()  # type: ignore[operator]
 
 
@@ -127,7 +144,7 @@ def resolve_backbone(name: str, *, needs_weights: bool = True) -> Path:
 def load_backbone(
     name: str, dtype: Dtype = "float32", device: torch.device | str = "cpu"
 ) -> Backbone:
-    """Load a decoder, frozen and in evaluation mode.
+    """Load a decoder or an encoder, frozen and in evaluation mode.
 
     Args:
         name: A folder, or the shipped backbone's name.
@@ -139,14 +156,18 @@ def load_backbone(
             a packed row would not give exactly what its documents give alone.
     """
     folder = resolve_backbone(name)
-    options = {"use_safetensors": True, "output_loading_info": True}
-    model, loading = _from_folder(AutoModelForCausalLM, folder, dtype, **options)
+    kind, options = _kind(folder)
+    model, loading = _from_folder(
+        kind, folder, dtype, use_safetensors=True, output_loading_info=True, **options
+    )
     if loading["missing_keys"] or loading["mismatched_keys"]:
         lacking = [*loading["missing_keys"], *loading["mismatched_keys"]]
         raise BackboneError(
             f"{folder} lacks or misshapes {len(lacking)} weights, {lacking[0]} first; it is "
-            "incomplete or not a decoder."
+            "incomplete or not a language model."
         )
+    if kind is AutoModel:
+        add_semantic_types(model.get_input_embeddings().weight, folder)
     backbone = _backbone(model.to(device), folder, backbone_fingerprint(folder))
     _refuse_inexact(backbone)
     return backbone
@@ -156,15 +177,24 @@ def outline_backbone(name: str, dtype: Dtype = "float32") -> Backbone:
     """A backbone on the meta device: shapes and types from `config.json`, no weights.
 
     Raises:
-        BackboneError: If the folder has no usable configuration of a decoder.
+        BackboneError: If the folder has no usable configuration.
     """
     folder = resolve_backbone(name, needs_weights=False)
     config = _from_folder(AutoConfig, folder, dtype)
+    kind, options = _kind(folder)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=getattr(torch, dtype), attn_implementation=PACKED_ATTENTION
+        model = kind.from_config(
+            config, dtype=getattr(torch, dtype), attn_implementation=PACKED_ATTENTION, **options
         )
     return _backbone(model, folder, "outline")
+
+
+def _kind(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The class that loads a folder, and what else it must be told."""
+    model_type = _read_config(folder / "config.json").get("model_type")
+    if model_type in _ENCODERS:
+        return AutoModel, _ENCODERS[model_type]
+    return AutoModelForCausalLM, {}
 
 
 def _from_folder(kind: Any, folder: Path, dtype: Dtype, **options: Any) -> Any:
@@ -183,7 +213,8 @@ def _from_folder(kind: Any, folder: Path, dtype: Dtype, **options: Any) -> Any:
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BackboneError(
-            f"{folder} cannot be loaded as a decoder ({type(error).__name__}); check that "
+            f"{folder} cannot be loaded ({type(error).__name__}); it should be a decoder or an "
+            f"encoder of type {' or '.join(_ENCODERS)}, and "
             "config.json and the safetensors files belong together."
         ) from None
 
@@ -198,7 +229,8 @@ def _backbone(model: Any, folder: Path, fingerprint: str) -> Backbone:
             f"{', '.join(sorted(_EXACT_LAYERS))}."
         )
     most = int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
-    return Backbone(model, folder.resolve().name, fingerprint, most)
+    is_encoder = config.model_type in _ENCODERS
+    return Backbone(model, folder.resolve().name, fingerprint, most, is_encoder)
 
 
 def _text_config(model: Any) -> Any:
@@ -207,27 +239,29 @@ def _text_config(model: Any) -> Any:
 
 @torch.inference_mode()
 def _refuse_inexact(backbone: Backbone) -> None:
-    """Compare a row of two short documents with the whole model's logits for each alone."""
+    """Compare a row of two short documents with what the whole model gives for each alone."""
     vocabulary = backbone.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     documents = [np.arange(length) % vocabulary for length in (3, 5)]
     batch = packed_batch(documents, range(2), backbone.device)
     kind = backbone.model.config.model_type  # type: ignore[union-attr]
     try:
-        packed = backbone.logits(backbone.hidden_states(batch)).float()
-        logits = [
-            backbone.model(ids_T[None], use_cache=False, document_lengths=(len(ids_T),)).logits[0]
+        packed = backbone.hidden_states(batch)
+        packed = packed if backbone.is_encoder else backbone.logits(packed)
+        name = "last_hidden_state" if backbone.is_encoder else "logits"
+        outputs = [
+            backbone.model(ids_T[None], use_cache=False, document_lengths=(len(ids_T),))[name][0]
             for ids_T in torch.split(batch.ids_T, list(batch.lengths_D))
         ]
     except (TypeError, AttributeError):
         raise BackboneError(
-            f"backbone {backbone.name} ({kind}) does not take packed rows; choose another decoder."
+            f"backbone {backbone.name} ({kind}) does not take packed rows; choose another backbone."
         ) from None
-    alone = torch.cat(logits).float()
-    if (packed - alone).abs().max() > _TOLERANCE[backbone.dtype] * alone.abs().max():
+    alone = torch.cat(outputs).float()
+    if (packed.float() - alone).abs().max() > _TOLERANCE[backbone.dtype] * alone.abs().max():
         raise BackboneError(
             f"backbone {backbone.name} ({kind}) scales its logits, or "
             "carries something from one document into the next, in a way that packed rows do not "
-            "know; choose another decoder."
+            "know; choose another backbone."
         )
 
 
@@ -240,6 +274,8 @@ def _parts(folder: Path) -> Iterator[Path]:
     yield folder / "config.json"
     if (folder / "tokenizer.json").is_file():
         yield folder / "tokenizer.json"
+    if (folder / VOCABULARY_WITH_TYPES).is_file():
+        yield folder / VOCABULARY_WITH_TYPES
     yield from sorted(folder.glob("*.safetensors"))
 
 

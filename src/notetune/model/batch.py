@@ -35,6 +35,11 @@ class PackedBatch:
         assert len(self.lengths_D) == len(self.documents_D)
 
     @property
+    def first_D(self) -> Tensor:
+        """`(D,)` index of the first token of each document."""
+        return self._on_device(np.cumsum((0, *self.lengths_D[:-1])))
+
+    @property
     def last_D(self) -> Tensor:
         """`(D,)` index of the last token of each document."""
         return self._on_device(np.cumsum(self.lengths_D) - 1)

@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from notetune.model.batch import PackedBatch
 
-Pooling = Literal["last", "mean"]
+Pooling = Literal["first", "last", "mean"]
 
 
 def pool(hidden_TH: Tensor, batch: PackedBatch, pooling: Pooling) -> Tensor:
-    """`(D, H)` float32: one vector per document, from its last token or the mean of its tokens."""
+    """`(D, H)` float32: one vector per document, from one of its tokens or the mean of all."""
     hidden_TH = hidden_TH.float()
     match pooling:
+        case "first":
+            return hidden_TH[batch.first_D]
         case "last":
             return hidden_TH[batch.last_D]
         case "mean":

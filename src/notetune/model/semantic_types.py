@@ -1,0 +1,69 @@
+"""The semantic types of UmlsBERT: a further embedding, decided by the token alone."""
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from notetune.errors import BackboneError
+
+VOCABULARY_WITH_TYPES = "vocab_updated.txt"
+_WEIGHT = "tui_type_embeddings.weight"
+_SHORTEST = 3  # shorter words and concept names carry no type
+
+
+def add_semantic_types(embeddings_VH: Tensor, folder: Path) -> None:
+    """Add to each token's embedding that of its semantic type, if the folder has both parts.
+
+    A token has at most one type, so the sum is what UmlsBERT computes from two tables. Without
+    the vocabulary file of the published code a folder is a plain BERT.
+
+    Args:
+        embeddings_VH: `(V, H)` token embeddings, changed in place.
+        folder: The backbone's folder.
+
+    Raises:
+        BackboneError: If the vocabulary names more types than there are embeddings.
+
+    Source:
+        Michalopoulos et al. 2021 (arXiv 2010.10391); `run_glue.py` of gmichalo/UmlsBERT numbers the
+        types from 1 in the order of the file, and type 0 adds nothing.
+    """
+    types_SH = _read_weight(folder)
+    if types_SH is None or not (folder / VOCABULARY_WITH_TYPES).is_file():
+        return
+    number_of = _types_of_words(folder / VOCABULARY_WITH_TYPES)
+    if max(number_of.values(), default=0) >= len(types_SH):
+        raise BackboneError(
+            f"{folder / VOCABULARY_WITH_TYPES} names {max(number_of.values())} semantic types, but "
+            f"the backbone embeds {len(types_SH) - 1}; take the file that it was trained with, or "
+            "none to use it as a plain BERT."
+        )
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    known = [(tokenizer.token_to_id(word), number) for word, number in number_of.items()]
+    ids, numbers = zip(*[pair for pair in known if pair[0] is not None], strict=True)
+    with torch.no_grad():
+        embeddings_VH[list(ids)] += types_SH[list(numbers)].to(embeddings_VH)
+
+
+def _read_weight(folder: Path) -> Tensor | None:
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (the file is no dictionary)
+                if name.endswith(_WEIGHT):
+                    weight: Tensor = file.get_tensor(name)
+                    return weight
+    return None
+
+
+def _types_of_words(path: Path) -> dict[str, int]:
+    """Lines are `word`, or `word|concept|type`; types are numbered from 1 as they first appear."""
+    numbers: dict[str, int] = {}
+    number_of = {}
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        word, *rest = line.replace(" ", "").split("|")
+        if len(rest) >= 2 and min(len(word), len(rest[0])) >= _SHORTEST:
+            number_of[word] = numbers.setdefault(rest[1], len(numbers) + 1)
+    return number_of

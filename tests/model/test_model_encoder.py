@@ -1,0 +1,195 @@
+"""Encoders: packed rows are exact, whole or adapted, and UmlsBERT gets its semantic types."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from builders import ENCODERS, random_documents, random_encoder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModel, BertModel
+
+from notetune.errors import BackboneError
+from notetune.model.adapters import LoRA
+from notetune.model.backbone import Backbone, backbone_fingerprint, load_backbone, outline_backbone
+from notetune.model.batch import packed_batch
+from notetune.model.heads import pool
+from notetune.model.stack import TASK, Layer, stack
+
+LENGTHS = [7, 30, 2, 19, 7, 1]
+LORA = LoRA(rank=4, alpha=8, targets=("query", "value", "Wqkv"))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    folder: Path
+    backbone: Backbone
+    plain: nn.Module
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
+def encoder(request, tmp_path_factory):
+    folder = random_encoder(tmp_path_factory.mktemp("encoder"), ENCODERS[request.param])
+    return Loaded(folder, load_backbone(str(folder)), AutoModel.from_pretrained(folder).eval())
+
+
+def one_by_one(plain, documents):
+    """What transformers gives for each document alone, without padding."""
+    with torch.inference_mode():
+        return [plain(torch.from_numpy(ids)[None]).last_hidden_state[0] for ids in documents]
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8), seed=st.integers(0, 99))
+def test_packed_states_equal_those_of_plain_transformers_one_by_one(encoder, lengths, seed):
+    documents = random_documents(lengths, seed)
+    with torch.inference_mode():
+        packed = encoder.backbone.hidden_states(packed_batch(documents, range(len(lengths))))
+    expected = torch.cat(one_by_one(encoder.plain, documents))
+    assert packed.shape == (sum(lengths), encoder.backbone.hidden_size)
+    assert (packed - expected).abs().max() < 1e-5
+
+
+def test_a_token_sees_what_follows_it_but_only_in_its_document(encoder):
+    documents = random_documents([6, 5])
+    changed = [documents[0].copy(), documents[1]]
+    changed[0][-1] = (changed[0][-1] + 1) % 200 + 2
+    with torch.inference_mode():
+        before, after = (
+            encoder.backbone.hidden_states(packed_batch(d, range(2))) for d in (documents, changed)
+        )
+    moved_T = (before - after).abs().amax(1)
+    assert (moved_T[:6] > 1e-4).all()
+    assert (moved_T[6:] == 0).all()
+
+
+def test_the_first_token_or_the_mean_is_a_document(encoder):
+    documents = random_documents(LENGTHS)
+    batch = packed_batch(documents, range(6))
+    alone = one_by_one(encoder.plain, documents)
+    with torch.inference_mode():
+        hidden = encoder.backbone.hidden_states(batch)
+        first, mean = (pool(hidden, batch, how) for how in ("first", "mean"))
+    assert (first - torch.stack([states[0] for states in alone])).abs().max() < 1e-5
+    assert (mean - torch.stack([states.mean(0) for states in alone])).abs().max() < 1e-5
+
+
+def test_lora_on_a_packed_row_equals_plain_peft_one_by_one(encoder):
+    model = stack(load_backbone(str(encoder.folder)), [Layer(TASK, LORA, is_trained=True)], seed=3)
+    torch.manual_seed(4)
+    parameters = model.parameters_by_name()
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.normal_(0, 0.3)
+    plain = peft.PeftModel(
+        AutoModel.from_pretrained(encoder.folder),
+        peft.LoraConfig(r=4, lora_alpha=8, target_modules=list(LORA.targets)),
+        adapter_name=TASK,
+    )
+    peft.set_peft_model_state_dict(plain, model.tensors(TASK), adapter_name=TASK)
+    documents = random_documents(LENGTHS)
+    states = model.hidden_states(packed_batch(documents, range(6)))
+    expected = torch.cat(one_by_one(plain.eval(), documents))
+    assert (states - expected).abs().max() < 1e-5
+    states.square().sum().backward()
+    assert len(parameters) >= 8
+    assert all(parameter.grad is not None for parameter in parameters.values())
+    assert all("lora_" in name for name in parameters)
+
+
+def test_shapes_come_from_the_configuration_alone(encoder):
+    outline = outline_backbone(str(encoder.folder))
+    sizes = {name: p.shape for name, p in encoder.backbone.model.named_parameters()}
+    assert {name: p.shape for name, p in outline.model.named_parameters()} == sizes
+    assert outline.is_encoder
+    assert not any("pooler" in name for name in sizes)
+
+
+def test_an_encoder_predicts_no_next_token(encoder):
+    with pytest.raises(BackboneError, match="is an encoder, which predicts no next token"):
+        stack(encoder.backbone).summed_token_loss(packed_batch(random_documents([5]), [0]))
+
+
+def test_an_encoder_without_all_its_weights_is_refused(tmp_path):
+    folder = random_encoder(tmp_path / "half")
+    path = folder / "model.safetensors"
+    weights = {name: t for name, t in load_file(path).items() if "layer.1.output" not in name}
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(BackboneError, match="lacks or misshapes 4 weights"):
+        load_backbone(str(folder))
+
+
+def umlsbert(folder: Path, vocabulary: str) -> Path:
+    """A folder like that of UmlsBERT: a BERT with a table of semantic types and their words."""
+    random_encoder(folder)
+    path = folder / "model.safetensors"
+    types = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
+    weights = {**load_file(path), "bert.embeddings.tui_type_embeddings.weight": types}
+    save_file(weights, path, metadata={"format": "pt"})
+    (folder / "vocab_updated.txt").write_text(vocabulary)
+    return folder
+
+
+VOCABULARY_WITH_TYPES = (
+    "fever|C0015967|T184\nthe\npain|C0030193|T033\ncough|C0010200|T184\na|C1|T1\n"
+)
+
+
+class UmlsBert(nn.Module):
+    """The published computation: a table of types beside those of tokens and positions."""
+
+    def __init__(self, folder: Path, type_of: dict[int, int]) -> None:
+        super().__init__()
+        self.bert = BertModel.from_pretrained(folder).eval()
+        name = "bert.embeddings.tui_type_embeddings.weight"
+        self.types = load_file(folder / "model.safetensors")[name]
+        self.type_of = type_of
+
+    def forward(self, ids):
+        embedded = self.bert.embeddings.word_embeddings(ids)
+        numbers = torch.tensor([[self.type_of.get(int(n), 0) for n in ids[0]]])
+        embedded = embedded + self.types[numbers] * (numbers > 0).unsqueeze(-1)
+        return self.bert(inputs_embeds=embedded)
+
+
+def test_umlsbert_adds_the_embedding_of_each_tokens_semantic_type(tmp_path):
+    folder = umlsbert(tmp_path / "umlsbert", VOCABULARY_WITH_TYPES)
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    type_of = {vocabulary["fever"]: 1, vocabulary["pain"]: 2, vocabulary["cough"]: 1}
+    documents = random_documents(LENGTHS)
+    for document in documents:
+        document[::3] = vocabulary["pain"]
+    documents[1][:3] = [vocabulary[word] for word in ("fever", "a", "cough")]
+    with torch.inference_mode():
+        batch = packed_batch(documents, range(6))
+        packed = load_backbone(str(folder)).hidden_states(batch)
+    expected = torch.cat(one_by_one(UmlsBert(folder, type_of), documents))
+    without = torch.cat(one_by_one(BertModel.from_pretrained(folder).eval(), documents))
+    assert (packed - expected).abs().max() < 1e-5
+    assert (packed - without).abs().max() > 1e-2
+
+
+def test_umlsbert_without_its_vocabulary_is_a_plain_bert_with_another_fingerprint(tmp_path):
+    folder = umlsbert(tmp_path / "umlsbert", VOCABULARY_WITH_TYPES)
+    with_types = backbone_fingerprint(folder)
+    (folder / "vocab_updated.txt").unlink()
+    documents = random_documents(LENGTHS)
+    with torch.inference_mode():
+        packed = load_backbone(str(folder)).hidden_states(packed_batch(documents, range(6)))
+    plain = torch.cat(one_by_one(BertModel.from_pretrained(folder).eval(), documents))
+    assert (packed - plain).abs().max() < 1e-5
+    assert backbone_fingerprint(folder) != with_types
+
+
+def test_more_semantic_types_than_the_backbone_embeds_are_refused(tmp_path):
+    vocabulary = "".join(f"word{n}|C000|T{n}\n" for n in range(3))
+    folder = umlsbert(tmp_path / "umlsbert", vocabulary)
+    with pytest.raises(BackboneError, match="names 3 semantic types, but the backbone embeds 2"):
+        load_backbone(str(folder))
