@@ -31,7 +31,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # per core, before anything read
 
 import numpy as np
 
-from notetune import config, runs
+from notetune import runs
 from notetune.model import llama2c
 from notetune.notes.clean import clean_text
 from notetune.tokens.encode import Documents, Encoder, LongNotes, load_encoder
@@ -165,7 +165,7 @@ def bench_prepare(rows: Rows, data: Path, notes: int, folder: Path) -> None:
 
 
 def _prepared_in_a_process(path: Path, runs_folder: Path) -> tuple[float, float]:
-    """Seconds of `prepare`, and the sum of the highest memory of each process, in MiB."""
+    """Seconds of `notetune prepare`, and the sum of the highest memory of each process, in MiB."""
     recipe = {
         "name": "bench",
         "runs": str(runs_folder),
@@ -180,28 +180,17 @@ def _prepared_in_a_process(path: Path, runs_folder: Path) -> tuple[float, float]
     }
     recipe_path = path.with_suffix(".json")
     recipe_path.write_text(json.dumps(recipe))
-    command = [sys.executable, __file__, "--only-prepare", str(recipe_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "notetune", "prepare", str(recipe_path), "--json"]
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         peaks: dict[int, float] = {}
         while process.poll() is None:
             for number in _with_children(process.pid):
                 peaks[number] = max(peaks.get(number, 0), _high_water_mib(number))
             time.sleep(0.05)
-        output = process.stdout.read() if process.stdout else ""
     if process.returncode:
         sys.exit(f"prepare of {path} failed")
-    return float(output), sum(peaks.values())
-
-
-def only_prepare(recipe_path: Path) -> None:
-    """Prepare a recipe and print the seconds that it took; imports are not counted."""
-    from notetune.workflows.prepare import prepare
-    from notetune.workflows.recipe import Recipe
-
-    recipe = config.load(Recipe, recipe_path)
-    with runs.locked(recipe.folder.root):
-        seconds, _ = timed(lambda: prepare(recipe))
-    print(seconds)
+    return time.perf_counter() - started, sum(peaks.values())
 
 
 def real_texts(data: Path) -> list[str]:
@@ -299,11 +288,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/results/prepare.csv")
     parser.add_argument("--folder", type=Path, help="for notes and runs; a temporary one without")
-    parser.add_argument("--only-prepare", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.only_prepare:
-        only_prepare(given.only_prepare)
-        return
     rows = Rows(given.output)
     bench_packing(rows, given.repeats)
     bench_tokens(rows, given.data, given.repeats)

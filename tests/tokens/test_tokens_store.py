@@ -1,3 +1,5 @@
+import dataclasses
+import weakref
 from itertools import pairwise
 from mmap import mmap
 
@@ -180,3 +182,22 @@ def test_a_special_token_written_in_a_note_is_text(tmp_path):
     ids = encoder.documents(["a</s>b"], 64).ids.tolist()
     assert len(ids) == 1 + len("a</s>b") + 1
     assert ids.count(encoder.eos_id) == 1
+
+
+def test_joining_holds_the_ids_of_one_part_at_a_time(tmp_path):
+    alive = []
+
+    def parts():
+        for number in range(5):
+            documents = ENCODER.documents([f"note {number} " * 40], 32)
+            documents = dataclasses.replace(documents, ids=documents.ids.copy())
+            assert sum(reference() is not None for reference in alive) <= 1
+            alive.append(weakref.ref(documents.ids))
+            yield documents
+            del documents
+
+    names = [f"n{number}" for number in range(5)]
+    columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
+    join_documents(tmp_path, parts(), columns)
+    assert len(alive) == 5
+    assert len(open_store(tmp_path).note_ids) == 5

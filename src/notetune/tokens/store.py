@@ -159,7 +159,8 @@ def join_documents(folder: Path, parts: Iterable[Documents], columns: Mapping[st
         for part in parts:
             file.write(part.ids.data)
             dtype = part.ids.dtype
-            tables.append(dataclasses.replace(part, ids=part.ids[:0]))
+            # A view, even an empty one, would keep all ids in memory.
+            tables.append(dataclasses.replace(part, ids=part.ids[:0].copy()))
     for name, array in _arrays(tables).items():
         np.save(folder / f"{name}.npy", array)
     for name in _TEXTS:

@@ -26,6 +26,7 @@ from notetune.workflows.prepare_checks import (
 )
 from notetune.workflows.prepare_shards import (
     NOTES,
+    TEXT_HASH,
     Encoding,
     Shard,
     slices,
@@ -203,7 +204,8 @@ def _assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: P
     is_repeat = pl.Series([False]).new_from_index(0, notes.height)
     if config.drop_near_duplicates:
         is_repeat = repeats_in_training(shards, notes)
-    in_split = notes.with_columns((~is_repeat).alias("in_corpus")).filter(is_wanted)
+    in_split = notes.drop(TEXT_HASH).with_columns((~is_repeat).alias("in_corpus"))
+    in_split = in_split.filter(is_wanted)
     flow = [
         *finished.flow,
         _split_flow("notes by patient split", notes.height, in_split.height),
