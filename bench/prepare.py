@@ -16,20 +16,19 @@ import gzip
 import io
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # per core, before anything reads it
 
 import numpy as np
+from rows import Rows, timed
 
 from notetune import runs
 from notetune.model import llama2c
@@ -41,34 +40,6 @@ ROOT = Path(__file__).parents[1]
 MIMIC_RADIOLOGY, MIMIC_DISCHARGE = 2_321_355, 331_794
 MIMIC_NOTES = MIMIC_RADIOLOGY + MIMIC_DISCHARGE
 MAX_TOKENS = 512
-COLUMNS = ("question", "variant", "x", "p20", "p50", "p80", "unit", "repeats")
-
-
-class Rows:
-    """Measurements, one CSV row each."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._about = {
-            "device": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
-            "versions": "; ".join(f"{name} {v}" for name, v in runs.provenance().items()),
-            "git revision": _git_revision(),
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        }
-
-    def add(self, question: str, variant: str, x: object, values: list[float], unit: str) -> None:
-        """Append the percentiles of repeated measurements, and show them."""
-        p20, p50, p80 = (f"{value:.4g}" for value in np.percentile(values, [20, 50, 80]))
-        row = (question, variant, str(x), p20, p50, p80, unit, str(len(values)))
-        print(" | ".join(row), flush=True)
-        record = {**dict(zip(COLUMNS, row, strict=True)), **self._about}
-        is_new = not self._path.exists()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(record), lineterminator="\n")
-            if is_new:
-                writer.writeheader()
-            writer.writerow(record)
 
 
 def bench_tokens(rows: Rows, data: Path, repeats: int) -> None:
@@ -244,13 +215,6 @@ def _surname(rng: random.Random) -> str:
     return "".join(rng.choices("aeioulnrstmdkb", k=rng.randint(4, 9))).capitalize()
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what the work returned."""
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
-
-
 def _with_children(process_id: int) -> Iterator[int]:
     yield process_id
     try:
@@ -267,17 +231,6 @@ def _high_water_mib(process_id: int) -> float:
     except OSError:
         return 0.0
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _git_revision() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
 
 def main() -> None:

@@ -1,0 +1,362 @@
+"""Step 1 beside the stock way: one model, the same notes, tokens per second without padding.
+
+B1 is the published way: transformers' Trainer with peft, ten notes at a time, padded to 512 tokens.
+B2 is the best that a stock user gets: padded to the longest of the ten, notes grouped by length.
+Before anything is timed, the three must give the same loss on the same notes.
+
+On a quiet machine: `python bench/step1.py`. On a GPU that lacks pydantic, once
+`make bench-wheels` has put its wheels into build/wheels:
+`pip install --no-index --find-links build/wheels pydantic && PYTHONPATH=src \
+python bench/step1.py --device cuda --shape llama-7b`.
+"""
+
+import argparse
+import csv
+import gzip
+import io
+import itertools
+import logging
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from peft import PeftModel, get_peft_model
+from rows import Rows, timed
+from tokenizers import Tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.utils import logging as transformers_logging
+
+from notetune.model.adapters import AdapterSpec, LoRA, save_adapter, to_peft
+from notetune.model.attention import PACKED_ATTENTION
+from notetune.model.backbone import Backbone
+from notetune.model.batch import packed_batch
+from notetune.model.stack import DOMAIN, Layer, Stack, stack
+from notetune.tokens.packing import Int64Array
+from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch
+from notetune.train.loop import train
+from notetune.train.optim import OptimConfig, adamw
+from notetune.workflows.training import peak_memory_mib, restart_peak_memory
+
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "src/notetune/backbones/tiny"
+MAX_TOKENS = 512
+NOTES_PER_BATCH, BATCHES_PER_STEP = 10, 4
+BOS = 1
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama-18m": {
+        "hidden_size": 320,
+        "intermediate_size": 864,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 5,
+        "tie_word_embeddings": True,
+    },
+    "llama-7b": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+    },
+    "tiny": {},
+    "quick": {
+        "vocab_size": 512,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    },
+}
+METHODS: dict[str, AdapterSpec] = {"lora": LoRA(rank=16, alpha=32)}
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Documents in memory, as the batches of step 1 read them."""
+
+    documents: tuple[npt.NDArray[np.int64], ...]
+
+    @property
+    def lengths_D(self) -> Int64Array:
+        """`(D,)` tokens per document."""
+        return np.array([len(ids) for ids in self.documents])
+
+    @property
+    def targets(self) -> int:
+        """Tokens to predict."""
+        return int(self.lengths_D.sum()) - len(self.documents)
+
+    def document(self, number: int) -> npt.NDArray[np.int64]:
+        """The token ids of one document."""
+        return self.documents[number]
+
+    def __str__(self) -> str:
+        lengths = self.lengths_D
+        share = (lengths == MAX_TOKENS).mean()
+        return f"{len(lengths)} notes, mean {lengths.mean():.0f}, {share:.0%} of {MAX_TOKENS}"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all variants have in common."""
+
+    shape: str
+    notes: Notes
+    device: torch.device
+    dtype: torch.dtype
+    tokens_per_row: int
+
+    def model(self, attention: str) -> Any:
+        """The model with its weights, the same at every call, frozen."""
+        options = {"dtype": self.dtype, "attn_implementation": attention}
+        if self.shape == "tiny":
+            model = AutoModelForCausalLM.from_pretrained(TINY, **options).to(self.device)
+        else:
+            torch.manual_seed(0)
+            with self.device:
+                model = AutoModelForCausalLM.from_config(_config(self.shape), **options)
+        return model.requires_grad_(requires_grad=False).eval()
+
+    def stack(self, spec: AdapterSpec) -> Stack:
+        """Our model of a method."""
+        backbone = Backbone(self.model(PACKED_ATTENTION), self.shape, "bench", 2 * MAX_TOKENS)
+        return stack(backbone, [Layer(DOMAIN, spec, is_trained=True)])
+
+
+def _config(shape: str) -> LlamaConfig:
+    values = {"vocab_size": 32_000, "max_position_embeddings": 2 * MAX_TOKENS, **SHAPES[shape]}
+    return LlamaConfig(**values, initializer_range=0.02)
+
+
+def check_losses(bench: Bench, spec: AdapterSpec) -> None:
+    """Stop unless the three ways give the same loss on the same notes with an adapter at work."""
+    ours = bench.stack(spec)
+    torch.manual_seed(1)
+    for parameter in ours.parameters_by_name().values():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    batch = packed_batch(
+        bench.notes.documents[:NOTES_PER_BATCH], range(NOTES_PER_BATCH), bench.device
+    )
+    with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
+        losses = {"ours": ours.summed_token_loss(batch).item() / batch.target_count}
+        save_adapter(Path(folder), ours.wrapper, DOMAIN, spec, ours.backbone)
+        plain = PeftModel.from_pretrained(bench.model("sdpa"), folder).eval()
+        for name, pad_to in {"B1": MAX_TOKENS, "B2": 0}.items():
+            padded = collate(
+                [{"input_ids": ids} for ids in bench.notes.documents[:NOTES_PER_BATCH]], pad_to
+            )
+            inputs = {key: value.to(bench.device) for key, value in padded.items()}
+            losses[name] = plain(**inputs).loss.item()
+    exact = 1e-4 if bench.dtype == torch.float32 else 1e-2
+    if max(losses.values()) - min(losses.values()) > exact * max(losses.values()):
+        sys.exit(f"the losses differ, so nothing is timed: {losses}")
+
+
+def train_ours(bench: Bench, spec: AdapterSpec) -> float:
+    """Seconds of one epoch in packed rows."""
+    model, notes = bench.stack(spec), bench.notes
+    model.train_mode()
+    per_step = notes.targets * NOTES_PER_BATCH * BATCHES_PER_STEP // len(notes.documents)
+    sizes = {"tokens_per_row": bench.tokens_per_row, "targets_per_step": per_step}
+    everything = np.arange(len(notes.documents))
+    slots = model.reserved_per_document
+    batches = pretraining_steps(
+        notes, everything, **sizes, seed=0, reserved_per_document=slots, device=bench.device
+    )
+    count = pretraining_steps_per_epoch(notes.lengths_D, *sizes.values(), slots)
+    optim = OptimConfig()
+    steps = train(
+        batches,
+        model.summed_token_loss,
+        adamw(optim, (model.parameters_by_name().values(), optim.peak_lr)),
+        lambda number: optim.schedule(number, count),
+        step_count=count,
+        max_grad_norm=optim.max_grad_norm,
+    )
+    return _timed_on(bench.device, lambda: list(steps))
+
+
+def train_stock(bench: Bench, spec: AdapterSpec, pad_to: int) -> float:
+    """Seconds of one epoch of the Trainer; `pad_to` 0 pads to the longest of a group by length."""
+    model = get_peft_model(bench.model("sdpa"), to_peft(spec, "CAUSAL_LM"))
+    examples = [{"input_ids": ids, "length": len(ids)} for ids in bench.notes.documents]
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            num_train_epochs=1,
+            per_device_train_batch_size=NOTES_PER_BATCH,
+            gradient_accumulation_steps=BATCHES_PER_STEP,
+            train_sampling_strategy="random" if pad_to else "group_by_length",
+            learning_rate=3e-4,
+            use_cpu=bench.device.type == "cpu",
+            dataloader_pin_memory=bench.device.type != "cpu",
+            remove_unused_columns=False,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+        )
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=examples,
+            data_collator=lambda batch: collate(batch, pad_to),
+        )
+        trainer.remove_callback(PrinterCallback)
+        return _timed_on(bench.device, trainer.train)
+
+
+def collate(examples: list[dict[str, Any]], pad_to: int) -> dict[str, torch.Tensor]:
+    """Notes padded on the right; the first token of a note is no target, as in packed rows."""
+    width = pad_to or max(len(example["input_ids"]) for example in examples)
+    ids = torch.zeros(len(examples), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, example in enumerate(examples):
+        length = len(example["input_ids"])
+        ids[row, :length] = torch.from_numpy(example["input_ids"])
+        mask[row, :length] = 1
+    labels = ids.masked_fill(mask == 0, -100)
+    labels[:, 0] = -100
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def measure(bench: Bench, name: str, spec: AdapterSpec, repeats: int, rows: Rows) -> None:
+    """Time the three ways in turn, and write their speeds, ratios and memory."""
+    variants: dict[str, Callable[[], float]] = {
+        "B1": lambda: train_stock(bench, spec, MAX_TOKENS),
+        "B2": lambda: train_stock(bench, spec, 0),
+        "ours": lambda: train_ours(bench, spec),
+    }
+    speeds: dict[str, list[float]] = {variant: [] for variant in variants}
+    peaks: dict[str, list[float]] = {variant: [] for variant in variants}
+    tokens = int(bench.notes.lengths_D.sum())
+    for _ in range(repeats):
+        for variant, run in variants.items():
+            restart_peak_memory()
+            speeds[variant].append(tokens / run())
+            peaks[variant].append(peak_memory_mib())
+    dtype = str(bench.dtype).removeprefix("torch.")
+    question = f"step 1, {name}, {bench.shape}, {dtype}"
+    for variant in variants:
+        rows.add(question, variant, bench.notes, speeds[variant], "tokens/s")
+    for baseline in ("B1", "B2"):
+        ratios = [a / b for a, b in zip(speeds["ours"], speeds[baseline], strict=True)]
+        rows.add(question, f"ours / {baseline}", bench.notes, ratios, "times as fast")
+    for variant in variants:
+        rows.add(question, variant, bench.notes, peaks[variant], "MiB at most")
+
+
+def _timed_on(device: torch.device, work: Callable[[], Any]) -> float:
+    def run() -> None:
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return timed(run)[0]
+
+
+def profile_lengths(count: int) -> Iterator[int]:
+    """Lengths of mean 183, one in ten at the limit: those that the targets are stated for."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        drawn = int(np.clip(rng.lognormal(np.log(128), 0.55), 12, MAX_TOKENS - 1))
+        yield MAX_TOKENS if number % 10 == 0 else drawn
+
+
+def profile_notes(sources: Iterator[npt.NDArray[np.int64]], count: int) -> Notes:
+    """Documents cut to the lengths of the profile; one that is too short for its turn is left."""
+    lengths = iter(profile_lengths(count))
+    documents, length = [], next(lengths)
+    for ids in sources:
+        if len(ids) >= length:
+            documents.append(ids[:length])
+            length = next(lengths, 0)
+            if not length:
+                break
+    return Notes(tuple(documents))
+
+
+def whole_notes(sources: Iterator[npt.NDArray[np.int64]], count: int) -> Notes:
+    """Documents as they are, up to the limit."""
+    return Notes(tuple(ids[:MAX_TOKENS] for ids in itertools.islice(sources, count)))
+
+
+def reports(data: Path, shape: str) -> Iterator[npt.NDArray[np.int64]]:
+    """MTSamples reports, shuffled, in the model's tokens (LLaMA 2's for random weights)."""
+    csv.field_size_limit(10_000_000)
+    with gzip.open(data / "mtsamples/mtsamples.csv.gz") as file:
+        table = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
+        texts = list(dict.fromkeys(row["transcription"] for row in table if row["transcription"]))
+    if shape == "tiny":
+        tokenizer = Tokenizer.from_file(str(TINY / "tokenizer.json"))
+    else:
+        from notetune.model import llama2c
+
+        pieces = llama2c._read_pieces(data / "llama/llama2_tokenizer.model")
+        tokenizer = llama2c._to_tokenizer(pieces)
+    for number in np.random.default_rng(0).permutation(len(texts)):
+        ids = tokenizer.encode(texts[number], add_special_tokens=False).ids
+        yield np.array([BOS, *ids])
+
+
+def random_ids(vocabulary: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Documents of the largest length without any sense, for speed alone."""
+    rng = np.random.default_rng(0)
+    while True:
+        yield rng.integers(2, vocabulary, MAX_TOKENS)
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a toy run that shows all works")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--shape", choices=SHAPES, default="llama-18m")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: by device")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--notes", type=int, default=80)
+    parser.add_argument("--whole", action="store_true", help="reports as long as they are")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tokens-per-row", type=int, default=2048)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
+    parser.add_argument("--output", type=Path, default=ROOT / "bench/results/step1.csv")
+    given = parser.parse_args()
+    _be_quiet()
+    shape = "quick" if given.quick else given.shape
+    count, repeats = (20, 1) if given.quick else (given.notes, given.repeats)
+    if given.quick or given.device == "cuda":
+        sources = random_ids(SHAPES[shape].get("vocab_size", 32_000))
+    else:
+        sources = reports(given.data, shape)
+    notes = whole_notes(sources, count) if given.whole else profile_notes(sources, count)
+    dtype = given.dtype or ("float32" if given.device == "cpu" else "bfloat16")
+    device = torch.device(given.device)
+    bench = Bench(shape, notes, device, getattr(torch, dtype), given.tokens_per_row)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else ""
+    rows = Rows(given.output, name)
+    for method in given.methods:
+        check_losses(bench, METHODS[method])
+        measure(bench, method, METHODS[method], repeats, rows)
+
+
+def _be_quiet() -> None:
+    warnings.simplefilter("ignore")
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    main()
