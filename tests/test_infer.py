@@ -40,6 +40,30 @@ def test_perplexity_is_that_of_plain_transformers_weighted_by_tokens(parts, toke
     assert got.bits_per_byte == pytest.approx(nats / math.log(2) / text_bytes, rel=1e-5)
 
 
+def test_the_batch_mean_gives_every_batch_of_ten_documents_the_same_weight(parts, tmp_path):
+    folder, _ = parts
+    texts = [f"{number} note" * (1 + 3 * (number % 4)) for number in range(23)]
+    store = small_store(tmp_path, folder / "backbone", texts, splits=["test"] * 23)
+    documents = store.documents_of("test")
+    plain = AutoModelForCausalLM.from_pretrained(folder / "backbone").eval()
+    means = []
+    with torch.inference_mode():
+        for start in range(0, len(documents), 10):
+            nats, targets = 0.0, 0
+            for number in documents[start : start + 10]:
+                ids = torch.from_numpy(store.document(int(number)))[None]
+                nats += plain(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+                targets += ids.shape[1] - 1
+            means.append(nats / targets)
+    model = stack(load_backbone(str(folder / "backbone")))
+    by_batch = infer.perplexity(model, store, documents, 256, "batch-mean")
+    by_token = infer.perplexity(model, store, documents, 256)
+    assert len(means) == 3
+    assert by_batch.perplexity == pytest.approx(math.exp(np.mean(means)), rel=1e-5)
+    assert by_batch.perplexity != pytest.approx(by_token.perplexity, rel=1e-4)
+    assert by_batch.bits_per_byte == pytest.approx(by_token.bits_per_byte)
+
+
 def test_outputs_come_in_the_order_asked_for(parts):
     folder, store = parts
     model = stack(load_backbone(str(folder / "backbone")))

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from builders import small_store
 from notetune import infer
 from notetune.model.backbone import load_backbone, resolve_backbone
 from notetune.model.stack import stack
+from notetune.tokens.encode import load_encoder
+from notetune.tokens.store import encode_notes
 
 LARGEST_MIB = 5
 
@@ -44,3 +47,18 @@ def test_its_perplexity_is_far_below_that_of_the_unigrams_of_the_same_text(
     best_unigram = float(np.exp(-(shares * np.log(shares)).sum()))  # fitted on the text itself
     assert got.targets == len(ids) > 1000
     assert got.perplexity < best_unigram / 5
+
+
+def test_the_shipped_general_text_is_what_the_card_says_was_held_out(folder):
+    text = Path(str(files("notetune") / "general/shakespeare.txt")).read_text(encoding="utf-8")
+    passages = text.strip().split("\n\n\n")
+    names = [str(number) for number in range(len(passages))]
+    columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
+    store = encode_notes(load_encoder(folder), 512, passages, columns)
+    documents = np.arange(len(store.lengths_D))
+    got = infer.perplexity(stack(load_backbone("tiny")), store, documents, 4096)
+    card = (folder / "README.md").read_text()
+    row = re.search(r"\| tinyshakespeare.txt \| ([\d.]+) \| ([\d.]+) \| ([\d,]+) \|", card)
+    assert f"{got.perplexity:.2f}" == row[1]
+    assert f"{got.bits_per_byte:.3f}" == row[2]
+    assert f"{got.targets:,}" == row[3]

@@ -113,16 +113,17 @@ def pretrain(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Step 1: train a domain adapter on packed notes."""
+    """Step 1: train a domain adapter on packed notes, and the methods to compare it with."""
     loaded = _load(recipe, overrides, data)
     if dry_run:
         return _plan(loaded, as_json=as_json)
+    from notetune.workflows import methods
     from notetune.workflows.prepare import prepare as prepare_run
-    from notetune.workflows.pretrain import pretrain as run
 
     with runs.locked(loaded.folder.root):
-        result = run(loaded, prepare_run(loaded), terminal.track)
-    show.pretrained(result, loaded.folder.domain, as_json=as_json)
+        trained = methods.pretrain_all(loaded, prepare_run(loaded), terminal.track)
+    rows = methods.method_rows(trained), methods.perplexity_rows(trained)
+    show.pretrained(*rows, loaded.folder.domain, as_json=as_json)
     return None
 
 
@@ -160,12 +161,12 @@ def evaluate(
     """Estimate the scores of everything that is trained, and write the report."""
     loaded = _load(recipe, overrides, data)
     from notetune.report.page import write_report
+    from notetune.workflows import methods
     from notetune.workflows.evaluate import evaluate as run
     from notetune.workflows.prepare import open_prepared
-    from notetune.workflows.pretrain import read_pretrained
 
     prepared = open_prepared(loaded.folder.prepared)
-    results = run(loaded, prepared, read_pretrained(loaded))
+    results = run(loaded, prepared, methods.read_all(loaded))
     write_report(results, loaded.folder.report)
     show.results(results, loaded.folder.report, as_json=as_json)
 

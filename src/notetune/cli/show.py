@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from notetune.cli import terminal
 
 if TYPE_CHECKING:
-    from notetune.metrics.results import ModelRow, Results
+    from notetune.metrics.results import MethodRow, ModelRow, Results
     from notetune.notes.published import Comparison
     from notetune.workflows.plan import Plan
     from notetune.workflows.prepare import Prepared
-    from notetune.workflows.pretrain import Pretrained
+    from notetune.workflows.pretrain import PerplexityRow
     from notetune.workflows.recipe import Recipe
     from notetune.workflows.study import Stage
 
@@ -57,38 +57,72 @@ def _published(comparisons: "Sequence[Comparison]") -> None:
         terminal.out.print(f"- {', '.join(figures)}: usually {explanation}.", soft_wrap=True)
 
 
-def pretrained(pretrained: "Pretrained", folder: Path, *, as_json: bool) -> None:
-    """Perplexity before and after, and what the training cost."""
+def pretrained(
+    methods: Sequence["MethodRow"],
+    perplexity: Sequence["PerplexityRow"],
+    folder: Path,
+    *,
+    as_json: bool,
+) -> None:
+    """The methods of step 1 side by side, and perplexity by source."""
     if as_json:
-        return terminal.show_json({"folder": folder, **asdict(pretrained)})
+        return terminal.show_json(
+            {
+                "folder": folder,
+                "methods": [row.model_dump(mode="json") for row in methods],
+                "perplexity": [asdict(row) for row in perplexity],
+            }
+        )
+    _perplexity_by_source(perplexity)
+    _methods(methods)
+    terminal.out.print(f"Domain adapter: {folder}", soft_wrap=True)
+    return None
+
+
+def _perplexity_by_source(perplexity: Sequence["PerplexityRow"]) -> None:
     rows = [
         (
-            f"{row.model}, {row.split}, {row.source}",
+            f"{row.split}, {row.source}, {row.model}",
             f"{row.perplexity:.2f}",
             f"{row.bits_per_byte:.3f}",
             f"{row.tokens:,}",
         )
-        for row in pretrained.perplexity
+        for row in perplexity
     ]
-    terminal.show_table("Perplexity", ("notes", "perplexity", "bits per byte", "tokens"), rows)
-    record = pretrained.record
-    terminal.out.print(
-        f"{folder}: {record.trainable_parameters:,} of {record.total_parameters:,} parameters, "
-        f"{record.steps} steps, {record.tokens / record.seconds:,.0f} tokens/s",
-        soft_wrap=True,
-    )
-    return None
+    terminal.show_table("Perplexity", ("texts", "perplexity", "bits per byte", "tokens"), rows)
+
+
+def _methods(methods: Sequence["MethodRow"]) -> None:
+    splits = ("train", "validation", "test", "general")
+    rows = []
+    for row in methods:
+        share = row.trainable_parameters / row.total_parameters if row.total_parameters else 0
+        costs = [
+            "-" if value is None else f"{value:,.{digits}f}"
+            for value, digits in (
+                (row.tokens_per_second, 0),
+                (row.seconds and row.seconds / 60, 1),
+                (row.peak_memory_mib, 0),
+            )
+        ]
+        rows.append(
+            (
+                row.method,
+                f"{row.trainable_parameters:,}",
+                f"{share:.2%}",
+                *(f"{row.perplexity[s]:.2f}" if s in row.perplexity else "n/a" for s in splits),
+                *costs,
+            )
+        )
+    columns = ("method", "trained", "share", *splits, "tokens/s", "minutes", "MiB")
+    terminal.show_table("Step 1 by method: perplexity and cost", columns, rows)
 
 
 def results(results: "Results", folder: Path, *, as_json: bool) -> None:
     """AUROC per model and task, perplexity, and where the report is."""
     if as_json:
         return terminal.show_json(results.model_dump(mode="json"))
-    rows = [
-        (f"{row.split}, {row.source}, {row.model}", f"{row.perplexity:.2f}")
-        for row in results.perplexity
-    ]
-    terminal.show_table("Perplexity", ("notes", "perplexity"), rows)
+    _methods(results.methods)
     by_task = {task.task: {row.model: row for row in task.rows} for task in results.tasks}
     rows_of_models = []
     for headline in results.headline:

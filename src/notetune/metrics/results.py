@@ -58,6 +58,18 @@ class PerplexityRow(Value):
     tokens: NonNegativeInt
 
 
+class MethodRow(Value):
+    """One method of step 1; perplexity by split (`train`, `validation`, `test`, `general`)."""
+
+    method: str
+    trainable_parameters: NonNegativeInt = 0
+    total_parameters: NonNegativeInt = 0
+    perplexity: dict[str, float]
+    tokens_per_second: float | None = None
+    seconds: float | None = None
+    peak_memory_mib: float | None = None
+
+
 class CurvePoint(Value):
     """One logged optimizer step."""
 
@@ -231,6 +243,7 @@ class Results(Value):
     baselines: tuple[str, ...] = ("prevalence", "tf-idf")
     flow: tuple[FlowStage, ...] = ()
     splits: tuple[SplitCount, ...] = ()
+    methods: tuple[MethodRow, ...] = ()
     perplexity: tuple[PerplexityRow, ...] = ()
     learning_curves: dict[str, tuple[CurvePoint, ...]] = Field(default_factory=dict)
     tasks: tuple[TaskResult, ...] = ()

@@ -11,7 +11,7 @@ import markupsafe
 
 from notetune import __version__
 from notetune.metrics.results import Results, TaskResult, write_results
-from notetune.report import figures, tables
+from notetune.report import adaptation, figures, tables
 from notetune.report.figures import Figure
 from notetune.report.numbers import count
 from notetune.report.summary import Statement, summary
@@ -107,8 +107,11 @@ def _summary_blocks(results: Results) -> tuple[Block, ...]:
 
 
 def _adaptation_blocks(results: Results) -> tuple[Block, ...]:
-    table = tables.perplexity_table(results)
-    found = _present(table if table.rows else None, figures.learning_figure(results))
+    found = _present(
+        adaptation.methods_table(results) if results.methods else None,
+        adaptation.perplexity_table(results) if results.perplexity else None,
+        figures.learning_figure(results),
+    )
     return found or (Prose("No domain adapter was trained."),)
 
 

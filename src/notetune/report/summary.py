@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from notetune.metrics.results import HeadlineRow, ModelRow, Results, TaskResult
+from notetune.metrics.results import HeadlineRow, ModelRow, PerplexityRow, Results, TaskResult
 from notetune.report.numbers import count, number, p_text, signed, with_interval
 
 _Row = TypeVar("_Row", ModelRow, HeadlineRow)
@@ -110,19 +110,25 @@ def _against_baselines(task: TaskResult, baselines: Sequence[str]) -> list[str]:
 
 
 def _perplexity_sentences(results: Results) -> list[str]:
-    """The change between "before" and each other model, per split and source."""
+    """What the domain adapter's training changed on unseen notes and on general text."""
     before = {(row.split, row.source): row for row in results.perplexity if row.model == "before"}
     sentences = []
     for row in results.perplexity:
         start = before.get((row.split, row.source))
-        if row.model == "before" or start is None:
+        if row.model != "after" or row.split == "train" or start is None:
             continue
         verb = "fell" if row.perplexity < start.perplexity else "did not fall"
         sentences.append(
-            f"Perplexity on {row.source} notes ({row.split} split) {verb}: "
+            f"Perplexity on {_texts(row)} {verb}: "
             f"{number(start.perplexity)} before, {number(row.perplexity)} {row.model}."
         )
     return sentences
+
+
+def _texts(row: PerplexityRow) -> str:
+    if row.split == "general":
+        return f"general text ({row.source})"
+    return f"{row.source} notes ({row.split} split)"
 
 
 def _leakage_sentences(results: Results) -> list[str]:

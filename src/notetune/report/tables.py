@@ -127,9 +127,9 @@ def flow_table(results: Results) -> Table:
             (
                 Cell(stage.stage),
                 Cell(_listed(f"{why}: {count(n)}" for why, n in stage.rejected.items())),
-                _count_cell(stage.read),
-                _count_cell(stage.kept),
-                _count_cell(sum(stage.rejected.values())),
+                count_cell(stage.read),
+                count_cell(stage.kept),
+                count_cell(sum(stage.rejected.values())),
             )
             for stage in results.flow
         ),
@@ -147,30 +147,10 @@ def splits_table(results: Results) -> Table:
                 Cell(split.task),
                 Cell(split.split),
                 Cell(_positives(split)),
-                _count_cell(split.notes),
-                _count_cell(split.patients),
+                count_cell(split.notes),
+                count_cell(split.patients),
             )
             for split in results.splits
-        ),
-        text_columns=3,
-    )
-
-
-def perplexity_table(results: Results) -> Table:
-    """Perplexity per model, split and source."""
-    return Table(
-        "Perplexity per target token and bits per byte of text. Lower is better.",
-        ("Model", "Split", "Source", "Perplexity", "Bits per byte", "Tokens"),
-        tuple(
-            (
-                Cell(row.model),
-                Cell(row.split),
-                Cell(row.source),
-                Cell(number(row.perplexity), sort=row.perplexity),
-                Cell(number(row.bits_per_byte), sort=row.bits_per_byte),
-                _count_cell(row.tokens),
-            )
-            for row in results.perplexity
         ),
         text_columns=3,
     )
@@ -257,7 +237,7 @@ def labels_table(task: TaskResult) -> Table:
         tuple(
             (
                 Cell(label.label),
-                _count_cell(label.positives),
+                count_cell(label.positives),
                 *(
                     Cell(number(label.aurocs.get(model)), sort=label.aurocs.get(model))
                     for model in models
@@ -273,27 +253,20 @@ def labels_table(task: TaskResult) -> Table:
 
 def costs_table(results: Results) -> Table:
     """Parameters, time, speed and memory."""
-    rows = []
-    for cost in results.costs:
-        trained = cost.trainable_parameters / cost.total_parameters if cost.total_parameters else 0
-        rows.append(
+    return Table(
+        "What training cost.",
+        ("Model", "Stage", "Trained parameters", "Time", "Tokens per second", "Peak memory, MiB"),
+        tuple(
             (
                 Cell(cost.model),
                 Cell(cost.stage),
-                Cell(
-                    count(cost.trainable_parameters),
-                    f"({_small_share(trained)} of {count(cost.total_parameters)})",
-                    sort=cost.trainable_parameters,
-                ),
+                parameters_cell(cost.trainable_parameters, cost.total_parameters),
                 Cell(duration(cost.seconds), sort=cost.seconds),
                 Cell(number(cost.tokens_per_second, 0), sort=cost.tokens_per_second),
                 Cell(number(cost.peak_memory_mib, 0), sort=cost.peak_memory_mib),
             )
-        )
-    return Table(
-        "What training cost.",
-        ("Model", "Stage", "Trained parameters", "Time", "Tokens per second", "Peak memory, MiB"),
-        tuple(rows),
+            for cost in results.costs
+        ),
         text_columns=2,
         notes=("Tokens exclude padding.",),
     )
@@ -313,7 +286,7 @@ def leakage_table(results: Results) -> Table:
                     "blocks training" if finding.blocks else "does not block",
                     is_strong=finding.blocks,
                 ),
-                _count_cell(finding.count),
+                count_cell(finding.count),
                 Cell(share(finding.share), sort=finding.share),
             )
             for finding in results.leakage
@@ -366,11 +339,18 @@ def _seeds_cell(row: ModelRow) -> Cell:
     return Cell(count(len(row.seeds)), f"({number(low)} to {number(high)})", len(row.seeds))
 
 
+def parameters_cell(trainable: int, total: int) -> Cell:
+    """How many parameters trained, and their share of all."""
+    share_of_all = f"({_small_share(trainable / total)} of {count(total)})" if total else ""
+    return Cell(count(trainable), share_of_all, sort=trainable)
+
+
 def _small_share(value: float) -> str:
     return "< 0.01 %" if 0 < value < 1e-4 else f"{100 * value:.2f} %"
 
 
-def _count_cell(value: int) -> Cell:
+def count_cell(value: int) -> Cell:
+    """A whole number that sorts as one."""
     return Cell(count(value), sort=value)
 
 

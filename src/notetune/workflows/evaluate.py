@@ -25,6 +25,7 @@ from notetune.metrics.scores import ScoreTable, read_scores
 from notetune.notes import overlap
 from notetune.notes.sources import Mimic3Source
 from notetune.workflows.downstream import cells
+from notetune.workflows.methods import method_rows, perplexity_rows
 from notetune.workflows.prepare import Prepared, TaskTable
 from notetune.workflows.pretrain import TRAINING, Pretrained
 from notetune.workflows.provenance import corpus_findings
@@ -34,7 +35,7 @@ from notetune.workflows.training import TrainingRecord, read_record
 _DOMAIN_STAGE = "domain adapter"
 
 
-def evaluate(recipe: Recipe, prepared: Prepared, pretrained: Pretrained) -> Results:
+def evaluate(recipe: Recipe, prepared: Prepared, methods: dict[str, Pretrained]) -> Results:
     """Estimate, compare and collect everything that the report shows.
 
     Raises:
@@ -54,16 +55,17 @@ def evaluate(recipe: Recipe, prepared: Prepared, pretrained: Pretrained) -> Resu
         baselines=config.baselines,
         flow=tuple(FlowStage(**asdict(stage)) for stage in prepared.flow),
         splits=tuple(row for task in prepared.tasks.values() for row in _split_counts(task)),
-        perplexity=tuple(PerplexityRow(**asdict(row)) for row in pretrained.perplexity),
+        methods=tuple(method_rows(methods)),
+        perplexity=tuple(PerplexityRow(**asdict(row)) for row in perplexity_rows(methods)),
         learning_curves={
             name: tuple(CurvePoint(**asdict(point)) for point in record.curve)
-            for name, record in {_DOMAIN_STAGE: pretrained.record, **trained}.items()
+            for name, record in {**_domain_records(methods), **trained}.items()
         },
         tasks=tasks,
         listed_patients=listed,
         headline=headline,
         costs=(
-            _cost(_DOMAIN_STAGE, "pretrain", pretrained.record),
+            *(_cost(name, "pretrain", record) for name, record in _domain_records(methods).items()),
             *(_cost(*_model_and_stage(name), record) for name, record in trained.items()),
         ),
         leakage=tuple(
@@ -121,6 +123,11 @@ def _compat_switches(recipe: Recipe) -> list[str]:
             f"long_notes: first (all but the first {recipe.prepare.max_tokens} tokens of a note "
             "are dropped)"
         )
+    if recipe.pretrain.perplexity == "batch-mean":
+        switches.append(
+            "perplexity: batch-mean (exp of the unweighted mean of the means of batches of ten "
+            "documents; batches with few tokens count as much as others)"
+        )
     return switches
 
 
@@ -143,6 +150,14 @@ def _records(recipe: Recipe, prepared: Prepared) -> dict[str, TrainingRecord]:
         if path.is_file():
             records[cell.label] = read_record(path)
     return records
+
+
+def _domain_records(methods: dict[str, Pretrained]) -> dict[str, TrainingRecord]:
+    """How each method of step 1 was trained; the first one made the domain adapter."""
+    return {
+        name if number else _DOMAIN_STAGE: method.record
+        for number, (name, method) in enumerate(methods.items())
+    }
 
 
 def _model_and_stage(label: str) -> tuple[str, str]:

@@ -1,6 +1,9 @@
 """Step 1: train a domain adapter on packed notes."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,9 +11,11 @@ import numpy as np
 from notetune import infer, runs
 from notetune.errors import DataError
 from notetune.model.adapters import save_adapter
-from notetune.model.backbone import load_backbone
+from notetune.model.backbone import load_backbone, resolve_backbone
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
+from notetune.tokens.encode import load_encoder
 from notetune.tokens.packing import Int64Array
+from notetune.tokens.store import TokenStore, encode_notes
 from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch, read_row
 from notetune.train.loop import Step, train
 from notetune.train.optim import adamw
@@ -22,6 +27,7 @@ from notetune.workflows.training import TrainingRecord, Watch, read_record, writ
 
 TRAINING = "training.json"
 PERPLEXITY = "perplexity.json"
+GENERAL, ALL_SOURCES = "general", "all"
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ def inputs(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
         "stage": "pretrain",
         "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
         "dtype": recipe.dtype,
-        "config": recipe.pretrain.model_dump(mode="json"),
+        "general": runs.sha256_of_file(_general_text(recipe)),
+        "config": recipe.pretrain.model_dump(mode="json", exclude={"compare"}),
     }
 
 
@@ -150,26 +157,63 @@ def _describe(step: Step) -> str:
 def _perplexities(
     when: str, model: Stack, recipe: Recipe, prepared: Prepared
 ) -> list[PerplexityRow]:
-    store, rows = prepared.store, []
-    sources = recipe.pretrain.sources or sorted(set(store.source_N.tolist()))
-    groups = [(source, [source]) for source in sources]
-    if len(sources) > 1:
-        groups.append(("all", list(sources)))
-    for split in ("validation", "test"):
-        for name, members in groups:
-            documents = np.concatenate([_sample(recipe, prepared, split, one) for one in members])
-            if len(documents):
-                got = infer.perplexity(model, store, documents, recipe.pretrain.tokens_per_row)
-                figures = (got.perplexity, got.bits_per_byte, got.targets)
-                rows.append(PerplexityRow(when, split, name, *figures))
+    """Perplexity on a sample of each split and source, and on general text."""
+    config, rows = recipe.pretrain, []
+    for split, source, store, documents in (*_samples(recipe, prepared), _general(recipe)):
+        got = infer.perplexity(model, store, documents, config.tokens_per_row, config.perplexity)
+        figures = (got.perplexity, got.bits_per_byte, got.targets)
+        rows.append(PerplexityRow(when, split, source, *figures))
     return rows
 
 
-def _sample(recipe: Recipe, prepared: Prepared, split: str, source: str) -> Int64Array:
-    """Documents that perplexity is measured on: the same before and after the training."""
-    documents = prepared.store.documents_of(split, [source])
+_Sample = tuple[str, str, TokenStore, Int64Array]
+
+
+def _samples(recipe: Recipe, prepared: Prepared) -> Iterator[_Sample]:
+    """Documents by split and source, the same before and after the training, none empty."""
+    store = prepared.store
+    sources = recipe.pretrain.sources or sorted(set(store.source_N.tolist()))
+    for split in ("train", "validation", "test"):
+        parts = {source: _sample(recipe, store, split, source) for source in sources}
+        if len(sources) > 1:
+            parts[ALL_SOURCES] = np.concatenate(list(parts.values()))
+        for source, documents in parts.items():
+            if len(documents):
+                yield split, source, store, documents
+
+
+def _sample(recipe: Recipe, store: TokenStore, split: str, source: str) -> Int64Array:
+    is_train = split == "train"
+    documents = (
+        store.corpus_documents([source]) if is_train else store.documents_of(split, [source])
+    )
     most = recipe.pretrain.perplexity_documents
     if len(documents) <= most:
         return documents
     rng = np.random.default_rng((recipe.pretrain.seed, len(documents)))
     return np.sort(rng.choice(documents, most, replace=False))
+
+
+def _general(recipe: Recipe) -> _Sample:
+    """The passages of a general text: where the backbone should stay what it was."""
+    path = _general_text(recipe)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise DataError(f"pretrain.general_text: {path} is not UTF-8 text.") from None
+    passages = [part.strip() for part in text.split("\n\n\n") if part.strip()]
+    if not passages:
+        raise DataError(f"pretrain.general_text: {path} is empty.")
+    names = [str(number) for number in range(len(passages))]
+    columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
+    encoder = load_encoder(resolve_backbone(recipe.backbone))
+    store = encode_notes(encoder, recipe.prepare.max_tokens, passages, columns)
+    documents = np.arange(len(store.lengths_D))[: recipe.pretrain.perplexity_documents]
+    return GENERAL, path.stem, store, documents
+
+
+def _general_text(recipe: Recipe) -> Path:
+    given = recipe.pretrain.general_text
+    if given and not given.is_file():
+        raise DataError(f"pretrain.general_text: {given} is not a file.")
+    return given or Path(str(files("notetune") / "general/shakespeare.txt"))

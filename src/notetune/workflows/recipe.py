@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from notetune.config import Config
 from notetune.errors import ConfigError
+from notetune.infer import Average
 from notetune.model.adapters import LoRA
 from notetune.model.backbone import Dtype
 from notetune.model.heads import Pooling
@@ -16,6 +17,8 @@ from notetune.notes.sources import Source, SourceConfig, starting_from
 from notetune.notes.splits import Split, SplitConfig
 from notetune.tokens.encode import LongNotes
 from notetune.train.optim import OptimConfig
+
+_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 VariantName = Literal[
     "head-only",
@@ -70,10 +73,23 @@ class PrepareConfig(Config):
     """Processes that encode; as many as there are cores without. The files do not depend on it."""
 
 
+class ComparedMethod(Config):
+    """Another method of step 1."""
+
+    adapter: LoRA = LoRA()
+    optim: OptimConfig | None = None
+    """As `pretrain.optim` when left out."""
+
+
 class PretrainConfig(Config):
     """Step 1: the domain adapter."""
 
     adapter: LoRA = LoRA()
+    """The method that makes the domain adapter, on which step 2 builds."""
+    compare: dict[Annotated[str, Field(pattern=_NAME)], ComparedMethod] = Field(
+        default_factory=dict
+    )
+    """Further methods by name, trained on the same notes and reported beside it."""
     sources: tuple[str, ...] = ()
     """Sources of notes to train on; all when empty."""
     epochs: PositiveFloat = 1
@@ -82,7 +98,20 @@ class PretrainConfig(Config):
     optim: OptimConfig = OptimConfig()
     perplexity_documents: PositiveInt = 2000
     """Most documents per source and split that perplexity is measured on, chosen by the seed."""
+    perplexity: Average = "token"
+    """How the loss is averaged; `batch-mean` repeats the published way, and the report says so."""
+    general_text: Path | None = None
+    """A text file that shows what is forgotten; the shipped general English when left out."""
     seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "PretrainConfig":
+        if self.adapter.kind in self.compare:
+            raise ValueError(
+                f"compare: {self.adapter.kind} is how the report names the domain adapter; give "
+                "the other method another name"
+            )
+        return self
 
 
 class DownstreamConfig(Config):
@@ -130,7 +159,7 @@ class EvaluateConfig(Config):
 class Recipe(Config):
     """A whole study."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    name: Annotated[str, Field(pattern=_NAME)]
     """Name of the study and of its run folder."""
     title: str = ""
     runs: Path = Path("runs")
@@ -163,6 +192,26 @@ class Recipe(Config):
     def folder(self) -> "RunFolder":
         """Where this study lives."""
         return RunFolder(self.runs / self.name)
+
+    @property
+    def compared(self) -> dict[str, "Recipe"]:
+        """The recipe of each further method of step 1, with a run folder inside this one's."""
+        return {
+            name: self.model_copy(
+                update={
+                    "name": name,
+                    "runs": self.folder.compared,
+                    "pretrain": self.pretrain.model_copy(
+                        update={
+                            "adapter": method.adapter,
+                            "optim": method.optim or self.pretrain.optim,
+                            "compare": {},
+                        }
+                    ),
+                }
+            )
+            for name, method in self.pretrain.compare.items()
+        }
 
     @property
     def source(self) -> Source:
@@ -209,6 +258,11 @@ class RunFolder:
     def domain(self) -> Path:
         """The domain adapter and how it was trained."""
         return self.root / "domain"
+
+    @property
+    def compared(self) -> Path:
+        """Run folders of the further methods of step 1."""
+        return self.root / "compared"
 
     @property
     def report(self) -> Path:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from notetune import runs
 from notetune.metrics.results import Results
-from notetune.workflows import baselines, downstream, pretrain
+from notetune.workflows import baselines, downstream, methods, pretrain
 from notetune.workflows.evaluate import evaluate
 from notetune.workflows.prepare import Prepared, prepare
 from notetune.workflows.prepare import inputs as prepare_inputs
@@ -23,9 +23,9 @@ def run_study(recipe: Recipe, track: Track = silent) -> Results:
     with runs.locked(recipe.folder.root):
         runs.write_json(recipe.folder.root / "recipe.json", recipe.as_json())
         prepared = prepare(recipe)
-        pretrained = pretrain.pretrain(recipe, prepared, track)
+        trained = methods.pretrain_all(recipe, prepared, track)
         train_cells(recipe, prepared, track)
-        return evaluate(recipe, prepared, pretrained)
+        return evaluate(recipe, prepared, trained)
 
 
 def train_cells(recipe: Recipe, prepared: Prepared, track: Track = silent) -> None:
@@ -54,6 +54,9 @@ def status(recipe: Recipe) -> list[Stage]:
     prepared = prepare(recipe)
     has_domain = runs.is_finished(recipe.folder.domain, pretrain.inputs(recipe, prepared))
     stages.append(Stage("pretrain", has_domain))
+    for name, one in recipe.compared.items():
+        is_done = runs.is_finished(one.folder.domain, pretrain.inputs(one, prepared))
+        stages.append(Stage(f"pretrain · {name}", is_done))
     for cell in downstream.cells(recipe, prepared):
         folder = recipe.folder.cell(cell.task, cell.variant, cell.seed)
         can_be_done = has_domain or not VARIANTS[cell.variant].has_domain

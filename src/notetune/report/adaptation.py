@@ -1,0 +1,57 @@
+"""Step 1 as tables: its methods side by side, and perplexity by source."""
+
+from notetune.metrics.results import Results
+from notetune.report.numbers import NOT_AVAILABLE, duration, number
+from notetune.report.tables import Cell, Table, count_cell, parameters_cell
+
+
+def methods_table(results: Results) -> Table:
+    """The methods of step 1 side by side, with their perplexities and costs."""
+    splits = {
+        "train": "Train",
+        "validation": "Validation",
+        "test": "Test",
+        "general": "General text",
+    }
+    rows = []
+    for row in results.methods:
+        perplexities = [row.perplexity.get(split) for split in splits]
+        rows.append(
+            (
+                Cell(row.method),
+                parameters_cell(row.trainable_parameters, row.total_parameters),
+                *(Cell(number(value, 2), sort=value) for value in perplexities),
+                Cell(number(row.tokens_per_second, 0), sort=row.tokens_per_second),
+                Cell(duration(row.seconds) if row.seconds else NOT_AVAILABLE, sort=row.seconds),
+                Cell(number(row.peak_memory_mib, 0), sort=row.peak_memory_mib),
+            )
+        )
+    costs = ("Tokens per second", "Time", "Peak memory, MiB")
+    return Table(
+        "Perplexity before (none) and after each method of step 1, and what its training cost.",
+        ("Method", "Trained parameters", *splits.values(), *costs),
+        tuple(rows),
+        notes=(
+            "Lower is better. On general text, a higher value than before is what was forgotten.",
+        ),
+    )
+
+
+def perplexity_table(results: Results) -> Table:
+    """Perplexity per model, split and source."""
+    return Table(
+        "Perplexity per target token and bits per byte of text. Lower is better.",
+        ("Model", "Split", "Source", "Perplexity", "Bits per byte", "Tokens"),
+        tuple(
+            (
+                Cell(row.model),
+                Cell(row.split),
+                Cell(row.source),
+                Cell(number(row.perplexity), sort=row.perplexity),
+                Cell(number(row.bits_per_byte), sort=row.bits_per_byte),
+                count_cell(row.tokens),
+            )
+            for row in results.perplexity
+        ),
+        text_columns=3,
+    )

@@ -1,0 +1,82 @@
+"""Step 1 by several methods on the same notes: one carries step 2, the others stand beside it."""
+
+import dataclasses
+
+from notetune.metrics.results import MethodRow
+from notetune.workflows.prepare import Prepared
+from notetune.workflows.pretrain import (
+    ALL_SOURCES,
+    PerplexityRow,
+    Pretrained,
+    pretrain,
+    read_pretrained,
+)
+from notetune.workflows.progress import Track, silent
+from notetune.workflows.recipe import Recipe
+
+NO_METHOD = "none"
+
+
+def recipes(recipe: Recipe) -> dict[str, Recipe]:
+    """The recipe of each method of step 1; that of the domain adapter first."""
+    return {recipe.pretrain.adapter.kind: recipe, **recipe.compared}
+
+
+def pretrain_all(
+    recipe: Recipe, prepared: Prepared, track: Track = silent
+) -> dict[str, Pretrained]:
+    """Train every method of a recipe, the domain adapter first, or read what is trained already."""
+    return {name: pretrain(one, prepared, track) for name, one in recipes(recipe).items()}
+
+
+def read_all(recipe: Recipe) -> dict[str, Pretrained]:
+    """What finished methods left in the run folder.
+
+    Raises:
+        RunError: If one is not finished.
+    """
+    return {name: read_pretrained(one) for name, one in recipes(recipe).items()}
+
+
+def perplexity_rows(methods: dict[str, Pretrained]) -> list[PerplexityRow]:
+    """Perplexities before and after the domain adapter's training, and after each other one's."""
+    first, *others = methods
+    rows = list(methods[first].perplexity)
+    for name in others:
+        rows += [
+            dataclasses.replace(row, model=name)
+            for row in methods[name].perplexity
+            if row.model == "after"
+        ]
+    return rows
+
+
+def method_rows(methods: dict[str, Pretrained]) -> list[MethodRow]:
+    """The methods side by side, as in Table 2 of the paper, after a row without any."""
+    first = next(iter(methods.values()))
+    rows = [MethodRow(method=NO_METHOD, perplexity=_by_split(first, "before"))]
+    for name, trained in methods.items():
+        record = trained.record
+        rows.append(
+            MethodRow(
+                method=name,
+                trainable_parameters=record.trainable_parameters,
+                total_parameters=record.total_parameters,
+                perplexity=_by_split(trained, "after"),
+                tokens_per_second=record.tokens / record.seconds,
+                seconds=record.seconds,
+                peak_memory_mib=record.peak_memory_mib,
+            )
+        )
+    return rows
+
+
+def _by_split(trained: Pretrained, when: str) -> dict[str, float]:
+    """Perplexity of each split over all sources."""
+    rows = [row for row in trained.perplexity if row.model == when]
+    over_all = {row.split for row in rows if row.source == ALL_SOURCES}
+    return {
+        row.split: row.perplexity
+        for row in rows
+        if row.source == ALL_SOURCES or row.split not in over_all
+    }
