@@ -131,7 +131,9 @@ class Bench:
 
     def stack(self, spec: AdapterSpec) -> Stack:
         """Our model of a method."""
-        backbone = Backbone(self.model(PACKED_ATTENTION), self.shape, "bench", 2 * MAX_TOKENS)
+        backbone = Backbone(
+            self.model(PACKED_ATTENTION), self.shape, "bench", 2 * MAX_TOKENS, is_encoder=False
+        )
         return stack(backbone, [Layer(DOMAIN, spec, is_trained=True)])
 
 
