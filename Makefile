@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # Set-up leaves compiling to the first import, which is three times as fast, so Python must keep it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-gpu check format bench bench-wheels lock
+.PHONY: setup demo test test-slow test-gpu check format bench bench-wheels lock
 
 setup: $(READY)
 
@@ -28,7 +28,10 @@ demo: setup
 	$(BIN)/notetune demo
 
 test: setup
-	$(BIN)/pytest -m "not gpu"
+	$(BIN)/pytest -m "not gpu and not slow"
+
+test-slow: setup
+	$(BIN)/pytest -m slow
 
 test-gpu: setup
 	$(BIN)/pytest -m gpu

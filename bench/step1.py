@@ -186,6 +186,7 @@ def train_ours(bench: Bench, spec: AdapterSpec) -> float:
         lambda number: optim.schedule(number, count),
         step_count=count,
         max_grad_norm=optim.max_grad_norm,
+        seed=0,
     )
     return _timed_on(bench.device, lambda: list(steps))
 

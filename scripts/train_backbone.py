@@ -186,6 +186,7 @@ def fit(model: LlamaForCausalLM, store: TokenStore, epochs: float) -> dict[str, 
         lambda number: optim.schedule(number, step_count),
         step_count=step_count,
         max_grad_norm=optim.max_grad_norm,
+        seed=0,
     ):
         seconds, tokens = seconds + step.seconds, tokens + step.targets
         if step.number % 20 == 0:

@@ -141,7 +141,7 @@ class TestIsFinished:
         return tmp_path / "stage"
 
     def test_sees_a_flipped_bit(self, stage):
-        for path in (stage / "weights.bin", stage / "sub" / "notes.txt"):
+        for path in (stage / name for name in ("weights.bin", "sub/notes.txt", "manifest.json")):
             good = path.read_bytes()
             for bit in range(0, len(good) * 8, 7):
                 bad = bytearray(good)
@@ -182,8 +182,10 @@ class TestIsFinished:
         assert not runs.is_finished(tmp_path / "none", INPUTS)
 
     def test_refuses_the_format_of_another_version_by_name(self, stage):
-        manifest = runs.read_json(stage / "manifest.json")
-        runs.write_json(stage / "manifest.json", manifest | {"format": 2})
+        manifest = runs.read_json(stage / "manifest.json") | {"format": 2}
+        del manifest["digest"]
+        digest = {"digest": runs.fingerprint(manifest)}
+        runs.write_json(stage / "manifest.json", manifest | digest)
         for check in (lambda: runs.is_finished(stage, INPUTS), lambda: runs.damaged_files(stage)):
             with pytest.raises(RunError, match="has format 2; this version reads format 1"):
                 check()

@@ -31,3 +31,11 @@ class RunError(NotetuneError):
 
 class TrainingError(NotetuneError):
     """Training cannot go on: no data, or a loss that is not finite."""
+
+
+class Stopped(Exception):  # noqa: N818 (it is no fault)
+    """The process was asked to end (SIGTERM); the same command goes on from here."""
+
+
+class RunWarning(UserWarning):
+    """What a user should know of a run that goes on; the command line prints it in one line."""

@@ -16,10 +16,11 @@ from typing import Any
 import filelock
 
 from notetune import __version__
-from notetune.errors import NotetuneError, RunError
+from notetune.errors import BackboneError, ConfigError, DataError, RunError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+_DIGEST = "digest"  # of the rest of the manifest
 _PART = ".part"
 _WORK = ".work"
 _RECORDED_PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "polars")
@@ -58,8 +59,7 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file in one step: a reader sees the old file or the new one."""
-    text = json.dumps(value, indent=1, allow_nan=False, default=_plain) + "\n"
-    write_text(path, text)
+    write_text(path, _json_text(value))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -106,8 +106,8 @@ def work_folder(folder: Path, inputs: Any) -> Iterator[Path]:
     """Keep half-done work on `folder` beside it, so that a run after this one can go on with it.
 
     Yields a sibling whose name depends on `inputs`; in it is what a run with the same inputs left
-    that was killed or interrupted. Work for other inputs is removed first, and this one's when the
-    block ends, or when the input is at fault, since there is nothing to go on with then.
+    that was killed, interrupted or failed. Work for other inputs is removed first, and this one's
+    when the block ends, or when the input is at fault, since there is nothing to go on with then.
     """
     work = _work_of(folder, fingerprint(inputs))
     for other in _works_of(folder):
@@ -116,7 +116,7 @@ def work_folder(folder: Path, inputs: Any) -> Iterator[Path]:
     work.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         yield work
-    except NotetuneError:
+    except (BackboneError, ConfigError, DataError):
         shutil.rmtree(work, ignore_errors=True)
         raise
     shutil.rmtree(work, ignore_errors=True)
@@ -189,19 +189,23 @@ def provenance() -> dict[str, str]:
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a finished folder; None if there is none or it is damaged."""
+    """The manifest of a finished folder; None if there is none or it differs in any byte."""
     try:
-        manifest = read_json(folder / MANIFEST)
-    except RunError:
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        manifest = json.loads(text)
+        is_as_written = text == _json_text(manifest)
+    except (OSError, ValueError):
         return None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+    if not is_as_written or not isinstance(manifest, dict):
         return None
-    if manifest.get("format") != FORMAT:
+    if manifest.pop(_DIGEST, None) != fingerprint(manifest):
+        return None
+    if manifest["format"] != FORMAT:
         raise RunError(
             f"{folder} has format {manifest.get('format')}; this version reads format {FORMAT}. "
             "Use the notetune version that wrote it."
         )
-    return manifest if "inputs" in manifest else None
+    return manifest
 
 
 def _part_folder(folder: Path) -> Path:
@@ -228,8 +232,8 @@ def _clear_parts(folder: Path) -> None:
             shutil.rmtree(part)
         else:
             part.unlink(missing_ok=True)
-    for work in _works_of(folder / "*"):
-        done = folder / work.name[1:].rsplit(".", 2)[0]
+    for work in sorted(folder.rglob(f".*{_WORK}")):
+        done = work.parent / work.name[1:].rsplit(".", 2)[0]
         manifest = _manifest(done)
         if manifest is not None and work == _work_of(done, manifest["inputs"]):
             shutil.rmtree(work)  # killed after the last rename
@@ -256,8 +260,12 @@ def _seal(folder: Path, inputs: Any) -> None:
         "files": digests,
         "provenance": provenance(),
     }
-    write_json(folder / MANIFEST, manifest)
+    write_json(folder / MANIFEST, {**manifest, _DIGEST: fingerprint(manifest)})
     _sync(folder)
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=1, allow_nan=False, default=_plain) + "\n"
 
 
 def _plain(value: Any) -> Any:

@@ -3,9 +3,12 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from builders import random_llama, small_store
+from builders import random_batch, random_llama, small_store
+from hypothesis import given
+from hypothesis import strategies as st
 
 from notetune.train.batches import (
+    LabelledBatch,
     labelled_rows,
     pretraining_steps,
     pretraining_steps_per_epoch,
@@ -13,6 +16,7 @@ from notetune.train.batches import (
     shuffled_steps,
 )
 
+ROW = np.arange(3)
 TEXTS = ["word " * n for n in (1, 3, 30, 8, 12, 2, 25, 5, 9, 4)]
 
 
@@ -76,3 +80,64 @@ def test_labels_stay_with_their_notes_through_shuffling_and_packing(store):
             assert batch.targets_NK.argmax(1).tolist() == notes.tolist()
             seen += notes.tolist()
     assert sorted(seen) == list(range(10))
+
+
+def test_a_stream_that_starts_at_a_later_step_reads_what_the_whole_one_reads_there(store):
+    documents = store.documents_of("train")
+    options = {"tokens_per_row": 64, "targets_per_step": 100, "seed": 3}
+    whole = list(islice(pretraining_steps(store, documents, **options), 20))
+    of_notes = [part.tolist() for part in islice(shuffled_steps(10, 4, seed=1), 20)]
+    for first in range(18):
+        stream = pretraining_steps(store, documents, **options, first_step=first)
+        later = [step_documents(step) for step in islice(stream, 2)]
+        assert later == [step_documents(step) for step in whole[first : first + 2]]
+        notes = islice(shuffled_steps(10, 4, seed=1, first_step=first), 2)
+        assert [part.tolist() for part in notes] == of_notes[first : first + 2]
+
+
+def test_what_lies_before_the_first_step_is_not_read(store, monkeypatch):
+    read = []
+    monkeypatch.setattr(type(store), "document", lambda self, number: read.append(number) or ROW)
+    stream = pretraining_steps(
+        store,
+        store.documents_of("train"),
+        tokens_per_row=64,
+        targets_per_step=100,
+        seed=3,
+        first_step=1000,
+    )
+    assert len(step_documents(next(stream))) == len(read) < 10
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=2, max_size=12))
+def test_the_halves_of_a_row_are_its_documents_in_order_and_of_similar_length(lengths):
+    row = random_batch(lengths)
+    first, second = row.halves()
+    assert torch.equal(torch.cat([first.ids_T, second.ids_T]), row.ids_T)
+    assert torch.equal(torch.cat([first.positions_T, second.positions_T]), row.positions_T)
+    assert [*first.lengths_D, *second.lengths_D] == lengths
+    assert [*first.documents_D, *second.documents_D] == row.documents_D.tolist()
+    assert first.target_count + second.target_count == row.target_count
+    apart = [abs(sum(lengths[:cut]) - sum(lengths[cut:])) for cut in range(1, len(lengths))]
+    assert abs(len(first.ids_T) - len(second.ids_T)) == min(apart)
+
+
+def test_a_row_of_one_document_has_no_halves():
+    row = random_batch([5])
+    assert row.halves() == (row,)
+    labelled = LabelledBatch(row, torch.ones(1, 2), row.documents_D)
+    assert labelled.halves() == (labelled,)
+
+
+@pytest.mark.parametrize("kind", ["row", "features"])
+def test_labels_stay_with_their_notes_when_a_batch_is_halved(kind):
+    row = random_batch([20, 9, 5, 4, 3])
+    inputs = row if kind == "row" else torch.arange(10.0).reshape(5, 2)
+    halves = LabelledBatch(inputs, torch.eye(5), row.documents_D).halves()
+    assert [half.target_count for half in halves] == ([1, 4] if kind == "row" else [2, 3])
+    assert [d for half in halves for d in half.documents_D] == [0, 1, 2, 3, 4]
+    assert torch.equal(torch.cat([half.targets_NK for half in halves]), torch.eye(5))
+    if kind == "row":
+        assert [half.inputs.documents_D.tolist() for half in halves] == [[0], [1, 2, 3, 4]]
+    else:
+        assert torch.equal(torch.cat([half.inputs for half in halves]), inputs)

@@ -8,7 +8,7 @@ import typer
 
 from notetune import __version__, runs
 from notetune.cli import show, terminal
-from notetune.errors import NotetuneError
+from notetune.errors import NotetuneError, Stopped
 
 if TYPE_CHECKING:
     from notetune.workflows.recipe import Recipe
@@ -31,19 +31,24 @@ DataFolder = Annotated[
     typer.Option("--data", envvar="NOTETUNE_DATA", help="Replaces `data` of the recipe."),
 ]
 _INTERRUPTED = 130  # what typer returns after Ctrl-C
+_TERMINATED = 143  # what a shell reports after SIGTERM
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 def main() -> None:
-    """Entry point: exit 0 when done, 2 when the user can mend it, 1 for a bug."""
+    """Entry point: exit 0 when done, 2 for faults to mend, 143 after SIGTERM, 1 for a bug."""
     runs.make_files_private()
+    terminal.show_warnings()
     try:
         code = app(standalone_mode=False, prog_name="notetune") or 0
     except NotetuneError as error:
         terminal.fail(str(error))
         sys.exit(2)
+    except Stopped as error:
+        terminal.fail(f"{error} The same command goes on from there.")
+        sys.exit(_TERMINATED)
     except typer.TyperException as error:  # a wrong word on the command line
         terminal.fail(f"{error.format_message()} See `notetune --help`.")
         sys.exit(2)
@@ -51,7 +56,7 @@ def main() -> None:
         terminal.report_bug(error)
         sys.exit(1)
     if code == _INTERRUPTED:
-        terminal.fail("stopped. The same command run again goes on from the last finished stage.")
+        terminal.fail("stopped. The same command run again goes on from what is saved.")
     sys.exit(code)
 
 

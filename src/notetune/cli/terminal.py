@@ -4,6 +4,7 @@ import json
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from notetune.errors import RunWarning
+
 T = TypeVar("T")
 
 out = Console(highlight=False)
@@ -27,12 +30,14 @@ err = Console(stderr=True, highlight=False)
 _SECONDS_BETWEEN_LINES = 15
 
 
-def track(label: str, steps: Iterable[T], total: int, describe: Callable[[T], str]) -> Iterator[T]:
+def track(
+    label: str, steps: Iterable[T], total: int, describe: Callable[[T], str], done: int = 0
+) -> Iterator[T]:
     """Show progress on standard error: a bar on a terminal, a line now and then elsewhere."""
     if err.is_terminal:
-        yield from _with_bar(label, steps, total, describe)
+        yield from _with_bar(label, steps, total, describe, done)
     else:
-        yield from _with_lines(label, steps, total, describe)
+        yield from _with_lines(label, steps, total, describe, done)
 
 
 def say(message: str) -> None:
@@ -58,6 +63,20 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
     out.print(table)
 
 
+def show_warnings() -> None:
+    """From now on show each of our warnings as one line on standard error."""
+    shown_by_python = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+        if issubclass(category, RunWarning):
+            err.print(f"[yellow]warning:[/] {_escaped(str(message))}", soft_wrap=True)
+        else:
+            shown_by_python(message, category, *args, **kwargs)
+
+    warnings.showwarning = show
+    warnings.simplefilter("always", RunWarning)
+
+
 def fail(message: str) -> None:
     """A one-line error on standard error."""
     err.print(f"[bold red]error:[/] {_escaped(' '.join(message.split()))}", soft_wrap=True)
@@ -74,7 +93,7 @@ def report_bug(error: BaseException) -> None:
 
 
 def _with_bar(
-    label: str, steps: Iterable[T], total: int, describe: Callable[[T], str]
+    label: str, steps: Iterable[T], total: int, describe: Callable[[T], str], done: int
 ) -> Iterator[T]:
     columns = (
         TextColumn("{task.description}"),
@@ -86,20 +105,20 @@ def _with_bar(
         TextColumn("{task.fields[figures]}", style="dim"),
     )
     with Progress(*columns, console=err) as progress:
-        bar = progress.add_task(label, total=total, figures="")
+        bar = progress.add_task(label, total=total, completed=done, figures="")
         for step in steps:
             progress.update(bar, advance=1, figures=describe(step))
             yield step
 
 
 def _with_lines(
-    label: str, steps: Iterable[T], total: int, describe: Callable[[T], str]
+    label: str, steps: Iterable[T], total: int, describe: Callable[[T], str], done: int
 ) -> Iterator[T]:
     started = last_line = time.monotonic()
-    for number, step in enumerate(steps, start=1):
+    for number, step in enumerate(steps, start=done + 1):
         now = time.monotonic()
         if number == total or now - last_line > _SECONDS_BETWEEN_LINES:
-            left = (now - started) / number * (total - number)
+            left = (now - started) / (number - done) * (total - number)
             say(f"{label} {number}/{total} · {describe(step)} · {left:,.0f} s left")
             last_line = now
         yield step

@@ -64,6 +64,26 @@ class PackedBatch:
         # From the lengths, which the host knows: neither a wait for the device nor any data needed.
         return torch.from_numpy(indices).to(self.ids_T.device)
 
+    def halves(self) -> "tuple[PackedBatch, ...]":
+        """Its first and its second documents apart, about as many tokens in each.
+
+        A row of one document is returned as it is.
+        """
+        if len(self.lengths_D) == 1:
+            return (self,)
+        ends_D = np.cumsum(self.lengths_D)
+        cut = int(np.abs(2 * ends_D[:-1] - ends_D[-1]).argmin()) + 1
+        return self._documents(slice(cut)), self._documents(slice(cut, None))
+
+    def _documents(self, which: slice) -> "PackedBatch":
+        tokens = slice(sum(self.lengths_D[: which.start or 0]), sum(self.lengths_D[: which.stop]))
+        return PackedBatch(
+            self.ids_T[tokens],
+            self.positions_T[tokens],
+            self.lengths_D[which],
+            self.documents_D[which],
+        )
+
 
 def packed_batch(
     documents: Sequence[npt.NDArray[np.int64]],

@@ -63,20 +63,24 @@ def pretraining_steps(
     targets_per_step: int,
     seed: int,
     reserved_per_document: int = 0,
+    first_step: int = 0,
     device: torch.device | str = "cpu",
 ) -> Iterator[list[PackedBatch]]:
     """Endless steps of packed rows; each epoch packs, shuffles and deals its rows anew.
 
-    A row has room for `reserved_per_document` virtual tokens in front of each document.
+    A row has room for `reserved_per_document` virtual tokens in front of each document. What lies
+    before `first_step` is not read.
     """
     lengths_D = store.lengths_D[documents_D]
-    step_count = pretraining_steps_per_epoch(
+    per_epoch = pretraining_steps_per_epoch(
         lengths_D, tokens_per_row, targets_per_step, reserved_per_document
     )
-    for epoch in itertools.count():
+    first_epoch, skipped = divmod(first_step, per_epoch)
+    for epoch in itertools.count(first_epoch):
         plan = pack_documents(lengths_D + reserved_per_document, tokens_per_row, (seed, epoch))
         rows = np.random.default_rng((seed, epoch, 1)).permutation(plan.row_count)
-        for step_rows in np.array_split(rows, step_count):
+        steps = np.array_split(rows, per_epoch)
+        for step_rows in steps[skipped if epoch == first_epoch else 0 :]:
             yield [read_row(store, documents_D[plan.row(int(r))], device) for r in step_rows]
 
 
@@ -87,26 +91,46 @@ class LabelledBatch:
     Attributes:
         inputs: A row of N documents, or `(N, H)` features.
         targets_NK: `(N, K)` zeros and ones, in the order of the inputs.
+        documents_D: `(N,)` where the document of each note stands in its store.
     """
 
     inputs: PackedBatch | Tensor
     targets_NK: Tensor
+    documents_D: Int64Array
 
     @property
     def target_count(self) -> int:
         """Notes whose loss is summed."""
         return len(self.targets_NK)
 
+    def halves(self) -> "tuple[LabelledBatch, ...]":
+        """Its first and its second notes apart; itself if it has one note."""
+        if self.target_count == 1:
+            return (self,)
+        if isinstance(self.inputs, Tensor):
+            middle = self.target_count // 2
+            inputs: tuple[PackedBatch | Tensor, ...] = self.inputs[:middle], self.inputs[middle:]
+        else:
+            inputs = self.inputs.halves()
+            middle = len(inputs[0].lengths_D)
+        return tuple(
+            LabelledBatch(part, self.targets_NK[notes], self.documents_D[notes])
+            for part, notes in zip(inputs, (slice(middle), slice(middle, None)), strict=True)
+        )
 
-def shuffled_steps(note_count: int, notes_per_step: int, seed: int) -> Iterator[Int64Array]:
+
+def shuffled_steps(
+    note_count: int, notes_per_step: int, seed: int, first_step: int = 0
+) -> Iterator[Int64Array]:
     """Endless steps of about `notes_per_step` note numbers; each epoch is shuffled anew.
 
     An epoch has `ceil(note_count / notes_per_step)` steps.
     """
-    step_count = math.ceil(note_count / notes_per_step)
-    for epoch in itertools.count():
+    per_epoch = math.ceil(note_count / notes_per_step)
+    first_epoch, skipped = divmod(first_step, per_epoch)
+    for epoch in itertools.count(first_epoch):
         order = np.random.default_rng((seed, epoch)).permutation(note_count)
-        yield from np.array_split(order, step_count)
+        yield from np.array_split(order, per_epoch)[skipped if epoch == first_epoch else 0 :]
 
 
 def labelled_rows(
@@ -127,5 +151,6 @@ def labelled_rows(
         for number in range(plan.row_count):
             chosen = notes[plan.row(number)]
             batch = read_row(store, documents_N[chosen], device)
-            rows.append(LabelledBatch(batch, torch.from_numpy(targets_NK[chosen]).to(device)))
+            targets = torch.from_numpy(targets_NK[chosen]).to(device)
+            rows.append(LabelledBatch(batch, targets, batch.documents_D))
         yield rows

@@ -1,26 +1,51 @@
 """THE training loop: a generator of steps."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from notetune import runs
 from notetune.errors import TrainingError
+from notetune.tokens.packing import Int64Array
 
 
-class HasTargets(Protocol):
-    """A batch that knows on the host how many targets it holds."""
+class Batch(Protocol):
+    """A row of documents that knows on the host how many targets it holds."""
+
+    @property
+    def documents_D(self) -> Int64Array:
+        """Where each document stands in its store."""
+        ...
 
     @property
     def target_count(self) -> int:
         """Tokens or notes whose loss is summed."""
         ...
 
+    def halves(self) -> tuple[Self, ...]:
+        """Its first and its second documents apart; itself if it has one document."""
+        ...
 
-BatchT = TypeVar("BatchT", bound=HasTargets)
+
+BatchT = TypeVar("BatchT", bound=Batch)
+
+
+class StepError(TrainingError):
+    """A step that cannot be taken.
+
+    Attributes:
+        documents_D: Where the documents stand in their store that the step failed on.
+    """
+
+    def __init__(self, message: str, rows: Sequence[Batch]) -> None:
+        super().__init__(message)
+        self.documents_D = documents_of(rows)
 
 
 @dataclass(frozen=True)
@@ -33,6 +58,8 @@ class Step:
         targets: Target tokens in step 1, target notes in step 2.
         grad_norm: L2 norm of the gradient before clipping.
         learning_rate: Of this update, of the first parameter group.
+        halvings: How often each row was halved to fit into memory.
+        order: Fingerprint of its documents in the order they were read.
         seconds: Wall time of the update, without what the consumer does between steps.
     """
 
@@ -41,57 +68,125 @@ class Step:
     targets: int
     grad_norm: float
     learning_rate: float
+    halvings: int
+    order: str
     seconds: float
 
 
 def train(
-    step_batches: Iterable[Sequence[BatchT]],
+    step_rows: Iterable[Sequence[BatchT]],
     summed_loss: Callable[[BatchT], Tensor],
     optimizer: torch.optim.Optimizer,
     schedule: Callable[[int], float],
     *,
     step_count: int,
     max_grad_norm: float,
+    seed: int,
+    first_step: int = 0,
+    halvings: int = 0,
 ) -> Iterator[Step]:
     """Yield a `Step` after each update; the gradient is that of the mean loss over its targets.
 
+    What a step does is decided by parameters, optimizer state, its rows, its number, `seed` and
+    `halvings`, so a run can go on from any step.
+
     Args:
-        step_batches: For each step the micro-batches whose gradients accumulate.
-        summed_loss: Loss of one micro-batch, summed over its targets.
+        step_rows: For each step, from `first_step` on, the rows whose gradients accumulate.
+        summed_loss: Loss of one row or part of a row, summed over its targets.
         optimizer: Over what is trained; every parameter must be reached by the loss. Each group
             names its `peak_lr`.
         schedule: Step number to share of the peak learning rate.
-        step_count: Number of updates.
+        step_count: Number of updates, those before `first_step` included.
         max_grad_norm: Clipping norm.
+        seed: With the step's number it seeds torch at every step, which decides dropout.
+        first_step: Where to begin.
+        halvings: How often each row is halved from the start. Out of memory, the step begins again
+            with one more, and so do those after it.
 
     Raises:
-        TrainingError: If batches end early, a parameter gets no gradient, or loss or gradient is
-            not finite; the update of that step is not applied.
+        StepError: If loss or gradient is not finite, or one document alone does not fit into
+            memory; the update of that step is not applied.
+        TrainingError: If rows end early or a parameter gets no gradient.
     """
-    batches = iter(step_batches)
+    rest = iter(step_rows)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for number in range(step_count):
+    for number in range(first_step, step_count):
         started = time.perf_counter()
-        micro_batches = next(batches, None)
-        if micro_batches is None:
-            raise TrainingError(f"batches ended at step {number}; the run needs {step_count}.")
-        targets = sum(batch.target_count for batch in micro_batches)
-        loss_sum = 0.0
-        for batch in micro_batches:
-            loss = summed_loss(batch)
-            (loss / targets).backward()  # type: ignore[no-untyped-call]
-            loss_sum += loss.item()
-        if number == 0:
+        rows = next(rest, None)
+        if rows is None:
+            raise TrainingError(f"rows ended at step {number}; the run needs {step_count}.")
+        targets = sum(row.target_count for row in rows)
+        while True:
+            optimizer.zero_grad(set_to_none=True)
+            torch.manual_seed(_step_seed(seed, number))
+            losses, too_large = _accumulate(_parts(rows, halvings), summed_loss, targets)
+            if too_large is None:
+                break
+            _refuse_single(number, too_large)
+            halvings += 1
+        if number == first_step:
             _refuse_idle(parameters)
         grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm).item()
-        _refuse_non_finite(number, loss_sum, grad_norm)
+        _refuse_non_finite(number, _parts(rows, halvings), losses, grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * schedule(number)
-        rate = optimizer.param_groups[0]["lr"]
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        seconds = time.perf_counter() - started
-        yield Step(number, loss_sum / targets, targets, grad_norm, rate, seconds)
+        yield Step(
+            number,
+            sum(losses) / targets,
+            targets,
+            grad_norm,
+            optimizer.param_groups[0]["lr"],
+            halvings,
+            runs.fingerprint(documents_of(rows)),
+            time.perf_counter() - started,
+        )
+
+
+def documents_of(rows: Sequence[Batch]) -> Int64Array:
+    """The documents of some rows, in order."""
+    return np.concatenate([row.documents_D for row in rows])
+
+
+def _parts(rows: Sequence[BatchT], halvings: int) -> Sequence[BatchT]:
+    for _ in range(halvings):
+        rows = [part for row in rows for part in row.halves()]
+    return rows
+
+
+def _accumulate(
+    parts: Sequence[BatchT], summed_loss: Callable[[BatchT], Tensor], targets: int
+) -> tuple[list[float], BatchT | None]:
+    """Add up gradients; the summed loss of each part, and the part that memory did not hold."""
+    losses = []
+    for part in parts:
+        try:
+            loss = summed_loss(part)
+            (loss / targets).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.item())
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            return losses, part  # which also lets go of what the failed pass held
+    return losses, None
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    on_cpu = "DefaultCPUAllocator: can't allocate memory"
+    return isinstance(error, torch.OutOfMemoryError) or on_cpu in str(error)
+
+
+def _step_seed(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0])
+
+
+def _refuse_single(number: int, part: Batch) -> None:
+    if len(part.documents_D) == 1:
+        raise StepError(
+            f"step {number}: one document alone does not fit into memory. Lower "
+            "prepare.max_tokens, take a smaller backbone, or free memory.",
+            [part],
+        )
 
 
 def _refuse_idle(parameters: Sequence[nn.Parameter]) -> None:
@@ -103,10 +198,13 @@ def _refuse_idle(parameters: Sequence[nn.Parameter]) -> None:
         )
 
 
-def _refuse_non_finite(number: int, loss_sum: float, grad_norm: float) -> None:
-    total = torch.tensor([loss_sum, grad_norm])
-    if not bool(torch.isfinite(total).all()):
-        raise TrainingError(
-            f"step {number}: loss sum {loss_sum} or gradient norm {grad_norm} is not finite, so "
-            "the update was not applied. Lower optim.peak_lr or check the notes of this step."
+def _refuse_non_finite(
+    number: int, parts: Sequence[Batch], losses: Sequence[float], grad_norm: float
+) -> None:
+    faulty = [part for part, loss in zip(parts, losses, strict=True) if not math.isfinite(loss)]
+    if faulty or not math.isfinite(grad_norm):
+        raise StepError(
+            f"step {number}: loss sum {sum(losses)} or gradient norm {grad_norm} is not finite, so "
+            "the update was not applied. Lower optim.peak_lr or check the notes.",
+            faulty or parts,
         )

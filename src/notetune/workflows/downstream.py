@@ -1,8 +1,10 @@
 """Step 2: one cell is one variant trained with one seed on one task."""
 
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,14 +22,14 @@ from notetune.model.losses import outcome_loss, probabilities
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.tokens.packing import Int64Array
 from notetune.train.batches import LabelledBatch, labelled_rows, read_row, shuffled_steps
-from notetune.train.loop import Step, train
+from notetune.train.checkpoints import STEPS
 from notetune.train.optim import OptimConfig, adamw
 from notetune.workflows.prepare import Prepared, TaskTable
 from notetune.workflows.pretrain import TRAINING
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import stop_at_known_patients
 from notetune.workflows.recipe import VARIANTS, Recipe, VariantName
-from notetune.workflows.training import TrainingRecord, Watch, write_record
+from notetune.workflows.training import Training, TrainingRecord, Watch, fit, write_record
 
 _SCORED_SPLITS = ("validation", "test")
 
@@ -84,12 +86,16 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
         return
     if VARIANTS[cell.variant].has_domain:
         stop_at_known_patients(recipe, prepared)
-    with runs.new_folder(folder, depends_on) as temporary:
-        trained = _Training(recipe, prepared, cell)
-        record = trained.fit(track)
+    with (
+        runs.work_folder(folder, depends_on) as work,
+        runs.new_folder(folder, depends_on) as temporary,
+    ):
+        trained = _CellTraining(recipe, prepared, cell)
+        record = trained.fit(work, track)
         bundle = trained.bundle()
         save_bundle(temporary, bundle)
         write_record(temporary / TRAINING, record)
+        shutil.copyfile(work / STEPS, temporary / STEPS)
         for split in _SCORED_SPLITS:
             table = trained.scores(split)
             if table is not None:
@@ -122,7 +128,7 @@ def _schedule(recipe: Recipe, variant: VariantName) -> tuple[OptimConfig, float]
     return config.optim, config.epochs
 
 
-class _Training:
+class _CellTraining:
     """One cell while it is trained and scored."""
 
     def __init__(self, recipe: Recipe, prepared: Prepared, cell: Cell) -> None:
@@ -134,30 +140,37 @@ class _Training:
         prior = log_prior(self._task.task.kind, self._task.targets_NK[self._task.rows("train")])
         self._head = Head(backbone.hidden_size, prior, cell.seed).to(backbone.device)
 
-    def fit(self, track: Track) -> TrainingRecord:
+    def fit(self, work: Path, track: Track) -> TrainingRecord:
         """Train head and adapters on the training notes, then check the stack."""
-        optim, _ = _schedule(self._recipe, self._cell.variant)
-        last_step = step_count(self._recipe, self._task, self._cell.variant)
-        head_lr = self._recipe.downstream.head_optim.peak_lr
-        self._model.train_mode()
-        head = list(self._head.parameters())
-        head_size = sum(parameter.numel() for parameter in head)
-        model = self._model
-        watch = Watch(model.trainable_count + head_size, model.total_count + head_size)
-        steps = train(
-            self._labelled_steps(optim.targets_per_step),
-            self._summed_loss,
-            adamw(optim, (model.parameters_by_name().values(), optim.peak_lr), (head, head_lr)),
-            lambda number: optim.schedule(number, last_step),
-            step_count=last_step,
-            max_grad_norm=optim.max_grad_norm,
-        )
+        recipe, cell, model = self._recipe, self._cell, self._model
+        optim, _ = _schedule(recipe, cell.variant)
+        model.train_mode()
         notes = self._documents_N[self._task.rows("train")]
-        is_head_alone = VARIANTS[self._cell.variant].trains_head_alone
-        tokens_per_note = 0 if is_head_alone else self._prepared.store.lengths_D[notes].mean()
-        for step in track(self._cell.label, steps, last_step, _describe):
-            watch.see(step, tokens=round(step.targets * tokens_per_note))
-        self._model.check(read_row(self._prepared.store, notes[:4], self._model.backbone.device))
+        is_head_alone = VARIANTS[cell.variant].trains_head_alone
+        adapters = model.parameters_by_name()
+        head = dict(self._head.named_parameters(prefix="head"))
+        head_size = sum(parameter.numel() for parameter in head.values())
+        training = Training(
+            label=cell.label,
+            inputs=inputs(recipe, self._prepared, cell),
+            store=self._prepared.store,
+            parameters={**adapters, **head},
+            optimizer=adamw(
+                optim,
+                (adapters.values(), optim.peak_lr),
+                (head.values(), recipe.downstream.head_optim.peak_lr),
+            ),
+            optim=optim,
+            rows=lambda first_step: self._labelled_steps(optim.targets_per_step, first_step),
+            summed_loss=self._summed_loss,
+            step_count=step_count(recipe, self._task, cell.variant),
+            seed=cell.seed,
+            unit="notes",
+            tokens_per_target=0 if is_head_alone else self._prepared.store.lengths_D[notes].mean(),
+        )
+        watch = Watch(model.trainable_count + head_size, model.total_count + head_size)
+        fit(training, work, recipe.checkpoint_minutes, watch, track)
+        model.check(read_row(self._prepared.store, notes[:4], model.backbone.device))
         return watch.record()
 
     def scores(self, split: str) -> ScoreTable | None:
@@ -198,15 +211,21 @@ class _Training:
         )
         return Bundle(card, self._model, self._head)
 
-    def _labelled_steps(self, notes_per_step: int) -> Iterator[list[LabelledBatch]]:
+    def _labelled_steps(
+        self, notes_per_step: int, first_step: int
+    ) -> Iterator[list[LabelledBatch]]:
         rows = self._task.rows("train")
         targets_NK = self._task.targets_NK[rows]
-        steps = shuffled_steps(len(rows), notes_per_step, self._cell.seed)
+        steps = shuffled_steps(len(rows), notes_per_step, self._cell.seed, first_step)
         device = self._model.backbone.device
         if VARIANTS[self._cell.variant].trains_head_alone:
             features = torch.from_numpy(self._per_note(rows, self._features)).to(device)
             targets = torch.from_numpy(targets_NK).to(device)
-            return ([LabelledBatch(features[notes], targets[notes])] for notes in steps)
+            documents = self._documents_N[rows]
+            return (
+                [LabelledBatch(features[notes], targets[notes], documents[notes])]
+                for notes in steps
+            )
         return labelled_rows(
             self._prepared.store,
             self._documents_N[rows],
@@ -236,7 +255,3 @@ class _Training:
             self._documents_N[rows],
             self._recipe.downstream.tokens_per_row,
         )
-
-
-def _describe(step: Step) -> str:
-    return f"loss {step.loss:.3f} · {step.targets / step.seconds:,.0f} notes/s"

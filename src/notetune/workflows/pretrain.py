@@ -1,5 +1,6 @@
 """Step 1: train a domain adapter on packed notes."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -17,13 +18,20 @@ from notetune.tokens.encode import load_encoder
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore, encode_notes
 from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch, read_row
-from notetune.train.loop import Step, train
+from notetune.train.checkpoints import STEPS
 from notetune.train.optim import adamw
 from notetune.workflows.prepare import Prepared
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import write_provenance
 from notetune.workflows.recipe import Recipe
-from notetune.workflows.training import TrainingRecord, Watch, read_record, write_record
+from notetune.workflows.training import (
+    Training,
+    TrainingRecord,
+    Watch,
+    fit,
+    read_record,
+    write_record,
+)
 
 TRAINING = "training.json"
 PERPLEXITY = "perplexity.json"
@@ -70,19 +78,23 @@ def pretrain(recipe: Recipe, prepared: Prepared, track: Track = silent) -> Pretr
     """
     folder, depends_on = recipe.folder.domain, inputs(recipe, prepared)
     if not runs.is_finished(folder, depends_on):
-        with runs.new_folder(folder, depends_on) as temporary:
+        with (
+            runs.work_folder(folder, depends_on) as work,
+            runs.new_folder(folder, depends_on) as temporary,
+        ):
             backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
             rows = _perplexities("before", stack(backbone), recipe, prepared)
             config = recipe.pretrain
             model = stack(backbone, [Layer(DOMAIN, config.adapter, is_trained=True)], config.seed)
             model.train_mode()
-            record = _fit(model, recipe, prepared, track)
+            record = _fit(model, recipe, prepared, work, track)
             sample = training_documents(recipe, prepared)[:4]
             model.check(read_row(prepared.store, sample, backbone.device))
             rows += _perplexities("after", model, recipe, prepared)
             save_adapter(temporary, model.wrapper, DOMAIN, config.adapter, backbone)
             write_provenance(temporary, recipe, prepared)
             write_record(temporary / TRAINING, record)
+            shutil.copyfile(work / STEPS, temporary / STEPS)
             runs.write_json(temporary / PERPLEXITY, [asdict(row) for row in rows])
     return read_pretrained(recipe)
 
@@ -124,34 +136,37 @@ def step_count(recipe: Recipe, prepared: Prepared) -> int:
     return max(1, round(config.epochs * per_epoch))
 
 
-def _fit(model: Stack, recipe: Recipe, prepared: Prepared, track: Track) -> TrainingRecord:
+def _fit(
+    model: Stack, recipe: Recipe, prepared: Prepared, work: Path, track: Track
+) -> TrainingRecord:
     config, optim = recipe.pretrain, recipe.pretrain.optim
-    last_step = step_count(recipe, prepared)
-    batches = pretraining_steps(
-        prepared.store,
-        training_documents(recipe, prepared),
-        tokens_per_row=config.tokens_per_row,
-        targets_per_step=optim.targets_per_step,
+    parameters = model.parameters_by_name()
+    training = Training(
+        label="pretrain",
+        inputs=inputs(recipe, prepared),
+        store=prepared.store,
+        parameters=parameters,
+        optimizer=adamw(optim, (parameters.values(), optim.peak_lr)),
+        optim=optim,
+        rows=lambda first_step: pretraining_steps(
+            prepared.store,
+            training_documents(recipe, prepared),
+            tokens_per_row=config.tokens_per_row,
+            targets_per_step=optim.targets_per_step,
+            seed=config.seed,
+            reserved_per_document=model.reserved_per_document,
+            first_step=first_step,
+            device=model.backbone.device,
+        ),
+        summed_loss=model.summed_token_loss,
+        step_count=step_count(recipe, prepared),
         seed=config.seed,
-        reserved_per_document=model.reserved_per_document,
-        device=model.backbone.device,
-    )
-    steps = train(
-        batches,
-        model.summed_token_loss,
-        adamw(optim, (model.parameters_by_name().values(), optim.peak_lr)),
-        lambda number: optim.schedule(number, last_step),
-        step_count=last_step,
-        max_grad_norm=optim.max_grad_norm,
+        unit="tokens",
+        tokens_per_target=1,
     )
     watch = Watch(model.trainable_count, model.total_count)
-    for step in track("pretrain", steps, last_step, _describe):
-        watch.see(step, tokens=step.targets)
+    fit(training, work, recipe.checkpoint_minutes, watch, track)
     return watch.record()
-
-
-def _describe(step: Step) -> str:
-    return f"loss {step.loss:.3f} · {step.targets / step.seconds:,.0f} tokens/s"
 
 
 def _perplexities(

@@ -10,15 +10,21 @@ class Track(Protocol):
     """Passes steps through and shows them; a terminal brings its own."""
 
     def __call__(
-        self, label: str, steps: Iterable[T], total: int, describe: Callable[[T], str]
+        self,
+        label: str,
+        steps: Iterable[T],
+        total: int,
+        describe: Callable[[T], str],
+        done: int = 0,
     ) -> Iterator[T]:
         """Yield every step.
 
         Args:
             label: What is being done, such as `pretrain`.
             steps: What to go through.
-            total: How many there are.
+            total: How many there are, those that an earlier process did included.
             describe: A few figures of one step, such as its loss; never note text.
+            done: How many an earlier process did.
         """
         ...
 
@@ -28,6 +34,7 @@ def silent(
     steps: Iterable[T],
     total: int,
     describe: Callable[[T], str],
+    done: int = 0,
 ) -> Iterator[T]:
     """Show nothing."""
     yield from steps

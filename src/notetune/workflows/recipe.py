@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from notetune.config import Config
 from notetune.errors import ConfigError
@@ -171,6 +178,8 @@ class Recipe(Config):
     dtype: Dtype = "float32"
     """Type of the frozen backbone's weights; adapters, heads and losses are float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_minutes: NonNegativeFloat = 10
+    """Minutes of training between two checkpoints; a killed run loses at most that much."""
     prepare: PrepareConfig
     pretrain: PretrainConfig = PretrainConfig()
     downstream: DownstreamConfig = DownstreamConfig()

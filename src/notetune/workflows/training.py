@@ -1,14 +1,26 @@
-"""What is kept of a training run: learning curve, speed, size and memory."""
+"""One training of a workflow: its steps, and what is kept of them."""
 
 import re
+import signal
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Generic, Literal
 
 import torch
+from torch import Tensor, nn
 
 from notetune import runs
-from notetune.train.loop import Step
+from notetune.errors import Stopped, TrainingError
+from notetune.tokens.store import TokenStore
+from notetune.train.checkpoints import Checkpoints, Position
+from notetune.train.loop import BatchT, Step, StepError, train
+from notetune.train.optim import OptimConfig
+from notetune.workflows.progress import Track
 
 _MOST_POINTS = 200
 
@@ -56,11 +68,11 @@ class Watch:
         self._tokens = 0
         restart_peak_memory()
 
-    def see(self, step: Step, *, tokens: int) -> None:
-        """Take note of a step that read `tokens` tokens."""
+    def see(self, step: Step, tokens_per_target: float) -> None:
+        """Take note of a step."""
         self._points.append(CurvePoint(step.number, step.loss, step.learning_rate))
         self._seconds += step.seconds
-        self._tokens += tokens
+        self._tokens += round(step.targets * tokens_per_target)
 
     def record(self) -> TrainingRecord:
         """The record up to now."""
@@ -74,6 +86,117 @@ class Watch:
             peak_memory_mib=peak_memory_mib(),
             curve=tuple(self._points[::stride]),
         )
+
+
+@dataclass(frozen=True)
+class Training(Generic[BatchT]):
+    """One training, as `fit` runs it.
+
+    Attributes:
+        label: How progress names it.
+        inputs: What it depends on; a checkpoint of other inputs is not used.
+        store: Where its documents are.
+        parameters: All that trains, by name.
+        optimizer: Over these parameters.
+        optim: Schedule and clipping.
+        rows: The rows of each step, from a step on.
+        summed_loss: Loss of a row, summed over its targets.
+        step_count: Steps of the whole training.
+        seed: Decides dropout.
+        unit: What a target is, for progress.
+        tokens_per_target: Tokens that a target takes, for the record.
+    """
+
+    label: str
+    inputs: Any
+    store: TokenStore
+    parameters: Mapping[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    optim: OptimConfig
+    rows: Callable[[int], Iterable[Sequence[BatchT]]]
+    summed_loss: Callable[[BatchT], Tensor]
+    step_count: int
+    seed: int
+    unit: Literal["tokens", "notes"]
+    tokens_per_target: float
+
+    def describe(self, step: Step) -> str:
+        """A few figures of one step."""
+        speed = step.targets / step.seconds
+        return f"loss {step.loss:.3f} · {speed:,.0f} {self.unit}/s"
+
+
+def fit(
+    training: Training[BatchT], work: Path, checkpoint_minutes: float, watch: Watch, track: Track
+) -> None:
+    """Train, going on from the last checkpoint in `work` if there is one.
+
+    Args:
+        training: What to do.
+        work: Folder of its checkpoints.
+        checkpoint_minutes: Minutes of training between two checkpoints.
+        watch: Sees every step, also those of the processes before this one.
+        track: Shows progress.
+
+    Raises:
+        TrainingError: If a step fails; it names the notes.
+        RunError: If no checkpoint is whole, or one cannot be written.
+        Stopped: After SIGTERM, with a checkpoint of the last step.
+    """
+    checkpoints = Checkpoints(work, training.inputs, training.parameters, training.optimizer)
+    position = checkpoints.restore()
+    for step in checkpoints.steps():
+        watch.see(step, training.tokens_per_target)
+    steps = train(
+        training.rows(position.next_step),
+        training.summed_loss,
+        training.optimizer,
+        lambda number: training.optim.schedule(number, training.step_count),
+        step_count=training.step_count,
+        max_grad_norm=training.optim.max_grad_norm,
+        seed=training.seed,
+        first_step=position.next_step,
+        halvings=position.halvings,
+    )
+    saved = time.monotonic()
+    with _notes_named(training.store), _stop_requests() as is_asked_to_stop:
+        for step in track(
+            training.label, steps, training.step_count, training.describe, position.next_step
+        ):
+            watch.see(step, training.tokens_per_target)
+            checkpoints.log(step)
+            stops = is_asked_to_stop()
+            if stops or time.monotonic() - saved >= 60 * checkpoint_minutes:
+                checkpoints.save(Position(step.number + 1, step.halvings))
+                saved = time.monotonic()
+            if stops:
+                raise Stopped(
+                    f"{training.label}: stopped after step {step.number}, which is saved."
+                )
+
+
+@contextmanager
+def _notes_named(store: TokenStore) -> Iterator[None]:
+    """Let the error of a step name its notes, by their ids."""
+    try:
+        yield
+    except StepError as error:
+        notes = dict.fromkeys(store.note_ids[store.note_number_D[error.documents_D]].tolist())
+        raise TrainingError(f"{error} Notes: {', '.join(notes)}.") from None
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM has come; inside the block it does not end the process."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def write_record(path: Path, record: TrainingRecord) -> None:

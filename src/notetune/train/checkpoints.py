@@ -1,0 +1,241 @@
+"""Where a training can go on after its process is gone.
+
+A checkpoint is a folder `step-N` that appears whole or not at all and proves itself by checksums.
+It holds all that the next step depends on: `train` draws its rows and its dropout from the number
+of the step, so no random state is among it.
+"""
+
+import json
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from notetune import runs
+from notetune.errors import RunError, RunWarning
+from notetune.train.loop import Step
+
+STEPS = "steps.jsonl"
+_STATE, _WEIGHTS, _OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
+_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a training has come.
+
+    Attributes:
+        next_step: The step to take next.
+        halvings: How often `train` halves the rows by now.
+        best_step: The step whose checkpoint is kept because its model is the best so far.
+    """
+
+    next_step: int
+    halvings: int = 0
+    best_step: int | None = None
+
+
+class Checkpoints:
+    """The checkpoints of one training, and the log of its steps.
+
+    Args:
+        folder: Where they are; it holds nothing else.
+        inputs: What the training depends on. A checkpoint of other inputs is never used.
+        parameters: All that trains, by name. Restoring writes into them.
+        optimizer: Over these parameters and no others.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        inputs: Any,
+        parameters: Mapping[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        self._folder = folder
+        self._inputs = runs.fingerprint(inputs)
+        self._parameters = dict(parameters)
+        self._optimizer = optimizer
+        self._log = folder / STEPS
+
+    def log(self, step: Step) -> None:
+        """Add a line to the log of steps. It is durable once a checkpoint after it is saved."""
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(step)) + "\n")
+
+    def steps(self) -> list[Step]:
+        """The steps in the log, each once."""
+        if not self._log.exists():
+            return []
+        lines = self._log.read_text(encoding="utf-8").splitlines()
+        return [Step(**json.loads(line)) for line in lines]
+
+    def save(self, position: Position) -> None:
+        """Save a checkpoint, then remove all but the two newest and the best.
+
+        Raises:
+            RunError: If it cannot be written; the checkpoints before it are untouched.
+        """
+        weights = _on_cpu(self._parameters)
+        moments = _on_cpu(_optimizer_tensors(self._optimizer, self._parameters))
+        state = {**asdict(position), "scope": self._scope()}
+        target = self._folder_of(position.next_step)
+        try:
+            with runs.new_folder(target, self._inputs_of(target)) as folder:
+                save_file(weights, folder / _WEIGHTS)
+                save_file(moments, folder / _OPTIMIZER)
+                runs.write_json(folder / _STATE, state)
+                shutil.copyfile(self._log, folder / STEPS)
+        except (OSError, SafetensorError) as error:
+            need = sum(tensor.nbytes for tensor in [*weights.values(), *moments.values()])
+            free = shutil.disk_usage(self._folder).free
+            raise RunError(
+                f"{target} cannot be written ({type(error).__name__}); it takes "
+                f"{need / 2**20:,.1f} MiB, and {free / 2**20:,.1f} MiB are free. Make room; the "
+                "same command goes on from the checkpoint before."
+            ) from None
+        self._prune(position)
+
+    def restore(self) -> Position:
+        """Put the training where its newest whole checkpoint was; at step 0 if it has none.
+
+        A damaged checkpoint is told in a warning and the one before it is taken. So is a machine
+        on which the steps to come can differ in their last bits.
+
+        Raises:
+            RunError: If there are checkpoints and none is whole.
+        """
+        faults: dict[Path, str] = {}
+        for folder in self._newest_first():
+            try:
+                position = self._restore(folder)
+            except RunError as error:
+                faults[folder] = str(error)
+                continue
+            if faults:
+                told = f"{'; '.join(faults.values())}; going on from step {position.next_step}"
+                warnings.warn(told, RunWarning, stacklevel=2)
+            for damaged in faults:
+                shutil.rmtree(damaged)
+            return position
+        if faults:
+            raise RunError(
+                f"no checkpoint in {self._folder} is whole: {'; '.join(faults.values())}. Restore "
+                "one from a copy, or delete that folder to train again from the first step."
+            )
+        self._log.unlink(missing_ok=True)
+        return Position(next_step=0)
+
+    def _restore(self, folder: Path) -> Position:
+        if not runs.is_finished(folder, self._inputs_of(folder)):
+            damaged = runs.damaged_files(folder)
+            fault = (
+                f"{damaged[0]} is missing or damaged" if damaged else "is of another run or step"
+            )
+            raise RunError(f"{folder.name}: {fault}")
+        weights = _read(folder / _WEIGHTS)
+        moments = _read(folder / _OPTIMIZER)
+        if not _fits(weights, moments, self._parameters):
+            raise RunError(f"{folder.name}: its tensors are not those of this training")
+        state = runs.read_json(folder / _STATE)
+        self._tell_scope(state.pop("scope"))
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(weights[name])
+        _fill_optimizer(self._optimizer, self._parameters, moments)
+        runs.write_text(self._log, (folder / STEPS).read_text(encoding="utf-8"))
+        return Position(**state)
+
+    def _inputs_of(self, folder: Path) -> dict[str, str]:
+        return {"training": self._inputs, "checkpoint": folder.name}
+
+    def _folder_of(self, next_step: int) -> Path:
+        return self._folder / f"step-{next_step:08}"
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self._folder.glob("step-*"), reverse=True)
+
+    def _prune(self, position: Position) -> None:
+        best = None if position.best_step is None else self._folder_of(position.best_step)
+        for folder in self._newest_first()[_KEPT:]:
+            if folder != best:
+                shutil.rmtree(folder)
+
+    def _scope(self) -> dict[str, str | int]:
+        """What the bits of a result depend on besides the recipe."""
+        device = next(iter(self._parameters.values())).device
+        is_cuda = device.type == "cuda"
+        return {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "processor": torch.backends.cpu.get_cpu_capability(),
+            "device": torch.cuda.get_device_name(device) if is_cuda else device.type,
+        }
+
+    def _tell_scope(self, then: Mapping[str, Any]) -> None:
+        now = self._scope()
+        changed = [
+            f"{key} {then.get(key)} is now {now[key]}" for key in now if then.get(key) != now[key]
+        ]
+        if changed:
+            told = f"resume is not bit-exact: {', '.join(changed)}"
+            warnings.warn(told, RunWarning, stacklevel=4)
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError):
+        raise RunError(f"{path.parent.name}: {path.name} cannot be read") from None
+
+
+def _names(optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]) -> list[str]:
+    """Names of an optimizer's parameters, in the order in which its state numbers them."""
+    name_of = {id(parameter): name for name, parameter in parameters.items()}
+    return [name_of[id(p)] for group in optimizer.param_groups for p in group["params"]]
+
+
+def _optimizer_tensors(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    names = _names(optimizer, parameters)
+    state = optimizer.state_dict()["state"]
+    return {f"{key}/{names[n]}": value for n in state for key, value in state[n].items()}
+
+
+def _fill_optimizer(
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    number_of = {name: number for number, name in enumerate(_names(optimizer, parameters))}
+    for path, tensor in tensors.items():
+        key, _, name = path.partition("/")
+        state.setdefault(number_of[name], {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _fits(
+    weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], parameters: Mapping[str, Tensor]
+) -> bool:
+    """Whether the weights are of `parameters` and the optimizer has each of its values for all."""
+    shapes = {name: tensor.shape for name, tensor in parameters.items()}
+    keys = {path.partition("/")[0] for path in moments}
+    return (
+        {name: tensor.shape for name, tensor in weights.items()} == shapes
+        and all(weights[name].dtype == parameters[name].dtype for name in shapes)
+        and moments.keys() == {f"{key}/{name}" for key in keys for name in shapes}
+        and all(t.shape in (shapes[path.partition("/")[2]], ()) for path, t in moments.items())
+    )

@@ -1,0 +1,169 @@
+"""Both steps of a small study, stopped and damaged on the way, end as if nothing had happened."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from builders import random_llama
+from test_workflows_study import CANARY, RECIPE, notetune, write_notes
+
+from notetune import config, runs
+from notetune.cli import terminal
+from notetune.errors import Stopped, TrainingError
+from notetune.model.stack import Stack
+from notetune.workflows import downstream, pretrain
+from notetune.workflows.downstream import Cell
+from notetune.workflows.prepare import prepare
+from notetune.workflows.recipe import Recipe
+
+CELL = Cell("stay", "domain-trainable+task-lora", 1)
+SETTINGS = [
+    "checkpoint_minutes=0",
+    "pretrain.epochs=2",
+    "downstream.epochs=3",
+    "pretrain.adapter.dropout=0.1",
+    "downstream.adapter.dropout=0.1",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training")
+    random_llama(folder / "backbone")
+    write_notes(folder / "notes.csv")
+    recipe = RECIPE.format(
+        runs=folder / "runs", backbone=folder / "backbone", notes=folder / "notes.csv"
+    )
+    (folder / "recipe.yaml").write_text(recipe)
+    return folder
+
+
+def load(place, name):
+    return config.load(Recipe, place / "recipe.yaml", [*SETTINGS, f"name={name}"])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place):
+    recipe = load(place, "undisturbed")
+    prepared = prepare(recipe)
+    pretrain.pretrain(recipe, prepared)
+    downstream.downstream(recipe, prepared, CELL)
+    return recipe
+
+
+def sigterm_after(number):
+    """Progress that gets SIGTERM after some steps of this process."""
+
+    def track(_label, steps, _total, _describe, _done=0):
+        for count, step in enumerate(steps, start=1):
+            if count == number:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield step
+
+    return track
+
+
+def trained(folder):
+    """Checksums of all adapters and heads below a folder, and its steps without their time."""
+    sums = {
+        path.relative_to(folder).as_posix(): runs.sha256_of_file(path)
+        for path in folder.rglob("*.safetensors")
+    }
+    lines = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    return sums, [{**line, "seconds": 0} for line in lines]
+
+
+def works_in(folder):
+    return [path.name for path in folder.glob(".*.work/step-*")]
+
+
+def test_both_steps_stopped_by_sigterm_go_on_and_end_in_the_same_bits(place, undisturbed):
+    recipe = load(place, "stopped")
+    prepared = prepare(recipe)
+    stages = [
+        (pretrain.pretrain, (recipe, prepared), recipe.folder.domain, undisturbed.folder.domain),
+        (
+            downstream.downstream,
+            (recipe, prepared, CELL),
+            recipe.folder.cell(CELL.task, CELL.variant, CELL.seed),
+            undisturbed.folder.cell(CELL.task, CELL.variant, CELL.seed),
+        ),
+    ]
+    for stage, arguments, folder, expected in stages:
+        for saved in (["step-00000002"], ["step-00000003", "step-00000004"]):
+            with pytest.raises(Stopped, match="which is saved"):
+                stage(*arguments, sigterm_after(2))
+            assert sorted(works_in(folder.parent))[-len(saved) :] == saved
+            assert not folder.exists()
+        stage(*arguments)
+        assert works_in(folder.parent) == []
+        sums, steps = trained(folder)
+        assert (sums, steps) == trained(expected)
+        assert len(sums) >= 1
+        assert len(steps) > 4
+        assert [step["number"] for step in steps] == list(range(len(steps)))
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        record = json.loads((folder / "training.json").read_text())
+        assert record["steps"] == len(steps)
+
+
+def test_the_command_line_stops_with_143_and_tells_of_a_damaged_checkpoint(
+    place, undisturbed, monkeypatch
+):
+    command = ("pretrain", place / "recipe.yaml", "name=told", *SETTINGS)
+    with monkeypatch.context() as patch:
+        patch.setattr(terminal, "track", sigterm_after(3))
+        stopped = notetune(*command)
+    assert stopped.returncode == 143
+    (line,) = stopped.stderr.strip().splitlines()
+    assert "stopped after step 2, which is saved. The same command goes on from there." in line
+    folder = load(place, "told").folder
+    (newest,) = folder.root.glob(".domain.*.work/step-00000003")
+    (newest / "weights.safetensors").write_bytes(b"")
+    done = notetune(*command)
+    assert done.returncode == 0, done.stderr
+    told = "step-00000003: weights.safetensors is missing or damaged; going on from step 2"
+    assert f"warning: {told}" in done.stderr
+    assert trained(folder.domain) == trained(undisturbed.folder.domain)
+    assert CANARY not in stopped.stderr + done.stderr
+
+
+def test_a_loss_that_is_not_finite_names_the_notes_and_keeps_what_was_saved(
+    place, undisturbed, monkeypatch
+):
+    recipe = load(place, "broken")
+    prepared = prepare(recipe)
+    calls, loss = [], Stack.summed_token_loss
+
+    def broken(model, batch):
+        if torch.is_grad_enabled():
+            calls.append(batch.documents_D)
+        return loss(model, batch) * (float("nan") if len(calls) == 5 else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stack, "summed_token_loss", broken)
+        with pytest.raises(TrainingError, match=r"is not finite.* Notes: n\d\d\d") as stopped:
+            pretrain.pretrain(recipe, prepared)
+    store = prepared.store
+    expected = list(dict.fromkeys(store.note_ids[store.note_number_D[calls[4]]].tolist()))
+    assert str(stopped.value).split("Notes: ")[1] == f"{', '.join(expected)}."
+    assert works_in(recipe.folder.root)
+    pretrain.pretrain(recipe, prepared)
+    assert trained(recipe.folder.domain) == trained(undisturbed.folder.domain)
+
+
+def test_another_recipe_does_not_use_the_checkpoints_of_this_one(place):
+    recipe = load(place, "changed")
+    prepared = prepare(recipe)
+    with pytest.raises(Stopped):
+        pretrain.pretrain(recipe, prepared, sigterm_after(2))
+    (before,) = recipe.folder.root.glob(".domain.*.work")
+    other = config.load(
+        Recipe, place / "recipe.yaml", [*SETTINGS, "name=changed", "pretrain.seed=1"]
+    )
+    with pytest.raises(Stopped):
+        pretrain.pretrain(other, prepared, sigterm_after(1))
+    assert works_in(recipe.folder.root) == ["step-00000001"]
+    assert not before.exists()
