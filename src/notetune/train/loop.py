@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from notetune import runs
 from notetune.errors import TrainingError
 from notetune.tokens.packing import Int64Array
+from notetune.train.parallel import ALONE, World, whole
 
 
 class Batch(Protocol):
@@ -84,6 +85,7 @@ def train(
     seed: int,
     first_step: int = 0,
     halvings: int = 0,
+    world: World = ALONE,
 ) -> Iterator[Step]:
     """Yield a `Step` after each update; the gradient is that of the mean loss over its targets.
 
@@ -102,6 +104,7 @@ def train(
         first_step: Where to begin.
         halvings: How often each row is halved from the start. Out of memory, the step begins again
             with one more, and so do those after it.
+        world: The processes that share the rows of each step; each of them is given all rows.
 
     Raises:
         StepError: If loss or gradient is not finite, or one document alone does not fit into
@@ -118,22 +121,24 @@ def train(
         targets = sum(row.target_count for row in rows)
         while True:
             optimizer.zero_grad(set_to_none=True)
-            torch.manual_seed(_step_seed(seed, number))
-            losses, too_large = _accumulate(_parts(rows, halvings), summed_loss, targets)
-            if too_large is None:
+            torch.manual_seed(_step_seed(seed, number, world.rank))
+            shares = world.share(_parts(rows, halvings))
+            losses, too_large = _accumulate(shares, summed_loss, targets, world)
+            if not _was_too_large(number, too_large, world):
                 break
-            _refuse_single(number, too_large)
             halvings += 1
         if number == first_step:
             _refuse_idle(parameters)
-        grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm).item()
-        _refuse_non_finite(number, _parts(rows, halvings), losses, grad_norm)
+        world.sum_gradients(parameters)
+        (loss_sum,) = world.sums(sum(losses))
+        grad_norm = whole(nn.utils.clip_grad_norm_(parameters, max_grad_norm)).item()
+        _refuse_non_finite(number, shares, losses, loss_sum, grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * schedule(number)
         optimizer.step()
         yield Step(
             number,
-            sum(losses) / targets,
+            loss_sum / targets,
             targets,
             grad_norm,
             optimizer.param_groups[0]["lr"],
@@ -145,7 +150,8 @@ def train(
 
 def documents_of(rows: Sequence[Batch]) -> Int64Array:
     """The documents of some rows, in order."""
-    return np.concatenate([row.documents_D for row in rows])
+    none = np.empty(0, np.int64)
+    return np.concatenate([none, *(row.documents_D for row in rows)])
 
 
 def _parts(rows: Sequence[BatchT], halvings: int) -> Sequence[BatchT]:
@@ -155,17 +161,20 @@ def _parts(rows: Sequence[BatchT], halvings: int) -> Sequence[BatchT]:
 
 
 def _accumulate(
-    parts: Sequence[BatchT], summed_loss: Callable[[BatchT], Tensor], targets: int
+    shares: Sequence[tuple[BatchT, float]],
+    summed_loss: Callable[[BatchT], Tensor],
+    targets: int,
+    world: World,
 ) -> tuple[list[float], BatchT | None]:
     """Add up gradients; the summed loss of each part, and the part that memory did not hold."""
     losses = []
-    for part in parts:
+    for part, weight in shares:
         try:
-            loss = summed_loss(part)
+            loss = summed_loss(part) * weight
             (loss / targets).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.item())
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if world.is_sharded or not _is_out_of_memory(error):
                 raise
             return losses, part  # which also lets go of what the failed pass held
     return losses, None
@@ -176,17 +185,21 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or on_cpu in str(error)
 
 
-def _step_seed(seed: int, number: int) -> int:
-    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0])
+def _step_seed(seed: int, number: int, rank: int) -> int:
+    return int(np.random.SeedSequence((seed, number, rank)).generate_state(1, np.uint64)[0])
 
 
-def _refuse_single(number: int, part: Batch) -> None:
-    if len(part.documents_D) == 1:
+def _was_too_large(number: int, part: Batch | None, world: World) -> bool:
+    """Whether a part did not fit into the memory of any process, which all of them must know."""
+    is_single = part is not None and len(part.documents_D) == 1
+    failures, single_failures = world.sums(part is not None, is_single)
+    if single_failures:
         raise StepError(
             f"step {number}: one document alone does not fit into memory. Lower "
             "prepare.max_tokens, take a smaller backbone, or free memory.",
-            [part],
+            [part] if part is not None else [],
         )
+    return failures > 0
 
 
 def _refuse_idle(parameters: Sequence[nn.Parameter]) -> None:
@@ -199,12 +212,17 @@ def _refuse_idle(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def _refuse_non_finite(
-    number: int, parts: Sequence[Batch], losses: Sequence[float], grad_norm: float
+    number: int,
+    shares: Sequence[tuple[Batch, float]],
+    losses: Sequence[float],
+    loss_sum: float,
+    grad_norm: float,
 ) -> None:
-    faulty = [part for part, loss in zip(parts, losses, strict=True) if not math.isfinite(loss)]
-    if faulty or not math.isfinite(grad_norm):
+    if not (math.isfinite(loss_sum) and math.isfinite(grad_norm)):
+        parts = [part for part, _ in shares]
+        faulty = [part for part, loss in zip(parts, losses, strict=True) if not math.isfinite(loss)]
         raise StepError(
-            f"step {number}: loss sum {sum(losses)} or gradient norm {grad_norm} is not finite, so "
+            f"step {number}: loss sum {loss_sum} or gradient norm {grad_norm} is not finite, so "
             "the update was not applied. Lower optim.peak_lr or check the notes.",
             faulty or parts,
         )

@@ -1,0 +1,110 @@
+"""Several processes that train one model together, as `torchrun` starts them."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+
+class Divisible(Protocol):
+    """What may be dealt in halves."""
+
+    def halves(self) -> tuple[Self, ...]:
+        """Its two halves, or itself."""
+        ...
+
+
+RowT = TypeVar("RowT", bound=Divisible)
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a training. Each reads the rows of every step and computes its share.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: How many there are.
+        is_sharded: Whether each holds only a part of the model (`shard`).
+    """
+
+    rank: int = 0
+    size: int = 1
+    is_sharded: bool = False
+
+    def share(self, rows: Sequence[RowT]) -> list[tuple[RowT, float]]:
+        """What this process computes of a step, each part with its weight.
+
+        Rows are halved while there are fewer than processes. All processes compute equally many:
+        a weight of 0 fills up, so that none waits for another that has nothing to do.
+        """
+        while len(rows) < self.size:
+            parts = [part for row in rows for part in row.halves()]
+            if len(parts) == len(rows):
+                break
+            rows = parts
+        mine = [(row, 1.0) for row in rows[self.rank :: self.size]]
+        return mine + [(rows[0], 0.0)] * (math.ceil(len(rows) / self.size) - len(mine))
+
+    def sums(self, *values: float) -> list[float]:
+        """Each value summed over the processes."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=_device())
+        dist.all_reduce(total)
+        return [float(value) for value in total]
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Sum gradients over the processes; those of a sharded model have been summed already."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in parameters if not isinstance(p.grad, DTensor | None)]
+        if not gradients:
+            return
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+ALONE = World()
+
+
+def this_world(*, is_sharded: bool = False) -> World:
+    """The processes that this one was started with; itself alone if it was started alone."""
+    if dist.is_available() and dist.is_initialized():
+        return World(dist.get_rank(), dist.get_world_size(), is_sharded)
+    return ALONE
+
+
+def shard(body: nn.Module, layers: Sequence[nn.Module]) -> None:
+    """Spread the layers of a model over the processes; what is outside them stays whole.
+
+    Args:
+        body: Calls the layers.
+        layers: Where nearly all parameters are.
+    """
+    inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    outside = {parameter for parameter in body.parameters() if id(parameter) not in inside}
+    for layer in layers:
+        # Gradients are summed, not averaged: the loop divides by the targets of all processes.
+        sharded = fully_shard(layer)
+        sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(enable=True)
+    fully_shard(body, ignored_params=outside)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor with all its parts; every process must ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _device() -> torch.device:
+    backend = dist.get_backend()
+    return torch.device("cuda" if backend == "nccl" else "cpu")
