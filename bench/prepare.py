@@ -30,7 +30,6 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # per core, before anything read
 import numpy as np
 from rows import Rows, timed
 
-from notetune import runs
 from notetune.model import llama2c
 from notetune.notes.clean import clean_text
 from notetune.tokens.encode import Documents, Encoder, LongNotes, load_encoder

@@ -39,7 +39,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from notetune.model.adapters import AdapterSpec, LoRA, save_adapter, to_peft
+from notetune.model.adapters.files import save_adapter
+from notetune.model.adapters.peft_config import to_peft
+from notetune.model.adapters.specs import LoRA, PeftSpec
 from notetune.model.attention import PACKED_ATTENTION
 from notetune.model.backbone import Backbone
 from notetune.model.batch import packed_batch
@@ -79,7 +81,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 2,
     },
 }
-METHODS: dict[str, AdapterSpec] = {"lora": LoRA(rank=16, alpha=32)}
+METHODS: dict[str, PeftSpec] = {"lora": LoRA(rank=16, alpha=32)}
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,14 @@ class Bench:
                 model = AutoModelForCausalLM.from_config(_config(self.shape), **options)
         return model.requires_grad_(requires_grad=False).eval()
 
-    def stack(self, spec: AdapterSpec) -> Stack:
+    def stack(self, spec: PeftSpec) -> Stack:
         """Our model of a method."""
-        backbone = Backbone(
-            self.model(PACKED_ATTENTION), self.shape, "bench", 2 * MAX_TOKENS, is_encoder=False
-        )
+        backbone = self.backbone(self.model(PACKED_ATTENTION))
         return stack(backbone, [Layer(DOMAIN, spec, is_trained=True)])
+
+    def backbone(self, model: Any) -> Backbone:
+        """A model as we handle it."""
+        return Backbone(model, self.shape, "bench", 2 * MAX_TOKENS)
 
 
 def _config(shape: str) -> LlamaConfig:
@@ -142,7 +146,7 @@ def _config(shape: str) -> LlamaConfig:
     return LlamaConfig(**values, initializer_range=0.02)
 
 
-def check_losses(bench: Bench, spec: AdapterSpec) -> None:
+def check_losses(bench: Bench, spec: PeftSpec) -> None:
     """Stop unless the three ways give the same loss on the same notes with an adapter at work."""
     ours = bench.stack(spec)
     torch.manual_seed(1)
@@ -153,7 +157,7 @@ def check_losses(bench: Bench, spec: AdapterSpec) -> None:
     )
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
         losses = {"ours": ours.summed_token_loss(batch).item() / batch.target_count}
-        save_adapter(Path(folder), ours.wrapper, DOMAIN, spec, ours.backbone)
+        save_adapter(Path(folder), ours.adapters[DOMAIN], ours.backbone)
         plain = PeftModel.from_pretrained(bench.model("sdpa"), folder).eval()
         for name, pad_to in {"B1": MAX_TOKENS, "B2": 0}.items():
             padded = collate(
@@ -166,7 +170,7 @@ def check_losses(bench: Bench, spec: AdapterSpec) -> None:
         sys.exit(f"the losses differ, so nothing is timed: {losses}")
 
 
-def train_ours(bench: Bench, spec: AdapterSpec) -> float:
+def train_ours(bench: Bench, spec: PeftSpec) -> float:
     """Seconds of one epoch in packed rows."""
     model, notes = bench.stack(spec), bench.notes
     model.train_mode()
@@ -191,9 +195,12 @@ def train_ours(bench: Bench, spec: AdapterSpec) -> float:
     return _timed_on(bench.device, lambda: list(steps))
 
 
-def train_stock(bench: Bench, spec: AdapterSpec, pad_to: int) -> float:
+def train_stock(bench: Bench, spec: PeftSpec, pad_to: int) -> float:
     """Seconds of one epoch of the Trainer; `pad_to` 0 pads to the longest of a group by length."""
-    model = get_peft_model(bench.model("sdpa"), to_peft(spec, "CAUSAL_LM"))
+    model = bench.model("sdpa")
+    config = to_peft(spec, bench.backbone(model))
+    config.task_type = "CAUSAL_LM"
+    model = get_peft_model(model, config)
     examples = [{"input_ids": ids, "length": len(ids)} for ids in bench.notes.documents]
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
@@ -235,7 +242,7 @@ def collate(examples: list[dict[str, Any]], pad_to: int) -> dict[str, torch.Tens
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def measure(bench: Bench, name: str, spec: AdapterSpec, repeats: int, rows: Rows) -> None:
+def measure(bench: Bench, name: str, spec: PeftSpec, repeats: int, rows: Rows) -> None:
     """Time the three ways in turn, and write their speeds, ratios and memory."""
     variants: dict[str, Callable[[], float]] = {
         "B1": lambda: train_stock(bench, spec, MAX_TOKENS),

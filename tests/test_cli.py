@@ -13,6 +13,7 @@ COMMANDS = (
     ["downstream"],
     ["evaluate"],
     ["predict"],
+    ["merge"],
     ["convert"],
     ["synthesize"],
     ["study", "run"],

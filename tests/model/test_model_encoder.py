@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModel, BertModel
 
 from notetune.errors import BackboneError
-from notetune.model.adapters import LoRA
+from notetune.model.adapters.specs import LoRA
 from notetune.model.backbone import Backbone, backbone_fingerprint, load_backbone, outline_backbone
 from notetune.model.batch import packed_batch
 from notetune.model.heads import pool

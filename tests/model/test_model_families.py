@@ -158,7 +158,7 @@ def test_sharded_weights_are_those_of_one_file(tmp_path):
 
 
 def test_adapters_and_loss_stay_in_float32_on_a_bfloat16_backbone(tmp_path):
-    from notetune.model.adapters import LoRA
+    from notetune.model.adapters.specs import LoRA
 
     backbone = load_backbone(save(tmp_path / "model", FAMILIES["LLaMA 3"]), "bfloat16")
     model = stack(backbone, [Layer(DOMAIN, LoRA(rank=2), is_trained=True)])

@@ -87,5 +87,5 @@ def test_outcome_logits_equal_plain_transformers_classification(folder, backbone
 
 
 def test_a_padded_batch_is_refused_instead_of_leaking(backbone):
-    with pytest.raises(BackboneError, match="document_lengths"):
+    with pytest.raises(BackboneError, match="its documents"):
         backbone.model(input_ids=torch.ones(2, 4, dtype=torch.long))

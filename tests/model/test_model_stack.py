@@ -10,7 +10,8 @@ from builders import random_batch, random_documents, random_llama
 from transformers import AutoModelForCausalLM
 
 from notetune.errors import BundleError
-from notetune.model.adapters import LoRA, SavedAdapter, read_adapter, save_adapter, tensors_hash
+from notetune.model.adapters.files import SavedAdapter, read_adapter, save_adapter, tensors_hash
+from notetune.model.adapters.specs import LoRA
 from notetune.model.backbone import load_backbone
 from notetune.model.batch import packed_batch
 from notetune.model.stack import DOMAIN, TASK, Layer, stack
@@ -30,7 +31,7 @@ def domain(folder, tmp_path_factory):
     model = stack(load_backbone(str(folder)), [Layer(DOMAIN, SPEC, is_trained=True)], seed=1)
     randomise(model)
     where = tmp_path_factory.mktemp("adapter") / DOMAIN
-    save_adapter(where, model.wrapper, DOMAIN, SPEC, model.backbone)
+    save_adapter(where, model.adapters[DOMAIN], model.backbone)
     return where
 
 
@@ -164,7 +165,7 @@ def test_a_fresh_process_computes_the_same_features_from_the_saved_adapter(folde
 import sys; sys.path.insert(0, {str(__file__.rsplit("/", 2)[0])!r})
 import json, pathlib, torch
 from builders import random_batch
-from notetune.model.adapters import read_adapter
+from notetune.model.adapters.files import read_adapter
 from notetune.model.backbone import load_backbone
 from notetune.model.stack import Layer, stack
 model = stack(load_backbone({str(folder)!r}),

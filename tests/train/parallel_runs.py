@@ -16,7 +16,7 @@ import torch.distributed as dist
 from builders import random_batch, random_llama
 
 from notetune.errors import TrainingError
-from notetune.model.adapters import LoRA
+from notetune.model.adapters.specs import LoRA
 from notetune.model.backbone import load_backbone
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.train.loop import train

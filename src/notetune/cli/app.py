@@ -201,6 +201,22 @@ def predict(
 
 
 @app.command()
+def merge(
+    source: Annotated[
+        Path, typer.Argument(metavar="BUNDLE_OR_ADAPTER", help="Folder of a cell or an adapter.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
+    backbone: Annotated[str | None, typer.Option(help="Folder of its backbone.")] = None,
+) -> None:
+    """Add adapters to the weights of their backbone, where the method allows it (lora, full)."""
+    from notetune.serve.merge import merge as run
+
+    merged = run(source, out, backbone)
+    weights = sum(tensor.numel() for tensor in merged.tensors.values())
+    typer.echo(f"{out}: {weights:,} weights; hidden states differ by {merged.difference:.1e}")
+
+
+@app.command()
 def convert(
     weights: Annotated[Path, typer.Argument(help="llama2.c checkpoint (.bin).")],
     tokenizer: Annotated[Path, typer.Argument(help="Its SentencePiece model (.model).")],

@@ -1,17 +1,130 @@
-"""Attention inside each packed document, registered with transformers under one name."""
+"""Attention inside each packed document, registered with transformers under one name.
 
-from itertools import groupby
+Shapes beyond the legend of `batch`: heads and kv_heads of the layer, S slots of virtual tokens, P
+virtual keys of a prefix, A virtual tokens of an adaptation prompt, L layers.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from notetune.errors import BackboneError
 
 PACKED_ATTENTION = "notetune_packed"
+_KERNEL_TYPES = (torch.bfloat16, torch.float16)
 _OTHER_SCORES = ("softcap", "s_aux", "position_bias", "head_mask")
+
+
+@dataclass(frozen=True)
+class GatedPrompt:
+    """An adaptation prompt of one layer.
+
+    Attributes:
+        layer: Number of the layer, from 0.
+        prompt: `(1, A, H)` virtual tokens.
+        gate: `(1,)` factor on what is attended to.
+    """
+
+    layer: int
+    prompt: nn.Parameter
+    gate: nn.Parameter
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What adapters add to a forward pass, the same for every document.
+
+    Attributes:
+        slots: Each `(S, H)`: embeddings that stand in front of the text.
+        prefixes: Each `(2 L, kv_heads, P, head_dim)`: layer after layer its keys and its values.
+        gated: Adaptation prompts.
+    """
+
+    slots: tuple[Tensor, ...] = ()
+    prefixes: tuple[Tensor, ...] = ()
+    gated: tuple[GatedPrompt, ...] = ()
+
+    def __add__(self, other: "Additions") -> "Additions":
+        """Both; those of `other` stand nearer to the text."""
+        return Additions(
+            self.slots + other.slots, self.prefixes + other.prefixes, self.gated + other.gated
+        )
+
+    @property
+    def slot_count(self) -> int:
+        """Slots in front of each document."""
+        return sum(len(slots) for slots in self.slots)
+
+    @property
+    def prefix_length(self) -> int:
+        """Virtual keys in front of each document."""
+        return sum(prefix.shape[2] for prefix in self.prefixes)
+
+
+@dataclass(frozen=True)
+class Documents:
+    """What each layer must know of a row.
+
+    Attributes:
+        lengths_D: Tokens per document, slots included; they sum to T.
+        additions: What adapters add to the attention.
+        device: Where the row is.
+    """
+
+    lengths_D: tuple[int, ...]
+    additions: Additions
+    device: torch.device
+
+    @cached_property
+    def borders(self) -> Tensor:
+        """`(D + 1,)` int32: where documents begin and end."""
+        return _borders(self.lengths_D, self.device)
+
+    @cached_property
+    def key_borders(self) -> Tensor:
+        """The same with the keys of the prefix in front of each document."""
+        extra = self.additions.prefix_length
+        return _borders([length + extra for length in self.lengths_D], self.device)
+
+    @cached_property
+    def key_source(self) -> Tensor:
+        """See `with_front`, for the keys of the prefix."""
+        return with_front(self.additions.prefix_length, self.lengths_D).to(self.device)
+
+    def prefix(self, layer: int, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+        """Keys and values `(kv_heads, P, head_dim)` in front of each document, in one layer."""
+        prefixes = self.additions.prefixes
+        if not prefixes:
+            return None
+        keys = torch.cat([prefix[2 * layer] for prefix in prefixes], dim=1)
+        values = torch.cat([prefix[2 * layer + 1] for prefix in prefixes], dim=1)
+        return keys.to(dtype), values.to(dtype)
+
+
+def with_front(front: int, lengths_D: tuple[int, ...]) -> Tensor:
+    """`(D * front + T,)`: the source of each item when `front` shared items precede each document.
+
+    The source holds the shared items once and then the T items of all documents.
+
+    Example:
+        >>> with_front(2, (3, 1)).tolist()
+        [0, 1, 2, 3, 4, 0, 1, 5]
+    """
+    starts = accumulate(lengths_D, initial=front)
+    parts = [
+        part
+        for start, length in zip(starts, lengths_D, strict=False)
+        for part in (torch.arange(front), torch.arange(start, start + length))
+    ]
+    return torch.cat(parts)
 
 
 def packed_attention(
@@ -23,8 +136,8 @@ def packed_attention(
     *,
     scaling: float,
     dropout: float = 0.0,
+    documents: Documents | None = None,
     sliding_window: int | None = None,
-    document_lengths: tuple[int, ...] | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Attention that never crosses a document border.
@@ -37,61 +150,148 @@ def packed_attention(
         attention_mask: Always None here: the lengths say everything.
         scaling: Factor on the scores.
         dropout: Probability of dropping an attention weight.
+        documents: Where the documents are, and what adapters add.
         sliding_window: How many tokens, itself included, a token sees to either side (to its
             left only if causal); None is all.
-        document_lengths: Tokens per document; they sum to T.
         **options: Whatever else the attention layer says; what changes scores is refused.
 
     Returns:
         `(1, T, heads, head_dim)` and None (no attention weights).
 
     Raises:
-        BackboneError: If the backbone is called without document lengths, as a padded batch, or
-            its scores are not plain scaled products.
+        BackboneError: If the backbone is called without documents, as a padded batch, or its
+            scores are not plain scaled products.
     """
+    if documents is None or attention_mask is not None or query.shape[0] != 1:
+        raise BackboneError(
+            "this backbone was loaded for packed rows; call it with one row and its documents, "
+            "or load the folder with transformers for padded batches."
+        )
     if unknown := [name for name in _OTHER_SCORES if options.get(name) is not None]:
         raise BackboneError(
             f"this backbone's attention uses {unknown[0]}, which packed rows do not have; choose a "
             "decoder without it."
         )
-    if document_lengths is None or attention_mask is not None or query.shape[0] != 1:
-        raise BackboneError(
-            "this backbone was loaded for packed rows; call it with one row and document_lengths, "
-            "or load the folder with transformers for padded batches."
-        )
-    start, outputs = 0, []
-    for length, run in groupby(document_lengths):
-        count = len(list(run))  # documents of one length that stand together run as one call
+    is_causal = bool(getattr(module, "is_causal", True))
+    layer = getattr(module, "layer_idx", 0)
+    prefix = documents.prefix(layer, key.dtype)
+    if _has_kernel(query, dropout):
+        width = (sliding_window or 0) - 1  # the kernel's -1 is all
+        reach = (width, 0 if is_causal else width)
+        out = _in_one_kernel(query, key, value, documents, prefix, scale=scaling, reach=reach)
+    else:
+        outputs = [
+            F.scaled_dot_product_attention(
+                *part,
+                **_direction(part[0], part[1], is_causal=is_causal, window=sliding_window),
+                dropout_p=dropout,
+                scale=scaling,
+                enable_gqa=key.shape[1] != query.shape[1],
+            )
+            for part in _by_length(query, key, value, documents, prefix)
+        ]
+        out = torch.cat([part.transpose(1, 2).flatten(0, 1) for part in outputs]).unsqueeze(0)
+    for part in documents.additions.gated:
+        if part.layer == layer:
+            out = out + _attend_to_prompt(module, query, part, scaling)
+    return out, None
+
+
+def _has_kernel(query: Tensor, dropout: float) -> bool:
+    """Whether the GPU's kernel for documents of many lengths takes this call."""
+    return query.is_cuda and query.dtype in _KERNEL_TYPES and not dropout
+
+
+def _by_length(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    documents: Documents,
+    prefix: tuple[Tensor, Tensor] | None,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Queries, keys and values of the documents; neighbours of one length stand in one batch."""
+    start = 0
+    for length, run in groupby(documents.lengths_D):
+        count = len(list(run))
         span = slice(start, start + count * length)
         q, k, v = (_split(tensor, span, count, length) for tensor in (query, key, value))
-        is_causal = getattr(module, "is_causal", True) and length > 1
-        window = None
-        if sliding_window is not None and length > sliding_window:
-            window = _window(length, sliding_window, q.device, is_causal=is_causal)
-        out = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=window,
-            dropout_p=dropout,
-            is_causal=is_causal and window is None,
-            scale=scaling,
-            enable_gqa=key.shape[1] != query.shape[1],
-        )
-        outputs.append(out.transpose(1, 2).flatten(0, 1))
+        if prefix is not None:
+            k, v = (
+                torch.cat([front.expand(count, -1, -1, -1), own], dim=2)
+                for front, own in zip(prefix, (k, v), strict=True)
+            )
+        yield q, k, v
         start = span.stop
-    return torch.cat(outputs).unsqueeze(0), None
-
-
-def _window(length: int, width: int, device: torch.device, *, is_causal: bool) -> Tensor:
-    """`(length, length)`: whether a token, by row, sees another, by column."""
-    sees = torch.ones(length, length, dtype=torch.bool, device=device).triu(1 - width)
-    return sees.tril(0 if is_causal else width - 1)
 
 
 def _split(tensor: Tensor, span: slice, count: int, length: int) -> Tensor:
     heads, head_dim = tensor.shape[1], tensor.shape[3]
     return tensor[0, :, span].reshape(heads, count, length, head_dim).transpose(0, 1)
+
+
+def _direction(
+    query: Tensor, key: Tensor, *, is_causal: bool, window: int | None
+) -> dict[str, Any]:
+    """How torch is told which keys a query sees; keys beyond the queries stand in front."""
+    length, keys = query.shape[2], key.shape[2]
+    front, width = keys - length, window or keys
+    if width >= keys and not (is_causal and front):
+        return {"is_causal": is_causal and length > 1}
+    seen = torch.ones(length, keys, dtype=torch.bool, device=query.device)
+    return {"attn_mask": seen.triu(front + 1 - width).tril(front + (not is_causal) * (width - 1))}
+
+
+def _in_one_kernel(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    documents: Documents,
+    prefix: tuple[Tensor, Tensor] | None,
+    *,
+    scale: float,
+    reach: tuple[int, int],
+) -> Tensor:
+    """All documents in one call of the GPU's kernel for documents of many lengths.
+
+    Its last query stands at the last key, so keys of a prefix need no more than longer borders.
+    """
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    longest, borders = max(documents.lengths_D), documents.borders
+    key_borders, longest_key = borders, longest
+    if prefix is not None:
+        k, v = (
+            torch.cat([front.transpose(0, 1), own]).index_select(0, documents.key_source)
+            for front, own in zip(prefix, (k, v), strict=True)
+        )
+        key_borders = documents.key_borders
+        longest_key = longest + documents.additions.prefix_length
+    # torch 2.11 wants as many heads in the keys as in the query.
+    k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], dim=1) for part in (k, v))
+    out: Tensor = varlen_attn(  # type: ignore[assignment]
+        q, k, v, borders, key_borders, longest, longest_key, scale=scale, window_size=reach
+    )
+    return out.unsqueeze(0)
+
+
+def _attend_to_prompt(
+    module: nn.Module, query: Tensor, part: GatedPrompt, scaling: float
+) -> Tensor:
+    """`(1, T, heads, head_dim)`: what an adaptation prompt adds to each token.
+
+    It is added before the layer's output projection, which is linear.
+    """
+    prompt = part.prompt.to(query.dtype)
+    shape = (1, prompt.shape[1], -1, query.shape[3])
+    key = module.k_proj(prompt).view(shape).transpose(1, 2)  # type: ignore[operator]
+    value = module.v_proj(prompt).view(shape).transpose(1, 2)  # type: ignore[operator]
+    out = F.scaled_dot_product_attention(
+        query, key, value, scale=scaling, enable_gqa=key.shape[1] != query.shape[1]
+    )
+    return part.gate.to(query.dtype) * out.transpose(1, 2)
+
+
+def _borders(lengths: Sequence[int], device: torch.device) -> Tensor:
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

@@ -1,9 +1,10 @@
 """Backbones from local Hugging Face folders: decoders, and encoders of the BERT kind."""
 
 import json
+import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,17 +13,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from notetune import runs
 from notetune.errors import BackboneError
-from notetune.model.attention import PACKED_ATTENTION
+from notetune.model.attention import PACKED_ATTENTION, Additions, Documents, with_front
 from notetune.model.batch import PackedBatch, packed_batch
 from notetune.model.semantic_types import VOCABULARY_WITH_TYPES, add_semantic_types
 
 SHIPPED_BACKBONE = "tiny"
+WEIGHTS = "model.safetensors"
 Dtype = Literal["float32", "bfloat16"]
 _ENCODERS: dict[str, dict[str, Any]] = {  # with what leaves the unused pooling layer out
     "bert": {"add_pooling_layer": False},
@@ -30,7 +34,33 @@ _ENCODERS: dict[str, dict[str, Any]] = {  # with what leaves the unused pooling 
 }
 _EXACT_LAYERS = {"full_attention", "sliding_attention"}
 _TOLERANCE: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 5e-2}  # of the largest logit
+_BESIDE_WEIGHTS = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a backbone that adapters depend on.
+
+    Attributes:
+        layers: Layers.
+        hidden: Width of the hidden states.
+        heads: Query heads per layer.
+        kv_heads: Key and value heads per layer.
+        head_dim: Width of a head.
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
 
 
 @dataclass(frozen=True)
@@ -43,13 +73,28 @@ class Backbone:
         fingerprint: Decided by its configuration, tokenizer and weights.
         max_positions: Longest document it was built for, in tokens.
         is_encoder: Whether a token sees what follows it, so that no next token can be predicted.
+        folder: Where it was loaded from; None if it was made in memory.
     """
 
     model: nn.Module
     name: str
     fingerprint: str
     max_positions: int
-    is_encoder: bool
+    is_encoder: bool = False
+    folder: Path | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes from its configuration."""
+        config = _text_config(self.model)
+        heads = int(config.num_attention_heads)
+        return Shape(
+            layers=int(config.num_hidden_layers),
+            hidden=self.hidden_size,
+            heads=heads,
+            kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
+            head_dim=int(getattr(config, "head_dim", None) or self.hidden_size // heads),
+        )
 
     @property
     def hidden_size(self) -> int:
@@ -67,26 +112,59 @@ class Backbone:
         """Where the weights are."""
         return next(self.model.parameters()).device
 
-    def hidden_states(self, batch: PackedBatch) -> Tensor:
-        """`(T, H)` last hidden states, after the final norm, of a packed row.
+    def embed(self, ids_T: Tensor) -> Tensor:
+        """`(T, H)` embeddings of token ids."""
+        embed: Any = self.model.get_input_embeddings()  # type: ignore[operator]
+        embeddings: Tensor = embed(ids_T)
+        return embeddings
+
+    def token_ids(self, text: str) -> list[int]:
+        """A short text as token ids, with the special tokens that the tokenizer adds.
+
+        Raises:
+            BackboneError: If the backbone has no tokenizer.
+        """
+        path = self.folder / "tokenizer.json" if self.folder else None
+        if path is None or not path.is_file():
+            raise BackboneError(f"backbone {self.name} has no tokenizer.json to read a text with.")
+        ids: list[int] = Tokenizer.from_file(str(path)).encode(text).ids
+        return ids
+
+    def hidden_states(self, batch: PackedBatch, additions: Additions | None = None) -> Tensor:
+        """`(T, H)` last hidden states, after the final norm, of the text tokens of a packed row.
+
+        Args:
+            batch: The row.
+            additions: What adapters put in front of each document and into the attention.
 
         Raises:
             BackboneError: If a document is longer than the backbone was built for.
         """
-        if max(batch.lengths_D) > self.max_positions:
-            raise BackboneError(
-                f"a document has {max(batch.lengths_D)} tokens, but backbone {self.name} was built "
-                f"for {self.max_positions}; lower prepare.max_tokens."
-            )
+        additions = additions or Additions()
+        front, before = additions.slot_count, additions.prefix_length
+        self._refuse_long(max(batch.lengths_D), front + before)
+        lengths_D = tuple(front + length for length in batch.lengths_D)
+        positions_T = batch.positions_T + before
+        inputs = {"input_ids": batch.ids_T.unsqueeze(0)}
+        if front:
+            source_R = with_front(front, batch.lengths_D)
+            text_T = (source_R >= front).nonzero().squeeze(1).to(self.device)
+            source_R = source_R.to(self.device)
+            text_TH = self.embed(batch.ids_T)
+            slots = [slots_SH.to(text_TH.dtype) for slots_SH in additions.slots]
+            embeddings_RH = torch.cat([*slots, text_TH]).index_select(0, source_R)
+            inputs = {"inputs_embeds": embeddings_RH.unsqueeze(0)}
+            slot_positions_S = torch.arange(before, before + front, device=self.device)
+            positions_T = torch.cat([slot_positions_S, positions_T + front])[source_R]
         body: Any = self.model.get_decoder()  # type: ignore[operator]
         output = body(
-            input_ids=batch.ids_T.unsqueeze(0),
-            position_ids=batch.positions_T.unsqueeze(0),
+            **inputs,
+            position_ids=positions_T.unsqueeze(0),
             use_cache=False,
-            document_lengths=batch.lengths_D,
+            documents=Documents(lengths_D, additions, self.device),
         )
-        hidden: Tensor = output.last_hidden_state
-        return hidden.squeeze(0)
+        hidden: Tensor = output.last_hidden_state.squeeze(0)
+        return hidden.index_select(0, text_T) if front else hidden
 
     def logits(self, hidden_TH: Tensor) -> Tensor:
         """`(T, V)` next-token logits of hidden states."""
@@ -106,6 +184,14 @@ class Backbone:
                 "backbone and name encoders under encoders.models."
             )
         return self.model.get_output_embeddings()  # type: ignore[operator]
+
+    def _refuse_long(self, longest: int, virtual: int) -> None:
+        if longest + virtual > self.max_positions:
+            more = f" and {virtual} virtual tokens" if virtual else ""
+            raise BackboneError(
+                f"a document has {longest} tokens{more}, but backbone {self.name} was built "
+                f"for {self.max_positions}; lower prepare.max_tokens."
+            )
 
 
 def resolve_backbone(name: str, *, needs_weights: bool = True) -> Path:
@@ -189,6 +275,19 @@ def outline_backbone(name: str, dtype: Dtype = "float32") -> Backbone:
     return _backbone(model, folder, "outline")
 
 
+def write_backbone(folder: Path, backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
+    """Write other weights for a backbone as a folder that plain transformers loads."""
+    assert backbone.folder is not None
+    config = _read_config(backbone.folder / "config.json")
+    config.pop("torch_dtype", None)  # what older versions called it
+    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
+    runs.write_json(folder / "config.json", {**config, "dtype": dtypes[-1]})
+    for name in _BESIDE_WEIGHTS:
+        if (backbone.folder / name).is_file():
+            shutil.copyfile(backbone.folder / name, folder / name)
+    save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
+
+
 def _kind(folder: Path) -> tuple[Any, dict[str, Any]]:
     """The class that loads a folder, and what else it must be told."""
     model_type = _read_config(folder / "config.json").get("model_type")
@@ -230,7 +329,7 @@ def _backbone(model: Any, folder: Path, fingerprint: str) -> Backbone:
         )
     most = int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
     is_encoder = config.model_type in _ENCODERS
-    return Backbone(model, folder.resolve().name, fingerprint, most, is_encoder)
+    return Backbone(model, folder.resolve().name, fingerprint, most, is_encoder, folder)
 
 
 def _text_config(model: Any) -> Any:
@@ -249,7 +348,11 @@ def _refuse_inexact(backbone: Backbone) -> None:
         packed = packed if backbone.is_encoder else backbone.logits(packed)
         name = "last_hidden_state" if backbone.is_encoder else "logits"
         outputs = [
-            backbone.model(ids_T[None], use_cache=False, document_lengths=(len(ids_T),))[name][0]
+            backbone.model(
+                ids_T[None],
+                use_cache=False,
+                documents=Documents((len(ids_T),), Additions(), backbone.device),
+            )[name][0]
             for ids_T in torch.split(batch.ids_T, list(batch.lengths_D))
         ]
     except (TypeError, AttributeError):

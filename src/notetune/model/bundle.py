@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from notetune import runs
 from notetune.config import Config, parse
 from notetune.errors import BundleError
-from notetune.model.adapters import read_adapter, save_adapter
+from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.backbone import Backbone, Dtype
 from notetune.model.heads import Head, Pooling
 from notetune.model.stack import Layer, Stack, stack
@@ -63,15 +63,14 @@ class Bundle:
 def save_bundle(folder: Path, bundle: Bundle) -> None:
     """Write card, adapters and head into an existing folder."""
     runs.write_json(folder / BUNDLE, bundle.card.model_dump(mode="json"))
-    for layer in bundle.model.layers:
-        save_adapter(
-            folder / layer.name,
-            bundle.model.wrapper,
-            layer.name,
-            layer.spec,
-            bundle.model.backbone,
-        )
-    weights = {name: t.detach().cpu().contiguous() for name, t in bundle.head.state_dict().items()}
+    for name, adapter in bundle.model.adapters.items():
+        save_adapter(folder / name, adapter, bundle.model.backbone)
+    save_head(folder, bundle.head)
+
+
+def save_head(folder: Path, head: Head) -> None:
+    """Write a head into an existing folder."""
+    weights = {name: t.detach().cpu().contiguous() for name, t in head.state_dict().items()}
     save_file(weights, folder / _HEAD)
 
 

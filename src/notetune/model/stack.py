@@ -1,24 +1,31 @@
 """Backbone, domain adapter, task adapter and head as one model: who is active and who trains."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
 
 from notetune.errors import BundleError
-from notetune.model.adapters import (
+from notetune.model.adapters.base import Adapter
+from notetune.model.adapters.files import SavedAdapter, adapter_tensors, tensors_hash
+from notetune.model.adapters.full import FullAdapter
+from notetune.model.adapters.gated import GatedPrompts
+from notetune.model.adapters.lora import LoRAAdapter, activate_together
+from notetune.model.adapters.specs import (
+    AdaptationPrompt,
     AdapterSpec,
-    PeftModel,
-    SavedAdapter,
-    activate_adapters,
-    adapter_off,
-    adapter_tensors,
-    fill_adapter,
-    freeze_adapter,
-    put_adapter,
-    tensors_hash,
+    Full,
+    LoRA,
+    Prefix,
+    Prompt,
+    PTuning,
+    reserved_per_document,
 )
+from notetune.model.adapters.virtual import VirtualTokens
+from notetune.model.attention import Additions
 from notetune.model.backbone import Backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.heads import Head, Pooling, pool
@@ -46,21 +53,22 @@ class Stack:
     """A backbone with all its adapters active.
 
     Attributes:
-        backbone: The backbone, whose layers now hold the adapters.
-        layers: The adapters, in the order they were put on.
-        wrapper: peft's handle on them; None without adapters.
-        frozen_hashes: Hash of each adapter that does not train, taken when it was put on.
+        backbone: The backbone, whose layers may hold adapters now.
+        layers: What was asked for, in the order in which it was put on.
+        adapters: What was put on, by name.
+        frozen_hashes: Hash of each adapter that does not train, taken when it was put on; none for
+            an outline without weights.
     """
 
     backbone: Backbone
     layers: tuple[Layer, ...]
-    wrapper: PeftModel | None
+    adapters: dict[str, Adapter]
     frozen_hashes: dict[str, str]
 
     @property
     def reserved_per_document(self) -> int:
         """Virtual tokens that stand in front of each document; a row must have room for them."""
-        return 0
+        return sum(reserved_per_document(layer.spec) for layer in self.layers)
 
     @property
     def trainable_count(self) -> int:
@@ -70,32 +78,39 @@ class Stack:
     @property
     def total_count(self) -> int:
         """Parameters of backbone and adapters."""
-        return sum(parameter.numel() for parameter in self.backbone.model.parameters())
+        adapters = [p for adapter in self.adapters.values() for _, p in adapter.named_parameters()]
+        everything = {id(p): p for p in [*self.backbone.model.parameters(), *adapters]}
+        return sum(parameter.numel() for parameter in everything.values())
 
     def parameters_by_name(self) -> dict[str, nn.Parameter]:
         """Everything that trains, the head aside, always in the same order."""
-        named = self.backbone.model.named_parameters()
-        return {name: parameter for name, parameter in named if parameter.requires_grad}
+        return {
+            f"{layer.name}.{name}": parameter
+            for layer in self.layers
+            if layer.is_trained
+            for name, parameter in self.adapters[layer.name].named_parameters()
+        }
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Weights of one adapter."""
-        return adapter_tensors(self.wrapper, name)
+        return adapter_tensors(self.adapters[name])
 
     def eval_mode(self) -> None:
         """Turn all dropout off."""
         self.backbone.model.eval()
+        for adapter in self.adapters.values():
+            adapter.set_training(is_training=False)
 
     def train_mode(self) -> None:
-        """Turn on the dropout of the adapters that train; the backbone stays deterministic."""
+        """Turn on the dropout of what trains; all else stays deterministic."""
         self.eval_mode()
-        trained = {layer.name for layer in self.layers if layer.is_trained}
-        for path, module in self.backbone.model.named_modules():
-            if isinstance(module, nn.Dropout) and path.rsplit(".", 1)[-1] in trained:
-                module.train()
+        for layer in self.layers:
+            if layer.is_trained:
+                self.adapters[layer.name].set_training(is_training=True)
 
     def hidden_states(self, batch: PackedBatch) -> Tensor:
         """`(T, H)` last hidden states, after the final norm, of the text tokens of a packed row."""
-        return self.backbone.hidden_states(batch)
+        return self.backbone.hidden_states(batch, self._additions())
 
     def summed_token_loss(self, batch: PackedBatch) -> Tensor:
         """Next-token negative log-likelihood of a row in nats, summed over its target tokens."""
@@ -140,9 +155,12 @@ class Stack:
         """Largest change of a hidden state of `batch` when one adapter is taken away."""
         self.eval_mode()
         with_it = self.hidden_states(batch)
-        with adapter_off(self.wrapper, name):
+        with self.adapters[name].off():
             without_it = self.hidden_states(batch)
         return float((with_it - without_it).abs().max())
+
+    def _additions(self) -> Additions:
+        return sum((adapter.additions() for adapter in self.adapters.values()), Additions())
 
 
 def stack(backbone: Backbone, layers: Sequence[Layer] = (), seed: int = 0) -> Stack:
@@ -150,34 +168,56 @@ def stack(backbone: Backbone, layers: Sequence[Layer] = (), seed: int = 0) -> St
 
     Args:
         backbone: A freshly loaded backbone; it is changed in place.
-        layers: The adapters. All act together; their contributions add up.
+        layers: The adapters, of any methods. All act together; their contributions add up, and
+            virtual tokens of later ones stand nearer to the text.
         seed: Initialises new adapters.
 
     Raises:
         BundleError: If a saved adapter was trained on another backbone or does not fit.
     """
-    wrapper: PeftModel | None = None
+    adapters: dict[str, Adapter] = {}
     for number, layer in enumerate(layers):
-        wrapper = put_adapter(backbone, wrapper, layer.name, layer.spec, seed + number)
-        if isinstance(layer.adapter, SavedAdapter):
-            _refuse_foreign(layer.name, layer.adapter, backbone)
-            fill_adapter(wrapper, layer.name, layer.adapter)
-    if wrapper is not None:
-        activate_adapters(wrapper, [layer.name for layer in layers])
-        for layer in layers:
-            if not layer.is_trained:
-                freeze_adapter(wrapper, layer.name)
-    backbone.model.eval()
+        saved = layer.adapter if isinstance(layer.adapter, SavedAdapter) else None
+        on_meta: Any = backbone.device if backbone.device.type == "meta" else nullcontext()
+        with torch.random.fork_rng(devices=[]), on_meta:
+            torch.manual_seed(seed + number)
+            adapter = _put(backbone, layer, adapters.values())
+        if saved is not None:
+            _refuse_foreign(layer.name, saved, backbone)
+            adapter.fill(saved.tensors)
+        adapters[layer.name] = adapter
+    activate_together([each for each in adapters.values() if isinstance(each, LoRAAdapter)])
+    for layer in layers:
+        adapters[layer.name].set_trained(is_trained=layer.is_trained)
     frozen_hashes = {
-        layer.name: tensors_hash(adapter_tensors(wrapper, layer.name))
+        layer.name: tensors_hash(adapter_tensors(adapters[layer.name]))
         for layer in layers
-        if not layer.is_trained
+        if not layer.is_trained and backbone.device.type != "meta"
     }
-    return Stack(backbone, tuple(layers), wrapper, frozen_hashes)
+    model = Stack(backbone, tuple(layers), adapters, frozen_hashes)
+    model.eval_mode()
+    return model
+
+
+def _put(backbone: Backbone, layer: Layer, others: Collection[Adapter]) -> Adapter:
+    spec = layer.spec
+    match spec:
+        case LoRA():
+            loras = [other for other in others if isinstance(other, LoRAAdapter)]
+            return LoRAAdapter(backbone, layer.name, spec, loras)
+        case Prompt() | PTuning() | Prefix():
+            is_flat = isinstance(layer.adapter, SavedAdapter)
+            return VirtualTokens(backbone, spec, is_flat=is_flat)
+        case AdaptationPrompt():
+            return GatedPrompts(backbone, spec)
+        case Full():
+            return FullAdapter(backbone, spec)
+        case _:
+            assert_never(spec)
 
 
 def _refuse_foreign(name: str, saved: SavedAdapter, backbone: Backbone) -> None:
-    if saved.backbone != backbone.fingerprint:
+    if saved.backbone not in (None, backbone.fingerprint):
         raise BundleError(
             f"adapter {name} was trained on the backbone {saved.backbone}, not on {backbone.name} "
             f"({backbone.fingerprint}); use its own backbone."

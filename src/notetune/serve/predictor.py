@@ -11,6 +11,7 @@ from torch import Tensor
 
 from notetune import infer
 from notetune.errors import DataError
+from notetune.model.backbone import WEIGHTS as BACKBONE_WEIGHTS
 from notetune.model.backbone import load_backbone, resolve_backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.bundle import Bundle, load_bundle, read_card
@@ -64,7 +65,7 @@ class Predictor:
         store = encode_notes(self.encoder, card.max_tokens, cleaned, columns)
         documents_N = store.first_documents(names)
         model.check(read_row(store, documents_N[:1], model.backbone.device))
-        rows = max(_TOKENS_PER_ROW, card.max_tokens)
+        rows = max(_TOKENS_PER_ROW, card.max_tokens + model.reserved_per_document)
         logits = infer.outputs_per_document(model, self._logits, store, documents_N, rows)
         scores = probabilities(card.kind, torch.from_numpy(logits)).double().numpy()
         return Predictions(scores, store.lengths_D[documents_N], store.is_truncated(documents_N))
@@ -80,7 +81,8 @@ def load_predictor(
 
     Args:
         folder: The bundle.
-        backbone: Folder of its backbone; without it, the backbone of the name it was trained on.
+        backbone: Folder of its backbone; without it, the bundle itself if it was merged, else the
+            backbone of the name it was trained on.
         device: Where to compute.
 
     Raises:
@@ -88,6 +90,7 @@ def load_predictor(
         BackboneError: If the backbone cannot be used.
     """
     card = read_card(folder)
-    name = backbone or card.backbone_name
+    is_merged = (folder / BACKBONE_WEIGHTS).is_file()
+    name = backbone or (str(folder) if is_merged else card.backbone_name)
     loaded = load_backbone(name, card.dtype, device)
     return Predictor(load_bundle(folder, loaded), load_encoder(resolve_backbone(name)))

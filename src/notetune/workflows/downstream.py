@@ -13,7 +13,7 @@ from torch import Tensor
 
 from notetune import infer, runs
 from notetune.metrics.scores import ScoreTable, write_scores
-from notetune.model.adapters import read_adapter
+from notetune.model.adapters.files import read_adapter
 from notetune.model.backbone import Backbone, load_backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.bundle import Bundle, BundleCard, save_bundle

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from notetune import runs
+from notetune.model.adapters.specs import reserved_per_document
 from notetune.model.backbone import load_backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.heads import Head
@@ -78,6 +79,8 @@ def _plan(recipe: Recipe, prepared: Prepared) -> Plan:
     forward = _seconds_per_token(stack(backbone), row, trains=False)
     model = stack(backbone, [Layer(DOMAIN, recipe.pretrain.adapter, is_trained=True)])
     domain_size = model.trainable_count
+    # Without the network that some methods learn through in step 1.
+    saved_size = sum(tensor.numel() for tensor in model.tensors(DOMAIN).values())
     backward = _seconds_per_token(model, row, trains=True)
     other = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
     layers = [Layer(TASK, recipe.downstream.adapter, is_trained=True)]
@@ -89,7 +92,7 @@ def _plan(recipe: Recipe, prepared: Prepared) -> Plan:
         _stage(
             "pretrain",
             prepared.store.lengths_D[documents],
-            recipe.pretrain.tokens_per_row,
+            (recipe.pretrain.tokens_per_row, model.reserved_per_document),
             (steps, domain_size, recipe.pretrain.epochs * seconds_per_epoch),
         )
     ]
@@ -97,7 +100,7 @@ def _plan(recipe: Recipe, prepared: Prepared) -> Plan:
         task, parts = prepared.tasks[cell.task], VARIANTS[cell.variant]
         notes = prepared.store.first_documents(task.note_ids_N[task.rows("train")].tolist())
         lengths = prepared.store.lengths_D[notes]
-        trained = domain_size * parts.trains_domain + task_size * parts.has_task
+        trained = saved_size * parts.trains_domain + task_size * parts.has_task
         head = Head(backbone.hidden_size, np.zeros(len(task.task.classes), np.float32))
         trained += sum(parameter.numel() for parameter in head.parameters())
         epochs = recipe.downstream.epochs
@@ -107,19 +110,24 @@ def _plan(recipe: Recipe, prepared: Prepared) -> Plan:
             trained,
             seconds * float(lengths.sum()),
         )
-        stages.append(_stage(cell.label, lengths, recipe.downstream.tokens_per_row, figures))
+        reserved = model.reserved_per_document * parts.has_domain
+        reserved += reserved_per_document(recipe.downstream.adapter) * parts.has_task
+        room = (recipe.downstream.tokens_per_row, reserved)
+        stages.append(_stage(cell.label, lengths, room, figures))
     return Plan(tuple(stages), peak_memory_mib())
 
 
 def _stage(
-    name: str, lengths: Int64Array, tokens_per_row: int, figures: tuple[int, int, float]
+    name: str, lengths: Int64Array, room: tuple[int, int], figures: tuple[int, int, float]
 ) -> PlannedStage:
-    rows = pack_documents(lengths, tokens_per_row).row_count
+    tokens_per_row, reserved = room
+    rows = pack_documents(lengths + reserved, tokens_per_row).row_count
     return PlannedStage(name, len(lengths), int(lengths.sum()), rows, *figures)
 
 
 def _one_row(recipe: Recipe, prepared: Prepared, documents: Int64Array) -> PackedBatch:
-    lengths = prepared.store.lengths_D[documents]
+    reserved = reserved_per_document(recipe.pretrain.adapter)
+    lengths = prepared.store.lengths_D[documents] + reserved
     packed = pack_documents(lengths, recipe.pretrain.tokens_per_row)
     return read_row(prepared.store, documents[packed.row(0)], recipe.torch_device)
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from notetune import infer, runs
 from notetune.errors import DataError
-from notetune.model.adapters import save_adapter
+from notetune.model.adapters.files import save_adapter
+from notetune.model.adapters.specs import reserved_per_document
 from notetune.model.backbone import load_backbone, resolve_backbone
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.tokens.encode import load_encoder
@@ -91,7 +92,7 @@ def pretrain(recipe: Recipe, prepared: Prepared, track: Track = silent) -> Pretr
             sample = training_documents(recipe, prepared)[:4]
             model.check(read_row(prepared.store, sample, backbone.device))
             rows += _perplexities("after", model, recipe, prepared)
-            save_adapter(temporary, model.wrapper, DOMAIN, config.adapter, backbone)
+            save_adapter(temporary, model.adapters[DOMAIN], backbone)
             write_provenance(temporary, recipe, prepared)
             write_record(temporary / TRAINING, record)
             shutil.copyfile(work / STEPS, temporary / STEPS)
@@ -131,7 +132,10 @@ def step_count(recipe: Recipe, prepared: Prepared) -> int:
     config = recipe.pretrain
     lengths = prepared.store.lengths_D[training_documents(recipe, prepared)]
     per_epoch = pretraining_steps_per_epoch(
-        lengths, config.tokens_per_row, config.optim.targets_per_step
+        lengths,
+        config.tokens_per_row,
+        config.optim.targets_per_step,
+        reserved_per_document(config.adapter),
     )
     return max(1, round(config.epochs * per_epoch))
 

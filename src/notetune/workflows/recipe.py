@@ -17,7 +17,7 @@ from pydantic import (
 from notetune.config import Config
 from notetune.errors import ConfigError
 from notetune.infer import Average
-from notetune.model.adapters import LoRA
+from notetune.model.adapters.specs import AdapterSpec, LoRA, reserved_per_document
 from notetune.model.backbone import Dtype
 from notetune.model.heads import Pooling
 from notetune.notes.sources import Source, SourceConfig, starting_from
@@ -34,6 +34,7 @@ VariantName = Literal[
     "domain-frozen+task-lora",
     "domain-trainable",
     "domain-trainable+task-lora",
+    "full-domain",
 ]
 
 
@@ -58,6 +59,8 @@ VARIANTS: dict[VariantName, Variant] = {
     "domain-frozen+task-lora": Variant(has_domain=True, trains_domain=False, has_task=True),
     "domain-trainable": Variant(has_domain=True, trains_domain=True, has_task=False),
     "domain-trainable+task-lora": Variant(has_domain=True, trains_domain=True, has_task=True),
+    # A head on the fully fine-tuned backbone; only for `pretrain.adapter` of kind full.
+    "full-domain": Variant(has_domain=True, trains_domain=False, has_task=False),
 }
 
 
@@ -83,7 +86,7 @@ class PrepareConfig(Config):
 class ComparedMethod(Config):
     """Another method of step 1."""
 
-    adapter: LoRA = LoRA()
+    adapter: AdapterSpec = LoRA()
     optim: OptimConfig | None = None
     """As `pretrain.optim` when left out."""
 
@@ -91,7 +94,7 @@ class ComparedMethod(Config):
 class PretrainConfig(Config):
     """Step 1: the domain adapter."""
 
-    adapter: LoRA = LoRA()
+    adapter: AdapterSpec = LoRA()
     """The method that makes the domain adapter, on which step 2 builds."""
     compare: dict[Annotated[str, Field(pattern=_NAME)], ComparedMethod] = Field(
         default_factory=dict
@@ -133,7 +136,7 @@ class DownstreamConfig(Config):
         "domain-trainable+task-lora",
     )
     seeds: tuple[NonNegativeInt, ...] = (0,)
-    adapter: LoRA = LoRA()
+    adapter: AdapterSpec = LoRA()
     pooling: Pooling = "mean"
     epochs: PositiveFloat = 3
     tokens_per_row: PositiveInt = 4096
@@ -188,12 +191,26 @@ class Recipe(Config):
     """Sentences about the data that every reader of the report must see."""
 
     @model_validator(mode="after")
+    def _names_its_domain(self) -> "Recipe":
+        kind = self.pretrain.adapter.kind
+        if "full-domain" in self.downstream.variants and kind != "full":
+            raise ValueError(
+                f"variant full-domain needs pretrain.adapter of kind full, not {kind}; choose "
+                "domain-frozen for an adapter"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fits_rows(self) -> "Recipe":
-        for stage in (self.pretrain, self.downstream):
-            if stage.tokens_per_row < self.prepare.max_tokens:
+        domain = reserved_per_document(self.pretrain.adapter)
+        both = domain + reserved_per_document(self.downstream.adapter)
+        others = [reserved_per_document(m.adapter) for m in self.pretrain.compare.values()]
+        for stage, virtual in ((self.pretrain, max(domain, *others, 0)), (self.downstream, both)):
+            if stage.tokens_per_row < self.prepare.max_tokens + virtual:
                 raise ValueError(
                     f"tokens_per_row {stage.tokens_per_row} is below prepare.max_tokens "
-                    f"{self.prepare.max_tokens}; a row must hold the longest document"
+                    f"{self.prepare.max_tokens} + {virtual} virtual tokens; a row must hold the "
+                    "longest document"
                 )
         return self
 

@@ -1,0 +1,1 @@
+"""Adapters: what they are (`specs`), how each acts, and their files."""

@@ -1,0 +1,52 @@
+"""Full fine-tuning: all weights of the backbone, saved as a backbone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from notetune.model.adapters.base import Adapter
+from notetune.model.adapters.specs import Full
+from notetune.model.backbone import Backbone, load_backbone
+
+
+class FullAdapter(Adapter):
+    """The backbone's own parameters, treated as an adapter."""
+
+    def __init__(self, backbone: Backbone, spec: Full) -> None:
+        self.spec: Full = spec
+        self._backbone = backbone
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters of the backbone, without those of adapters inside its layers."""
+        for path, parameter in self._backbone.model.named_parameters():
+            if ".lora_" not in path:
+                yield path.replace(".base_layer", ""), parameter
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights under the names that transformers gives them; tied ones once."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    def set_trained(self, *, is_trained: bool) -> None:
+        """Train all weights, in float32, or freeze them."""
+        if is_trained:
+            self._backbone.model.float()
+        super().set_trained(is_trained=is_trained)
+
+    def set_training(self, *, is_training: bool) -> None:
+        """Turn the dropout of the backbone on or off."""
+        self._backbone.model.train(is_training)
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Bring the weights back for a while that the backbone came with, from its folder."""
+        before = load_backbone(str(self._backbone.folder), device=self._backbone.device)
+        came_with = dict(before.model.named_parameters())
+        trained = {name: parameter.data for name, parameter in self.named_parameters()}
+        for name, parameter in self.named_parameters():
+            parameter.data = came_with[name].data.to(parameter.dtype)
+        try:
+            yield
+        finally:
+            for name, parameter in self.named_parameters():
+                parameter.data = trained[name]

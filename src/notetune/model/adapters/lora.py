@@ -1,0 +1,115 @@
+"""LoRA, in the layers that peft makes for it."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from notetune.errors import BundleError
+from notetune.model.adapters.base import Adapter
+from notetune.model.adapters.peft_config import to_peft
+from notetune.model.adapters.specs import LoRA
+from notetune.model.backbone import Backbone
+
+
+class LoRAAdapter(Adapter):
+    """Low-rank additions inside the backbone's layers; several can stand beside each other.
+
+    Attributes:
+        spec: How it is made.
+        name: peft's key for it in every layer.
+        wrapper: peft's handle on all LoRAs of the backbone.
+    """
+
+    def __init__(
+        self, backbone: Backbone, name: str, spec: LoRA, others: Sequence["LoRAAdapter"]
+    ) -> None:
+        self.spec: LoRA = spec
+        self.name = name
+        self._model = backbone.model
+        config = to_peft(spec, backbone)
+        with warnings.catch_warnings():
+            # peft 0.21 reads a property that transformers 5.23 has renamed.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            try:
+                if others:
+                    self.wrapper: PeftModel = others[0].wrapper
+                    self.wrapper.add_adapter(name, config)
+                else:
+                    self.wrapper = PeftModel(backbone.model, config, adapter_name=name)
+            except ValueError:
+                raise BundleError(
+                    f"backbone {backbone.name} has no layer named {', '.join(spec.targets)}; "
+                    "set the adapter's targets to linear layers of this backbone."
+                ) from None
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Its matrices, layer by layer."""
+        for path, parameter in self._model.named_parameters():
+            parts = path.split(".")
+            if any(a.startswith("lora_") and b == self.name for a, b in pairwise(parts)):
+                yield path.replace(f".{self.name}", ""), parameter
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its matrices under the names that peft gives them in a file."""
+        return {
+            f"base_model.model.{_file_name(path)}": parameter.detach()
+            for path, parameter in self.named_parameters()
+        }
+
+    def set_training(self, *, is_training: bool) -> None:
+        """Turn its dropout on or off."""
+        for layer in self._layers():
+            layer.lora_dropout[self.name].train(is_training)
+
+    def set_trained(self, *, is_trained: bool) -> None:
+        """Train it, or freeze it; its dropout goes too, so that it is deterministic."""
+        super().set_trained(is_trained=is_trained)
+        if not is_trained:
+            for layer in self._layers():
+                layer.lora_dropout[self.name] = nn.Identity()
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Leave it out of every layer for a while."""
+        layers = list(self._layers())
+        active = [layer.active_adapters for layer in layers]
+        for layer, names in zip(layers, active, strict=True):
+            # `set_adapter` would do the same and thaw the others.
+            layer._active_adapter = [name for name in names if name != self.name]
+        try:
+            yield
+        finally:
+            for layer, names in zip(layers, active, strict=True):
+                layer._active_adapter = names
+
+    def _layers(self) -> Iterator[LoraLayer]:
+        for module in self._model.modules():
+            if isinstance(module, LoraLayer) and self.name in module.scaling:
+                yield module
+
+
+def activate_together(adapters: Sequence[LoRAAdapter]) -> None:
+    """Make all LoRAs of a backbone act; afterwards all of them train.
+
+    peft's own `PeftModel.set_adapter` takes one name and switches the others off.
+    """
+    if adapters:
+        adapters[0].wrapper.base_model.set_adapter([adapter.name for adapter in adapters])
+
+
+def merge_together(adapters: Sequence[LoRAAdapter]) -> None:
+    """Add all LoRAs of a backbone to the weights of their layers; they cannot train any more."""
+    for module in adapters[0].wrapper.modules() if adapters else ():
+        if isinstance(module, LoraLayer):
+            module.merge()
+
+
+def _file_name(path: str) -> str:
+    # peft keeps a magnitude in a module but names it like a parameter.
+    is_magnitude = path.endswith("lora_magnitude_vector.weight")
+    return path.removesuffix(".weight") if is_magnitude else path

@@ -1,0 +1,125 @@
+"""The adapter methods as values. The union is closed: a `match` over it must name every method."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from notetune.config import Config
+
+_Dropout = Annotated[float, Field(ge=0, lt=1)]
+_MLP_LAYERS = 2
+
+
+class LoRA(Config):
+    """Low-rank additions to linear layers.
+
+    Source:
+        Hu et al. 2021 (arXiv 2106.09685); rslora: Kalajdzievski 2023 (arXiv 2312.03732); dora: Liu
+        et al. 2024 (arXiv 2402.09353).
+    """
+
+    kind: Literal["lora"] = "lora"
+    rank: PositiveInt = 8
+    """Rank of each addition."""
+    alpha: PositiveFloat = 16
+    """The addition is scaled by alpha / rank."""
+    dropout: _Dropout = 0.0
+    """Dropout on the input of the addition, while it trains."""
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    """Names of the linear layers that get one."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead."""
+    dora: bool = False
+    """Learn the length of each weight column apart from its direction."""
+
+
+class Prefix(Config):
+    """Keys and values in front of each document, in every layer.
+
+    Source:
+        Li and Liang 2021 (arXiv 2101.00190).
+    """
+
+    kind: Literal["prefix"] = "prefix"
+    virtual_tokens: PositiveInt = 20
+    projection: bool = False
+    """Learn them through a two-layer network, which is not kept after training."""
+    hidden: PositiveInt | None = None
+    """Width of that network; by default that of the keys."""
+
+    @model_validator(mode="after")
+    def _has_network(self) -> "Prefix":
+        if self.hidden is not None and not self.projection:
+            raise ValueError("hidden is the width of the projection; set projection: true")
+        return self
+
+
+class Prompt(Config):
+    """Embeddings in front of each document.
+
+    Source:
+        Lester et al. 2021 (arXiv 2104.08691).
+    """
+
+    kind: Literal["prompt"] = "prompt"
+    virtual_tokens: PositiveInt = 15
+    init: Literal["random", "text"] = "random"
+    """Start from random embeddings, or from those of `text`, repeated or cut to fit."""
+    text: str = "Finish this clinical note:"
+
+
+class PTuning(Config):
+    """Embeddings in front of each document, learned through a network that is not kept.
+
+    Source:
+        Liu et al. 2021 (arXiv 2103.10385).
+    """
+
+    kind: Literal["p-tuning"] = "p-tuning"
+    virtual_tokens: PositiveInt = 20
+    reparameterisation: Literal["mlp", "lstm"] = "mlp"
+    hidden: PositiveInt = 256
+    """Width of the network."""
+    layers: PositiveInt = _MLP_LAYERS
+    """Layers of an LSTM."""
+    dropout: _Dropout = 0.0
+    """Dropout between the layers of an LSTM, while it trains."""
+
+    @model_validator(mode="after")
+    def _fits_network(self) -> "PTuning":
+        if self.reparameterisation == "mlp" and (self.layers, self.dropout) != (_MLP_LAYERS, 0):
+            raise ValueError(
+                "layers and dropout are read for reparameterisation: lstm only; leave them out"
+            )
+        return self
+
+
+class AdaptationPrompt(Config):
+    """Prompts of the topmost layers, attended to apart and added through a gate that starts at 0.
+
+    Source:
+        Zhang et al. 2023, LLaMA-Adapter (arXiv 2303.16199).
+    """
+
+    kind: Literal["adaptation-prompt"] = "adaptation-prompt"
+    length: PositiveInt = 10
+    """Virtual tokens of each layer's prompt."""
+    layers: PositiveInt | None = None
+    """How many of the topmost layers get one; all by default."""
+
+
+class Full(Config):
+    """Every parameter of the backbone; no adapter, but handled like one."""
+
+    kind: Literal["full"] = "full"
+
+
+PeftSpec = LoRA | Prefix | Prompt | PTuning | AdaptationPrompt
+AdapterSpec = Annotated[
+    LoRA | Prefix | Prompt | PTuning | AdaptationPrompt | Full, Field(discriminator="kind")
+]
+
+
+def reserved_per_document(spec: AdapterSpec) -> int:
+    """Tokens of a row that an adapter takes in front of each document."""
+    return spec.virtual_tokens if isinstance(spec, Prompt | PTuning) else 0

@@ -1,0 +1,104 @@
+"""Virtual tokens: embeddings in front of a document, or keys and values in front of it."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle, islice
+from typing import Any, assert_never
+
+import torch
+from peft import PrefixEncoder, PromptEmbedding, PromptEncoder
+from torch import Tensor, nn
+
+from notetune.model.adapters.base import Adapter
+from notetune.model.adapters.peft_config import to_peft
+from notetune.model.adapters.specs import Prefix, Prompt, PTuning
+from notetune.model.attention import Additions
+from notetune.model.backbone import Backbone
+
+_FILE_NAME = "prompt_embeddings"
+
+
+class VirtualTokens(Adapter):
+    """A prompt, P-tuning or a prefix, in the encoder that peft makes for it.
+
+    While it is new it learns through its network; saved and read again it is flat: one row of
+    numbers per virtual token, as in peft's file, and only those train.
+    """
+
+    def __init__(
+        self, backbone: Backbone, spec: Prompt | PTuning | Prefix, *, is_flat: bool
+    ) -> None:
+        self.spec: Prompt | PTuning | Prefix = spec
+        self._is_flat = is_flat or isinstance(spec, Prompt)
+        self._is_on = True
+        self._shape = backbone.shape
+        self._encoder = _encoder(backbone, spec, is_flat=self._is_flat).to(backbone.device)
+        if isinstance(spec, Prompt) and spec.init == "text" and not is_flat:
+            self._start_from(backbone, spec.text)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Its numbers, and its network while it has one."""
+        yield from self._encoder.named_parameters()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The flat numbers under peft's name."""
+        return {_FILE_NAME: self._flat().detach()}
+
+    def set_training(self, *, is_training: bool) -> None:
+        """Turn the dropout of its network on or off."""
+        self._encoder.train(is_training)
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Put nothing in front of the documents for a while."""
+        self._is_on = False
+        try:
+            yield
+        finally:
+            self._is_on = True
+
+    def additions(self) -> Additions:
+        """Slots of the row for a prompt, keys and values for a prefix."""
+        if not self._is_on:
+            return Additions()
+        if not isinstance(self.spec, Prefix):
+            return Additions(slots=(self._flat(),))
+        shape = self._shape
+        # peft's order: per virtual token, layer after layer, its keys and then its values.
+        flat = self._flat().view(-1, 2 * shape.layers, shape.kv_heads, shape.head_dim)
+        return Additions(prefixes=(flat.permute(1, 2, 0, 3),))
+
+    def _flat(self) -> Tensor:
+        weight: Tensor = self._encoder.embedding.weight
+        if self._is_flat:
+            return weight
+        indices = torch.arange(len(weight), device=weight.device)
+        flat: Tensor = self._encoder(indices.unsqueeze(0))
+        return flat.squeeze(0)
+
+    def _start_from(self, backbone: Backbone, text: str) -> None:
+        if backbone.device.type == "meta":
+            return
+        ids = list(islice(cycle(backbone.token_ids(text)), self.spec.virtual_tokens))
+        with torch.no_grad():
+            embeddings = backbone.embed(torch.tensor(ids, device=backbone.device))
+            self._encoder.embedding.weight.copy_(embeddings)
+
+
+def _encoder(backbone: Backbone, spec: Prompt | PTuning | Prefix, *, is_flat: bool) -> Any:
+    config = to_peft(spec, backbone)
+    config.inference_mode = is_flat  # peft's word for "without the network"
+    match spec:
+        case Prompt():
+            return PromptEmbedding(config, None)
+        case Prefix():
+            config.prefix_projection = spec.projection and not is_flat
+            return PrefixEncoder(config)
+        case PTuning():
+            with warnings.catch_warnings():
+                # One layer has no dropout between layers; torch finds that worth a warning.
+                warnings.filterwarnings("ignore", "dropout option adds dropout", UserWarning)
+                return PromptEncoder(config)
+        case _:
+            assert_never(spec)

@@ -1,0 +1,61 @@
+"""Adapters added to the weights of their backbone, where the method is an addition to weights."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from notetune.errors import BundleError
+from notetune.model.adapters.full import FullAdapter
+from notetune.model.adapters.lora import LoRAAdapter, merge_together
+from notetune.model.adapters.specs import Full, LoRA
+from notetune.model.batch import packed_batch
+from notetune.model.stack import Stack
+
+_TOLERANCE = 1e-4  # of the largest hidden state
+_PROBE_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Weights of a plain backbone.
+
+    Attributes:
+        tensors: Under the names that transformers gives them.
+        difference: Largest change of a hidden state of a few tokens.
+    """
+
+    tensors: dict[str, Tensor]
+    difference: float
+
+
+@torch.inference_mode()
+def merge_adapters(model: Stack) -> Merged:
+    """Weights that compute alone what backbone and adapters compute together.
+
+    The stack is merged in place and of no other use afterwards.
+
+    Raises:
+        BundleError: If a method adds something else than weights, or the merged weights do not
+            compute the same.
+    """
+    for layer in model.layers:
+        if not isinstance(layer.spec, LoRA | Full):
+            raise BundleError(
+                f"adapter {layer.name} is of kind {layer.spec.kind}, which adds virtual tokens and "
+                "not weights, so it cannot be merged; use it as it is. lora and full can be merged."
+            )
+    vocabulary = model.backbone.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    ids = np.arange(_PROBE_TOKENS) % vocabulary
+    probe = packed_batch([ids], [0], model.backbone.device)
+    model.eval_mode()
+    before = model.hidden_states(probe)
+    merge_together([each for each in model.adapters.values() if isinstance(each, LoRAAdapter)])
+    difference = float((model.hidden_states(probe) - before).abs().max())
+    if difference > _TOLERANCE * before.abs().max():
+        raise BundleError(
+            f"the merged weights change a hidden state by {difference:.1e}, so nothing is written; "
+            "use the adapters as they are."
+        )
+    return Merged(FullAdapter(model.backbone, Full()).tensors(), difference)

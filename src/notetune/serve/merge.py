@@ -1,0 +1,63 @@
+"""A bundle or an adapter as a plain backbone folder, for deployment."""
+
+from pathlib import Path
+
+from notetune import runs
+from notetune.errors import BundleError
+from notetune.model.adapters.files import is_adapter, read_adapter
+from notetune.model.backbone import Backbone, backbone_fingerprint, load_backbone, write_backbone
+from notetune.model.bundle import BUNDLE, Bundle, load_bundle, read_card, save_bundle, save_head
+from notetune.model.merge import Merged, merge_adapters
+from notetune.model.stack import DOMAIN, Layer, stack
+
+
+def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
+    """Write a backbone with the adapters of a bundle, or one adapter, in its weights, in float32.
+
+    Plain transformers loads the new folder. That of a bundle is a bundle too, its own backbone
+    with the same head on top, and predicts the same.
+
+    Args:
+        folder: A bundle or an adapter folder.
+        out: Folder to write; it must not exist.
+        backbone: Folder of the backbone; a bundle knows its name.
+
+    Raises:
+        BundleError: If the method cannot be merged, or a folder is not what it should be.
+        BackboneError: If the backbone cannot be used.
+    """
+    if out.exists():
+        raise BundleError(f"{out} exists already; name a folder that does not.")
+    if (folder / BUNDLE).is_file():
+        return _merge_bundle(folder, out, backbone or read_card(folder).backbone_name)
+    if not is_adapter(folder):
+        raise BundleError(f"{folder} is neither a bundle nor an adapter folder.")
+    if backbone is None:
+        raise BundleError(f"{folder} is an adapter; name its backbone with --backbone.")
+    loaded = load_backbone(backbone)
+    merged = merge_adapters(stack(loaded, [Layer(DOMAIN, read_adapter(folder), is_trained=False)]))
+    with runs.new_folder(out, _inputs(folder, loaded)) as temporary:
+        write_backbone(temporary, loaded, merged.tensors)
+    return merged
+
+
+def _merge_bundle(folder: Path, out: Path, backbone: str) -> Merged:
+    loaded = load_backbone(backbone)
+    bundle = load_bundle(folder, loaded)
+    merged = merge_adapters(bundle.model)
+    with runs.new_folder(out, _inputs(folder, loaded)) as temporary:
+        write_backbone(temporary, loaded, merged.tensors)
+        save_head(temporary, bundle.head)  # before the fingerprint, which sees every weight file
+        changes = {
+            "adapters": (),
+            "dtype": "float32",
+            "backbone_name": out.name,
+            "backbone_fingerprint": backbone_fingerprint(temporary),
+        }
+        card = bundle.card.model_copy(update=changes)
+        save_bundle(temporary, Bundle(card, stack(loaded), bundle.head))
+    return merged
+
+
+def _inputs(folder: Path, backbone: Backbone) -> dict[str, str]:
+    return {"merged": folder.name, "backbone": backbone.fingerprint}

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+import torch
+from builders import random_batch, random_documents, random_llama
+from transformers import AutoModelForCausalLM
+
+from notetune import runs
+from notetune.errors import BundleError
+from notetune.model.adapters.files import read_adapter, save_adapter
+from notetune.model.adapters.lora import merge_together
+from notetune.model.adapters.specs import AdaptationPrompt, Full, LoRA, Prefix, Prompt, PTuning
+from notetune.model.backbone import load_backbone
+from notetune.model.batch import packed_batch
+from notetune.model.bundle import Bundle, BundleCard, save_bundle
+from notetune.model.heads import Head
+from notetune.model.stack import DOMAIN, TASK, Layer, stack
+from notetune.serve.merge import merge
+from notetune.serve.predictor import load_predictor
+
+TEXTS = ["one note", "another, somewhat longer note", "x"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return random_llama(tmp_path_factory.mktemp("llama"))
+
+
+def trained(folder, *specs):
+    """A stack with random adapters, all frozen now."""
+    layers = [
+        Layer(n, spec, is_trained=True) for n, spec in zip((DOMAIN, TASK), specs, strict=False)
+    ]
+    model = stack(load_backbone(str(folder)), layers)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters_by_name().values():
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    return model
+
+
+def saved_bundle(where, model):
+    head = Head(model.backbone.hidden_size, np.array([0.3, -0.2], np.float32), seed=1)
+    card = BundleCard(
+        task="stay",
+        kind="multilabel",
+        classes=("a", "b"),
+        variant="domain-frozen+task-lora",
+        seed=0,
+        pooling="mean",
+        max_tokens=32,
+        backbone_name=str(model.backbone.folder),
+        backbone_fingerprint=model.backbone.fingerprint,
+        adapters=tuple(model.adapters),
+    )
+    with runs.new_folder(where, "test") as temporary:
+        save_bundle(temporary, Bundle(card, model, head))
+    return where
+
+
+@pytest.mark.parametrize("spec", [LoRA(rank=4), LoRA(rslora=True), LoRA(dora=True), Full()])
+def test_plain_transformers_loads_a_merged_adapter_with_the_same_logits(folder, tmp_path, spec):
+    model = trained(folder, spec)
+    save_adapter(tmp_path / "adapter", model.adapters[DOMAIN], model.backbone)
+    merged = merge(tmp_path / "adapter", tmp_path / "out", str(folder))
+    assert merged.difference < 1e-5
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    before = AutoModelForCausalLM.from_pretrained(folder).eval()
+    for ids in random_documents([9, 4, 17]):
+        tokens = torch.from_numpy(ids)[None]
+        with torch.inference_mode():
+            hidden = model.hidden_states(packed_batch([ids], [0]))
+            logits = plain(tokens).logits[0]
+            assert (model.backbone.logits(hidden) - logits).abs().max() < 1e-5
+            assert (before(tokens).logits[0] - logits).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_a_merged_bundle_is_its_own_backbone_and_predicts_the_same(folder, tmp_path, dora):
+    model = trained(folder, LoRA(rank=4, dora=dora), LoRA(rank=2, dora=dora))
+    bundle = saved_bundle(tmp_path / "cell", model)
+    expected = load_predictor(bundle).predict(TEXTS).scores_NK
+    merge(bundle, tmp_path / "out")
+    predictor = load_predictor(tmp_path / "out")
+    assert predictor.bundle.card.adapters == ()
+    assert np.abs(predictor.predict(TEXTS).scores_NK - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Prefix(virtual_tokens=2),
+        Prompt(virtual_tokens=2),
+        PTuning(virtual_tokens=2, hidden=4),
+        AdaptationPrompt(length=2),
+    ],
+    ids=lambda spec: spec.kind,
+)
+def test_what_adds_virtual_tokens_cannot_be_merged_and_nothing_is_written(folder, tmp_path, spec):
+    bundle = saved_bundle(tmp_path / "cell", trained(folder, spec, LoRA(rank=2)))
+    with pytest.raises(BundleError, match=f"domain is of kind {spec.kind}, which adds virtual"):
+        merge(bundle, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_merged_weights_that_compute_something_else_are_refused(folder, tmp_path, monkeypatch):
+    def half(adapters):
+        merge_together(adapters)
+        adapters[0].wrapper.get_base_model().model.norm.weight.mul_(0.5)
+
+    monkeypatch.setattr("notetune.model.merge.merge_together", half)
+    bundle = saved_bundle(tmp_path / "cell", trained(folder, LoRA(rank=2)))
+    with pytest.raises(BundleError, match=r"change a hidden state by .* so nothing is written"):
+        merge(bundle, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_on_a_fully_fine_tuned_backbone_merges_with_it(folder, tmp_path):
+    model = trained(folder, Full(), LoRA(rank=2))
+    merge(saved_bundle(tmp_path / "cell", model), tmp_path / "out")
+    again = stack(load_backbone(str(tmp_path / "out")))
+    batch = random_batch([7, 3])
+    with torch.inference_mode():
+        difference = again.hidden_states(batch) - model.hidden_states(batch)
+    assert difference.abs().max() < 1e-5
+
+
+def test_what_is_missing_is_named(folder, tmp_path):
+    model = trained(folder, LoRA())
+    save_adapter(tmp_path / "adapter", model.adapters[DOMAIN], model.backbone)
+    assert read_adapter(tmp_path / "adapter").spec == LoRA()
+    with pytest.raises(BundleError, match="name its backbone with --backbone"):
+        merge(tmp_path / "adapter", tmp_path / "out")
+    with pytest.raises(BundleError, match="neither a bundle nor an adapter"):
+        merge(folder, tmp_path / "out")
+    with pytest.raises(BundleError, match="exists already"):
+        merge(tmp_path / "adapter", folder, str(folder))
