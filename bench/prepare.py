@@ -39,6 +39,8 @@ ROOT = Path(__file__).parents[1]
 MIMIC_RADIOLOGY, MIMIC_DISCHARGE = 2_321_355, 331_794
 MIMIC_NOTES = MIMIC_RADIOLOGY + MIMIC_DISCHARGE
 MAX_TOKENS = 512
+# An empty cache; every text seen before; every fourth text, after the others.
+_STATES = ("cold", "warm", "new texts")
 
 
 def bench_tokens(rows: Rows, data: Path, repeats: int) -> None:
@@ -72,7 +74,7 @@ def _bench_encoder(
             lambda batch: tokenizer(batch["text"], **options), batched=True, keep_in_memory=True
         )
 
-    speeds: dict[str, list[float]] = {"datasets.map": [], "cold": [], "warm": []}
+    speeds: dict[str, list[float]] = {name: [] for name in ("datasets.map", *_STATES)}
     ids: Any = None
     for _ in range(repeats):
         seconds, ids = timed(stock)
@@ -82,11 +84,16 @@ def _bench_encoder(
         for state in ("cold", "warm"):
             seconds, documents = timed(encode)
             speeds[state].append(len(texts) / seconds)
+        other = dataclasses.replace(encoder)
+        other.documents([t for n, t in enumerate(texts) if n % 4], MAX_TOKENS, long_notes)
+        new = texts[::4]
+        seconds, _ = timed(functools.partial(other.documents, new, MAX_TOKENS, long_notes))
+        speeds["new texts"].append(len(new) / seconds)
     _check_ids(ids["input_ids"], documents, encoder.eos_id, options.get("max_length"))
     question = f"tokens per core, {long_notes}"
     for state, values in speeds.items():
         rows.add(question, state, name, values, "notes/s")
-    for state in ("cold", "warm"):
+    for state in _STATES:
         ratios = [a / b for a, b in zip(speeds[state], speeds["datasets.map"], strict=True)]
         rows.add(question, f"{state} / datasets.map", name, ratios, "times as fast")
 
