@@ -1,8 +1,9 @@
 """How fast and in how much memory notes become a prepared folder, beside `datasets.map`.
 
-Three questions: tokens from real texts on one core, against `datasets.map` with the same fast
-tokenizer and identical ids; `prepare` of a csv.gz of made-up notes of real sentences, with the
-memory of all its processes; and the packing plan for as many documents as MIMIC-IV-Note has.
+Four questions (`--only` asks one): tokens from real texts on one core, against `datasets.map` with
+the same fast tokenizer and identical ids; `prepare` of a csv.gz of made-up notes of real sentences,
+with the memory of all its processes; the memory of joining shards, and the packing plan, for as
+many notes as MIMIC-IV-Note has.
 
 Needs `datasets` beside the development installation, and the open data (`--data`). On a quiet
 machine: `python bench/prepare.py --notes 300000`.
@@ -28,17 +29,26 @@ from typing import Any
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # per core, before anything reads it
 
 import numpy as np
+import polars as pl
 from rows import Rows, timed
 
+from notetune import config
 from notetune.model import llama2c
 from notetune.notes.clean import clean_text
-from notetune.tokens.encode import Documents, Encoder, LongNotes, load_encoder
+from notetune.notes.sources import Finished
+from notetune.tokens.encode import DOCUMENT_FIELDS, Documents, Encoder, LongNotes, load_encoder
 from notetune.tokens.packing import pack_documents
+from notetune.tokens.store import save_documents
+from notetune.workflows.prepare import assemble
+from notetune.workflows.prepare_shards import Shard
+from notetune.workflows.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 MIMIC_RADIOLOGY, MIMIC_DISCHARGE = 2_321_355, 331_794
 MIMIC_NOTES = MIMIC_RADIOLOGY + MIMIC_DISCHARGE
 MAX_TOKENS = 512
+NOTES_PER_SHARD = 2000
+PATIENTS = 364_000
 # An empty cache; every text seen before; every fourth text, after the others.
 _STATES = ("cold", "warm", "new texts")
 
@@ -134,40 +144,86 @@ def bench_prepare(rows: Rows, data: Path, notes: int, folder: Path) -> None:
         measured.append((size, seconds, mebibytes))
         rows.add("prepare", "csv.gz", size, [size / seconds], "notes/s")
         rows.add("prepare", "csv.gz, all processes", size, [mebibytes], "MiB at most")
-    (less, fast, low), (more, slow, high) = measured
+    (less, fast, _), (more, slow, _) = measured
     rest = (MIMIC_NOTES - more) / (more - less)
     minutes = (slow + (slow - fast) * rest) / 60
     rows.add("prepare", "extrapolated", MIMIC_NOTES, [minutes], "min")
-    rows.add("prepare", "extrapolated", MIMIC_NOTES, [high + max(high - low, 0) * rest], "MiB")
+
+
+def _source(path: Path) -> dict[str, Any]:
+    columns = {"text": "text", "note_id": "note_id", "patient_id": "subject_id"}
+    return {"kind": "table", "path": str(path), "columns": columns}
 
 
 def _prepared_in_a_process(path: Path, runs_folder: Path) -> tuple[float, float]:
-    """Seconds of `notetune prepare`, and the sum of the highest memory of each process, in MiB."""
-    recipe = {
-        "name": "bench",
-        "runs": str(runs_folder),
-        "prepare": {
-            "source": {
-                "kind": "table",
-                "path": str(path),
-                "columns": {"text": "text", "note_id": "note_id", "patient_id": "subject_id"},
-            },
-            "max_tokens": MAX_TOKENS,
-        },
-    }
+    """Seconds of `notetune prepare`, and the most that its processes held at a time, in MiB."""
+    prepare = {"source": _source(path), "max_tokens": MAX_TOKENS}
+    recipe = {"name": "bench", "runs": str(runs_folder), "prepare": prepare}
     recipe_path = path.with_suffix(".json")
     recipe_path.write_text(json.dumps(recipe))
-    command = [sys.executable, "-m", "notetune", "prepare", str(recipe_path), "--json"]
+    return _measured([sys.executable, "-m", "notetune", "prepare", str(recipe_path), "--json"])
+
+
+def _measured(command: list[str]) -> tuple[float, float]:
+    """Seconds of a command, and the most that its processes held at a time, in MiB."""
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        peaks: dict[int, float] = {}
+        peak = 0.0
         while process.poll() is None:
-            for number in _with_children(process.pid):
-                peaks[number] = max(peaks.get(number, 0), _high_water_mib(number))
+            peak = max(peak, sum(map(_resident_mib, _with_children(process.pid))))
             time.sleep(0.05)
     if process.returncode:
-        sys.exit(f"prepare of {path} failed")
-    return time.perf_counter() - started, sum(peaks.values())
+        sys.exit(f"{' '.join(command[1:])} failed")
+    return time.perf_counter() - started, peak
+
+
+def bench_joining(rows: Rows, folder: Path) -> None:
+    """What follows the shards at the size of MIMIC-IV-Note: the one part that sees all notes."""
+    command = [sys.executable, __file__, "--only-joining", str(folder / "joining")]
+    _, mebibytes = _measured(command)
+    rows.add("prepare", "joining made-up shards", MIMIC_NOTES, [mebibytes], "MiB at most")
+
+
+def only_joining(folder: Path) -> None:
+    """Make shards, and put them together."""
+    recipe = config.parse(
+        Recipe, {"name": "bench", "prepare": {"source": _source(folder)}}, "bench"
+    )
+    starts = range(0, MIMIC_NOTES, NOTES_PER_SHARD)
+    shards = [
+        made_shard(folder / f"shards/{start:08}", start, min(NOTES_PER_SHARD, MIMIC_NOTES - start))
+        for start in starts
+    ]
+    (folder / "prepared").mkdir()
+    assemble(recipe, shards, Finished((), ()), folder / "prepared")
+
+
+def made_shard(folder: Path, first: int, count: int) -> Shard:
+    """A shard of notes without text: ten documents for a discharge summary, one for a report."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(first)
+    numbers = np.arange(first, first + count)
+    is_discharge = first < MIMIC_DISCHARGE
+    notes = pl.DataFrame(
+        {
+            "note_id": [f"{10_000_000 + n % PATIENTS}-DS-{n}" for n in numbers],
+            "patient_id": [f"{10_000_000 + n % PATIENTS}" for n in numbers],
+            "source": ["discharge" if is_discharge else "radiology"] * count,
+            "time": numbers.astype("datetime64[us]"),
+        }
+    )
+    notes.select("note_id").with_columns(text=pl.lit("")).write_parquet(folder / "texts.parquet")
+    hashes = pl.Series("text_hash", [rng.bytes(16) for _ in range(count)], pl.Binary)
+    notes.with_columns(hashes).write_parquet(folder / "notes.parquet")
+    pieces = 10 if is_discharge else 1
+    table_D = np.zeros(count * pieces, DOCUMENT_FIELDS)
+    table_D["note"] = np.repeat(np.arange(count), pieces)
+    table_D["piece"] = np.tile(np.arange(pieces), count)
+    table_D["length"] = 250
+    ids = np.zeros(int(table_D["length"].sum()), np.uint16)
+    save_documents(folder, Documents(ids, table_D, count))
+    np.save(folder / "signatures.npy", rng.integers(0, 256, (count, 120), dtype=np.uint8))
+    return Shard(folder, count)
 
 
 def real_texts(data: Path) -> list[str]:
@@ -231,12 +287,12 @@ def _with_children(process_id: int) -> Iterator[int]:
         yield from _with_children(int(child))
 
 
-def _high_water_mib(process_id: int) -> float:
+def _resident_mib(process_id: int) -> float:
     try:
         lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
     except OSError:
         return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
 
 
 def main() -> None:
@@ -247,14 +303,24 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/results/prepare.csv")
     parser.add_argument("--folder", type=Path, help="for notes and runs; a temporary one without")
+    parser.add_argument("--only", choices=("packing", "tokens", "prepare", "joining"))
+    parser.add_argument("--only-joining", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.only_joining:
+        only_joining(given.only_joining)
+        return
     rows = Rows(given.output)
-    bench_packing(rows, given.repeats)
-    bench_tokens(rows, given.data, given.repeats)
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        bench_prepare(rows, given.data, given.notes, folder)
+        questions = {
+            "packing": lambda: bench_packing(rows, given.repeats),
+            "tokens": lambda: bench_tokens(rows, given.data, given.repeats),
+            "prepare": lambda: bench_prepare(rows, given.data, given.notes, folder),
+            "joining": lambda: bench_joining(rows, folder),
+        }
+        for name in [given.only] if given.only else questions:
+            questions[name]()
 
 
 if __name__ == "__main__":

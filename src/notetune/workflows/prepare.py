@@ -138,7 +138,7 @@ def prepare(recipe: Recipe) -> Prepared:
                 stream.chunks, work, _encoding(recipe), recipe.prepare.workers or usable_cores()
             )
             with runs.new_folder(folder, depends_on) as temporary:
-                _assemble(recipe, shards, stream.finish(), temporary)
+                assemble(recipe, shards, stream.finish(), temporary)
     return open_prepared(folder)
 
 
@@ -185,7 +185,7 @@ def compare_with_published(prepared: Prepared) -> tuple[published.Comparison, ..
     return published.compare(prepared.counts)
 
 
-def _assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: Path) -> None:
+def assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: Path) -> None:
     """Write everything that depends on all notes: splits, labels, checks, and one token store."""
     if not shards:
         raise DataError("the source has no notes; check its paths and columns.")
