@@ -26,7 +26,10 @@ def pretrain_all(
     recipe: Recipe, prepared: Prepared, track: Track = silent
 ) -> dict[str, Pretrained]:
     """Train every method of a recipe, the domain adapter first, or read what is trained already."""
-    return {name: pretrain(one, prepared, track) for name, one in recipes(recipe).items()}
+    return {
+        name: pretrain(one, prepared, track, measures_before=one is recipe)
+        for name, one in recipes(recipe).items()
+    }
 
 
 def read_all(recipe: Recipe) -> dict[str, Pretrained]:

@@ -70,8 +70,16 @@ def inputs(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def pretrain(recipe: Recipe, prepared: Prepared, track: Track = silent) -> Pretrained:
+def pretrain(
+    recipe: Recipe, prepared: Prepared, track: Track = silent, *, measures_before: bool = True
+) -> Pretrained:
     """Train the domain adapter of a recipe, or read it if it was trained from the same inputs.
+
+    Args:
+        recipe: What to do.
+        prepared: The notes.
+        track: Shows progress.
+        measures_before: Whether to measure perplexity without the adapter too.
 
     Raises:
         DataError: If there is no note to train on.
@@ -84,7 +92,9 @@ def pretrain(recipe: Recipe, prepared: Prepared, track: Track = silent) -> Pretr
             runs.new_folder(folder, depends_on) as temporary,
         ):
             backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
-            rows = _perplexities("before", stack(backbone), recipe, prepared)
+            rows = []
+            if measures_before:
+                rows += _perplexities("before", stack(backbone), recipe, prepared)
             config = recipe.pretrain
             model = stack(backbone, [Layer(DOMAIN, config.adapter, is_trained=True)], config.seed)
             model.train_mode()
