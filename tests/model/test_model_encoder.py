@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoModel, BertModel
 
 from notetune.errors import BackboneError
+from notetune.model.adapters.files import save_adapter
 from notetune.model.adapters.specs import LoRA
 from notetune.model.backbone import Backbone, backbone_fingerprint, load_backbone, outline_backbone
 from notetune.model.batch import packed_batch
@@ -102,6 +103,20 @@ def test_lora_on_a_packed_row_equals_plain_peft_one_by_one(encoder):
     assert len(parameters) >= 8
     assert all(parameter.grad is not None for parameter in parameters.values())
     assert all("lora_" in name for name in parameters)
+
+
+def test_plain_peft_loads_a_saved_adapter_of_an_encoder(encoder, tmp_path):
+    model = stack(load_backbone(str(encoder.folder)), [Layer(TASK, LORA, is_trained=True)], seed=3)
+    torch.manual_seed(4)
+    with torch.no_grad():
+        for parameter in model.parameters_by_name().values():
+            parameter.normal_(0, 0.3)
+    save_adapter(tmp_path, model.adapters[TASK], model.backbone)
+    plain = peft.PeftModel.from_pretrained(AutoModel.from_pretrained(encoder.folder), tmp_path)
+    documents = random_documents(LENGTHS)
+    with torch.inference_mode():
+        packed = model.hidden_states(packed_batch(documents, range(6)))
+    assert (packed - torch.cat(one_by_one(plain.eval(), documents))).abs().max() < 1e-5
 
 
 def test_shapes_come_from_the_configuration_alone(encoder):

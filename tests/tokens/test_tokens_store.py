@@ -6,9 +6,10 @@ from mmap import mmap
 import numpy as np
 import polars as pl
 import pytest
-from builders import byte_tokenizer, random_llama, small_store
+from builders import byte_tokenizer, random_encoder, random_llama, small_store
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
 
 from notetune.errors import BackboneError, RunError
 from notetune.tokens.encode import Encoder, load_encoder
@@ -43,6 +44,27 @@ def test_the_pieces_of_a_note_decode_to_its_whole_text(text, max_tokens):
     assert all(piece[0] == ENCODER.bos_id for piece in pieces)
     assert all(len(piece) == max_tokens for piece in pieces[:-1])
     assert 1 < len(pieces[-1]) <= max_tokens
+
+
+@pytest.mark.parametrize("long_notes", ["first", "pieces"])
+def test_an_encoder_reads_what_its_own_tokenizer_makes_of_each_piece(tmp_path, long_notes):
+    folder = random_encoder(tmp_path)
+    encoder = load_encoder(folder, frames_pieces=True)
+    texts = ["Fever, coughing; ☃ pain", "pain " * 30, "", "cough pain fever 10 mg"]
+    documents = encoder.documents(texts, 12, long_notes)
+    bounds = np.cumsum([0, *documents.table_D["length"]])
+    pieces = [documents.ids[a:b].tolist() for a, b in pairwise(bounds)]
+    whole = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    first = [pieces[n] for n in np.flatnonzero(documents.table_D["piece"] == 0)]
+    assert first == [whole.encode(text, truncation=True, max_length=12) for text in texts]
+    assert all((piece[0], piece[-1]) == (2, 3) and len(piece) <= 12 for piece in pieces)
+    longest = whole.encode(texts[1], add_special_tokens=False)
+    of_note = [p for p, row in zip(pieces, documents.table_D, strict=True) if row["note"] == 1]
+    joined = [token for piece in of_note for token in piece[1:-1]]
+    assert joined == (longest[:10] if long_notes == "first" else longest)
+    assert documents.table_D["is_cut"].any()
+    assert not documents.table_D["is_cut"][-1]
+    assert 2 not in encoder.documents(["[CLS]"], 12).ids[1:]
 
 
 @given(st.text(alphabet=st.characters(codec="ascii"), max_size=150), st.integers(8, 64))

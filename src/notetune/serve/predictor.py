@@ -93,4 +93,5 @@ def load_predictor(
     is_merged = (folder / BACKBONE_WEIGHTS).is_file()
     name = backbone or (str(folder) if is_merged else card.backbone_name)
     loaded = load_backbone(name, card.dtype, device)
-    return Predictor(load_bundle(folder, loaded), load_encoder(resolve_backbone(name)))
+    encoder = load_encoder(resolve_backbone(name), frames_pieces=loaded.is_encoder)
+    return Predictor(load_bundle(folder, loaded), encoder)

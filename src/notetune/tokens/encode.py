@@ -36,7 +36,7 @@ class Documents:
 
     Attributes:
         ids: `(total tokens,)` ids of all documents, one after another. Each document begins with
-            BOS; the last piece of a note ends in EOS.
+            BOS; the last piece of a note ends in EOS, and for an encoder every piece does.
         table_D: `(D,)` of `DOCUMENT_FIELDS`: number of the note, number of the piece (0 begins the
             note), tokens, UTF-8 bytes of the text behind it, whether the note goes on after it.
         note_count: N.
@@ -70,12 +70,21 @@ class _Tokens:
 
 @dataclass(frozen=True)
 class Encoder:
-    """A tokenizer with the special ids of its backbone."""
+    """A tokenizer with the special ids of its backbone.
+
+    Attributes:
+        tokenizer: Text to ids, without special ones.
+        bos_id: Begins every document; `[CLS]` for an encoder.
+        eos_id: Ends a note; `[SEP]` for an encoder.
+        vocabulary_size: Tokens that the backbone embeds.
+        ends_every_piece: Whether a piece of a note that goes on ends in `eos_id` too.
+    """
 
     tokenizer: Tokenizer
     bos_id: int
     eos_id: int
     vocabulary_size: int
+    ends_every_piece: bool = False
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -97,20 +106,21 @@ class Encoder:
         """
         is_first_only = long_notes == "first"
         most_cuts = 1 if is_first_only else None
-        body = max_tokens - 1  # BOS takes one slot of every piece
+        body = max_tokens - 1 - self.ends_every_piece  # BOS takes one slot of every piece
         size = body * self.dtype.itemsize
         bos, eos = (np.array([n], self.dtype).tobytes() for n in (self.bos_id, self.eos_id))
+        end_of_note, end_of_piece = (b"", eos) if self.ends_every_piece else (eos, b"")
         packed: list[bytes] = []
         rows: list[tuple[int, int, int, int, bool]] = []
         for number, text in enumerate(texts):
             tokens = self._first_tokens(text, body) if is_first_only else self._tokens(text)
-            with_eos = tokens.packed + eos
-            cuts = range(body, len(with_eos) // self.dtype.itemsize, body)[:most_cuts]
+            ids_of_note = tokens.packed + end_of_note
+            cuts = range(body, len(ids_of_note) // self.dtype.itemsize, body)[:most_cuts]
             bounds = [0, *(tokens.starts_of(cuts) if cuts else ()), len(text)]
             if is_first_only:
                 bounds = bounds[:2]
             for piece, (start, end) in enumerate(itertools.pairwise(bounds)):
-                ids = with_eos[piece * size : (piece + 1) * size]
+                ids = ids_of_note[piece * size : (piece + 1) * size] + end_of_piece
                 packed += (bos, ids)
                 length = 1 + len(ids) // self.dtype.itemsize
                 is_cut = piece < len(cuts)
@@ -156,8 +166,13 @@ def _utf8_bytes(text: str, start: int, end: int) -> int:
     return end - start if text.isascii() else len(text[start:end].encode())
 
 
-def load_encoder(backbone: Path) -> Encoder:
+def load_encoder(backbone: Path, *, frames_pieces: bool = False) -> Encoder:
     """The encoder of a backbone folder.
+
+    Args:
+        backbone: The folder.
+        frames_pieces: Put what the tokenizer puts round a text, `[CLS]` and `[SEP]`, round every
+            piece. A tokenizer that puts nothing there leaves BOS and EOS as they are.
 
     Raises:
         BackboneError: If `tokenizer.json` is missing or damaged, or BOS or EOS is not declared.
@@ -182,6 +197,9 @@ def load_encoder(backbone: Path) -> Encoder:
             f"{path} gives ids up to {largest} but the backbone embeds {size} tokens; the "
             "tokenizer belongs to another backbone."
         )
+    frame = tokenizer.encode("").ids if frames_pieces else []
+    if len(frame) == 2:
+        return Encoder(tokenizer, frame[0], frame[1], size, ends_every_piece=True)
     bos, eos = _special_id(config, "bos", backbone), _special_id(config, "eos", backbone)
     return Encoder(tokenizer, bos, eos, size)
 

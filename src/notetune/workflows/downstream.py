@@ -1,6 +1,5 @@
 """Step 2: one cell is one variant trained with one seed on one task."""
 
-import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,22 +12,21 @@ from torch import Tensor
 
 from notetune import infer, runs
 from notetune.metrics.scores import ScoreTable, write_scores
-from notetune.model.adapters.files import read_adapter
-from notetune.model.backbone import Backbone, load_backbone
+from notetune.model.backbone import load_backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.bundle import Bundle, BundleCard, save_bundle
 from notetune.model.heads import Head, log_prior
 from notetune.model.losses import outcome_loss, probabilities
-from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.tokens.packing import Int64Array
 from notetune.train.batches import LabelledBatch, labelled_rows, read_row, shuffled_steps
 from notetune.train.checkpoints import STEPS
-from notetune.train.optim import OptimConfig, adamw
-from notetune.workflows.prepare import Prepared, TaskTable
+from notetune.train.optim import adamw
+from notetune.workflows import task_models
+from notetune.workflows.prepare import Prepared
 from notetune.workflows.pretrain import TRAINING
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import stop_at_known_patients
-from notetune.workflows.recipe import VARIANTS, Recipe, VariantName
+from notetune.workflows.recipe import Recipe, variant_of
 from notetune.workflows.training import Training, TrainingRecord, Watch, fit, write_record
 
 _SCORED_SPLITS = ("validation", "test")
@@ -36,10 +34,10 @@ _SCORED_SPLITS = ("validation", "test")
 
 @dataclass(frozen=True)
 class Cell:
-    """What is trained: a variant, on a task, with a seed."""
+    """What is trained: a model of `task_models`, on a task, with a seed."""
 
     task: str
-    variant: VariantName
+    variant: str
     seed: int
 
     @property
@@ -50,26 +48,18 @@ class Cell:
 
 def cells(recipe: Recipe, prepared: Prepared) -> list[Cell]:
     """All cells of a recipe, task by task."""
-    config = recipe.downstream
     return [
-        Cell(task, variant, seed)
+        Cell(task, name, seed)
         for task in prepared.tasks
-        for variant in config.variants
-        for seed in config.seeds
+        for name in task_models.names(recipe)
+        for seed in recipe.downstream.seeds
     ]
 
 
 def inputs(recipe: Recipe, prepared: Prepared, cell: Cell) -> dict[str, Any]:
     """What a cell depends on."""
-    upstream = recipe.folder.domain if VARIANTS[cell.variant].has_domain else prepared.folder
-    config = recipe.downstream.model_dump(mode="json", exclude={"variants", "seeds", "tasks"})
-    return {
-        "stage": "downstream",
-        "upstream": runs.read_json(upstream / runs.MANIFEST)["files"],
-        "dtype": recipe.dtype,
-        "config": config,
-        "cell": (cell.task, cell.variant, cell.seed),
-    }
+    of_model = task_models.inputs(recipe, prepared, cell.variant)
+    return {**of_model, "cell": (cell.task, cell.variant, cell.seed)}
 
 
 def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = silent) -> None:
@@ -84,7 +74,7 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
     depends_on = inputs(recipe, prepared, cell)
     if runs.is_finished(folder, depends_on):
         return
-    if VARIANTS[cell.variant].has_domain:
+    if variant_of(cell.variant).has_domain:
         stop_at_known_patients(recipe, prepared)
     with (
         runs.work_folder(folder, depends_on) as work,
@@ -102,75 +92,49 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
                 write_scores(table, temporary / f"{split}.parquet")
 
 
-def step_count(recipe: Recipe, task: TaskTable, variant: VariantName) -> int:
-    """Steps of one cell."""
-    optim, epochs = _schedule(recipe, variant)
-    steps_per_epoch = math.ceil(len(task.rows("train")) / optim.targets_per_step)
-    return max(1, round(epochs * steps_per_epoch))
-
-
-def new_stack(recipe: Recipe, backbone: Backbone, variant: VariantName, seed: int) -> Stack:
-    """The stack of a variant before its training; the domain adapter comes from the run folder."""
-    parts = VARIANTS[variant]
-    layers = []
-    if parts.has_domain:
-        saved = read_adapter(recipe.folder.domain)
-        layers.append(Layer(DOMAIN, saved, is_trained=parts.trains_domain))
-    if parts.has_task:
-        layers.append(Layer(TASK, recipe.downstream.adapter, is_trained=True))
-    return stack(backbone, layers, seed)
-
-
-def _schedule(recipe: Recipe, variant: VariantName) -> tuple[OptimConfig, float]:
-    config = recipe.downstream
-    if VARIANTS[variant].trains_head_alone:
-        return config.head_optim, config.head_epochs
-    return config.optim, config.epochs
-
-
 class _CellTraining:
     """One cell while it is trained and scored."""
 
     def __init__(self, recipe: Recipe, prepared: Prepared, cell: Cell) -> None:
         self._recipe, self._prepared, self._cell = recipe, prepared, cell
         self._task = prepared.tasks[cell.task]
-        self._documents_N = prepared.store.first_documents(self._task.note_ids_N.tolist())
-        backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
-        self._model = new_stack(recipe, backbone, cell.variant, cell.seed)
+        self._plan = task_models.task_model(recipe, prepared, cell.variant)
+        self._documents_N = self._plan.store.first_documents(self._task.note_ids_N.tolist())
+        backbone = load_backbone(self._plan.backbone, recipe.dtype, recipe.torch_device)
+        self._model = task_models.new_stack(recipe, self._plan, backbone, cell.seed)
         prior = log_prior(self._task.task.kind, self._task.targets_NK[self._task.rows("train")])
         self._head = Head(backbone.hidden_size, prior, cell.seed).to(backbone.device)
 
     def fit(self, work: Path, track: Track) -> TrainingRecord:
         """Train head and adapters on the training notes, then check the stack."""
-        recipe, cell, model = self._recipe, self._cell, self._model
-        optim, _ = _schedule(recipe, cell.variant)
+        recipe, cell, plan, model = self._recipe, self._cell, self._plan, self._model
         model.train_mode()
         notes = self._documents_N[self._task.rows("train")]
-        is_head_alone = VARIANTS[cell.variant].trains_head_alone
+        is_head_alone = plan.parts.trains_head_alone
         adapters = model.parameters_by_name()
         head = dict(self._head.named_parameters(prefix="head"))
         head_size = sum(parameter.numel() for parameter in head.values())
         training = Training(
             label=cell.label,
             inputs=inputs(recipe, self._prepared, cell),
-            store=self._prepared.store,
+            store=plan.store,
             parameters={**adapters, **head},
             optimizer=adamw(
-                optim,
-                (adapters.values(), optim.peak_lr),
-                (head.values(), recipe.downstream.head_optim.peak_lr),
+                plan.optim,
+                (adapters.values(), plan.optim.peak_lr),
+                (head.values(), plan.head_lr),
             ),
-            optim=optim,
-            rows=lambda first_step: self._labelled_steps(optim.targets_per_step, first_step),
+            optim=plan.optim,
+            rows=lambda first_step: self._labelled_steps(plan.optim.targets_per_step, first_step),
             summed_loss=self._summed_loss,
-            step_count=step_count(recipe, self._task, cell.variant),
+            step_count=plan.step_count(self._task),
             seed=cell.seed,
             unit="notes",
-            tokens_per_target=0 if is_head_alone else self._prepared.store.lengths_D[notes].mean(),
+            tokens_per_target=0 if is_head_alone else plan.store.lengths_D[notes].mean(),
         )
         watch = Watch(model.trainable_count + head_size, model.total_count + head_size)
         fit(training, work, recipe.checkpoint_minutes, watch, track)
-        model.check(read_row(self._prepared.store, notes[:4], model.backbone.device))
+        model.check(read_row(plan.store, notes[:4], model.backbone.device))
         return watch.record()
 
     def scores(self, split: str) -> ScoreTable | None:
@@ -202,8 +166,8 @@ class _CellTraining:
             classes=task.classes,
             variant=self._cell.variant,
             seed=self._cell.seed,
-            pooling=self._recipe.downstream.pooling,
-            max_tokens=self._recipe.prepare.max_tokens,
+            pooling=self._plan.pooling,
+            max_tokens=self._plan.max_tokens,
             backbone_name=backbone.name,
             backbone_fingerprint=backbone.fingerprint,
             dtype=backbone.dtype,
@@ -218,7 +182,7 @@ class _CellTraining:
         targets_NK = self._task.targets_NK[rows]
         steps = shuffled_steps(len(rows), notes_per_step, self._cell.seed, first_step)
         device = self._model.backbone.device
-        if VARIANTS[self._cell.variant].trains_head_alone:
+        if self._plan.parts.trains_head_alone:
             features = torch.from_numpy(self._per_note(rows, self._features)).to(device)
             targets = torch.from_numpy(targets_NK).to(device)
             documents = self._documents_N[rows]
@@ -227,11 +191,11 @@ class _CellTraining:
                 for notes in steps
             )
         return labelled_rows(
-            self._prepared.store,
+            self._plan.store,
             self._documents_N[rows],
             targets_NK,
             steps,
-            tokens_per_row=self._recipe.downstream.tokens_per_row,
+            tokens_per_row=self._plan.tokens_per_row,
             reserved_per_document=self._model.reserved_per_document,
             device=device,
         )
@@ -242,16 +206,16 @@ class _CellTraining:
         return outcome_loss(self._task.task.kind, logits, batch.targets_NK)
 
     def _features(self, batch: PackedBatch) -> Tensor:
-        return self._model.features(batch, self._recipe.downstream.pooling)
+        return self._model.features(batch, self._plan.pooling)
 
     def _logits(self, batch: PackedBatch) -> Tensor:
-        return self._model.logits(self._head, batch, self._recipe.downstream.pooling)
+        return self._model.logits(self._head, batch, self._plan.pooling)
 
     def _per_note(self, rows: Int64Array, forward: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
         return infer.outputs_per_document(
             self._model,
             forward,
-            self._prepared.store,
+            self._plan.store,
             self._documents_N[rows],
-            self._recipe.downstream.tokens_per_row,
+            self._plan.tokens_per_row,
         )

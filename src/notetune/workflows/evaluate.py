@@ -24,6 +24,7 @@ from notetune.metrics.results import (
 from notetune.metrics.scores import ScoreTable, read_scores
 from notetune.notes import overlap
 from notetune.notes.sources import Mimic3Source
+from notetune.workflows import encoders
 from notetune.workflows.downstream import cells
 from notetune.workflows.methods import method_rows, perplexity_rows
 from notetune.workflows.prepare import Prepared, TaskTable
@@ -45,6 +46,7 @@ def evaluate(recipe: Recipe, prepared: Prepared, methods: dict[str, Pretrained])
     config = recipe.evaluate
     tasks, headline = compare_study(tables, _references(tables), config.draws, config.seed)
     listed, _ = compare_study(_of_listed_patients(recipe, tables), (), config.draws, config.seed)
+    step_1 = {**_domain_records(methods), **encoders.read_pretrained(recipe)}
     trained = _records(recipe, prepared)
     seeds = recipe.downstream.seeds
     return Results(
@@ -59,13 +61,13 @@ def evaluate(recipe: Recipe, prepared: Prepared, methods: dict[str, Pretrained])
         perplexity=tuple(PerplexityRow(**asdict(row)) for row in perplexity_rows(methods)),
         learning_curves={
             name: tuple(CurvePoint(**asdict(point)) for point in record.curve)
-            for name, record in {**_domain_records(methods), **trained}.items()
+            for name, record in {**step_1, **trained}.items()
         },
         tasks=tasks,
         listed_patients=listed,
         headline=headline,
         costs=(
-            *(_cost(name, "pretrain", record) for name, record in _domain_records(methods).items()),
+            *(_cost(name, "pretrain", record) for name, record in step_1.items()),
             *(_cost(*_model_and_stage(name), record) for name, record in trained.items()),
         ),
         leakage=tuple(
@@ -73,7 +75,7 @@ def evaluate(recipe: Recipe, prepared: Prepared, methods: dict[str, Pretrained])
             for finding in (*prepared.findings, *corpus_findings(recipe, prepared))
         ),
         compat_switches=tuple(_compat_switches(recipe)),
-        notices=(*_notices(recipe, prepared), *recipe.notices),
+        notices=(*_notices(recipe, prepared), *encoders.notices(recipe), *recipe.notices),
         provenance=_provenance(recipe, prepared),
     )
 

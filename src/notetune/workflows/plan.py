@@ -2,11 +2,13 @@
 
 import tempfile
 import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from notetune import runs
 from notetune.model.adapters.specs import reserved_per_document
@@ -15,10 +17,12 @@ from notetune.model.batch import PackedBatch
 from notetune.model.heads import Head
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.tokens.packing import Int64Array, pack_documents
+from notetune.tokens.store import TokenStore, open_store
 from notetune.train.batches import read_row
-from notetune.workflows import downstream, pretrain
+from notetune.workflows import downstream, encoders, pretrain
 from notetune.workflows.prepare import Prepared, inputs, open_prepared, prepare
-from notetune.workflows.recipe import VARIANTS, Recipe
+from notetune.workflows.recipe import MASKED, Recipe, variant_of
+from notetune.workflows.task_models import TaskModel, task_model
 from notetune.workflows.training import peak_memory_mib, restart_peak_memory
 
 _TIMED_PASSES = 3
@@ -75,13 +79,15 @@ def plan(recipe: Recipe) -> Plan:
 def _plan(recipe: Recipe, prepared: Prepared) -> Plan:
     documents = pretrain.training_documents(recipe, prepared)
     backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
-    row = _one_row(recipe, prepared, documents)
-    forward = _seconds_per_token(stack(backbone), row, trains=False)
+    room = (recipe.pretrain.tokens_per_row, reserved_per_document(recipe.pretrain.adapter))
+    row = _one_row(prepared.store, documents, room, backbone.device)
+    forward = _seconds_per_token(stack(backbone).summed_token_loss, (), row)
     model = stack(backbone, [Layer(DOMAIN, recipe.pretrain.adapter, is_trained=True)])
     domain_size = model.trainable_count
     # Without the network that some methods learn through in step 1.
     saved_size = sum(tensor.numel() for tensor in model.tensors(DOMAIN).values())
-    backward = _seconds_per_token(model, row, trains=True)
+    adapters = model.parameters_by_name().values()
+    backward = _seconds_per_token(model.summed_token_loss, adapters, row)
     other = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
     layers = [Layer(TASK, recipe.downstream.adapter, is_trained=True)]
     task_size = stack(other, layers).trainable_count
@@ -92,12 +98,14 @@ def _plan(recipe: Recipe, prepared: Prepared) -> Plan:
         _stage(
             "pretrain",
             prepared.store.lengths_D[documents],
-            (recipe.pretrain.tokens_per_row, model.reserved_per_document),
+            room,
             (steps, domain_size, recipe.pretrain.epochs * seconds_per_epoch),
         )
     ]
     for cell in downstream.cells(recipe, prepared):
-        task, parts = prepared.tasks[cell.task], VARIANTS[cell.variant]
+        if cell.variant not in recipe.downstream.variants:
+            continue
+        task, parts = prepared.tasks[cell.task], variant_of(cell.variant)
         notes = prepared.store.first_documents(task.note_ids_N[task.rows("train")].tolist())
         lengths = prepared.store.lengths_D[notes]
         trained = saved_size * parts.trains_domain + task_size * parts.has_task
@@ -106,7 +114,7 @@ def _plan(recipe: Recipe, prepared: Prepared) -> Plan:
         epochs = recipe.downstream.epochs
         seconds = forward if parts.trains_head_alone else backward * epochs
         figures = (
-            downstream.step_count(recipe, task, cell.variant),
+            task_model(recipe, prepared, cell.variant).step_count(task),
             trained,
             seconds * float(lengths.sum()),
         )
@@ -114,7 +122,73 @@ def _plan(recipe: Recipe, prepared: Prepared) -> Plan:
         reserved += reserved_per_document(recipe.downstream.adapter) * parts.has_task
         room = (recipe.downstream.tokens_per_row, reserved)
         stages.append(_stage(cell.label, lengths, room, figures))
+    for name in recipe.encoders.models:
+        stages += _encoder_stages(recipe, prepared, name)
     return Plan(tuple(stages), peak_memory_mib())
+
+
+def _encoder_stages(recipe: Recipe, prepared: Prepared, name: str) -> list[PlannedStage]:
+    """The trainings of one encoder; its tokens go into a folder that does not stay."""
+    if recipe.encoders.models[name] == MASKED:
+        stage = _masked_stage(recipe, prepared, name)
+        return [stage, *_encoder_cells(recipe, prepared, name, prepared.store)]
+    with tempfile.TemporaryDirectory() as folder:
+        encoders.write_tokens(recipe, prepared, name, Path(folder))
+        return _encoder_cells(recipe, prepared, name, open_store(Path(folder)))
+
+
+def _masked_stage(recipe: Recipe, prepared: Prepared, name: str) -> PlannedStage:
+    config, encoder = recipe.encoders.mlm, encoders.new_encoder(recipe)
+    documents = pretrain.training_documents(recipe, prepared)
+    lengths = prepared.store.lengths_D[documents]
+    room = (config.tokens_per_row, 0)
+    parameters = list(encoder.model.parameters())
+    seconds = _seconds_per_token(
+        lambda row: encoder.summed_loss(encoder.masking.apply(row, np.random.default_rng(0))),
+        parameters,
+        _one_row(prepared.store, documents, room, encoder.backbone.device),
+    )
+    figures = (
+        encoders.step_count(recipe, prepared),
+        sum(parameter.numel() for parameter in parameters),
+        seconds * config.epochs * float(lengths.sum()),
+    )
+    return _stage(f"encoder {name}", lengths, room, figures)
+
+
+def _encoder_cells(
+    recipe: Recipe, prepared: Prepared, name: str, store: TokenStore
+) -> list[PlannedStage]:
+    stages = []
+    for variant in recipe.encoders.variants:
+        planned = task_model(recipe, prepared, f"{name}+{variant}", store)
+        model = stack(
+            encoders.untrained(recipe, name), [Layer(TASK, planned.adapter, is_trained=True)]
+        )
+        seconds = _seconds_per_token_of(model, planned)
+        for cell in downstream.cells(recipe, prepared):
+            if cell.variant != f"{name}+{variant}":
+                continue
+            task = prepared.tasks[cell.task]
+            notes = store.first_documents(task.note_ids_N[task.rows("train")].tolist())
+            lengths = store.lengths_D[notes]
+            figures = (
+                planned.step_count(task),
+                model.trainable_count + (model.backbone.hidden_size + 1) * len(task.task.classes),
+                seconds * planned.epochs * float(lengths.sum()),
+            )
+            stages.append(_stage(cell.label, lengths, (planned.tokens_per_row, 0), figures))
+    return stages
+
+
+def _seconds_per_token_of(model: Stack, planned: TaskModel) -> float:
+    everything = np.arange(len(planned.store.lengths_D))
+    room = (planned.tokens_per_row, 0)
+    return _seconds_per_token(
+        lambda row: model.features(row, planned.pooling).sum(),
+        model.parameters_by_name().values(),
+        _one_row(planned.store, everything, room, model.backbone.device),
+    )
 
 
 def _stage(
@@ -125,22 +199,26 @@ def _stage(
     return PlannedStage(name, len(lengths), int(lengths.sum()), rows, *figures)
 
 
-def _one_row(recipe: Recipe, prepared: Prepared, documents: Int64Array) -> PackedBatch:
-    reserved = reserved_per_document(recipe.pretrain.adapter)
-    lengths = prepared.store.lengths_D[documents] + reserved
-    packed = pack_documents(lengths, recipe.pretrain.tokens_per_row)
-    return read_row(prepared.store, documents[packed.row(0)], recipe.torch_device)
+def _one_row(
+    store: TokenStore, documents: Int64Array, room: tuple[int, int], device: torch.device
+) -> PackedBatch:
+    tokens_per_row, reserved = room
+    packed = pack_documents(store.lengths_D[documents] + reserved, tokens_per_row)
+    return read_row(store, documents[packed.row(0)], device)
 
 
-def _seconds_per_token(model: Stack, row: PackedBatch, *, trains: bool) -> float:
-    parameters = list(model.parameters_by_name().values())
+def _seconds_per_token(
+    loss_of: Callable[[PackedBatch], Tensor], trained: Collection[nn.Parameter], row: PackedBatch
+) -> float:
+    """Median time of a pass over a row, with the gradient of what is trained."""
+    parameters = list(trained)
     restart_peak_memory()
     durations = []
     for _ in range(_TIMED_PASSES + 1):
         started = time.perf_counter()
-        with torch.set_grad_enabled(trains):
-            loss = model.summed_token_loss(row)
-        if trains:
+        with torch.set_grad_enabled(bool(parameters)):
+            loss = loss_of(row)
+        if parameters:
             torch.autograd.grad(loss, parameters)
         loss.item()
         durations.append(time.perf_counter() - started)

@@ -36,7 +36,7 @@ from notetune.workflows.prepare_shards import (
 )
 from notetune.workflows.recipe import Recipe
 
-_TEXTS = "texts"
+TEXTS = "texts"
 _TOKENS = "tokens"
 
 
@@ -100,7 +100,7 @@ class Prepared:
     def texts(self, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> list[str]:
         """Note texts, in the order asked for."""
         wanted = pl.DataFrame({"note_id": np.asarray(note_ids)}, schema={"note_id": pl.String})
-        notes = pl.scan_parquet(self.folder / _TEXTS)
+        notes = pl.scan_parquet(self.folder / TEXTS)
         found = notes.filter(pl.col("note_id").is_in(wanted["note_id"].implode())).collect()
         joined = wanted.join(found, on="note_id", how="left", maintain_order="left")
         return joined["text"].to_list()
@@ -216,7 +216,7 @@ def assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: Pa
     for task, table in tasks:
         table.write_parquet(folder / "tasks" / f"{task.name}.parquet")
     in_split.write_parquet(folder / NOTES)
-    take_texts(shards, is_wanted, folder / _TEXTS)
+    take_texts(shards, is_wanted, folder / TEXTS)
     _join_tokens(shards, is_wanted, in_split, folder / _TOKENS)
     facts = {
         "tasks": [dataclasses.asdict(task) for task, _ in tasks],

@@ -20,6 +20,7 @@ from notetune.infer import Average
 from notetune.model.adapters.specs import AdapterSpec, LoRA, reserved_per_document
 from notetune.model.backbone import Dtype
 from notetune.model.heads import Pooling
+from notetune.model.masked import EncoderShape
 from notetune.notes.sources import Source, SourceConfig, starting_from
 from notetune.notes.splits import Split, SplitConfig
 from notetune.tokens.encode import LongNotes
@@ -62,6 +63,17 @@ VARIANTS: dict[VariantName, Variant] = {
     # A head on the fully fine-tuned backbone; only for `pretrain.adapter` of kind full.
     "full-domain": Variant(has_domain=True, trains_domain=False, has_task=False),
 }
+
+
+EncoderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+EncoderVariant = Literal["full", "lora"]
+MASKED = "mlm"
+_TASK_ALONE = Variant(has_domain=False, trains_domain=False, has_task=True)
+
+
+def variant_of(model: str) -> Variant:
+    """The parts of a model of step 2: one of `VARIANTS`, or an encoder such as `bert+full`."""
+    return next((parts for name, parts in VARIANTS.items() if name == model), _TASK_ALONE)
 
 
 class PrepareConfig(Config):
@@ -147,6 +159,38 @@ class DownstreamConfig(Config):
     head_optim: OptimConfig = OptimConfig(peak_lr=1e-2, targets_per_step=64)
 
 
+class MaskedConfig(Config):
+    """The encoder `mlm`: a small BERT that learns the notes of step 1 by guessing hidden tokens."""
+
+    shape: EncoderShape = EncoderShape()
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share of the tokens that are hidden and predicted."""
+    epochs: PositiveFloat = 3
+    tokens_per_row: PositiveInt = 4096
+    optim: OptimConfig = OptimConfig(peak_lr=1e-3)
+    """Its `targets_per_step` counts all tokens that are read."""
+    seed: NonNegativeInt = 0
+
+
+class EncodersConfig(Config):
+    """Encoders for comparison in step 2, each under the name NAME+VARIANT."""
+
+    models: dict[EncoderName, str] = Field(default_factory=dict)
+    """A name for each Hugging Face folder of an encoder; `mlm` in place of a folder pretrains a
+    small one on the notes."""
+    variants: tuple[EncoderVariant, ...] = ("full", "lora")
+    adapter: LoRA = LoRA(targets=("query", "value", "Wqkv"))
+    """For `lora`; the targets are those of BERT and the joint projection of ModernBERT."""
+    pooling: Pooling = "first"
+    epochs: PositiveFloat = 3
+    tokens_per_row: PositiveInt = 4096
+    full_optim: OptimConfig = OptimConfig(peak_lr=5e-5, targets_per_step=16)
+    lora_optim: OptimConfig = OptimConfig(peak_lr=5e-4, targets_per_step=16)
+    head_lr: PositiveFloat = 1e-3
+    """Peak learning rate of the head, with either."""
+    mlm: MaskedConfig = MaskedConfig()
+
+
 class ListedPatients(Config):
     """A file that names patients, such as PATIENTS.csv of the MIMIC-III CareVue subset."""
 
@@ -186,6 +230,7 @@ class Recipe(Config):
     prepare: PrepareConfig
     pretrain: PretrainConfig = PretrainConfig()
     downstream: DownstreamConfig = DownstreamConfig()
+    encoders: EncodersConfig = EncodersConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     notices: tuple[str, ...] = ()
     """Sentences about the data that every reader of the report must see."""
@@ -205,10 +250,15 @@ class Recipe(Config):
         domain = reserved_per_document(self.pretrain.adapter)
         both = domain + reserved_per_document(self.downstream.adapter)
         others = [reserved_per_document(m.adapter) for m in self.pretrain.compare.values()]
-        for stage, virtual in ((self.pretrain, max(domain, *others, 0)), (self.downstream, both)):
-            if stage.tokens_per_row < self.prepare.max_tokens + virtual:
+        for tokens_per_row, virtual in (
+            (self.pretrain.tokens_per_row, max(domain, *others, 0)),
+            (self.downstream.tokens_per_row, both),
+            (self.encoders.tokens_per_row, 0),
+            (self.encoders.mlm.tokens_per_row, 0),
+        ):
+            if tokens_per_row < self.prepare.max_tokens + virtual:
                 raise ValueError(
-                    f"tokens_per_row {stage.tokens_per_row} is below prepare.max_tokens "
+                    f"tokens_per_row {tokens_per_row} is below prepare.max_tokens "
                     f"{self.prepare.max_tokens} + {virtual} virtual tokens; a row must hold the "
                     "longest document"
                 )
@@ -294,6 +344,14 @@ class RunFolder:
     def report(self) -> Path:
         """The report in three formats."""
         return self.root / "report"
+
+    def encoder(self, name: str) -> Path:
+        """An encoder that was pretrained on the notes."""
+        return self.root / "encoders" / name
+
+    def encoder_tokens(self, name: str) -> Path:
+        """The notes in the tokens of another encoder."""
+        return self.prepared / "encoders" / name
 
     def cell(self, task: str, model: str, seed: int) -> Path:
         """One model of one task: its bundle and its scores."""

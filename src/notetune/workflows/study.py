@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from notetune import runs
 from notetune.metrics.results import Results
-from notetune.workflows import baselines, downstream, methods, pretrain
+from notetune.workflows import baselines, downstream, encoders, methods, pretrain
 from notetune.workflows.evaluate import evaluate
 from notetune.workflows.prepare import Prepared, prepare
 from notetune.workflows.prepare import inputs as prepare_inputs
 from notetune.workflows.progress import Track, silent
-from notetune.workflows.recipe import VARIANTS, Recipe
+from notetune.workflows.recipe import Recipe, variant_of
 
 
 def run_study(recipe: Recipe, track: Track = silent) -> Results:
@@ -29,10 +29,12 @@ def run_study(recipe: Recipe, track: Track = silent) -> Results:
 
 
 def train_cells(recipe: Recipe, prepared: Prepared, track: Track = silent) -> None:
-    """Train the baselines and every cell of a recipe."""
+    """Train the baselines, get the encoders ready, and train every cell of a recipe."""
     for task in prepared.tasks:
         for baseline in recipe.evaluate.baselines:
             baselines.score_baseline(recipe, prepared, task, baseline)
+    for name in recipe.encoders.models if prepared.tasks else ():
+        encoders.make_ready(recipe, prepared, name, track)
     for cell in downstream.cells(recipe, prepared):
         downstream.downstream(recipe, prepared, cell, track)
 
@@ -57,9 +59,17 @@ def status(recipe: Recipe) -> list[Stage]:
     for name, one in recipe.compared.items():
         is_done = runs.is_finished(one.folder.domain, pretrain.inputs(one, prepared))
         stages.append(Stage(f"pretrain · {name}", is_done))
+    are_ready = {
+        name: runs.is_finished(
+            encoders.stage_folder(recipe, name), encoders.inputs(recipe, prepared, name)
+        )
+        for name in recipe.encoders.models
+    }
+    stages += [Stage(f"encoder {name}", is_ready) for name, is_ready in are_ready.items()]
     for cell in downstream.cells(recipe, prepared):
         folder = recipe.folder.cell(cell.task, cell.variant, cell.seed)
-        can_be_done = has_domain or not VARIANTS[cell.variant].has_domain
+        can_be_done = has_domain or not variant_of(cell.variant).has_domain
+        can_be_done &= are_ready.get(cell.variant.rpartition("+")[0], True)
         is_done = can_be_done and runs.is_finished(
             folder, downstream.inputs(recipe, prepared, cell)
         )

@@ -77,7 +77,7 @@ def save_adapter(folder: Path, adapter: Adapter, backbone: Backbone) -> None:
         # peft would write its own card and the backbone's path; neither may leave with an adapter.
         settings = {
             **to_peft(spec, backbone).to_dict(),
-            "task_type": "CAUSAL_LM",
+            "task_type": "FEATURE_EXTRACTION" if backbone.is_encoder else "CAUSAL_LM",
             "inference_mode": True,
             "base_model_name_or_path": backbone.name,
         }

@@ -1,0 +1,240 @@
+"""Encoders beside the backbone: their tokens, and the one that is pretrained here."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from notetune import runs
+from notetune.errors import ConfigError
+from notetune.model.backbone import (
+    Backbone,
+    backbone_fingerprint,
+    load_backbone,
+    outline_backbone,
+    resolve_backbone,
+)
+from notetune.model.masked import MaskedBatch, MaskedEncoder, new_masked_encoder
+from notetune.tokens.encode import Documents, load_encoder
+from notetune.tokens.store import FORMAT, TokenStore, join_documents, open_store
+from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch
+from notetune.train.checkpoints import STEPS
+from notetune.train.optim import adamw
+from notetune.workflows.prepare import TEXTS, Prepared
+from notetune.workflows.pretrain import TRAINING, training_documents
+from notetune.workflows.progress import Track, silent
+from notetune.workflows.provenance import write_provenance
+from notetune.workflows.recipe import MASKED, Recipe
+from notetune.workflows.training import (
+    Training,
+    TrainingRecord,
+    Watch,
+    fit,
+    read_record,
+    write_record,
+)
+
+
+def make_ready(recipe: Recipe, prepared: Prepared, name: str, track: Track = silent) -> None:
+    """Pretrain an encoder, or encode the notes for one that is there, unless that was done.
+
+    Raises:
+        ConfigError: If its folder is that of a decoder.
+        TrainingError: If the loss is not finite.
+    """
+    folder, depends_on = stage_folder(recipe, name), inputs(recipe, prepared, name)
+    if runs.is_finished(folder, depends_on):
+        return
+    with runs.work_folder(folder, depends_on) as work, runs.new_folder(folder, depends_on) as new:
+        if recipe.encoders.models[name] == MASKED:
+            _pretrain(recipe, prepared, name, track, work, new)
+        else:
+            write_tokens(recipe, prepared, name, new)
+
+
+def stage_folder(recipe: Recipe, name: str) -> Path:
+    """What `make_ready` makes: an encoder, or tokens; these stay with the prepared notes."""
+    is_made_here = recipe.encoders.models[name] == MASKED
+    return recipe.folder.encoder(name) if is_made_here else recipe.folder.encoder_tokens(name)
+
+
+def inputs(recipe: Recipe, prepared: Prepared, name: str) -> dict[str, Any]:
+    """What an encoder, or its tokens, depend on."""
+    given = recipe.encoders.models[name]
+    upstream = {
+        "stage": f"encoder {name}",
+        "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
+    }
+    if given == MASKED:
+        config = recipe.encoders.mlm.model_dump(mode="json")
+        return {**upstream, "config": config, "sources": recipe.pretrain.sources}
+    fingerprint = backbone_fingerprint(resolve_backbone(given))
+    return {
+        **upstream,
+        "encoder": fingerprint,
+        "max_tokens": max_tokens(recipe, name),
+        "store": FORMAT,
+    }
+
+
+def backbone_folder(recipe: Recipe, name: str) -> str:
+    """The encoder's folder."""
+    given = recipe.encoders.models[name]
+    return str(recipe.folder.encoder(name)) if given == MASKED else given
+
+
+def open_tokens(recipe: Recipe, prepared: Prepared, name: str) -> TokenStore:
+    """The documents of an encoder that is ready.
+
+    One that was pretrained here has the tokenizer of the backbone, and so its documents.
+    """
+    if recipe.encoders.models[name] == MASKED:
+        return prepared.store
+    return open_store(recipe.folder.encoder_tokens(name))
+
+
+def max_tokens(recipe: Recipe, name: str) -> int:
+    """Longest document of an encoder: its own limit, or that of the recipe if it is lower."""
+    given = recipe.encoders.models[name]
+    most = recipe.prepare.max_tokens
+    return most if given == MASKED else min(most, outline_backbone(given).max_positions)
+
+
+def read_pretrained(recipe: Recipe) -> dict[str, TrainingRecord]:
+    """How the encoders were pretrained that were pretrained here up to now, by name."""
+    paths = {name: recipe.folder.encoder(name) / TRAINING for name in recipe.encoders.models}
+    return {name: read_record(path) for name, path in paths.items() if path.is_file()}
+
+
+def notices(recipe: Recipe) -> list[str]:
+    """What readers of the scores must know of the encoders' tokens."""
+    said = []
+    for name in recipe.encoders.models:
+        folder = recipe.folder.encoder_tokens(name)
+        if folder.is_dir() and (share := float(open_store(folder).is_cut_D.mean())):
+            said.append(
+                f"{name}: {share:.0%} of the labelled notes are longer than "
+                f"{max_tokens(recipe, name)} of its tokens; it reads their beginning."
+            )
+    return said
+
+
+def write_tokens(recipe: Recipe, prepared: Prepared, name: str, folder: Path) -> None:
+    """Encode the notes with a label, with the encoder's own tokenizer, into an existing folder.
+
+    Raises:
+        ConfigError: If the folder is that of a decoder.
+    """
+    encoder = outline_backbone(recipe.encoders.models[name])
+    if not encoder.is_encoder:
+        raise ConfigError(
+            f"encoders.models.{name}: {encoder.name} is a decoder; give it as the backbone."
+        )
+    store = prepared.store
+    labelled = np.unique(np.concatenate([task.note_ids_N for task in prepared.tasks.values()]))
+    is_labelled_N = np.isin(store.note_ids, labelled)
+    columns = {
+        "note_ids": store.note_ids[is_labelled_N],
+        "patient_ids": store.patient_ids[is_labelled_N],
+        "source_N": store.source_N[is_labelled_N],
+        "split_N": store.split_N[is_labelled_N],
+        "in_corpus_N": store.in_corpus_N[is_labelled_N],
+    }
+    join_documents(folder, _documents(recipe, prepared, name, is_labelled_N), columns)
+
+
+def _documents(
+    recipe: Recipe, prepared: Prepared, name: str, is_wanted_N: npt.NDArray[np.bool_]
+) -> Iterator[Documents]:
+    """The first document of each wanted note, one file of texts in memory at a time."""
+    folder = resolve_backbone(recipe.encoders.models[name])
+    encoder = load_encoder(folder, frames_pieces=True)
+    most, first = max_tokens(recipe, name), 0
+    for path in sorted((prepared.folder / TEXTS).iterdir()):
+        texts = pl.read_parquet(path, columns=["text"])["text"]
+        wanted = texts.filter(pl.Series(is_wanted_N[first : first + len(texts)]))
+        first += len(texts)
+        if len(wanted):
+            yield encoder.documents(wanted.to_list(), most, "first")
+
+
+def new_encoder(recipe: Recipe) -> MaskedEncoder:
+    """The encoder that is pretrained here, before it is."""
+    config = recipe.encoders.mlm
+    encoder = load_encoder(resolve_backbone(recipe.backbone))
+    return new_masked_encoder(
+        config.shape,
+        encoder.tokenizer,
+        (encoder.bos_id, encoder.eos_id),
+        encoder.vocabulary_size,
+        max_tokens=recipe.prepare.max_tokens,
+        share=config.share,
+        seed=config.seed,
+        device=recipe.torch_device,
+    )
+
+
+def untrained(recipe: Recipe, name: str) -> Backbone:
+    """An encoder before anything of the recipe trains it."""
+    given = recipe.encoders.models[name]
+    if given == MASKED:
+        return new_encoder(recipe).backbone
+    return load_backbone(given, recipe.dtype, recipe.torch_device)
+
+
+def step_count(recipe: Recipe, prepared: Prepared) -> int:
+    """Steps of pretraining an encoder."""
+    config = recipe.encoders.mlm
+    lengths = prepared.store.lengths_D[training_documents(recipe, prepared)]
+    per_epoch = pretraining_steps_per_epoch(
+        lengths, config.tokens_per_row, config.optim.targets_per_step
+    )
+    return max(1, round(config.epochs * per_epoch))
+
+
+def _pretrain(
+    recipe: Recipe, prepared: Prepared, name: str, track: Track, work: Path, folder: Path
+) -> None:
+    config, optim = recipe.encoders.mlm, recipe.encoders.mlm.optim
+    encoder = new_encoder(recipe)
+    encoder.model.eval()  # no dropout: each note comes a few times only
+    parameters = dict(encoder.model.named_parameters())
+    documents = training_documents(recipe, prepared)
+
+    def rows(first_step: int) -> Iterator[list[MaskedBatch]]:
+        steps = pretraining_steps(
+            prepared.store,
+            documents,
+            tokens_per_row=config.tokens_per_row,
+            targets_per_step=optim.targets_per_step,
+            seed=config.seed,
+            first_step=first_step,
+            device=recipe.torch_device,
+        )
+        return encoder.masking.steps(steps, config.seed, first_step)
+
+    training = Training(
+        label=f"pretrain {name}",
+        inputs=inputs(recipe, prepared, name),
+        store=prepared.store,
+        parameters=parameters,
+        optimizer=adamw(optim, (parameters.values(), optim.peak_lr)),
+        optim=optim,
+        rows=rows,
+        summed_loss=encoder.summed_loss,
+        step_count=step_count(recipe, prepared),
+        seed=config.seed,
+        unit="tokens",
+        tokens_per_target=1 / config.share,
+    )
+    size = sum(parameter.numel() for parameter in parameters.values())
+    watch = Watch(size, size)
+    fit(training, work, recipe.checkpoint_minutes, watch, track)
+    encoder.save(folder)
+    write_provenance(folder, recipe, prepared)
+    write_record(folder / TRAINING, watch.record())
+    shutil.copyfile(work / STEPS, folder / STEPS)

@@ -1,0 +1,128 @@
+"""What each model of step 2 is made of, and how it learns: variants of the backbone, encoders."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from notetune import runs
+from notetune.model.adapters.files import read_adapter
+from notetune.model.adapters.specs import AdapterSpec, Full
+from notetune.model.backbone import Backbone
+from notetune.model.heads import Pooling
+from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
+from notetune.tokens.store import TokenStore
+from notetune.train.optim import OptimConfig
+from notetune.workflows import encoders
+from notetune.workflows.prepare import Prepared, TaskTable
+from notetune.workflows.recipe import Recipe, Variant, variant_of
+
+
+@dataclass(frozen=True)
+class TaskModel:
+    """A model of step 2 before its training.
+
+    Attributes:
+        backbone: Folder of its backbone, or the name of the shipped one.
+        store: The notes in the backbone's tokens.
+        parts: Which adapters it has, and which of them train.
+        adapter: Its task adapter, if it has one.
+        pooling: How a document becomes one vector.
+        max_tokens: Longest document.
+        tokens_per_row: Row budget.
+        epochs: Passes over the training notes.
+        optim: How adapters learn, and the head if it learns alone.
+        head_lr: Peak learning rate of the head.
+    """
+
+    backbone: str
+    store: TokenStore
+    parts: Variant
+    adapter: AdapterSpec
+    pooling: Pooling
+    max_tokens: int
+    tokens_per_row: int
+    epochs: float
+    optim: OptimConfig
+    head_lr: float
+
+    def step_count(self, task: TaskTable) -> int:
+        """Steps of its training on a task."""
+        steps_per_epoch = math.ceil(len(task.rows("train")) / self.optim.targets_per_step)
+        return max(1, round(self.epochs * steps_per_epoch))
+
+
+def names(recipe: Recipe) -> list[str]:
+    """All models of step 2: the variants of the backbone, then each encoder in its variants."""
+    config = recipe.encoders
+    pairs = [(name, variant) for name in config.models for variant in config.variants]
+    return [*recipe.downstream.variants, *(f"{name}+{variant}" for name, variant in pairs)]
+
+
+def task_model(
+    recipe: Recipe, prepared: Prepared, name: str, store: TokenStore | None = None
+) -> TaskModel:
+    """The model of a name; an encoder must be ready, or its tokens given."""
+    parts, encoder = variant_of(name), _encoder_of(recipe, name)
+    if encoder is None:
+        config = recipe.downstream
+        is_head_alone = parts.trains_head_alone
+        return TaskModel(
+            backbone=recipe.backbone,
+            store=prepared.store,
+            parts=parts,
+            adapter=config.adapter,
+            pooling=config.pooling,
+            max_tokens=recipe.prepare.max_tokens,
+            tokens_per_row=config.tokens_per_row,
+            epochs=config.head_epochs if is_head_alone else config.epochs,
+            optim=config.head_optim if is_head_alone else config.optim,
+            head_lr=config.head_optim.peak_lr,
+        )
+    is_full, beside = name == f"{encoder}+full", recipe.encoders
+    return TaskModel(
+        backbone=encoders.backbone_folder(recipe, encoder),
+        store=store or encoders.open_tokens(recipe, prepared, encoder),
+        parts=parts,
+        adapter=Full() if is_full else beside.adapter,
+        pooling=beside.pooling,
+        max_tokens=encoders.max_tokens(recipe, encoder),
+        tokens_per_row=beside.tokens_per_row,
+        epochs=beside.epochs,
+        optim=beside.full_optim if is_full else beside.lora_optim,
+        head_lr=beside.head_lr,
+    )
+
+
+def inputs(recipe: Recipe, prepared: Prepared, name: str) -> dict[str, Any]:
+    """What a model depends on besides task and seed."""
+    encoder = _encoder_of(recipe, name)
+    if encoder is None:
+        upstream = recipe.folder.domain if variant_of(name).has_domain else prepared.folder
+        config = recipe.downstream.model_dump(mode="json", exclude={"variants", "seeds", "tasks"})
+    else:
+        upstream = encoders.stage_folder(recipe, encoder)
+        config = recipe.encoders.model_dump(mode="json", exclude={"models", "variants", "mlm"})
+    manifest = runs.read_json(upstream / runs.MANIFEST)
+    return {
+        "stage": "downstream",
+        "upstream": manifest["files"],
+        "encoder": None if encoder is None else manifest["inputs"],
+        "dtype": recipe.dtype,
+        "config": config,
+    }
+
+
+def new_stack(recipe: Recipe, model: TaskModel, backbone: Backbone, seed: int) -> Stack:
+    """A model's stack before its training; the domain adapter comes from the run folder."""
+    layers = []
+    if model.parts.has_domain:
+        saved = read_adapter(recipe.folder.domain)
+        layers.append(Layer(DOMAIN, saved, is_trained=model.parts.trains_domain))
+    if model.parts.has_task:
+        layers.append(Layer(TASK, model.adapter, is_trained=True))
+    return stack(backbone, layers, seed)
+
+
+def _encoder_of(recipe: Recipe, name: str) -> str | None:
+    encoder = name.rpartition("+")[0]
+    return encoder if encoder in recipe.encoders.models else None
