@@ -41,7 +41,14 @@ from transformers.utils import logging as transformers_logging
 
 from notetune.model.adapters.files import save_adapter
 from notetune.model.adapters.peft_config import to_peft
-from notetune.model.adapters.specs import LoRA, PeftSpec
+from notetune.model.adapters.specs import (
+    AdaptationPrompt,
+    LoRA,
+    PeftSpec,
+    Prefix,
+    Prompt,
+    PTuning,
+)
 from notetune.model.attention import PACKED_ATTENTION
 from notetune.model.backbone import Backbone
 from notetune.model.batch import packed_batch
@@ -81,7 +88,13 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 2,
     },
 }
-METHODS: dict[str, PeftSpec] = {"lora": LoRA(rank=16, alpha=32)}
+METHODS: dict[str, PeftSpec] = {
+    "lora": LoRA(rank=16, alpha=32),
+    "adaptation-prompt": AdaptationPrompt(length=10),
+    "prefix": Prefix(virtual_tokens=20),
+    "prompt": Prompt(virtual_tokens=15),
+    "p-tuning": PTuning(virtual_tokens=20),
+}
 
 
 @dataclass(frozen=True)
