@@ -25,9 +25,11 @@ from notetune.errors import RunWarning
 
 T = TypeVar("T")
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
 _SECONDS_BETWEEN_LINES = 15
+_WIDTH_OF_A_FILE = 120  # rich would take 80, too narrow for its tables
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
+err = Console(stderr=True, highlight=False)
 
 
 def track(
