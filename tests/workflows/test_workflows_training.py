@@ -3,10 +3,13 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 from builders import random_llama
+from safetensors.torch import load_file
 from test_workflows_study import CANARY, RECIPE, notetune, write_notes
 
 from notetune import config, runs
@@ -167,3 +170,29 @@ def test_another_recipe_does_not_use_the_checkpoints_of_this_one(place):
         pretrain.pretrain(other, prepared, sigterm_after(1))
     assert works_in(recipe.folder.root) == ["step-00000001"]
     assert not before.exists()
+
+
+@pytest.mark.slow
+def test_two_processes_under_torchrun_end_where_one_does(place, undisturbed):
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "notetune", "pretrain", str(place / "recipe.yaml"), *SETTINGS]
+    done = subprocess.run(
+        [sys.executable, *command, "name=two", "pretrain.adapter.dropout=0"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    alone = config.load(
+        Recipe, place / "recipe.yaml", [*SETTINGS, "name=one", "pretrain.adapter.dropout=0"]
+    )
+    pretrain.pretrain(alone, prepare(alone))
+    folders = alone.folder.domain, load(place, "two").folder.domain
+    expected, got = (load_file(folder / "adapter_model.safetensors") for folder in folders)
+    assert expected.keys() == got.keys()
+    assert len(expected) == 8
+    assert max(float((expected[key] - got[key]).abs().max()) for key in expected) < 1e-5
+    one, two = (trained(folder)[1] for folder in folders)
+    assert [step["loss"] for step in two] == pytest.approx([step["loss"] for step in one], abs=1e-5)
+    assert [step["order"] for step in two] == [step["order"] for step in one]

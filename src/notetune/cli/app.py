@@ -122,13 +122,17 @@ def pretrain(
     loaded = _load(recipe, overrides, data)
     if dry_run:
         return _plan(loaded, as_json=as_json)
-    from notetune.workflows import methods
+    from notetune.workflows import methods, together
     from notetune.workflows.prepare import prepare as prepare_run
+    from notetune.workflows.progress import silent
 
-    with runs.locked(loaded.folder.root):
-        trained = methods.pretrain_all(loaded, prepare_run(loaded), terminal.track)
-    rows = methods.method_rows(trained), methods.perplexity_rows(trained)
-    show.pretrained(*rows, loaded.folder.domain, as_json=as_json)
+    with together.joined(loaded.folder.root) as is_first:
+        prepared = together.in_turn(lambda: prepare_run(loaded))
+        track = terminal.track if is_first else silent
+        trained = methods.pretrain_all(loaded, prepared, track)
+    if is_first:
+        rows = methods.method_rows(trained), methods.perplexity_rows(trained)
+        show.pretrained(*rows, loaded.folder.domain, as_json=as_json)
     return None
 
 

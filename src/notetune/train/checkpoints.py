@@ -21,6 +21,7 @@ from torch import Tensor
 from notetune import runs
 from notetune.errors import RunError, RunWarning
 from notetune.train.loop import Step
+from notetune.train.parallel import ALONE, World
 
 STEPS = "steps.jsonl"
 _STATE, _WEIGHTS, _OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
@@ -50,6 +51,7 @@ class Checkpoints:
         inputs: What the training depends on. A checkpoint of other inputs is never used.
         parameters: All that trains, by name. Restoring writes into them.
         optimizer: Over these parameters and no others.
+        world: The processes that train; all read, the first one writes.
     """
 
     def __init__(
@@ -58,21 +60,26 @@ class Checkpoints:
         inputs: Any,
         parameters: Mapping[str, Tensor],
         optimizer: torch.optim.Optimizer,
+        world: World = ALONE,
     ) -> None:
         self._folder = folder
         self._inputs = runs.fingerprint(inputs)
         self._parameters = dict(parameters)
         self._optimizer = optimizer
         self._log = folder / STEPS
+        self._writes = world.rank == 0
+        self._processes = world.size
 
     def log(self, step: Step) -> None:
         """Add a line to the log of steps. It is durable once a checkpoint after it is saved."""
+        if not self._writes:
+            return
         with self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(step)) + "\n")
 
     def steps(self) -> list[Step]:
-        """The steps in the log, each once."""
-        if not self._log.exists():
+        """The steps in the log, each once; only the first process has them."""
+        if not self._writes or not self._log.exists():
             return []
         lines = self._log.read_text(encoding="utf-8").splitlines()
         return [Step(**json.loads(line)) for line in lines]
@@ -83,6 +90,8 @@ class Checkpoints:
         Raises:
             RunError: If it cannot be written; the checkpoints before it are untouched.
         """
+        if not self._writes:
+            return
         weights = _on_cpu(self._parameters)
         moments = _on_cpu(_optimizer_tensors(self._optimizer, self._parameters))
         state = {**asdict(position), "scope": self._scope()}
@@ -119,18 +128,19 @@ class Checkpoints:
             except RunError as error:
                 faults[folder] = str(error)
                 continue
-            if faults:
+            if faults and self._writes:
                 told = f"{'; '.join(faults.values())}; going on from step {position.next_step}"
                 warnings.warn(told, RunWarning, stacklevel=2)
-            for damaged in faults:
-                shutil.rmtree(damaged)
+                for damaged in faults:
+                    shutil.rmtree(damaged)
             return position
         if faults:
             raise RunError(
                 f"no checkpoint in {self._folder} is whole: {'; '.join(faults.values())}. Restore "
                 "one from a copy, or delete that folder to train again from the first step."
             )
-        self._log.unlink(missing_ok=True)
+        if self._writes:
+            self._log.unlink(missing_ok=True)
         return Position(next_step=0)
 
     def _restore(self, folder: Path) -> Position:
@@ -150,7 +160,8 @@ class Checkpoints:
             for name, parameter in self._parameters.items():
                 parameter.copy_(weights[name])
         _fill_optimizer(self._optimizer, self._parameters, moments)
-        runs.write_text(self._log, (folder / STEPS).read_text(encoding="utf-8"))
+        if self._writes:
+            runs.write_text(self._log, (folder / STEPS).read_text(encoding="utf-8"))
         return Position(**state)
 
     def _inputs_of(self, folder: Path) -> dict[str, str]:
@@ -177,6 +188,7 @@ class Checkpoints:
             "threads": torch.get_num_threads(),
             "processor": torch.backends.cpu.get_cpu_capability(),
             "device": torch.cuda.get_device_name(device) if is_cuda else device.type,
+            "processes": self._processes,
         }
 
     def _tell_scope(self, then: Mapping[str, Any]) -> None:
@@ -184,7 +196,7 @@ class Checkpoints:
         changed = [
             f"{key} {then.get(key)} is now {now[key]}" for key in now if then.get(key) != now[key]
         ]
-        if changed:
+        if changed and self._writes:
             told = f"resume is not bit-exact: {', '.join(changed)}"
             warnings.warn(told, RunWarning, stacklevel=4)
 

@@ -25,6 +25,7 @@ from notetune.workflows.prepare import Prepared
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import write_provenance
 from notetune.workflows.recipe import Recipe
+from notetune.workflows.together import stage_folders
 from notetune.workflows.training import (
     Training,
     TrainingRecord,
@@ -87,10 +88,7 @@ def pretrain(
     """
     folder, depends_on = recipe.folder.domain, inputs(recipe, prepared)
     if not runs.is_finished(folder, depends_on):
-        with (
-            runs.work_folder(folder, depends_on) as work,
-            runs.new_folder(folder, depends_on) as temporary,
-        ):
+        with stage_folders(folder, depends_on) as (work, temporary):
             backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
             rows = []
             if measures_before:

@@ -20,6 +20,7 @@ from notetune.tokens.store import TokenStore
 from notetune.train.checkpoints import Checkpoints, Position
 from notetune.train.loop import BatchT, Step, StepError, train
 from notetune.train.optim import OptimConfig
+from notetune.train.parallel import this_world
 from notetune.workflows.progress import Track
 
 _MOST_POINTS = 200
@@ -143,7 +144,8 @@ def fit(
         RunError: If no checkpoint is whole, or one cannot be written.
         Stopped: After SIGTERM, with a checkpoint of the last step.
     """
-    checkpoints = Checkpoints(work, training.inputs, training.parameters, training.optimizer)
+    world = this_world()
+    checkpoints = Checkpoints(work, training.inputs, training.parameters, training.optimizer, world)
     position = checkpoints.restore()
     for step in checkpoints.steps():
         watch.see(step, training.tokens_per_target)
@@ -157,6 +159,7 @@ def fit(
         seed=training.seed,
         first_step=position.next_step,
         halvings=position.halvings,
+        world=world,
     )
     saved = time.monotonic()
     with _notes_named(training.store), _stop_requests() as is_asked_to_stop:
@@ -165,8 +168,9 @@ def fit(
         ):
             watch.see(step, training.tokens_per_target)
             checkpoints.log(step)
-            stops = is_asked_to_stop()
-            if stops or time.monotonic() - saved >= 60 * checkpoint_minutes:
+            is_time = time.monotonic() - saved >= 60 * checkpoint_minutes
+            stops, saves = world.sums(is_asked_to_stop(), is_time)
+            if stops or saves:
                 checkpoints.save(Position(step.number + 1, step.halvings))
                 saved = time.monotonic()
             if stops:
