@@ -11,7 +11,7 @@ def methods_table(results: Results) -> Table:
         "train": "Train",
         "validation": "Validation",
         "test": "Test",
-        "general": "General text",
+        "general": "General",
     }
     rows = []
     for row in results.methods:
@@ -26,7 +26,7 @@ def methods_table(results: Results) -> Table:
                 Cell(number(row.peak_memory_mib, 0), sort=row.peak_memory_mib),
             )
         )
-    costs = ("Tokens per second", "Time", "Peak memory, MiB")
+    costs = ("Tokens/s", "Time", "Peak MiB")
     return Table(
         "Perplexity before (none) and after each method of step 1, and what its training cost.",
         ("Method", "Trained parameters", *splits.values(), *costs),
