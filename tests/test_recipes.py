@@ -12,7 +12,14 @@ RECIPES = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("src/notetune/workflo
 
 
 def test_the_shipped_recipes_are_found():
-    assert {path.stem for path in RECIPES} >= {"demo", "eicu", "mimic3", "mimic4", "mtsamples", "table2"}
+    assert {path.stem for path in RECIPES} >= {
+        "demo",
+        "eicu",
+        "mimic3",
+        "mimic4",
+        "mtsamples",
+        "table2",
+    }
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
