@@ -15,6 +15,7 @@ COMMANDS = (
     ["predict"],
     ["merge"],
     ["convert"],
+    ["inspect"],
     ["synthesize"],
     ["study", "run"],
     ["study", "status"],

@@ -250,6 +250,20 @@ def synthesize(
     typer.echo(f"{folder}: {patients} patients (mimic3/, mimic4/, truth/)")
 
 
+@app.command()
+def inspect(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Parameters, memory and time of every training, from the backbone's config.json alone."""
+    loaded = _load(recipe, overrides, data)
+    from notetune.workflows.inspect import needs
+
+    show.needs(needs(loaded), as_json=as_json)
+
+
 @study_app.command("run")
 def study_run(
     recipe: RecipePath,

@@ -10,6 +10,7 @@ from notetune.cli import terminal
 if TYPE_CHECKING:
     from notetune.metrics.results import MethodRow, ModelRow, Results
     from notetune.notes.published import Comparison
+    from notetune.workflows.inspect import Needs
     from notetune.workflows.plan import Plan
     from notetune.workflows.prepare import Prepared
     from notetune.workflows.pretrain import PerplexityRow
@@ -160,6 +161,36 @@ def plan(recipe: "Recipe", plan: "Plan", *, as_json: bool) -> None:
     terminal.out.print(
         f"About {_duration(plan.seconds)} in all and {plan.peak_memory_mib:,.0f} MiB, measured on "
         "one row on this machine. Nothing was written."
+    )
+    return None
+
+
+def needs(needs: "Needs", *, as_json: bool) -> None:
+    """What every training needs, and what that is based on."""
+    if as_json:
+        return terminal.show_json(asdict(needs))
+    rows = [
+        (
+            training.name,
+            f"{training.trainable_parameters:,}",
+            f"{training.trainable_parameters / training.total_parameters:.4%}",
+            f"{training.memory_mib:,.0f}",
+            f"{training.flops_per_token / 1e9:.4g}",
+            _duration(training.least_seconds),
+        )
+        for training in needs.trainings
+    ]
+    title = f"{needs.backbone}: {needs.parameters:,} parameters, {needs.dtype}"
+    columns = ("training", "trained", "share", "MiB", "GFLOP/token", "per 1M tokens")
+    terminal.show_table(title, columns, rows)
+    process = ", with this process" if needs.device == "cpu" else ""
+    terminal.out.print(
+        f"Counted in one step of each training, without weights, on a row of documents of "
+        f"{needs.document_tokens:,} tokens. A head adds {needs.head_per_class:,} parameters per "
+        f"class. Memory: all tensors at their worst moment{process}; the allocator may keep up to "
+        f"twice that. Time: at least, at the {needs.matrix_rate / 1e9:,.0f} GFLOP/s that a large "
+        f"matrix product just reached on {needs.device}; `--dry-run` measures it on your notes.",
+        soft_wrap=True,
     )
     return None
 

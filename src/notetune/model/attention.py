@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from notetune.errors import BackboneError
 
@@ -294,9 +294,6 @@ def _borders(lengths: Sequence[int], device: torch.device) -> Tensor:
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    """Documents are told apart by their lengths, so no `(T, T)` mask is ever built."""
-
-
+# No mask function goes with it, so that transformers builds no mask and does not look into the
+# positions for packed documents, which waits for the device.
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)
-AttentionMaskInterface.register(PACKED_ATTENTION, _no_mask)

@@ -1,0 +1,134 @@
+"""What one training step costs: the real step, run where tensors have shapes but no data."""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from notetune.model.batch import PackedBatch, packed_batch
+from notetune.model.stack import Stack
+from notetune.train.optim import OptimConfig, adamw
+
+_ADAM_BYTES = 2 * 4  # two float32 averages per parameter
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one step needs.
+
+    Attributes:
+        peak_bytes: All tensors alive at its worst moment: weights, adapters, activations,
+            gradients, optimizer state, and temporaries between operations.
+        flops: Multiplications and additions of its matrix products.
+        tokens: Tokens of its row.
+    """
+
+    peak_bytes: int
+    flops: float
+    tokens: int
+
+
+def step_cost(
+    model: Stack,
+    loss: Callable[[PackedBatch], Tensor],
+    lengths_D: tuple[int, ...],
+    *,
+    trains: bool = True,
+) -> StepCost:
+    """Count one step on one row; no weights are needed and nothing is computed.
+
+    Args:
+        model: A stack on an outlined backbone.
+        loss: What the step minimises, from a packed row.
+        lengths_D: Tokens of the documents of the row.
+        trains: Whether the step goes back and updates; else it only scores.
+    """
+    documents = [np.zeros(length, np.int64) for length in lengths_D]
+    batch = packed_batch(documents, range(len(documents)), "meta")
+    parameters = list(model.parameters_by_name().values())
+    with _Counter() as counter, _FusedAttention(counter), torch.set_grad_enabled(trains):
+        result = loss(batch)
+        if trains:
+            result.backward()  # type: ignore[no-untyped-call]
+            # From the second step on, the optimizer's state is there all the time.
+            counter.peak += _ADAM_BYTES * sum(parameter.numel() for parameter in parameters)
+            adamw(OptimConfig(), (parameters, 0.0)).step()
+    return StepCost(counter.peak, counter.flops, sum(lengths_D))
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operation, and so every tensor that is alive and every matrix product."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = 0
+        self.flops = 0.0
+        self._alive: dict[int, int] = {}
+        self._bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        given = kwargs or {}
+        result = func(*args, **given)
+        for tensor in tree_leaves((args, given, result)):
+            if isinstance(tensor, Tensor):
+                self._see(tensor.untyped_storage())
+        if count := flop_registry.get(func.overloadpacket):
+            self.flops += count(*args, **given, out_val=result)
+        return result
+
+    def _see(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._alive:
+            self._alive[key] = storage.nbytes()
+            self._bytes += storage.nbytes()
+            self.peak = max(self.peak, self._bytes)
+            weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self._bytes -= self._alive.pop(key)
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention that keeps no scores, as on a device; on meta, torch takes one that does."""
+
+    def __init__(self, counter: _Counter) -> None:
+        super().__init__()
+        self._counter = counter
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        given = kwargs or {}
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **given)
+        query, key, value = args
+        # Scores and their product with the values forward, five such products backward.
+        products = 7 if torch.is_grad_enabled() else 2
+        share = 0.5 if given.get("is_causal") else 1.0
+        self._counter.flops += 2 * products * share * query.numel() * key.shape[-2]
+        return _Attention.apply(query, key, value)  # type: ignore[no-untyped-call]
+
+
+class _Attention(torch.autograd.Function):
+    """Shapes alone."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        output = query.new_empty((*query.shape[:-1], value.shape[-1]))
+        ctx.save_for_backward(query, key, value, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> Any:
+        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])

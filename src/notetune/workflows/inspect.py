@@ -1,0 +1,164 @@
+"""What the trainings of a recipe need, from the backbone's config.json alone."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from notetune.model.adapters.files import SavedAdapter
+from notetune.model.backbone import outline_backbone
+from notetune.model.batch import PackedBatch
+from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
+from notetune.train.cost import StepCost, step_cost
+from notetune.workflows import methods
+from notetune.workflows.recipe import VARIANTS, Recipe
+from notetune.workflows.training import peak_memory_mib, restart_peak_memory
+
+_MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}
+_TIMED_PRODUCTS = 9
+
+
+@dataclass(frozen=True)
+class TrainingNeeds:
+    """What one training needs.
+
+    Attributes:
+        name: Stage with its method, or variant of step 2.
+        trainable_parameters: Of its adapters; a head adds `Needs.head_per_class` per class.
+        total_parameters: Of backbone and adapters.
+        memory_mib: Highest memory of a step.
+        flops_per_token: Operations of matrix products per token.
+        least_seconds: For a million tokens, if all of them ran at `Needs.matrix_rate`.
+    """
+
+    name: str
+    trainable_parameters: int
+    total_parameters: int
+    memory_mib: float
+    flops_per_token: float
+    least_seconds: float
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The trainings of a recipe, and what the estimates are based on.
+
+    Attributes:
+        backbone: Its name.
+        parameters: Of the backbone.
+        dtype: Type of its weights.
+        device: Where the recipe would compute.
+        matrix_rate: Operations per second that a large matrix product just reached there.
+        document_tokens: Tokens of each document of the row that was counted.
+        head_per_class: Parameters of a head per class.
+        trainings: Step 1 by method, then the variants of step 2.
+    """
+
+    backbone: str
+    parameters: int
+    dtype: str
+    device: str
+    matrix_rate: float
+    document_tokens: int
+    head_per_class: int
+    trainings: tuple[TrainingNeeds, ...]
+
+
+def needs(recipe: Recipe) -> Needs:
+    """Count parameters, memory and operations of every training of a recipe.
+
+    One step of each runs on the meta device, with the code of the real step, on a row full of the
+    longest documents. Its memory is that of all tensors alive at the worst moment (weights,
+    adapters, activations, gradients, optimizer state and temporaries); on a CPU, that of this
+    process without any is added. Not counted is what a kernel uses within one operation, and what
+    an allocator keeps: glibc's heap has been seen to grow to twice what was alive.
+
+    Raises:
+        BackboneError: If the folder has no usable configuration.
+    """
+    device = recipe.torch_device
+    backbone = outline_backbone(recipe.backbone, recipe.dtype)
+    parameters = sum(parameter.numel() for parameter in backbone.model.parameters())
+    restart_peak_memory()
+    process_mib = peak_memory_mib() if device.type == "cpu" else 0.0
+    rate = matrix_rate(device, getattr(torch, recipe.dtype))
+    trainings = []
+    for name, model, cost in _steps(recipe):
+        per_token = cost.flops / cost.tokens
+        trainings.append(
+            TrainingNeeds(
+                name,
+                model.trainable_count,
+                model.total_count,
+                process_mib + cost.peak_bytes / 2**20,
+                per_token,
+                1e6 * per_token / rate,
+            )
+        )
+    return Needs(
+        backbone.name,
+        parameters,
+        recipe.dtype,
+        str(device),
+        rate,
+        recipe.prepare.max_tokens,
+        backbone.hidden_size + 1,
+        tuple(trainings),
+    )
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a large matrix product: the median of a few."""
+    size = _MATRIX_SIZE[device.type]
+    matrix = torch.ones(size, size, dtype=dtype, device=device)
+    seconds = []
+    for _ in range(_TIMED_PRODUCTS + 1):
+        started = time.perf_counter()
+        product = matrix @ matrix
+        product[0, 0].item()  # waits for the device
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / statistics.median(seconds[1:])
+
+
+def _steps(recipe: Recipe) -> Iterator[tuple[str, Stack, StepCost]]:
+    """A step of every training: what it is called, its model and its cost."""
+    domain: SavedAdapter | None = None
+    for name, one in methods.recipes(recipe).items():
+        model = _outline(recipe, [Layer(DOMAIN, one.pretrain.adapter, is_trained=True)])
+        lengths = _lengths(recipe, model, recipe.pretrain.tokens_per_row)
+        yield f"pretrain · {name}", model, step_cost(model, model.summed_token_loss, lengths)
+        domain = domain or _as_saved(model)
+    for variant in recipe.downstream.variants:
+        parts = VARIANTS[variant]
+        layers = []
+        if parts.has_domain and domain:
+            layers.append(Layer(DOMAIN, domain, is_trained=parts.trains_domain))
+        if parts.has_task:
+            layers.append(Layer(TASK, recipe.downstream.adapter, is_trained=True))
+        model = _outline(recipe, layers)
+        lengths = _lengths(recipe, model, recipe.downstream.tokens_per_row)
+        trains = not parts.trains_head_alone
+        yield variant, model, step_cost(model, _head_loss(recipe, model), lengths, trains=trains)
+
+
+def _as_saved(model: Stack) -> SavedAdapter:
+    """The domain adapter as step 2 reads it: without a network that it learnt through."""
+    adapter = model.adapters[DOMAIN]
+    return SavedAdapter(adapter.spec, adapter.tensors(), model.backbone.fingerprint)
+
+
+def _outline(recipe: Recipe, layers: list[Layer]) -> Stack:
+    return stack(outline_backbone(recipe.backbone, recipe.dtype), layers)
+
+
+def _lengths(recipe: Recipe, model: Stack, tokens_per_row: int) -> tuple[int, ...]:
+    longest = recipe.prepare.max_tokens
+    return (longest,) * max(1, tokens_per_row // (longest + model.reserved_per_document))
+
+
+def _head_loss(recipe: Recipe, model: Stack) -> Callable[[PackedBatch], Tensor]:
+    """A loss on the pooled features; a head is too small to count."""
+    return lambda batch: model.features(batch, recipe.downstream.pooling).sum()
