@@ -12,6 +12,8 @@ python bench/step1.py --device cuda --shape llama-7b`.
 
 import argparse
 import csv
+import dataclasses
+import gc
 import gzip
 import io
 import itertools
@@ -31,6 +33,7 @@ from peft import PeftModel, get_peft_model
 from rows import Rows, timed
 from tokenizers import Tokenizer
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     LlamaConfig,
     PrinterCallback,
@@ -43,8 +46,9 @@ from notetune.model.adapters.files import save_adapter
 from notetune.model.adapters.peft_config import to_peft
 from notetune.model.adapters.specs import (
     AdaptationPrompt,
+    AdapterSpec,
+    Full,
     LoRA,
-    PeftSpec,
     Prefix,
     Prompt,
     PTuning,
@@ -55,6 +59,7 @@ from notetune.model.batch import packed_batch
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.tokens.packing import Int64Array
 from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch
+from notetune.train.cost import matrix_rate, step_cost
 from notetune.train.loop import train
 from notetune.train.optim import OptimConfig, adamw
 from notetune.workflows.training import peak_memory_mib, restart_peak_memory
@@ -88,12 +93,14 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 2,
     },
 }
-METHODS: dict[str, PeftSpec] = {
+# Those of the paper's Table 2, and full fine-tuning.
+METHODS: dict[str, AdapterSpec] = {
     "lora": LoRA(rank=16, alpha=32),
     "adaptation-prompt": AdaptationPrompt(length=10),
     "prefix": Prefix(virtual_tokens=20),
     "prompt": Prompt(virtual_tokens=15),
     "p-tuning": PTuning(virtual_tokens=20),
+    "full": Full(),
 }
 
 
@@ -136,7 +143,7 @@ class Bench:
     def model(self, attention: str) -> Any:
         """The model with its weights, the same at every call, frozen."""
         options = {"dtype": self.dtype, "attn_implementation": attention}
-        if self.shape == "tiny":
+        if self.shape == "tiny" and self.device.type != "meta":
             model = AutoModelForCausalLM.from_pretrained(TINY, **options).to(self.device)
         else:
             torch.manual_seed(0)
@@ -144,38 +151,44 @@ class Bench:
                 model = AutoModelForCausalLM.from_config(_config(self.shape), **options)
         return model.requires_grad_(requires_grad=False).eval()
 
-    def stack(self, spec: PeftSpec) -> Stack:
+    def stack(self, spec: AdapterSpec) -> Stack:
         """Our model of a method."""
         backbone = self.backbone(self.model(PACKED_ATTENTION))
         return stack(backbone, [Layer(DOMAIN, spec, is_trained=True)])
+
+    def flops_per_token(self, spec: AdapterSpec) -> float:
+        """Operations of our step per token, on a row of the first notes."""
+        outline = dataclasses.replace(self, device=torch.device("meta")).stack(spec)
+        lengths = tuple(self.notes.lengths_D[:NOTES_PER_BATCH].tolist())
+        cost = step_cost(outline, outline.summed_token_loss, lengths)
+        return cost.flops / cost.tokens
 
     def backbone(self, model: Any) -> Backbone:
         """A model as we handle it."""
         return Backbone(model, self.shape, "bench", 2 * MAX_TOKENS)
 
 
-def _config(shape: str) -> LlamaConfig:
+def _config(shape: str) -> Any:
+    if shape == "tiny":
+        return AutoConfig.from_pretrained(TINY)
     values = {"vocab_size": 32_000, "max_position_embeddings": 2 * MAX_TOKENS, **SHAPES[shape]}
     return LlamaConfig(**values, initializer_range=0.02)
 
 
-def check_losses(bench: Bench, spec: PeftSpec) -> None:
+def check_losses(bench: Bench, spec: AdapterSpec) -> None:
     """Stop unless the three ways give the same loss on the same notes with an adapter at work."""
     ours = bench.stack(spec)
     torch.manual_seed(1)
     for parameter in ours.parameters_by_name().values():
         parameter.data += 0.02 * torch.randn_like(parameter)
-    batch = packed_batch(
-        bench.notes.documents[:NOTES_PER_BATCH], range(NOTES_PER_BATCH), bench.device
-    )
-    with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
-        losses = {"ours": ours.summed_token_loss(batch).item() / batch.target_count}
-        save_adapter(Path(folder), ours.adapters[DOMAIN], ours.backbone)
-        plain = PeftModel.from_pretrained(bench.model("sdpa"), folder).eval()
+    notes = bench.notes.documents[:NOTES_PER_BATCH]
+    batch = packed_batch(notes, range(len(notes)), bench.device)
+    losses = {}
+    with torch.inference_mode():
+        losses["ours"] = ours.summed_token_loss(batch).item() / batch.target_count
+        plain = _same_in_plain_peft(bench, ours, spec)
         for name, pad_to in {"B1": MAX_TOKENS, "B2": 0}.items():
-            padded = collate(
-                [{"input_ids": ids} for ids in bench.notes.documents[:NOTES_PER_BATCH]], pad_to
-            )
+            padded = collate([{"input_ids": ids} for ids in notes], pad_to)
             inputs = {key: value.to(bench.device) for key, value in padded.items()}
             losses[name] = plain(**inputs).loss.item()
     exact = 1e-4 if bench.dtype == torch.float32 else 1e-2
@@ -183,9 +196,29 @@ def check_losses(bench: Bench, spec: PeftSpec) -> None:
         sys.exit(f"the losses differ, so nothing is timed: {losses}")
 
 
-def train_ours(bench: Bench, spec: PeftSpec) -> float:
-    """Seconds of one epoch in packed rows."""
+def _same_in_plain_peft(bench: Bench, ours: Stack, spec: AdapterSpec) -> Any:
+    plain = bench.model("sdpa")
+    adapter = ours.adapters[DOMAIN]
+    if isinstance(spec, Full):
+        plain.load_state_dict(adapter.tensors(), strict=False)
+        return plain
+    with tempfile.TemporaryDirectory() as folder:
+        save_adapter(Path(folder), adapter, ours.backbone)
+        return PeftModel.from_pretrained(plain, folder).eval()
+
+
+def train_ours(bench: Bench, spec: AdapterSpec, *, compiles: bool = False) -> float:
+    """Seconds of one epoch in packed rows; layers are compiled before, if they are."""
     model, notes = bench.stack(spec), bench.notes
+    if compiles:
+        for layer in model.backbone.model.get_decoder().layers:
+            layer.compile(dynamic=True)
+        batch = packed_batch(
+            notes.documents[:NOTES_PER_BATCH], range(NOTES_PER_BATCH), bench.device
+        )
+        model.summed_token_loss(batch).backward()
+        for parameter in model.parameters_by_name().values():
+            parameter.grad = None
     model.train_mode()
     per_step = notes.targets * NOTES_PER_BATCH * BATCHES_PER_STEP // len(notes.documents)
     sizes = {"tokens_per_row": bench.tokens_per_row, "targets_per_step": per_step}
@@ -208,12 +241,15 @@ def train_ours(bench: Bench, spec: PeftSpec) -> float:
     return _timed_on(bench.device, lambda: list(steps))
 
 
-def train_stock(bench: Bench, spec: PeftSpec, pad_to: int) -> float:
+def train_stock(bench: Bench, spec: AdapterSpec, pad_to: int) -> float:
     """Seconds of one epoch of the Trainer; `pad_to` 0 pads to the longest of a group by length."""
     model = bench.model("sdpa")
-    config = to_peft(spec, bench.backbone(model))
-    config.task_type = "CAUSAL_LM"
-    model = get_peft_model(model, config)
+    if isinstance(spec, Full):
+        model.requires_grad_(requires_grad=True)
+    else:
+        config = to_peft(spec, bench.backbone(model))
+        config.task_type = "CAUSAL_LM"
+        model = get_peft_model(model, config)
     examples = [{"input_ids": ids, "length": len(ids)} for ids in bench.notes.documents]
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
@@ -255,30 +291,37 @@ def collate(examples: list[dict[str, Any]], pad_to: int) -> dict[str, torch.Tens
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def measure(bench: Bench, name: str, spec: PeftSpec, repeats: int, rows: Rows) -> None:
-    """Time the three ways in turn, and write their speeds, ratios and memory."""
+def measure(bench: Bench, name: str, repeats: int, rows: Rows, *, compiles: bool = False) -> None:
+    """Time the ways in turn, and write speeds, ratios, and on a GPU the highest memory."""
+    spec = METHODS[name]
     variants: dict[str, Callable[[], float]] = {
         "B1": lambda: train_stock(bench, spec, MAX_TOKENS),
         "B2": lambda: train_stock(bench, spec, 0),
         "ours": lambda: train_ours(bench, spec),
     }
+    if compiles:
+        variants["ours, compiled"] = lambda: train_ours(bench, spec, compiles=True)
     speeds: dict[str, list[float]] = {variant: [] for variant in variants}
     peaks: dict[str, list[float]] = {variant: [] for variant in variants}
     tokens = int(bench.notes.lengths_D.sum())
     for _ in range(repeats):
         for variant, run in variants.items():
+            gc.collect()
             restart_peak_memory()
             speeds[variant].append(tokens / run())
             peaks[variant].append(peak_memory_mib())
-    dtype = str(bench.dtype).removeprefix("torch.")
-    question = f"step 1, {name}, {bench.shape}, {dtype}"
-    for variant in variants:
-        rows.add(question, variant, bench.notes, speeds[variant], "tokens/s")
-    for baseline in ("B1", "B2"):
-        ratios = [a / b for a, b in zip(speeds["ours"], speeds[baseline], strict=True)]
-        rows.add(question, f"ours / {baseline}", bench.notes, ratios, "times as fast")
-    for variant in variants:
-        rows.add(question, variant, bench.notes, peaks[variant], "MiB at most")
+    question = f"step 1, {name}, {bench.shape}, {str(bench.dtype).removeprefix('torch.')}"
+    operations, rate = bench.flops_per_token(spec), matrix_rate(bench.device, bench.dtype)
+    for variant, values in speeds.items():
+        rows.add(question, variant, bench.notes, values, "tokens/s")
+        if variant not in ("B1", "B2"):
+            shares = [100 * speed * operations / rate for speed in values]
+            rows.add(question, variant, bench.notes, shares, "% of the rate of a matrix product")
+            for baseline in ("B1", "B2"):
+                ratios = [a / b for a, b in zip(values, speeds[baseline], strict=True)]
+                rows.add(question, f"{variant} / {baseline}", bench.notes, ratios, "times as fast")
+        if bench.device.type == "cuda":  # the heap of a CPU process keeps what the last one freed
+            rows.add(question, variant, bench.notes, peaks[variant], "MiB at most")
 
 
 def _timed_on(device: torch.device, work: Callable[[], Any]) -> float:
@@ -352,6 +395,7 @@ def main() -> None:
     parser.add_argument("--notes", type=int, default=80)
     parser.add_argument("--whole", action="store_true", help="reports as long as they are")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--compile", action="store_true", help="also with compiled layers")
     parser.add_argument("--tokens-per-row", type=int, default=2048)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/results/step1.csv")
@@ -371,7 +415,7 @@ def main() -> None:
     rows = Rows(given.output, name)
     for method in given.methods:
         check_losses(bench, METHODS[method])
-        measure(bench, method, METHODS[method], repeats, rows)
+        measure(bench, method, repeats, rows, compiles=given.compile)
 
 
 def _be_quiet() -> None:

@@ -1,5 +1,7 @@
 """What one training step costs: the real step, run where tensors have shapes but no data."""
 
+import statistics
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ from notetune.model.batch import PackedBatch, packed_batch
 from notetune.model.stack import Stack
 from notetune.train.optim import OptimConfig, adamw
 
+_MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}
+_TIMED_PRODUCTS = 9
 _ADAM_BYTES = 2 * 4  # two float32 averages per parameter
 
 
@@ -63,6 +67,19 @@ def step_cost(
             counter.peak += _ADAM_BYTES * sum(parameter.numel() for parameter in parameters)
             adamw(OptimConfig(), (parameters, 0.0)).step()
     return StepCost(counter.peak, counter.flops, sum(lengths_D))
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a large matrix product: the median of a few."""
+    size = _MATRIX_SIZE[device.type]
+    matrix = torch.ones(size, size, dtype=dtype, device=device)
+    seconds = []
+    for _ in range(_TIMED_PRODUCTS + 1):
+        started = time.perf_counter()
+        product = matrix @ matrix
+        product[0, 0].item()  # waits for the device
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / statistics.median(seconds[1:])
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]

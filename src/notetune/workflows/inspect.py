@@ -1,7 +1,5 @@
 """What the trainings of a recipe need, from the backbone's config.json alone."""
 
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -12,13 +10,10 @@ from notetune.model.adapters.files import SavedAdapter
 from notetune.model.backbone import outline_backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
-from notetune.train.cost import StepCost, step_cost
+from notetune.train.cost import StepCost, matrix_rate, step_cost
 from notetune.workflows import methods
 from notetune.workflows.recipe import VARIANTS, Recipe
 from notetune.workflows.training import peak_memory_mib, restart_peak_memory
-
-_MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}
-_TIMED_PRODUCTS = 9
 
 
 @dataclass(frozen=True)
@@ -108,19 +103,6 @@ def needs(recipe: Recipe) -> Needs:
         backbone.hidden_size + 1,
         tuple(trainings),
     )
-
-
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product: the median of a few."""
-    size = _MATRIX_SIZE[device.type]
-    matrix = torch.ones(size, size, dtype=dtype, device=device)
-    seconds = []
-    for _ in range(_TIMED_PRODUCTS + 1):
-        started = time.perf_counter()
-        product = matrix @ matrix
-        product[0, 0].item()  # waits for the device
-        seconds.append(time.perf_counter() - started)
-    return 2 * size**3 / statistics.median(seconds[1:])
 
 
 def _steps(recipe: Recipe) -> Iterator[tuple[str, Stack, StepCost]]:
