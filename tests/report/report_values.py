@@ -6,8 +6,10 @@ from notetune.metrics.results import (
     Comparison,
     Cost,
     CurvePoint,
+    Evaluation,
     FlowStage,
     HeadlineRow,
+    KeptState,
     LabelRow,
     LeakageFinding,
     ModelRow,
@@ -200,6 +202,19 @@ def full_results(**changes):
                 CurvePoint(step=i, loss=3 - i / 900, learning_rate=1e-4) for i in range(900)
             )
         },
+        "kept": (
+            KeptState(
+                run="domain $1$",
+                steps=450,
+                all_steps=900,
+                why="highest validation AUROC",
+                evaluations=tuple(
+                    Evaluation(steps=n, loss=2.0101 + n / 9_000, auroc=None if n == 900 else 0.7070)
+                    for n in (450, 900)
+                ),
+            ),
+            KeptState(run="other", steps=77, all_steps=77, why="last: no validation notes"),
+        ),
         "tasks": (binary_task(), multilabel_task(), lost_task()),
         "headline": (
             HeadlineRow(model="tf-idf", tasks=("mortality", "diagnoses"), auroc=estimate(0.6179)),

@@ -148,7 +148,7 @@ def test_all_sections_are_there_and_every_link_has_its_place(page):
     sections = [attrs["id"] for tag, attrs in page.tags if tag == "section"]
     assert sections == [
         *("summary", "cohort", "splits", "adaptation", "task-1", "task-2", "task-3"),
-        *("costs", "leakage", "caveats", "provenance", "recipe"),
+        *("training", "costs", "leakage", "caveats", "provenance", "recipe"),
     ]
     targets = [link.removeprefix("#") for link in page.links]
     assert set(sections) <= set(targets)

@@ -19,7 +19,8 @@ from small_training import INPUTS, STEPS, SmallTraining, after, in_child
 from notetune import runs
 from notetune.errors import RunError, RunWarning
 from notetune.train import checkpoints as module
-from notetune.train.checkpoints import Position
+from notetune.train.checkpoints import Checkpoints, Position
+from notetune.train.choice import Evaluation
 
 FILES = ["weights.safetensors", "optimizer.safetensors", "state.json", "steps.jsonl"]
 FILES_AND_MANIFEST = [*FILES, "manifest.json"]
@@ -80,14 +81,30 @@ def test_without_a_checkpoint_a_training_begins_anew_and_so_does_its_log(tmp_pat
     assert goes_on(tmp_path, whole)
 
 
-def test_the_two_newest_and_the_best_are_kept(tmp_path):
-    training = SmallTraining(tmp_path)
+def test_the_two_newest_are_kept_with_what_was_found_on_the_way(tmp_path):
+    training, found = SmallTraining(tmp_path), ()
     for step in training.run_from(Position(0)):
-        best = 3 if step.number >= 2 else None
-        training.checkpoints.save(Position(step.number + 1, step.halvings, best))
-    kept = ["step-00000003", "step-00000011", "step-00000012", "steps.jsonl"]
-    assert names_in(tmp_path) == kept
-    assert SmallTraining(tmp_path).checkpoints.restore() == Position(12, 1, 3)
+        found += (Evaluation(step.number + 1, 1 / 3, None if step.number else 0.1),)
+        training.checkpoints.save(Position(step.number + 1, step.halvings, found))
+    assert names_in(tmp_path) == ["step-00000011", "step-00000012", "steps.jsonl"]
+    assert SmallTraining(tmp_path).checkpoints.restore() == Position(12, 1, found)
+    assert len(found) == STEPS
+
+
+def test_what_does_not_train_is_saved_and_restored_beside_what_does(folder):
+    def with_best(best):
+        training = SmallTraining(folder)
+        tensors = {**training.parameters, "best": best}
+        training.checkpoints = Checkpoints(folder, INPUTS, tensors, training.optimizer)
+        return training
+
+    for path in folder.glob("step-*"):
+        shutil.rmtree(path)
+    training = with_best(torch.arange(3.0))
+    training.checkpoints.save(after(next(training.run_from(Position(0)))))
+    best = torch.zeros(3)
+    assert with_best(best).checkpoints.restore() == Position(1)
+    assert best.tolist() == [0, 1, 2]
 
 
 def zero_tail(content):

@@ -108,8 +108,9 @@ def test_both_steps_stopped_by_sigterm_go_on_and_end_in_the_same_bits(place, und
         assert len(steps) > 4
         assert [step["number"] for step in steps] == list(range(len(steps)))
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-        record = json.loads((folder / "training.json").read_text())
+        record, alone = (json.loads((p / "training.json").read_text()) for p in (folder, expected))
         assert record["steps"] == len(steps)
+        assert record["kept"] == alone["kept"]
 
 
 def test_the_command_line_stops_with_143_and_tells_of_a_damaged_checkpoint(

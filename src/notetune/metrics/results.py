@@ -78,6 +78,24 @@ class CurvePoint(Value):
     learning_rate: float
 
 
+class Evaluation(Value):
+    """A model in the middle of its training, on the validation notes; `loss` in nats per note."""
+
+    steps: NonNegativeInt
+    loss: float
+    auroc: float | None
+
+
+class KeptState(Value):
+    """Which state of a training run was kept: the one after `steps` of `all_steps` updates."""
+
+    run: str
+    steps: NonNegativeInt
+    all_steps: NonNegativeInt
+    why: str
+    evaluations: tuple[Evaluation, ...] = ()
+
+
 class Calibration(Value):
     """Calibration of a binary task, means over seeds; None where a figure does not exist.
 
@@ -230,6 +248,7 @@ class Results(Value):
         recipe: The resolved recipe.
         baselines: Models that are not language models; the summary says when one of them wins.
         learning_curves: Points of each training run, by name.
+        kept: Which state of each training run of step 2 was kept.
         compat_switches: Every setting that repeats a known fault of earlier work on purpose.
         notices: Sentences that a reader must see, such as that there is one seed only.
         provenance: Versions, fingerprints, revision.
@@ -246,6 +265,7 @@ class Results(Value):
     methods: tuple[MethodRow, ...] = ()
     perplexity: tuple[PerplexityRow, ...] = ()
     learning_curves: dict[str, tuple[CurvePoint, ...]] = Field(default_factory=dict)
+    kept: tuple[KeptState, ...] = ()
     tasks: tuple[TaskResult, ...] = ()
     listed_patients: tuple[TaskResult, ...] = ()
     headline: tuple[HeadlineRow, ...] = ()

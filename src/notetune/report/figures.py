@@ -13,7 +13,14 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 
 from notetune.metrics.intervals import Estimate
-from notetune.metrics.results import CurvePoint, ReliabilityPoints, Results, RocPoints, TaskResult
+from notetune.metrics.results import (
+    CurvePoint,
+    KeptState,
+    ReliabilityPoints,
+    Results,
+    RocPoints,
+    TaskResult,
+)
 
 _COLOURS = ("#0b5cad", "#c2410c", "#15803d", "#7e3f98", "#0f7c8a", "#8a6d00", "#b0295b", "#4b5563")
 """Told apart by the colour-blind too; beyond eight models the dashes change as well."""
@@ -135,18 +142,29 @@ def learning_figure(results: Results) -> Figure | None:
     curves = {name: points for name, points in results.learning_curves.items() if points}
     if not curves:
         return None
+    kept = {state.run: state for state in results.kept}
     with mpl.rc_context(_STYLE):
         canvas, panels = _panels(len(curves), height=2.4)
         for axes, (name, points) in zip(panels, curves.items(), strict=True):
             thin = _thinned(points)
             axes.plot([p.step for p in thin], [p.loss for p in thin], color=_COLOURS[0], lw=1.2)
+            if state := kept.get(name):
+                _validation_line(axes, state)
             axes.set_title(name.replace(" · ", "\n"), fontsize=8)
             axes.grid(axis="y", color=_FAINT, linewidth=0.5)
             axes.locator_params(axis="x", nbins=4, integer=True)
         canvas.supxlabel("Optimizer step", fontsize=9)
         canvas.supylabel("Training loss", fontsize=9)
         svg = _svg(canvas, "Training loss by optimizer step")
-    return Figure(svg, "Training loss by optimizer step of each run.")
+    of_validation = " Dashed: validation loss; dotted: the state that was kept." if kept else ""
+    return Figure(svg, f"Training loss by optimizer step of each run.{of_validation}")
+
+
+def _validation_line(axes: Any, state: KeptState) -> None:
+    places = [one.steps - 1 for one in state.evaluations]
+    losses = [one.loss for one in state.evaluations]
+    axes.plot(places, losses, color=_COLOURS[1], lw=1.2, linestyle="--")
+    axes.axvline(state.steps - 1, color=_INK, lw=0.8, linestyle=":")
 
 
 def _forest(

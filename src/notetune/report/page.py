@@ -89,6 +89,7 @@ def report_sections(results: Results) -> tuple[Section, ...]:
             for number, task in enumerate(results.tasks, start=1)
         ),
         *_listed_patients(results),
+        *_trainings(results),
         Section("costs", "Costs", _table_or_nothing(tables.costs_table(results))),
         Section("leakage", "Leakage", _table_or_nothing(tables.leakage_table(results))),
         Section("caveats", "Compatibility switches and notices", _caveat_blocks(results)),
@@ -146,6 +147,12 @@ def _listed_patients(results: Results) -> tuple[Section, ...]:
     )
     found = tuple(tables.task_table(task) for task in results.listed_patients)
     return (Section("listed-patients", "Listed patients only", (intro, *found)),)
+
+
+def _trainings(results: Results) -> tuple[Section, ...]:
+    """How the state of each model was chosen; none without models of step 2."""
+    found = _table_or_nothing(tables.kept_table(results))
+    return (Section("training", "Model choice", found),) if results.kept else ()
 
 
 def _caveat_blocks(results: Results) -> tuple[Block, ...]:

@@ -272,6 +272,35 @@ def costs_table(results: Results) -> Table:
     )
 
 
+def kept_table(results: Results) -> Table:
+    """Which state of each training run was kept, and how it did on the validation notes."""
+    rows = []
+    for kept in results.kept:
+        found = next((one for one in kept.evaluations if one.steps == kept.steps), None)
+        auroc, loss = (found.auroc, found.loss) if found else (None, None)
+        rows.append(
+            (
+                Cell(kept.run),
+                Cell(kept.why),
+                count_cell(kept.steps),
+                count_cell(kept.all_steps),
+                Cell(number(auroc), sort=auroc),
+                Cell(number(loss), sort=loss),
+            )
+        )
+    return Table(
+        "Which state of each training was kept.",
+        ("Training", "Why", "Kept after step", "Steps", "Validation AUROC", "Validation loss"),
+        tuple(rows),
+        text_columns=2,
+        notes=(
+            "Chosen on validation notes alone. The AUROC is macro over the labels with both values "
+            "there, and too high an estimate, since it is the one chosen.",
+        ),
+        is_collapsed=len(rows) > _LABELS_SHOWN,
+    )
+
+
 def leakage_table(results: Results) -> Table:
     """Findings of the leak checks."""
     return Table(

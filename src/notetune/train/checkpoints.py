@@ -8,7 +8,7 @@ of the step, so no random state is among it.
 import json
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from notetune import runs
 from notetune.errors import RunError, RunWarning
+from notetune.train.choice import Evaluation
 from notetune.train.loop import Step
 from notetune.train.parallel import ALONE, World
 
@@ -35,12 +36,12 @@ class Position:
     Attributes:
         next_step: The step to take next.
         halvings: How often `train` halves the rows by now.
-        best_step: The step whose checkpoint is kept because its model is the best so far.
+        evaluations: What was found on the validation notes so far.
     """
 
     next_step: int
     halvings: int = 0
-    best_step: int | None = None
+    evaluations: tuple[Evaluation, ...] = ()
 
 
 class Checkpoints:
@@ -49,8 +50,9 @@ class Checkpoints:
     Args:
         folder: Where they are; it holds nothing else.
         inputs: What the training depends on. A checkpoint of other inputs is never used.
-        parameters: All that trains, by name. Restoring writes into them.
-        optimizer: Over these parameters and no others.
+        tensors: All that trains, by name, and what is to be kept beside it, such as its best state.
+            Restoring writes into them.
+        optimizer: Over those that train.
         world: The processes that train; all read, the first one writes.
     """
 
@@ -58,13 +60,13 @@ class Checkpoints:
         self,
         folder: Path,
         inputs: Any,
-        parameters: Mapping[str, Tensor],
+        tensors: Mapping[str, Tensor],
         optimizer: torch.optim.Optimizer,
         world: World = ALONE,
     ) -> None:
         self._folder = folder
         self._inputs = runs.fingerprint(inputs)
-        self._parameters = dict(parameters)
+        self._tensors = dict(tensors)
         self._optimizer = optimizer
         self._log = folder / STEPS
         self._writes = world.rank == 0
@@ -85,15 +87,15 @@ class Checkpoints:
         return [Step(**json.loads(line)) for line in lines]
 
     def save(self, position: Position) -> None:
-        """Save a checkpoint, then remove all but the two newest and the best.
+        """Save a checkpoint, then remove all but the two newest.
 
         Raises:
             RunError: If it cannot be written; the checkpoints before it are untouched.
         """
         if not self._writes:
             return
-        weights = _on_cpu(self._parameters)
-        moments = _on_cpu(_optimizer_tensors(self._optimizer, self._parameters))
+        weights = _on_cpu(self._tensors)
+        moments = _on_cpu(_optimizer_tensors(self._optimizer, self._tensors))
         state = {**asdict(position), "scope": self._scope()}
         target = self._folder_of(position.next_step)
         try:
@@ -110,7 +112,7 @@ class Checkpoints:
                 f"{need / 2**20:,.1f} MiB, and {free / 2**20:,.1f} MiB are free. Make room; the "
                 "same command goes on from the checkpoint before."
             ) from None
-        self._prune(position)
+        self._prune()
 
     def restore(self) -> Position:
         """Put the training where its newest whole checkpoint was; at step 0 if it has none.
@@ -152,17 +154,19 @@ class Checkpoints:
             raise RunError(f"{folder.name}: {fault}")
         weights = _read(folder / _WEIGHTS)
         moments = _read(folder / _OPTIMIZER)
-        if not _fits(weights, moments, self._parameters):
+        trained = _names(self._optimizer, self._tensors)
+        if not _fits(weights, moments, self._tensors, trained):
             raise RunError(f"{folder.name}: its tensors are not those of this training")
         state = runs.read_json(folder / _STATE)
         self._tell_scope(state.pop("scope"))
         with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                parameter.copy_(weights[name])
-        _fill_optimizer(self._optimizer, self._parameters, moments)
+            for name, tensor in self._tensors.items():
+                tensor.copy_(weights[name])
+        _fill_optimizer(self._optimizer, self._tensors, moments)
         if self._writes:
             runs.write_text(self._log, (folder / STEPS).read_text(encoding="utf-8"))
-        return Position(**state)
+        evaluations = tuple(Evaluation(**one) for one in state.pop("evaluations"))
+        return Position(**state, evaluations=evaluations)
 
     def _inputs_of(self, folder: Path) -> dict[str, str]:
         return {"training": self._inputs, "checkpoint": folder.name}
@@ -173,15 +177,13 @@ class Checkpoints:
     def _newest_first(self) -> list[Path]:
         return sorted(self._folder.glob("step-*"), reverse=True)
 
-    def _prune(self, position: Position) -> None:
-        best = None if position.best_step is None else self._folder_of(position.best_step)
+    def _prune(self) -> None:
         for folder in self._newest_first()[_KEPT:]:
-            if folder != best:
-                shutil.rmtree(folder)
+            shutil.rmtree(folder)
 
     def _scope(self) -> dict[str, str | int]:
         """What the bits of a result depend on besides the recipe."""
-        device = next(iter(self._parameters.values())).device
+        device = next(iter(self._tensors.values())).device
         is_cuda = device.type == "cuda"
         return {
             "torch": torch.__version__,
@@ -240,14 +242,17 @@ def _fill_optimizer(
 
 
 def _fits(
-    weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], parameters: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor],
+    moments: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    trained: Sequence[str],
 ) -> bool:
-    """Whether the weights are of `parameters` and the optimizer has each of its values for all."""
-    shapes = {name: tensor.shape for name, tensor in parameters.items()}
+    """Whether the weights are of `tensors` and the optimizer has its values for all that train."""
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
     keys = {path.partition("/")[0] for path in moments}
     return (
         {name: tensor.shape for name, tensor in weights.items()} == shapes
-        and all(weights[name].dtype == parameters[name].dtype for name in shapes)
-        and moments.keys() == {f"{key}/{name}" for key in keys for name in shapes}
+        and all(weights[name].dtype == tensors[name].dtype for name in shapes)
+        and moments.keys() == {f"{key}/{name}" for key in keys for name in trained}
         and all(t.shape in (shapes[path.partition("/")[2]], ()) for path, t in moments.items())
     )

@@ -1,16 +1,18 @@
 """Step 2: one cell is one variant trained with one seed on one task."""
 
+import math
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from notetune import infer, runs
+from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.scores import ScoreTable, write_scores
 from notetune.model.backbone import load_backbone
 from notetune.model.batch import PackedBatch
@@ -20,6 +22,7 @@ from notetune.model.losses import outcome_loss, probabilities
 from notetune.tokens.packing import Int64Array
 from notetune.train.batches import LabelledBatch, labelled_rows, read_row, shuffled_steps
 from notetune.train.checkpoints import STEPS
+from notetune.train.choice import Choice
 from notetune.train.optim import adamw
 from notetune.workflows import task_models
 from notetune.workflows.prepare import Prepared
@@ -27,7 +30,14 @@ from notetune.workflows.pretrain import TRAINING
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import stop_at_known_patients
 from notetune.workflows.recipe import Recipe, variant_of
-from notetune.workflows.training import Training, TrainingRecord, Watch, fit, write_record
+from notetune.workflows.training import (
+    Kept,
+    Training,
+    TrainingRecord,
+    Watch,
+    fit,
+    write_record,
+)
 
 _SCORED_SPLITS = ("validation", "test")
 
@@ -103,6 +113,7 @@ class _CellTraining:
         backbone = load_backbone(self._plan.backbone, recipe.dtype, recipe.torch_device)
         self._model = task_models.new_stack(recipe, self._plan, backbone, cell.seed)
         prior = log_prior(self._task.task.kind, self._task.targets_NK[self._task.rows("train")])
+        self._features_of: dict[bytes, Tensor] = {}
         self._head = Head(backbone.hidden_size, prior, cell.seed).to(backbone.device)
 
     def fit(self, work: Path, track: Track) -> TrainingRecord:
@@ -113,12 +124,14 @@ class _CellTraining:
         is_head_alone = plan.parts.trains_head_alone
         adapters = model.parameters_by_name()
         head = dict(self._head.named_parameters(prefix="head"))
+        parameters = {**adapters, **head}
         head_size = sum(parameter.numel() for parameter in head.values())
+        choice, why = self._choice(parameters)
         training = Training(
             label=cell.label,
             inputs=inputs(recipe, self._prepared, cell),
             store=plan.store,
-            parameters={**adapters, **head},
+            parameters=parameters,
             optimizer=adamw(
                 plan.optim,
                 (adapters.values(), plan.optim.peak_lr),
@@ -131,18 +144,19 @@ class _CellTraining:
             seed=cell.seed,
             unit="notes",
             tokens_per_target=0 if is_head_alone else plan.store.lengths_D[notes].mean(),
+            choice=choice,
         )
         watch = Watch(model.trainable_count + head_size, model.total_count + head_size)
         fit(training, work, recipe.checkpoint_minutes, watch, track)
         model.check(read_row(plan.store, notes[:4], model.backbone.device))
-        return watch.record()
+        kept = Kept(choice.best_steps, why, choice.evaluations) if choice else None
+        return replace(watch.record(), kept=kept or Kept(training.step_count, why))
 
     def scores(self, split: str) -> ScoreTable | None:
         """Probabilities on one split; None if the task has no note there."""
         rows = self._task.rows(split)
         if not len(rows):
             return None
-        logits = self._per_note(rows, self._logits)
         kind = self._task.task.kind
         return ScoreTable(
             self._task.task.name,
@@ -154,7 +168,7 @@ class _CellTraining:
             self._task.note_ids_N[rows],
             self._task.patient_ids_N[rows],
             self._task.targets_NK[rows],
-            probabilities(kind, torch.from_numpy(logits)).double().numpy(),
+            probabilities(kind, self._note_logits(rows)).double().numpy(),
         )
 
     def bundle(self) -> Bundle:
@@ -175,6 +189,33 @@ class _CellTraining:
         )
         return Bundle(card, self._model, self._head)
 
+    def _choice(self, parameters: dict[str, nn.Parameter]) -> tuple[Choice | None, str]:
+        """What keeps the best state, if the validation notes can tell; and why it is that one."""
+        config, plan, task = self._recipe.downstream, self._plan, self._task
+        targets_NK = task.targets_NK[task.rows("validation")]
+        if not len(targets_NK):
+            return None, "last: the task has no validation notes"
+        if config.choose == "auroc" and not (targets_NK.any(0) & ~targets_NK.all(0)).any():
+            return None, "last: no label has both values among the validation notes"
+        choice = Choice(
+            config, parameters, self._evaluate, plan.steps_per_epoch(task), plan.step_count(task)
+        )
+        why = {"auroc": "highest validation AUROC", "loss": "lowest validation loss"}
+        return choice, why[config.choose]
+
+    def _evaluate(self) -> tuple[float, float | None]:
+        """Loss and macro AUROC on the validation notes."""
+        kind, rows = self._task.task.kind, self._task.rows("validation")
+        targets_NK = self._task.targets_NK[rows]
+        logits_NK = self._note_logits(rows)
+        self._model.train_mode()
+        loss = outcome_loss(kind, logits_NK, torch.from_numpy(targets_NK)).item() / len(rows)
+        if not math.isfinite(loss):
+            return loss, None
+        aurocs_K = auroc_scores(targets_NK, probabilities(kind, logits_NK).double().numpy())
+        is_defined_K = ~np.isnan(aurocs_K)
+        return loss, float(aurocs_K[is_defined_K].mean()) if is_defined_K.any() else None
+
     def _labelled_steps(
         self, notes_per_step: int, first_step: int
     ) -> Iterator[list[LabelledBatch]]:
@@ -183,7 +224,7 @@ class _CellTraining:
         steps = shuffled_steps(len(rows), notes_per_step, self._cell.seed, first_step)
         device = self._model.backbone.device
         if self._plan.parts.trains_head_alone:
-            features = torch.from_numpy(self._per_note(rows, self._features)).to(device)
+            features = self._note_features(rows)
             targets = torch.from_numpy(targets_NK).to(device)
             documents = self._documents_N[rows]
             return (
@@ -210,6 +251,21 @@ class _CellTraining:
 
     def _logits(self, batch: PackedBatch) -> Tensor:
         return self._model.logits(self._head, batch, self._plan.pooling)
+
+    @torch.no_grad()
+    def _note_logits(self, rows: Int64Array) -> Tensor:
+        """`(N, K)` logits of notes, on the host."""
+        if self._plan.parts.trains_head_alone:
+            logits: Tensor = self._head(self._note_features(rows))
+            return logits.cpu()
+        return torch.from_numpy(self._per_note(rows, self._logits))
+
+    def _note_features(self, rows: Int64Array) -> Tensor:
+        """`(N, H)` features of notes that stay the same throughout training, computed once."""
+        key = rows.tobytes()
+        if key not in self._features_of:
+            self._features_of[key] = torch.from_numpy(self._per_note(rows, self._features))
+        return self._features_of[key].to(self._model.backbone.device)
 
     def _per_note(self, rows: Int64Array, forward: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
         return infer.outputs_per_document(

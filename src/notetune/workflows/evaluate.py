@@ -1,6 +1,7 @@
 """Scores of all finished cells to one `Results` value, the source of every report."""
 
 import subprocess
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -15,7 +16,9 @@ from notetune.metrics.comparison import compare_study
 from notetune.metrics.results import (
     Cost,
     CurvePoint,
+    Evaluation,
     FlowStage,
+    KeptState,
     LeakageFinding,
     PerplexityRow,
     Results,
@@ -63,6 +66,7 @@ def evaluate(recipe: Recipe, prepared: Prepared, methods: dict[str, Pretrained])
             name: tuple(CurvePoint(**asdict(point)) for point in record.curve)
             for name, record in {**step_1, **trained}.items()
         },
+        kept=tuple(_kept_states(trained)),
         tasks=tasks,
         listed_patients=listed,
         headline=headline,
@@ -152,6 +156,19 @@ def _records(recipe: Recipe, prepared: Prepared) -> dict[str, TrainingRecord]:
         if path.is_file():
             records[cell.label] = read_record(path)
     return records
+
+
+def _kept_states(records: dict[str, TrainingRecord]) -> Iterator[KeptState]:
+    for run, record in records.items():
+        if record.kept is not None:
+            evaluations = tuple(Evaluation(**asdict(one)) for one in record.kept.evaluations)
+            yield KeptState(
+                run=run,
+                steps=record.kept.steps,
+                all_steps=record.steps,
+                why=record.kept.why,
+                evaluations=evaluations,
+            )
 
 
 def _domain_records(methods: dict[str, Pretrained]) -> dict[str, TrainingRecord]:

@@ -24,6 +24,7 @@ from notetune.model.masked import EncoderShape
 from notetune.notes.sources import Source, SourceConfig, starting_from
 from notetune.notes.splits import Split, SplitConfig
 from notetune.tokens.encode import LongNotes
+from notetune.train.choice import ValidationConfig
 from notetune.train.optim import OptimConfig
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -136,8 +137,8 @@ class PretrainConfig(Config):
         return self
 
 
-class DownstreamConfig(Config):
-    """Step 2: task adapters and heads."""
+class DownstreamConfig(ValidationConfig):
+    """Step 2: task adapters and heads, each kept as it was best on the validation notes."""
 
     tasks: tuple[str, ...] = ()
     """Tasks of the source to predict; all when empty."""

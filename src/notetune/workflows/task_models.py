@@ -11,6 +11,7 @@ from notetune.model.backbone import Backbone
 from notetune.model.heads import Pooling
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.tokens.store import TokenStore
+from notetune.train.choice import ValidationConfig
 from notetune.train.optim import OptimConfig
 from notetune.workflows import encoders
 from notetune.workflows.prepare import Prepared, TaskTable
@@ -45,10 +46,13 @@ class TaskModel:
     optim: OptimConfig
     head_lr: float
 
+    def steps_per_epoch(self, task: TaskTable) -> int:
+        """Steps of one pass over the training notes of a task."""
+        return math.ceil(len(task.rows("train")) / self.optim.targets_per_step)
+
     def step_count(self, task: TaskTable) -> int:
-        """Steps of its training on a task."""
-        steps_per_epoch = math.ceil(len(task.rows("train")) / self.optim.targets_per_step)
-        return max(1, round(self.epochs * steps_per_epoch))
+        """Steps of its training on a task, if it does not stop early."""
+        return max(1, round(self.epochs * self.steps_per_epoch(task)))
 
 
 def names(recipe: Recipe) -> list[str]:
@@ -109,6 +113,7 @@ def inputs(recipe: Recipe, prepared: Prepared, name: str) -> dict[str, Any]:
         "encoder": None if encoder is None else manifest["inputs"],
         "dtype": recipe.dtype,
         "config": config,
+        "validation": [getattr(recipe.downstream, name) for name in ValidationConfig.model_fields],
     }
 
 

@@ -18,9 +18,10 @@ from notetune import runs
 from notetune.errors import Stopped, TrainingError
 from notetune.tokens.store import TokenStore
 from notetune.train.checkpoints import Checkpoints, Position
+from notetune.train.choice import Choice, Evaluation
 from notetune.train.loop import BatchT, Step, StepError, train
 from notetune.train.optim import OptimConfig
-from notetune.train.parallel import this_world
+from notetune.train.parallel import World, this_world
 from notetune.workflows.progress import Track
 
 _MOST_POINTS = 200
@@ -36,6 +37,21 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Which state of a training was kept.
+
+    Attributes:
+        steps: Updates that made it.
+        why: What made it the one.
+        evaluations: All evaluations on the validation notes; empty where none could choose.
+    """
+
+    steps: int
+    why: str
+    evaluations: tuple[Evaluation, ...] = ()
+
+
+@dataclass(frozen=True)
 class TrainingRecord:
     """Facts about a finished training run.
 
@@ -47,6 +63,7 @@ class TrainingRecord:
         tokens: Tokens that the updates computed, without padding; 0 for a head on saved features.
         peak_memory_mib: Largest memory of the process, or of the GPU where one was used.
         curve: At most 200 steps, evenly spread.
+        kept: Which state was kept; None where it is always the last.
     """
 
     steps: int
@@ -56,6 +73,7 @@ class TrainingRecord:
     tokens: int
     peak_memory_mib: float
     curve: tuple[CurvePoint, ...]
+    kept: Kept | None = None
 
 
 class Watch:
@@ -106,6 +124,7 @@ class Training(Generic[BatchT]):
         seed: Decides dropout.
         unit: What a target is, for progress.
         tokens_per_target: Tokens that a target takes, for the record.
+        choice: What keeps its best state; without it, the last state is the result.
     """
 
     label: str
@@ -120,17 +139,39 @@ class Training(Generic[BatchT]):
     seed: int
     unit: Literal["tokens", "notes"]
     tokens_per_target: float
+    choice: Choice | None = None
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds: all that trains, and its best state."""
+        best = self.choice.best if self.choice else {}
+        return {**self.parameters, **{f"best/{name}": tensor for name, tensor in best.items()}}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it stops before its last step."""
+        return self.choice is not None and self.choice.is_over
+
+    def position_after(self, step: Step) -> Position:
+        """Where it is after a step and what follows on it."""
+        evaluations = self.choice.evaluations if self.choice else ()
+        return Position(step.number + 1, step.halvings, evaluations)
 
     def describe(self, step: Step) -> str:
-        """A few figures of one step."""
+        """A few figures of one step, and of the evaluation before it."""
         speed = step.targets / step.seconds
-        return f"loss {step.loss:.3f} · {speed:,.0f} {self.unit}/s"
+        figures = f"loss {step.loss:.3f} · {speed:,.0f} {self.unit}/s"
+        if self.choice and self.choice.evaluations:
+            last = self.choice.evaluations[-1]
+            auroc = "n/a" if last.auroc is None else f"{last.auroc:.3f}"
+            figures += f" · validation loss {last.loss:.3f}, AUROC {auroc}"
+        return figures
 
 
 def fit(
     training: Training[BatchT], work: Path, checkpoint_minutes: float, watch: Watch, track: Track
 ) -> None:
-    """Train, going on from the last checkpoint in `work` if there is one.
+    """Train, going on from the last checkpoint in `work` if there is one, to the best state.
 
     Args:
         training: What to do.
@@ -145,10 +186,27 @@ def fit(
         Stopped: After SIGTERM, with a checkpoint of the last step.
     """
     world = this_world()
-    checkpoints = Checkpoints(work, training.inputs, training.parameters, training.optimizer, world)
+    checkpoints = Checkpoints(work, training.inputs, training.tensors, training.optimizer, world)
     position = checkpoints.restore()
+    if training.choice:
+        training.choice.evaluations = position.evaluations
     for step in checkpoints.steps():
         watch.see(step, training.tokens_per_target)
+    if not training.is_over:
+        _go_on(training, checkpoints, position, checkpoint_minutes, watch, track, world)
+    if training.choice:
+        training.choice.restore_best()
+
+
+def _go_on(
+    training: Training[BatchT],
+    checkpoints: Checkpoints,
+    position: Position,
+    checkpoint_minutes: float,
+    watch: Watch,
+    track: Track,
+    world: World,
+) -> None:
     steps = train(
         training.rows(position.next_step),
         training.summed_loss,
@@ -168,15 +226,19 @@ def fit(
         ):
             watch.see(step, training.tokens_per_target)
             checkpoints.log(step)
+            if training.choice:
+                training.choice.see(step.number + 1)
             is_time = time.monotonic() - saved >= 60 * checkpoint_minutes
             stops, saves = world.sums(is_asked_to_stop(), is_time)
             if stops or saves:
-                checkpoints.save(Position(step.number + 1, step.halvings))
+                checkpoints.save(training.position_after(step))
                 saved = time.monotonic()
             if stops:
                 raise Stopped(
                     f"{training.label}: stopped after step {step.number}, which is saved."
                 )
+            if training.is_over:
+                break
 
 
 @contextmanager
@@ -212,7 +274,11 @@ def read_record(path: Path) -> TrainingRecord:
     """Read what `write_record` wrote."""
     values = runs.read_json(path)
     curve = tuple(CurvePoint(**point) for point in values.pop("curve"))
-    return TrainingRecord(**values, curve=curve)
+    kept = values.pop("kept")
+    if kept is not None:
+        evaluations = tuple(Evaluation(**one) for one in kept.pop("evaluations"))
+        kept = Kept(**kept, evaluations=evaluations)
+    return TrainingRecord(**values, curve=curve, kept=kept)
 
 
 def restart_peak_memory() -> None:

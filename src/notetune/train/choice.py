@@ -1,0 +1,122 @@
+"""Which state of a training is kept: the best on validation notes, and when to stop looking."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from notetune.config import Config
+from notetune.errors import TrainingError
+
+Criterion = Literal["auroc", "loss"]
+
+
+class ValidationConfig(Config):
+    """How often a model meets the validation notes, and what that decides."""
+
+    evaluations_per_epoch: PositiveInt = 2
+    """Evaluations on the validation notes per pass over the training notes."""
+    choose: Criterion = "auroc"
+    """A state is kept for the highest macro AUROC on validation, or for the lowest loss."""
+    patience: PositiveInt | None = 10
+    """Stop after so many evaluations in a row without a better one; never when null."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model in the middle of its training, on the validation notes.
+
+    Attributes:
+        steps: Updates before it.
+        loss: Nats per note.
+        auroc: Macro over the labels with both values; None if there is none.
+    """
+
+    steps: int
+    loss: float
+    auroc: float | None
+
+
+def best_of(evaluations: Sequence[Evaluation], choose: Criterion) -> Evaluation:
+    """The evaluation to keep. Of equal AUROCs the one of lower loss; of equal ones the first."""
+    if choose == "loss":
+        return min(evaluations, key=lambda one: one.loss)
+    return max(evaluations, key=lambda one: (one.auroc or 0.0, -one.loss))
+
+
+def is_over(evaluations: Sequence[Evaluation], config: ValidationConfig) -> bool:
+    """Whether the last `patience` evaluations are all no better than one before them."""
+    if not evaluations or config.patience is None:
+        return False
+    best = evaluations.index(best_of(evaluations, config.choose))
+    return len(evaluations) - 1 - best >= config.patience
+
+
+@dataclass
+class Choice:
+    """Keeps the best state of one training while it goes on.
+
+    Attributes:
+        config: How to choose.
+        parameters: All that trains, by name.
+        evaluate: Loss and AUROC of the parameters as they are, on the validation notes.
+        steps_per_epoch: Steps of a pass over the training notes.
+        step_count: Steps of the whole training; it ends with an evaluation.
+        evaluations: Those so far.
+        best: A copy of the parameters as they were at the best of them.
+    """
+
+    config: ValidationConfig
+    parameters: Mapping[str, Tensor]
+    evaluate: Callable[[], tuple[float, float | None]]
+    steps_per_epoch: int
+    step_count: int
+    evaluations: tuple[Evaluation, ...] = ()
+    best: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make room for the best state, on the host."""
+        self.best = {name: p.detach().cpu().clone() for name, p in self.parameters.items()}
+
+    @property
+    def best_steps(self) -> int:
+        """Updates that made the best state."""
+        return best_of(self.evaluations, self.config.choose).steps
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing to hope for from further steps."""
+        return is_over(self.evaluations, self.config)
+
+    def see(self, steps: int) -> None:
+        """Evaluate after `steps` steps if it is time to, and keep the parameters if they are best.
+
+        Raises:
+            TrainingError: If the validation loss is not finite.
+        """
+        per_epoch = self.config.evaluations_per_epoch
+        done, before = (n * per_epoch // self.steps_per_epoch for n in (steps, steps - 1))
+        if done == before and steps != self.step_count:
+            return
+        loss, auroc = self.evaluate()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"step {steps - 1}: the validation loss is {loss} after it. Lower optim.peak_lr."
+            )
+        self.evaluations += (Evaluation(steps, loss, auroc),)
+        if self.best_steps == steps:
+            _copy(self.parameters, self.best)
+
+    def restore_best(self) -> None:
+        """Put the parameters back to the best state."""
+        _copy(self.best, self.parameters)
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    for name, tensor in source.items():
+        target[name].copy_(tensor)
