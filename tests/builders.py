@@ -21,7 +21,7 @@ from notetune.tokens.store import TokenStore, open_store, write_store
 VOCABULARY = 260
 
 
-def random_llama(folder: Path, *, kv_heads: int = 2, seed: int = 0) -> Path:
+def random_llama(folder: Path, *, kv_heads: int = 2, seed: int = 0, tied: bool = False) -> Path:
     """A LLaMA folder with random weights and a byte tokenizer."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -35,6 +35,7 @@ def random_llama(folder: Path, *, kv_heads: int = 2, seed: int = 0) -> Path:
         bos_token_id=0,
         eos_token_id=1,
         initializer_range=0.2,
+        tie_word_embeddings=tied,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     byte_tokenizer().save(str(folder / "tokenizer.json"))

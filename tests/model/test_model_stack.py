@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from notetune.errors import BundleError
 from notetune.model.adapters.files import SavedAdapter, read_adapter, save_adapter, tensors_hash
-from notetune.model.adapters.specs import LoRA
+from notetune.model.adapters.specs import Full, LoRA
 from notetune.model.backbone import load_backbone
 from notetune.model.batch import packed_batch
 from notetune.model.stack import DOMAIN, TASK, Layer, stack
@@ -216,3 +216,19 @@ def test_a_saved_adapter_holds_no_path(domain):
     assert files == ["adapter.json", "adapter_config.json", "adapter_model.safetensors"]
     for name in files[:2]:
         assert "/" not in (domain / name).read_text()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_an_outcome_trains_nothing_in_the_layer_that_predicts_tokens(tmp_path, tied):
+    random_llama(tmp_path, tied=tied)
+    layers = [
+        Layer(DOMAIN, Full(), is_trained=True),
+        Layer(TASK, LoRA(targets=("q_proj",) if tied else ("lm_head",)), is_trained=True),
+    ]
+    backbone = load_backbone(str(tmp_path))
+    names = stack(backbone, layers, predicts_tokens=False).parameters_by_name()
+    assert "domain.model.embed_tokens.weight" in names
+    assert not any("lm_head" in name for name in names)
+    backbone = load_backbone(str(tmp_path))
+    heads = [name for name in stack(backbone, layers).parameters_by_name() if "lm_head" in name]
+    assert len(heads) == (0 if tied else 3)

@@ -89,6 +89,7 @@ class Stack:
             for layer in self.layers
             if layer.is_trained
             for name, parameter in self.adapters[layer.name].named_parameters()
+            if parameter.requires_grad
         }
 
     def tensors(self, name: str) -> dict[str, Tensor]:
@@ -163,7 +164,13 @@ class Stack:
         return sum((adapter.additions() for adapter in self.adapters.values()), Additions())
 
 
-def stack(backbone: Backbone, layers: Sequence[Layer] = (), seed: int = 0) -> Stack:
+def stack(
+    backbone: Backbone,
+    layers: Sequence[Layer] = (),
+    seed: int = 0,
+    *,
+    predicts_tokens: bool = True,
+) -> Stack:
     """Put adapters onto a backbone, activate all of them, and train only those that should.
 
     Args:
@@ -171,6 +178,8 @@ def stack(backbone: Backbone, layers: Sequence[Layer] = (), seed: int = 0) -> St
         layers: The adapters, of any methods. All act together; their contributions add up, and
             virtual tokens of later ones stand nearer to the text.
         seed: Initialises new adapters.
+        predicts_tokens: Whether the loss is that of next tokens. An outcome loss does not reach the
+            layer that predicts them, so without it nothing in that layer trains.
 
     Raises:
         BundleError: If a saved adapter was trained on another backbone or does not fit.
@@ -189,6 +198,8 @@ def stack(backbone: Backbone, layers: Sequence[Layer] = (), seed: int = 0) -> St
     activate_together([each for each in adapters.values() if isinstance(each, LoRAAdapter)])
     for layer in layers:
         adapters[layer.name].set_trained(is_trained=layer.is_trained)
+    if not (predicts_tokens or backbone.is_encoder):
+        _freeze_token_head(backbone)
     frozen_hashes = {
         layer.name: tensors_hash(adapter_tensors(adapters[layer.name]))
         for layer in layers
@@ -214,6 +225,14 @@ def _put(backbone: Backbone, layer: Layer, others: Collection[Adapter]) -> Adapt
             return FullAdapter(backbone, spec)
         case _:
             assert_never(spec)
+
+
+def _freeze_token_head(backbone: Backbone) -> None:
+    inputs: Any = backbone.model.get_input_embeddings()  # type: ignore[operator]
+    tied = {id(parameter) for parameter in inputs.parameters()}
+    for parameter in backbone.head.parameters():
+        if id(parameter) not in tied:
+            parameter.requires_grad_(requires_grad=False)
 
 
 def _refuse_foreign(name: str, saved: SavedAdapter, backbone: Backbone) -> None:

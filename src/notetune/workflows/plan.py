@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from notetune import runs
+from notetune.model.adapters.files import SavedAdapter
 from notetune.model.adapters.specs import reserved_per_document
-from notetune.model.backbone import load_backbone
+from notetune.model.backbone import load_backbone, outline_backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.heads import Head
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
@@ -84,13 +85,11 @@ def _plan(recipe: Recipe, prepared: Prepared) -> Plan:
     forward = _seconds_per_token(stack(backbone).summed_token_loss, (), row)
     model = stack(backbone, [Layer(DOMAIN, recipe.pretrain.adapter, is_trained=True)])
     domain_size = model.trainable_count
-    # Without the network that some methods learn through in step 1.
-    saved_size = sum(tensor.numel() for tensor in model.tensors(DOMAIN).values())
+    saved = SavedAdapter(recipe.pretrain.adapter, model.tensors(DOMAIN), backbone=None)
+    saved_size = _size_in_step_2(recipe, Layer(DOMAIN, saved, is_trained=True))
+    task_size = _size_in_step_2(recipe, Layer(TASK, recipe.downstream.adapter, is_trained=True))
     adapters = model.parameters_by_name().values()
     backward = _seconds_per_token(model.summed_token_loss, adapters, row)
-    other = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
-    layers = [Layer(TASK, recipe.downstream.adapter, is_trained=True)]
-    task_size = stack(other, layers).trainable_count
 
     steps = pretrain.step_count(recipe, prepared)
     seconds_per_epoch = backward * prepared.store.lengths_D[documents].sum()
@@ -125,6 +124,11 @@ def _plan(recipe: Recipe, prepared: Prepared) -> Plan:
     for name in recipe.encoders.models:
         stages += _encoder_stages(recipe, prepared, name)
     return Plan(tuple(stages), peak_memory_mib())
+
+
+def _size_in_step_2(recipe: Recipe, layer: Layer) -> int:
+    outline = outline_backbone(recipe.backbone, recipe.dtype)
+    return stack(outline, [layer], predicts_tokens=False).trainable_count
 
 
 def _encoder_stages(recipe: Recipe, prepared: Prepared, name: str) -> list[PlannedStage]:

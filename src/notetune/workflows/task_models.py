@@ -125,7 +125,7 @@ def new_stack(recipe: Recipe, model: TaskModel, backbone: Backbone, seed: int) -
         layers.append(Layer(DOMAIN, saved, is_trained=model.parts.trains_domain))
     if model.parts.has_task:
         layers.append(Layer(TASK, model.adapter, is_trained=True))
-    return stack(backbone, layers, seed)
+    return stack(backbone, layers, seed, predicts_tokens=False)
 
 
 def _encoder_of(recipe: Recipe, name: str) -> str | None:

@@ -1,0 +1,114 @@
+"""Every adapter method through both steps of a recipe, and what stands in the run folder then."""
+
+import csv
+
+import numpy as np
+import pytest
+from builders import random_llama
+
+from notetune import config
+from notetune.errors import ConfigError
+from notetune.metrics.scores import read_scores
+from notetune.model.adapters.files import read_adapter
+from notetune.serve.predictor import load_predictor
+from notetune.workflows import downstream, plan, pretrain
+from notetune.workflows.downstream import Cell
+from notetune.workflows.prepare import prepare
+from notetune.workflows.recipe import Recipe
+from notetune.workflows.training import read_record
+
+RECIPE = """
+name: NAME
+runs: {place}/runs
+backbone: {place}/backbone
+device: cpu
+prepare:
+  source:
+    kind: table
+    path: {place}/notes.csv
+    columns: {{text: text, note_id: note, patient_id: patient}}
+    tasks:
+      - {{name: died, kind: binary, column: died}}
+  split: {{kind: fractions, validation: 0.2, test: 0.3}}
+  max_tokens: 40
+pretrain:
+  tokens_per_row: 64
+  optim: {{targets_per_step: 512, peak_lr: 5e-3}}
+downstream:
+  tokens_per_row: 64
+  epochs: 1
+  head_epochs: 1
+  adapter: {{kind: lora, rank: 2, dora: true}}
+evaluate: {{draws: 100, baselines: [prevalence]}}
+"""
+ADAPTERS = {
+    "lora": "{kind: lora, rank: 2, rslora: true}",
+    "prefix": "{kind: prefix, virtual_tokens: 4, projection: true, hidden: 8}",
+    "prompt": "{kind: prompt, virtual_tokens: 20, init: text}",
+    "p-tuning": "{kind: p-tuning, virtual_tokens: 4, reparameterisation: lstm, hidden: 8}",
+    "adaptation-prompt": "{kind: adaptation-prompt, length: 3, layers: 1}",
+    "full": "{kind: full}",
+}
+VARIANTS = ("domain-frozen+task-lora", "domain-trainable")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapters")
+    random_llama(folder / "backbone")
+    rng = np.random.default_rng(0)
+    with (folder / "notes.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["note", "patient", "text", "died"])
+        for number in range(40):
+            text = " ".join(rng.choice(["well", "ill", "pain", "fever"], int(rng.integers(2, 9))))
+            writer.writerow([f"n{number}", f"p{number}", f"{number} {text}", number % 2])
+    (folder / "recipe.yaml").write_text(RECIPE.format(place=folder))
+    return folder
+
+
+def load(place, kind, *overrides):
+    settings = [f"name={kind}", f"pretrain.adapter={ADAPTERS[kind]}", *overrides]
+    return config.load(Recipe, place / "recipe.yaml", settings)
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_a_method_trains_in_step_1_and_carries_both_kinds_of_step_2(place, kind):
+    variants = (*VARIANTS, "full-domain") if kind == "full" else VARIANTS
+    recipe = load(place, kind, f"downstream.variants=[{', '.join(variants)}]")
+    planned = {stage.name: stage for stage in plan.plan(recipe).stages}
+    prepared = prepare(recipe)
+    result = pretrain.pretrain(recipe, prepared)
+    assert result.record.steps == planned["pretrain"].steps
+    assert result.record.trainable_parameters == planned["pretrain"].trainable_parameters
+    assert read_adapter(recipe.folder.domain).spec == recipe.pretrain.adapter
+    for variant in variants:
+        cell = Cell("died", variant, 0)
+        downstream.downstream(recipe, prepared, cell)
+        folder = recipe.folder.cell("died", variant, 0)
+        record = read_record(folder / pretrain.TRAINING)
+        assert record.trainable_parameters == planned[cell.label].trainable_parameters
+        table = read_scores(folder / "test.parquet")
+        texts = dict(zip(*notes_of(place), strict=True))
+        chosen = [str(note) for note in table.note_ids_N[:3]]
+        predictor = load_predictor(folder, str(place / "backbone"))
+        again = predictor.predict([texts[note] for note in chosen]).scores_NK
+        assert np.abs(again - table.scores_NK[:3]).max() < 1e-5
+
+
+def notes_of(place):
+    with (place / "notes.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [row["note"] for row in rows], [row["text"] for row in rows]
+
+
+def test_a_row_must_hold_the_longest_document_and_its_virtual_tokens(place):
+    load(place, "prompt", "pretrain.tokens_per_row=60", "downstream.tokens_per_row=60")
+    with pytest.raises(ConfigError, match=r"59 is below prepare\.max_tokens 40 \+ 20 virtual"):
+        load(place, "prompt", "pretrain.tokens_per_row=59")
+
+
+def test_the_variant_full_domain_needs_full_fine_tuning(place):
+    load(place, "full", "downstream.variants=[full-domain]")
+    with pytest.raises(ConfigError, match=r"full-domain needs pretrain\.adapter of kind full, not"):
+        load(place, "lora", "downstream.variants=[full-domain]")
