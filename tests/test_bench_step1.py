@@ -30,7 +30,7 @@ def rows(tmp_path_factory):
 
 
 def test_every_row_says_what_was_measured_where_and_with_what(rows):
-    assert len(rows) == 6 * 6
+    assert len(rows) == 6 * 9
     expected = ["question", "variant", "x", "p20", "p50", "p80", "unit", "repeats"]
     assert list(rows[0]) == [*expected, "device", "versions", "git revision", "date"]
     assert all(row["device"] and "torch" in row["versions"] and row["date"] for row in rows)
