@@ -13,6 +13,7 @@ python bench/step1.py --device cuda --shape llama-7b`.
 import argparse
 import csv
 import dataclasses
+import functools
 import gc
 import gzip
 import io
@@ -21,10 +22,10 @@ import logging
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -52,10 +53,12 @@ from notetune.model.adapters.specs import (
     Prefix,
     Prompt,
     PTuning,
+    needs_plain_weights,
 )
 from notetune.model.attention import PACKED_ATTENTION
 from notetune.model.backbone import Backbone
 from notetune.model.batch import packed_batch
+from notetune.model.float8 import quantise_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.tokens.packing import Int64Array
 from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch
@@ -131,18 +134,32 @@ class Notes:
 
 
 @dataclass(frozen=True)
+class Way:
+    """How our step runs."""
+
+    is_float8: bool = False
+    is_compiled: bool = False
+
+    def __str__(self) -> str:
+        return "ours" + " float8" * self.is_float8 + ", compiled" * self.is_compiled
+
+
+OURS = Way()
+
+
+@dataclass(frozen=True)
 class Bench:
     """What all variants have in common."""
 
     shape: str
     notes: Notes
     device: torch.device
-    dtype: torch.dtype
+    dtype: Literal["float32", "bfloat16"]
     tokens_per_row: int
 
     def model(self, attention: str) -> Any:
         """The model with its weights, the same at every call, frozen."""
-        options = {"dtype": self.dtype, "attn_implementation": attention}
+        options = {"dtype": getattr(torch, self.dtype), "attn_implementation": attention}
         if self.shape == "tiny" and self.device.type != "meta":
             model = AutoModelForCausalLM.from_pretrained(TINY, **options).to(self.device)
         else:
@@ -151,9 +168,11 @@ class Bench:
                 model = AutoModelForCausalLM.from_config(_config(self.shape), **options)
         return model.requires_grad_(requires_grad=False).eval()
 
-    def stack(self, spec: AdapterSpec) -> Stack:
+    def stack(self, spec: AdapterSpec, way: Way = OURS) -> Stack:
         """Our model of a method."""
         backbone = self.backbone(self.model(PACKED_ATTENTION))
+        if way.is_float8:
+            quantise_layers(backbone.model.get_decoder(), self.device)
         return stack(backbone, [Layer(DOMAIN, spec, is_trained=True)])
 
     def flops_per_token(self, spec: AdapterSpec) -> float:
@@ -177,10 +196,7 @@ def _config(shape: str) -> Any:
 
 def check_losses(bench: Bench, spec: AdapterSpec) -> None:
     """Stop unless the three ways give the same loss on the same notes with an adapter at work."""
-    ours = bench.stack(spec)
-    torch.manual_seed(1)
-    for parameter in ours.parameters_by_name().values():
-        parameter.data += 0.02 * torch.randn_like(parameter)
+    ours = _trained_a_little(bench.stack(spec))
     notes = bench.notes.documents[:NOTES_PER_BATCH]
     batch = packed_batch(notes, range(len(notes)), bench.device)
     losses = {}
@@ -191,9 +207,29 @@ def check_losses(bench: Bench, spec: AdapterSpec) -> None:
             padded = collate([{"input_ids": ids} for ids in notes], pad_to)
             inputs = {key: value.to(bench.device) for key, value in padded.items()}
             losses[name] = plain(**inputs).loss.item()
-    exact = 1e-4 if bench.dtype == torch.float32 else 1e-2
+    exact = 1e-4 if bench.dtype == "float32" else 1e-2
     if max(losses.values()) - min(losses.values()) > exact * max(losses.values()):
         sys.exit(f"the losses differ, so nothing is timed: {losses}")
+
+
+def check_float8(bench: Bench, spec: AdapterSpec) -> None:
+    """Stop unless float8 layers give nearly the same loss."""
+    notes = bench.notes.documents[:NOTES_PER_BATCH]
+    batch = packed_batch(notes, range(len(notes)), bench.device)
+    losses = {}
+    for way in (OURS, Way(is_float8=True)):
+        with torch.inference_mode():
+            model = _trained_a_little(bench.stack(spec, way))
+            losses[str(way)] = model.summed_token_loss(batch).item() / batch.target_count
+    if max(losses.values()) - min(losses.values()) > 1e-2 * max(losses.values()):
+        sys.exit(f"the loss of float8 is another, so nothing is timed: {losses}")
+
+
+def _trained_a_little(model: Stack) -> Stack:
+    torch.manual_seed(1)
+    for parameter in model.parameters_by_name().values():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    return model
 
 
 def _same_in_plain_peft(bench: Bench, ours: Stack, spec: AdapterSpec) -> Any:
@@ -207,10 +243,10 @@ def _same_in_plain_peft(bench: Bench, ours: Stack, spec: AdapterSpec) -> Any:
         return PeftModel.from_pretrained(plain, folder).eval()
 
 
-def train_ours(bench: Bench, spec: AdapterSpec, *, compiles: bool = False) -> float:
+def train_ours(bench: Bench, spec: AdapterSpec, way: Way) -> float:
     """Seconds of one epoch in packed rows; layers are compiled before, if they are."""
-    model, notes = bench.stack(spec), bench.notes
-    if compiles:
+    model, notes = bench.stack(spec, way), bench.notes
+    if way.is_compiled:
         for layer in model.backbone.model.get_decoder().layers:
             layer.compile(dynamic=True)
         batch = packed_batch(
@@ -291,18 +327,16 @@ def collate(examples: list[dict[str, Any]], pad_to: int) -> dict[str, torch.Tens
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def measure(bench: Bench, name: str, repeats: int, rows: Rows, *, compiles: bool = False) -> None:
+def measure(bench: Bench, name: str, repeats: int, rows: Rows, ways: Sequence[Way]) -> None:
     """Time the ways in turn, and write speeds, ratios and the highest memory."""
     spec = METHODS[name]
-    variants: dict[str, Callable[[], float]] = {
+    variants: dict[str | Way, Callable[[], float]] = {
         "B1": lambda: train_stock(bench, spec, MAX_TOKENS),
         "B2": lambda: train_stock(bench, spec, 0),
-        "ours": lambda: train_ours(bench, spec),
+        **{way: functools.partial(train_ours, bench, spec, way) for way in ways},
     }
-    if compiles:
-        variants["ours, compiled"] = lambda: train_ours(bench, spec, compiles=True)
-    speeds: dict[str, list[float]] = {variant: [] for variant in variants}
-    peaks: dict[str, list[float]] = {variant: [] for variant in variants}
+    speeds: dict[str | Way, list[float]] = {variant: [] for variant in variants}
+    peaks: dict[str | Way, list[float]] = {variant: [] for variant in variants}
     tokens = int(bench.notes.lengths_D.sum())
     for _ in range(repeats):
         for variant, run in variants.items():
@@ -310,18 +344,21 @@ def measure(bench: Bench, name: str, repeats: int, rows: Rows, *, compiles: bool
             restart_peak_memory()
             speeds[variant].append(tokens / run())
             peaks[variant].append(peak_memory_mib())
-    question = f"step 1, {name}, {bench.shape}, {str(bench.dtype).removeprefix('torch.')}"
-    operations, rate = bench.flops_per_token(spec), matrix_rate(bench.device, bench.dtype)
+    question = f"step 1, {name}, {bench.shape}, {bench.dtype}"
     for variant, values in speeds.items():
-        rows.add(question, variant, bench.notes, values, "tokens/s")
-        if variant not in ("B1", "B2"):
-            shares = [100 * speed * operations / rate for speed in values]
-            rows.add(question, variant, bench.notes, shares, "% of the rate of a matrix product")
-            for baseline in ("B1", "B2"):
-                ratios = [a / b for a, b in zip(values, speeds[baseline], strict=True)]
-                rows.add(question, f"{variant} / {baseline}", bench.notes, ratios, "times as fast")
+        rows.add(question, str(variant), bench.notes, values, "tokens/s")
+        if isinstance(variant, Way):
+            for against in ("B1", "B2", *([OURS] if variant != OURS else [])):
+                ratios = [a / b for a, b in zip(values, speeds[against], strict=True)]
+                pair = f"{variant} / {against}"
+                rows.add(question, pair, bench.notes, ratios, "times as fast")
         # On a CPU an upper bound: the heap may keep what the run before freed.
-        rows.add(question, variant, bench.notes, peaks[variant], "MiB at most")
+        rows.add(question, str(variant), bench.notes, peaks[variant], "MiB at most")
+    operations = bench.flops_per_token(spec)
+    for way in ways:
+        rate = matrix_rate(bench.device, "float8" if way.is_float8 else bench.dtype)
+        shares = [100 * speed * operations / rate for speed in speeds[way]]
+        rows.add(question, str(way), bench.notes, shares, "% of the rate of a matrix product")
 
 
 def _timed_on(device: torch.device, work: Callable[[], Any]) -> float:
@@ -396,6 +433,7 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="reports as long as they are")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="also with compiled layers")
+    parser.add_argument("--float8", action="store_true", help="also in float8; always on a GPU")
     parser.add_argument("--tokens-per-row", type=int, default=1024)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/results/step1.csv")
@@ -410,12 +448,21 @@ def main() -> None:
     notes = whole_notes(sources, count) if given.whole else profile_notes(sources, count)
     dtype = given.dtype or ("float32" if given.device == "cpu" else "bfloat16")
     device = torch.device(given.device)
-    bench = Bench(shape, notes, device, getattr(torch, dtype), given.tokens_per_row)
+    bench = Bench(shape, notes, device, dtype, given.tokens_per_row)
     name = torch.cuda.get_device_name() if device.type == "cuda" else ""
     rows = Rows(given.output, name)
+    float8s = (False, True) if given.float8 or device.type == "cuda" else (False,)
     for method in given.methods:
-        check_losses(bench, METHODS[method])
-        measure(bench, method, repeats, rows, compiles=given.compile)
+        spec = METHODS[method]
+        check_losses(bench, spec)
+        ways = [
+            Way(is_float8, is_compiled)
+            for is_float8 in (float8s if not needs_plain_weights(spec) else (False,))
+            for is_compiled in ((False, True) if given.compile else (False,))
+        ]
+        if any(way.is_float8 for way in ways):
+            check_float8(bench, spec)
+        measure(bench, method, repeats, rows, ways)
 
 
 def _be_quiet() -> None:

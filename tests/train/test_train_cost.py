@@ -5,12 +5,14 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from builders import random_llama
 
 from notetune.model.adapters.specs import LoRA
 from notetune.model.backbone import outline_backbone
 from notetune.model.stack import DOMAIN, Layer, stack
-from notetune.train.cost import step_cost
+from notetune.train import cost
+from notetune.train.cost import matrix_rate, step_cost
 
 WITHIN = 1.15
 """The estimate of memory is this near to what the operating system says, or nearer."""
@@ -66,13 +68,13 @@ def test_operations_are_those_of_every_matrix_and_of_attention(tmp_path):
     folder = str(random_llama(tmp_path))
     model = outlined(folder, LoRA(rank=2))
     hidden, feed_forward, kv, vocabulary, layers, length = 32, 48, 16, 260, 2, 40
-    cost = step_cost(model, model.summed_token_loss, (length,) * 3)
+    whole = step_cost(model, model.summed_token_loss, (length,) * 3)
     tokens, targets = 3 * length, 3 * (length - 1)
     matrices = 2 * hidden * hidden + 2 * hidden * kv + 3 * hidden * feed_forward
     adapters = 2 * (2 * hidden + hidden + kv)  # both factors on queries and values
     scores = length * hidden  # halved for causality, doubled for scores and values
     forward = tokens * layers * (matrices + adapters + scores) + targets * hidden * vocabulary
-    assert cost.tokens == tokens
+    assert whole.tokens == tokens
     scored = step_cost(model, model.summed_token_loss, (length,) * 3, trains=False)
     assert scored.flops == 2 * forward
     # Backward, every frozen matrix takes one product, but for the lowest queries, keys and values,
@@ -80,7 +82,7 @@ def test_operations_are_those_of_every_matrix_and_of_attention(tmp_path):
     lowest = hidden * hidden + 2 * hidden * kv + 2 * 2 * hidden
     backward = tokens * layers * (matrices + 2 * adapters + 2.5 * scores)
     backward += targets * hidden * vocabulary - tokens * lowest
-    assert cost.flops == 2 * (forward + backward)
+    assert whole.flops == 2 * (forward + backward)
 
 
 def test_more_tokens_and_a_larger_type_take_more_memory(tmp_path):
@@ -91,6 +93,25 @@ def test_more_tokens_and_a_larger_type_take_more_memory(tmp_path):
         return step_cost(model, model.summed_token_loss, lengths).peak_bytes
 
     assert peak((64, 64), "bfloat16") < peak((64, 64), "float32") < peak((64,) * 6, "float32")
+
+
+def test_float8_takes_the_same_operations_and_no_more_memory_than_bfloat16(tmp_path):
+    folder = str(random_llama(tmp_path))
+    costs = {}
+    for dtype in ("bfloat16", "float8"):
+        model = outlined(folder, LoRA(rank=2), dtype)
+        costs[dtype] = step_cost(model, model.summed_token_loss, (40,) * 3)
+    assert costs["float8"].flops == costs["bfloat16"].flops
+    weights = sum(
+        p.nbytes for p in outlined(folder, LoRA(), "bfloat16").backbone.model.parameters()
+    )
+    assert costs["float8"].peak_bytes < costs["bfloat16"].peak_bytes + 0.2 * weights
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8"])
+def test_the_matrix_rate_is_measured_for_every_type(dtype, monkeypatch):
+    monkeypatch.setattr(cost, "_MATRIX_SIZE", {"cpu": 64})
+    assert matrix_rate(torch.device("cpu"), dtype) > 1e6
 
 
 def test_attention_keeps_no_scores(tmp_path):

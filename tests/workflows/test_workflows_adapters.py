@@ -10,6 +10,7 @@ from notetune import config
 from notetune.errors import ConfigError
 from notetune.metrics.scores import read_scores
 from notetune.model.adapters.files import read_adapter
+from notetune.model.bundle import read_card
 from notetune.serve.predictor import load_predictor
 from notetune.workflows import downstream, plan, pretrain
 from notetune.workflows.downstream import Cell
@@ -94,6 +95,39 @@ def test_a_method_trains_in_step_1_and_carries_both_kinds_of_step_2(place, kind)
         predictor = load_predictor(folder, str(place / "backbone"))
         again = predictor.predict([texts[note] for note in chosen]).scores_NK
         assert np.abs(again - table.scores_NK[:3]).max() < 1e-5
+
+
+FLOAT8 = ("name=float8", "dtype=float8", "downstream.adapter={kind: lora, rank: 2}")
+
+
+def test_a_float8_backbone_carries_both_steps_and_predicts_the_same_again(place):
+    recipe = load(place, "lora", *FLOAT8, f"downstream.variants=[{VARIANTS[0]}]")
+    prepared = prepare(recipe)
+    pretrain.pretrain(recipe, prepared)
+    downstream.downstream(recipe, prepared, Cell("died", VARIANTS[0], 0))
+    folder = recipe.folder.cell("died", VARIANTS[0], 0)
+    assert read_card(folder).dtype == "float8"
+    table = read_scores(folder / "test.parquet")
+    texts = dict(zip(*notes_of(place), strict=True))
+    predictor = load_predictor(folder, str(place / "backbone"))
+    again = predictor.predict([texts[str(note)] for note in table.note_ids_N]).scores_NK
+    assert np.abs(again - table.scores_NK).max() < 1e-2
+    assert len(again) > 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "pretrain.adapter={kind: full}",
+        "pretrain.adapter={kind: lora, dora: true}",
+        "pretrain.compare={all: {adapter: {kind: full}}}",
+        "downstream.adapter={kind: lora, dora: true}",
+    ],
+)
+def test_float8_goes_with_adapters_on_frozen_weights_alone(place, change):
+    load(place, "lora", *FLOAT8)
+    with pytest.raises(ConfigError, match=r"float8 is for frozen weights.* set dtype bfloat16"):
+        load(place, "lora", *FLOAT8, change)
 
 
 def notes_of(place):

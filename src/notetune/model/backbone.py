@@ -23,17 +23,20 @@ from notetune import runs
 from notetune.errors import BackboneError
 from notetune.model.attention import PACKED_ATTENTION, Additions, Documents, with_front
 from notetune.model.batch import PackedBatch, packed_batch
+from notetune.model.float8 import is_float8, quantise_layers
 from notetune.model.semantic_types import VOCABULARY_WITH_TYPES, add_semantic_types
 
 SHIPPED_BACKBONE = "tiny"
 WEIGHTS = "model.safetensors"
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16", "float8"]
+_STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float8": torch.bfloat16}
 _ENCODERS: dict[str, dict[str, Any]] = {  # with what leaves the unused pooling layer out
     "bert": {"add_pooling_layer": False},
     "modernbert": {},
 }
 _EXACT_LAYERS = {"full_attention", "sliding_attention"}
-_TOLERANCE: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 5e-2}  # of the largest logit
+# Of the largest logit.
+_TOLERANCE: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 5e-2, "float8": 5e-2}
 _BESIDE_WEIGHTS = (
     "generation_config.json",
     "tokenizer.json",
@@ -103,9 +106,10 @@ class Backbone:
 
     @property
     def dtype(self) -> Dtype:
-        """Type of the weights."""
+        """Type of the weights; `float8` if that is what the linear layers inside have."""
         embeddings: Any = self.model.get_input_embeddings()  # type: ignore[operator]
-        return "bfloat16" if embeddings.weight.dtype == torch.bfloat16 else "float32"
+        plain: Dtype = "bfloat16" if embeddings.weight.dtype == torch.bfloat16 else "float32"
+        return "float8" if is_float8(self.model) else plain
 
     @property
     def device(self) -> torch.device:
@@ -254,7 +258,7 @@ def load_backbone(
         )
     if kind is AutoModel:
         add_semantic_types(model.get_input_embeddings().weight, folder)
-    backbone = _backbone(model.to(device), folder, backbone_fingerprint(folder))
+    backbone = _backbone(model.to(device), folder, backbone_fingerprint(folder), dtype)
     _refuse_inexact(backbone)
     return backbone
 
@@ -270,9 +274,9 @@ def outline_backbone(name: str, dtype: Dtype = "float32") -> Backbone:
     kind, options = _kind(folder)
     with torch.device("meta"):
         model = kind.from_config(
-            config, dtype=getattr(torch, dtype), attn_implementation=PACKED_ATTENTION, **options
+            config, dtype=_STORED[dtype], attn_implementation=PACKED_ATTENTION, **options
         )
-    return _backbone(model, folder, "outline")
+    return _backbone(model, folder, "outline", dtype)
 
 
 def write_backbone(folder: Path, backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
@@ -304,7 +308,7 @@ def _from_folder(kind: Any, folder: Path, dtype: Dtype, **options: Any) -> Any:
             warnings.simplefilter("ignore")
             return kind.from_pretrained(
                 str(folder),
-                dtype=getattr(torch, dtype),
+                dtype=_STORED[dtype],
                 attn_implementation=PACKED_ATTENTION,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -318,7 +322,7 @@ def _from_folder(kind: Any, folder: Path, dtype: Dtype, **options: Any) -> Any:
         ) from None
 
 
-def _backbone(model: Any, folder: Path, fingerprint: str) -> Backbone:
+def _backbone(model: Any, folder: Path, fingerprint: str, dtype: Dtype) -> Backbone:
     model.requires_grad_(requires_grad=False).eval()
     config = _text_config(model)
     unknown = set(getattr(config, "layer_types", None) or ()) - _EXACT_LAYERS
@@ -329,6 +333,8 @@ def _backbone(model: Any, folder: Path, fingerprint: str) -> Backbone:
         )
     most = int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
     is_encoder = config.model_type in _ENCODERS
+    if dtype == "float8":
+        quantise_layers(model.get_decoder(), next(model.parameters()).device)
     return Backbone(model, folder.resolve().name, fingerprint, most, is_encoder, folder)
 
 

@@ -46,6 +46,8 @@ def merge_adapters(model: Stack) -> Merged:
                 f"adapter {layer.name} is of kind {layer.spec.kind}, which adds virtual tokens and "
                 "not weights, so it cannot be merged; use it as it is. lora and full can be merged."
             )
+    if model.backbone.dtype == "float8":
+        raise BundleError("float8 weights cannot take an adapter in; load the backbone in float32.")
     vocabulary = model.backbone.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     ids = np.arange(_PROBE_TOKENS) % vocabulary
     probe = packed_batch([ids], [0], model.backbone.device)

@@ -22,6 +22,7 @@ from notetune.model.adapters.specs import (
     Prefix,
     Prompt,
     PTuning,
+    needs_plain_weights,
     reserved_per_document,
 )
 from notetune.model.adapters.virtual import VirtualTokens
@@ -212,6 +213,11 @@ def stack(
 
 def _put(backbone: Backbone, layer: Layer, others: Collection[Adapter]) -> Adapter:
     spec = layer.spec
+    if needs_plain_weights(spec) and backbone.dtype == "float8":
+        raise BundleError(
+            f"adapter {layer.name} ({spec.kind}) works on the weights themselves, which a float8 "
+            "backbone has in parts; set dtype: bfloat16, or take LoRA without dora."
+        )
     match spec:
         case LoRA():
             loras = [other for other in others if isinstance(other, LoRAAdapter)]

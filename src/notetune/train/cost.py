@@ -1,5 +1,6 @@
 """What one training step costs: the real step, run where tensors have shapes but no data."""
 
+import functools
 import statistics
 import time
 import weakref
@@ -16,12 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from notetune.model.backbone import Dtype
 from notetune.model.batch import PackedBatch, packed_batch
+from notetune.model.float8 import product_of, quantise
 from notetune.model.stack import Stack
 from notetune.train.optim import OptimConfig, adamw
 
 _MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}
-_TIMED_PRODUCTS = 9
+_TIMED, _AT_ONCE = 9, {"cpu": 1, "cuda": 16}
 _ADAM_BYTES = 2 * 4  # two float32 averages per parameter
 
 
@@ -69,16 +72,22 @@ def step_cost(
     return StepCost(counter.peak, counter.flops, sum(lengths_D))
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product: the median of a few."""
-    size = _MATRIX_SIZE[device.type]
-    matrix = torch.ones(size, size, dtype=dtype, device=device)
+def matrix_rate(device: torch.device, dtype: Dtype) -> float:
+    """Operations per second of a large product of random matrices: the median of a few."""
+    size, at_once = _MATRIX_SIZE[device.type], _AT_ONCE[device.type]
+    matrix = torch.randn(size, size, device=device)
+    if dtype == "float8":
+        multiply = functools.partial(product_of, *quantise(matrix), *quantise(matrix))
+    else:
+        matrix = matrix.to(getattr(torch, dtype))
+        multiply = functools.partial(torch.matmul, matrix, matrix)
     seconds = []
-    for _ in range(_TIMED_PRODUCTS + 1):
+    for _ in range(_TIMED + 1):
         started = time.perf_counter()
-        product = matrix @ matrix
+        for _ in range(at_once):  # a GPU works through them while more are asked for
+            product = multiply()
         product[0, 0].item()  # waits for the device
-        seconds.append(time.perf_counter() - started)
+        seconds.append((time.perf_counter() - started) / at_once)
     return 2 * size**3 / statistics.median(seconds[1:])
 
 

@@ -183,7 +183,8 @@ def untrained(recipe: Recipe, name: str) -> Backbone:
     given = recipe.encoders.models[name]
     if given == MASKED:
         return new_encoder(recipe).backbone
-    return load_backbone(given, recipe.dtype, recipe.torch_device)
+    dtype = "bfloat16" if recipe.dtype == "float8" else recipe.dtype  # float8 is for decoders
+    return load_backbone(given, dtype, recipe.torch_device)
 
 
 def step_count(recipe: Recipe, prepared: Prepared) -> int:

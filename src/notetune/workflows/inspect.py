@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from notetune.model.adapters.files import SavedAdapter
@@ -79,7 +78,7 @@ def needs(recipe: Recipe) -> Needs:
     parameters = sum(parameter.numel() for parameter in backbone.model.parameters())
     restart_peak_memory()
     process_mib = peak_memory_mib() if device.type == "cpu" else 0.0
-    rate = matrix_rate(device, getattr(torch, recipe.dtype))
+    rate = matrix_rate(device, recipe.dtype)
     trainings = []
     for name, model, cost in _steps(recipe):
         per_token = cost.flops / cost.tokens

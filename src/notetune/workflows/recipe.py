@@ -17,7 +17,12 @@ from pydantic import (
 from notetune.config import Config
 from notetune.errors import ConfigError
 from notetune.infer import Average
-from notetune.model.adapters.specs import AdapterSpec, LoRA, reserved_per_document
+from notetune.model.adapters.specs import (
+    AdapterSpec,
+    LoRA,
+    needs_plain_weights,
+    reserved_per_document,
+)
 from notetune.model.backbone import Dtype
 from notetune.model.heads import Pooling
 from notetune.model.masked import EncoderShape
@@ -224,7 +229,9 @@ class Recipe(Config):
     backbone: str = "tiny"
     """A Hugging Face model folder, or `tiny` for the shipped one."""
     dtype: Dtype = "float32"
-    """Type of the frozen backbone's weights; adapters, heads and losses are float32."""
+    """Type of the frozen backbone's weights; adapters, heads and losses are float32. `float8`: the
+    linear layers inside a bfloat16 decoder, each weight scaled per channel; encoders beside it
+    are bfloat16."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_minutes: NonNegativeFloat = 10
     """Minutes of training between two checkpoints; a killed run loses at most that much."""
@@ -243,6 +250,17 @@ class Recipe(Config):
             raise ValueError(
                 f"variant full-domain needs pretrain.adapter of kind full, not {kind}; choose "
                 "domain-frozen for an adapter"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_weights_it_trains(self) -> "Recipe":
+        compared = self.pretrain.compare.values()
+        specs = [self.pretrain.adapter, self.downstream.adapter, *(m.adapter for m in compared)]
+        if self.dtype == "float8" and any(needs_plain_weights(spec) for spec in specs):
+            raise ValueError(
+                "float8 is for frozen weights, so it goes with adapters: not with kind full, nor "
+                "with dora; set dtype bfloat16"
             )
         return self
 
