@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from notetune import config
-from notetune.workflows.recipe import VARIANTS, Recipe
+from notetune.workflows.recipe import Recipe
+from notetune.workflows.variants import VARIANTS
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("src/notetune/workflows/*.yaml")])

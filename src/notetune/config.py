@@ -65,6 +65,25 @@ def parse(model: type[ConfigT], data: Mapping[str, Any], origin: str) -> ConfigT
         ) from None
 
 
+def changed(config: ConfigT, changes: Mapping[str, Any], origin: str) -> ConfigT:
+    """The same config with other values for some keys; `origin` names the changes in an error.
+
+    A section changes key by key; it is replaced where `kind` changes, and emptied by `{}`.
+
+    Raises:
+        ConfigError: As `parse`.
+    """
+    return parse(type(config), _merged(config.model_dump(mode="json"), changes), origin)
+
+
+def _merged(old: Any, new: Any) -> Any:
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping) and new):
+        return new
+    if "kind" in new and new["kind"] != old.get("kind"):
+        return new
+    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
+
+
 class _RepeatedKeyError(yaml.MarkedYAMLError):
     """A mapping gives one key twice; YAML itself would keep the last and say nothing."""
 

@@ -15,7 +15,7 @@ from notetune.errors import ConfigError, DataError
 from notetune.model.bundle import read_card
 from notetune.serve.predictor import load_predictor
 from notetune.workflows import downstream, methods, pretrain
-from notetune.workflows.evaluate import evaluate
+from notetune.workflows.evaluate import Finished, evaluate
 from notetune.workflows.prepare import prepare
 from notetune.workflows.recipe import Recipe
 
@@ -150,7 +150,7 @@ def test_the_report_has_the_methods_and_names_the_compat_switch(place, trained):
     compat = methods.pretrain_all(recipe, prepared)
     for cell in downstream.cells(recipe, prepared):
         downstream.downstream(recipe, prepared, cell)
-    results = evaluate(recipe, prepared, compat)
+    results = evaluate(recipe, {"": Finished(recipe, prepared, prepared, compat)})
     none, lora, wide = results.methods
     assert (
         none.perplexity.keys()

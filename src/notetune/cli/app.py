@@ -8,7 +8,7 @@ import typer
 
 from notetune import __version__, runs
 from notetune.cli import show, terminal
-from notetune.errors import NotetuneError, Stopped
+from notetune.errors import ConfigError, NotetuneError, Stopped
 
 if TYPE_CHECKING:
     from notetune.workflows.recipe import Recipe
@@ -35,6 +35,9 @@ _TERMINATED = 143  # what a shell reports after SIGTERM
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Only = Annotated[
+    str | None, typer.Option("--only", help="One of the recipe's `backbones`, by its name.")
+]
 
 
 def main() -> None:
@@ -94,20 +97,25 @@ def prepare(
     recipe: RecipePath,
     overrides: Overrides = None,
     data: DataFolder = None,
+    only: Only = None,
     check: Annotated[
         bool, typer.Option("--check", help="Show the counts beside the published ones.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Notes to splits, labels and tokens."""
-    loaded = _load(recipe, overrides, data)
-    from notetune.workflows.prepare import compare_with_published
+    loaded = _load_one(recipe, overrides, data, only)
+    from notetune.workflows.prepare import compare_with_published, prepare_corpus
     from notetune.workflows.prepare import prepare as run
 
     with runs.locked(loaded.folder.root):
         prepared = run(loaded)
+        corpus = prepare_corpus(loaded, prepared)
     comparisons = compare_with_published(prepared) if check else ()
-    show.prepared(prepared, comparisons, as_json=as_json)
+    beside = None
+    if corpus is not prepared:
+        beside = (corpus, compare_with_published(corpus) if check else ())
+    show.prepared(prepared, comparisons, beside, as_json=as_json)
 
 
 @app.command()
@@ -115,21 +123,23 @@ def pretrain(
     recipe: RecipePath,
     overrides: Overrides = None,
     data: DataFolder = None,
+    only: Only = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Step 1: train a domain adapter on packed notes, and the methods to compare it with."""
-    loaded = _load(recipe, overrides, data)
+    loaded = _load_one(recipe, overrides, data, only)
     if dry_run:
         return _plan(loaded, as_json=as_json)
     from notetune.workflows import methods, together
     from notetune.workflows.prepare import prepare as prepare_run
+    from notetune.workflows.prepare import prepare_corpus
     from notetune.workflows.progress import silent
 
     with together.joined(loaded.folder.root) as is_first:
-        prepared = together.in_turn(lambda: prepare_run(loaded))
+        corpus = together.in_turn(lambda: prepare_corpus(loaded, prepare_run(loaded)))
         track = terminal.track if is_first else silent
-        trained = methods.pretrain_all(loaded, prepared, track)
+        trained = methods.pretrain_all(loaded, corpus, track)
     if is_first:
         rows = methods.method_rows(trained), methods.perplexity_rows(trained)
         show.pretrained(*rows, loaded.folder.domain, as_json=as_json)
@@ -141,20 +151,22 @@ def downstream(
     recipe: RecipePath,
     overrides: Overrides = None,
     data: DataFolder = None,
+    only: Only = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Step 2: train task adapters and heads into bundles (step 1 first where it is missing)."""
-    loaded = _load(recipe, overrides, data)
+    loaded = _load_one(recipe, overrides, data, only)
     if dry_run:
         return _plan(loaded, as_json=as_json)
     from notetune.workflows import study
     from notetune.workflows.prepare import prepare as prepare_run
+    from notetune.workflows.prepare import prepare_corpus
     from notetune.workflows.pretrain import pretrain as pretrain_run
 
     with runs.locked(loaded.folder.root):
         prepared = prepare_run(loaded)
-        pretrain_run(loaded, prepared, terminal.track)
+        pretrain_run(loaded, prepare_corpus(loaded, prepared), terminal.track)
         study.train_cells(loaded, prepared, terminal.track)
     show.stages(study.status(loaded), as_json=as_json)
     return None
@@ -165,17 +177,16 @@ def evaluate(
     recipe: RecipePath,
     overrides: Overrides = None,
     data: DataFolder = None,
+    only: Only = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate the scores of everything that is trained, and write the report."""
-    loaded = _load(recipe, overrides, data)
+    loaded = _load(recipe, overrides, data, only)
     from notetune.report.page import write_report
-    from notetune.workflows import methods
     from notetune.workflows.evaluate import evaluate as run
-    from notetune.workflows.prepare import open_prepared
+    from notetune.workflows.study import read_study
 
-    prepared = open_prepared(loaded.folder.prepared)
-    results = run(loaded, prepared, methods.read_all(loaded))
+    results = run(loaded, read_study(loaded))
     write_report(results, loaded.folder.report)
     show.results(results, loaded.folder.report, as_json=as_json)
 
@@ -255,10 +266,11 @@ def inspect(
     recipe: RecipePath,
     overrides: Overrides = None,
     data: DataFolder = None,
+    only: Only = None,
     as_json: AsJson = False,
 ) -> None:
     """Parameters, memory and time of every training, from the backbone's config.json alone."""
-    loaded = _load(recipe, overrides, data)
+    loaded = _load_one(recipe, overrides, data, only)
     from notetune.workflows.inspect import needs
 
     show.needs(needs(loaded), as_json=as_json)
@@ -269,11 +281,12 @@ def study_run(
     recipe: RecipePath,
     overrides: Overrides = None,
     data: DataFolder = None,
+    only: Only = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Run every stage of a recipe that is not done yet, and write the report."""
-    loaded = _load(recipe, overrides, data)
+    loaded = _load(recipe, overrides, data, only)
     if dry_run:
         return _plan(loaded, as_json=as_json)
     _run(loaded, as_json=as_json)
@@ -285,21 +298,43 @@ def study_status(
     recipe: RecipePath,
     overrides: Overrides = None,
     data: DataFolder = None,
+    only: Only = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which stages of a recipe are done."""
-    loaded = _load(recipe, overrides, data)
+    loaded = _load(recipe, overrides, data, only)
     from notetune.workflows import study
 
     show.stages(study.status(loaded), as_json=as_json)
 
 
-def _load(recipe: Path, overrides: list[str] | None, data: Path | None) -> "Recipe":
+def _load(
+    recipe: Path, overrides: list[str] | None, data: Path | None, only: str | None
+) -> "Recipe":
     from notetune import config
     from notetune.workflows.recipe import Recipe
 
     changed = [*([f"data={data}"] if data else []), *(overrides or [])]
-    return config.load(Recipe, recipe, changed)
+    loaded = config.load(Recipe, recipe, changed)
+    if only is None:
+        return loaded
+    if only not in loaded.backbones:
+        known = ", ".join(loaded.backbones) or "none"
+        raise ConfigError(f"--only {only}: the recipe's backbones are {known}.")
+    return loaded.studies[only]
+
+
+def _load_one(
+    recipe: Path, overrides: list[str] | None, data: Path | None, only: str | None
+) -> "Recipe":
+    """A recipe of one backbone."""
+    loaded = _load(recipe, overrides, data, only)
+    if loaded.backbones:
+        raise ConfigError(
+            f"{recipe} names {len(loaded.backbones)} backbones; say which one with "
+            f"--only {next(iter(loaded.backbones))}, or take them all with `notetune study run`."
+        )
+    return loaded
 
 
 def _run(recipe: "Recipe", *, as_json: bool) -> None:

@@ -20,17 +20,42 @@ if TYPE_CHECKING:
 _DIGITS_OF_A_HASH = 16
 
 
-def prepared(prepared: "Prepared", comparisons: "Sequence[Comparison]", *, as_json: bool) -> None:
-    """Rows read and kept per stage, the leak checks, and the published figures if asked for."""
+def prepared(
+    prepared: "Prepared",
+    comparisons: "Sequence[Comparison]",
+    corpus: "tuple[Prepared, Sequence[Comparison]] | None" = None,
+    *,
+    as_json: bool,
+) -> None:
+    """Rows read and kept per stage, the leak checks, and the published figures if asked for.
+
+    Args:
+        prepared: The notes of the tasks.
+        comparisons: Their figures beside the published ones.
+        corpus: The notes of step 1 with theirs, where they are others.
+        as_json: For machines.
+    """
     if as_json:
-        return terminal.show_json(
-            {
-                "folder": prepared.folder,
-                "flow": [asdict(stage) for stage in prepared.flow],
-                "findings": [asdict(finding) for finding in prepared.findings],
-                "published": [asdict(row) for row in comparisons],
-            }
-        )
+        of_corpus = {"corpus": _prepared_as_json(*corpus)} if corpus else {}
+        return terminal.show_json({**_prepared_as_json(prepared, comparisons), **of_corpus})
+    _prepared(prepared, comparisons)
+    if corpus:
+        _prepared(*corpus)
+    return None
+
+
+def _prepared_as_json(
+    prepared: "Prepared", comparisons: "Sequence[Comparison]"
+) -> dict[str, object]:
+    return {
+        "folder": prepared.folder,
+        "flow": [asdict(stage) for stage in prepared.flow],
+        "findings": [asdict(finding) for finding in prepared.findings],
+        "published": [asdict(row) for row in comparisons],
+    }
+
+
+def _prepared(prepared: "Prepared", comparisons: "Sequence[Comparison]") -> None:
     rows = []
     for stage in prepared.flow:
         reasons = ", ".join(f"{name}: {n:,}" for name, n in stage.rejected.items() if n)
@@ -40,7 +65,6 @@ def prepared(prepared: "Prepared", comparisons: "Sequence[Comparison]", *, as_js
     if comparisons:
         _published(comparisons)
     terminal.out.print(f"{prepared.folder}: {len(prepared.store.ids):,} tokens", soft_wrap=True)
-    return None
 
 
 def _published(comparisons: "Sequence[Comparison]") -> None:

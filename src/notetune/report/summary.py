@@ -111,16 +111,18 @@ def _against_baselines(task: TaskResult, baselines: Sequence[str]) -> list[str]:
 
 def _perplexity_sentences(results: Results) -> list[str]:
     """What the domain adapter's training changed on unseen notes and on general text."""
-    before = {(row.split, row.source): row for row in results.perplexity if row.model == "before"}
+    by_state = {
+        (*row.model.rpartition("/")[::2], row.split, row.source): row for row in results.perplexity
+    }
     sentences = []
-    for row in results.perplexity:
-        start = before.get((row.split, row.source))
-        if row.model != "after" or row.split == "train" or start is None:
+    for (backbone, state, split, source), row in by_state.items():
+        start = by_state.get((backbone, "before", split, source))
+        if state != "after" or split == "train" or start is None:
             continue
         verb = "fell" if row.perplexity < start.perplexity else "did not fall"
         sentences.append(
-            f"Perplexity on {_texts(row)} {verb}: "
-            f"{number(start.perplexity)} before, {number(row.perplexity)} {row.model}."
+            f"Perplexity{f' of {backbone}' if backbone else ''} on {_texts(row)} {verb}: "
+            f"{number(start.perplexity)} before, {number(row.perplexity)} {state}."
         )
     return sentences
 

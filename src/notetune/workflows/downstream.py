@@ -29,7 +29,7 @@ from notetune.workflows.prepare import Prepared
 from notetune.workflows.pretrain import TRAINING
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import stop_at_known_patients
-from notetune.workflows.recipe import Recipe, variant_of
+from notetune.workflows.recipe import Recipe
 from notetune.workflows.training import (
     Kept,
     Training,
@@ -38,6 +38,7 @@ from notetune.workflows.training import (
     fit,
     write_record,
 )
+from notetune.workflows.variants import variant_of
 
 _SCORED_SPLITS = ("validation", "test")
 

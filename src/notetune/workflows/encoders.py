@@ -24,7 +24,7 @@ from notetune.tokens.store import FORMAT, TokenStore, join_documents, open_store
 from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch
 from notetune.train.checkpoints import STEPS
 from notetune.train.optim import adamw
-from notetune.workflows.prepare import TEXTS, Prepared
+from notetune.workflows.prepare import TEXTS, Prepared, open_corpus
 from notetune.workflows.pretrain import TRAINING, training_documents
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import write_provenance
@@ -51,7 +51,7 @@ def make_ready(recipe: Recipe, prepared: Prepared, name: str, track: Track = sil
         return
     with runs.work_folder(folder, depends_on) as work, runs.new_folder(folder, depends_on) as new:
         if recipe.encoders.models[name] == MASKED:
-            _pretrain(recipe, prepared, name, track, work, new)
+            _pretrain(recipe, open_corpus(recipe, prepared), name, track, work, new)
         else:
             write_tokens(recipe, prepared, name, new)
 
@@ -65,9 +65,10 @@ def stage_folder(recipe: Recipe, name: str) -> Path:
 def inputs(recipe: Recipe, prepared: Prepared, name: str) -> dict[str, Any]:
     """What an encoder, or its tokens, depend on."""
     given = recipe.encoders.models[name]
+    notes = recipe.corpus.folder.prepared if given == MASKED else prepared.folder
     upstream = {
         "stage": f"encoder {name}",
-        "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
+        "prepared": runs.read_json(notes / runs.MANIFEST)["inputs"],
     }
     if given == MASKED:
         config = recipe.encoders.mlm.model_dump(mode="json")

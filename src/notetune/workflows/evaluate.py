@@ -1,8 +1,8 @@
 """Scores of all finished cells to one `Results` value, the source of every report."""
 
 import subprocess
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -35,22 +35,45 @@ from notetune.workflows.pretrain import TRAINING, Pretrained
 from notetune.workflows.provenance import corpus_findings
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.training import TrainingRecord, read_record
+from notetune.workflows.variants import VARIANTS
 
 _DOMAIN_STAGE = "domain adapter"
 
 
-def evaluate(recipe: Recipe, prepared: Prepared, methods: dict[str, Pretrained]) -> Results:
+@dataclass(frozen=True)
+class Finished:
+    """All that was made with one backbone.
+
+    Attributes:
+        recipe: That of the backbone.
+        prepared: The notes of the tasks.
+        corpus: The notes of step 1.
+        methods: Step 1 by method; the first one made the domain adapter.
+    """
+
+    recipe: Recipe
+    prepared: Prepared
+    corpus: Prepared
+    methods: dict[str, Pretrained]
+
+
+def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
     """Estimate, compare and collect everything that the report shows.
+
+    Args:
+        recipe: The whole study.
+        finished: What was made with each of its backbones, by the names of `recipe.studies`.
 
     Raises:
         RunError: If no cell of the recipe is finished.
     """
-    tables = _test_tables(recipe, prepared)
-    config = recipe.evaluate
+    first = next(iter(finished.values()))
+    prepared, config = first.prepared, recipe.evaluate
+    tables = _test_tables(recipe, finished)
     tasks, headline = compare_study(tables, _references(tables), config.draws, config.seed)
     listed, _ = compare_study(_of_listed_patients(recipe, tables), (), config.draws, config.seed)
-    step_1 = {**_domain_records(methods), **encoders.read_pretrained(recipe)}
-    trained = _records(recipe, prepared)
+    step_1 = {**_domain_records(finished), **encoders.read_pretrained(first.recipe)}
+    trained = _records(finished)
     seeds = recipe.downstream.seeds
     return Results(
         title=recipe.title or recipe.name,
@@ -58,10 +81,18 @@ def evaluate(recipe: Recipe, prepared: Prepared, methods: dict[str, Pretrained])
         recipe=recipe.as_json(),
         seeds=seeds,
         baselines=config.baselines,
-        flow=tuple(FlowStage(**asdict(stage)) for stage in prepared.flow),
+        flow=tuple(_flow(first)),
         splits=tuple(row for task in prepared.tasks.values() for row in _split_counts(task)),
-        methods=tuple(method_rows(methods)),
-        perplexity=tuple(PerplexityRow(**asdict(row)) for row in perplexity_rows(methods)),
+        methods=tuple(
+            row.model_copy(update={"method": _of(name, row.method)})
+            for name, one in finished.items()
+            for row in method_rows(one.methods)
+        ),
+        perplexity=tuple(
+            PerplexityRow(**{**asdict(row), "model": _of(name, row.model)})
+            for name, one in finished.items()
+            for row in perplexity_rows(one.methods)
+        ),
         learning_curves={
             name: tuple(CurvePoint(**asdict(point)) for point in record.curve)
             for name, record in {**step_1, **trained}.items()
@@ -76,26 +107,47 @@ def evaluate(recipe: Recipe, prepared: Prepared, methods: dict[str, Pretrained])
         ),
         leakage=tuple(
             LeakageFinding(**asdict(finding))
-            for finding in (*prepared.findings, *corpus_findings(recipe, prepared))
+            for finding in (*prepared.findings, *corpus_findings(first.recipe, prepared))
         ),
         compat_switches=tuple(_compat_switches(recipe)),
-        notices=(*_notices(recipe, prepared), *encoders.notices(recipe), *recipe.notices),
+        notices=(*_notices(first), *encoders.notices(first.recipe), *recipe.notices),
         provenance=_provenance(recipe, prepared),
     )
 
 
-def _test_tables(recipe: Recipe, prepared: Prepared) -> list[ScoreTable]:
+def _of(backbone: str, name: str) -> str:
+    """What a thing is called in a study: after its backbone, where there are several."""
+    return f"{backbone}/{name}" if backbone else name
+
+
+def _model(backbone: str, model: str) -> str:
+    """What a model of step 2 is called; a baseline or an encoder has no backbone of the study."""
+    return _of(backbone, model) if model in VARIANTS else model
+
+
+def _flow(first: Finished) -> Iterator[FlowStage]:
+    for stage in first.prepared.flow:
+        yield FlowStage(**asdict(stage))
+    if first.corpus is not first.prepared:
+        for stage in first.corpus.flow:
+            yield FlowStage(**{**asdict(stage), "stage": f"corpus of step 1: {stage.stage}"})
+
+
+def _test_tables(recipe: Recipe, finished: Mapping[str, Finished]) -> list[ScoreTable]:
     """Test scores of baselines and cells, task by task, in the order to show."""
     tables = []
-    for task in prepared.tasks:
-        folders = [recipe.folder.cell(task, name, 0) for name in recipe.evaluate.baselines]
-        folders += [
-            recipe.folder.cell(task, cell.variant, cell.seed)
-            for cell in cells(recipe, prepared)
-            if cell.task == task
-        ]
-        paths = [folder / "test.parquet" for folder in folders]
-        tables += [read_scores(path) for path in paths if path.is_file()]
+    for task in dict.fromkeys(name for one in finished.values() for name in one.prepared.tasks):
+        for backbone, one in finished.items():
+            folder = one.recipe.folder
+            folders = [folder.cell(task, name, 0) for name in one.recipe.evaluate.baselines]
+            folders += [
+                folder.cell(task, cell.variant, cell.seed)
+                for cell in cells(one.recipe, one.prepared)
+                if cell.task == task
+            ]
+            paths = [folder / "test.parquet" for folder in folders]
+            found = [read_scores(path) for path in paths if path.is_file()]
+            tables += [replace(table, model=_model(backbone, table.model)) for table in found]
     if not tables:
         raise RunError(
             f"{recipe.folder.root} holds no scores yet; run `notetune downstream` or "
@@ -138,23 +190,35 @@ def _compat_switches(recipe: Recipe) -> list[str]:
 
 
 def _references(tables: list[ScoreTable]) -> list[tuple[str, str]]:
-    """Pairs to test: each model against the one before it, and the last against every baseline."""
+    """Pairs to test: of each backbone, every model against the one before it and the first.
+
+    Then every variant against the same one of the first backbone that has it, and every model
+    against TF-IDF.
+    """
     models = list(dict.fromkeys(table.model for table in tables))
     variants = [model for model in models if model not in ("prevalence", "tf-idf")]
-    pairs = [(b, a) for a, b in pairwise(variants)]
-    first, *later = variants or [""]
-    pairs += [(model, first) for model in later if (model, first) not in pairs]
+    by_backbone: dict[str, list[str]] = {}
+    by_variant: dict[str, list[str]] = {}
+    for model in variants:
+        backbone, _, variant = model.rpartition("/")
+        by_backbone.setdefault(backbone, []).append(model)
+        by_variant.setdefault(variant, []).append(model)
+    pairs = [(b, a) for of_one in by_backbone.values() for a, b in pairwise(of_one)]
+    for first, *later in [*by_backbone.values(), *by_variant.values()]:
+        pairs += [(model, first) for model in later if (model, first) not in pairs]
     if "tf-idf" in models:
         pairs += [(model, "tf-idf") for model in variants]
     return pairs
 
 
-def _records(recipe: Recipe, prepared: Prepared) -> dict[str, TrainingRecord]:
+def _records(finished: Mapping[str, Finished]) -> dict[str, TrainingRecord]:
     records = {}
-    for cell in cells(recipe, prepared):
-        path = recipe.folder.cell(cell.task, cell.variant, cell.seed) / TRAINING
-        if path.is_file():
-            records[cell.label] = read_record(path)
+    for backbone, one in finished.items():
+        for cell in cells(one.recipe, one.prepared):
+            path = one.recipe.folder.cell(cell.task, cell.variant, cell.seed) / TRAINING
+            if path.is_file():
+                label = replace(cell, variant=_model(backbone, cell.variant)).label
+                records[label] = read_record(path)
     return records
 
 
@@ -171,11 +235,12 @@ def _kept_states(records: dict[str, TrainingRecord]) -> Iterator[KeptState]:
             )
 
 
-def _domain_records(methods: dict[str, Pretrained]) -> dict[str, TrainingRecord]:
+def _domain_records(finished: Mapping[str, Finished]) -> dict[str, TrainingRecord]:
     """How each method of step 1 was trained; the first one made the domain adapter."""
     return {
-        name if number else _DOMAIN_STAGE: method.record
-        for number, (name, method) in enumerate(methods.items())
+        _of(backbone, name if number else _DOMAIN_STAGE): method.record
+        for backbone, one in finished.items()
+        for number, (name, method) in enumerate(one.methods.items())
     }
 
 
@@ -213,8 +278,8 @@ def _split_counts(task: TaskTable) -> list[SplitCount]:
     return counts
 
 
-def _notices(recipe: Recipe, prepared: Prepared) -> list[str]:
-    notices = []
+def _notices(first: Finished) -> list[str]:
+    recipe, prepared, notices = first.recipe, first.prepared, []
     if len(recipe.downstream.seeds) == 1:
         notices.append(
             "Every model was trained with a single seed: the intervals show the uncertainty of the "
@@ -222,6 +287,13 @@ def _notices(recipe: Recipe, prepared: Prepared) -> list[str]:
         )
     if recipe.prepare.allow_leaks and any(finding.blocks for finding in prepared.findings):
         notices.append("Leak checks that should stop the study were overridden by the recipe.")
+    if first.corpus is not prepared:
+        notices.append(
+            f"Step 1 read other notes ({recipe.corpus.prepare.source.kind}) than the tasks "
+            f"({recipe.prepare.source.kind}). Patients are compared by id, so nobody is found who "
+            "has another id there: MIMIC-IV holds patients of MIMIC-III under new ids. "
+            "evaluate.listed_patients shows the scores on patients whom the corpus cannot hold."
+        )
     for name, task in prepared.tasks.items():
         documents = prepared.store.first_documents(task.note_ids_N.tolist())
         share = float(prepared.store.is_truncated(documents).mean())

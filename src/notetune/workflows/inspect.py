@@ -11,8 +11,9 @@ from notetune.model.batch import PackedBatch
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.train.cost import StepCost, matrix_rate, step_cost
 from notetune.workflows import methods
-from notetune.workflows.recipe import VARIANTS, Recipe
+from notetune.workflows.recipe import Recipe
 from notetune.workflows.training import peak_memory_mib, restart_peak_memory
+from notetune.workflows.variants import VARIANTS
 
 
 @dataclass(frozen=True)

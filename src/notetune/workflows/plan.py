@@ -2,8 +2,9 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,18 @@ from notetune.tokens.packing import Int64Array, pack_documents
 from notetune.tokens.store import TokenStore, open_store
 from notetune.train.batches import read_row
 from notetune.workflows import downstream, encoders, pretrain
-from notetune.workflows.prepare import Prepared, inputs, open_prepared, prepare
-from notetune.workflows.recipe import MASKED, Recipe, variant_of
+from notetune.workflows.prepare import (
+    Prepared,
+    inputs,
+    open_corpus,
+    open_prepared,
+    prepare,
+    prepare_corpus,
+)
+from notetune.workflows.recipe import MASKED, Recipe
 from notetune.workflows.task_models import TaskModel, task_model
 from notetune.workflows.training import peak_memory_mib, restart_peak_memory
+from notetune.workflows.variants import variant_of
 
 _TIMED_PASSES = 3
 
@@ -71,17 +80,35 @@ def plan(recipe: Recipe) -> Plan:
     Raises:
         NotetuneError: As `prepare`, so a dry run finds faulty input too.
     """
-    if runs.is_finished(recipe.folder.prepared, inputs(recipe)):
-        return _plan(recipe, open_prepared(recipe.folder.prepared))
+    stages, memory_mib = [], []
+    for name, one in recipe.studies.items():
+        with notes_of(one) as (prepared, corpus):
+            planned = _plan(one, prepared, corpus)
+        lead = f"{name} · " if name else ""
+        stages += [replace(stage, name=lead + stage.name) for stage in planned.stages]
+        memory_mib.append(planned.peak_memory_mib)
+    return Plan(tuple(stages), max(memory_mib))
+
+
+@contextmanager
+def notes_of(recipe: Recipe) -> Iterator[tuple[Prepared, Prepared]]:
+    """The notes of the tasks and of step 1; what is not prepared goes into a passing folder."""
+    folders = [recipe.folder.prepared, recipe.corpus.folder.prepared]
+    if all(map(runs.is_finished, folders, [inputs(recipe), inputs(recipe.corpus)])):
+        prepared = open_prepared(recipe.folder.prepared)
+        yield prepared, open_corpus(recipe, prepared)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        return _plan(recipe, prepare(recipe.model_copy(update={"runs": Path(folder)})))
+        aside = recipe.model_copy(update={"runs": Path(folder), "prepared": None})
+        prepared = prepare(aside)
+        yield prepared, prepare_corpus(aside, prepared)
 
 
-def _plan(recipe: Recipe, prepared: Prepared) -> Plan:
-    documents = pretrain.training_documents(recipe, prepared)
+def _plan(recipe: Recipe, prepared: Prepared, corpus: Prepared) -> Plan:
+    documents = pretrain.training_documents(recipe, corpus)
     backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
     room = (recipe.pretrain.tokens_per_row, reserved_per_document(recipe.pretrain.adapter))
-    row = _one_row(prepared.store, documents, room, backbone.device)
+    row = _one_row(corpus.store, documents, room, backbone.device)
     forward = _seconds_per_token(stack(backbone).summed_token_loss, (), row)
     model = stack(backbone, [Layer(DOMAIN, recipe.pretrain.adapter, is_trained=True)])
     domain_size = model.trainable_count
@@ -91,12 +118,12 @@ def _plan(recipe: Recipe, prepared: Prepared) -> Plan:
     adapters = model.parameters_by_name().values()
     backward = _seconds_per_token(model.summed_token_loss, adapters, row)
 
-    steps = pretrain.step_count(recipe, prepared)
-    seconds_per_epoch = backward * prepared.store.lengths_D[documents].sum()
+    steps = pretrain.step_count(recipe, corpus)
+    seconds_per_epoch = backward * corpus.store.lengths_D[documents].sum()
     stages = [
         _stage(
             "pretrain",
-            prepared.store.lengths_D[documents],
+            corpus.store.lengths_D[documents],
             room,
             (steps, domain_size, recipe.pretrain.epochs * seconds_per_epoch),
         )
@@ -122,7 +149,7 @@ def _plan(recipe: Recipe, prepared: Prepared) -> Plan:
         room = (recipe.downstream.tokens_per_row, reserved)
         stages.append(_stage(cell.label, lengths, room, figures))
     for name in recipe.encoders.models:
-        stages += _encoder_stages(recipe, prepared, name)
+        stages += _encoder_stages(recipe, prepared, corpus, name)
     return Plan(tuple(stages), peak_memory_mib())
 
 
@@ -131,29 +158,31 @@ def _size_in_step_2(recipe: Recipe, layer: Layer) -> int:
     return stack(outline, [layer], predicts_tokens=False).trainable_count
 
 
-def _encoder_stages(recipe: Recipe, prepared: Prepared, name: str) -> list[PlannedStage]:
+def _encoder_stages(
+    recipe: Recipe, prepared: Prepared, corpus: Prepared, name: str
+) -> list[PlannedStage]:
     """The trainings of one encoder; its tokens go into a folder that does not stay."""
     if recipe.encoders.models[name] == MASKED:
-        stage = _masked_stage(recipe, prepared, name)
+        stage = _masked_stage(recipe, corpus, name)
         return [stage, *_encoder_cells(recipe, prepared, name, prepared.store)]
     with tempfile.TemporaryDirectory() as folder:
         encoders.write_tokens(recipe, prepared, name, Path(folder))
         return _encoder_cells(recipe, prepared, name, open_store(Path(folder)))
 
 
-def _masked_stage(recipe: Recipe, prepared: Prepared, name: str) -> PlannedStage:
+def _masked_stage(recipe: Recipe, corpus: Prepared, name: str) -> PlannedStage:
     config, encoder = recipe.encoders.mlm, encoders.new_encoder(recipe)
-    documents = pretrain.training_documents(recipe, prepared)
-    lengths = prepared.store.lengths_D[documents]
+    documents = pretrain.training_documents(recipe, corpus)
+    lengths = corpus.store.lengths_D[documents]
     room = (config.tokens_per_row, 0)
     parameters = list(encoder.model.parameters())
     seconds = _seconds_per_token(
         lambda row: encoder.summed_loss(encoder.masking.apply(row, np.random.default_rng(0))),
         parameters,
-        _one_row(prepared.store, documents, room, encoder.backbone.device),
+        _one_row(corpus.store, documents, room, encoder.backbone.device),
     )
     figures = (
-        encoders.step_count(recipe, prepared),
+        encoders.step_count(recipe, corpus),
         sum(parameter.numel() for parameter in parameters),
         seconds * config.epochs * float(lengths.sum()),
     )

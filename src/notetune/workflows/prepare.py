@@ -120,11 +120,15 @@ def inputs(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def prepare(recipe: Recipe) -> Prepared:
+def prepare(recipe: Recipe, *, has_tasks: bool = True) -> Prepared:
     """Build the prepared folder of a recipe, or open it if it was built from the same inputs.
 
     Notes pass in chunks, so memory does not grow with their number, but for their ids. A run that
     was killed goes on: at most the shards that were being written are encoded again.
+
+    Args:
+        recipe: What to do.
+        has_tasks: Whether to make the tasks of the source too.
 
     Raises:
         DataError: If the source is faulty, a task cannot be taught, or a leak blocks.
@@ -138,8 +142,25 @@ def prepare(recipe: Recipe) -> Prepared:
                 stream.chunks, work, _encoding(recipe), recipe.prepare.workers or usable_cores()
             )
             with runs.new_folder(folder, depends_on) as temporary:
-                assemble(recipe, shards, stream.finish(), temporary)
+                finished = stream.finish()
+                if not has_tasks:
+                    finished = dataclasses.replace(finished, tasks=())
+                assemble(recipe, shards, finished, temporary)
     return open_prepared(folder)
+
+
+def prepare_corpus(recipe: Recipe, prepared: Prepared) -> Prepared:
+    """The notes of step 1: those that are prepared for the tasks, or a corpus of their own."""
+    return prepared if recipe.corpus is recipe else prepare(recipe.corpus, has_tasks=False)
+
+
+def open_corpus(recipe: Recipe, prepared: Prepared) -> Prepared:
+    """As `prepare_corpus`, for notes that are prepared already.
+
+    Raises:
+        RunError: If they are not.
+    """
+    return prepared if recipe.corpus is recipe else open_prepared(recipe.corpus.folder.prepared)
 
 
 def open_prepared(folder: Path) -> Prepared:

@@ -67,7 +67,7 @@ def inputs(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
         "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
         "dtype": recipe.dtype,
         "general": runs.sha256_of_file(_general_text(recipe)),
-        "config": recipe.pretrain.model_dump(mode="json", exclude={"compare"}),
+        "config": recipe.pretrain.model_dump(mode="json", exclude={"compare", "corpus"}),
     }
 
 

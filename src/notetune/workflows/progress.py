@@ -38,3 +38,18 @@ def silent(
 ) -> Iterator[T]:
     """Show nothing."""
     yield from steps
+
+
+def named(track: Track, name: str) -> Track:
+    """The same track with a name in front of every label; none in front of them if it is empty."""
+
+    def tracked(
+        label: str,
+        steps: Iterable[T],
+        total: int,
+        describe: Callable[[T], str],
+        done: int = 0,
+    ) -> Iterator[T]:
+        return track(f"{name} · {label}", steps, total, describe, done)
+
+    return tracked if name else track

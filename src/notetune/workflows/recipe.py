@@ -1,12 +1,12 @@
 """One recipe says everything about a study; one run folder holds everything it makes."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import (
     Field,
+    JsonValue,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from notetune.config import Config
+from notetune.config import Config, changed
 from notetune.errors import ConfigError
 from notetune.infer import Average
 from notetune.model.adapters.specs import (
@@ -31,55 +31,14 @@ from notetune.notes.splits import Split, SplitConfig
 from notetune.tokens.encode import LongNotes
 from notetune.train.choice import ValidationConfig
 from notetune.train.optim import OptimConfig
+from notetune.workflows.run_folder import RunFolder
+from notetune.workflows.variants import VariantName
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-
-VariantName = Literal[
-    "head-only",
-    "task-lora",
-    "domain-frozen",
-    "domain-frozen+task-lora",
-    "domain-trainable",
-    "domain-trainable+task-lora",
-    "full-domain",
-]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """Which adapters a model has besides its head, and which of them train with the head."""
-
-    has_domain: bool
-    trains_domain: bool
-    has_task: bool
-
-    @property
-    def trains_head_alone(self) -> bool:
-        """Whether the hidden states stay the same throughout training."""
-        return not (self.trains_domain or self.has_task)
-
-
-VARIANTS: dict[VariantName, Variant] = {
-    "head-only": Variant(has_domain=False, trains_domain=False, has_task=False),
-    "task-lora": Variant(has_domain=False, trains_domain=False, has_task=True),
-    "domain-frozen": Variant(has_domain=True, trains_domain=False, has_task=False),
-    "domain-frozen+task-lora": Variant(has_domain=True, trains_domain=False, has_task=True),
-    "domain-trainable": Variant(has_domain=True, trains_domain=True, has_task=False),
-    "domain-trainable+task-lora": Variant(has_domain=True, trains_domain=True, has_task=True),
-    # A head on the fully fine-tuned backbone; only for `pretrain.adapter` of kind full.
-    "full-domain": Variant(has_domain=True, trains_domain=False, has_task=False),
-}
-
 
 EncoderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 EncoderVariant = Literal["full", "lora"]
 MASKED = "mlm"
-_TASK_ALONE = Variant(has_domain=False, trains_domain=False, has_task=True)
-
-
-def variant_of(model: str) -> Variant:
-    """The parts of a model of step 2: one of `VARIANTS`, or an encoder such as `bert+full`."""
-    return next((parts for name, parts in VARIANTS.items() if name == model), _TASK_ALONE)
 
 
 class PrepareConfig(Config):
@@ -101,6 +60,14 @@ class PrepareConfig(Config):
     """Processes that encode; as many as there are cores without. The files do not depend on it."""
 
 
+class CorpusConfig(Config):
+    """Notes that step 1 reads in place of those of the tasks; all else is as in `prepare`."""
+
+    source: SourceConfig
+    split: Split = SplitConfig()
+    """Its validation and test patients show the perplexity on unseen notes."""
+
+
 class ComparedMethod(Config):
     """Another method of step 1."""
 
@@ -118,6 +85,8 @@ class PretrainConfig(Config):
         default_factory=dict
     )
     """Further methods by name, trained on the same notes and reported beside it."""
+    corpus: CorpusConfig | None = None
+    """Another source of notes for step 1; those of the tasks when left out."""
     sources: tuple[str, ...] = ()
     """Sources of notes to train on; all when empty."""
     epochs: PositiveFloat = 1
@@ -216,6 +185,9 @@ class EvaluateConfig(Config):
     seed: NonNegativeInt = 0
 
 
+_DIFFERS_BY_BACKBONE = ("backbone", "dtype", "pretrain", "downstream")
+
+
 class Recipe(Config):
     """A whole study."""
 
@@ -228,6 +200,13 @@ class Recipe(Config):
     """Folder that relative paths of the source and of the split start from."""
     backbone: str = "tiny"
     """A Hugging Face model folder, or `tiny` for the shipped one."""
+    backbones: dict[Annotated[str, Field(pattern=_NAME)], str | dict[str, JsonValue]] = Field(
+        default_factory=dict
+    )
+    """Several backbones by name, in place of `backbone`: each a folder, or the keys of this recipe
+    that are different for it (`backbone`, `dtype`, `pretrain`, `downstream`)."""
+    prepared: Path | None = None
+    """Folder of the prepared notes; `prepared` in the run folder when left out."""
     dtype: Dtype = "float32"
     """Type of the frozen backbone's weights; adapters, heads and losses are float32. `float8`: the
     linear layers inside a bfloat16 decoder, each weight scaled per channel; encoders beside it
@@ -283,10 +262,66 @@ class Recipe(Config):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _backbones_are_recipes(self) -> "Recipe":
+        if self.backbones and "backbone" in self.model_fields_set:
+            raise ValueError("give either backbone or backbones")
+        assert len(self.studies) == max(1, len(self.backbones))
+        return self
+
     @property
-    def folder(self) -> "RunFolder":
+    def folder(self) -> RunFolder:
         """Where this study lives."""
-        return RunFolder(self.runs / self.name)
+        root = self.runs / self.name
+        return RunFolder(root, self.prepared or root / "prepared")
+
+    @property
+    def studies(self) -> dict[str, "Recipe"]:
+        """The recipe of each backbone, with a run folder inside this one's.
+
+        Models that need no backbone, baselines and encoders, belong to the first. Entries with the
+        same backbone share their prepared notes. A recipe of one backbone is its only study, and
+        has no name.
+
+        Raises:
+            ConfigError: If what an entry changes is not a valid recipe.
+        """
+        studies: dict[str, Recipe] = {}
+        prepared: dict[tuple[str, tuple[str, ...]], Path] = {}
+        for name, entry in self.backbones.items():
+            own = {"backbone": entry} if isinstance(entry, str) else entry
+            origin = f"backbones.{name}"
+            if unknown := [key for key in own if key not in _DIFFERS_BY_BACKBONE]:
+                raise ConfigError(
+                    f"{origin}: {unknown[0]} is the same for all backbones; what can be different "
+                    f"is {', '.join(_DIFFERS_BY_BACKBONE)}."
+                )
+            if "backbone" not in own:
+                raise ConfigError(f"{origin}.backbone is missing; give its folder.")
+            alone = {"encoders": {"models": {}}, "evaluate": {"baselines": []}} if studies else {}
+            place = {"backbones": {}, "name": name, "runs": str(self.folder.backbones)}
+            study = changed(self, {**place, **alone, **own}, origin)
+            shared = prepared.setdefault(
+                (study.backbone, study.downstream.tasks), study.folder.prepared
+            )
+            studies[name] = study.model_copy(update={"prepared": shared})
+        return studies or {"": self}
+
+    @property
+    def corpus(self) -> "Recipe":
+        """The recipe whose notes step 1 reads: this one, unless `pretrain.corpus` names others."""
+        corpus = self.pretrain.corpus
+        if corpus is None:
+            return self
+        return self.model_copy(
+            update={
+                "prepared": self.folder.corpus,
+                "prepare": self.prepare.model_copy(
+                    update={"source": corpus.source, "split": corpus.split}
+                ),
+                "downstream": self.downstream.model_copy(update={"tasks": ()}),
+            }
+        )
 
     @property
     def compared(self) -> dict[str, "Recipe"]:
@@ -336,42 +371,3 @@ class Recipe(Config):
     def as_json(self) -> dict[str, Any]:
         """The resolved recipe, JSON-like."""
         return self.model_dump(mode="json")
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """Names of the parts of a run folder."""
-
-    root: Path
-
-    @property
-    def prepared(self) -> Path:
-        """Notes, labels and tokens."""
-        return self.root / "prepared"
-
-    @property
-    def domain(self) -> Path:
-        """The domain adapter and how it was trained."""
-        return self.root / "domain"
-
-    @property
-    def compared(self) -> Path:
-        """Run folders of the further methods of step 1."""
-        return self.root / "compared"
-
-    @property
-    def report(self) -> Path:
-        """The report in three formats."""
-        return self.root / "report"
-
-    def encoder(self, name: str) -> Path:
-        """An encoder that was pretrained on the notes."""
-        return self.root / "encoders" / name
-
-    def encoder_tokens(self, name: str) -> Path:
-        """The notes in the tokens of another encoder."""
-        return self.prepared / "encoders" / name
-
-    def cell(self, task: str, model: str, seed: int) -> Path:
-        """One model of one task: its bundle and its scores."""
-        return self.root / "cells" / task / model / f"seed-{seed}"

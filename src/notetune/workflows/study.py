@@ -1,15 +1,17 @@
 """A whole study: every stage in order, each skipped when it is already done."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from notetune import runs
 from notetune.metrics.results import Results
 from notetune.workflows import baselines, downstream, encoders, methods, pretrain
-from notetune.workflows.evaluate import evaluate
-from notetune.workflows.prepare import Prepared, prepare
+from notetune.workflows.evaluate import Finished, evaluate
+from notetune.workflows.prepare import Prepared, open_corpus, open_prepared, prepare, prepare_corpus
 from notetune.workflows.prepare import inputs as prepare_inputs
-from notetune.workflows.progress import Track, silent
-from notetune.workflows.recipe import Recipe, variant_of
+from notetune.workflows.progress import Track, named, silent
+from notetune.workflows.recipe import Recipe
+from notetune.workflows.variants import variant_of
 
 
 def run_study(recipe: Recipe, track: Track = silent) -> Results:
@@ -20,12 +22,38 @@ def run_study(recipe: Recipe, track: Track = silent) -> Results:
     Raises:
         NotetuneError: What any stage raises; a stage that fails leaves nothing half-written.
     """
-    with runs.locked(recipe.folder.root):
+    with ExitStack() as held:
+        # The recipe's own folder last: taking it clears what is half-written in all of them.
+        folders = [*(one.folder for one in recipe.studies.values()), recipe.folder]
+        for root in dict.fromkeys(folder.root for folder in folders):
+            held.enter_context(runs.locked(root))
         runs.write_json(recipe.folder.root / "recipe.json", recipe.as_json())
-        prepared = prepare(recipe)
-        trained = methods.pretrain_all(recipe, prepared, track)
-        train_cells(recipe, prepared, track)
-        return evaluate(recipe, prepared, trained)
+        return evaluate(
+            recipe,
+            {name: _train(one, named(track, name)) for name, one in recipe.studies.items()},
+        )
+
+
+def read_study(recipe: Recipe) -> dict[str, Finished]:
+    """What finished stages left in the run folder, by backbone.
+
+    Raises:
+        RunError: If the notes are not prepared or a method of step 1 is not finished.
+    """
+    found = {}
+    for name, one in recipe.studies.items():
+        prepared = open_prepared(one.folder.prepared)
+        corpus = open_corpus(one, prepared)
+        found[name] = Finished(one, prepared, corpus, methods.read_all(one))
+    return found
+
+
+def _train(recipe: Recipe, track: Track) -> Finished:
+    prepared = prepare(recipe)
+    corpus = prepare_corpus(recipe, prepared)
+    trained = methods.pretrain_all(recipe, corpus, track)
+    train_cells(recipe, prepared, track)
+    return Finished(recipe, prepared, corpus, trained)
 
 
 def train_cells(recipe: Recipe, prepared: Prepared, track: Track = silent) -> None:
@@ -49,15 +77,27 @@ class Stage:
 
 def status(recipe: Recipe) -> list[Stage]:
     """Which stages of a recipe are finished; cells are known once the data are prepared."""
+    stages = []
+    for name, one in recipe.studies.items():
+        lead = f"{name} · " if name else ""
+        stages += [Stage(lead + stage.name, stage.is_finished) for stage in _status(one)]
+    return stages
+
+
+def _status(recipe: Recipe) -> list[Stage]:
     is_prepared = runs.is_finished(recipe.folder.prepared, prepare_inputs(recipe))
     stages = [Stage("prepare", is_prepared)]
-    if not is_prepared:
+    if recipe.corpus is not recipe:
+        has_corpus = runs.is_finished(recipe.folder.corpus, prepare_inputs(recipe.corpus))
+        stages.append(Stage("prepare the corpus", has_corpus))
+    if not all(stage.is_finished for stage in stages):
         return stages
     prepared = prepare(recipe)
-    has_domain = runs.is_finished(recipe.folder.domain, pretrain.inputs(recipe, prepared))
+    corpus = open_corpus(recipe, prepared)
+    has_domain = runs.is_finished(recipe.folder.domain, pretrain.inputs(recipe, corpus))
     stages.append(Stage("pretrain", has_domain))
     for name, one in recipe.compared.items():
-        is_done = runs.is_finished(one.folder.domain, pretrain.inputs(one, prepared))
+        is_done = runs.is_finished(one.folder.domain, pretrain.inputs(one, corpus))
         stages.append(Stage(f"pretrain · {name}", is_done))
     are_ready = {
         name: runs.is_finished(

@@ -15,7 +15,8 @@ from notetune.train.choice import ValidationConfig
 from notetune.train.optim import OptimConfig
 from notetune.workflows import encoders
 from notetune.workflows.prepare import Prepared, TaskTable
-from notetune.workflows.recipe import Recipe, Variant, variant_of
+from notetune.workflows.recipe import Recipe
+from notetune.workflows.variants import Variant, variant_of
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,11 @@ def inputs(recipe: Recipe, prepared: Prepared, name: str) -> dict[str, Any]:
         upstream = encoders.stage_folder(recipe, encoder)
         config = recipe.encoders.model_dump(mode="json", exclude={"models", "variants", "mlm"})
     manifest = runs.read_json(upstream / runs.MANIFEST)
+    of_tasks = {}
+    if recipe.corpus is not recipe:  # else the domain adapter depends on the notes of the tasks
+        of_tasks = {"prepared": runs.read_json(prepared.folder / runs.MANIFEST)["files"]}
     return {
+        **of_tasks,
         "stage": "downstream",
         "upstream": manifest["files"],
         "encoder": None if encoder is None else manifest["inputs"],

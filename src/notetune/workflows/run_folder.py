@@ -1,0 +1,50 @@
+"""Where the parts of a study are on disk."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of the parts of a run folder."""
+
+    root: Path
+    prepared: Path
+    """Notes, labels and tokens."""
+
+    @property
+    def corpus(self) -> Path:
+        """Notes and tokens of step 1, where they are of another source than the tasks."""
+        return self.prepared.with_name(f"{self.prepared.name}-corpus")
+
+    @property
+    def backbones(self) -> Path:
+        """Run folders of the backbones, where there are several."""
+        return self.root / "backbones"
+
+    @property
+    def domain(self) -> Path:
+        """The domain adapter and how it was trained."""
+        return self.root / "domain"
+
+    @property
+    def compared(self) -> Path:
+        """Run folders of the further methods of step 1."""
+        return self.root / "compared"
+
+    @property
+    def report(self) -> Path:
+        """The report in three formats."""
+        return self.root / "report"
+
+    def encoder(self, name: str) -> Path:
+        """An encoder that was pretrained on the notes."""
+        return self.root / "encoders" / name
+
+    def encoder_tokens(self, name: str) -> Path:
+        """The notes in the tokens of another encoder."""
+        return self.prepared / "encoders" / name
+
+    def cell(self, task: str, model: str, seed: int) -> Path:
+        """One model of one task: its bundle and its scores."""
+        return self.root / "cells" / task / model / f"seed-{seed}"

@@ -1,0 +1,47 @@
+"""The variants of the paper's Table 3: which adapters a model has, and which of them train."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+VariantName = Literal[
+    "head-only",
+    "task-lora",
+    "domain-frozen",
+    "domain-frozen+task-lora",
+    "domain-trainable",
+    "domain-trainable+task-lora",
+    "full-domain",
+]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which adapters a model has besides its head, and which of them train with the head."""
+
+    has_domain: bool
+    trains_domain: bool
+    has_task: bool
+
+    @property
+    def trains_head_alone(self) -> bool:
+        """Whether the hidden states stay the same throughout training."""
+        return not (self.trains_domain or self.has_task)
+
+
+VARIANTS: dict[VariantName, Variant] = {
+    "head-only": Variant(has_domain=False, trains_domain=False, has_task=False),
+    "task-lora": Variant(has_domain=False, trains_domain=False, has_task=True),
+    "domain-frozen": Variant(has_domain=True, trains_domain=False, has_task=False),
+    "domain-frozen+task-lora": Variant(has_domain=True, trains_domain=False, has_task=True),
+    "domain-trainable": Variant(has_domain=True, trains_domain=True, has_task=False),
+    "domain-trainable+task-lora": Variant(has_domain=True, trains_domain=True, has_task=True),
+    # A head on the fully fine-tuned backbone; only for `pretrain.adapter` of kind full.
+    "full-domain": Variant(has_domain=True, trains_domain=False, has_task=False),
+}
+
+_TASK_ALONE = Variant(has_domain=False, trains_domain=False, has_task=True)
+
+
+def variant_of(model: str) -> Variant:
+    """The parts of a model of step 2: one of `VARIANTS`, or an encoder such as `bert+full`."""
+    return next((parts for name, parts in VARIANTS.items() if name == model), _TASK_ALONE)
