@@ -64,7 +64,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file in one step, durably."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     handle, temporary = tempfile.mkstemp(_PART, f".{path.name}.", path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -86,7 +86,7 @@ def new_folder(folder: Path, inputs: Any) -> Iterator[Path]:
     every file, provenance), is synced to disk and replaces `folder`; on failure it is removed, and
     whatever stood at `folder` is untouched.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder.parent)
     temporary = _part_folder(folder)
     try:
         yield temporary
@@ -113,7 +113,7 @@ def work_folder(folder: Path, inputs: Any) -> Iterator[Path]:
     for other in _works_of(folder):
         if other != work:
             shutil.rmtree(other)
-    work.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_folder(work)
     try:
         yield work
     except (BackboneError, ConfigError, DataError):
@@ -161,7 +161,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         RunError: At once, if another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     lock = filelock.FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
@@ -206,6 +206,14 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
             "Use the notetune version that wrote it."
         )
     return manifest
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, private and durably, unless they are there."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
+        _sync(each.parent)
 
 
 def _part_folder(folder: Path) -> Path:
