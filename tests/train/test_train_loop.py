@@ -274,6 +274,33 @@ def test_one_document_that_does_not_fit_is_an_error_that_names_it():
     assert training.bits == clean.bits
 
 
+@pytest.mark.parametrize(
+    "make_error", [lambda: RuntimeError(CPU_MESSAGE), lambda: torch.OutOfMemoryError("CUDA")]
+)
+def test_an_optimizer_that_does_not_fit_is_one_clear_error_and_no_step(make_error, monkeypatch):
+    training, seen = Training(), []
+
+    def fail():
+        raise make_error()
+
+    monkeypatch.setattr(training.optimizer, "step", fail)
+    with pytest.raises(TrainingError, match=r"step 0: the optimizer's averages.* do not fit"):
+        seen.extend(training.steps())
+    assert seen == []
+    assert len(training.calls) == 2  # the rows are not halved for it
+
+
+def test_any_other_error_of_the_optimizer_is_not_taken_for_a_lack_of_memory(monkeypatch):
+    training = Training()
+
+    def fail():
+        raise RuntimeError("a faulty optimizer")
+
+    monkeypatch.setattr(training.optimizer, "step", fail)
+    with pytest.raises(RuntimeError, match="a faulty optimizer"):
+        list(training.steps())
+
+
 def test_any_other_runtime_error_is_not_taken_for_a_lack_of_memory():
     def fail(_training, _batch, _loss):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")

@@ -109,7 +109,8 @@ def train(
     Raises:
         StepError: If loss or gradient is not finite, or one document alone does not fit into
             memory; the update of that step is not applied.
-        TrainingError: If rows end early or a parameter gets no gradient.
+        TrainingError: If rows end early, a parameter gets no gradient, or memory does not hold the
+            optimizer's state.
     """
     rest = iter(step_rows)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -135,7 +136,7 @@ def train(
         _refuse_non_finite(number, shares, losses, loss_sum, grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * schedule(number)
-        optimizer.step()
+        _update(optimizer, number)
         yield Step(
             number,
             loss_sum / targets,
@@ -200,6 +201,20 @@ def _was_too_large(number: int, part: Batch | None, world: World) -> bool:
             [part] if part is not None else [],
         )
     return failures > 0
+
+
+def _update(optimizer: torch.optim.Optimizer, number: int) -> None:
+    """Take the step; out of memory, no smaller rows would help, since none is in memory by now."""
+    try:
+        optimizer.step()
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"step {number}: the optimizer's averages, twice as large as all that trains, do not "
+            "fit into memory, and its update is not whole. Train an adapter or a smaller one, take "
+            "a smaller backbone, or free memory; the last checkpoint is untouched."
+        ) from None
 
 
 def _refuse_idle(parameters: Sequence[nn.Parameter]) -> None:
