@@ -179,6 +179,17 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Let processes that want the same stage folder in turn: the first makes it, others find it.
+
+    A killed process lets go of it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder.parent / f".{folder.name}.lock"):
+        yield
+
+
 def provenance() -> dict[str, str]:
     """Versions of notetune, Python and the libraries that decide a result."""
     versions = {"notetune": __version__, "python": platform.python_version()}

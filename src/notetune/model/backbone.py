@@ -44,6 +44,8 @@ _BESIDE_WEIGHTS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
 )
+BACKBONE_FILES = ("config.json", WEIGHTS, *_BESIDE_WEIGHTS)
+"""What `write_backbone` writes."""
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 
 

@@ -62,10 +62,15 @@ class Bundle:
 
 def save_bundle(folder: Path, bundle: Bundle) -> None:
     """Write card, adapters and head into an existing folder."""
-    runs.write_json(folder / BUNDLE, bundle.card.model_dump(mode="json"))
+    save_card(folder, bundle.card)
     for name, adapter in bundle.model.adapters.items():
         save_adapter(folder / name, adapter, bundle.model.backbone)
     save_head(folder, bundle.head)
+
+
+def save_card(folder: Path, card: BundleCard) -> None:
+    """Write a card into an existing folder."""
+    runs.write_json(folder / BUNDLE, card.model_dump(mode="json"))
 
 
 def save_head(folder: Path, head: Head) -> None:

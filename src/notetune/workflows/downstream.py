@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from notetune import infer, runs
+from notetune import runs
 from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.scores import ScoreTable, write_scores
-from notetune.model.backbone import load_backbone
-from notetune.model.batch import PackedBatch
-from notetune.model.bundle import Bundle, BundleCard, save_bundle
+from notetune.model.bundle import BundleCard, save_card, save_head
 from notetune.model.heads import Head, log_prior
 from notetune.model.losses import outcome_loss, probabilities
 from notetune.tokens.packing import Int64Array
-from notetune.train.batches import LabelledBatch, labelled_rows, read_row, shuffled_steps
+from notetune.train.batches import LabelledBatch, shuffled_steps
 from notetune.train.checkpoints import STEPS
 from notetune.train.choice import Choice
 from notetune.train.optim import adamw
 from notetune.workflows import task_models
+from notetune.workflows.features import note_features
 from notetune.workflows.prepare import Prepared
 from notetune.workflows.pretrain import TRAINING
 from notetune.workflows.progress import Track, silent
@@ -93,8 +92,7 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
     ):
         trained = _CellTraining(recipe, prepared, cell)
         record = trained.fit(work, track)
-        bundle = trained.bundle()
-        save_bundle(temporary, bundle)
+        trained.save(temporary)
         write_record(temporary / TRAINING, record)
         shutil.copyfile(work / STEPS, temporary / STEPS)
         for split in _SCORED_SPLITS:
@@ -111,22 +109,21 @@ class _CellTraining:
         self._task = prepared.tasks[cell.task]
         self._plan = task_models.task_model(recipe, prepared, cell.variant)
         self._documents_N = self._plan.store.first_documents(self._task.note_ids_N.tolist())
-        backbone = load_backbone(self._plan.backbone, recipe.dtype, recipe.torch_device)
-        self._model = task_models.new_stack(recipe, self._plan, backbone, cell.seed)
+        self._features = note_features(recipe, prepared, self._plan, cell.seed)
         prior = log_prior(self._task.task.kind, self._task.targets_NK[self._task.rows("train")])
-        self._features_of: dict[bytes, Tensor] = {}
-        self._head = Head(backbone.hidden_size, prior, cell.seed).to(backbone.device)
+        hidden_size = self._features.about.hidden_size
+        self._head = Head(hidden_size, prior, cell.seed).to(recipe.torch_device)
 
     def fit(self, work: Path, track: Track) -> TrainingRecord:
         """Train head and adapters on the training notes, then check the stack."""
-        recipe, cell, plan, model = self._recipe, self._cell, self._plan, self._model
-        model.train_mode()
+        recipe, cell, plan, features = self._recipe, self._cell, self._plan, self._features
+        features.train_mode()
         notes = self._documents_N[self._task.rows("train")]
         is_head_alone = plan.parts.trains_head_alone
-        adapters = model.parameters_by_name()
+        adapters = features.parameters_by_name()
         head = dict(self._head.named_parameters(prefix="head"))
         parameters = {**adapters, **head}
-        head_size = sum(parameter.numel() for parameter in head.values())
+        head_size = _size(head)
         choice, why = self._choice(parameters)
         training = Training(
             label=cell.label,
@@ -147,9 +144,9 @@ class _CellTraining:
             tokens_per_target=0 if is_head_alone else plan.store.lengths_D[notes].mean(),
             choice=choice,
         )
-        watch = Watch(model.trainable_count + head_size, model.total_count + head_size)
+        watch = Watch(_size(parameters), features.about.parameters + head_size)
         fit(training, work, recipe.checkpoint_minutes, watch, track)
-        model.check(read_row(plan.store, notes[:4], model.backbone.device))
+        features.check(notes)
         kept = Kept(choice.best_steps, why, choice.evaluations) if choice else None
         return replace(watch.record(), kept=kept or Kept(training.step_count, why))
 
@@ -172,9 +169,9 @@ class _CellTraining:
             probabilities(kind, self._note_logits(rows)).double().numpy(),
         )
 
-    def bundle(self) -> Bundle:
-        """The trained cell as it is saved."""
-        task, backbone = self._task.task, self._model.backbone
+    def save(self, folder: Path) -> None:
+        """Write the trained cell as a bundle into an existing folder."""
+        task, about = self._task.task, self._features.about
         card = BundleCard(
             task=task.name,
             kind=task.kind,
@@ -183,12 +180,14 @@ class _CellTraining:
             seed=self._cell.seed,
             pooling=self._plan.pooling,
             max_tokens=self._plan.max_tokens,
-            backbone_name=backbone.name,
-            backbone_fingerprint=backbone.fingerprint,
-            dtype=backbone.dtype,
-            adapters=tuple(layer.name for layer in self._model.layers),
+            backbone_name=about.backbone,
+            backbone_fingerprint=about.fingerprint,
+            dtype=about.dtype,
+            adapters=about.adapters,
         )
-        return Bundle(card, self._model, self._head)
+        save_card(folder, card)
+        self._features.save_adapters(folder)
+        save_head(folder, self._head)
 
     def _choice(self, parameters: dict[str, nn.Parameter]) -> tuple[Choice | None, str]:
         """What keeps the best state, if the validation notes can tell; and why it is that one."""
@@ -209,7 +208,7 @@ class _CellTraining:
         kind, rows = self._task.task.kind, self._task.rows("validation")
         targets_NK = self._task.targets_NK[rows]
         logits_NK = self._note_logits(rows)
-        self._model.train_mode()
+        self._features.train_mode()
         loss = outcome_loss(kind, logits_NK, torch.from_numpy(targets_NK)).item() / len(rows)
         if not math.isfinite(loss):
             return loss, None
@@ -221,58 +220,20 @@ class _CellTraining:
         self, notes_per_step: int, first_step: int
     ) -> Iterator[list[LabelledBatch]]:
         rows = self._task.rows("train")
-        targets_NK = self._task.targets_NK[rows]
         steps = shuffled_steps(len(rows), notes_per_step, self._cell.seed, first_step)
-        device = self._model.backbone.device
-        if self._plan.parts.trains_head_alone:
-            features = self._note_features(rows)
-            targets = torch.from_numpy(targets_NK).to(device)
-            documents = self._documents_N[rows]
-            return (
-                [LabelledBatch(features[notes], targets[notes], documents[notes])]
-                for notes in steps
-            )
-        return labelled_rows(
-            self._plan.store,
-            self._documents_N[rows],
-            targets_NK,
-            steps,
-            tokens_per_row=self._plan.tokens_per_row,
-            reserved_per_document=self._model.reserved_per_document,
-            device=device,
-        )
+        targets_NK = self._task.targets_NK[rows]
+        return self._features.steps(self._documents_N[rows], targets_NK, steps)
 
     def _summed_loss(self, batch: LabelledBatch) -> Tensor:
-        inputs = batch.inputs
-        logits = self._logits(inputs) if isinstance(inputs, PackedBatch) else self._head(inputs)
+        logits = self._head(self._features.of(batch.inputs))
         return outcome_loss(self._task.task.kind, logits, batch.targets_NK)
-
-    def _features(self, batch: PackedBatch) -> Tensor:
-        return self._model.features(batch, self._plan.pooling)
-
-    def _logits(self, batch: PackedBatch) -> Tensor:
-        return self._model.logits(self._head, batch, self._plan.pooling)
 
     @torch.no_grad()
     def _note_logits(self, rows: Int64Array) -> Tensor:
         """`(N, K)` logits of notes, on the host."""
-        if self._plan.parts.trains_head_alone:
-            logits: Tensor = self._head(self._note_features(rows))
-            return logits.cpu()
-        return torch.from_numpy(self._per_note(rows, self._logits))
+        logits: Tensor = self._head(self._features.of_notes(self._documents_N[rows]))
+        return logits.cpu()
 
-    def _note_features(self, rows: Int64Array) -> Tensor:
-        """`(N, H)` features of notes that stay the same throughout training, computed once."""
-        key = rows.tobytes()
-        if key not in self._features_of:
-            self._features_of[key] = torch.from_numpy(self._per_note(rows, self._features))
-        return self._features_of[key].to(self._model.backbone.device)
 
-    def _per_note(self, rows: Int64Array, forward: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
-        return infer.outputs_per_document(
-            self._model,
-            forward,
-            self._plan.store,
-            self._documents_N[rows],
-            self._plan.tokens_per_row,
-        )
+def _size(parameters: Mapping[str, nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters.values())

@@ -37,6 +37,11 @@ class RunFolder:
         """The report in three formats."""
         return self.root / "report"
 
+    @property
+    def features(self) -> Path:
+        """Features that no training changes, in a folder per model; they may be deleted."""
+        return self.root / "features"
+
     def encoder(self, name: str) -> Path:
         """An encoder that was pretrained on the notes."""
         return self.root / "encoders" / name

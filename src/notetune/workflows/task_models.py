@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from notetune import runs
@@ -102,24 +103,28 @@ def inputs(recipe: Recipe, prepared: Prepared, name: str) -> dict[str, Any]:
     """What a model depends on besides task and seed."""
     encoder = _encoder_of(recipe, name)
     if encoder is None:
-        upstream = recipe.folder.domain if variant_of(name).has_domain else prepared.folder
+        folder = recipe.folder.domain if variant_of(name).has_domain else prepared.folder
         config = recipe.downstream.model_dump(mode="json", exclude={"variants", "seeds", "tasks"})
     else:
-        upstream = encoders.stage_folder(recipe, encoder)
+        folder = encoders.stage_folder(recipe, encoder)
         config = recipe.encoders.model_dump(mode="json", exclude={"models", "variants", "mlm"})
-    manifest = runs.read_json(upstream / runs.MANIFEST)
     of_tasks = {}
     if recipe.corpus is not recipe:  # else the domain adapter depends on the notes of the tasks
-        of_tasks = {"prepared": runs.read_json(prepared.folder / runs.MANIFEST)["files"]}
+        of_tasks = {"prepared": upstream(prepared.folder)}
     return {
         **of_tasks,
         "stage": "downstream",
-        "upstream": manifest["files"],
-        "encoder": None if encoder is None else manifest["inputs"],
+        "upstream": upstream(folder),
         "dtype": recipe.dtype,
         "config": config,
         "validation": [getattr(recipe.downstream, name) for name in ValidationConfig.model_fields],
     }
+
+
+def upstream(folder: Path) -> tuple[str, dict[str, str]]:
+    """What a finished stage was made from, and the sha256 of its files."""
+    manifest = runs.read_json(folder / runs.MANIFEST)
+    return manifest["inputs"], manifest["files"]
 
 
 def new_stack(recipe: Recipe, model: TaskModel, backbone: Backbone, seed: int) -> Stack:

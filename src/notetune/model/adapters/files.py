@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ from notetune.errors import BundleError
 from notetune.model.adapters.base import Adapter
 from notetune.model.adapters.peft_config import from_peft, to_peft
 from notetune.model.adapters.specs import AdapterSpec, Full
+from notetune.model.backbone import BACKBONE_FILES, Backbone, write_backbone
 from notetune.model.backbone import WEIGHTS as BACKBONE_WEIGHTS
-from notetune.model.backbone import Backbone, write_backbone
 
 WEIGHTS = "adapter_model.safetensors"
 _PEFT_CONFIG = "adapter_config.json"
@@ -84,6 +85,14 @@ def save_adapter(folder: Path, adapter: Adapter, backbone: Backbone) -> None:
         runs.write_json(folder / _PEFT_CONFIG, {k: _plain(v) for k, v in sorted(settings.items())})
     card = _Card(backbone=backbone.fingerprint, spec=spec, sha256_of_tensors=tensors_hash(tensors))
     runs.write_json(folder / _CARD, card.model_dump(mode="json"))
+
+
+def copy_adapter(source: Path, folder: Path) -> None:
+    """Copy the files of an adapter that `save_adapter` wrote, and nothing that lies beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (_CARD, _PEFT_CONFIG, WEIGHTS, *BACKBONE_FILES):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
 
 
 def is_adapter(folder: Path) -> bool:

@@ -1,0 +1,251 @@
+"""How the notes of a cell become what its head reads: computed once, or at every step."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from notetune import infer, runs
+from notetune.model.adapters.files import copy_adapter, save_adapter
+from notetune.model.backbone import Dtype, load_backbone
+from notetune.model.batch import PackedBatch
+from notetune.model.stack import DOMAIN
+from notetune.tokens.packing import Int64Array
+from notetune.train.batches import LabelledBatch, labelled_rows, read_row
+from notetune.workflows.prepare import Prepared
+from notetune.workflows.recipe import Recipe
+from notetune.workflows.task_models import TaskModel, new_stack, upstream
+
+_ABOUT, _DOCUMENTS, _VALUES = "features.json", "documents.npy", "features.npy"
+_CHECKED_NOTES = 4
+
+
+@dataclass(frozen=True)
+class AboutModel:
+    """What a cell must know of the model below its head.
+
+    Attributes:
+        backbone: Name of the backbone's folder.
+        fingerprint: Of the backbone.
+        dtype: Type of its weights.
+        hidden_size: Width H of a feature.
+        parameters: Of backbone and adapters.
+        adapters: Names of the adapters, in the order they are put on.
+    """
+
+    backbone: str
+    fingerprint: str
+    dtype: Dtype
+    hidden_size: int
+    parameters: int
+    adapters: tuple[str, ...]
+
+
+class NoteFeatures(ABC):
+    """The features of the notes of one cell, whatever makes them.
+
+    Attributes:
+        about: The model that makes them.
+    """
+
+    about: AboutModel
+
+    @abstractmethod
+    def parameters_by_name(self) -> dict[str, nn.Parameter]:
+        """What trains with the head, always in the same order."""
+
+    @abstractmethod
+    def train_mode(self) -> None:
+        """Turn on the dropout of what trains."""
+
+    @abstractmethod
+    def steps(
+        self, documents_N: Int64Array, targets_NK: npt.NDArray[np.int8], steps: Iterable[Int64Array]
+    ) -> Iterator[list[LabelledBatch]]:
+        """The notes of each step with their labels, on the device."""
+
+    @abstractmethod
+    def of(self, inputs: PackedBatch | Tensor) -> Tensor:
+        """`(N, H)` features of the inputs of a step."""
+
+    @abstractmethod
+    def of_notes(self, documents_N: Int64Array) -> Tensor:
+        """`(N, H)` features of notes as they are now, without dropout and gradient."""
+
+    @abstractmethod
+    def check(self, documents_N: Int64Array) -> None:
+        """Refuse a model that is not what it says; see `Stack.check`."""
+
+    @abstractmethod
+    def save_adapters(self, folder: Path) -> None:
+        """Write each adapter into a folder of its name."""
+
+
+def note_features(
+    recipe: Recipe, prepared: Prepared, model: TaskModel, seed: int
+) -> "NoteFeatures":
+    """The features of a model of step 2, read from the run folder where no training changes them.
+
+    Raises:
+        BundleError: If an adapter of the model does not act on the notes, or does not fit.
+    """
+    if model.parts.trains_head_alone:
+        return FixedFeatures(recipe, prepared, model)
+    return StackFeatures(recipe, model, seed)
+
+
+class StackFeatures(NoteFeatures):
+    """Adapters train, so notes pass the stack at every step."""
+
+    def __init__(self, recipe: Recipe, model: TaskModel, seed: int) -> None:
+        backbone = load_backbone(model.backbone, recipe.dtype, recipe.torch_device)
+        self._plan = model
+        self._stack = new_stack(recipe, model, backbone, seed)
+        self.about = AboutModel(
+            backbone.name,
+            backbone.fingerprint,
+            backbone.dtype,
+            backbone.hidden_size,
+            self._stack.total_count,
+            tuple(layer.name for layer in self._stack.layers),
+        )
+
+    def parameters_by_name(self) -> dict[str, nn.Parameter]:
+        """Those of the adapters that train."""
+        return self._stack.parameters_by_name()
+
+    def train_mode(self) -> None:
+        """All else stays deterministic."""
+        self._stack.train_mode()
+
+    def steps(
+        self, documents_N: Int64Array, targets_NK: npt.NDArray[np.int8], steps: Iterable[Int64Array]
+    ) -> Iterator[list[LabelledBatch]]:
+        """Each step's notes packed into rows of their own."""
+        return labelled_rows(
+            self._plan.store,
+            documents_N,
+            targets_NK,
+            steps,
+            tokens_per_row=self._plan.tokens_per_row,
+            reserved_per_document=self._stack.reserved_per_document,
+            device=self._stack.backbone.device,
+        )
+
+    def of(self, inputs: PackedBatch | Tensor) -> Tensor:
+        """One per document of a row."""
+        assert isinstance(inputs, PackedBatch)
+        return self._stack.features(inputs, self._plan.pooling)
+
+    def of_notes(self, documents_N: Int64Array) -> Tensor:
+        """All notes, packed into full rows."""
+        values_NH = infer.outputs_per_document(
+            self._stack, self.of, self._plan.store, documents_N, self._plan.tokens_per_row
+        )
+        return torch.from_numpy(values_NH).to(self._stack.backbone.device)
+
+    def check(self, documents_N: Int64Array) -> None:
+        """On a few of the notes."""
+        sample = documents_N[:_CHECKED_NOTES]
+        self._stack.check(read_row(self._plan.store, sample, self._stack.backbone.device))
+
+    def save_adapters(self, folder: Path) -> None:
+        """Those that train as they are now."""
+        for name, adapter in self._stack.adapters.items():
+            save_adapter(folder / name, adapter, self._stack.backbone)
+
+
+class FixedFeatures(NoteFeatures):
+    """Nothing below the head trains, so the features of all labelled notes are read from disk.
+
+    They are computed once for all tasks, heads and seeds, in the folder `features/KEY`, where KEY
+    is the fingerprint of all that they depend on. The backbone is not loaded to read them.
+    """
+
+    def __init__(self, recipe: Recipe, prepared: Prepared, model: TaskModel) -> None:
+        self._adapter = recipe.folder.domain if model.parts.has_domain else None
+        self._device = recipe.torch_device
+        documents_D = _labelled_documents(prepared)
+        depends_on = _inputs(recipe, prepared, model, documents_D)
+        folder = recipe.folder.features / runs.fingerprint(depends_on)
+        with runs.one_at_a_time(folder):
+            if not runs.is_finished(folder, depends_on):
+                with runs.new_folder(folder, depends_on) as temporary:
+                    _compute(recipe, model, documents_D, temporary)
+        about = runs.read_json(folder / _ABOUT)
+        self.about = AboutModel(**{**about, "adapters": tuple(about["adapters"])})
+        self._documents_D: Int64Array = np.load(folder / _DOCUMENTS)
+        self._values_DH = np.load(folder / _VALUES, mmap_mode="r")
+
+    def parameters_by_name(self) -> dict[str, nn.Parameter]:
+        """None but the head's."""
+        return {}
+
+    def train_mode(self) -> None:
+        """There is no dropout."""
+
+    def steps(
+        self, documents_N: Int64Array, targets_NK: npt.NDArray[np.int8], steps: Iterable[Int64Array]
+    ) -> Iterator[list[LabelledBatch]]:
+        """One batch of features per step."""
+        features_NH = self.of_notes(documents_N)
+        targets = torch.from_numpy(targets_NK).to(self._device)
+        for notes in steps:
+            yield [LabelledBatch(features_NH[notes], targets[notes], documents_N[notes])]
+
+    def of(self, inputs: PackedBatch | Tensor) -> Tensor:
+        """They are features already."""
+        assert isinstance(inputs, Tensor)
+        return inputs
+
+    def of_notes(self, documents_N: Int64Array) -> Tensor:
+        """From the file, in the order asked for."""
+        place_N = np.searchsorted(self._documents_D, documents_N)
+        return torch.from_numpy(self._values_DH[place_N]).to(self._device)
+
+    def check(self, documents_N: Int64Array) -> None:
+        """The model was checked when it made the features."""
+
+    def save_adapters(self, folder: Path) -> None:
+        """The domain adapter as step 1 left it."""
+        if self._adapter:
+            copy_adapter(self._adapter, folder / DOMAIN)
+
+
+def _labelled_documents(prepared: Prepared) -> Int64Array:
+    """The documents of all notes with a label, in order."""
+    tasks = prepared.tasks.values()
+    return np.unique(
+        np.concatenate([prepared.store.first_documents(t.note_ids_N.tolist()) for t in tasks])
+    )
+
+
+def _inputs(
+    recipe: Recipe, prepared: Prepared, model: TaskModel, documents_D: Int64Array
+) -> dict[str, Any]:
+    """What features depend on, to the last bit on one machine."""
+    domain = upstream(recipe.folder.domain) if model.parts.has_domain else None
+    return {
+        "stage": "features",
+        "prepared": upstream(prepared.folder),
+        "domain": domain,
+        "documents": hashlib.sha256(documents_D.tobytes()).hexdigest(),
+        "dtype": recipe.dtype,
+        "pooling": model.pooling,
+        "tokens_per_row": model.tokens_per_row,
+    }
+
+
+def _compute(recipe: Recipe, model: TaskModel, documents_D: Int64Array, folder: Path) -> None:
+    made = StackFeatures(recipe, model, seed=0)
+    made.check(documents_D)
+    np.save(folder / _DOCUMENTS, documents_D)
+    np.save(folder / _VALUES, made.of_notes(documents_D).cpu().numpy())
+    runs.write_json(folder / _ABOUT, asdict(made.about))

@@ -1,0 +1,174 @@
+"""Features that no training changes are computed once for all tasks and seeds of a model."""
+
+import threading
+import time
+
+import numpy as np
+import peft
+import pytest
+import torch
+from builders import random_llama
+from test_workflows_study import RECIPE, write_notes
+from transformers import AutoModelForCausalLM
+
+from notetune import config
+from notetune.workflows import downstream, features
+from notetune.workflows.downstream import Cell
+from notetune.workflows.features import FixedFeatures
+from notetune.workflows.prepare import prepare
+from notetune.workflows.pretrain import pretrain
+from notetune.workflows.recipe import Recipe
+from notetune.workflows.task_models import task_model
+
+ADAPTER_FILES = {"adapter.json", "adapter_config.json", "adapter_model.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("features")
+    random_llama(folder / "backbone")
+    write_notes(folder / "notes.csv")
+    text = RECIPE.format(
+        runs=folder / "runs", backbone=folder / "backbone", notes=folder / "notes.csv"
+    )
+    (folder / "recipe.yaml").write_text(text)
+    recipe = config.load(Recipe, folder / "recipe.yaml")
+    opened = prepare(recipe)
+    pretrain(recipe, opened)
+    return recipe, opened
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """The models that were loaded to make features."""
+    loaded = []
+    load = features.load_backbone
+
+    def counted(name, *others):
+        loaded.append(name)
+        time.sleep(0.2)  # long enough for another to ask for the same features
+        return load(name, *others)
+
+    monkeypatch.setattr(features, "load_backbone", counted)
+    return loaded
+
+
+def elsewhere(prepared, tmp_path, **changes):
+    """The same recipe with changes to step 2, and without features."""
+    recipe, opened = prepared
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small/domain").symlink_to(recipe.folder.domain)
+    step_2 = recipe.downstream.model_copy(update=changes)
+    return recipe.model_copy(update={"runs": tmp_path, "downstream": step_2}), opened
+
+
+def fixed_features(recipe, opened, variant):
+    return FixedFeatures(recipe, opened, task_model(recipe, opened, variant))
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean", "last"])
+@pytest.mark.parametrize("variant", ["head-only", "domain-frozen"])
+def test_features_are_those_of_plain_peft_on_one_note(prepared, tmp_path, variant, pooling):
+    recipe, opened = elsewhere(prepared, tmp_path, pooling=pooling)
+    documents = opened.store.first_documents(opened.tasks["died"].note_ids_N.tolist())[::-1]
+    found = fixed_features(recipe, opened, variant).of_notes(documents)
+    plain = AutoModelForCausalLM.from_pretrained(recipe.backbone).eval()
+    if variant == "domain-frozen":
+        plain = peft.PeftModel.from_pretrained(plain, recipe.folder.domain).base_model.model
+    choose = {"first": lambda h: h[0], "last": lambda h: h[-1], "mean": lambda h: h.mean(0)}
+    with torch.inference_mode():
+        expected = [
+            choose[pooling](plain.model(torch.from_numpy(opened.store.document(d))[None])[0][0])
+            for d in documents
+        ]
+    assert found.shape == (90, 32)
+    assert (found - torch.stack(expected)).abs().max() < 1e-5
+
+
+def test_tasks_and_seeds_share_the_features_of_a_model(prepared, tmp_path, loads):
+    recipe, opened = elsewhere(prepared, tmp_path)
+    for variant in ("head-only", "domain-frozen"):
+        for task in ("died", "codes"):
+            for seed in (0, 1):
+                downstream.downstream(recipe, opened, Cell(task, variant, seed))
+    assert len(loads) == 2
+    assert len(list(recipe.folder.features.glob("[!.]*"))) == 2
+
+
+@pytest.mark.parametrize(
+    "change", [{"pooling": "last"}, {"dtype": "bfloat16"}, {"tokens_per_row": 300}]
+)
+def test_other_features_are_computed_anew(prepared, tmp_path, loads, change):
+    recipe, opened = elsewhere(prepared, tmp_path)
+    before = fixed_features(recipe, opened, "head-only")
+    step_2 = {name: value for name, value in change.items() if name != "dtype"}
+    changed = recipe.model_copy(
+        update={
+            "dtype": change.get("dtype", recipe.dtype),
+            "downstream": recipe.downstream.model_copy(update=step_2),
+        }
+    )
+    after = fixed_features(changed, opened, "head-only")
+    assert len(loads) == 2
+    documents = np.sort(opened.store.first_documents(opened.tasks["died"].note_ids_N.tolist()))
+    difference = (before.of_notes(documents) - after.of_notes(documents)).abs().max()
+    assert difference < 1e-5 if "tokens_per_row" in change else difference > 1e-3
+
+
+def test_two_that_ask_at_once_compute_once(prepared, tmp_path, loads):
+    recipe, opened = elsewhere(prepared, tmp_path)
+    documents = opened.store.first_documents(opened.tasks["stay"].note_ids_N.tolist())
+    found = []
+
+    def ask():
+        found.append(fixed_features(recipe, opened, "head-only").of_notes(documents))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1
+    assert len(found) == 3
+    assert all(torch.equal(one, found[0]) for one in found)
+
+
+def test_a_failure_leaves_no_features_and_holds_up_nobody(prepared, tmp_path, monkeypatch):
+    recipe, opened = elsewhere(prepared, tmp_path)
+
+    def fail(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(features.infer, "outputs_per_document", fail)
+        with pytest.raises(MemoryError):
+            fixed_features(recipe, opened, "head-only")
+    assert [path.name for path in recipe.folder.features.glob("[!.]*")] == []
+    assert fixed_features(recipe, opened, "head-only").about.hidden_size == 32
+
+
+def test_a_bundle_on_fixed_features_holds_the_domain_adapter_and_nothing_beside_it(
+    prepared, tmp_path
+):
+    recipe, opened = elsewhere(prepared, tmp_path)
+    downstream.downstream(recipe, opened, Cell("died", "domain-frozen", 0))
+    bundled = recipe.folder.cell("died", "domain-frozen", 0) / "domain"
+    assert {path.name for path in bundled.iterdir()} == ADAPTER_FILES
+    for name in ADAPTER_FILES:
+        assert (bundled / name).read_bytes() == (recipe.folder.domain / name).read_bytes()
+
+
+def test_cells_and_features_depend_on_the_weights_of_the_backbone(prepared, tmp_path):
+    recipe, opened = prepared
+    random_llama(tmp_path / "other", seed=3)
+    other = recipe.model_copy(update={"backbone": str(tmp_path / "other"), "runs": tmp_path})
+    reopened = prepare(other)
+    cell = Cell("died", "head-only", 0)
+    assert downstream.inputs(recipe, opened, cell) != downstream.inputs(other, reopened, cell)
+    both = [
+        fixed_features(recipe, opened, "head-only"),
+        fixed_features(other, reopened, "head-only"),
+    ]
+    documents = opened.store.first_documents(opened.tasks["died"].note_ids_N.tolist())
+    mine, others = (one.of_notes(documents) for one in both)
+    assert (mine - others).abs().max() > 1e-3
