@@ -64,7 +64,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file in one step, durably."""
-    _make_folder(path.parent)
+    make_folder(path.parent)
     handle, temporary = tempfile.mkstemp(_PART, f".{path.name}.", path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -86,7 +86,7 @@ def new_folder(folder: Path, inputs: Any) -> Iterator[Path]:
     every file, provenance), is synced to disk and replaces `folder`; on failure it is removed, and
     whatever stood at `folder` is untouched.
     """
-    _make_folder(folder.parent)
+    make_folder(folder.parent)
     temporary = _part_folder(folder)
     try:
         yield temporary
@@ -113,7 +113,7 @@ def work_folder(folder: Path, inputs: Any) -> Iterator[Path]:
     for other in _works_of(folder):
         if other != work:
             shutil.rmtree(other)
-    _make_folder(work)
+    make_folder(work)
     try:
         yield work
     except (BackboneError, ConfigError, DataError):
@@ -161,7 +161,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         RunError: At once, if another process holds it.
     """
-    _make_folder(folder)
+    make_folder(folder)
     lock = filelock.FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
@@ -219,7 +219,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make a folder and those above it, private and durably, unless they are there."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):

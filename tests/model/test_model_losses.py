@@ -1,9 +1,18 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import log_loss
+from sklearn.utils.class_weight import compute_sample_weight
 from torch import nn
 
-from notetune.model.losses import next_token_loss, next_token_losses
+from notetune.model.losses import (
+    balanced_weights,
+    next_token_loss,
+    next_token_losses,
+    outcome_loss,
+    probabilities,
+)
 
 HIDDEN, VOCABULARY = 6, 11
 
@@ -58,3 +67,32 @@ def test_a_row_without_targets_has_no_loss():
     loss.backward()
     assert loss.item() == 0.0
     assert hidden.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("kind", ["binary", "multilabel", "multiclass"])
+@pytest.mark.parametrize("is_balanced", [False, True])
+def test_an_outcome_loss_is_that_of_scikit_learn_weighted_or_not(kind, is_balanced):
+    rng = np.random.default_rng(0)
+    labels = {"binary": 1, "multilabel": 3, "multiclass": 4}[kind]
+    logits = torch.from_numpy(rng.normal(size=(40, labels)))
+    classes = rng.choice(4, 40, p=[0.6, 0.2, 0.15, 0.05])
+    ones = classes[:, None] == np.arange(4) if kind == "multiclass" else rng.random((40, labels))
+    targets = (ones < 0.2 if kind != "multiclass" else ones).astype(np.int8)
+    columns = [classes] if kind == "multiclass" else list(targets.T)
+    scores = probabilities(kind, logits).double().numpy()
+    scores = [scores / scores.sum(1, keepdims=True)] if kind == "multiclass" else list(scores.T)
+    expected = [
+        40 * log_loss(
+            truth,
+            score,
+            sample_weight=compute_sample_weight("balanced", truth) if is_balanced else None,
+        )
+        for truth, score in zip(columns, scores, strict=True)
+    ]  # fmt: skip
+    weights = torch.from_numpy(balanced_weights(kind, targets)) if is_balanced else None
+    loss = outcome_loss(kind, logits, torch.from_numpy(targets), weights)
+    assert loss.item() == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_a_label_without_ones_has_finite_weights():
+    assert balanced_weights("binary", np.zeros((4, 1), np.int8)).tolist() == [[0.5], [2.0]]

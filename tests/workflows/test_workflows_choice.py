@@ -107,6 +107,8 @@ def prepared(tmp_path_factory):
     settings = [
         "downstream.evaluations_per_epoch=1",
         "downstream.epochs=4",
+        "downstream.head_first=false",
+        "downstream.head_lr=1",
         "downstream.optim.peak_lr=0.1",
         "downstream.head_optim.peak_lr=1",
         "downstream.head_epochs=8",

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,18 +70,43 @@ def _chunks(length: int) -> Iterator[slice]:
         yield slice(start, start + _TOKENS_PER_CHUNK)
 
 
-def outcome_loss(kind: str, logits_NK: Tensor, targets_NK: Tensor) -> Tensor:
+def balanced_weights(kind: str, targets_NK: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
+    """`(2, K)` weights of zeros and of ones with which both values of each label count the same.
+
+    For `multiclass` all classes count the same, and the weights of zeros are not used. Over the
+    notes that they were taken from, the weights average to 1.
+    """
+    ones_K = targets_NK.sum(0)
+    if kind == "multiclass":
+        counts_2K, values = np.stack([np.full_like(ones_K, len(targets_NK)), ones_K]), len(ones_K)
+    else:
+        counts_2K, values = np.stack([len(targets_NK) - ones_K, ones_K]), 2
+    weights_2K: npt.NDArray[np.float32] = np.float32(len(targets_NK) / values) / np.maximum(
+        counts_2K, 1
+    ).astype(np.float32)
+    return weights_2K
+
+
+def outcome_loss(
+    kind: str, logits_NK: Tensor, targets_NK: Tensor, weights_2K: Tensor | None = None
+) -> Tensor:
     """Cross-entropy in nats, summed over notes and averaged over labels.
 
     Args:
         kind: `binary`, `multiclass` or `multilabel`.
         logits_NK: `(N, K)` logits.
         targets_NK: `(N, K)` zeros and ones; one-hot for `multiclass`.
+        weights_2K: `(2, K)` weights as of `balanced_weights`; all count the same without.
     """
     if kind == "multiclass":
-        return F.cross_entropy(logits_NK.float(), targets_NK.argmax(1), reduction="sum")
+        of_class_K = None if weights_2K is None else weights_2K[1]
+        classes_N = targets_NK.argmax(1)
+        return F.cross_entropy(logits_NK.float(), classes_N, weight=of_class_K, reduction="sum")
+    of_value_NK = None
+    if weights_2K is not None:
+        of_value_NK = torch.where(targets_NK.bool(), weights_2K[1], weights_2K[0])
     loss_NK = F.binary_cross_entropy_with_logits(
-        logits_NK.float(), targets_NK.float(), reduction="none"
+        logits_NK.float(), targets_NK.float(), weight=of_value_NK, reduction="none"
     )
     return loss_NK.mean(1).sum()
 

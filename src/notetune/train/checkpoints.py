@@ -48,7 +48,7 @@ class Checkpoints:
     """The checkpoints of one training, and the log of its steps.
 
     Args:
-        folder: Where they are; it holds nothing else.
+        folder: Where they are.
         inputs: What the training depends on. A checkpoint of other inputs is never used.
         tensors: All that trains, by name, and what is to be kept beside it, such as its best state.
             Restoring writes into them.

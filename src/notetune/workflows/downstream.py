@@ -16,7 +16,7 @@ from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.scores import ScoreTable, write_scores
 from notetune.model.bundle import BundleCard, save_card, save_head
 from notetune.model.heads import Head, log_prior
-from notetune.model.losses import outcome_loss, probabilities
+from notetune.model.losses import balanced_weights, outcome_loss, probabilities
 from notetune.tokens.packing import Int64Array
 from notetune.train.batches import LabelledBatch, shuffled_steps
 from notetune.train.checkpoints import STEPS
@@ -29,6 +29,7 @@ from notetune.workflows.pretrain import TRAINING
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import stop_at_known_patients
 from notetune.workflows.recipe import Recipe
+from notetune.workflows.task_models import TaskModel
 from notetune.workflows.training import (
     Kept,
     Training,
@@ -40,6 +41,7 @@ from notetune.workflows.training import (
 from notetune.workflows.variants import variant_of
 
 _SCORED_SPLITS = ("validation", "test")
+_HEAD_FIRST = "head-first"
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
         runs.work_folder(folder, depends_on) as work,
         runs.new_folder(folder, depends_on) as temporary,
     ):
-        trained = _CellTraining(recipe, prepared, cell)
+        plan = task_models.task_model(recipe, prepared, cell.variant)
+        trained = _CellTraining(recipe, prepared, cell, plan)
         record = trained.fit(work, track)
         trained.save(temporary)
         write_record(temporary / TRAINING, record)
@@ -104,32 +107,76 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
 class _CellTraining:
     """One cell while it is trained and scored."""
 
-    def __init__(self, recipe: Recipe, prepared: Prepared, cell: Cell) -> None:
-        self._recipe, self._prepared, self._cell = recipe, prepared, cell
+    def __init__(
+        self,
+        recipe: Recipe,
+        prepared: Prepared,
+        cell: Cell,
+        plan: TaskModel,
+        head: Head | None = None,
+    ) -> None:
+        self._recipe, self._prepared, self._cell, self._plan = recipe, prepared, cell, plan
         self._task = prepared.tasks[cell.task]
-        self._plan = task_models.task_model(recipe, prepared, cell.variant)
-        self._documents_N = self._plan.store.first_documents(self._task.note_ids_N.tolist())
-        self._features = note_features(recipe, prepared, self._plan, cell.seed)
+        self._documents_N = plan.store.first_documents(self._task.note_ids_N.tolist())
+        self._features = note_features(recipe, prepared, plan, cell.seed)
+        self._head = head or self._new_head()
+        self._weights_2K = self._class_weights()
+
+    def _new_head(self) -> Head:
         prior = log_prior(self._task.task.kind, self._task.targets_NK[self._task.rows("train")])
-        hidden_size = self._features.about.hidden_size
-        self._head = Head(hidden_size, prior, cell.seed).to(recipe.torch_device)
+        head = Head(self._features.about.hidden_size, prior, self._cell.seed)
+        return head.to(self._recipe.torch_device)
+
+    def _class_weights(self) -> Tensor | None:
+        if self._recipe.downstream.class_weights == "none":
+            return None
+        targets_NK = self._task.targets_NK[self._task.rows("train")]
+        weights_2K = balanced_weights(self._task.task.kind, targets_NK)
+        return torch.from_numpy(weights_2K).to(self._recipe.torch_device)
 
     def fit(self, work: Path, track: Track) -> TrainingRecord:
         """Train head and adapters on the training notes, then check the stack."""
-        recipe, cell, plan, features = self._recipe, self._cell, self._plan, self._features
+        recipe, features = self._recipe, self._features
+        before = self._fit_head_first(work / _HEAD_FIRST, track)
         features.train_mode()
-        notes = self._documents_N[self._task.rows("train")]
-        is_head_alone = plan.parts.trains_head_alone
         adapters = features.parameters_by_name()
         head = dict(self._head.named_parameters(prefix="head"))
         parameters = {**adapters, **head}
-        head_size = _size(head)
         choice, why = self._choice(parameters)
-        training = Training(
-            label=cell.label,
-            inputs=inputs(recipe, self._prepared, cell),
+        training = self._training(adapters, head, choice)
+        watch = Watch(_size(parameters), features.about.parameters + _size(head))
+        fit(training, work, recipe.checkpoint_minutes, watch, track)
+        features.check(self._documents_N[self._task.rows("train")])
+        kept = Kept(choice.best_steps, why, choice.evaluations) if choice else None
+        record = watch.record()
+        return replace(
+            record,
+            seconds=before + record.seconds,
+            kept=kept or Kept(training.step_count, why),
+        )
+
+    def _fit_head_first(self, work: Path, track: Track) -> float:
+        """Train the head on the model as it starts; the seconds it took."""
+        start = self._plan.as_it_starts
+        if start is None or not self._recipe.downstream.head_first:
+            return 0.0
+        runs.make_folder(work)
+        head_alone = _CellTraining(self._recipe, self._prepared, self._cell, start, self._head)
+        return head_alone.fit(work, track).seconds
+
+    def _training(
+        self,
+        adapters: Mapping[str, nn.Parameter],
+        head: Mapping[str, nn.Parameter],
+        choice: Choice | None,
+    ) -> Training[LabelledBatch]:
+        cell, plan = self._cell, self._plan
+        notes = self._documents_N[self._task.rows("train")]
+        return Training(
+            label=cell.label if adapters else f"{cell.label} · head",
+            inputs=inputs(self._recipe, self._prepared, cell),
             store=plan.store,
-            parameters=parameters,
+            parameters={**adapters, **head},
             optimizer=adamw(
                 plan.optim,
                 (adapters.values(), plan.optim.peak_lr),
@@ -141,14 +188,9 @@ class _CellTraining:
             step_count=plan.step_count(self._task),
             seed=cell.seed,
             unit="notes",
-            tokens_per_target=0 if is_head_alone else plan.store.lengths_D[notes].mean(),
+            tokens_per_target=plan.store.lengths_D[notes].mean() if adapters else 0,
             choice=choice,
         )
-        watch = Watch(_size(parameters), features.about.parameters + head_size)
-        fit(training, work, recipe.checkpoint_minutes, watch, track)
-        features.check(notes)
-        kept = Kept(choice.best_steps, why, choice.evaluations) if choice else None
-        return replace(watch.record(), kept=kept or Kept(training.step_count, why))
 
     def scores(self, split: str) -> ScoreTable | None:
         """Probabilities on one split; None if the task has no note there."""
@@ -209,7 +251,8 @@ class _CellTraining:
         targets_NK = self._task.targets_NK[rows]
         logits_NK = self._note_logits(rows)
         self._features.train_mode()
-        loss = outcome_loss(kind, logits_NK, torch.from_numpy(targets_NK)).item() / len(rows)
+        summed = self._loss(logits_NK.to(self._recipe.torch_device), torch.from_numpy(targets_NK))
+        loss = summed.item() / len(rows)
         if not math.isfinite(loss):
             return loss, None
         aurocs_K = auroc_scores(targets_NK, probabilities(kind, logits_NK).double().numpy())
@@ -226,7 +269,11 @@ class _CellTraining:
 
     def _summed_loss(self, batch: LabelledBatch) -> Tensor:
         logits = self._head(self._features.of(batch.inputs))
-        return outcome_loss(self._task.task.kind, logits, batch.targets_NK)
+        return self._loss(logits, batch.targets_NK)
+
+    def _loss(self, logits_NK: Tensor, targets_NK: Tensor) -> Tensor:
+        kind, device = self._task.task.kind, logits_NK.device
+        return outcome_loss(kind, logits_NK, targets_NK.to(device), self._weights_2K)
 
     @torch.no_grad()
     def _note_logits(self, rows: Int64Array) -> Tensor:

@@ -186,6 +186,11 @@ def _compat_switches(recipe: Recipe) -> list[str]:
             "perplexity: batch-mean (exp of the unweighted mean of the means of batches of ten "
             "documents; batches with few tokens count as much as others)"
         )
+    if recipe.downstream.class_weights == "balanced":
+        switches.append(
+            "class_weights: balanced (rare values weigh more in training, so the scores of step 2 "
+            "are not probabilities)"
+        )
     return switches
 
 

@@ -18,10 +18,11 @@ from notetune.model.backbone import Dtype, load_backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.stack import DOMAIN
 from notetune.tokens.packing import Int64Array
+from notetune.tokens.store import TokenStore
 from notetune.train.batches import LabelledBatch, labelled_rows, read_row
 from notetune.workflows.prepare import Prepared
 from notetune.workflows.recipe import Recipe
-from notetune.workflows.task_models import TaskModel, new_stack, upstream
+from notetune.workflows.task_models import TaskModel, made_from, new_stack
 
 _ABOUT, _DOCUMENTS, _VALUES = "features.json", "documents.npy", "features.npy"
 _CHECKED_NOTES = 4
@@ -172,7 +173,7 @@ class FixedFeatures(NoteFeatures):
     def __init__(self, recipe: Recipe, prepared: Prepared, model: TaskModel) -> None:
         self._adapter = recipe.folder.domain if model.parts.has_domain else None
         self._device = recipe.torch_device
-        documents_D = _labelled_documents(prepared)
+        documents_D = _labelled_documents(prepared, model.store)
         depends_on = _inputs(recipe, prepared, model, documents_D)
         folder = recipe.folder.features / runs.fingerprint(depends_on)
         with runs.one_at_a_time(folder):
@@ -219,11 +220,11 @@ class FixedFeatures(NoteFeatures):
             copy_adapter(self._adapter, folder / DOMAIN)
 
 
-def _labelled_documents(prepared: Prepared) -> Int64Array:
+def _labelled_documents(prepared: Prepared, store: TokenStore) -> Int64Array:
     """The documents of all notes with a label, in order."""
     tasks = prepared.tasks.values()
     return np.unique(
-        np.concatenate([prepared.store.first_documents(t.note_ids_N.tolist()) for t in tasks])
+        np.concatenate([store.first_documents(task.note_ids_N.tolist()) for task in tasks])
     )
 
 
@@ -231,13 +232,10 @@ def _inputs(
     recipe: Recipe, prepared: Prepared, model: TaskModel, documents_D: Int64Array
 ) -> dict[str, Any]:
     """What features depend on, to the last bit on one machine."""
-    domain = upstream(recipe.folder.domain) if model.parts.has_domain else None
     return {
+        **made_from(recipe, prepared, model.name),
         "stage": "features",
-        "prepared": upstream(prepared.folder),
-        "domain": domain,
         "documents": hashlib.sha256(documents_D.tobytes()).hexdigest(),
-        "dtype": recipe.dtype,
         "pooling": model.pooling,
         "tokens_per_row": model.tokens_per_row,
     }

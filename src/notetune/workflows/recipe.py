@@ -125,12 +125,20 @@ class DownstreamConfig(ValidationConfig):
     seeds: tuple[NonNegativeInt, ...] = (0,)
     adapter: AdapterSpec = LoRA()
     pooling: Pooling = "mean"
+    class_weights: Literal["none", "balanced"] = "none"
+    """With `balanced` both values of each label, or all classes, weigh the same in every training
+    of step 2, that of encoders too; the report says so."""
     epochs: PositiveFloat = 3
     tokens_per_row: PositiveInt = 4096
     optim: OptimConfig = OptimConfig(targets_per_step=16)
-    """For the variants that train adapters; their head learns at the rate of `head_optim`."""
+    """For the variants that train adapters."""
+    head_lr: PositiveFloat = 1e-3
+    """Peak learning rate of the head beside adapters."""
+    head_first: bool = True
+    """Where adapters train, train the head alone before, on the features of the model as it
+    starts; encoders too."""
     head_epochs: PositiveFloat = 40
-    """For the variants that train the head alone, on features computed once."""
+    """For the head alone, on features computed once."""
     head_optim: OptimConfig = OptimConfig(peak_lr=1e-2, targets_per_step=64)
 
 

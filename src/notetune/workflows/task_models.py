@@ -1,7 +1,7 @@
 """What each model of step 2 is made of, and how it learns: variants of the backbone, encoders."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,22 @@ from notetune.workflows.prepare import Prepared, TaskTable
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.variants import Variant, variant_of
 
+# What holds for encoders as for the backbone.
+_PROTOCOL = (
+    *ValidationConfig.model_fields,
+    "class_weights",
+    "head_first",
+    "head_epochs",
+    "head_optim",
+)
+
 
 @dataclass(frozen=True)
 class TaskModel:
     """A model of step 2 before its training.
 
     Attributes:
+        name: What reports call it.
         backbone: Folder of its backbone, or the name of the shipped one.
         store: The notes in the backbone's tokens.
         parts: Which adapters it has, and which of them train.
@@ -33,10 +43,12 @@ class TaskModel:
         max_tokens: Longest document.
         tokens_per_row: Row budget.
         epochs: Passes over the training notes.
-        optim: How adapters learn, and the head if it learns alone.
-        head_lr: Peak learning rate of the head.
+        optim: How adapters learn, or the head where it learns alone.
+        head_lr: Peak learning rate of the head beside adapters.
+        as_it_starts: The model without what trains below the head; None where only the head does.
     """
 
+    name: str
     backbone: str
     store: TokenStore
     parts: Variant
@@ -47,6 +59,7 @@ class TaskModel:
     epochs: float
     optim: OptimConfig
     head_lr: float
+    as_it_starts: "TaskModel | None" = None
 
     def steps_per_epoch(self, task: TaskTable) -> int:
         """Steps of one pass over the training notes of a task."""
@@ -68,57 +81,85 @@ def task_model(
     recipe: Recipe, prepared: Prepared, name: str, store: TokenStore | None = None
 ) -> TaskModel:
     """The model of a name; an encoder must be ready, or its tokens given."""
-    parts, encoder = variant_of(name), _encoder_of(recipe, name)
+    encoder = _encoder_of(recipe, name)
     if encoder is None:
-        config = recipe.downstream
-        is_head_alone = parts.trains_head_alone
-        return TaskModel(
-            backbone=recipe.backbone,
-            store=prepared.store,
-            parts=parts,
-            adapter=config.adapter,
-            pooling=config.pooling,
-            max_tokens=recipe.prepare.max_tokens,
-            tokens_per_row=config.tokens_per_row,
-            epochs=config.head_epochs if is_head_alone else config.epochs,
-            optim=config.head_optim if is_head_alone else config.optim,
-            head_lr=config.head_optim.peak_lr,
+        model = _of_backbone(recipe, prepared, name)
+    else:
+        model = _of_encoder(
+            recipe, name, encoder, store or encoders.open_tokens(recipe, prepared, encoder)
         )
-    is_full, beside = name == f"{encoder}+full", recipe.encoders
-    return TaskModel(
-        backbone=encoders.backbone_folder(recipe, encoder),
-        store=store or encoders.open_tokens(recipe, prepared, encoder),
+    config, parts = recipe.downstream, replace(model.parts, trains_domain=False, has_task=False)
+    as_it_starts = replace(
+        model,
         parts=parts,
-        adapter=Full() if is_full else beside.adapter,
-        pooling=beside.pooling,
+        epochs=config.head_epochs,
+        optim=config.head_optim,
+        head_lr=config.head_optim.peak_lr,
+    )
+    if model.parts.trains_head_alone:
+        return as_it_starts
+    return replace(model, as_it_starts=as_it_starts)
+
+
+def _of_backbone(recipe: Recipe, prepared: Prepared, name: str) -> TaskModel:
+    config = recipe.downstream
+    return TaskModel(
+        name=name,
+        backbone=recipe.backbone,
+        store=prepared.store,
+        parts=variant_of(name),
+        adapter=config.adapter,
+        pooling=config.pooling,
+        max_tokens=recipe.prepare.max_tokens,
+        tokens_per_row=config.tokens_per_row,
+        epochs=config.epochs,
+        optim=config.optim,
+        head_lr=config.head_lr,
+    )
+
+
+def _of_encoder(recipe: Recipe, name: str, encoder: str, store: TokenStore) -> TaskModel:
+    is_full, config = name == f"{encoder}+full", recipe.encoders
+    return TaskModel(
+        name=name,
+        backbone=encoders.backbone_folder(recipe, encoder),
+        store=store,
+        parts=variant_of(name),
+        adapter=Full() if is_full else config.adapter,
+        pooling=config.pooling,
         max_tokens=encoders.max_tokens(recipe, encoder),
-        tokens_per_row=beside.tokens_per_row,
-        epochs=beside.epochs,
-        optim=beside.full_optim if is_full else beside.lora_optim,
-        head_lr=beside.head_lr,
+        tokens_per_row=config.tokens_per_row,
+        epochs=config.epochs,
+        optim=config.full_optim if is_full else config.lora_optim,
+        head_lr=config.head_lr,
     )
 
 
 def inputs(recipe: Recipe, prepared: Prepared, name: str) -> dict[str, Any]:
     """What a model depends on besides task and seed."""
-    encoder = _encoder_of(recipe, name)
-    if encoder is None:
-        folder = recipe.folder.domain if variant_of(name).has_domain else prepared.folder
+    if _encoder_of(recipe, name) is None:
         config = recipe.downstream.model_dump(mode="json", exclude={"variants", "seeds", "tasks"})
     else:
-        folder = encoders.stage_folder(recipe, encoder)
         config = recipe.encoders.model_dump(mode="json", exclude={"models", "variants", "mlm"})
+    return {
+        **made_from(recipe, prepared, name),
+        "stage": "downstream",
+        "config": config,
+        "protocol": recipe.downstream.model_dump(mode="json", include=set(_PROTOCOL)),
+    }
+
+
+def made_from(recipe: Recipe, prepared: Prepared, name: str) -> dict[str, Any]:
+    """The finished stages that a model stands on, and the type of its backbone's weights."""
+    encoder = _encoder_of(recipe, name)
+    if encoder is not None:
+        folder = encoders.stage_folder(recipe, encoder)
+    else:
+        folder = recipe.folder.domain if variant_of(name).has_domain else prepared.folder
     of_tasks = {}
     if recipe.corpus is not recipe:  # else the domain adapter depends on the notes of the tasks
         of_tasks = {"prepared": upstream(prepared.folder)}
-    return {
-        **of_tasks,
-        "stage": "downstream",
-        "upstream": upstream(folder),
-        "dtype": recipe.dtype,
-        "config": config,
-        "validation": [getattr(recipe.downstream, name) for name in ValidationConfig.model_fields],
-    }
+    return {**of_tasks, "upstream": upstream(folder), "dtype": recipe.dtype}
 
 
 def upstream(folder: Path) -> tuple[str, dict[str, str]]:

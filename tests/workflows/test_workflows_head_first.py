@@ -1,0 +1,98 @@
+"""The head learns alone before adapters join, and classes weigh what the recipe says."""
+
+import shutil
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from builders import random_llama
+from test_workflows_study import RECIPE, write_notes
+from test_workflows_training import sigterm_after
+
+from notetune import config, runs
+from notetune.errors import Stopped
+from notetune.metrics.scores import read_scores
+from notetune.workflows.downstream import Cell, downstream
+from notetune.workflows.evaluate import evaluate
+from notetune.workflows.prepare import prepare
+from notetune.workflows.pretrain import pretrain
+from notetune.workflows.recipe import Recipe
+from notetune.workflows.study import read_study
+from notetune.workflows.training import read_record
+
+PAIRS = {
+    "task-lora": "head-only",
+    "domain-frozen+task-lora": "domain-frozen",
+    "domain-trainable": "domain-frozen",
+}
+ALMOST_STILL = [
+    "downstream.evaluations_per_epoch=1",
+    "downstream.epochs=1",
+    "downstream.optim.peak_lr=1e-6",
+    "downstream.head_lr=1e-6",
+    "downstream.head_epochs=8",
+    "downstream.head_optim.peak_lr=0.3",
+]
+STOPPED = ["downstream.epochs=4", "checkpoint_minutes=0"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("head-first")
+    random_llama(folder / "backbone")
+    write_notes(folder / "notes.csv")
+    text = RECIPE.format(
+        runs=folder / "runs", backbone=folder / "backbone", notes=folder / "notes.csv"
+    )
+    (folder / "recipe.yaml").write_text(text)
+    return folder
+
+
+def scores(place, variant, *settings):
+    """Test scores of a model of one task, and its training record."""
+    recipe = config.load(Recipe, place / "recipe.yaml", [*ALMOST_STILL, *settings])
+    prepared = prepare(recipe)
+    pretrain(recipe, prepared)
+    downstream(recipe, prepared, Cell("died", variant, 0))
+    folder = recipe.folder.cell("died", variant, 0)
+    return read_scores(folder / "test.parquet").scores_NK, read_record(folder / "training.json")
+
+
+@pytest.mark.parametrize("variant", PAIRS)
+def test_adapters_start_from_the_head_that_learned_without_them(place, variant):
+    head_alone, _ = scores(place, PAIRS[variant])
+    started, record = scores(place, variant)
+    assert np.abs(started - head_alone).max() < 1e-3
+    assert record.steps < 8  # those of the head do not count as steps of the adapters
+    new_head, _ = scores(place, variant, "downstream.head_first=false")
+    assert np.abs(new_head - head_alone).max() > 1e-2
+
+
+def test_stopped_in_either_training_it_ends_in_the_same_bits(place):
+    recipe = config.load(Recipe, place / "recipe.yaml", [*ALMOST_STILL, *STOPPED])
+    prepared = prepare(recipe)
+    pretrain(recipe, prepared)
+    cell = Cell("died", "domain-trainable", 3)
+    folder = recipe.folder.cell("died", "domain-trainable", 3)
+    downstream(recipe, prepared, cell)
+    undisturbed = runs.sha256_of_file(folder / "head.safetensors")
+    shutil.rmtree(folder)
+    checkpoints, is_done = set(), False
+    while not is_done:
+        with suppress(Stopped):
+            downstream(recipe, prepared, cell, sigterm_after(2))
+            is_done = True
+        checkpoints |= {path.parent.name for path in folder.parent.rglob("step-*")}
+    assert {"head-first"} < checkpoints
+    assert runs.sha256_of_file(folder / "head.safetensors") == undisturbed
+
+
+def test_balanced_classes_raise_the_score_of_the_rarer_one_and_the_report_says_so(place):
+    recipe = config.load(Recipe, place / "recipe.yaml", ["downstream.class_weights=balanced"])
+    targets = prepare(recipe).tasks["died"].targets_NK
+    plain, _ = scores(place, "head-only")
+    balanced, _ = scores(place, "head-only", "downstream.class_weights=balanced")
+    assert targets.mean() < 0.5
+    assert balanced.mean() > plain.mean() + 1e-3
+    switches = evaluate(recipe, read_study(recipe)).compat_switches
+    assert [switch.split(" (")[0] for switch in switches] == ["class_weights: balanced"]
