@@ -19,6 +19,7 @@ def test_the_shipped_recipes_are_found():
         "mimic3",
         "mimic4",
         "mtsamples",
+        "paper",
         "table2",
     }
 

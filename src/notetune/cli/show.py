@@ -10,6 +10,7 @@ from notetune.cli import terminal
 if TYPE_CHECKING:
     from notetune.metrics.results import MethodRow, ModelRow, Results
     from notetune.notes.published import Comparison
+    from notetune.workflows.estimate import Estimate
     from notetune.workflows.inspect import Needs
     from notetune.workflows.plan import Plan
     from notetune.workflows.prepare import Prepared
@@ -185,6 +186,44 @@ def plan(recipe: "Recipe", plan: "Plan", *, as_json: bool) -> None:
     terminal.out.print(
         f"About {_duration(plan.seconds)} in all and {plan.peak_memory_mib:,.0f} MiB, measured on "
         "one row on this machine. Nothing was written."
+    )
+    return None
+
+
+def estimate(recipe: "Recipe", estimate: "Estimate", *, as_json: bool) -> None:
+    """Every training on a named GPU, and what the estimate is based on."""
+    if as_json:
+        return terminal.show_json({"recipe": recipe.as_json(), **asdict(estimate)})
+    columns = ("training", "seeds", "notes", "steps", "trained", "GiB", "hours each", "hours")
+    for name, seconds in estimate.seconds.items():
+        rows = [
+            (
+                training.model if training.task is None else f"{training.task} · {training.model}",
+                " ".join(map(str, training.seeds)),
+                f"{training.documents:,}",
+                f"{training.steps:,}",
+                f"{training.trainable_parameters:,}",
+                f"{training.memory_gib:,.1f}" + ("" if training.fits else " !"),
+                f"{training.seconds / 3600:,.2f}",
+                f"{training.seconds * len(training.seeds) / 3600:,.1f}",
+            )
+            for training in estimate.trainings
+            if training.backbone == name
+        ]
+        title = f"{name or recipe.name}: {seconds / 3600:,.1f} h on one {estimate.gpu}"
+        terminal.show_table(title, columns, rows)
+    count = sum(len(training.seeds) for training in estimate.trainings)
+    too_large = sum(len(training.seeds) for training in estimate.trainings if not training.fits)
+    hours = sum(estimate.seconds.values()) / 3600
+    terminal.out.print(
+        f"{count} trainings, {hours:,.0f} h in all on one {estimate.gpu} with "
+        f"{estimate.memory_gib:g} GiB ({estimate.source}); not fitting into its memory (!): "
+        f"{too_large}.\n"
+        f"An estimate: operations counted without weights, at {estimate.share:.0%} of the card's "
+        "highest rate, which is assumed; all epochs; without reading, encoding, TF-IDF and the "
+        "perplexities of step 1. Memory: all tensors at the worst moment of a step.\n"
+        f"Notes: {'; '.join(estimate.counts)}.\nNothing was written.",
+        soft_wrap=True,
     )
     return None
 

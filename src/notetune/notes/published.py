@@ -102,6 +102,58 @@ PUBLISHED: Final = (
 )
 """All published figures, in the order in which they are shown."""
 
+_ASSUMED_TOKENS: Final = {"discharge": 512, "radiology": 235, "admission": 512}
+"""Tokens of LLaMA per note of which the first 512 are read: all of MIMIC-IV-Note has 0.715 G."""
+ASSUMPTION: Final = (
+    "published counts (MIMIC-IV-Note 2.2 for step 1, MIMIC-III 1.4 for the tasks), since notes or "
+    "weights are not here; a radiology report is taken to have 235 tokens, any other note 512"
+)
+COUNTED_KINDS: Final = ("mimic4", "mimic3")
+"""Sources of the corpus and of the tasks that counts are published for."""
+_TASKS: Final = {
+    "mortality": 1,
+    "length_of_stay": 4,
+    "ventilation": 1,
+    "diagnoses": 1_266,
+    "procedures": 711,
+}
+
+
+@dataclass(frozen=True)
+class AssumedNotes:
+    """How many notes there are, taken from published counts, and how long they are taken to be.
+
+    Attributes:
+        classes: Classes of a task; 0 for a corpus.
+        counts: Notes per split of a task, or per source of a corpus.
+        tokens: Tokens of each, by the same keys.
+    """
+
+    classes: int
+    counts: dict[str, int]
+    tokens: dict[str, int]
+
+
+def assumed_corpus() -> AssumedNotes:
+    """The notes of MIMIC-IV-Note 2.2 by source."""
+    counts = {source: _count(f"{source} notes") for source in ("discharge", "radiology")}
+    return AssumedNotes(0, counts, {source: _ASSUMED_TOKENS[source] for source in counts})
+
+
+def assumed_tasks() -> dict[str, AssumedNotes]:
+    """The five tasks on MIMIC-III 1.4, their notes by split."""
+    tokens = dict.fromkeys(SPLITS, _ASSUMED_TOKENS["admission"])
+    return {
+        task: AssumedNotes(classes, {split: _count(f"{task}: {split}") for split in SPLITS}, tokens)
+        for task, classes in _TASKS.items()
+    }
+
+
+def _count(what: str) -> int:
+    (value, *_) = next(published.values for published in PUBLISHED if published.what == what)
+    return int(value)
+
+
 _MIMIC3_STAGES: Final = {
     "notes": "rows of NOTEEVENTS",
     "discharge summaries": "discharge summaries",

@@ -13,6 +13,7 @@ from notetune import runs
 from notetune.errors import ConfigError
 from notetune.model.backbone import (
     Backbone,
+    Dtype,
     backbone_fingerprint,
     load_backbone,
     outline_backbone,
@@ -184,8 +185,21 @@ def untrained(recipe: Recipe, name: str) -> Backbone:
     given = recipe.encoders.models[name]
     if given == MASKED:
         return new_encoder(recipe).backbone
-    dtype = "bfloat16" if recipe.dtype == "float8" else recipe.dtype  # float8 is for decoders
-    return load_backbone(given, dtype, recipe.torch_device)
+    return load_backbone(given, _dtype(recipe), recipe.torch_device)
+
+
+def outline(recipe: Recipe, name: str) -> Backbone:
+    """An encoder without weights."""
+    given = recipe.encoders.models[name]
+    if given != MASKED:
+        return outline_backbone(given, _dtype(recipe))
+    backbone = new_encoder(recipe).backbone
+    backbone.model.to("meta").requires_grad_(requires_grad=False)
+    return backbone
+
+
+def _dtype(recipe: Recipe) -> Dtype:
+    return "bfloat16" if recipe.dtype == "float8" else recipe.dtype  # float8 is for decoders
 
 
 def step_count(recipe: Recipe, prepared: Prepared) -> int:

@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from notetune.model.adapters.files import SavedAdapter
-from notetune.model.backbone import outline_backbone
+from notetune.model.adapters.specs import AdapterSpec, Full, Prompt
+from notetune.model.backbone import Backbone, outline_backbone
 from notetune.model.batch import PackedBatch
+from notetune.model.heads import Pooling
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.train.cost import StepCost, matrix_rate, step_cost
-from notetune.workflows import methods
+from notetune.workflows import encoders, methods
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.training import peak_memory_mib, restart_peak_memory
 from notetune.workflows.variants import VARIANTS
+
+STEP_1 = "pretrain · "
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def needs(recipe: Recipe) -> Needs:
     process_mib = peak_memory_mib() if device.type == "cpu" else 0.0
     rate = matrix_rate(device, recipe.dtype)
     trainings = []
-    for name, model, cost in _steps(recipe):
+    for name, model, cost in steps(recipe):
         per_token = cost.flops / cost.tokens
         trainings.append(
             TrainingNeeds(
@@ -105,13 +109,18 @@ def needs(recipe: Recipe) -> Needs:
     )
 
 
-def _steps(recipe: Recipe) -> Iterator[tuple[str, Stack, StepCost]]:
-    """A step of every training: what it is called, its model and its cost."""
+def steps(recipe: Recipe) -> Iterator[tuple[str, Stack, StepCost]]:
+    """A step of every training: what it is called, its model and its cost.
+
+    An encoder that the recipe makes itself is left out where it learns to guess hidden tokens.
+    """
     domain: SavedAdapter | None = None
     for name, one in methods.recipes(recipe).items():
-        model = _outline(recipe, [Layer(DOMAIN, one.pretrain.adapter, is_trained=True)])
+        backbone = outline_backbone(recipe.backbone, recipe.dtype)
+        adapter = without_text(one.pretrain.adapter)
+        model = stack(backbone, [Layer(DOMAIN, adapter, is_trained=True)])
         lengths = _lengths(recipe, model, recipe.pretrain.tokens_per_row)
-        yield f"pretrain · {name}", model, step_cost(model, model.summed_token_loss, lengths)
+        yield f"{STEP_1}{name}", model, step_cost(model, model.summed_token_loss, lengths)
         domain = domain or _as_saved(model)
     for variant in recipe.downstream.variants:
         parts = VARIANTS[variant]
@@ -120,10 +129,26 @@ def _steps(recipe: Recipe) -> Iterator[tuple[str, Stack, StepCost]]:
             layers.append(Layer(DOMAIN, domain, is_trained=parts.trains_domain))
         if parts.has_task:
             layers.append(Layer(TASK, recipe.downstream.adapter, is_trained=True))
-        model = _outline(recipe, layers)
+        backbone = outline_backbone(recipe.backbone, recipe.dtype)
+        model = stack(backbone, layers, predicts_tokens=False)
         lengths = _lengths(recipe, model, recipe.downstream.tokens_per_row)
-        trains = not parts.trains_head_alone
-        yield variant, model, step_cost(model, _head_loss(recipe, model), lengths, trains=trains)
+        loss = _features_sum(model, recipe.downstream.pooling)
+        yield variant, model, step_cost(model, loss, lengths, trains=not parts.trains_head_alone)
+    for name in recipe.encoders.models:
+        for encoder_variant in recipe.encoders.variants:
+            adapter = Full() if encoder_variant == "full" else recipe.encoders.adapter
+            model = stack(encoders.outline(recipe, name), [Layer(TASK, adapter, is_trained=True)])
+            longest = encoders.max_tokens(recipe, name)
+            lengths = (longest,) * max(1, recipe.encoders.tokens_per_row // longest)
+            loss = _features_sum(model, recipe.encoders.pooling)
+            yield f"{name}+{encoder_variant}", model, step_cost(model, loss, lengths)
+
+
+def forward_flops(backbone: Backbone, pooling: Pooling, document_tokens: int) -> float:
+    """Operations per token to score a document with a backbone that has no adapters."""
+    model = stack(backbone)
+    cost = step_cost(model, _features_sum(model, pooling), (document_tokens,), trains=False)
+    return cost.flops / cost.tokens
 
 
 def _as_saved(model: Stack) -> SavedAdapter:
@@ -132,15 +157,18 @@ def _as_saved(model: Stack) -> SavedAdapter:
     return SavedAdapter(adapter.spec, adapter.tensors(), model.backbone.fingerprint)
 
 
-def _outline(recipe: Recipe, layers: list[Layer]) -> Stack:
-    return stack(outline_backbone(recipe.backbone, recipe.dtype), layers)
-
-
 def _lengths(recipe: Recipe, model: Stack, tokens_per_row: int) -> tuple[int, ...]:
     longest = recipe.prepare.max_tokens
     return (longest,) * max(1, tokens_per_row // (longest + model.reserved_per_document))
 
 
-def _head_loss(recipe: Recipe, model: Stack) -> Callable[[PackedBatch], Tensor]:
+def _features_sum(model: Stack, pooling: Pooling) -> Callable[[PackedBatch], Tensor]:
     """A loss on the pooled features; a head is too small to count."""
-    return lambda batch: model.features(batch, recipe.downstream.pooling).sum()
+    return lambda batch: model.features(batch, pooling).sum()
+
+
+def without_text(adapter: AdapterSpec) -> AdapterSpec:
+    """The same adapter at the same cost, but no tokenizer is needed to start it."""
+    if isinstance(adapter, Prompt):
+        return adapter.model_copy(update={"init": "random"})
+    return adapter

@@ -1,0 +1,268 @@
+"""What a study would need on a named GPU: counted, not measured, and without weights."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from notetune.errors import ConfigError
+from notetune.model.backbone import outline_backbone, resolve_backbone
+from notetune.model.stack import Stack
+from notetune.notes import published, sources
+from notetune.notes.outcomes import SPLITS
+from notetune.notes.splits import SplitConfig
+from notetune.tokens.packing import Int64Array
+from notetune.train.batches import pretraining_steps_per_epoch
+from notetune.train.cost import StepCost
+from notetune.train.gpus import ASSUMED_SHARE, GPUS, USABLE_SHARE
+from notetune.workflows import encoders, inspect, methods, pretrain
+from notetune.workflows.plan import notes_of
+from notetune.workflows.recipe import Recipe
+from notetune.workflows.variants import variant_of
+
+ENCODERS = "encoders"
+
+
+@dataclass(frozen=True)
+class EstimatedTraining:
+    """One training of a study, the same for several seeds.
+
+    Attributes:
+        backbone: Its name in the study, "" if there is one alone; `ENCODERS` for encoders.
+        model: Stage with its method, or model of step 2.
+        task: What it predicts; None in step 1.
+        seeds: Each is a training of its own.
+        documents: Per epoch.
+        steps: Optimizer updates, if it does not stop early.
+        trainable_parameters: Of adapters and head.
+        memory_gib: All tensors at the worst moment of a step.
+        fits: Whether that is in the memory of the GPU.
+        seconds: For each seed.
+    """
+
+    backbone: str
+    model: str
+    task: str | None
+    seeds: tuple[int, ...]
+    documents: int
+    steps: int
+    trainable_parameters: int
+    memory_gib: float
+    fits: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """All trainings of a study on one GPU.
+
+    Attributes:
+        gpu: Its name in `GPUS`.
+        memory_gib: Its memory.
+        source: Where the figures of the GPU are from.
+        share: Of its highest rate that is assumed.
+        counts: Where the numbers of notes are from.
+        trainings: Backbone by backbone.
+    """
+
+    gpu: str
+    memory_gib: float
+    source: str
+    share: float
+    counts: tuple[str, ...]
+    trainings: tuple[EstimatedTraining, ...]
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of all seeds, by backbone, the encoders last."""
+        names = dict.fromkeys(training.backbone for training in self.trainings)
+        return {
+            name: sum(t.seconds * len(t.seeds) for t in self.trainings if t.backbone == name)
+            for name in sorted(names, key=lambda name: name == ENCODERS)
+        }
+
+
+@dataclass(frozen=True)
+class _TaskLengths:
+    """Tokens of the document of each note of a task, by split."""
+
+    classes: int
+    tokens: dict[str, Int64Array]
+
+    def total(self, split: str, longest: int) -> int:
+        """Tokens of a split if a document is cut at `longest`."""
+        return int(np.minimum(self.tokens[split], longest).sum())
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """Tokens of each document that step 1 trains on, and of those of every task."""
+
+    corpus_D: Int64Array
+    tasks: dict[str, _TaskLengths]
+    origin: str
+
+
+def estimate(recipe: Recipe, gpu: str) -> Estimate:
+    """Count the operations and the memory of every training of a study.
+
+    No weights are loaded. The notes are counted if they are prepared, or can be; else published
+    counts stand in for them.
+
+    Raises:
+        ConfigError: If the GPU is unknown or lacks the recipe's type of weights, or if the notes
+            are not here and no counts of them are published.
+    """
+    if gpu not in GPUS:
+        raise ConfigError(f"--gpu {gpu} is unknown; known are {', '.join(GPUS)}.")
+    trainings: list[EstimatedTraining] = []
+    lengths: dict[Path, _Lengths] = {}
+    for name, one in recipe.studies.items():
+        notes = one.folder.prepared
+        lengths[notes] = lengths.get(notes) or _lengths(one)
+        trainings += _Estimator(name, one, gpu, lengths[notes]).trainings()
+    origins = dict.fromkeys(found.origin for found in lengths.values())
+    card = GPUS[gpu]
+    return Estimate(
+        gpu, card.memory_gib, card.source, ASSUMED_SHARE, tuple(origins), tuple(trainings)
+    )
+
+
+@dataclass(frozen=True)
+class _Estimator:
+    """The trainings of one backbone, and those of the encoders beside it."""
+
+    name: str
+    recipe: Recipe
+    gpu: str
+    lengths: _Lengths
+
+    def trainings(self) -> Iterator[EstimatedTraining]:
+        recipe = self.recipe
+        backbone = outline_backbone(recipe.backbone, recipe.dtype)
+        longest = recipe.prepare.max_tokens
+        forward = inspect.forward_flops(backbone, recipe.downstream.pooling, longest)
+        for name, model, cost in inspect.steps(recipe):
+            encoder = name.rpartition("+")[0]
+            if name.startswith(inspect.STEP_1):
+                yield self._step_1(name, model, cost)
+            elif encoder in recipe.encoders.models:
+                most = encoders.max_tokens(recipe, encoder)
+                outline = encoders.outline(recipe, encoder)
+                alone = inspect.forward_flops(outline, recipe.encoders.pooling, most)
+                yield from self._step_2(name, model, cost, alone, most)
+            else:
+                yield from self._step_2(name, model, cost, forward, longest)
+
+    def _step_1(self, name: str, model: Stack, cost: StepCost) -> EstimatedTraining:
+        config = methods.recipes(self.recipe)[name.removeprefix(inspect.STEP_1)].pretrain
+        lengths_D = self.lengths.corpus_D
+        per_epoch = pretraining_steps_per_epoch(
+            lengths_D,
+            config.tokens_per_row,
+            config.optim.targets_per_step,
+            model.reserved_per_document,
+        )
+        flops = config.epochs * float(lengths_D.sum()) * cost.flops / cost.tokens
+        steps = max(1, round(config.epochs * per_epoch))
+        figures = (len(lengths_D), steps, model.trainable_count)
+        return self._training((name, None, (config.seed,)), figures, model, cost, flops)
+
+    def _step_2(
+        self, name: str, model: Stack, cost: StepCost, forward: float, longest: int
+    ) -> Iterator[EstimatedTraining]:
+        config = self.recipe.downstream
+        epochs, targets_per_step = _schedule(self.recipe, name)
+        for task, notes in self.lengths.tasks.items():
+            train, validation, test = (notes.total(split, longest) for split in SPLITS)
+            if variant_of(name).trains_head_alone:
+                flops = (train + validation + test) * cost.flops / cost.tokens
+            else:
+                scored = (epochs * config.evaluations_per_epoch + 1) * validation + test
+                scored += (train + validation) * config.head_first
+                flops = epochs * train * cost.flops / cost.tokens + scored * forward
+            count = len(notes.tokens["train"])
+            steps = max(1, round(epochs * math.ceil(count / targets_per_step)))
+            head = (model.backbone.hidden_size + 1) * notes.classes
+            figures = (count, steps, model.trainable_count + head)
+            yield self._training((name, task, config.seeds), figures, model, cost, flops)
+
+    def _training(
+        self,
+        what: tuple[str, str | None, tuple[int, ...]],
+        figures: tuple[int, int, int],
+        model: Stack,
+        cost: StepCost,
+        flops: float,
+    ) -> EstimatedTraining:
+        gpu, dtype = GPUS[self.gpu], model.backbone.dtype
+        if dtype not in gpu.rates:
+            raise ConfigError(
+                f"--gpu {self.gpu} computes no {dtype}; it has {', '.join(gpu.rates)}. Set dtype."
+            )
+        memory_gib = cost.peak_bytes / 2**30
+        return EstimatedTraining(
+            ENCODERS if model.backbone.is_encoder else self.name,
+            *what,
+            *figures,
+            memory_gib,
+            memory_gib <= USABLE_SHARE * gpu.memory_gib,
+            flops / (ASSUMED_SHARE * gpu.rates[dtype]),
+        )
+
+
+def _schedule(recipe: Recipe, name: str) -> tuple[float, int]:
+    """Epochs of a model of step 2, and notes per step."""
+    of_encoders, config = recipe.encoders, recipe.downstream
+    encoder, _, variant = name.rpartition("+")
+    if encoder in of_encoders.models:
+        optim = of_encoders.full_optim if variant == "full" else of_encoders.lora_optim
+        return of_encoders.epochs, optim.targets_per_step
+    if variant_of(name).trains_head_alone:
+        return config.head_epochs, config.head_optim.targets_per_step
+    return config.epochs, config.optim.targets_per_step
+
+
+def _lengths(recipe: Recipe) -> _Lengths:
+    folder = resolve_backbone(recipe.backbone, needs_weights=False)
+    has_notes = all(sources.files_of(one.source) for one in (recipe, recipe.corpus))
+    if not has_notes or not any(folder.glob("*.safetensors")):
+        return _published_lengths(recipe)
+    with notes_of(recipe) as (prepared, corpus):
+        corpus_D = corpus.store.lengths_D[pretrain.training_documents(recipe, corpus)]
+        tasks = {}
+        for name, table in prepared.tasks.items():
+            notes = {split: table.note_ids_N[table.rows(split)].tolist() for split in SPLITS}
+            store = prepared.store
+            tokens = {s: store.lengths_D[store.first_documents(ids)] for s, ids in notes.items()}
+            tasks[name] = _TaskLengths(len(table.task.classes), tokens)
+        return _Lengths(np.array(corpus_D), tasks, "counted in the notes")
+
+
+def _published_lengths(recipe: Recipe) -> _Lengths:
+    kinds = (recipe.corpus.prepare.source.kind, recipe.prepare.source.kind)
+    if kinds != published.COUNTED_KINDS:
+        raise ConfigError(
+            f"prepare.source: the notes are not in {recipe.data}, or {recipe.backbone} has no "
+            "weights, and counts are published for step 1 on mimic4 and tasks on mimic3 only; put "
+            "the missing files there."
+        )
+    longest, split = recipe.prepare.max_tokens, recipe.corpus.split
+    corpus = published.assumed_corpus()
+    share = 1 - split.validation - split.test if isinstance(split, SplitConfig) else 1
+    lengths = [
+        np.full(round(share * count), min(longest, corpus.tokens[source]), np.int64)
+        for source, count in corpus.counts.items()
+        if source in (recipe.pretrain.sources or corpus.counts)
+    ]
+    tasks = {
+        name: _TaskLengths(
+            notes.classes,
+            {s: np.full(n, min(longest, notes.tokens[s])) for s, n in notes.counts.items()},
+        )
+        for name, notes in published.assumed_tasks().items()
+        if name in (recipe.downstream.tasks or (name,))
+    }
+    return _Lengths(np.concatenate(lengths), tasks, published.ASSUMPTION)
