@@ -79,6 +79,7 @@ def small(tmp_path_factory):
         f"backbones.{names[0]}={folder}/llama",
         *(f"encoders.models.{name}={folder}/bert" for name in encoders),
         shallow,
+        *(f"{stage}.tokens_per_row=540" for stage in ("pretrain", "downstream", "encoders")),
     ]
 
 

@@ -1,0 +1,75 @@
+"""`recipes/paper.yaml` for real, with small backbones on a small synthetic hospital."""
+
+from pathlib import Path
+
+import pytest
+from builders import random_llama
+
+from notetune import config
+from notetune.notes.synthetic import SyntheticConfig, write_hospital
+from notetune.workflows.recipe import Recipe
+from notetune.workflows.study import run_study
+
+PAPER = Path(__file__).parents[2] / "recipes/paper.yaml"
+TASKS = ["ventilation", "mortality", "length_of_stay", "diagnoses", "procedures"]
+VARIANTS = [
+    "head-only",
+    "task-lora",
+    "domain-frozen",
+    "domain-frozen+task-lora",
+    "domain-trainable",
+    "domain-trainable+task-lora",
+]
+METHODS = ["none", "lora", "adaptation-prompts", "prefix-tuning", "prompt-tuning", "p-tuning"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    place = tmp_path_factory.mktemp("paper")
+    write_hospital(place / "hospital", SyntheticConfig(patients=60))
+    random_llama(place / "backbone")
+    shallow = "{adaptation-prompts: {adapter: {layers: 2}}, p-tuning: {adapter: {hidden: 8}}}"
+    full = "{adapter: {kind: full}, compare: {}}"
+    overrides = [
+        f"runs={place}/runs",
+        f"data={place}/hospital",
+        "dtype=float32",
+        "device=cpu",
+        f"backbones.llama-7b={{backbone: {place}/backbone, pretrain: {{compare: {shallow}}}}}",
+        f"backbones.pmc-llama-7b.backbone={place}/backbone",
+        "backbones.pmc-llama-7b.pretrain.compare={}",
+        "backbones.pmc-llama-7b.downstream={variants: [head-only]}",
+        f"backbones.clinical-llama-7b={{backbone: {place}/backbone, pretrain: {full}, "
+        "downstream: {variants: [full-domain]}}",
+        "encoders.models={small: mlm}",
+        "encoders.mlm.epochs=0.02",
+        "prepare.split={kind: fractions, validation: 0.2, test: 0.3}",
+        "prepare.max_tokens=40",
+        "prepare.min_train_positives=8",
+        "pretrain.epochs=0.2",
+        "pretrain.perplexity_documents=20",
+        "downstream.seeds=[0]",
+        "downstream.epochs=1",
+        "downstream.head_epochs=1",
+        "encoders.epochs=1",
+        "evaluate.draws=100",
+    ]
+    return run_study(config.load(Recipe, PAPER, overrides))
+
+
+def test_the_paper_preset_runs_on_the_synthetic_hospital_into_one_report(results):
+    models = ["prevalence", "tf-idf", *(f"llama-7b/{variant}" for variant in VARIANTS)]
+    models += [
+        "small+full",
+        "small+lora",
+        "pmc-llama-7b/head-only",
+        "clinical-llama-7b/full-domain",
+    ]
+    assert [task.task for task in results.tasks] == TASKS
+    assert [[row.model for row in task.rows] for task in results.tasks] == [models] * len(TASKS)
+    assert [row.method for row in results.methods] == [
+        *(f"llama-7b/{method}" for method in METHODS),
+        *("pmc-llama-7b/none", "pmc-llama-7b/lora"),
+        *("clinical-llama-7b/none", "clinical-llama-7b/full"),
+    ]
+    assert any(stage.stage == "corpus of step 1: discharge notes" for stage in results.flow)
