@@ -58,6 +58,7 @@ from notetune.model.adapters.specs import (
 from notetune.model.attention import PACKED_ATTENTION
 from notetune.model.backbone import Backbone
 from notetune.model.batch import packed_batch
+from notetune.model.compiled import compile_layers
 from notetune.model.float8 import quantise_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.tokens.packing import Int64Array
@@ -247,8 +248,7 @@ def train_ours(bench: Bench, spec: AdapterSpec, way: Way) -> float:
     """Seconds of one epoch in packed rows; layers are compiled before, if they are."""
     model, notes = bench.stack(spec, way), bench.notes
     if way.is_compiled:
-        for layer in model.backbone.model.get_decoder().layers:
-            layer.compile(dynamic=True)
+        compile_layers(model.backbone)
         batch = packed_batch(
             notes.documents[:NOTES_PER_BATCH], range(NOTES_PER_BATCH), bench.device
         )

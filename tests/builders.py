@@ -21,14 +21,16 @@ from notetune.tokens.store import TokenStore, open_store, write_store
 VOCABULARY = 260
 
 
-def random_llama(folder: Path, *, kv_heads: int = 2, seed: int = 0, tied: bool = False) -> Path:
+def random_llama(
+    folder: Path, *, kv_heads: int = 2, seed: int = 0, tied: bool = False, layers: int = 2
+) -> Path:
     """A LLaMA folder with random weights and a byte tokenizer."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=kv_heads,
         max_position_embeddings=128,

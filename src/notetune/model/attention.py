@@ -295,5 +295,7 @@ def _borders(lengths: Sequence[int], device: torch.device) -> Tensor:
 
 
 # No mask function goes with it, so that transformers builds no mask and does not look into the
-# positions for packed documents, which waits for the device.
-AttentionInterface.register(PACKED_ATTENTION, packed_attention)
+# positions for packed documents, which waits for the device. A compiler must not look into it: it
+# would compile a layer again for every row.
+_outside_compilers = torch.compiler.disable(packed_attention)  # type: ignore[no-untyped-call]
+AttentionInterface.register(PACKED_ATTENTION, _outside_compilers)

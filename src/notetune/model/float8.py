@@ -4,10 +4,12 @@ A row here is a row of a matrix: a token of an activation or of a gradient, or a
 weight. Each has a scale of its own that maps its largest value onto the largest of float8.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
 
 from notetune.errors import BackboneError
 
@@ -23,9 +25,9 @@ def quantise(rows_MK: Tensor) -> tuple[Tensor, Tensor]:
 
     A value differs by at most 2^-4 of itself or 2^-10 of its scale. What is not finite stays so.
     """
-    peak_M1 = rows_MK.abs().amax(dim=1, keepdim=True).float()
+    peak_M1 = torch.linalg.vector_norm(rows_MK, math.inf, dim=1, keepdim=True, dtype=torch.float32)
     scale_M1 = peak_M1.clamp(min=_SMALLEST_PEAK) / _LARGEST
-    return (rows_MK.float() / scale_M1).to(_FLOAT8).contiguous(), scale_M1
+    return (rows_MK / scale_M1).to(_FLOAT8).contiguous(), scale_M1
 
 
 def product_of(
@@ -66,24 +68,53 @@ class Float8Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """`(..., out_features)` in the type of the input."""
         rows = input.reshape(-1, self.in_features)
-        product: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
-            rows, self.weight, self.scale, self.transposed, self.transposed_scale
+        own, own_scale = quantise(rows.detach())
+        product: Tensor = _frozen_product(
+            rows, own, own_scale, self.weight, self.scale, self.transposed, self.transposed_scale
         )
         result = product if self.bias is None else product + self.bias
         return result.view(*input.shape[:-1], self.out_features).to(input.dtype)
 
 
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, values: Tensor, scale: Tensor, transposed: Tensor, other: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(transposed, other)
-        return product_of(*quantise(rows), values, scale)
+@torch.library.custom_op("notetune::frozen_product", mutates_args=())
+def _frozen_product(
+    rows_MK: Tensor,
+    own_MK: Tensor,
+    own_scale_M1: Tensor,
+    values_NK: Tensor,
+    scale_N1: Tensor,
+    transposed_KN: Tensor,
+    transposed_scale_K1: Tensor,
+) -> Tensor:
+    """The product of quantised rows; its gradient goes to the rows before they were quantised.
 
-    @staticmethod
-    def backward(ctx: Any, *gradient: Tensor) -> Any:
-        return product_of(*quantise(gradient[0]), *ctx.saved_tensors), None, None, None, None
+    A compiler leaves the product to its kernel and fuses the quantising around it. It cannot
+    follow a `torch.autograd.Function` whose number of rows changes (torch 2.13).
+    """
+    return product_of(own_MK, own_scale_M1, values_NK, scale_N1)
+
+
+@_frozen_product.register_fake
+def _shape_of_product(rows_MK: Tensor, own_MK: Tensor, *rest: Tensor) -> Tensor:
+    return rows_MK.new_empty((own_MK.shape[0], rest[1].shape[0]), dtype=torch.bfloat16)
+
+
+def _keep_transposed(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[-2:])
+
+
+def _gradient_of_rows(ctx: Any, gradient_MN: Tensor) -> tuple[Tensor | None, ...]:
+    return product_of(*quantise(gradient_MN), *ctx.saved_tensors), *[None] * 6
+
+
+_frozen_product.register_autograd(_gradient_of_rows, setup_context=_keep_transposed)
+
+
+@register_flop_formula(torch.ops.notetune.frozen_product)
+def _operations(
+    rows: torch.Size, own: torch.Size, scale: Any, values: torch.Size, *_: Any, **__: Any
+) -> int:
+    return 2 * rows.numel() * values[0]
 
 
 def quantise_layers(body: nn.Module, device: torch.device) -> None:

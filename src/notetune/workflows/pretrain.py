@@ -14,6 +14,7 @@ from notetune.errors import DataError
 from notetune.model.adapters.files import save_adapter
 from notetune.model.adapters.specs import reserved_per_document
 from notetune.model.backbone import load_backbone, resolve_backbone
+from notetune.model.compiled import compile_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.tokens.encode import load_encoder
 from notetune.tokens.packing import Int64Array
@@ -90,10 +91,11 @@ def pretrain(
     if not runs.is_finished(folder, depends_on):
         with stage_folders(folder, depends_on) as (work, temporary):
             backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
-            rows = []
+            config, rows = recipe.pretrain, []
+            if config.compiled:
+                compile_layers(backbone)
             if measures_before:
                 rows += _perplexities("before", stack(backbone), recipe, prepared)
-            config = recipe.pretrain
             model = stack(backbone, [Layer(DOMAIN, config.adapter, is_trained=True)], config.seed)
             model.train_mode()
             record = _fit(model, recipe, prepared, work, track)

@@ -92,6 +92,9 @@ class PretrainConfig(Config):
     epochs: PositiveFloat = 1
     tokens_per_row: PositiveInt = 4096
     """Tokens computed at once; a row holds whole documents."""
+    compiled: bool = False
+    """Compile the layers of the decoder first, for a few minutes; pays on a GPU, and float8 needs
+    it to be fast."""
     optim: OptimConfig = OptimConfig()
     perplexity_documents: PositiveInt = 2000
     """Most documents per source and split that perplexity is measured on, chosen by the seed."""

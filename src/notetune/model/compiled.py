@@ -1,0 +1,31 @@
+"""Compiled layers: torch makes few kernels of norm, rotary positions, SwiGLU and residual."""
+
+import warnings
+from typing import Any
+
+from notetune.errors import BackboneError
+from notetune.model.backbone import Backbone
+
+_NOISE = ("The .grad attribute of a Tensor that is not a leaf", ".* should not be instantiated")
+
+
+def compile_layers(backbone: Backbone, backend: str = "inductor") -> None:
+    """Have each layer compiled when it is first called, for rows of any length.
+
+    All layers share what is compiled. Attention stays as it is: it reads the lengths of the
+    documents, and a kernel of its own does its work.
+
+    Args:
+        backbone: A decoder; adapters may be put on before or after.
+        backend: A compiler that torch knows.
+
+    Raises:
+        BackboneError: If it is an encoder.
+    """
+    if backbone.is_encoder:
+        raise BackboneError(f"{backbone.name} is an encoder; only decoders have compiled layers.")
+    for message in _NOISE:  # torch's compiler warns of what it does itself
+        warnings.filterwarnings("ignore", message)
+    body: Any = backbone.model.get_decoder()  # type: ignore[operator]
+    for layer in body.layers:
+        layer.compile(backend=backend, dynamic=True)

@@ -1,0 +1,106 @@
+"""Compiled layers compute what layers compute, and are compiled once for rows of all lengths."""
+
+import pytest
+import torch
+from builders import random_batch, random_llama
+from torch._dynamo.utils import counters
+
+from notetune.errors import BackboneError
+from notetune.model.adapters.specs import AdaptationPrompt, LoRA, Prefix, Prompt
+from notetune.model.backbone import load_backbone
+from notetune.model.compiled import compile_layers
+from notetune.model.stack import DOMAIN, Layer, stack
+
+ROWS = [[9, 4], [7], [5, 5, 5], [30, 2, 11, 1], [3, 3, 16, 8, 8]]
+INDUCTOR = pytest.param("inductor", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return random_llama(tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture
+def graphs():
+    """How many graphs have been compiled in a test."""
+    torch._dynamo.reset()
+    counters.clear()
+    yield lambda: counters["stats"]["unique_graphs"]
+    torch._dynamo.reset()
+
+
+def trained(folder, spec, dtype="float32"):
+    model = stack(load_backbone(str(folder), dtype), [Layer(DOMAIN, spec, is_trained=True)], seed=1)
+    torch.manual_seed(2)
+    for parameter in model.parameters_by_name().values():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    model.train_mode()
+    return model
+
+
+def step(model, lengths):
+    """Loss and gradients of a row."""
+    loss = model.summed_token_loss(random_batch(lengths))
+    parameters = list(model.parameters_by_name().values())
+    return loss.item(), torch.autograd.grad(loss, parameters)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", INDUCTOR])
+@pytest.mark.parametrize(
+    "spec",
+    [LoRA(rank=2), Prefix(virtual_tokens=3), Prompt(virtual_tokens=3), AdaptationPrompt(length=3)],
+    ids=lambda spec: spec.kind,
+)
+def test_compiled_layers_give_the_same_loss_and_gradients_and_no_length_compiles_again(
+    folder, graphs, spec, backend
+):
+    model, compiled = trained(folder, spec), trained(folder, spec)
+    compile_layers(compiled.backbone, backend)
+    counts = []
+    for lengths in ROWS:
+        loss, gradients = step(model, lengths)
+        compiled_loss, compiled_gradients = step(compiled, lengths)
+        assert compiled_loss == pytest.approx(loss, rel=1e-5)
+        assert len(gradients) >= 1
+        for ours, theirs in zip(compiled_gradients, gradients, strict=True):
+            assert (ours - theirs).abs().max() <= 1e-5 * max(1, theirs.abs().max())
+        counts.append(graphs())
+    assert counts[0] > 0
+    assert counts == counts[:1] * len(ROWS)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", INDUCTOR])
+def test_float8_layers_are_compiled_too(folder, graphs, backend):
+    model, compiled = (trained(folder, LoRA(rank=2), "float8") for _ in range(2))
+    compile_layers(compiled.backbone, backend)
+    counts = []
+    for lengths in ROWS:
+        loss, gradients = step(model, lengths)
+        compiled_loss, compiled_gradients = step(compiled, lengths)
+        # What is rounded to bfloat16 in between differs, and float8 magnifies it.
+        assert compiled_loss == pytest.approx(loss, rel=2e-2)
+        ours, theirs = (
+            torch.cat([g.flatten() for g in each]) for each in (compiled_gradients, gradients)
+        )
+        assert torch.cosine_similarity(ours, theirs, dim=0) > 0.95
+        counts.append(graphs())
+    assert counts == counts[:1] * len(ROWS)
+
+
+def test_deeper_models_are_no_more_graphs(tmp_path, folder, graphs):
+    counts = []
+    for backbone in (folder, random_llama(tmp_path, layers=3)):
+        torch._dynamo.reset()
+        counters.clear()
+        model = trained(backbone, LoRA(rank=2))
+        compile_layers(model.backbone, "aot_eager")
+        step(model, [9, 4])
+        counts.append(graphs())
+    assert counts[0] == counts[1] > 0
+
+
+def test_an_encoder_is_refused(folder):
+    backbone = load_backbone(str(folder))
+    object.__setattr__(backbone, "is_encoder", True)
+    with pytest.raises(BackboneError, match="only decoders have compiled layers"):
+        compile_layers(backbone)
