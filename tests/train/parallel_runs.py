@@ -16,12 +16,14 @@ import torch.distributed as dist
 from builders import random_batch, random_llama
 
 from notetune.errors import TrainingError
-from notetune.model.adapters.specs import LoRA
+from notetune.model.adapters.specs import Full, LoRA
 from notetune.model.backbone import load_backbone
+from notetune.model.sharded import shard, whole
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
+from notetune.train.checkpoints import Checkpoints, Position
 from notetune.train.loop import train
 from notetune.train.optim import OptimConfig, adamw
-from notetune.train.parallel import ALONE, World, shard, this_world, whole
+from notetune.train.parallel import ALONE, World, this_world
 
 # Fewer rows than processes, one document for both, and an odd number: nobody may wait for long.
 STEPS = [
@@ -36,10 +38,13 @@ ROWS = [
 ]
 
 
-def run(folder: Path, world: World, spoil=lambda _loss, _calls: _loss):
-    """Losses and final tensors of a training."""
+LORA = LoRA(rank=2)
+
+
+def run(folder: Path, world: World, spoil=lambda _loss, _calls: _loss, *, spec=LORA, saves=None):
+    """Losses and final tensors of a training; `saves` are the steps of a part of it, by number."""
     backbone = load_backbone(str(folder / "backbone"))
-    model = stack(backbone, [Layer(DOMAIN, LoRA(rank=2), is_trained=True)], seed=1)
+    model = stack(backbone, [Layer(DOMAIN, spec, is_trained=True)], seed=1)
     if world.is_sharded:
         body = backbone.model.get_decoder()
         shard(body, list(body.layers))
@@ -52,18 +57,28 @@ def run(folder: Path, world: World, spoil=lambda _loss, _calls: _loss):
         calls.append(len(batch.lengths_D))
         return spoil(model.summed_token_loss(batch), len(calls))
 
-    steps = list(
-        train(
-            ROWS,
-            summed_loss,
-            adamw(optim, (parameters.values(), optim.peak_lr)),
-            lambda number: optim.schedule(number, len(ROWS)),
-            step_count=len(ROWS),
-            max_grad_norm=0.5,
-            seed=0,
-            world=world,
-        )
-    )
+    optimizer = adamw(optim, (parameters.values(), optim.peak_lr))
+    checkpoints = Checkpoints(folder / "work", "inputs", parameters, optimizer, world)
+    position = checkpoints.restore() if saves else Position(0)
+    steps = []
+    for step in train(
+        ROWS[position.next_step :],
+        summed_loss,
+        optimizer,
+        lambda number: optim.schedule(number, len(ROWS)),
+        step_count=len(ROWS),
+        max_grad_norm=0.5,
+        seed=0,
+        first_step=position.next_step,
+        world=world,
+    ):
+        steps.append(step)
+        if saves:
+            checkpoints.log(step)
+            checkpoints.save(Position(step.number + 1))
+            if step.number + 1 == saves.stop:
+                dist.barrier()  # the first process has written
+                break
     return {
         "losses": [step.loss for step in steps],
         "norms": [step.grad_norm for step in steps],
@@ -71,6 +86,8 @@ def run(folder: Path, world: World, spoil=lambda _loss, _calls: _loss):
         "halvings": [step.halvings for step in steps],
         "order": [step.order for step in steps],
         "parts": len(calls),
+        "changed": model.effect(DOMAIN, ROWS[0][0]),
+        "saved": {name: t.flatten().tolist() for name, t in model.tensors(DOMAIN).items()},
         "whole": count_held(model) / sum(p.numel() for p in backbone.model.parameters()),
         "tensors": {name: whole(p).flatten().tolist() for name, p in parameters.items()},
     }
@@ -102,7 +119,12 @@ def work(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
     store = f"file://{folder / 'store'}"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    (folder / "work").mkdir(exist_ok=True)
+    sharded = this_world(is_sharded=True)
     report = {
+        "sharded, all weights": run(folder, sharded, spec=Full()),
+        "sharded, begun": run(folder, sharded, saves=range(2)),
+        "sharded, resumed": run(folder, sharded, saves=range(2, 4)),
         "data parallel": run(folder, this_world()),
         "out of memory": run(folder, this_world(), fail_on_rank(1, out_of_memory)),
         "sharded": run(folder, this_world(is_sharded=True)),
@@ -132,6 +154,7 @@ def alone(folder: Path) -> None:
     torch.set_num_threads(1)
     random_llama(folder / "backbone")
     (folder / "alone.json").write_text(json.dumps(run(folder, ALONE)))
+    (folder / "alone-full.json").write_text(json.dumps(run(folder, ALONE, spec=Full())))
 
 
 def main(folder: Path) -> None:

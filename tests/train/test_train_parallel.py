@@ -30,7 +30,9 @@ def reports(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     names = ("alone", "rank-0", "rank-1")
-    return [json.loads((folder / f"{name}.json").read_text()) for name in names]
+    reports = [json.loads((folder / f"{name}.json").read_text()) for name in names]
+    reports[0]["all weights"] = json.loads((folder / "alone-full.json").read_text())
+    return reports
 
 
 @pytest.mark.parametrize("way", ["data parallel", "out of memory", "sharded"])
@@ -46,6 +48,31 @@ def test_two_processes_end_where_one_does(reports, way):
         for name, values in alone["tensors"].items():
             assert report["tensors"][name] == pytest.approx(values, abs=1e-5)
     assert ranks[0][way]["tensors"] == ranks[1][way]["tensors"]
+
+
+def test_all_weights_train_in_parts_as_they_do_whole(reports):
+    alone, *ranks = reports
+    expected = alone["all weights"]
+    assert len(expected["saved"]) > 20
+    for report in (rank["sharded, all weights"] for rank in ranks):
+        assert report["losses"] == pytest.approx(expected["losses"], abs=1e-5)
+        assert report["norms"] == pytest.approx(expected["norms"], rel=1e-5)
+        assert report["changed"] == pytest.approx(expected["changed"], rel=1e-3)
+        for name, values in expected["saved"].items():
+            assert report["saved"][name] == pytest.approx(values, abs=1e-5)
+
+
+def test_a_sharded_training_goes_on_from_its_checkpoint_and_saves_whole_tensors(reports):
+    alone, *ranks = reports
+    for rank in ranks:
+        begun, resumed = rank["sharded, begun"], rank["sharded, resumed"]
+        assert (len(begun["losses"]), len(resumed["losses"])) == (2, 2)
+        losses = begun["losses"] + resumed["losses"]
+        assert losses == pytest.approx(alone["losses"], abs=1e-5)
+        assert losses == pytest.approx(rank["sharded"]["losses"], abs=1e-7)
+        assert len(alone["saved"]) == 8
+        for name, values in alone["saved"].items():
+            assert resumed["saved"][name] == pytest.approx(values, abs=1e-5)
 
 
 def test_each_process_computes_its_share(reports):

@@ -14,7 +14,7 @@ from test_workflows_study import CANARY, RECIPE, notetune, write_notes
 
 from notetune import config, runs
 from notetune.cli import terminal
-from notetune.errors import Stopped, TrainingError
+from notetune.errors import ConfigError, Stopped, TrainingError
 from notetune.model.stack import Stack
 from notetune.workflows import downstream, pretrain
 from notetune.workflows.downstream import Cell
@@ -175,11 +175,14 @@ def test_another_recipe_does_not_use_the_checkpoints_of_this_one(place):
 
 
 @pytest.mark.slow
-def test_two_processes_under_torchrun_end_where_one_does(place, undisturbed):
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_two_processes_under_torchrun_end_where_one_does(place, undisturbed, is_sharded):
+    name = f"two-{is_sharded}".lower()
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += ["-m", "notetune", "pretrain", str(place / "recipe.yaml"), *SETTINGS]
+    command += [f"name={name}", f"pretrain.sharded={str(is_sharded).lower()}"]
     done = subprocess.run(
-        [sys.executable, *command, "name=two", "pretrain.adapter.dropout=0"],
+        [sys.executable, *command, "pretrain.adapter.dropout=0"],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -190,7 +193,7 @@ def test_two_processes_under_torchrun_end_where_one_does(place, undisturbed):
         Recipe, place / "recipe.yaml", [*SETTINGS, "name=one", "pretrain.adapter.dropout=0"]
     )
     pretrain.pretrain(alone, prepare(alone))
-    folders = alone.folder.domain, load(place, "two").folder.domain
+    folders = alone.folder.domain, load(place, name).folder.domain
     expected, got = (load_file(folder / "adapter_model.safetensors") for folder in folders)
     assert expected.keys() == got.keys()
     assert len(expected) == 8
@@ -198,3 +201,14 @@ def test_two_processes_under_torchrun_end_where_one_does(place, undisturbed):
     one, two = (trained(folder)[1] for folder in folders)
     assert [step["loss"] for step in two] == pytest.approx([step["loss"] for step in one], abs=1e-5)
     assert [step["order"] for step in two] == [step["order"] for step in one]
+
+
+def test_sharded_layers_need_several_processes_and_plain_ones(place):
+    recipe = config.load(
+        Recipe, place / "recipe.yaml", [*SETTINGS, "name=sharded", "pretrain.sharded=true"]
+    )
+    with pytest.raises(ConfigError, match=r"pretrain\.sharded needs several processes; run `torch"):
+        pretrain.pretrain(recipe, prepare(recipe))
+    for other in ("dtype=float8", "pretrain.compiled=true"):
+        with pytest.raises(ConfigError, match="sharded"):
+            config.load(Recipe, place / "recipe.yaml", ["name=no", "pretrain.sharded=true", other])

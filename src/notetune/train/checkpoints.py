@@ -20,6 +20,7 @@ from torch import Tensor
 
 from notetune import runs
 from notetune.errors import RunError, RunWarning
+from notetune.model.sharded import spread_like, whole
 from notetune.train.choice import Evaluation
 from notetune.train.loop import Step
 from notetune.train.parallel import ALONE, World
@@ -53,7 +54,8 @@ class Checkpoints:
         tensors: All that trains, by name, and what is to be kept beside it, such as its best state.
             Restoring writes into them.
         optimizer: Over those that train.
-        world: The processes that train; all read, the first one writes.
+        world: The processes that train; all read, the first one writes. With a sharded model all
+            must save together.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Checkpoints:
         self._log = folder / STEPS
         self._writes = world.rank == 0
         self._processes = world.size
+        self._gathers = world.is_sharded
 
     def log(self, step: Step) -> None:
         """Add a line to the log of steps. It is durable once a checkpoint after it is saved."""
@@ -92,10 +95,12 @@ class Checkpoints:
         Raises:
             RunError: If it cannot be written; the checkpoints before it are untouched.
         """
-        if not self._writes:
+        if not (self._writes or self._gathers):
             return
         weights = _on_cpu(self._tensors)
         moments = _on_cpu(_optimizer_tensors(self._optimizer, self._tensors))
+        if not self._writes:
+            return
         state = {**asdict(position), "scope": self._scope()}
         target = self._folder_of(position.next_step)
         try:
@@ -161,7 +166,7 @@ class Checkpoints:
         self._tell_scope(state.pop("scope"))
         with torch.no_grad():
             for name, tensor in self._tensors.items():
-                tensor.copy_(weights[name])
+                tensor.copy_(spread_like(weights[name], tensor))
         _fill_optimizer(self._optimizer, self._tensors, moments)
         if self._writes:
             runs.write_text(self._log, (folder / STEPS).read_text(encoding="utf-8"))
@@ -204,7 +209,7 @@ class Checkpoints:
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return {name: whole(tensor.detach()).cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -237,7 +242,7 @@ def _fill_optimizer(
     number_of = {name: number for number, name in enumerate(_names(optimizer, parameters))}
     for path, tensor in tensors.items():
         key, _, name = path.partition("/")
-        state.setdefault(number_of[name], {})[key] = tensor
+        state.setdefault(number_of[name], {})[key] = spread_like(tensor, parameters[name])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 

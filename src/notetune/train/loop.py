@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from notetune import runs
 from notetune.errors import TrainingError
+from notetune.model.sharded import clip
 from notetune.tokens.packing import Int64Array
-from notetune.train.parallel import ALONE, World, whole
+from notetune.train.parallel import ALONE, World
 
 
 class Batch(Protocol):
@@ -132,7 +133,7 @@ def train(
             _refuse_idle(parameters)
         world.sum_gradients(parameters)
         (loss_sum,) = world.sums(sum(losses))
-        grad_norm = whole(nn.utils.clip_grad_norm_(parameters, max_grad_norm)).item()
+        grad_norm = clip(parameters, max_grad_norm)
         _refuse_non_finite(number, shares, losses, loss_sum, grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * schedule(number)

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import nn
 
 from notetune.config import Config
+from notetune.model.sharded import by_kind
 
 
 class OptimConfig(Config):
@@ -45,8 +46,9 @@ def adamw(config: OptimConfig, *groups: tuple[Iterable[nn.Parameter], float]) ->
         config: Its settings.
         groups: Parameters that it updates, each time with their peak learning rate.
     """
-    parameter_groups = []
-    for parameters, peak_lr in groups:
-        if listed := list(parameters):
-            parameter_groups.append({"params": listed, "lr": peak_lr, "peak_lr": peak_lr})
+    parameter_groups = [
+        {"params": kind, "lr": peak_lr, "peak_lr": peak_lr}
+        for parameters, peak_lr in groups
+        for kind in by_kind(parameters)
+    ]
     return torch.optim.AdamW(parameter_groups, weight_decay=config.weight_decay, betas=(0.9, 0.95))

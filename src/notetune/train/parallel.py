@@ -7,8 +7,7 @@ from typing import Protocol, Self, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
+from torch import nn
 from torch.distributed.tensor import DTensor
 
 
@@ -30,7 +29,7 @@ class World:
     Attributes:
         rank: Number of this process, from 0.
         size: How many there are.
-        is_sharded: Whether each holds only a part of the model (`shard`).
+        is_sharded: Whether each holds only a part of the model (`model.sharded`).
     """
 
     rank: int = 0
@@ -81,28 +80,6 @@ def this_world(*, is_sharded: bool = False) -> World:
     if dist.is_available() and dist.is_initialized():
         return World(dist.get_rank(), dist.get_world_size(), is_sharded)
     return ALONE
-
-
-def shard(body: nn.Module, layers: Sequence[nn.Module]) -> None:
-    """Spread the layers of a model over the processes; what is outside them stays whole.
-
-    Args:
-        body: Calls the layers.
-        layers: Where nearly all parameters are.
-    """
-    inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
-    outside = {parameter for parameter in body.parameters() if id(parameter) not in inside}
-    for layer in layers:
-        # Gradients are summed, not averaged: the loop divides by the targets of all processes.
-        sharded = fully_shard(layer)
-        sharded.set_gradient_divide_factor(1.0)
-        sharded.set_force_sum_reduction_for_comms(enable=True)
-    fully_shard(body, ignored_params=outside)
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor with all its parts; every process must ask for it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _device() -> torch.device:

@@ -26,7 +26,7 @@ from notetune.workflows.prepare import Prepared
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import write_provenance
 from notetune.workflows.recipe import Recipe
-from notetune.workflows.together import stage_folders
+from notetune.workflows.together import spread, stage_folders
 from notetune.workflows.training import (
     Training,
     TrainingRecord,
@@ -86,6 +86,7 @@ def pretrain(
     Raises:
         DataError: If there is no note to train on.
         TrainingError: If the loss is not finite.
+        ConfigError: If it is sharded and this process is alone.
     """
     folder, depends_on = recipe.folder.domain, inputs(recipe, prepared)
     if not runs.is_finished(folder, depends_on):
@@ -97,6 +98,8 @@ def pretrain(
             if measures_before:
                 rows += _perplexities("before", stack(backbone), recipe, prepared)
             model = stack(backbone, [Layer(DOMAIN, config.adapter, is_trained=True)], config.seed)
+            if config.sharded:
+                spread(backbone)
             model.train_mode()
             record = _fit(model, recipe, prepared, work, track)
             sample = training_documents(recipe, prepared)[:4]
@@ -177,6 +180,7 @@ def _fit(
         seed=config.seed,
         unit="tokens",
         tokens_per_target=1,
+        is_sharded=config.sharded,
     )
     watch = Watch(model.trainable_count, model.total_count)
     fit(training, work, recipe.checkpoint_minutes, watch, track)

@@ -95,6 +95,9 @@ class PretrainConfig(Config):
     compiled: bool = False
     """Compile the layers of the decoder first, for a few minutes; pays on a GPU, and float8 needs
     it to be fast."""
+    sharded: bool = False
+    """Under torchrun: spread the layers over the processes, so that gradients and averages of all
+    weights fit; each loads the backbone first."""
     optim: OptimConfig = OptimConfig()
     perplexity_documents: PositiveInt = 2000
     """Most documents per source and split that perplexity is measured on, chosen by the seed."""
@@ -103,6 +106,12 @@ class PretrainConfig(Config):
     general_text: Path | None = None
     """A text file that shows what is forgotten; the shipped general English when left out."""
     seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _shards_plain_layers(self) -> "PretrainConfig":
+        if self.sharded and self.compiled:
+            raise ValueError("layers are either sharded or compiled; leave one of the two out")
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> "PretrainConfig":
@@ -252,6 +261,8 @@ class Recipe(Config):
                 "float8 is for frozen weights, so it goes with adapters: not with kind full, nor "
                 "with dora; set dtype bfloat16"
             )
+        if self.dtype == "float8" and self.pretrain.sharded:
+            raise ValueError("float8 layers are not sharded; set dtype bfloat16")
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,9 @@ import torch
 import torch.distributed as dist
 
 from notetune import runs
+from notetune.errors import ConfigError
+from notetune.model.backbone import Backbone
+from notetune.model.sharded import shard
 from notetune.train.parallel import this_world
 
 T = TypeVar("T")
@@ -44,6 +47,21 @@ def joined(run: Path) -> Iterator[bool]:
                 yield True
     finally:
         dist.destroy_process_group()
+
+
+def spread(backbone: Backbone) -> None:
+    """Spread the layers of a backbone, adapters in them included, over the processes.
+
+    Raises:
+        ConfigError: If this process is alone.
+    """
+    if this_world().size == 1:
+        raise ConfigError(
+            "pretrain.sharded needs several processes; run `torchrun --nproc-per-node=N -m "
+            "notetune pretrain RECIPE`, or leave the key out."
+        )
+    body: Any = backbone.model.get_decoder()  # type: ignore[operator]
+    shard(body, list(body.layers))
 
 
 def in_turn(work: Callable[[], T]) -> T:

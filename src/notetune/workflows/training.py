@@ -125,6 +125,7 @@ class Training(Generic[BatchT]):
         unit: What a target is, for progress.
         tokens_per_target: Tokens that a target takes, for the record.
         choice: What keeps its best state; without it, the last state is the result.
+        is_sharded: Whether the layers of its model are spread over the processes.
     """
 
     label: str
@@ -140,6 +141,7 @@ class Training(Generic[BatchT]):
     unit: Literal["tokens", "notes"]
     tokens_per_target: float
     choice: Choice | None = None
+    is_sharded: bool = False
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -185,7 +187,7 @@ def fit(
         RunError: If no checkpoint is whole, or one cannot be written.
         Stopped: After SIGTERM, with a checkpoint of the last step.
     """
-    world = this_world()
+    world = this_world(is_sharded=training.is_sharded)
     checkpoints = Checkpoints(work, training.inputs, training.tensors, training.optimizer, world)
     position = checkpoints.restore()
     if training.choice:

@@ -20,6 +20,7 @@ from notetune.model.adapters.peft_config import from_peft, to_peft
 from notetune.model.adapters.specs import AdapterSpec, Full
 from notetune.model.backbone import BACKBONE_FILES, Backbone, write_backbone
 from notetune.model.backbone import WEIGHTS as BACKBONE_WEIGHTS
+from notetune.model.sharded import whole
 
 WEIGHTS = "adapter_model.safetensors"
 _PEFT_CONFIG = "adapter_config.json"
@@ -51,8 +52,8 @@ class _Card(Config):
 
 
 def adapter_tensors(adapter: Adapter) -> dict[str, Tensor]:
-    """Weights of an adapter on the CPU, under the names of its file."""
-    return {name: t.cpu().contiguous() for name, t in sorted(adapter.tensors().items())}
+    """Weights of an adapter on the CPU, under the names of its file; whole if it is sharded."""
+    return {name: whole(t).cpu().contiguous() for name, t in sorted(adapter.tensors().items())}
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:

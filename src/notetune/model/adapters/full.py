@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from notetune.model.adapters.base import Adapter
 from notetune.model.adapters.specs import Full
 from notetune.model.backbone import Backbone, load_backbone
+from notetune.model.sharded import spread_like
 
 
 class FullAdapter(Adapter):
@@ -40,13 +42,15 @@ class FullAdapter(Adapter):
     @contextmanager
     def off(self) -> Iterator[None]:
         """Bring the weights back for a while that the backbone came with, from its folder."""
-        before = load_backbone(str(self._backbone.folder), device=self._backbone.device)
-        came_with = dict(before.model.named_parameters())
-        trained = {name: parameter.data for name, parameter in self.named_parameters()}
-        for name, parameter in self.named_parameters():
-            parameter.data = came_with[name].data.to(parameter.dtype)
-        try:
-            yield
-        finally:
+        # Tensors of a sharded model cannot be copied in inference mode.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            before = load_backbone(str(self._backbone.folder), device=self._backbone.device)
+            came_with = dict(before.model.named_parameters())
+            trained = {name: p.detach().clone() for name, p in self.named_parameters()}
             for name, parameter in self.named_parameters():
-                parameter.data = trained[name]
+                parameter.copy_(spread_like(came_with[name].detach(), parameter))
+            try:
+                yield
+            finally:
+                for name, parameter in self.named_parameters():
+                    parameter.copy_(trained[name])
