@@ -72,7 +72,7 @@ def test_outputs_come_in_the_order_asked_for(parts):
     def lengths(batch):
         return torch.tensor(batch.lengths_D)
 
-    got = infer.outputs_per_document(model, lengths, store, documents, 64)
+    got = infer.outputs_per_note(model, lengths, store, documents, 64)
     assert got.tolist() == store.lengths_D[documents].tolist()
     assert len(set(got.tolist())) == 4
     assert np.array_equal(np.sort(documents), np.unique(documents))

@@ -56,7 +56,7 @@ def perplexity(
     Source:
         `batch-mean` is what the code of Gema et al. (arXiv 2307.03042) reports.
     """
-    nats_D = outputs_per_document(
+    nats_D = outputs_per_note(
         model, partial(_document_losses, model), store, documents_D, tokens_per_row
     ).astype(np.float64)
     targets_D = store.lengths_D[documents_D] - 1
@@ -78,28 +78,30 @@ def _document_losses(model: Stack, batch: PackedBatch) -> Tensor:
 
 
 @torch.inference_mode()
-def outputs_per_document(
+def outputs_per_note(
     model: Stack,
     forward: Callable[[PackedBatch], Tensor],
     store: TokenStore,
     documents_N: Int64Array,
     tokens_per_row: int,
+    max_pieces: int = 1,
 ) -> npt.NDArray[np.float32]:
-    """`(N, ...)` float32: what `forward` gives for each document, in the order asked for.
+    """`(N, ...)` float32: what `forward` gives for each note, in the order asked for.
 
     Args:
         model: What `forward` runs; its dropout is turned off.
-        forward: A packed row to one output per document of the row.
+        forward: A packed row to one output per note of the row.
         store: Where the documents are.
-        documents_N: Document numbers, each once.
+        documents_N: The first document that is read of each note, each once.
         tokens_per_row: Row budget; does not change the result beyond rounding.
+        max_pieces: Pieces of a note that are read.
     """
     model.eval_mode()
     outputs, numbers = [], []
     room = tokens_per_row, model.reserved_per_document
-    for batch in rows_in_order(store, documents_N, *room, model.backbone.device):
+    for batch in rows_in_order(store, documents_N, *room, model.backbone.device, max_pieces):
         outputs.append(forward(batch).float().cpu().numpy())
-        numbers.append(batch.documents_D)
+        numbers.append(batch.first_documents_N)
     done = np.concatenate(numbers)
     place_N = np.argsort(done)[np.searchsorted(np.sort(done), documents_N)]
     return np.concatenate(outputs)[place_N]

@@ -123,7 +123,7 @@ def test_first_documents_are_the_beginnings_in_the_order_asked_for(store):
     documents = store.first_documents(["note-3", "note-1", "note-0"])
     assert store.note_number_D[documents].tolist() == [3, 1, 0]
     assert store.piece_D[documents].tolist() == [0, 0, 0]
-    assert store.is_truncated(documents).tolist() == [False, True, False]
+    assert store.reading(documents, 1).truncated_N.tolist() == [False, True, False]
     with pytest.raises(RunError, match="note nobody is not in the token store"):
         store.first_documents(["note-1", "nobody"])
 
@@ -223,3 +223,15 @@ def test_joining_holds_the_ids_of_one_part_at_a_time(tmp_path):
     join_documents(tmp_path, parts(), columns)
     assert len(alive) == 5
     assert len(open_store(tmp_path).note_ids) == 5
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 50])
+def test_a_reading_counts_the_first_pieces_of_each_note(store, most):
+    documents = store.first_documents(["note-3", "note-1", "note-0", "note-2"])
+    reading = store.reading(documents, most)
+    pieces = [np.flatnonzero(store.note_number_D == number) for number in (3, 1, 0, 2)]
+    assert max(len(all_of_them) for all_of_them in pieces) > 2
+    assert reading.pieces_N.tolist() == [min(most, len(all_of_them)) for all_of_them in pieces]
+    read = [sum(len(store.document(d)) for d in all_of_them[:most]) for all_of_them in pieces]
+    assert reading.tokens_N.tolist() == read
+    assert reading.truncated_N.tolist() == [len(all_of_them) > most for all_of_them in pieces]

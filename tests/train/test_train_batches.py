@@ -82,6 +82,28 @@ def test_labels_stay_with_their_notes_through_shuffling_and_packing(store):
     assert sorted(seen) == list(range(10))
 
 
+@pytest.mark.parametrize("max_pieces", [1, 2, 3])
+def test_all_pieces_of_a_note_share_a_row_that_has_room_for_them(store, max_pieces):
+    documents = store.first_documents([f"note-{i}" for i in range(10)])
+    targets = np.eye(10, dtype=np.int8)
+    room = {"tokens_per_row": 44 * max_pieces, "reserved_per_document": 4}
+    steps = islice(shuffled_steps(10, 5, seed=0), 2)
+    notes, longest = [], 0
+    for step in labelled_rows(store, documents, targets, steps, **room, max_pieces=max_pieces):
+        for batch in step:
+            row = batch.inputs
+            assert sum(row.lengths_D) + 4 * len(row.lengths_D) <= room["tokens_per_row"]
+            of_row = batch.targets_NK.argmax(1).tolist()
+            expected = [np.flatnonzero(store.note_number_D == n)[:max_pieces] for n in of_row]
+            assert row.documents_D.tolist() == np.concatenate(expected).tolist()
+            assert list(row.pieces_N) == [len(pieces) for pieces in expected]
+            assert batch.documents_D.tolist() == [pieces[0] for pieces in expected]
+            notes += of_row
+            longest = max(longest, *row.pieces_N)
+    assert sorted(notes) == list(range(10))
+    assert longest == max_pieces
+
+
 def test_a_stream_that_starts_at_a_later_step_reads_what_the_whole_one_reads_there(store):
     documents = store.documents_of("train")
     options = {"tokens_per_row": 64, "targets_per_step": 100, "seed": 3}

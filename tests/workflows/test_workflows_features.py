@@ -140,7 +140,7 @@ def test_a_failure_leaves_no_features_and_holds_up_nobody(prepared, tmp_path, mo
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(features.infer, "outputs_per_document", fail)
+        patch.setattr(features.infer, "outputs_per_note", fail)
         with pytest.raises(MemoryError):
             fixed_features(recipe, opened, "head-only")
     assert [path.name for path in recipe.folder.features.glob("[!.]*")] == []

@@ -172,8 +172,8 @@ def test_only_the_first_piece_of_long_notes_is_kept_on_request(place):
     assert 0 < begins_D.sum() == NOTES < len(begins_D)
     assert first.store.lengths_D.tolist() == pieces.store.lengths_D[begins_D].tolist()
     numbers = np.arange(NOTES)
-    truncated = pieces.store.is_truncated(np.flatnonzero(begins_D))
-    assert first.store.is_truncated(numbers).tolist() == truncated.tolist()
+    truncated = pieces.store.reading(np.flatnonzero(begins_D), 1).truncated_N
+    assert first.store.reading(numbers, 1).truncated_N.tolist() == truncated.tolist()
     assert truncated.any()
     assert not truncated.all()
     for number, document in zip(numbers, np.flatnonzero(begins_D), strict=True):

@@ -3,7 +3,7 @@
 Shapes: N notes scored, K classes (one for a binary task: the positive class).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -17,6 +17,7 @@ from notetune.errors import DataError
 TaskKind: TypeAlias = Literal["binary", "multiclass", "multilabel"]
 
 FORMAT = "1"
+_OF_NOTES = ("tokens", "pieces", "truncated")
 _SOFTMAX_TOLERANCE = 1e-3
 _CONSTANT = {"task": pl.String, "kind": pl.String, "model": pl.String, "seed": pl.Int64}
 _COLUMNS = {
@@ -126,12 +127,21 @@ class ScoreTable:
         )
 
 
-def write_scores(table: ScoreTable, path: Path) -> None:
+def write_scores(
+    table: ScoreTable, path: Path, of_notes: Mapping[str, npt.NDArray[Any]] | None = None
+) -> None:
     """Write one row per note and label, notes in table order, in one step.
 
     A reader sees the old file or the new one.
+
+    Args:
+        table: The scores.
+        path: Where to write them.
+        of_notes: How much of each note was read: `(N,)` tokens, pieces and truncated. It stands
+            there for whoever looks at single notes; `read_scores` leaves it out.
     """
     notes, classes = table.scores_NK.shape
+    further = of_notes or {}
     frame = pl.DataFrame(
         {
             "patient_id": np.repeat(table.patient_ids_N, classes),
@@ -139,6 +149,7 @@ def write_scores(table: ScoreTable, path: Path) -> None:
             "label": np.tile(np.array(table.classes), notes),
             "score": table.scores_NK.ravel(),
             "target": table.targets_NK.ravel(),
+            **{name: np.repeat(values, classes) for name, values in further.items()},
         }
     ).with_columns(
         task=pl.lit(table.task),
@@ -150,7 +161,7 @@ def write_scores(table: ScoreTable, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        frame.select(*_COLUMNS).write_parquet(temporary, metadata={"format": FORMAT})
+        frame.select(*_COLUMNS, *further).write_parquet(temporary, metadata={"format": FORMAT})
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -204,6 +215,7 @@ def _read_frame(path: Path) -> pl.DataFrame:
             f"score table {path} has format {found}; this version reads format {FORMAT}. Use the "
             "notetune version that wrote it."
         )
+    frame = frame.drop(*_OF_NOTES, strict=False)
     if dict(frame.schema) != _COLUMNS:
         wrong = [name for name in _COLUMNS if frame.schema.get(name) != _COLUMNS[name]]
         extra = [name for name in frame.columns if name not in _COLUMNS]

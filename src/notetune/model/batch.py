@@ -1,6 +1,6 @@
 """One row of packed documents on its device.
 
-Shape legend of `model/` and `train/`: T packed tokens, D documents, N scored notes, K classes,
+Shape legend of `model/` and `train/`: T packed tokens, D documents, N notes, K classes,
 H hidden units, V vocabulary.
 """
 
@@ -22,17 +22,22 @@ class PackedBatch:
         positions_T: `(T,)` int64 position of each token in its own document.
         lengths_D: Tokens per document, in order; they sum to T.
         documents_D: `(D,)` where each document stands in its store.
+        pieces_N: Documents per note, in order; they sum to D. Each document is a note where nothing
+            is said.
     """
 
     ids_T: Tensor
     positions_T: Tensor
     lengths_D: tuple[int, ...]
     documents_D: npt.NDArray[np.int64]
+    pieces_N: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         total = sum(self.lengths_D)
         assert self.ids_T.shape == self.positions_T.shape == (total,)
-        assert len(self.lengths_D) == len(self.documents_D)
+        if not self.pieces_N:
+            object.__setattr__(self, "pieces_N", (1,) * len(self.lengths_D))
+        assert len(self.lengths_D) == len(self.documents_D) == sum(self.pieces_N)
 
     @property
     def first_D(self) -> Tensor:
@@ -50,6 +55,16 @@ class PackedBatch:
         return self._on_device(np.repeat(np.arange(len(self.lengths_D)), self.lengths_D))
 
     @property
+    def note_D(self) -> Tensor:
+        """`(D,)` number of the note each document is a piece of, counted within the row."""
+        return self._on_device(np.repeat(np.arange(len(self.pieces_N)), self.pieces_N))
+
+    @property
+    def first_documents_N(self) -> npt.NDArray[np.int64]:
+        """`(N,)` where the first document of each note stands in its store."""
+        return np.asarray(self.documents_D[np.cumsum((0, *self.pieces_N[:-1]))])
+
+    @property
     def context_T(self) -> Tensor:
         """Indices of the tokens that have a next token in their document."""
         tokens_T = np.arange(sum(self.lengths_D))
@@ -65,23 +80,28 @@ class PackedBatch:
         return torch.from_numpy(indices).to(self.ids_T.device)
 
     def halves(self) -> "tuple[PackedBatch, ...]":
-        """Its first and its second documents apart, about as many tokens in each.
+        """Its first and its second notes apart, about as many tokens in each.
 
-        A row of one document is returned as it is.
+        A row of one note is returned as it is.
         """
-        if len(self.lengths_D) == 1:
+        if len(self.pieces_N) == 1:
             return (self,)
-        ends_D = np.cumsum(self.lengths_D)
-        cut = int(np.abs(2 * ends_D[:-1] - ends_D[-1]).argmin()) + 1
-        return self._documents(slice(cut)), self._documents(slice(cut, None))
+        ends_N = np.cumsum(self.lengths_D)[np.cumsum(self.pieces_N) - 1]
+        cut = int(np.abs(2 * ends_N[:-1] - ends_N[-1]).argmin()) + 1
+        return self._notes(slice(cut)), self._notes(slice(cut, None))
 
-    def _documents(self, which: slice) -> "PackedBatch":
-        tokens = slice(sum(self.lengths_D[: which.start or 0]), sum(self.lengths_D[: which.stop]))
+    def _notes(self, which: slice) -> "PackedBatch":
+        start, stop = which.start or 0, which.stop
+        documents = slice(sum(self.pieces_N[:start]), sum(self.pieces_N[:stop]))
+        tokens = slice(
+            sum(self.lengths_D[: documents.start]), sum(self.lengths_D[: documents.stop])
+        )
         return PackedBatch(
             self.ids_T[tokens],
             self.positions_T[tokens],
-            self.lengths_D[which],
-            self.documents_D[which],
+            self.lengths_D[documents],
+            self.documents_D[documents],
+            self.pieces_N[which],
         )
 
 
@@ -89,9 +109,11 @@ def packed_batch(
     documents: Sequence[npt.NDArray[np.int64]],
     numbers: Sequence[int] | npt.NDArray[np.int64],
     device: torch.device | str = "cpu",
+    pieces_N: Sequence[int] = (),
 ) -> PackedBatch:
     """Lay documents end to end; `numbers` says where each stands in its store."""
     ids = torch.from_numpy(np.concatenate(documents))
     positions = torch.from_numpy(np.concatenate([np.arange(len(ids)) for ids in documents]))
     lengths = tuple(len(document) for document in documents)
-    return PackedBatch(ids.to(device), positions.to(device), lengths, np.asarray(numbers, np.int64))
+    where = np.asarray(numbers, np.int64)
+    return PackedBatch(ids.to(device), positions.to(device), lengths, where, tuple(pieces_N))

@@ -30,7 +30,8 @@ class BundleCard(Config):
         variant: Which adapters it has and which of them trained with the head.
         seed: Seed of its training.
         pooling: How a document becomes one vector.
-        max_tokens: Longest document; the rest of a note is cut off.
+        max_tokens: Longest document.
+        max_pieces: Most documents of one note; what is beyond them is cut off.
         backbone_name: Name of the folder it was trained on.
         backbone_fingerprint: Fingerprint of that backbone.
         dtype: Type of the backbone's weights in training and scoring.
@@ -45,6 +46,7 @@ class BundleCard(Config):
     seed: int
     pooling: Pooling
     max_tokens: int
+    max_pieces: int = 1
     backbone_name: str
     backbone_fingerprint: str
     dtype: Dtype = "float32"

@@ -1,5 +1,6 @@
-"""Pooling over a document, and the linear head on top."""
+"""Pooling over a note, and the linear head on top."""
 
+from collections.abc import Sequence
 from typing import Literal, assert_never
 
 import numpy as np
@@ -13,19 +14,29 @@ Pooling = Literal["first", "last", "mean"]
 
 
 def pool(hidden_TH: Tensor, batch: PackedBatch, pooling: Pooling) -> Tensor:
-    """`(D, H)` float32: one vector per document, from one of its tokens or the mean of all."""
-    hidden_TH = hidden_TH.float()
+    """`(N, H)` float32: one vector per note.
+
+    It is the mean of all its tokens, or of the first or last token of each of its pieces.
+    """
+    hidden_TH, note_D = hidden_TH.float(), batch.note_D
     match pooling:
         case "first":
-            return hidden_TH[batch.first_D]
+            return _means(hidden_TH[batch.first_D], note_D, batch.pieces_N)
         case "last":
-            return hidden_TH[batch.last_D]
+            return _means(hidden_TH[batch.last_D], note_D, batch.pieces_N)
         case "mean":
-            sums_DH = hidden_TH.new_zeros(len(batch.lengths_D), hidden_TH.shape[1])
-            sums_DH = sums_DH.index_add(0, batch.document_T, hidden_TH)
-            return sums_DH / hidden_TH.new_tensor(batch.lengths_D).unsqueeze(1)
+            firsts_N = np.cumsum((0, *batch.pieces_N[:-1]))
+            tokens_N = np.add.reduceat(batch.lengths_D, firsts_N).tolist()
+            return _means(hidden_TH, note_D[batch.document_T], tokens_N)
         case _:
             assert_never(pooling)
+
+
+def _means(values_XH: Tensor, note_X: Tensor, counts_N: Sequence[int]) -> Tensor:
+    """`(N, H)` means of the values of each note, of which there are `counts_N`."""
+    sums_NH = values_XH.new_zeros(len(counts_N), values_XH.shape[1])
+    sums_NH = sums_NH.index_add(0, note_X, values_XH)
+    return sums_NH / values_XH.new_tensor(counts_N).unsqueeze(1)
 
 
 def log_prior(kind: str, targets_NK: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:

@@ -128,7 +128,7 @@ class Stack:
         return next_token_losses(self.backbone.head, hidden_TH, batch.ids_T[context_T + 1])
 
     def features(self, batch: PackedBatch, pooling: Pooling) -> Tensor:
-        """`(D, H)` pooled hidden states of a packed row."""
+        """`(N, H)` pooled hidden states of the notes of a packed row."""
         if pooling == "mean":
             return pool(self.hidden_states(batch), batch, pooling)
         additions = self._additions()
@@ -140,7 +140,7 @@ class Stack:
         return pool(hidden_TH, batch, pooling)
 
     def logits(self, head: Head, batch: PackedBatch, pooling: Pooling) -> Tensor:
-        """`(D, K)` outcome logits of a packed row."""
+        """`(N, K)` outcome logits of the notes of a packed row."""
         logits: Tensor = head(self.features(batch, pooling))
         return logits
 

@@ -19,7 +19,7 @@ def predict_file(bundle: Path, source: TableSource, backbone: str | None) -> pl.
     """Scores of every note of a file, one row per note and class.
 
     Returns:
-        Columns `patient_id`, `note_id`, `task`, `label`, `score`, `tokens`, `truncated`.
+        Columns `patient_id`, `note_id`, `task`, `label`, `score`, `tokens`, `pieces`, `truncated`.
 
     Raises:
         DataError: If the file or a note is faulty.
@@ -37,8 +37,7 @@ def predict_file(bundle: Path, source: TableSource, backbone: str | None) -> pl.
             "task": [card.task] * (classes * notes.height),
             "label": list(card.classes) * notes.height,
             "score": predictions.scores_NK.ravel(),
-            "tokens": np.repeat(predictions.tokens_N, classes),
-            "truncated": np.repeat(predictions.truncated_N, classes),
+            **{n: np.repeat(v, classes) for n, v in predictions.reading.columns.items()},
         }
     )
 

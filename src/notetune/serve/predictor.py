@@ -18,7 +18,7 @@ from notetune.model.bundle import Bundle, load_bundle, read_card
 from notetune.model.losses import probabilities
 from notetune.notes.clean import clean_text
 from notetune.tokens.encode import Encoder, load_encoder
-from notetune.tokens.store import encode_notes
+from notetune.tokens.store import Reading, encode_notes
 from notetune.train.batches import read_row
 
 _TOKENS_PER_ROW = 4096
@@ -30,13 +30,11 @@ class Predictions:
 
     Attributes:
         scores_NK: `(N, K)` probabilities.
-        tokens_N: `(N,)` tokens that were read, BOS and EOS included.
-        truncated_N: `(N,)` whether the note went on after them.
+        reading: How much of each note was read.
     """
 
     scores_NK: npt.NDArray[np.float64]
-    tokens_N: npt.NDArray[np.int64]
-    truncated_N: npt.NDArray[np.bool_]
+    reading: Reading
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,13 @@ class Predictor:
         store = encode_notes(self.encoder, card.max_tokens, cleaned, columns)
         documents_N = store.first_documents(names)
         model.check(read_row(store, documents_N[:1], model.backbone.device))
-        rows = max(_TOKENS_PER_ROW, card.max_tokens + model.reserved_per_document)
-        logits = infer.outputs_per_document(model, self._logits, store, documents_N, rows)
-        scores = probabilities(card.kind, torch.from_numpy(logits)).double().numpy()
-        return Predictions(scores, store.lengths_D[documents_N], store.is_truncated(documents_N))
+        most = card.max_pieces
+        rows = max(_TOKENS_PER_ROW, most * (card.max_tokens + model.reserved_per_document))
+        logits = infer.outputs_per_note(model, self._logits, store, documents_N, rows, most)
+        return Predictions(
+            probabilities(card.kind, torch.from_numpy(logits)).double().numpy(),
+            store.reading(documents_N, most),
+        )
 
     def _logits(self, batch: PackedBatch) -> Tensor:
         return self.bundle.model.logits(self.bundle.head, batch, self.bundle.card.pooling)

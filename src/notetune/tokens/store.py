@@ -85,9 +85,37 @@ class TokenStore:
         first_D = np.flatnonzero(self.piece_D == 0)
         return first_D[np.searchsorted(self.note_number_D[first_D], number_N)]
 
-    def is_truncated(self, documents_D: Int64Array) -> npt.NDArray[np.bool_]:
-        """`(D,)` whether the note of each document goes on after it."""
-        return np.asarray(self.is_cut_D[documents_D])
+    def reading(self, documents_N: Int64Array, most_pieces: int) -> "Reading":
+        """What is read of notes from their first documents on: at most so many pieces of each."""
+        numbers_N = self.note_number_D[documents_N]
+        ends_N = np.searchsorted(self.note_number_D, numbers_N, side="right")
+        ends_N = np.minimum(ends_N, documents_N + most_pieces)
+        return Reading(
+            np.asarray(self.offsets[ends_N] - self.offsets[documents_N]),
+            np.asarray(ends_N - documents_N),
+            np.asarray(self.is_cut_D[ends_N - 1]),
+        )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How much of each note is read.
+
+    Attributes:
+        tokens_N: `(N,)` tokens, BOS and EOS included.
+        pieces_N: `(N,)` documents that they stand in.
+        truncated_N: `(N,)` whether the note goes on after them.
+    """
+
+    tokens_N: Int64Array
+    pieces_N: Int64Array
+    truncated_N: npt.NDArray[np.bool_]
+
+    @property
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """The same under the names that it has in a table."""
+        names = ("tokens", "pieces", "truncated")
+        return dict(zip(names, (self.tokens_N, self.pieces_N, self.truncated_N), strict=True))
 
 
 FORMAT = 3

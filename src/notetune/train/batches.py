@@ -25,17 +25,41 @@ def read_row(
     return packed_batch([store.document(int(d)) for d in documents_D], documents_D, device)
 
 
+def read_notes(
+    store: TokenStore,
+    documents_N: Int64Array,
+    max_pieces: int,
+    device: torch.device | str = "cpu",
+) -> PackedBatch:
+    """Notes as one packed row, each from its first document on with at most `max_pieces` pieces."""
+    pieces_N = store.reading(documents_N, max_pieces).pieces_N.tolist()
+    documents = [
+        d + n for d, pieces in zip(documents_N, pieces_N, strict=True) for n in range(pieces)
+    ]
+    return packed_batch([store.document(int(d)) for d in documents], documents, device, pieces_N)
+
+
 def rows_in_order(
     store: TokenStore,
-    documents_D: Int64Array,
+    documents_N: Int64Array,
     tokens_per_row: int,
     reserved_per_document: int,
     device: torch.device | str,
+    max_pieces: int = 1,
 ) -> Iterator[PackedBatch]:
-    """Every document once, packed with room for the virtual tokens of each; for scoring."""
-    plan = pack_documents(store.lengths_D[documents_D] + reserved_per_document, tokens_per_row)
+    """Every note once, packed with room for the virtual tokens of its documents; for scoring."""
+    slots_N = _slots(store, documents_N, max_pieces, reserved_per_document)
+    plan = pack_documents(slots_N, tokens_per_row)
     for row in range(plan.row_count):
-        yield read_row(store, documents_D[plan.row(row)], device)
+        yield read_notes(store, documents_N[plan.row(row)], max_pieces, device)
+
+
+def _slots(
+    store: TokenStore, documents_N: Int64Array, max_pieces: int, reserved_per_document: int
+) -> Int64Array:
+    """`(N,)` tokens of each note, with the virtual ones of each of its pieces."""
+    reading = store.reading(documents_N, max_pieces)
+    return reading.tokens_N + reserved_per_document * reading.pieces_N
 
 
 def pretraining_steps_per_epoch(
@@ -89,9 +113,9 @@ class LabelledBatch:
     """Notes with their labels: a packed row, or features that were computed before.
 
     Attributes:
-        inputs: A row of N documents, or `(N, H)` features.
+        inputs: A row of N notes, or `(N, H)` features.
         targets_NK: `(N, K)` zeros and ones, in the order of the inputs.
-        documents_D: `(N,)` where the document of each note stands in its store.
+        documents_D: `(N,)` where the first document of each note stands in its store.
     """
 
     inputs: PackedBatch | Tensor
@@ -112,7 +136,7 @@ class LabelledBatch:
             inputs: tuple[PackedBatch | Tensor, ...] = self.inputs[:middle], self.inputs[middle:]
         else:
             inputs = self.inputs.halves()
-            middle = len(inputs[0].lengths_D)
+            middle = len(inputs[0].pieces_N)
         return tuple(
             LabelledBatch(part, self.targets_NK[notes], self.documents_D[notes])
             for part, notes in zip(inputs, (slice(middle), slice(middle, None)), strict=True)
@@ -142,15 +166,19 @@ def labelled_rows(
     tokens_per_row: int,
     reserved_per_document: int = 0,
     device: torch.device | str = "cpu",
+    max_pieces: int = 1,
 ) -> Iterator[list[LabelledBatch]]:
-    """Each step's notes packed into rows of their own, with their labels."""
-    lengths_N = store.lengths_D[documents_N] + reserved_per_document
+    """Each step's notes packed into rows of their own, with their labels.
+
+    All pieces of a note are in one row.
+    """
+    slots_N = _slots(store, documents_N, max_pieces, reserved_per_document)
     for notes in steps:
-        plan = pack_documents(lengths_N[notes], tokens_per_row)
+        plan = pack_documents(slots_N[notes], tokens_per_row)
         rows = []
         for number in range(plan.row_count):
             chosen = notes[plan.row(number)]
-            batch = read_row(store, documents_N[chosen], device)
+            batch = read_notes(store, documents_N[chosen], max_pieces, device)
             targets = torch.from_numpy(targets_NK[chosen]).to(device)
-            rows.append(LabelledBatch(batch, targets, batch.documents_D))
+            rows.append(LabelledBatch(batch, targets, documents_N[chosen]))
         yield rows

@@ -18,6 +18,7 @@ from notetune.model.bundle import BundleCard, save_card, save_head
 from notetune.model.heads import Head, log_prior
 from notetune.model.losses import balanced_weights, outcome_loss, probabilities
 from notetune.tokens.packing import Int64Array
+from notetune.tokens.store import Reading
 from notetune.train.batches import LabelledBatch, shuffled_steps
 from notetune.train.checkpoints import STEPS
 from notetune.train.choice import Choice
@@ -101,7 +102,7 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
         for split in _SCORED_SPLITS:
             table = trained.scores(split)
             if table is not None:
-                write_scores(table, temporary / f"{split}.parquet")
+                write_scores(table, temporary / f"{split}.parquet", trained.reading(split).columns)
 
 
 class _CellTraining:
@@ -172,6 +173,7 @@ class _CellTraining:
     ) -> Training[LabelledBatch]:
         cell, plan = self._cell, self._plan
         notes = self._documents_N[self._task.rows("train")]
+        tokens_N = plan.store.reading(notes, plan.max_pieces).tokens_N
         return Training(
             label=cell.label if adapters else f"{cell.label} · head",
             inputs=inputs(self._recipe, self._prepared, cell),
@@ -188,7 +190,7 @@ class _CellTraining:
             step_count=plan.step_count(self._task),
             seed=cell.seed,
             unit="notes",
-            tokens_per_target=plan.store.lengths_D[notes].mean() if adapters else 0,
+            tokens_per_target=tokens_N.mean() if adapters else 0,
             choice=choice,
         )
 
@@ -211,6 +213,11 @@ class _CellTraining:
             probabilities(kind, self._note_logits(rows)).double().numpy(),
         )
 
+    def reading(self, split: str) -> Reading:
+        """How much is read of the notes of one split."""
+        documents_N = self._documents_N[self._task.rows(split)]
+        return self._plan.store.reading(documents_N, self._plan.max_pieces)
+
     def save(self, folder: Path) -> None:
         """Write the trained cell as a bundle into an existing folder."""
         task, about = self._task.task, self._features.about
@@ -222,6 +229,7 @@ class _CellTraining:
             seed=self._cell.seed,
             pooling=self._plan.pooling,
             max_tokens=self._plan.max_tokens,
+            max_pieces=self._plan.max_pieces,
             backbone_name=about.backbone,
             backbone_fingerprint=about.fingerprint,
             dtype=about.dtype,

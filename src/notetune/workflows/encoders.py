@@ -20,7 +20,7 @@ from notetune.model.backbone import (
     resolve_backbone,
 )
 from notetune.model.masked import MaskedBatch, MaskedEncoder, new_masked_encoder
-from notetune.tokens.encode import Documents, load_encoder
+from notetune.tokens.encode import Documents, LongNotes, load_encoder
 from notetune.tokens.store import FORMAT, TokenStore, join_documents, open_store
 from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch
 from notetune.train.checkpoints import STEPS
@@ -79,6 +79,7 @@ def inputs(recipe: Recipe, prepared: Prepared, name: str) -> dict[str, Any]:
         **upstream,
         "encoder": fingerprint,
         "max_tokens": max_tokens(recipe, name),
+        "long_notes": _long_notes(recipe),
         "store": FORMAT,
     }
 
@@ -117,9 +118,15 @@ def notices(recipe: Recipe) -> list[str]:
     said = []
     for name in recipe.encoders.models:
         folder = recipe.folder.encoder_tokens(name)
-        if folder.is_dir() and (share := float(open_store(folder).is_cut_D.mean())):
+        if not folder.is_dir():
+            continue
+        store, most = open_store(folder), recipe.downstream.max_pieces
+        first_documents = np.flatnonzero(store.piece_D == 0)
+        share = float(store.reading(first_documents, most).truncated_N.mean())
+        if share:
+            pieces = f"{most} pieces of " if most > 1 else ""
             said.append(
-                f"{name}: {share:.0%} of the labelled notes are longer than "
+                f"{name}: {share:.0%} of the labelled notes are longer than {pieces}"
                 f"{max_tokens(recipe, name)} of its tokens; it reads their beginning."
             )
     return said
@@ -152,7 +159,7 @@ def write_tokens(recipe: Recipe, prepared: Prepared, name: str, folder: Path) ->
 def _documents(
     recipe: Recipe, prepared: Prepared, name: str, is_wanted_N: npt.NDArray[np.bool_]
 ) -> Iterator[Documents]:
-    """The first document of each wanted note, one file of texts in memory at a time."""
+    """The documents of each wanted note that are read, one file of texts in memory at a time."""
     folder = resolve_backbone(recipe.encoders.models[name])
     encoder = load_encoder(folder, frames_pieces=True)
     most, first = max_tokens(recipe, name), 0
@@ -161,7 +168,11 @@ def _documents(
         wanted = texts.filter(pl.Series(is_wanted_N[first : first + len(texts)]))
         first += len(texts)
         if len(wanted):
-            yield encoder.documents(wanted.to_list(), most, "first")
+            yield encoder.documents(wanted.to_list(), most, _long_notes(recipe))
+
+
+def _long_notes(recipe: Recipe) -> LongNotes:
+    return "first" if recipe.downstream.max_pieces == 1 else "pieces"
 
 
 def new_encoder(recipe: Recipe) -> MaskedEncoder:

@@ -14,6 +14,7 @@ from notetune.notes import published, sources
 from notetune.notes.outcomes import SPLITS
 from notetune.notes.splits import SplitConfig
 from notetune.tokens.packing import Int64Array
+from notetune.tokens.store import TokenStore
 from notetune.train.batches import pretraining_steps_per_epoch
 from notetune.train.cost import StepCost
 from notetune.train.gpus import ASSUMED_SHARE, GPUS, USABLE_SHARE
@@ -86,13 +87,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _TaskLengths:
-    """Tokens of the document of each note of a task, by split."""
+    """Tokens of each note of a task that are read, by split."""
 
     classes: int
     tokens: dict[str, Int64Array]
 
     def total(self, split: str, longest: int) -> int:
-        """Tokens of a split if a document is cut at `longest`."""
+        """Tokens of a split if a note is cut at `longest`."""
         return int(np.minimum(self.tokens[split], longest).sum())
 
 
@@ -176,7 +177,8 @@ class _Estimator:
         config = self.recipe.downstream
         epochs, targets_per_step = _schedule(self.recipe, name)
         for task, notes in self.lengths.tasks.items():
-            train, validation, test = (notes.total(split, longest) for split in SPLITS)
+            most = config.max_pieces * longest
+            train, validation, test = (notes.total(split, most) for split in SPLITS)
             if variant_of(name).trains_head_alone:
                 flops = (train + validation + test) * cost.flops / cost.tokens
             else:
@@ -235,10 +237,14 @@ def _lengths(recipe: Recipe) -> _Lengths:
         tasks = {}
         for name, table in prepared.tasks.items():
             notes = {split: table.note_ids_N[table.rows(split)].tolist() for split in SPLITS}
-            store = prepared.store
-            tokens = {s: store.lengths_D[store.first_documents(ids)] for s, ids in notes.items()}
+            tokens = {s: _tokens_read(recipe, prepared.store, ids) for s, ids in notes.items()}
             tasks[name] = _TaskLengths(len(table.task.classes), tokens)
         return _Lengths(np.array(corpus_D), tasks, "counted in the notes")
+
+
+def _tokens_read(recipe: Recipe, store: TokenStore, note_ids: list[str]) -> Int64Array:
+    documents_N = store.first_documents(note_ids)
+    return store.reading(documents_N, recipe.downstream.max_pieces).tokens_N
 
 
 def _published_lengths(recipe: Recipe) -> _Lengths:
@@ -250,6 +256,7 @@ def _published_lengths(recipe: Recipe) -> _Lengths:
             "the missing files there."
         )
     longest, split = recipe.prepare.max_tokens, recipe.corpus.split
+    most = recipe.downstream.max_pieces * longest
     corpus = published.assumed_corpus()
     share = 1 - split.validation - split.test if isinstance(split, SplitConfig) else 1
     lengths = [
@@ -260,7 +267,7 @@ def _published_lengths(recipe: Recipe) -> _Lengths:
     tasks = {
         name: _TaskLengths(
             notes.classes,
-            {s: np.full(n, min(longest, notes.tokens[s])) for s, n in notes.counts.items()},
+            {s: np.full(n, min(most, notes.tokens[s])) for s, n in notes.counts.items()},
         )
         for name, notes in published.assumed_tasks().items()
         if name in (recipe.downstream.tasks or (name,))

@@ -301,11 +301,14 @@ def _notices(first: Finished) -> list[str]:
         )
     for name, task in prepared.tasks.items():
         documents = prepared.store.first_documents(task.note_ids_N.tolist())
-        share = float(prepared.store.is_truncated(documents).mean())
+        most = recipe.downstream.max_pieces
+        share = float(prepared.store.reading(documents, most).truncated_N.mean())
         if share:
+            pieces = f"{most} pieces of " if most > 1 else ""
             notices.append(
-                f"{name}: {share:.0%} of the notes are longer than {recipe.prepare.max_tokens} "
-                "tokens; the language models read their beginning, TF-IDF reads all of them."
+                f"{name}: {share:.0%} of the notes are longer than {pieces}"
+                f"{recipe.prepare.max_tokens} tokens; the language models read their beginning, "
+                "TF-IDF reads all of them."
             )
     return notices
 

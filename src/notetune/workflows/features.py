@@ -138,17 +138,23 @@ class StackFeatures(NoteFeatures):
             tokens_per_row=self._plan.tokens_per_row,
             reserved_per_document=self._stack.reserved_per_document,
             device=self._stack.backbone.device,
+            max_pieces=self._plan.max_pieces,
         )
 
     def of(self, inputs: PackedBatch | Tensor) -> Tensor:
-        """One per document of a row."""
+        """One per note of a row."""
         assert isinstance(inputs, PackedBatch)
         return self._stack.features(inputs, self._plan.pooling)
 
     def of_notes(self, documents_N: Int64Array) -> Tensor:
         """All notes, packed into full rows."""
-        values_NH = infer.outputs_per_document(
-            self._stack, self.of, self._plan.store, documents_N, self._plan.tokens_per_row
+        values_NH = infer.outputs_per_note(
+            self._stack,
+            self.of,
+            self._plan.store,
+            documents_N,
+            self._plan.tokens_per_row,
+            self._plan.max_pieces,
         )
         return torch.from_numpy(values_NH).to(self._stack.backbone.device)
 
@@ -221,7 +227,7 @@ class FixedFeatures(NoteFeatures):
 
 
 def _labelled_documents(prepared: Prepared, store: TokenStore) -> Int64Array:
-    """The documents of all notes with a label, in order."""
+    """The first documents of all notes with a label, in order."""
     tasks = prepared.tasks.values()
     return np.unique(
         np.concatenate([store.first_documents(task.note_ids_N.tolist()) for task in tasks])
@@ -237,6 +243,7 @@ def _inputs(
         "stage": "features",
         "documents": hashlib.sha256(documents_D.tobytes()).hexdigest(),
         "pooling": model.pooling,
+        "max_pieces": model.max_pieces,
         "tokens_per_row": model.tokens_per_row,
     }
 

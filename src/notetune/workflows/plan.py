@@ -133,7 +133,7 @@ def _plan(recipe: Recipe, prepared: Prepared, corpus: Prepared) -> Plan:
             continue
         task, parts = prepared.tasks[cell.task], variant_of(cell.variant)
         notes = prepared.store.first_documents(task.note_ids_N[task.rows("train")].tolist())
-        lengths = prepared.store.lengths_D[notes]
+        lengths = prepared.store.reading(notes, recipe.downstream.max_pieces).tokens_N
         trained = saved_size * parts.trains_domain + task_size * parts.has_task
         head = Head(backbone.hidden_size, np.zeros(len(task.task.classes), np.float32))
         trained += sum(parameter.numel() for parameter in head.parameters())
@@ -204,7 +204,7 @@ def _encoder_cells(
                 continue
             task = prepared.tasks[cell.task]
             notes = store.first_documents(task.note_ids_N[task.rows("train")].tolist())
-            lengths = store.lengths_D[notes]
+            lengths = store.reading(notes, planned.max_pieces).tokens_N
             figures = (
                 planned.step_count(task),
                 model.trainable_count + (model.backbone.hidden_size + 1) * len(task.task.classes),

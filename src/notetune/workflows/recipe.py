@@ -47,7 +47,8 @@ class PrepareConfig(Config):
     source: SourceConfig
     split: Split = SplitConfig()
     max_tokens: Annotated[int, Field(ge=8)] = 512
-    """Longest document. Step 1 reads a longer note in pieces; step 2 reads its first piece."""
+    """Longest document. A longer note becomes pieces: step 1 reads all of them, step 2 the first
+    `downstream.max_pieces`."""
     long_notes: LongNotes = "pieces"
     """`first` drops what is beyond the first piece, as the published pipeline does."""
     drop_near_duplicates: bool = False
@@ -137,6 +138,9 @@ class DownstreamConfig(ValidationConfig):
     seeds: tuple[NonNegativeInt, ...] = (0,)
     adapter: AdapterSpec = LoRA()
     pooling: Pooling = "mean"
+    max_pieces: PositiveInt = 1
+    """Pieces of a long note that every model reads, encoders too; the rest is cut off. A note is
+    the mean over all their tokens, or over the first or last one of each."""
     class_weights: Literal["none", "balanced"] = "none"
     """With `balanced` both values of each label, or all classes, weigh the same in every training
     of step 2, that of encoders too; the report says so."""
@@ -270,18 +274,29 @@ class Recipe(Config):
         domain = reserved_per_document(self.pretrain.adapter)
         both = domain + reserved_per_document(self.downstream.adapter)
         others = [reserved_per_document(m.adapter) for m in self.pretrain.compare.values()]
-        for tokens_per_row, virtual in (
-            (self.pretrain.tokens_per_row, max(domain, *others, 0)),
-            (self.downstream.tokens_per_row, both),
-            (self.encoders.tokens_per_row, 0),
-            (self.encoders.mlm.tokens_per_row, 0),
+        pieces = self.downstream.max_pieces
+        for tokens_per_row, virtual, at_once in (
+            (self.pretrain.tokens_per_row, max(domain, *others, 0), 1),
+            (self.downstream.tokens_per_row, both, pieces),
+            (self.encoders.tokens_per_row, 0, pieces),
+            (self.encoders.mlm.tokens_per_row, 0, 1),
         ):
-            if tokens_per_row < self.prepare.max_tokens + virtual:
+            if tokens_per_row < at_once * (self.prepare.max_tokens + virtual):
+                times = f"{at_once} pieces of " if at_once > 1 else ""
                 raise ValueError(
-                    f"tokens_per_row {tokens_per_row} is below prepare.max_tokens "
+                    f"tokens_per_row {tokens_per_row} is below {times}prepare.max_tokens "
                     f"{self.prepare.max_tokens} + {virtual} virtual tokens; a row must hold the "
-                    "longest document"
+                    f"longest {'note' if times else 'document'}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _has_pieces(self) -> "Recipe":
+        if self.downstream.max_pieces > 1 and self.prepare.long_notes == "first":
+            raise ValueError(
+                f"downstream.max_pieces {self.downstream.max_pieces} needs prepare.long_notes "
+                "pieces; with first, every note has one piece"
+            )
         return self
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ from notetune.workflows.variants import Variant, variant_of
 _PROTOCOL = (
     *ValidationConfig.model_fields,
     "class_weights",
+    "max_pieces",
     "head_first",
     "head_epochs",
     "head_optim",
@@ -41,6 +42,7 @@ class TaskModel:
         adapter: Its task adapter, if it has one.
         pooling: How a document becomes one vector.
         max_tokens: Longest document.
+        max_pieces: Most documents of one note.
         tokens_per_row: Row budget.
         epochs: Passes over the training notes.
         optim: How adapters learn, or the head where it learns alone.
@@ -55,6 +57,7 @@ class TaskModel:
     adapter: AdapterSpec
     pooling: Pooling
     max_tokens: int
+    max_pieces: int
     tokens_per_row: int
     epochs: float
     optim: OptimConfig
@@ -111,6 +114,7 @@ def _of_backbone(recipe: Recipe, prepared: Prepared, name: str) -> TaskModel:
         adapter=config.adapter,
         pooling=config.pooling,
         max_tokens=recipe.prepare.max_tokens,
+        max_pieces=config.max_pieces,
         tokens_per_row=config.tokens_per_row,
         epochs=config.epochs,
         optim=config.optim,
@@ -128,6 +132,7 @@ def _of_encoder(recipe: Recipe, name: str, encoder: str, store: TokenStore) -> T
         adapter=Full() if is_full else config.adapter,
         pooling=config.pooling,
         max_tokens=encoders.max_tokens(recipe, encoder),
+        max_pieces=recipe.downstream.max_pieces,
         tokens_per_row=config.tokens_per_row,
         epochs=config.epochs,
         optim=config.full_optim if is_full else config.lora_optim,

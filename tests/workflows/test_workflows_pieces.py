@@ -1,0 +1,133 @@
+"""Long notes in pieces: trained, kept, scored and predicted the same, and the output says so."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from builders import random_encoder, random_llama
+from test_workflows_study import RECIPE, write_notes
+from transformers import AutoModelForCausalLM
+
+from notetune import config
+from notetune.errors import ConfigError
+from notetune.metrics.scores import read_scores
+from notetune.model.bundle import read_card
+from notetune.notes.sources import TableSource
+from notetune.serve.files import predict_file
+from notetune.workflows import downstream, encoders
+from notetune.workflows.downstream import Cell
+from notetune.workflows.features import FixedFeatures
+from notetune.workflows.prepare import prepare
+from notetune.workflows.recipe import Recipe
+from notetune.workflows.task_models import task_model
+
+MAX_TOKENS, MAX_PIECES = 16, 4
+SETTINGS = [
+    f"prepare.max_tokens={MAX_TOKENS}",
+    f"downstream.max_pieces={MAX_PIECES}",
+    "downstream.tokens_per_row=128",
+    "downstream.adapter={kind: prompt, virtual_tokens: 2}",
+]
+COLUMNS = {"text": "text", "note_id": "note", "patient_id": "patient"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pieces")
+    random_llama(folder / "backbone")
+    write_notes(folder / "notes.csv")
+    text = RECIPE.format(
+        runs=folder / "runs", backbone=folder / "backbone", notes=folder / "notes.csv"
+    )
+    (folder / "recipe.yaml").write_text(text)
+    return folder
+
+
+def load(place, *settings):
+    return config.load(Recipe, place / "recipe.yaml", [*SETTINGS, *settings])
+
+
+@pytest.fixture(scope="module")
+def prepared(place):
+    recipe = load(place)
+    return recipe, prepare(recipe)
+
+
+def test_kept_features_are_the_mean_over_all_tokens_that_are_read(prepared):
+    recipe, opened = prepared
+    store, note_ids = opened.store, opened.tasks["died"].note_ids_N.tolist()
+    found = FixedFeatures(recipe, opened, task_model(recipe, opened, "head-only")).of_notes(
+        store.first_documents(note_ids)
+    )
+    plain = AutoModelForCausalLM.from_pretrained(recipe.backbone).eval().model
+    numbers = {note_id: n for n, note_id in enumerate(store.note_ids.tolist())}
+    expected, pieces = [], []
+    with torch.inference_mode():
+        for note_id in note_ids:
+            documents = np.flatnonzero(store.note_number_D == numbers[note_id])
+            ids = [torch.from_numpy(store.document(d))[None] for d in documents[:MAX_PIECES]]
+            expected.append(torch.cat([plain(one)[0][0] for one in ids]).mean(0))
+            pieces.append(len(documents))
+    assert min(pieces) < MAX_PIECES < max(pieces)
+    assert (found - torch.stack(expected)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("variant", ["head-only", "task-lora"])
+def test_a_note_is_predicted_as_it_was_scored_alone_and_together(place, prepared, variant):
+    recipe, opened = prepared
+    cell = Cell("codes", variant, 0)
+    downstream.downstream(recipe, opened, cell)
+    bundle = recipe.folder.cell("codes", variant, 0)
+    assert read_card(bundle).max_pieces == MAX_PIECES
+    test = read_scores(bundle / "test.parquet")
+    told = pl.read_parquet(bundle / "test.parquet").select(
+        "note_id", "tokens", "pieces", "truncated"
+    )
+    notes = pl.read_csv(place / "notes.csv", infer_schema=False)
+    asked = notes.filter(pl.col("note").is_in(test.note_ids_N.tolist()))
+    for table in (asked.reverse(), asked.head(1)):
+        table.write_csv(place / "asked.csv")
+        source = TableSource(kind="table", path=place / "asked.csv", columns=COLUMNS, tasks=())
+        got = predict_file(bundle, source, str(place / "backbone"))
+        assert got.height == table.height * 4
+        expected = dict(zip(test.note_ids_N.tolist(), test.scores_NK, strict=True))
+        for (note_id,), part in got.group_by("note_id"):
+            assert part["score"].to_numpy() == pytest.approx(expected[note_id], abs=1e-5)
+        reading = got.select("note_id", "tokens", "pieces", "truncated").unique()
+        assert reading.join(told.unique(), on=reading.columns, how="anti").is_empty()
+    bytes_of = dict(zip(notes["note"], notes["text"].str.len_bytes(), strict=True))
+    for note_id, tokens, pieces, is_truncated in told.unique().iter_rows():
+        whole = bytes_of[note_id] + 1  # a token per byte, and the end
+        wanted = -(-whole // (MAX_TOKENS - 1))
+        assert pieces == min(wanted, MAX_PIECES)
+        assert is_truncated == (wanted > MAX_PIECES)
+        assert is_truncated or tokens == whole + pieces
+
+
+def test_an_encoder_reads_as_many_pieces(place, prepared):
+    random_encoder(place / "encoder")
+    given = f"encoders={{models: {{bert: {place / 'encoder'}}}, variants: [lora]}}"
+    recipe, opened = load(place, given), prepared[1]
+    encoders.make_ready(recipe, opened, "bert")
+    downstream.downstream(recipe, opened, Cell("died", "bert+lora", 0))
+    told = pl.read_parquet(recipe.folder.cell("died", "bert+lora", 0) / "test.parquet")
+    assert told["pieces"].max() == MAX_PIECES
+    (said,) = encoders.notices(recipe)
+    assert f"longer than {MAX_PIECES} pieces of {MAX_TOKENS} of its tokens" in said
+    assert encoders.inputs(recipe, opened, "bert") != encoders.inputs(
+        load(place, given, "downstream.max_pieces=1"), opened, "bert"
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("downstream.tokens_per_row=71", "below 4 pieces of prepare.max_tokens 16 . 2 virtual"),
+        ("encoders.tokens_per_row=63", "a row must hold the longest note"),
+        ("prepare.long_notes=first", "needs prepare.long_notes pieces"),
+    ],
+)
+def test_pieces_that_cannot_be_read_are_refused(place, setting, named):
+    load(place, "downstream.tokens_per_row=72", "encoders.tokens_per_row=64")
+    with pytest.raises(ConfigError, match=named):
+        load(place, setting)
