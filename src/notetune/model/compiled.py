@@ -3,6 +3,8 @@
 import warnings
 from typing import Any
 
+import torch
+
 from notetune.errors import BackboneError
 from notetune.model.backbone import Backbone
 
@@ -12,8 +14,8 @@ _NOISE = ("The .grad attribute of a Tensor that is not a leaf", ".* should not b
 def compile_layers(backbone: Backbone, backend: str = "inductor") -> None:
     """Have each layer compiled when it is first called, for rows of any length.
 
-    All layers share what is compiled. Attention stays as it is: it reads the lengths of the
-    documents, and a kernel of its own does its work.
+    All layers share what is compiled; what was compiled for other models is forgotten. Attention
+    stays as it is: it reads the lengths of the documents, and a kernel of its own does its work.
 
     Args:
         backbone: A decoder; adapters may be put on before or after.
@@ -26,6 +28,7 @@ def compile_layers(backbone: Backbone, backend: str = "inductor") -> None:
         raise BackboneError(f"{backbone.name} is an encoder; only decoders have compiled layers.")
     for message in _NOISE:  # torch's compiler warns of what it does itself
         warnings.filterwarnings("ignore", message)
+    torch.compiler.reset()  # torch keeps few versions of a layer; those of other models are over
     body: Any = backbone.model.get_decoder()  # type: ignore[operator]
     for layer in body.layers:
         layer.compile(backend=backend, dynamic=True)
