@@ -165,7 +165,7 @@ encoders: {{models: {{small: mlm}}, variants: [lora]}}
 @pytest.mark.parametrize(
     ("overrides", "gpu", "message"),
     [
-        ([], "h1000", "--gpu h1000 is unknown; known are h200, h100, a100-80"),
+        ([], "h1000", "gpu h1000 is unknown; known are h200, h100, a100-80"),
         (["dtype=float8"], "a100-80", "computes no float8; it has float32, bfloat16"),
         (["pretrain.corpus=null"], "h100", "counts are published for step 1 on mimic4"),
     ],
@@ -192,6 +192,9 @@ def test_the_command_prints_the_cells_and_what_they_rest_on(small, capsys, monke
     assert "40% of the card's highest rate, which is assumed" in text
     assert "published counts (MIMIC-IV-Note 2.2" in text
     assert "20 trainings" in text
+    code, said = notetune(*few, "--dry-run", "--only", "llama-7b")
+    assert code == 0
+    assert "one h100 with 80 GiB" in " ".join(said.out.split())
     code, said = notetune("--gpu", "l40s")
     assert code == 2
     assert "--gpu goes with --dry-run" in said.err

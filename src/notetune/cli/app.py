@@ -285,14 +285,18 @@ def study_run(
     dry_run: DryRun = False,
     gpu: Annotated[
         str | None,
-        typer.Option("--gpu", help="With --dry-run: estimate for this GPU, such as h100."),
+        typer.Option(
+            "--gpu", help="With --dry-run: estimate for this GPU, such as h100, not the recipe's."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run every stage of a recipe that is not done yet, and write the report."""
     loaded = _load(recipe, overrides, data, only)
-    if gpu:
-        return _estimate(loaded, gpu, is_dry_run=dry_run, as_json=as_json)
+    if gpu and not dry_run:
+        raise ConfigError("--gpu goes with --dry-run: it estimates for a GPU that is not here.")
+    if dry_run and (card := gpu or loaded.gpu):
+        return _estimate(loaded, card, as_json=as_json)
     if dry_run:
         return _plan(loaded, as_json=as_json)
     _run(loaded, as_json=as_json)
@@ -358,9 +362,7 @@ def _plan(recipe: "Recipe", *, as_json: bool) -> None:
     show.plan(recipe, plan(recipe), as_json=as_json)
 
 
-def _estimate(recipe: "Recipe", gpu: str, *, is_dry_run: bool, as_json: bool) -> None:
-    if not is_dry_run:
-        raise ConfigError("--gpu goes with --dry-run: it estimates for a GPU that is not here.")
+def _estimate(recipe: "Recipe", gpu: str, *, as_json: bool) -> None:
     from notetune.workflows.estimate import estimate
 
     show.estimate(recipe, estimate(recipe, gpu), as_json=as_json)

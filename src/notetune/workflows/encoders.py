@@ -29,7 +29,8 @@ from notetune.workflows.prepare import TEXTS, Prepared, open_corpus
 from notetune.workflows.pretrain import TRAINING, training_documents
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import write_provenance
-from notetune.workflows.recipe import MASKED, Recipe
+from notetune.workflows.recipe import Recipe
+from notetune.workflows.sections import MASKED
 from notetune.workflows.training import (
     Training,
     TrainingRecord,

@@ -117,7 +117,7 @@ def estimate(recipe: Recipe, gpu: str) -> Estimate:
             are not here and no counts of them are published.
     """
     if gpu not in GPUS:
-        raise ConfigError(f"--gpu {gpu} is unknown; known are {', '.join(GPUS)}.")
+        raise ConfigError(f"gpu {gpu} is unknown; known are {', '.join(GPUS)}.")
     trainings: list[EstimatedTraining] = []
     lengths: dict[Path, _Lengths] = {}
     for name, one in recipe.studies.items():
@@ -202,7 +202,7 @@ class _Estimator:
         gpu, dtype = GPUS[self.gpu], model.backbone.dtype
         if dtype not in gpu.rates:
             raise ConfigError(
-                f"--gpu {self.gpu} computes no {dtype}; it has {', '.join(gpu.rates)}. Set dtype."
+                f"gpu {self.gpu} computes no {dtype}; it has {', '.join(gpu.rates)}. Set dtype."
             )
         memory_gib = cost.peak_bytes / 2**30
         return EstimatedTraining(

@@ -30,7 +30,8 @@ from notetune.workflows.prepare import (
     prepare,
     prepare_corpus,
 )
-from notetune.workflows.recipe import MASKED, Recipe
+from notetune.workflows.recipe import Recipe
+from notetune.workflows.sections import MASKED
 from notetune.workflows.task_models import TaskModel, task_model
 from notetune.workflows.training import peak_memory_mib, restart_peak_memory
 from notetune.workflows.variants import variant_of
