@@ -396,12 +396,17 @@ def whole_notes(sources: Iterator[npt.NDArray[np.int64]], count: int) -> Notes:
     return Notes(tuple(ids[:MAX_TOKENS] for ids in itertools.islice(sources, count)))
 
 
-def reports(data: Path, shape: str) -> Iterator[npt.NDArray[np.int64]]:
-    """MTSamples reports, shuffled, in the model's tokens (LLaMA 2's for random weights)."""
+def texts(data: Path) -> list[str]:
+    """MTSamples reports, each once."""
     csv.field_size_limit(10_000_000)
     with gzip.open(data / "mtsamples/mtsamples.csv.gz") as file:
         table = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
-        texts = list(dict.fromkeys(row["transcription"] for row in table if row["transcription"]))
+        return list(dict.fromkeys(row["transcription"] for row in table if row["transcription"]))
+
+
+def reports(data: Path, shape: str) -> Iterator[npt.NDArray[np.int64]]:
+    """MTSamples reports, shuffled, in the model's tokens (LLaMA 2's for random weights)."""
+    notes = texts(data)
     if shape == "tiny":
         tokenizer = Tokenizer.from_file(str(TINY / "tokenizer.json"))
     else:
@@ -409,8 +414,8 @@ def reports(data: Path, shape: str) -> Iterator[npt.NDArray[np.int64]]:
 
         pieces = llama2c._read_pieces(data / "llama/llama2_tokenizer.model")
         tokenizer = llama2c._to_tokenizer(pieces)
-    for number in np.random.default_rng(0).permutation(len(texts)):
-        ids = tokenizer.encode(texts[number], add_special_tokens=False).ids
+    for number in np.random.default_rng(0).permutation(len(notes)):
+        ids = tokenizer.encode(notes[number], add_special_tokens=False).ids
         yield np.array([BOS, *ids])
 
 
