@@ -22,16 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import step1
 import torch
+from documents import TINY, Notes, report_texts, reports
+from models import SHAPES, Setting, config_of, timed_on
 from peft import get_peft_model, set_peft_model_state_dict
 from rows import Rows, timed
-from transformers import (
-    AutoModelForSequenceClassification,
-    PrinterCallback,
-    Trainer,
-    TrainingArguments,
-)
+from stock import BATCHES_PER_STEP, NOTES_PER_BATCH, be_quiet, padded_notes, trainer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, Trainer
 
 from notetune import infer
 from notetune.model.adapters.peft_config import to_peft
@@ -49,11 +46,11 @@ from notetune.train.optim import OptimConfig, adamw
 
 SPEC = LoRA(rank=16, alpha=32)
 LABELS = 10
-NOTES_PER_BATCH, BATCHES_PER_STEP = step1.NOTES_PER_BATCH, step1.BATCHES_PER_STEP
 TRIALS = 20
+ROOT = Path(__file__).parents[1]
 
 
-class LongNotes(step1.Notes):
+class LongNotes(Notes):
     """Documents in memory, each a whole note."""
 
     def reading(self, documents_N: Int64Array, most_pieces: int) -> Reading:
@@ -73,7 +70,7 @@ class LongNotes(step1.Notes):
 
 
 @dataclasses.dataclass(frozen=True)
-class Bench(step1.Bench):
+class Bench(Setting):
     """What both sides have in common."""
 
     max_tokens: int
@@ -165,7 +162,7 @@ def train_ours(bench: Bench) -> float:
         max_grad_norm=optim.max_grad_norm,
         seed=0,
     )
-    return step1._timed_on(bench.device, lambda: list(steps))
+    return timed_on(bench.device, lambda: list(steps))
 
 
 def predict_ours(bench: Bench) -> float:
@@ -182,13 +179,13 @@ def predict_ours(bench: Bench) -> float:
             bench.tokens_per_row,
         )
 
-    return step1._timed_on(bench.device, score)
+    return timed_on(bench.device, score)
 
 
 def train_stock(bench: Bench) -> float:
     """Seconds of one epoch of the Trainer."""
     with tempfile.TemporaryDirectory() as folder:
-        return step1._timed_on(bench.device, _trainer(bench, folder).train)
+        return timed_on(bench.device, _trainer(bench, folder).train)
 
 
 def predict_stock(bench: Bench) -> float:
@@ -198,37 +195,14 @@ def predict_stock(bench: Bench) -> float:
     documents = [notes.documents[number] for number in order]
     examples = _examples(documents, notes.targets_NK[order])
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _trainer(bench, folder)
-        return step1._timed_on(bench.device, lambda: trainer.predict(examples))
+        stock = _trainer(bench, folder)
+        return timed_on(bench.device, lambda: stock.predict(examples))
 
 
 def _trainer(bench: Bench, folder: str) -> Trainer:
     _, head = bench.ours()
-    arguments = TrainingArguments(
-        output_dir=folder,
-        num_train_epochs=1,
-        per_device_train_batch_size=NOTES_PER_BATCH,
-        per_device_eval_batch_size=NOTES_PER_BATCH,
-        gradient_accumulation_steps=BATCHES_PER_STEP,
-        train_sampling_strategy="group_by_length",
-        learning_rate=3e-4,
-        use_cpu=bench.device.type == "cpu",
-        dataloader_pin_memory=bench.device.type != "cpu",
-        remove_unused_columns=False,
-        label_names=["labels"],
-        save_strategy="no",
-        logging_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-    )
-    trainer = Trainer(
-        model=bench.stock(head),
-        args=arguments,
-        train_dataset=_examples(bench.notes.documents, bench.notes.targets_NK),
-        data_collator=collate,
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    examples = _examples(bench.notes.documents, bench.notes.targets_NK)
+    return trainer(bench.stock(head), examples, collate, folder, bench.device)
 
 
 def _examples(documents: Any, targets_NK: Any) -> list[dict[str, Any]]:
@@ -240,7 +214,7 @@ def _examples(documents: Any, targets_NK: Any) -> list[dict[str, Any]]:
 
 def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Notes padded on the right to the longest of them, with their labels."""
-    padded = step1.collate(examples, 0)
+    padded = padded_notes(examples, 0)
     labels = torch.from_numpy(np.stack([example["labels"] for example in examples]))
     return {**padded, "labels": labels.float()}
 
@@ -296,7 +270,7 @@ def measure_search(texts: list[str], shape: str, device: str, cold_runs: int, ro
 def _search_recipe(folder: Path, texts: list[str], shape: str, device: str) -> Any:
     from notetune.workflows.recipe import Recipe
 
-    backbone = str(step1.TINY) if shape == "tiny" else _random_backbone(folder / "backbone", shape)
+    backbone = str(TINY) if shape == "tiny" else _random_backbone(folder / "backbone", shape)
     labels = np.random.default_rng(0).integers(0, 2, len(texts))
     with (folder / "notes.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -325,14 +299,12 @@ def _random_backbone(folder: Path, shape: str) -> str:
     """A backbone of a shape with random weights, in the tokens of the shipped one."""
     import shutil
 
-    from transformers import AutoModelForCausalLM
-
     torch.manual_seed(0)
-    config = step1._config(shape)
-    shipped = step1._config("tiny")
+    config = config_of(shape)
+    shipped = config_of("tiny")
     config.update({n: getattr(shipped, n) for n in ("bos_token_id", "eos_token_id", "vocab_size")})
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    shutil.copyfile(step1.TINY / "tokenizer.json", folder / "tokenizer.json")
+    shutil.copyfile(TINY / "tokenizer.json", folder / "tokenizer.json")
     return str(folder)
 
 
@@ -352,7 +324,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a toy run that shows all works")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--shape", choices=step1.SHAPES, default="llama-18m")
+    parser.add_argument("--shape", choices=SHAPES, default="llama-18m")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: by device")
     parser.add_argument("--notes", type=int, default=80)
     parser.add_argument("--search-notes", type=int, default=1000)
@@ -361,10 +333,10 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tokens-per-row", type=int, default=1024)
-    parser.add_argument("--data", type=Path, default=step1.ROOT.parent / "shared/data")
-    parser.add_argument("--output", type=Path, default=step1.ROOT / "bench/results/step2.csv")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
+    parser.add_argument("--output", type=Path, default=ROOT / "bench/results/step2.csv")
     given = parser.parse_args()
-    step1._be_quiet()
+    be_quiet()
     if given.quick:
         toy = {"shape": "quick", "notes": 20, "search_notes": 60, "cold_runs": 1, "repeats": 1}
         vars(given).update(toy, max_tokens=64, tokens_per_row=128)
@@ -382,19 +354,19 @@ def main() -> None:
     check_losses(bench)
     measure(bench, given.repeats, rows)
     if not given.no_search:
-        texts = _toy_texts() if given.quick else step1.texts(given.data)
+        texts = _toy_texts() if given.quick else report_texts(given.data)
         chosen = texts[: given.search_notes]
         measure_search(chosen, given.shape, given.device, given.cold_runs, rows)
 
 
 def _sources(given: argparse.Namespace) -> Iterator[Any]:
     if given.quick or given.device == "cuda":
-        vocabulary = step1.SHAPES[given.shape].get("vocab_size", 32_000)
+        vocabulary = SHAPES[given.shape].get("vocab_size", 32_000)
         rng = np.random.default_rng(0)
         while True:
             yield rng.integers(2, vocabulary, rng.integers(given.max_tokens // 2, given.max_tokens))
     else:
-        yield from step1.reports(given.data, given.shape)
+        yield from reports(given.data, given.shape)
 
 
 def _toy_texts() -> list[str]:
