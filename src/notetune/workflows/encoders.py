@@ -227,9 +227,22 @@ def step_count(recipe: Recipe, prepared: Prepared) -> int:
 def _pretrain(
     recipe: Recipe, prepared: Prepared, name: str, track: Track, work: Path, folder: Path
 ) -> None:
-    config, optim = recipe.encoders.mlm, recipe.encoders.mlm.optim
     encoder = new_encoder(recipe)
     encoder.model.eval()  # no dropout: each note comes a few times only
+    training = _training(recipe, prepared, name, encoder)
+    size = sum(parameter.numel() for parameter in training.parameters.values())
+    watch = Watch(size, size)
+    fit(training, work, recipe.checkpoint_minutes, watch, track)
+    encoder.save(folder)
+    write_provenance(folder, recipe, prepared)
+    write_record(folder / TRAINING, watch.record())
+    shutil.copyfile(work / STEPS, folder / STEPS)
+
+
+def _training(
+    recipe: Recipe, prepared: Prepared, name: str, encoder: MaskedEncoder
+) -> Training[MaskedBatch]:
+    config, optim = recipe.encoders.mlm, recipe.encoders.mlm.optim
     parameters = dict(encoder.model.named_parameters())
     documents = training_documents(recipe, prepared)
 
@@ -245,7 +258,7 @@ def _pretrain(
         )
         return encoder.masking.steps(steps, config.seed, first_step)
 
-    training = Training(
+    return Training(
         label=f"pretrain {name}",
         inputs=inputs(recipe, prepared, name),
         store=prepared.store,
@@ -259,10 +272,3 @@ def _pretrain(
         unit="tokens",
         tokens_per_target=1 / config.share,
     )
-    size = sum(parameter.numel() for parameter in parameters.values())
-    watch = Watch(size, size)
-    fit(training, work, recipe.checkpoint_minutes, watch, track)
-    encoder.save(folder)
-    write_provenance(folder, recipe, prepared)
-    write_record(folder / TRAINING, watch.record())
-    shutil.copyfile(work / STEPS, folder / STEPS)

@@ -20,6 +20,7 @@ from notetune.metrics.results import (
     FlowStage,
     KeptState,
     LeakageFinding,
+    MethodRow,
     PerplexityRow,
     Results,
     SplitCount,
@@ -83,32 +84,15 @@ def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
         baselines=config.baselines,
         flow=tuple(_flow(first)),
         splits=tuple(row for task in prepared.tasks.values() for row in _split_counts(task)),
-        methods=tuple(
-            row.model_copy(update={"method": _of(name, row.method)})
-            for name, one in finished.items()
-            for row in method_rows(one.methods)
-        ),
-        perplexity=tuple(
-            PerplexityRow(**{**asdict(row), "model": _of(name, row.model)})
-            for name, one in finished.items()
-            for row in perplexity_rows(one.methods)
-        ),
-        learning_curves={
-            name: tuple(CurvePoint(**asdict(point)) for point in record.curve)
-            for name, record in {**step_1, **trained}.items()
-        },
+        methods=tuple(_methods(finished)),
+        perplexity=tuple(_perplexities(finished)),
+        learning_curves=_learning_curves({**step_1, **trained}),
         kept=tuple(_kept_states(trained)),
         tasks=tasks,
         listed_patients=listed,
         headline=headline,
-        costs=(
-            *(_cost(name, "pretrain", record) for name, record in step_1.items()),
-            *(_cost(*_model_and_stage(name), record) for name, record in trained.items()),
-        ),
-        leakage=tuple(
-            LeakageFinding(**asdict(finding))
-            for finding in (*prepared.findings, *corpus_findings(first.recipe, prepared))
-        ),
+        costs=tuple(_costs(step_1, trained)),
+        leakage=tuple(_leakage(first)),
         compat_switches=tuple(_compat_switches(recipe)),
         notices=(*_notices(first), *encoders.notices(first.recipe), *recipe.notices),
         provenance=_provenance(recipe, prepared),
@@ -123,6 +107,30 @@ def _of(backbone: str, name: str) -> str:
 def _model(backbone: str, model: str) -> str:
     """What a model of step 2 is called; a baseline or an encoder has no backbone of the study."""
     return _of(backbone, model) if model in VARIANTS else model
+
+
+def _methods(finished: Mapping[str, Finished]) -> Iterator[MethodRow]:
+    for name, one in finished.items():
+        for row in method_rows(one.methods):
+            yield row.model_copy(update={"method": _of(name, row.method)})
+
+
+def _perplexities(finished: Mapping[str, Finished]) -> Iterator[PerplexityRow]:
+    for name, one in finished.items():
+        for row in perplexity_rows(one.methods):
+            yield PerplexityRow(**{**asdict(row), "model": _of(name, row.model)})
+
+
+def _learning_curves(records: dict[str, TrainingRecord]) -> dict[str, tuple[CurvePoint, ...]]:
+    return {
+        name: tuple(CurvePoint(**asdict(point)) for point in record.curve)
+        for name, record in records.items()
+    }
+
+
+def _leakage(first: Finished) -> Iterator[LeakageFinding]:
+    for finding in (*first.prepared.findings, *corpus_findings(first.recipe, first.prepared)):
+        yield LeakageFinding(**asdict(finding))
 
 
 def _flow(first: Finished) -> Iterator[FlowStage]:
@@ -249,9 +257,12 @@ def _domain_records(finished: Mapping[str, Finished]) -> dict[str, TrainingRecor
     }
 
 
-def _model_and_stage(label: str) -> tuple[str, str]:
-    task, variant, seed = label.split(" · ")
-    return variant, f"{task} · {seed}"
+def _costs(step_1: dict[str, TrainingRecord], trained: dict[str, TrainingRecord]) -> Iterator[Cost]:
+    for name, record in step_1.items():
+        yield _cost(name, "pretrain", record)
+    for name, record in trained.items():
+        task, variant, seed = name.split(" · ")
+        yield _cost(variant, f"{task} · {seed}", record)
 
 
 def _cost(model: str, stage: str, record: TrainingRecord) -> Cost:

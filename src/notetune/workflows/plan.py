@@ -105,6 +105,27 @@ def notes_of(recipe: Recipe) -> Iterator[tuple[Prepared, Prepared]]:
         yield prepared, prepare_corpus(aside, prepared)
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """What was counted and timed with the backbone.
+
+    Attributes:
+        hidden_size: Width of its features.
+        reserved: Places that the domain adapter takes beside a document.
+        domain_size: Parameters of the domain adapter that step 2 can train.
+        task_size: Parameters of the task adapter.
+        forward: Seconds per token of a pass.
+        backward: Seconds per token of a pass with the gradient of the domain adapter.
+    """
+
+    hidden_size: int
+    reserved: int
+    domain_size: int
+    task_size: int
+    forward: float
+    backward: float
+
+
 def _plan(recipe: Recipe, prepared: Prepared, corpus: Prepared) -> Plan:
     documents = pretrain.training_documents(recipe, corpus)
     backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
@@ -112,46 +133,47 @@ def _plan(recipe: Recipe, prepared: Prepared, corpus: Prepared) -> Plan:
     row = _one_row(corpus.store, documents, room, backbone.device)
     forward = _seconds_per_token(stack(backbone).summed_token_loss, (), row)
     model = stack(backbone, [Layer(DOMAIN, recipe.pretrain.adapter, is_trained=True)])
-    domain_size = model.trainable_count
     saved = SavedAdapter(recipe.pretrain.adapter, model.tensors(DOMAIN), backbone=None)
-    saved_size = _size_in_step_2(recipe, Layer(DOMAIN, saved, is_trained=True))
-    task_size = _size_in_step_2(recipe, Layer(TASK, recipe.downstream.adapter, is_trained=True))
     adapters = model.parameters_by_name().values()
-    backward = _seconds_per_token(model.summed_token_loss, adapters, row)
+    measured = _Measured(
+        backbone.hidden_size,
+        model.reserved_per_document,
+        _size_in_step_2(recipe, Layer(DOMAIN, saved, is_trained=True)),
+        _size_in_step_2(recipe, Layer(TASK, recipe.downstream.adapter, is_trained=True)),
+        forward,
+        _seconds_per_token(model.summed_token_loss, adapters, row),
+    )
 
+    lengths = corpus.store.lengths_D[documents]
     steps = pretrain.step_count(recipe, corpus)
-    seconds_per_epoch = backward * corpus.store.lengths_D[documents].sum()
-    stages = [
-        _stage(
-            "pretrain",
-            corpus.store.lengths_D[documents],
-            room,
-            (steps, domain_size, recipe.pretrain.epochs * seconds_per_epoch),
-        )
+    seconds = recipe.pretrain.epochs * measured.backward * float(lengths.sum())
+    stages = [_stage("pretrain", lengths, room, (steps, model.trainable_count, seconds))]
+    stages += [
+        _cell_stage(recipe, prepared, cell, measured)
+        for cell in downstream.cells(recipe, prepared)
+        if cell.variant in recipe.downstream.variants
     ]
-    for cell in downstream.cells(recipe, prepared):
-        if cell.variant not in recipe.downstream.variants:
-            continue
-        task, parts = prepared.tasks[cell.task], variant_of(cell.variant)
-        notes = prepared.store.first_documents(task.note_ids_N[task.rows("train")].tolist())
-        lengths = prepared.store.reading(notes, recipe.downstream.max_pieces).tokens_N
-        trained = saved_size * parts.trains_domain + task_size * parts.has_task
-        head = Head(backbone.hidden_size, np.zeros(len(task.task.classes), np.float32))
-        trained += sum(parameter.numel() for parameter in head.parameters())
-        epochs = recipe.downstream.epochs
-        seconds = forward if parts.trains_head_alone else backward * epochs
-        figures = (
-            task_model(recipe, prepared, cell.variant).step_count(task),
-            trained,
-            seconds * float(lengths.sum()),
-        )
-        reserved = model.reserved_per_document * parts.has_domain
-        reserved += reserved_per_document(recipe.downstream.adapter) * parts.has_task
-        room = (recipe.downstream.tokens_per_row, reserved)
-        stages.append(_stage(cell.label, lengths, room, figures))
     for name in recipe.encoders.models:
         stages += _encoder_stages(recipe, prepared, corpus, name)
     return Plan(tuple(stages), peak_memory_mib())
+
+
+def _cell_stage(
+    recipe: Recipe, prepared: Prepared, cell: downstream.Cell, measured: _Measured
+) -> PlannedStage:
+    config = recipe.downstream
+    task, parts = prepared.tasks[cell.task], variant_of(cell.variant)
+    notes = prepared.store.first_documents(task.note_ids_N[task.rows("train")].tolist())
+    lengths = prepared.store.reading(notes, config.max_pieces).tokens_N
+    head = Head(measured.hidden_size, np.zeros(len(task.task.classes), np.float32))
+    trained = sum(parameter.numel() for parameter in head.parameters())
+    trained += measured.domain_size * parts.trains_domain + measured.task_size * parts.has_task
+    per_token = measured.forward if parts.trains_head_alone else measured.backward * config.epochs
+    steps = task_model(recipe, prepared, cell.variant).step_count(task)
+    reserved = measured.reserved * parts.has_domain
+    reserved += reserved_per_document(config.adapter) * parts.has_task
+    room = (config.tokens_per_row, reserved)
+    return _stage(cell.label, lengths, room, (steps, trained, per_token * float(lengths.sum())))
 
 
 def _size_in_step_2(recipe: Recipe, layer: Layer) -> int:

@@ -222,11 +222,7 @@ def assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: Pa
     _stop_at_leaks(findings, allowed=config.allow_leaks)
 
     is_wanted = notes["split"].is_not_null()
-    is_repeat = pl.Series([False]).new_from_index(0, notes.height)
-    if config.drop_near_duplicates:
-        is_repeat = repeats_in_training(shards, notes)
-    in_split = notes.drop(TEXT_HASH).with_columns((~is_repeat).alias("in_corpus"))
-    in_split = in_split.filter(is_wanted)
+    in_split = _with_corpus(recipe, shards, notes).filter(is_wanted)
     flow = [
         *finished.flow,
         _split_flow("notes by patient split", notes.height, in_split.height),
@@ -239,13 +235,12 @@ def assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: Pa
     in_split.write_parquet(folder / NOTES)
     take_texts(shards, is_wanted, folder / TEXTS)
     _join_tokens(shards, is_wanted, in_split, folder / _TOKENS)
+    corpus = _corpus(open_store(folder / _TOKENS), in_split)
     facts = {
         "tasks": [dataclasses.asdict(task) for task, _ in tasks],
         "flow": [dataclasses.asdict(stage) for stage in flow],
         "findings": [dataclasses.asdict(finding) for finding in findings],
-        "corpus": [
-            dataclasses.asdict(count) for count in _corpus(open_store(folder / _TOKENS), in_split)
-        ],
+        "corpus": [dataclasses.asdict(count) for count in corpus],
         "counts": counts,
     }
     runs.write_json(folder / "facts.json", facts)
@@ -288,6 +283,14 @@ def _published_counts(
         for task, table in tasks:
             counts |= published.task_counts(task, table)
     return counts
+
+
+def _with_corpus(recipe: Recipe, shards: list[Shard], notes: pl.DataFrame) -> pl.DataFrame:
+    """The notes, with which of them step 1 may read."""
+    is_repeat = pl.Series([False]).new_from_index(0, notes.height)
+    if recipe.prepare.drop_near_duplicates:
+        is_repeat = repeats_in_training(shards, notes)
+    return notes.drop(TEXT_HASH).with_columns((~is_repeat).alias("in_corpus"))
 
 
 def _join_tokens(

@@ -154,6 +154,21 @@ class Training(Generic[BatchT]):
         """Whether it stops before its last step."""
         return self.choice is not None and self.choice.is_over
 
+    def steps(self, position: Position, world: World) -> Iterator[Step]:
+        """Its steps from a position on."""
+        return train(
+            self.rows(position.next_step),
+            self.summed_loss,
+            self.optimizer,
+            lambda number: self.optim.schedule(number, self.step_count),
+            step_count=self.step_count,
+            max_grad_norm=self.optim.max_grad_norm,
+            seed=self.seed,
+            first_step=position.next_step,
+            halvings=position.halvings,
+            world=world,
+        )
+
     def position_after(self, step: Step) -> Position:
         """Where it is after a step and what follows on it."""
         evaluations = self.choice.evaluations if self.choice else ()
@@ -209,18 +224,7 @@ def _go_on(
     track: Track,
     world: World,
 ) -> None:
-    steps = train(
-        training.rows(position.next_step),
-        training.summed_loss,
-        training.optimizer,
-        lambda number: training.optim.schedule(number, training.step_count),
-        step_count=training.step_count,
-        max_grad_norm=training.optim.max_grad_norm,
-        seed=training.seed,
-        first_step=position.next_step,
-        halvings=position.halvings,
-        world=world,
-    )
+    steps = training.steps(position, world)
     saved = time.monotonic()
     with _notes_named(training.store), _stop_requests() as is_asked_to_stop:
         for step in track(
