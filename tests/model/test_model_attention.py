@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -107,6 +109,23 @@ def test_the_gpu_kernel_is_given_borders_and_keys_that_mean_the_same(
     row = inputs(prefix_lengths=prefix_lengths)
     expected = attention_by_definition(*row, window, is_causal)
     assert (attend(*row, window, is_causal) - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("in_one_kernel", [False, True])
+@pytest.mark.parametrize("prefix_lengths", [(), (4,), (2, 1)])
+@pytest.mark.parametrize("window", [None, 4])
+def test_the_last_tokens_that_are_asked_for_get_what_they_get_among_all(
+    monkeypatch, in_one_kernel, prefix_lengths, window
+):
+    monkeypatch.setattr(attention, "varlen_attn", kernel_by_definition)
+    monkeypatch.setattr(attention, "_has_kernel", lambda query, dropout: in_one_kernel)
+    query, key, value, documents = inputs(prefix_lengths=prefix_lengths)
+    last_D = torch.tensor(LENGTHS).cumsum(0) - 1
+    found = attend(query, key, value, replace(documents, asked_D=last_D), window)
+    expected = attention_by_definition(query, key, value, documents, window)
+    assert (found[:, last_D] - expected[:, last_D]).abs().max() < 1e-6
+    others = torch.ones(sum(LENGTHS), dtype=torch.bool).index_fill(0, last_D, value=False)
+    assert not found[:, others].any()
 
 
 @pytest.mark.gpu

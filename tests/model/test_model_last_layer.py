@@ -1,4 +1,4 @@
-"""Only pooled tokens pass the last layer's feed-forward part, and nothing else changes."""
+"""Only pooled tokens pass the last layer, and nothing else changes."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from notetune.model.adapters.specs import AdaptationPrompt, Full, LoRA, Prefix, Prompt, PTuning
 from notetune.model.backbone import Backbone, load_backbone
 from notetune.model.heads import pool
-from notetune.model.last_layer import last_feed_forward_of
+from notetune.model.last_layer import last_layer_of
 from notetune.model.stack import DOMAIN, TASK, Layer, stack
 
 LENGTHS = [9, 4, 17, 4, 1]
@@ -107,6 +107,17 @@ def test_the_last_layer_sees_the_pooled_tokens_alone(tmp_path, kind, pooling):
     assert seen == [35, 35 if pooling == "mean" else 5]
 
 
+@pytest.mark.parametrize(("pooling", "tokens"), [("first", 35), ("last", 5), ("mean", 35)])
+def test_the_last_tokens_alone_ask_in_the_last_layer(tmp_path, pooling, tokens):
+    backbone = load_backbone(save(tmp_path / "model", FAMILIES["LLaMA 2"]))
+    seen = []
+    for layer in (backbone.model.model.layers[0], backbone.model.model.layers[-1]):
+        for part in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.o_proj):
+            part.register_forward_hook(lambda _, inputs, output: seen.append(output.shape[1]))
+    stack(backbone).features(random_batch(LENGTHS), pooling)
+    assert seen == [35, 35, 35, tokens, 35, tokens]
+
+
 def test_layers_of_another_build_compute_all_tokens():
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, n_positions=32)
@@ -114,5 +125,5 @@ def test_layers_of_another_build_compute_all_tokens():
     ids = random_batch([8]).ids_T[None]
     with torch.inference_mode():
         expected = model(ids).logits
-        with last_feed_forward_of(Backbone(model, "gpt2", "x", 32), torch.tensor([7]), 8):
+        with last_layer_of(Backbone(model, "gpt2", "x", 32), torch.tensor([7]), 8, see_all=True):
             assert torch.equal(model(ids).logits, expected)

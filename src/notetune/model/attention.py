@@ -77,11 +77,14 @@ class Documents:
         lengths_D: Tokens per document, slots included; they sum to T.
         additions: What adapters add to the attention.
         device: Where the row is.
+        asked_D: `(D,)` indices of one token per document whose output alone is used, and which
+            sees its whole document; None where all are used.
     """
 
     lengths_D: tuple[int, ...]
     additions: Additions
     device: torch.device
+    asked_D: Tensor | None = None
 
     @cached_property
     def borders(self) -> Tensor:
@@ -172,29 +175,54 @@ def packed_attention(
             f"this backbone's attention uses {unknown[0]}, which packed rows do not have; choose a "
             "decoder without it."
         )
-    is_causal = bool(getattr(module, "is_causal", True))
     layer = getattr(module, "layer_idx", 0)
-    prefix = documents.prefix(layer, key.dtype)
-    if _has_kernel(query, dropout):
-        width = (sliding_window or 0) - 1  # the kernel's -1 is all
-        reach = (width, 0 if is_causal else width)
-        out = _in_one_kernel(query, key, value, documents, prefix, scale=scaling, reach=reach)
-    else:
-        outputs = [
-            F.scaled_dot_product_attention(
-                *part,
-                **_direction(part[0], part[1], is_causal=is_causal, window=sliding_window),
-                dropout_p=dropout,
-                scale=scaling,
-                enable_gqa=key.shape[1] != query.shape[1],
-            )
-            for part in _by_length(query, key, value, documents, prefix)
-        ]
-        out = torch.cat([part.transpose(1, 2).flatten(0, 1) for part in outputs]).unsqueeze(0)
+    asked_D = documents.asked_D
+    if asked_D is not None:
+        query = query.index_select(2, asked_D)
+    out = _attend(
+        (query, key, value),
+        documents,
+        documents.prefix(layer, key.dtype),
+        is_causal=bool(getattr(module, "is_causal", True)),
+        window=sliding_window,
+        dropout=dropout,
+        scale=scaling,
+    )
     for part in documents.additions.gated:
         if part.layer == layer:
             out = out + _attend_to_prompt(module, query, part, scaling)
+    if asked_D is not None:
+        out = out.new_zeros(1, key.shape[2], *out.shape[2:]).index_copy(1, asked_D, out)
     return out, None
+
+
+def _attend(
+    parts: tuple[Tensor, Tensor, Tensor],
+    documents: Documents,
+    prefix: tuple[Tensor, Tensor] | None,
+    *,
+    is_causal: bool,
+    window: int | None,
+    dropout: float,
+    scale: float,
+) -> Tensor:
+    """`(1, Q, heads, head_dim)` for query, key and value, by the best way that takes them."""
+    query, key, value = parts
+    if _has_kernel(query, dropout):
+        width = (window or 0) - 1  # the kernel's -1 is all
+        reach = (width, 0 if is_causal else width)
+        return _in_one_kernel(query, key, value, documents, prefix, scale=scale, reach=reach)
+    outputs = [
+        F.scaled_dot_product_attention(
+            *part,
+            **_direction(part[0], part[1], is_causal=is_causal, window=window),
+            dropout_p=dropout,
+            scale=scale,
+            enable_gqa=key.shape[1] != query.shape[1],
+        )
+        for part in _by_length(query, key, value, documents, prefix)
+    ]
+    return torch.cat([part.transpose(1, 2).flatten(0, 1) for part in outputs]).unsqueeze(0)
 
 
 def _has_kernel(query: Tensor, dropout: float) -> bool:
@@ -210,11 +238,16 @@ def _by_length(
     prefix: tuple[Tensor, Tensor] | None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Queries, keys and values of the documents; neighbours of one length stand in one batch."""
-    start = 0
+    start = asked = 0
     for length, run in groupby(documents.lengths_D):
         count = len(list(run))
         span = slice(start, start + count * length)
-        q, k, v = (_split(tensor, span, count, length) for tensor in (query, key, value))
+        k, v = (_split(tensor, span, count, length) for tensor in (key, value))
+        if documents.asked_D is None:
+            q = _split(query, span, count, length)
+        else:
+            q = _split(query, slice(asked, asked + count), count, 1)
+            asked += count
         if prefix is not None:
             k, v = (
                 torch.cat([front.expand(count, -1, -1, -1), own], dim=2)
@@ -235,7 +268,7 @@ def _direction(
     """How torch is told which keys a query sees; keys beyond the queries stand in front."""
     length, keys = query.shape[2], key.shape[2]
     front, width = keys - length, window or keys
-    if width >= keys and not (is_causal and front):
+    if width >= keys and (length == 1 or not (is_causal and front)):
         return {"is_causal": is_causal and length > 1}
     seen = torch.ones(length, keys, dtype=torch.bool, device=query.device)
     return {"attn_mask": seen.triu(front + 1 - width).tril(front + (not is_causal) * (width - 1))}
@@ -258,13 +291,15 @@ def _in_one_kernel(
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     longest, borders = max(documents.lengths_D), documents.borders
     key_borders, longest_key = borders, longest
+    if documents.asked_D is not None:
+        longest, borders = 1, torch.arange(len(borders), dtype=torch.int32, device=borders.device)
     if prefix is not None:
         k, v = (
             torch.cat([front.transpose(0, 1), own]).index_select(0, documents.key_source)
             for front, own in zip(prefix, (k, v), strict=True)
         )
         key_borders = documents.key_borders
-        longest_key = longest + documents.additions.prefix_length
+        longest_key += documents.additions.prefix_length
     # torch 2.11 wants as many heads in the keys as in the query.
     k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], dim=1) for part in (k, v))
     out: Tensor = varlen_attn(  # type: ignore[assignment]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,46 +11,59 @@ from notetune.model.backbone import Backbone
 
 
 @contextmanager
-def last_feed_forward_of(backbone: Backbone, tokens_P: Tensor, token_count: int) -> Iterator[None]:
-    """Let only some tokens of a row pass the last layer's feed-forward part.
+def last_layer_of(
+    backbone: Backbone, tokens_D: Tensor, token_count: int, *, see_all: bool
+) -> Iterator[None]:
+    """Let only one token of each document pass the last layer.
 
-    It adds nothing to the others, so their last hidden states mean nothing. It treats every token
-    alone, so those of the chosen tokens are the same. A backbone whose layers are of another build
-    than those of LLaMA or BERT computes all tokens.
+    The others keep what they were, or mean nothing; keys and values are those of all tokens. All
+    else in the layer treats every token alone, so the chosen ones become the same. A backbone whose
+    layers are of another build than those of LLaMA or BERT computes all tokens; of BERT only the
+    feed-forward part computes the few.
 
     Args:
         backbone: The backbone, adapters inside it included.
-        tokens_P: `(P,)` indices of the tokens in the row, virtual tokens counted.
+        tokens_D: `(D,)` indices of the tokens in the row, virtual tokens counted.
         token_count: Tokens of the row, virtual tokens included.
+        see_all: Whether each of them sees its whole document, as the last token of a decoder does;
+            without, attention computes all tokens.
     """
 
     def choose(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(
-            x.index_select(1, tokens_P) if x.shape[1] == token_count else x for x in inputs
+            x.index_select(1, tokens_D) if x.shape[1] == token_count else x for x in inputs
         )
 
     def spread(_: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         everywhere = output.new_zeros(1, token_count, output.shape[2])
-        return everywhere.index_copy(1, tokens_P, output)
+        return everywhere.index_copy(1, tokens_D, output)
 
-    parts = _feed_forward(backbone.model)
-    with ExitStack() as stack:
-        for part in parts:
-            stack.callback(part.register_forward_pre_hook(choose).remove)
-        for part in parts[-1:]:
-            stack.callback(part.register_forward_hook(spread).remove)
+    def ask(_: nn.Module, inputs: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return inputs, {**options, "documents": replace(options["documents"], asked_D=tokens_D)}
+
+    last = _last_layer(backbone.model)
+    attention: Any = getattr(last, "self_attn", None) if see_all else None
+    projections = _parts(attention, "q_proj", "o_proj")
+    feed_forward = _parts(last, "mlp") or _parts(last, "intermediate", "output")
+    with ExitStack() as hooks:
+        if projections:
+            asking = attention.register_forward_pre_hook(ask, with_kwargs=True)
+            hooks.callback(asking.remove)
+        for part in (*projections, *feed_forward):
+            hooks.callback(part.register_forward_pre_hook(choose).remove)
+        # The second module of BERT's feed-forward part adds the two up.
+        for part in (*projections, *feed_forward[-1:]):
+            hooks.callback(part.register_forward_hook(spread).remove)
         yield
 
 
-def _feed_forward(model: Any) -> list[nn.Module]:
-    """The modules of the last layer's feed-forward part, in the order in which they are called.
-
-    Each takes hidden states of tokens; that of BERT has a second module, which adds them up.
-    """
+def _last_layer(model: Any) -> Any:
     body = model.get_decoder()
     layers = getattr(body, "layers", None) or getattr(getattr(body, "encoder", None), "layer", None)
-    last = layers[-1] if layers else None
-    for names in (("mlp",), ("intermediate", "output")):
-        if all(isinstance(getattr(last, name, None), nn.Module) for name in names):
-            return [getattr(last, name) for name in names]
-    return []
+    return layers[-1] if layers else None
+
+
+def _parts(module: Any, *names: str) -> list[Any]:
+    """The modules of these names, or none if one is missing."""
+    parts = [getattr(module, name, None) for name in names]
+    return parts if all(isinstance(part, nn.Module) for part in parts) else []

@@ -30,7 +30,7 @@ from notetune.model.attention import Additions
 from notetune.model.backbone import Backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.heads import Head, Pooling, pool
-from notetune.model.last_layer import last_feed_forward_of
+from notetune.model.last_layer import last_layer_of
 from notetune.model.losses import next_token_loss, next_token_losses
 
 DOMAIN, TASK = "domain", "task"
@@ -135,7 +135,8 @@ class Stack:
         tokens_D = batch.first_D if pooling == "first" else batch.last_D
         slots_D = additions.slot_count * torch.arange(1, len(tokens_D) + 1, device=tokens_D.device)
         token_count = len(batch.ids_T) + additions.slot_count * len(tokens_D)
-        with last_feed_forward_of(self.backbone, tokens_D + slots_D, token_count):
+        see_all = pooling == "last"
+        with last_layer_of(self.backbone, tokens_D + slots_D, token_count, see_all=see_all):
             hidden_TH = self.backbone.hidden_states(batch, additions)
         return pool(hidden_TH, batch, pooling)
 
