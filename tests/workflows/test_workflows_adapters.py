@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 from builders import random_llama
+from small_study import write_word_notes
 
 from notetune import config
 from notetune.errors import ConfigError
@@ -57,13 +58,7 @@ VARIANTS = ("domain-frozen+task-lora", "domain-trainable")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapters")
     random_llama(folder / "backbone")
-    rng = np.random.default_rng(0)
-    with (folder / "notes.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["note", "patient", "text", "died"])
-        for number in range(40):
-            text = " ".join(rng.choice(["well", "ill", "pain", "fever"], int(rng.integers(2, 9))))
-            writer.writerow([f"n{number}", f"p{number}", f"{number} {text}", number % 2])
+    write_word_notes(folder / "notes.csv", 40, most_words=8)
     (folder / "recipe.yaml").write_text(RECIPE.format(place=folder))
     return folder
 

@@ -1,12 +1,11 @@
 """A study of several backbones, whose step 1 reads other notes than step 2."""
 
-import csv
 import json
 import shutil
 
-import numpy as np
 import pytest
 from builders import random_llama
+from small_study import write_word_notes
 
 from notetune import config
 from notetune.cli import main
@@ -67,24 +66,13 @@ MODELS = [
 ]
 
 
-def write_notes(path, first, count):
-    rng = np.random.default_rng(first)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["note", "patient", "text", "died", "stay"])
-        for number in range(first, first + count):
-            text = " ".join(rng.choice(["well", "ill", "pain", "fever"], int(rng.integers(2, 20))))
-            row = [f"n{number}", f"p{number}", f"{number} {text}", number % 2, number // 2 % 2]
-            writer.writerow(row)
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("backbones")
     random_llama(folder / "one")
     random_llama(folder / "two", seed=1)
-    write_notes(folder / "notes.csv", 0, 60)
-    write_notes(folder / "corpus.csv", 1000, 70)
+    write_word_notes(folder / "notes.csv", 60)
+    write_word_notes(folder / "corpus.csv", 70, first=1000)
     (folder / "recipe.yaml").write_text(RECIPE.format(place=folder))
     return folder
 
@@ -184,7 +172,7 @@ def test_other_notes_for_the_tasks_leave_the_domain_adapter_and_train_the_cells_
 ):
     runs = tmp_path / "runs"
     shutil.copytree(place / "runs", runs)
-    write_notes(tmp_path / "notes.csv", 0, 64)
+    write_word_notes(tmp_path / "notes.csv", 64)
     recipe = load(place, f"runs={runs}", f"prepare.source.path={tmp_path}/notes.csv")
     one = recipe.studies["one"]
     prepare(one)

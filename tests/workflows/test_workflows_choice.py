@@ -6,10 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from builders import random_llama
 from sklearn.metrics import log_loss, roc_auc_score
-from test_workflows_study import RECIPE, write_notes
-from test_workflows_training import sigterm_after
+from small_study import sigterm_after, small_study
 
 from notetune import config
 from notetune.errors import Stopped
@@ -97,13 +95,7 @@ def test_stopped_after_any_step_it_ends_in_the_same_state(tmp_path, after_four, 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("choice")
-    random_llama(folder / "backbone")
-    write_notes(folder / "notes.csv")
-    text = RECIPE.format(
-        runs=folder / "runs", backbone=folder / "backbone", notes=folder / "notes.csv"
-    )
-    (folder / "recipe.yaml").write_text(text)
+    folder = small_study(tmp_path_factory.mktemp("choice"))
     settings = [
         "downstream.evaluations_per_epoch=1",
         "downstream.epochs=4",

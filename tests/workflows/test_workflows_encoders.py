@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from builders import random_encoder, random_llama
 from safetensors.torch import load_file
-from test_workflows_study import files_below, notetune, write_notes
+from small_study import files_below, notetune, write_notes
 
 from notetune import config
 from notetune.metrics.scores import read_scores

@@ -8,7 +8,7 @@ import peft
 import pytest
 import torch
 from builders import random_llama
-from test_workflows_study import RECIPE, write_notes
+from small_study import small_study
 from transformers import AutoModelForCausalLM
 
 from notetune import config
@@ -25,13 +25,7 @@ ADAPTER_FILES = {"adapter.json", "adapter_config.json", "adapter_model.safetenso
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("features")
-    random_llama(folder / "backbone")
-    write_notes(folder / "notes.csv")
-    text = RECIPE.format(
-        runs=folder / "runs", backbone=folder / "backbone", notes=folder / "notes.csv"
-    )
-    (folder / "recipe.yaml").write_text(text)
+    folder = small_study(tmp_path_factory.mktemp("features"))
     recipe = config.load(Recipe, folder / "recipe.yaml")
     opened = prepare(recipe)
     pretrain(recipe, opened)

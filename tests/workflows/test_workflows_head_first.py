@@ -5,9 +5,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from builders import random_llama
-from test_workflows_study import RECIPE, write_notes
-from test_workflows_training import sigterm_after
+from small_study import sigterm_after, small_study
 
 from notetune import config, runs
 from notetune.errors import Stopped
@@ -38,14 +36,7 @@ STOPPED = ["downstream.epochs=4", "checkpoint_minutes=0"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("head-first")
-    random_llama(folder / "backbone")
-    write_notes(folder / "notes.csv")
-    text = RECIPE.format(
-        runs=folder / "runs", backbone=folder / "backbone", notes=folder / "notes.csv"
-    )
-    (folder / "recipe.yaml").write_text(text)
-    return folder
+    return small_study(tmp_path_factory.mktemp("head-first"))
 
 
 def scores(place, variant, *settings):

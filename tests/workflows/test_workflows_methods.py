@@ -1,6 +1,5 @@
 """Step 1 by several methods on the same notes, and what its perplexities are."""
 
-import csv
 import math
 from dataclasses import replace
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from builders import byte_tokenizer, random_llama
+from small_study import write_word_notes
 from transformers import AutoModelForCausalLM
 
 from notetune import config
@@ -62,13 +62,7 @@ def load(place, *overrides):
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("several")
     random_llama(folder / "backbone")
-    rng = np.random.default_rng(0)
-    with (folder / "notes.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["note", "patient", "text", "died"])
-        for number in range(60):
-            text = " ".join(rng.choice(["well", "ill", "pain", "fever"], int(rng.integers(2, 20))))
-            writer.writerow([f"n{number}", f"p{number}", f"{number} {text}", number % 2])
+    write_word_notes(folder / "notes.csv", 60)
     (folder / "general.txt").write_text("Once upon a time.\n\n\nThe end, é.\n")
     (folder / "recipe.yaml").write_text(RECIPE.format(place=folder))
     return folder

@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from builders import random_encoder, random_llama
-from test_workflows_study import RECIPE, write_notes
+from builders import random_encoder
+from small_study import small_study
 from transformers import AutoModelForCausalLM
 
 from notetune import config
@@ -33,14 +33,7 @@ COLUMNS = {"text": "text", "note_id": "note", "patient_id": "patient"}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pieces")
-    random_llama(folder / "backbone")
-    write_notes(folder / "notes.csv")
-    text = RECIPE.format(
-        runs=folder / "runs", backbone=folder / "backbone", notes=folder / "notes.csv"
-    )
-    (folder / "recipe.yaml").write_text(text)
-    return folder
+    return small_study(tmp_path_factory.mktemp("pieces"))
 
 
 def load(place, *settings):

@@ -1,23 +1,19 @@
 """The whole way on a small hospital file, through the command line in real processes."""
 
 import csv
-import io
 import json
 import os
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from builders import random_llama
 from sklearn.metrics import roc_auc_score
+from small_study import CANARY, files_below, notetune, small_study
 
 from notetune import config, runs
-from notetune.cli import main
 from notetune.errors import DataError
 from notetune.metrics.scores import read_scores
 from notetune.serve.files import write_predictions
@@ -30,61 +26,12 @@ from notetune.workflows.provenance import (
 )
 from notetune.workflows.recipe import Recipe
 
-CANARY = "zyxcanary"
 VARIANTS = [
     "head-only",
     "task-lora",
     "domain-frozen+task-lora",
     "domain-trainable+task-lora",
 ]
-
-RECIPE = """
-name: small
-runs: {runs}
-backbone: {backbone}
-device: cpu
-prepare:
-  source:
-    kind: table
-    path: {notes}
-    source: visit
-    columns: {{text: text, note_id: note, patient_id: patient}}
-    tasks:
-      - {{name: died, kind: binary, column: died}}
-      - {{name: stay, kind: multiclass, column: stay}}
-      - {{name: codes, kind: multilabel, column: codes, separator: ";"}}
-  split: {{kind: fractions, validation: 0.2, test: 0.3}}
-  max_tokens: 48
-  min_train_positives: 3
-pretrain:
-  adapter: {{kind: lora, rank: 2, alpha: 4}}
-  tokens_per_row: 256
-  optim: {{targets_per_step: 512, peak_lr: 5e-3}}
-downstream:
-  adapter: {{kind: lora, rank: 2, alpha: 4}}
-  seeds: [0, 1]
-  epochs: 1
-  tokens_per_row: 256
-  head_epochs: 2
-evaluate: {{draws: 100}}
-"""
-
-
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def notetune(*arguments):
-    """The command line in this process, with what it prints."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["notetune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-    return Done(exit_.value.code or 0, out.getvalue(), err.getvalue())
 
 
 def notetune_in_a_fresh_process(*arguments):
@@ -97,31 +44,9 @@ def notetune_in_a_fresh_process(*arguments):
     )
 
 
-def write_notes(path: Path, *, rows: int = 90) -> Path:
-    rng = np.random.default_rng(0)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["note", "patient", "text", "died", "stay", "codes"])
-        for number in range(rows):
-            died = int(rng.random() < 0.4)
-            stay = ["short", "long"][int(rng.random() < 0.5)]
-            codes = [c for c in ("0389", "V58", "E88") if rng.random() < 0.4] or ["0031"]
-            words = f"{CANARY} shock" if died else f"{CANARY} well"
-            text = f"{words} {stay} " + " ".join(codes) + " filler" * int(rng.integers(1, 9))
-            writer.writerow([f"n{number:03}", f"p{number // 2}", text, died, stay, ";".join(codes)])
-    return path
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    random_llama(folder / "backbone")
-    write_notes(folder / "notes.csv")
-    recipe = RECIPE.format(
-        runs=folder / "runs", backbone=folder / "backbone", notes=folder / "notes.csv"
-    )
-    (folder / "recipe.yaml").write_text(recipe)
-    return folder
+    return small_study(tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="module")
@@ -129,10 +54,6 @@ def finished(place):
     done = notetune_in_a_fresh_process("study", "run", place / "recipe.yaml")
     assert done.returncode == 0, done.stderr
     return done
-
-
-def files_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def test_a_study_ends_in_a_report_with_every_model(place, finished):

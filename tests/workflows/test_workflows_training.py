@@ -8,9 +8,8 @@ import sys
 
 import pytest
 import torch
-from builders import random_llama
 from safetensors.torch import load_file
-from test_workflows_study import CANARY, RECIPE, notetune, write_notes
+from small_study import CANARY, notetune, sigterm_after, small_study
 
 from notetune import config, runs
 from notetune.cli import terminal
@@ -34,14 +33,7 @@ SETTINGS = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("training")
-    random_llama(folder / "backbone")
-    write_notes(folder / "notes.csv")
-    recipe = RECIPE.format(
-        runs=folder / "runs", backbone=folder / "backbone", notes=folder / "notes.csv"
-    )
-    (folder / "recipe.yaml").write_text(recipe)
-    return folder
+    return small_study(tmp_path_factory.mktemp("training"))
 
 
 def load(place, name):
@@ -55,18 +47,6 @@ def undisturbed(place):
     pretrain.pretrain(recipe, prepared)
     downstream.downstream(recipe, prepared, CELL)
     return recipe
-
-
-def sigterm_after(number):
-    """Progress that gets SIGTERM after some steps of this process."""
-
-    def track(_label, steps, _total, _describe, _done=0):
-        for count, step in enumerate(steps, start=1):
-            if count == number:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield step
-
-    return track
 
 
 def trained(folder):
