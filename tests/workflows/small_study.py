@@ -35,6 +35,7 @@ prepare:
   max_tokens: 48
   min_train_positives: 3
 pretrain:
+  perplexity_documents: 20
   adapter: {{kind: lora, rank: 2, alpha: 4}}
   tokens_per_row: 256
   optim: {{targets_per_step: 512, peak_lr: 5e-3}}

@@ -34,6 +34,7 @@ prepare:
   split: {{kind: fractions, validation: 0.2, test: 0.3}}
   max_tokens: 40
 pretrain:
+  perplexity_documents: 20
   tokens_per_row: 64
   optim: {{targets_per_step: 512, peak_lr: 5e-3}}
 downstream:

@@ -41,6 +41,7 @@ prepare:
   split: {{kind: fractions, validation: 0.2, test: 0.3}}
   max_tokens: 48
 pretrain:
+  perplexity_documents: 20
   adapter: {{kind: lora, rank: 2, alpha: 4}}
   compare: {{prompts: {{adapter: {{kind: prompt, virtual_tokens: 3}}}}}}
   corpus:

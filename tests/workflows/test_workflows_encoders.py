@@ -31,6 +31,7 @@ prepare:
   split: {{kind: fractions, validation: 0.2, test: 0.3}}
   max_tokens: 48
 pretrain:
+  perplexity_documents: 20
   adapter: {{kind: lora, rank: 2, alpha: 4}}
   tokens_per_row: 256
 downstream: {{variants: [head-only], head_epochs: 1, tokens_per_row: 256}}
