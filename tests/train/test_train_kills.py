@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.parametrize(
-    "kills", [40, pytest.param(200, marks=pytest.mark.slow)], ids=["40 kills", "200 kills"]
+    "kills", [20, pytest.param(200, marks=pytest.mark.slow)], ids=["20 kills", "200 kills"]
 )
 def test_a_training_that_is_killed_ends_in_the_same_bits(kills, tmp_path, capsys):
     seed = int.from_bytes(os.urandom(2))
