@@ -311,7 +311,7 @@ def kill_many_times(folder: Path, kills: int, seed: int) -> dict[str, int]:
         process = start(folder)
         process.join(rng.uniform(0, seconds) if counts["kills"] < kills else None)
         if process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             process.join()
         if process.exitcode == 0:
             assert bytes_below(root / "prepared") == expected
@@ -355,7 +355,7 @@ def test_workers_end_with_a_killed_run(place):
     while len(workers) < 2 and process.is_alive() and time.monotonic() < deadline:
         workers = children_of(process.pid)
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert len(workers) >= 2

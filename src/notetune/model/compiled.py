@@ -8,7 +8,11 @@ import torch
 from notetune.errors import BackboneError
 from notetune.model.backbone import Backbone
 
-_NOISE = ("The .grad attribute of a Tensor that is not a leaf", ".* should not be instantiated")
+_NOISE = (
+    "The .grad attribute of a Tensor that is not a leaf",
+    ".* should not be instantiated",
+    "`torch.jit.* is deprecated",
+)
 
 
 def compile_layers(backbone: Backbone, backend: str = "inductor") -> None:
