@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 from small_study import sigterm_after, small_study
 
 from notetune import config, runs
@@ -76,6 +77,28 @@ def test_stopped_in_either_training_it_ends_in_the_same_bits(place):
         checkpoints |= {path.parent.name for path in folder.parent.rglob("step-*")}
     assert {"head-first"} < checkpoints
     assert runs.sha256_of_file(folder / "head.safetensors") == undisturbed
+
+
+def test_a_domain_adapter_trains_on_at_its_own_rate(place):
+    variant = "domain-trainable+task-lora"
+
+    def adapters(*settings):
+        scores(place, variant, "downstream.optim.peak_lr=1e-2", *settings)
+        recipe = config.load(Recipe, place / "recipe.yaml", [])
+        folders = (
+            recipe.folder.domain,
+            *(recipe.folder.cell("died", variant, 0) / name for name in ("domain", "task")),
+        )
+        return [load_file(folder / "adapter_model.safetensors") for folder in folders]
+
+    def moved(before, after):
+        return max(float((before[name] - after[name]).abs().max()) for name in before)
+
+    start, still, task = adapters("downstream.domain_lr=1e-9")
+    assert moved(start, still) < 1e-6
+    assert max(float(t.abs().max()) for n, t in task.items() if "lora_B" in n) > 1e-3
+    start, domain, _ = adapters()
+    assert moved(start, domain) > 1e-3
 
 
 def test_balanced_classes_raise_the_score_of_the_rarer_one_and_the_report_says_so(place):

@@ -17,6 +17,7 @@ from notetune.metrics.scores import ScoreTable, write_scores
 from notetune.model.bundle import BundleCard, save_card, save_head
 from notetune.model.heads import Head, log_prior
 from notetune.model.losses import balanced_weights, outcome_loss, probabilities
+from notetune.model.stack import DOMAIN
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import Reading
 from notetune.train.batches import LabelledBatch, shuffled_steps
@@ -173,6 +174,8 @@ class _CellTraining:
     ) -> Training[LabelledBatch]:
         cell, plan = self._cell, self._plan
         notes = self._documents_N[self._task.rows("train")]
+        domain = {n: p for n, p in adapters.items() if n.startswith(f"{DOMAIN}.")}
+        task = {n: p for n, p in adapters.items() if n not in domain}
         tokens_N = plan.store.reading(notes, plan.max_pieces).tokens_N
         return Training(
             label=cell.label if adapters else f"{cell.label} · head",
@@ -181,7 +184,8 @@ class _CellTraining:
             parameters={**adapters, **head},
             optimizer=adamw(
                 plan.optim,
-                (adapters.values(), plan.optim.peak_lr),
+                (domain.values(), plan.domain_lr),
+                (task.values(), plan.optim.peak_lr),
                 (head.values(), plan.head_lr),
             ),
             optim=plan.optim,

@@ -46,6 +46,7 @@ class TaskModel:
         tokens_per_row: Row budget.
         epochs: Passes over the training notes.
         optim: How adapters learn, or the head where it learns alone.
+        domain_lr: Peak learning rate of the domain adapter, if it trains on.
         head_lr: Peak learning rate of the head beside adapters.
         as_it_starts: The model without what trains below the head; None where only the head does.
     """
@@ -61,6 +62,7 @@ class TaskModel:
     tokens_per_row: int
     epochs: float
     optim: OptimConfig
+    domain_lr: float
     head_lr: float
     as_it_starts: "TaskModel | None" = None
 
@@ -118,6 +120,7 @@ def _of_backbone(recipe: Recipe, prepared: Prepared, name: str) -> TaskModel:
         tokens_per_row=config.tokens_per_row,
         epochs=config.epochs,
         optim=config.optim,
+        domain_lr=config.domain_lr or config.optim.peak_lr,
         head_lr=config.head_lr,
     )
 
@@ -136,6 +139,7 @@ def _of_encoder(recipe: Recipe, name: str, encoder: str, store: TokenStore) -> T
         tokens_per_row=config.tokens_per_row,
         epochs=config.epochs,
         optim=config.full_optim if is_full else config.lora_optim,
+        domain_lr=0.0,
         head_lr=config.head_lr,
     )
 
@@ -143,7 +147,10 @@ def _of_encoder(recipe: Recipe, name: str, encoder: str, store: TokenStore) -> T
 def inputs(recipe: Recipe, prepared: Prepared, name: str) -> dict[str, Any]:
     """What a model depends on besides task and seed."""
     if _encoder_of(recipe, name) is None:
-        config = recipe.downstream.model_dump(mode="json", exclude={"variants", "seeds", "tasks"})
+        unread = {"variants", "seeds", "tasks"}
+        if recipe.downstream.domain_lr is None or not variant_of(name).trains_domain:
+            unread.add("domain_lr")
+        config = recipe.downstream.model_dump(mode="json", exclude=unread)
     else:
         config = recipe.encoders.model_dump(mode="json", exclude={"models", "variants", "mlm"})
     return {
