@@ -1,4 +1,4 @@
-"""The head learns alone before adapters join, and classes weigh what the recipe says."""
+"""Step 2: the head first, a domain adapter that trains on, and the weights of classes."""
 
 import shutil
 from contextlib import suppress
