@@ -139,8 +139,7 @@ class DownstreamConfig(ValidationConfig):
     optim: OptimConfig = OptimConfig(targets_per_step=16)
     """For the variants that train adapters."""
     domain_lr: PositiveFloat | None = None
-    """Peak learning rate of a domain adapter that trains on; that of `optim` when left out. What
-    step 1 has learned survives a lower one."""
+    """Peak learning rate of a domain adapter that trains on; that of `optim` when left out."""
     head_lr: PositiveFloat = 1e-3
     """Peak learning rate of the head beside adapters."""
     head_first: bool = True
