@@ -128,12 +128,17 @@ def is_finished(folder: Path, inputs: Any) -> bool:
     Raises:
         RunError: If another version of notetune, with another format, wrote the folder.
     """
+    return was_made_from(folder, inputs) and not damaged_files(folder)
+
+
+def was_made_from(folder: Path, inputs: Any) -> bool:
+    """Whether `folder` was built from the same inputs, by its manifest alone.
+
+    Raises:
+        RunError: If another version of notetune, with another format, wrote the folder.
+    """
     manifest = _manifest(folder)
-    return (
-        manifest is not None
-        and manifest["inputs"] == fingerprint(inputs)
-        and not damaged_files(folder)
-    )
+    return manifest is not None and manifest["inputs"] == fingerprint(inputs)
 
 
 def damaged_files(folder: Path) -> list[str]:

@@ -11,6 +11,7 @@ from small_study import files_below, notetune, write_notes
 
 from notetune import config
 from notetune.metrics.scores import read_scores
+from notetune.model.bundle import read_card
 from notetune.tokens.encode import load_encoder
 from notetune.tokens.store import open_store
 from notetune.workflows.recipe import Recipe
@@ -179,6 +180,30 @@ def test_a_dry_run_plans_the_encoders(planned):
         *cells[2:],
     ]
     assert all(stage["steps"] > 0 and stage["seconds"] > 0 for stage in planned)
+
+
+def test_an_encoder_that_has_read_of_test_patients_is_refused(place, tmp_path):
+    columns = "{text: text, note_id: note, patient_id: patient}"
+    source = f"{{kind: table, path: {place}/notes.csv, columns: {columns}}}"
+    corpus = f"pretrain.corpus={{source: {source}, split: {{kind: fractions, seed: 5}}}}"
+    models = "encoders.models={tiny-encoder: mlm}"
+    done = notetune("study", "run", place / "recipe.yaml", f"runs={tmp_path}", corpus, models)
+    assert done.returncode == 2
+    assert "patients of test of died are also in corpus of step 1" in done.stderr
+    done = notetune(
+        "study", "run", place / "recipe.yaml", f"runs={tmp_path}", corpus, "encoders.models={}"
+    )
+    assert done.returncode == 0, done.stderr  # a head alone on the backbone has read nothing
+
+
+def test_encoders_beside_a_float8_backbone_are_bfloat16(place, tmp_path):
+    done = notetune(
+        "study", "run", place / "recipe.yaml", f"runs={tmp_path}", "dtype=float8",
+        f"encoders.models={{bert: {place}/bert}}", "encoders.variants=[full, lora]"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert read_card(tmp_path / "small/cells/died/bert+lora/seed-0").dtype == "bfloat16"
+    assert read_card(tmp_path / "small/cells/died/head-only/seed-0").dtype == "float8"
 
 
 def test_a_decoder_among_the_encoders_is_refused(place, tmp_path):

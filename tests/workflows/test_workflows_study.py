@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -258,6 +259,28 @@ def test_listed_patients_are_also_scored_alone(place, finished):
     assert b"Listed patients only" not in before[place / "runs/small/report/report.html"]
 
 
+def test_what_was_trained_with_other_settings_stays_out_of_the_report(place, finished, tmp_path):
+    shutil.copytree(place / "runs", tmp_path / "runs")
+    recipe = (place / "recipe.yaml", f"runs={tmp_path}/runs")
+    notice = "trainings of the recipe are left out (died · head-only · seed 0 is the first)"
+
+    def rows():
+        results = json.loads((tmp_path / "runs/small/report/report.json").read_text())
+        models = [row["model"] for row in results["tasks"][0]["rows"]]
+        return models, any(notice in text for text in results["notices"])
+
+    assert notetune("evaluate", *recipe).returncode == 0
+    models, is_noticed = rows()
+    assert "head-only" in models
+    assert not is_noticed
+    done = notetune("evaluate", *recipe, "downstream.head_epochs=3")
+    assert done.returncode == 0, done.stderr
+    assert rows() == (["prevalence", "tf-idf"], True)
+    done = notetune("evaluate", *recipe, "pretrain.adapter.rank=3")
+    assert done.returncode == 2
+    assert "no adapter that was trained as the recipe says now" in done.stderr
+
+
 def test_a_domain_adapter_that_has_read_of_a_test_patient_is_refused(place, finished):
     recipe = config.load(Recipe, place / "recipe.yaml")
     prepared = open_prepared(recipe.folder.prepared)
@@ -269,16 +292,20 @@ def test_a_domain_adapter_that_has_read_of_a_test_patient_is_refused(place, fini
     assert not trained & set(path.read_text().split('"'))
     (corpus,) = known["corpora"]
     assert (corpus["source"], corpus["patients"]) == ("visit", len(trained))
-    assert [finding.count for finding in corpus_findings(recipe, prepared)] == [0, 0, 0]
+    assert [finding.count for finding in corpus_findings(recipe.folder.domain, prepared)] == [
+        0,
+        0,
+        0,
+    ]
     tested = store.patient_ids[store.split_N == "test"][:1].tolist()
     foreign = {**known, "patients": [*known["patients"], *patient_hashes(tested, known["salt"])]}
     before = path.read_bytes()
     path.write_text(json.dumps(foreign))
     try:
-        with pytest.raises(DataError, match=r"1 patients of test of .* in corpus of the domain"):
-            stop_at_known_patients(recipe, prepared)
+        with pytest.raises(DataError, match=r"1 patients of test of .* in corpus of step 1"):
+            stop_at_known_patients(recipe, prepared, recipe.folder.domain)
         allowed = config.load(Recipe, place / "recipe.yaml", ["prepare.allow_leaks=true"])
-        stop_at_known_patients(allowed, prepared)
+        stop_at_known_patients(allowed, prepared, allowed.folder.domain)
     finally:
         path.write_bytes(before)
 

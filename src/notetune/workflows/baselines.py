@@ -16,14 +16,19 @@ Baseline = Literal["prevalence", "tf-idf"]
 FloatArray = npt.NDArray[np.float64]
 
 
-def score_baseline(recipe: Recipe, prepared: Prepared, task: str, baseline: Baseline) -> None:
-    """Train a baseline and write its test scores, unless that was done from the same inputs."""
-    folder = recipe.folder.cell(task, baseline, 0)
-    depends_on = {
+def inputs(prepared: Prepared, task: str, baseline: Baseline) -> dict[str, Any]:
+    """What a baseline depends on."""
+    return {
         "stage": "baseline",
         "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
         "cell": (task, baseline),
     }
+
+
+def score_baseline(recipe: Recipe, prepared: Prepared, task: str, baseline: Baseline) -> None:
+    """Train a baseline and write its test scores, unless that was done from the same inputs."""
+    folder = recipe.folder.cell(task, baseline, 0)
+    depends_on = inputs(prepared, task, baseline)
     if runs.is_finished(folder, depends_on):
         return
     table = prepared.tasks[task]

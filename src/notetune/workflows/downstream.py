@@ -40,7 +40,6 @@ from notetune.workflows.training import (
     fit,
     write_record,
 )
-from notetune.workflows.variants import variant_of
 
 _SCORED_SPLITS = ("validation", "test")
 _HEAD_FIRST = "head-first"
@@ -76,11 +75,24 @@ def inputs(recipe: Recipe, prepared: Prepared, cell: Cell) -> dict[str, Any]:
     return {**of_model, "cell": (cell.task, cell.variant, cell.seed)}
 
 
+def trained_cells(recipe: Recipe, prepared: Prepared) -> tuple[Cell, ...]:
+    """The cells that were trained as the recipe says now, on what stands in the run folder."""
+    ready = {n for n in task_models.names(recipe) if task_models.is_ready(recipe, prepared, n)}
+    return tuple(
+        cell
+        for cell in cells(recipe, prepared)
+        if cell.variant in ready
+        and runs.was_made_from(
+            recipe.folder.cell(cell.task, cell.variant, cell.seed), inputs(recipe, prepared, cell)
+        )
+    )
+
+
 def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = silent) -> None:
     """Train a cell into its bundle with scores, unless it was trained from the same inputs.
 
     Raises:
-        DataError: If the domain adapter has read notes of test patients.
+        DataError: If the domain adapter or the encoder has read notes of test patients.
         BundleError: If an adapter of the stack does not act, or a frozen one has changed.
         TrainingError: If the loss is not finite.
     """
@@ -88,8 +100,8 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
     depends_on = inputs(recipe, prepared, cell)
     if runs.is_finished(folder, depends_on):
         return
-    if variant_of(cell.variant).has_domain:
-        stop_at_known_patients(recipe, prepared)
+    if (pretrained := task_models.pretrained_folder(recipe, cell.variant)) is not None:
+        stop_at_known_patients(recipe, prepared, pretrained)
     with (
         runs.work_folder(folder, depends_on) as work,
         runs.new_folder(folder, depends_on) as temporary,

@@ -197,21 +197,22 @@ def untrained(recipe: Recipe, name: str) -> Backbone:
     given = recipe.encoders.models[name]
     if given == MASKED:
         return new_encoder(recipe).backbone
-    return load_backbone(given, _dtype(recipe), recipe.torch_device)
+    return load_backbone(given, weights_dtype(recipe), recipe.torch_device)
 
 
 def outline(recipe: Recipe, name: str) -> Backbone:
     """An encoder without weights."""
     given = recipe.encoders.models[name]
     if given != MASKED:
-        return outline_backbone(given, _dtype(recipe))
+        return outline_backbone(given, weights_dtype(recipe))
     backbone = new_encoder(recipe).backbone
     backbone.model.to("meta").requires_grad_(requires_grad=False)
     return backbone
 
 
-def _dtype(recipe: Recipe) -> Dtype:
-    return "bfloat16" if recipe.dtype == "float8" else recipe.dtype  # float8 is for decoders
+def weights_dtype(recipe: Recipe) -> Dtype:
+    """Type of the encoders' weights; float8 is for decoders."""
+    return "bfloat16" if recipe.dtype == "float8" else recipe.dtype
 
 
 def step_count(recipe: Recipe, prepared: Prepared) -> int:

@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,10 +29,11 @@ from notetune.metrics.results import (
 from notetune.metrics.scores import ScoreTable, read_scores
 from notetune.notes import overlap
 from notetune.notes.sources import Mimic3Source
-from notetune.workflows import encoders
-from notetune.workflows.downstream import cells
+from notetune.workflows import baselines, encoders
+from notetune.workflows.downstream import Cell, cells, trained_cells
 from notetune.workflows.methods import method_rows, perplexity_rows
 from notetune.workflows.prepare import Prepared, TaskTable
+from notetune.workflows.prepare import inputs as prepare_inputs
 from notetune.workflows.pretrain import TRAINING, Pretrained
 from notetune.workflows.provenance import corpus_findings
 from notetune.workflows.recipe import Recipe
@@ -56,6 +58,16 @@ class Finished:
     prepared: Prepared
     corpus: Prepared
     methods: dict[str, Pretrained]
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells of step 2 that were trained as the recipe says now."""
+        return trained_cells(self.recipe, self.prepared)
+
+    @property
+    def missing(self) -> list[Cell]:
+        """The other cells of the recipe."""
+        return [cell for cell in cells(self.recipe, self.prepared) if cell not in self.cells]
 
 
 def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
@@ -94,7 +106,12 @@ def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
         costs=tuple(_costs(step_1, trained)),
         leakage=tuple(_leakage(first)),
         compat_switches=tuple(_compat_switches(recipe)),
-        notices=(*_notices(first), *encoders.notices(first.recipe), *recipe.notices),
+        notices=(
+            *_missing(finished),
+            *_notices(first),
+            *encoders.notices(first.recipe),
+            *recipe.notices,
+        ),
         provenance=_provenance(recipe, prepared),
     )
 
@@ -129,7 +146,8 @@ def _learning_curves(records: dict[str, TrainingRecord]) -> dict[str, tuple[Curv
 
 
 def _leakage(first: Finished) -> Iterator[LeakageFinding]:
-    for finding in (*first.prepared.findings, *corpus_findings(first.recipe, first.prepared)):
+    of_corpus = corpus_findings(first.recipe.folder.domain, first.prepared)
+    for finding in (*first.prepared.findings, *of_corpus):
         yield LeakageFinding(**asdict(finding))
 
 
@@ -146,14 +164,7 @@ def _test_tables(recipe: Recipe, finished: Mapping[str, Finished]) -> list[Score
     tables = []
     for task in dict.fromkeys(name for one in finished.values() for name in one.prepared.tasks):
         for backbone, one in finished.items():
-            folder = one.recipe.folder
-            folders = [folder.cell(task, name, 0) for name in one.recipe.evaluate.baselines]
-            folders += [
-                folder.cell(task, cell.variant, cell.seed)
-                for cell in cells(one.recipe, one.prepared)
-                if cell.task == task
-            ]
-            paths = [folder / "test.parquet" for folder in folders]
+            paths = [folder / "test.parquet" for folder in _trained_folders(one, task)]
             found = [read_scores(path) for path in paths if path.is_file()]
             tables += [replace(table, model=_model(backbone, table.model)) for table in found]
     if not tables:
@@ -162,6 +173,18 @@ def _test_tables(recipe: Recipe, finished: Mapping[str, Finished]) -> list[Score
             "`notetune study run` with this recipe first."
         )
     return tables
+
+
+def _trained_folders(one: Finished, task: str) -> Iterator[Path]:
+    """Folders of the baselines and cells of a task, made as the recipe says now."""
+    folder = one.recipe.folder
+    for baseline in one.recipe.evaluate.baselines:
+        found = folder.cell(task, baseline, 0)
+        if runs.was_made_from(found, baselines.inputs(one.prepared, task, baseline)):
+            yield found
+    for cell in one.cells:
+        if cell.task == task:
+            yield folder.cell(task, cell.variant, cell.seed)
 
 
 def _of_listed_patients(recipe: Recipe, tables: list[ScoreTable]) -> list[ScoreTable]:
@@ -227,11 +250,10 @@ def _references(tables: list[ScoreTable]) -> list[tuple[str, str]]:
 def _records(finished: Mapping[str, Finished]) -> dict[str, TrainingRecord]:
     records = {}
     for backbone, one in finished.items():
-        for cell in cells(one.recipe, one.prepared):
+        for cell in one.cells:
             path = one.recipe.folder.cell(cell.task, cell.variant, cell.seed) / TRAINING
-            if path.is_file():
-                label = replace(cell, variant=_model(backbone, cell.variant)).label
-                records[label] = read_record(path)
+            label = replace(cell, variant=_model(backbone, cell.variant)).label
+            records[label] = read_record(path)
     return records
 
 
@@ -292,6 +314,28 @@ def _split_counts(task: TaskTable) -> list[SplitCount]:
             )
         )
     return counts
+
+
+def _missing(finished: Mapping[str, Finished]) -> Iterator[str]:
+    """Say that trainings of the recipe are not in the report."""
+    missing = [
+        replace(cell, variant=_model(backbone, cell.variant)).label
+        for backbone, one in finished.items()
+        for cell in one.missing
+    ]
+    if missing:
+        yield (
+            f"{len(missing)} trainings of the recipe are left out ({missing[0]} is the first): "
+            "they are not finished, or were made with other settings or from other notes. "
+            "`notetune study status` names them."
+        )
+    for one in finished.values():
+        if not runs.was_made_from(one.prepared.folder, prepare_inputs(one.recipe)):
+            yield (
+                "The notes were prepared by another version, with other settings, or from files "
+                "that have changed or gone since."
+            )
+            return
 
 
 def _notices(first: Finished) -> list[str]:

@@ -106,7 +106,7 @@ class StackFeatures(NoteFeatures):
     """Adapters train, so notes pass the stack at every step."""
 
     def __init__(self, recipe: Recipe, model: TaskModel, seed: int) -> None:
-        backbone = load_backbone(model.backbone, recipe.dtype, recipe.torch_device)
+        backbone = load_backbone(model.backbone, model.dtype, recipe.torch_device)
         self._plan = model
         self._stack = new_stack(recipe, model, backbone, seed)
         self.about = AboutModel(

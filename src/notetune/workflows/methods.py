@@ -32,13 +32,13 @@ def pretrain_all(
     }
 
 
-def read_all(recipe: Recipe) -> dict[str, Pretrained]:
+def read_all(recipe: Recipe, prepared: Prepared) -> dict[str, Pretrained]:
     """What finished methods left in the run folder.
 
     Raises:
-        RunError: If one is not finished.
+        RunError: If one is not finished, or was trained with other settings or on other notes.
     """
-    return {name: read_pretrained(one) for name, one in recipes(recipe).items()}
+    return {name: read_pretrained(one, prepared) for name, one in recipes(recipe).items()}
 
 
 def perplexity_rows(methods: dict[str, Pretrained]) -> list[PerplexityRow]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from notetune import infer, runs
-from notetune.errors import DataError
+from notetune.errors import DataError, RunError
 from notetune.model.adapters.files import save_adapter
 from notetune.model.adapters.specs import reserved_per_document
 from notetune.model.backbone import load_backbone, resolve_backbone
@@ -110,16 +110,21 @@ def pretrain(
             write_record(temporary / TRAINING, record)
             shutil.copyfile(work / STEPS, temporary / STEPS)
             runs.write_json(temporary / PERPLEXITY, [asdict(row) for row in rows])
-    return read_pretrained(recipe)
+    return read_pretrained(recipe, prepared)
 
 
-def read_pretrained(recipe: Recipe) -> Pretrained:
+def read_pretrained(recipe: Recipe, prepared: Prepared) -> Pretrained:
     """What a finished step 1 left in the run folder.
 
     Raises:
-        RunError: If it is not finished.
+        RunError: If it is not finished, or was trained with other settings or on other notes.
     """
     folder = recipe.folder.domain
+    if not runs.was_made_from(folder, inputs(recipe, prepared)):
+        raise RunError(
+            f"{folder} holds no adapter that was trained as the recipe says now; run `notetune "
+            "pretrain` or `notetune study run` with this recipe, or take back what changed in it."
+        )
     rows = [PerplexityRow(**values) for values in runs.read_json(folder / PERPLEXITY)]
     return Pretrained(read_record(folder / TRAINING), tuple(rows))
 

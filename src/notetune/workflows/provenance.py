@@ -1,4 +1,4 @@
-"""What a domain adapter was trained on, and whether test patients were among it."""
+"""What step 1 trained on, and whether test patients were among it."""
 
 import hashlib
 from collections.abc import Iterable
@@ -17,14 +17,14 @@ from notetune.workflows.prepare_shards import NOTES
 from notetune.workflows.recipe import Recipe
 
 PROVENANCE = "provenance.json"
-_CORPUS = "corpus of the domain adapter"
+_CORPUS = "corpus of step 1"
 
 
 def write_provenance(folder: Path, recipe: Recipe, prepared: Prepared) -> None:
-    """Write corpora, versions and hashed patients of a domain adapter into its folder.
+    """Write corpora, versions and hashed patients of what step 1 trained into its folder.
 
     The hashes are salted, but whoever can guess an id can test it: the file tells who was in the
-    corpus, so it stays in the domain adapter's folder and goes into no bundle.
+    corpus, so it stays in that folder and goes into no bundle.
     """
     store = prepared.store
     notes_N = np.unique(store.note_number_D[store.corpus_documents(recipe.pretrain.sources)])
@@ -51,9 +51,9 @@ def patient_hashes(patient_ids: Iterable[str], salt: str) -> list[str]:
     return sorted(digest.hexdigest() for digest in digests)
 
 
-def corpus_findings(recipe: Recipe, prepared: Prepared) -> list[overlap.Finding]:
-    """For each task, how many of its test patients are in the corpus of the domain adapter."""
-    known = runs.read_json(recipe.folder.domain / PROVENANCE)
+def corpus_findings(folder: Path, prepared: Prepared) -> list[overlap.Finding]:
+    """For each task, how many of its test patients are in the corpus of what a folder holds."""
+    known = runs.read_json(folder / PROVENANCE)
     findings = []
     for name, task in prepared.tasks.items():
         patients = patient_hashes(task.patient_ids_N[task.rows("test")].tolist(), known["salt"])
@@ -62,16 +62,16 @@ def corpus_findings(recipe: Recipe, prepared: Prepared) -> list[overlap.Finding]
     return findings
 
 
-def stop_at_known_patients(recipe: Recipe, prepared: Prepared) -> None:
-    """Refuse a domain adapter that has read notes of test patients.
+def stop_at_known_patients(recipe: Recipe, prepared: Prepared, folder: Path) -> None:
+    """Refuse a domain adapter or encoder that has read notes of test patients.
 
     Raises:
         DataError: If there is such a patient and the recipe does not allow leaks.
     """
-    blocking = [finding for finding in corpus_findings(recipe, prepared) if finding.blocks]
+    blocking = [finding for finding in corpus_findings(folder, prepared) if finding.blocks]
     if blocking and not recipe.prepare.allow_leaks:
         raise DataError(
-            f"leak check: {blocking[0].sentence}. Train the domain adapter on other patients, list "
+            f"leak check: {blocking[0].sentence}. Train step 1 on other patients, list "
             "the others with evaluate.listed_patients, or set prepare.allow_leaks=true to go on; "
             "the report will say so."
         )

@@ -38,13 +38,14 @@ def read_study(recipe: Recipe) -> dict[str, Finished]:
     """What finished stages left in the run folder, by backbone.
 
     Raises:
-        RunError: If the notes are not prepared or a method of step 1 is not finished.
+        RunError: If the notes are not prepared, or a method of step 1 is not trained as its recipe
+            says now.
     """
     found = {}
     for name, one in recipe.studies.items():
         prepared = open_prepared(one.folder.prepared)
         corpus = open_corpus(one, prepared)
-        found[name] = Finished(one, prepared, corpus, methods.read_all(one))
+        found[name] = Finished(one, prepared, corpus, methods.read_all(one, corpus))
     return found
 
 

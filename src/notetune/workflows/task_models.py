@@ -8,15 +8,16 @@ from typing import Any
 from notetune import runs
 from notetune.model.adapters.files import read_adapter
 from notetune.model.adapters.specs import AdapterSpec, Full
-from notetune.model.backbone import Backbone
+from notetune.model.backbone import Backbone, Dtype
 from notetune.model.heads import Pooling
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.tokens.store import TokenStore
 from notetune.train.choice import ValidationConfig
 from notetune.train.optim import OptimConfig
-from notetune.workflows import encoders
-from notetune.workflows.prepare import Prepared, TaskTable
+from notetune.workflows import encoders, pretrain
+from notetune.workflows.prepare import Prepared, TaskTable, open_corpus
 from notetune.workflows.recipe import Recipe
+from notetune.workflows.sections import MASKED
 from notetune.workflows.variants import Variant, variant_of
 
 # What holds for encoders as for the backbone.
@@ -37,6 +38,7 @@ class TaskModel:
     Attributes:
         name: What reports call it.
         backbone: Folder of its backbone, or the name of the shipped one.
+        dtype: Type of the backbone's weights.
         store: The notes in the backbone's tokens.
         parts: Which adapters it has, and which of them train.
         adapter: Its task adapter, if it has one.
@@ -53,6 +55,7 @@ class TaskModel:
 
     name: str
     backbone: str
+    dtype: Dtype
     store: TokenStore
     parts: Variant
     adapter: AdapterSpec
@@ -111,6 +114,7 @@ def _of_backbone(recipe: Recipe, prepared: Prepared, name: str) -> TaskModel:
     return TaskModel(
         name=name,
         backbone=recipe.backbone,
+        dtype=recipe.dtype,
         store=prepared.store,
         parts=variant_of(name),
         adapter=config.adapter,
@@ -130,6 +134,7 @@ def _of_encoder(recipe: Recipe, name: str, encoder: str, store: TokenStore) -> T
     return TaskModel(
         name=name,
         backbone=encoders.backbone_folder(recipe, encoder),
+        dtype=encoders.weights_dtype(recipe),
         store=store,
         parts=variant_of(name),
         adapter=Full() if is_full else config.adapter,
@@ -163,15 +168,36 @@ def inputs(recipe: Recipe, prepared: Prepared, name: str) -> dict[str, Any]:
 
 def made_from(recipe: Recipe, prepared: Prepared, name: str) -> dict[str, Any]:
     """The finished stages that a model stands on, and the type of its backbone's weights."""
-    encoder = _encoder_of(recipe, name)
+    encoder, dtype = _encoder_of(recipe, name), recipe.dtype
     if encoder is not None:
-        folder = encoders.stage_folder(recipe, encoder)
+        folder, dtype = encoders.stage_folder(recipe, encoder), encoders.weights_dtype(recipe)
     else:
         folder = recipe.folder.domain if variant_of(name).has_domain else prepared.folder
     of_tasks = {}
     if recipe.corpus is not recipe:  # else the domain adapter depends on the notes of the tasks
         of_tasks = {"prepared": upstream(prepared.folder)}
-    return {**of_tasks, "upstream": upstream(folder), "dtype": recipe.dtype}
+    return {**of_tasks, "upstream": upstream(folder), "dtype": dtype}
+
+
+def is_ready(recipe: Recipe, prepared: Prepared, name: str) -> bool:
+    """Whether the stages that a model stands on are finished, from what the recipe says now."""
+    if variant_of(name).has_domain:
+        corpus = open_corpus(recipe, prepared)
+        return runs.was_made_from(recipe.folder.domain, pretrain.inputs(recipe, corpus))
+    encoder = _encoder_of(recipe, name)
+    return encoder is None or runs.was_made_from(
+        encoders.stage_folder(recipe, encoder), encoders.inputs(recipe, prepared, encoder)
+    )
+
+
+def pretrained_folder(recipe: Recipe, name: str) -> Path | None:
+    """What the notes of step 1 trained below a model: a domain adapter, or an encoder from here."""
+    if variant_of(name).has_domain:
+        return recipe.folder.domain
+    encoder = _encoder_of(recipe, name)
+    if encoder is not None and recipe.encoders.models[encoder] == MASKED:
+        return recipe.folder.encoder(encoder)
+    return None
 
 
 def upstream(folder: Path) -> tuple[str, dict[str, str]]:
