@@ -37,13 +37,25 @@ def test_the_pieces_of_a_note_decode_to_its_whole_text(text, max_tokens):
     documents = ENCODER.documents([text], max_tokens)
     pieces, _ = pieces_of(documents)
     body = [token for piece in pieces for token in piece[1:]]
-    assert body[-1] == ENCODER.eos_id
+    fills_its_pieces = bool(text) and len(text.encode()) % (max_tokens - 1) == 0
+    assert (body[-1] == ENCODER.eos_id) != fills_its_pieces
     assert ENCODER.tokenizer.decode(body) == text
     assert documents.table_D["piece"].tolist() == list(range(len(pieces)))
     assert documents.table_D["is_cut"].tolist() == [True] * (len(pieces) - 1) + [False]
     assert all(piece[0] == ENCODER.bos_id for piece in pieces)
     assert all(len(piece) == max_tokens for piece in pieces[:-1])
     assert 1 < len(pieces[-1]) <= max_tokens
+
+
+@pytest.mark.parametrize("long_notes", ["first", "pieces"])
+@pytest.mark.parametrize("text", ["1234567", "12345678901234"])
+def test_a_note_that_fills_its_pieces_has_no_piece_for_the_end_alone(text, long_notes):
+    documents = ENCODER.documents([text], 8, long_notes)
+    pieces = 1 if long_notes == "first" else len(text) // 7
+    assert documents.table_D["length"].tolist() == [8] * pieces
+    assert documents.table_D["text_bytes"].tolist() == [7] * pieces
+    assert documents.table_D["is_cut"][-1] == (len(text) > 7 * pieces)
+    assert ENCODER.eos_id not in documents.ids
 
 
 @pytest.mark.parametrize("long_notes", ["first", "pieces"])

@@ -106,7 +106,8 @@ DATA_MODELS = ("llama2_tokenizer", "tok512", "tok361", "tok105")
 def pieces_by_definition(encoder, text, max_tokens):
     """Ids, UTF-8 bytes and cut of every piece, from one encoding of the whole text."""
     encoding = encoder.tokenizer.encode(text, add_special_tokens=False)
-    tokens = [*encoding.ids, encoder.eos_id]
+    has_room = not encoding.ids or len(encoding.ids) % (max_tokens - 1) != 0
+    tokens = [*encoding.ids, *([encoder.eos_id] if has_room else [])]
     starts = [*(start for start, _ in encoding.offsets), len(text), len(text)]
     pieces = []
     for first in range(0, len(tokens), max_tokens - 1):

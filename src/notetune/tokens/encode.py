@@ -36,7 +36,8 @@ class Documents:
 
     Attributes:
         ids: `(total tokens,)` ids of all documents, one after another. Each document begins with
-            BOS; the last piece of a note ends in EOS, and for an encoder every piece does.
+            BOS; the last piece of a note ends in EOS if it has room, and for an encoder every
+            piece does.
         table_D: `(D,)` of `DOCUMENT_FIELDS`: number of the note, number of the piece (0 begins the
             note), tokens, UTF-8 bytes of the text behind it, whether the note goes on after it.
         note_count: N.
@@ -114,7 +115,8 @@ class Encoder:
         rows: list[tuple[int, int, int, int, bool]] = []
         for number, text in enumerate(texts):
             tokens = self._first_tokens(text, body) if is_first_only else self._tokens(text)
-            ids_of_note = tokens.packed + end_of_note
+            fills_its_pieces = tokens.packed and len(tokens.packed) % size == 0
+            ids_of_note = tokens.packed if fills_its_pieces else tokens.packed + end_of_note
             cuts = range(body, len(ids_of_note) // self.dtype.itemsize, body)[:most_cuts]
             bounds = [0, *(tokens.starts_of(cuts) if cuts else ()), len(text)]
             if is_first_only:

@@ -118,7 +118,7 @@ class Reading:
         return dict(zip(names, (self.tokens_N, self.pieces_N, self.truncated_N), strict=True))
 
 
-FORMAT = 3
+FORMAT = 4
 _IDS = "ids.bin"
 _TABLE, _SHARD_IDS = "documents.npy", "ids.npy"
 _ARRAYS = ("offsets", "note_number_D", "piece_D", "text_bytes_D", "is_cut_D")
