@@ -203,6 +203,14 @@ def test_umlsbert_without_its_vocabulary_is_a_plain_bert_with_another_fingerprin
     assert backbone_fingerprint(folder) != with_types
 
 
+@pytest.mark.parametrize("vocabulary", ["fever\npain\n", "unheard|C1|T1\n"])
+def test_a_vocabulary_without_types_of_its_tokens_adds_nothing(tmp_path, vocabulary):
+    folder = umlsbert(tmp_path / "umlsbert", vocabulary)
+    embeddings = load_backbone(str(folder)).model.get_input_embeddings().weight
+    plain = BertModel.from_pretrained(folder).get_input_embeddings().weight
+    assert embeddings.equal(plain)
+
+
 def test_more_semantic_types_than_the_backbone_embeds_are_refused(tmp_path):
     vocabulary = "".join(f"word{n}|C000|T{n}\n" for n in range(3))
     folder = umlsbert(tmp_path / "umlsbert", vocabulary)

@@ -77,6 +77,23 @@ def test_every_adapter_of_a_stack_changes_the_logits(folder, domain):
     model.check(batch)
 
 
+def test_an_adapter_must_change_what_the_head_reads(folder):
+    spec = LoRA(rank=2, alpha=4, targets=("q_proj",), dropout=0.0)
+    model = stack(load_backbone(str(folder)), [Layer(TASK, spec, is_trained=True)])
+    randomise(model)
+    batch = random_batch(LENGTHS)
+    model.check(batch)
+    model.check(batch, "last")
+    with pytest.raises(BundleError, match="task does not change the output"):
+        model.check(batch, "first")  # it sees itself alone, whatever the queries are
+
+
+def test_two_adapters_that_are_all_the_weights_are_refused(folder):
+    layers = [Layer(name, Full(), is_trained=True) for name in (DOMAIN, TASK)]
+    with pytest.raises(BundleError, match="two adapters of kind full are the same weights"):
+        stack(load_backbone(str(folder)), layers)
+
+
 def test_a_frozen_adapter_that_changes_is_noticed(folder, domain):
     model = two_adapters(folder, domain, train_domain=False)
     randomise(model)

@@ -138,6 +138,12 @@ def test_a_row_must_hold_the_longest_document_and_its_virtual_tokens(place):
         load(place, "prompt", "pretrain.tokens_per_row=59")
 
 
+def test_two_trainings_of_all_weights_in_one_model_are_refused(place):
+    load(place, "full", "downstream.adapter={kind: full}", "downstream.variants=[task-lora]")
+    with pytest.raises(ConfigError, match=r"domain-frozen\+task-lora has .* cannot both be"):
+        load(place, "full", "downstream.adapter={kind: full}")
+
+
 def test_the_variant_full_domain_needs_full_fine_tuning(place):
     load(place, "full", "downstream.variants=[full-domain]")
     with pytest.raises(ConfigError, match=r"full-domain needs pretrain\.adapter of kind full, not"):

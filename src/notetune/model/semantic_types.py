@@ -42,10 +42,10 @@ def add_semantic_types(embeddings_VH: Tensor, folder: Path) -> None:
             "none to use it as a plain BERT."
         )
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    known = [(tokenizer.token_to_id(word), number) for word, number in number_of.items()]
-    ids, numbers = zip(*[pair for pair in known if pair[0] is not None], strict=True)
+    known = {tokenizer.token_to_id(word): number for word, number in number_of.items()}
+    known.pop(None, None)
     with torch.no_grad():
-        embeddings_VH[list(ids)] += types_SH[list(numbers)].to(embeddings_VH)
+        embeddings_VH[list(known)] += types_SH[list(known.values())].to(embeddings_VH)
 
 
 def _read_weight(folder: Path) -> Tensor | None:

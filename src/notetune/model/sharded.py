@@ -30,6 +30,11 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this process has a part of the tensor only."""
+    return isinstance(tensor, DTensor)
+
+
 def spread_like(tensor: Tensor, like: Tensor) -> Tensor:
     """Of a whole tensor that every process has, the part that `like` has here; else itself."""
     if not isinstance(like, DTensor) or tensor.shape != like.shape:

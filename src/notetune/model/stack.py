@@ -145,31 +145,41 @@ class Stack:
         logits: Tensor = head(self.features(batch, pooling))
         return logits
 
-    def check(self, batch: PackedBatch) -> None:
+    def check(self, batch: PackedBatch, pooling: Pooling | None = None) -> None:
         """Refuse a stack that is not what it says.
 
+        Args:
+            batch: A few documents.
+            pooling: How a head reads them; without it, all hidden states count.
+
         Raises:
-            BundleError: If an adapter does not change the hidden states of `batch`, or an adapter
-                that should be frozen has changed since it was put on.
+            BundleError: If an adapter does not change what is read of `batch`, or an adapter that
+                should be frozen has changed since it was put on.
         """
         for name, before in self.frozen_hashes.items():
             if tensors_hash(self.tensors(name)) != before:
                 raise BundleError(f"frozen adapter {name} has changed; the run is not valid.")
         for layer in self.layers:
-            if self.effect(layer.name, batch) == 0:
+            if self.effect(layer.name, batch, pooling) == 0:
                 raise BundleError(
                     f"adapter {layer.name} does not change the output; it is not active or was "
                     "never trained."
                 )
 
     @torch.inference_mode()
-    def effect(self, name: str, batch: PackedBatch) -> float:
-        """Largest change of a hidden state of `batch` when one adapter is taken away."""
+    def effect(self, name: str, batch: PackedBatch, pooling: Pooling | None = None) -> float:
+        """Largest change of what is read of `batch` when one adapter is taken away.
+
+        That is of its features, or of all hidden states without `pooling`.
+        """
         self.eval_mode()
-        with_it = self.hidden_states(batch)
+        with_it = self._read(batch, pooling)
         with self.adapters[name].off():
-            without_it = self.hidden_states(batch)
+            without_it = self._read(batch, pooling)
         return float((with_it - without_it).abs().max())
+
+    def _read(self, batch: PackedBatch, pooling: Pooling | None) -> Tensor:
+        return self.features(batch, pooling) if pooling else self.hidden_states(batch)
 
     def _additions(self) -> Additions:
         return sum((adapter.additions() for adapter in self.adapters.values()), Additions())
@@ -193,8 +203,13 @@ def stack(
             layer that predicts them, so without it nothing in that layer trains.
 
     Raises:
-        BundleError: If a saved adapter was trained on another backbone or does not fit.
+        BundleError: If a saved adapter was trained on another backbone or does not fit, or if two
+            adapters are the weights themselves.
     """
+    if sum(isinstance(layer.spec, Full) for layer in layers) > 1:
+        raise BundleError(
+            "two adapters of kind full are the same weights; one of them must be another method."
+        )
     adapters: dict[str, Adapter] = {}
     for number, layer in enumerate(layers):
         saved = layer.adapter if isinstance(layer.adapter, SavedAdapter) else None

@@ -62,7 +62,7 @@ class Predictor:
         columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
         store = encode_notes(self.encoder, card.max_tokens, cleaned, columns)
         documents_N = store.first_documents(names)
-        model.check(read_row(store, documents_N[:1], model.backbone.device))
+        model.check(read_row(store, documents_N[:1], model.backbone.device), card.pooling)
         most = card.max_pieces
         rows = max(_TOKENS_PER_ROW, most * (card.max_tokens + model.reserved_per_document))
         logits = infer.outputs_per_note(model, self._logits, store, documents_N, rows, most)

@@ -161,7 +161,8 @@ class StackFeatures(NoteFeatures):
     def check(self, documents_N: Int64Array) -> None:
         """On a few of the notes."""
         sample = documents_N[:_CHECKED_NOTES]
-        self._stack.check(read_row(self._plan.store, sample, self._stack.backbone.device))
+        row = read_row(self._plan.store, sample, self._stack.backbone.device)
+        self._stack.check(row, self._plan.pooling)
 
     def save_adapters(self, folder: Path) -> None:
         """Those that train as they are now."""

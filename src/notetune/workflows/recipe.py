@@ -29,6 +29,7 @@ from notetune.workflows.sections import (
     PrepareConfig,
     PretrainConfig,
 )
+from notetune.workflows.variants import VARIANTS
 
 _DIFFERS_BY_BACKBONE = ("backbone", "dtype", "pretrain", "downstream")
 
@@ -77,6 +78,17 @@ class Recipe(Config):
                 f"variant full-domain needs pretrain.adapter of kind full, not {kind}; choose "
                 "domain-frozen for an adapter"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _trains_no_weights_twice(self) -> "Recipe":
+        kinds = {self.pretrain.adapter.kind, self.downstream.adapter.kind}
+        for name in self.downstream.variants:
+            if kinds == {"full"} and VARIANTS[name].has_domain and VARIANTS[name].has_task:
+                raise ValueError(
+                    f"variant {name} has a domain adapter and a task adapter, which cannot both be "
+                    "of kind full; set downstream.adapter to lora or another method"
+                )
         return self
 
     @model_validator(mode="after")

@@ -127,7 +127,8 @@ class DownstreamConfig(ValidationConfig):
     )
     seeds: tuple[NonNegativeInt, ...] = (0,)
     adapter: AdapterSpec = LoRA()
-    pooling: Pooling = "mean"
+    pooling: Literal["last", "mean"] = "mean"
+    """Over all tokens, or the last one alone; the first token of a decoder has read no other."""
     max_pieces: PositiveInt = 1
     """Pieces of a long note that every model reads, encoders too; the rest is cut off. A note is
     the mean over all their tokens, or over the first or last one of each."""

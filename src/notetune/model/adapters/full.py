@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from notetune.model.adapters.base import Adapter
 from notetune.model.adapters.specs import Full
 from notetune.model.backbone import Backbone, load_backbone
-from notetune.model.sharded import spread_like
+from notetune.model.sharded import is_sharded, spread_like
 
 
 class FullAdapter(Adapter):
@@ -44,9 +44,9 @@ class FullAdapter(Adapter):
         """Bring the weights back for a while that the backbone came with, from its folder."""
         # Tensors of a sharded model cannot be copied in inference mode.
         with torch.inference_mode(mode=False), torch.no_grad():
-            before = load_backbone(str(self._backbone.folder), device=self._backbone.device)
+            before = load_backbone(str(self._backbone.folder))
             came_with = dict(before.model.named_parameters())
-            trained = {name: p.detach().clone() for name, p in self.named_parameters()}
+            trained = {name: _aside(parameter) for name, parameter in self.named_parameters()}
             for name, parameter in self.named_parameters():
                 parameter.copy_(spread_like(came_with[name].detach(), parameter))
             try:
@@ -54,3 +54,9 @@ class FullAdapter(Adapter):
             finally:
                 for name, parameter in self.named_parameters():
                     parameter.copy_(trained[name])
+
+
+def _aside(parameter: nn.Parameter) -> Tensor:
+    """A copy on the host, since a device may not hold all weights twice; of a shard, where it is."""
+    tensor = parameter.detach()
+    return tensor.clone() if is_sharded(tensor) else tensor.to("cpu", copy=True)
