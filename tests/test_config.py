@@ -252,13 +252,18 @@ def test_what_pyyaml_writes_is_read_back(data):
     assert config._read_yaml(yaml.safe_dump(data), "test") == data
 
 
+NOT_YAML = (
+    "this, or the line before, is not valid YAML; put quotes around a value that holds any of "
+    "# : ? , [ ] { }, and indent with spaces."
+)
 NOT_A_RECIPE = {
+    "columns: {note_id: Row #, text: text}\n": "recipe FILE line 2: " + NOT_YAML,
     "": "recipe FILE holds no keys; see recipes/ for complete examples.",
     "# only a comment\n": "recipe FILE holds no keys; see recipes/ for complete examples.",
     "- seed\n": "recipe FILE holds no keys; see recipes/ for complete examples.",
-    "seed: 1\nname: [a\n": "recipe FILE line 3: this is not valid YAML.",
-    "seed: 1\n---\nseed: 2\n": "recipe FILE line 2: this is not valid YAML.",
-    "seed: !!python/name:os.system\n": "recipe FILE line 1: this is not valid YAML.",
+    "seed: 1\nname: [a\n": "recipe FILE line 3: " + NOT_YAML,
+    "seed: 1\n---\nseed: 2\n": "recipe FILE line 2: " + NOT_YAML,
+    "seed: !!python/name:os.system\n": "recipe FILE line 1: " + NOT_YAML,
     "seed: 1\nname: a\nseed: 2\n": "recipe FILE line 3: key seed is given twice; keep one.",
     "optim:\n  peak_lr: 1\n  peak_lr: 1\n": (
         "recipe FILE line 3: key peak_lr is given twice; keep one."
@@ -266,8 +271,8 @@ NOT_A_RECIPE = {
     "stack:\n- {kind: lora, kind: lora}\n": (
         "recipe FILE line 2: key kind is given twice; keep one."
     ),
-    "? [a, b]\n: 1\n": "recipe FILE line 1: this is not valid YAML.",
-    "stack: &self [*self]\n": "recipe FILE line 1: this is not valid YAML.",
+    "? [a, b]\n: 1\n": "recipe FILE line 1: " + NOT_YAML,
+    "stack: &self [*self]\n": "recipe FILE line 1: " + NOT_YAML,
     "name: !!binary /w==\n": (
         "FILE: a value is none of text, number, true, false, null, list or section."
     ),
@@ -358,7 +363,7 @@ WRONG_OVERRIDES = {
     "optim..peak_lr=3": "override optim..peak_lr=3 is not key.sub=value.",
     "seed.sub=3": "override seed.sub: seed is a value, not a section; give it whole.",
     "stack.0=3": "override stack.0: stack is a value, not a section; give it whole.",
-    "optim={": "override optim line 1: this is not valid YAML.",
+    "optim={": "override optim line 1: " + NOT_YAML,
     "optim={peak_lr: 1, peak_lr: 2}": (
         "override optim line 1: key peak_lr is given twice; keep one."
     ),

@@ -279,3 +279,16 @@ class TestPrivateFiles:
         assert len(modes) == 10
         assert {value for path, value in modes.items() if path.is_dir()} == {0o700}
         assert {value for path, value in modes.items() if path.is_file()} == {0o600}
+
+
+def test_taking_a_run_leaves_alone_what_another_one_makes_in_it(tmp_path):
+    shared = tmp_path / "one" / "prepared"
+    with runs.one_at_a_time(shared), runs.new_folder(shared, "notes") as part:
+        (part / "notes.csv").write_text("x")
+        with runs.locked(tmp_path / "one"):
+            assert (part / "notes.csv").exists()
+    assert runs.is_finished(shared, "notes")
+    left = shared.with_name(".prepared.abc.part")
+    left.mkdir()
+    with runs.locked(tmp_path / "one"):
+        assert not left.exists()

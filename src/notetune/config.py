@@ -122,6 +122,12 @@ for _kind, _pattern in {
     )
 
 
+_NOT_YAML = (
+    "this, or the line before, is not valid YAML; put quotes around a value that holds any of "
+    "# : ? , [ ] { }, and indent with spaces"
+)
+
+
 def _read_yaml(text: str, origin: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 (a subclass of the safe loader)
@@ -129,7 +135,7 @@ def _read_yaml(text: str, origin: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"{origin} line {mark.line + 1}" if mark else origin
         # Only our own message is repeated: PyYAML's quotes the file, which may not be a recipe.
-        reason = error.problem if isinstance(error, _RepeatedKeyError) else "this is not valid YAML"
+        reason = error.problem if isinstance(error, _RepeatedKeyError) else _NOT_YAML
         raise ConfigError(f"{where}: {reason}.") from None
 
 

@@ -190,8 +190,8 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
     A killed process lets go of it.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder.parent / f".{folder.name}.lock"):
+    make_folder(folder.parent)
+    with filelock.FileLock(_lock_of(folder)):
         yield
 
 
@@ -252,6 +252,8 @@ def _replace(folder: Path, temporary: Path) -> None:
 
 def _clear_parts(folder: Path) -> None:
     for part in sorted(folder.rglob(f".*{_PART}")):
+        if _is_being_made(part.parent / part.name[1:].rsplit(".", 2)[0]):
+            continue
         if part.is_dir():
             shutil.rmtree(part)
         else:
@@ -261,6 +263,21 @@ def _clear_parts(folder: Path) -> None:
         manifest = _manifest(done)
         if manifest is not None and work == _work_of(done, manifest["inputs"]):
             shutil.rmtree(work)  # killed after the last rename
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.lock"
+
+
+def _is_being_made(folder: Path) -> bool:
+    """Whether another process makes a stage here that several runs share."""
+    if not _lock_of(folder).exists():
+        return False
+    try:
+        with filelock.FileLock(_lock_of(folder), timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
 
 
 def _work_of(folder: Path, inputs_fingerprint: str) -> Path:

@@ -31,7 +31,7 @@ CASES = Cases()
 
 @CASES.case(1, "missing column")
 def _(folder):
-    stops(folder, GOOD.replace(b"text", b"body", 1), "line 1: no column text among 4")
+    stops(folder, GOOD.replace(b"text", b"body", 1), "line 1: no column 'text' among 4")
 
 
 @CASES.case(2, "duplicate header")

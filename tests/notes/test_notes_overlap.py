@@ -135,5 +135,5 @@ def test_scores_can_be_restricted_to_the_patients_in_a_file(tmp_path):
     path.write_text("ROW_ID,SUBJECT_ID\n5,01\n")
     with pytest.raises(DataError, match="names none of the 2 patients"):
         notes_of_listed_patients(notes, path)
-    with pytest.raises(DataError, match="no column other"):
+    with pytest.raises(DataError, match="no column 'other'"):
         notes_of_listed_patients(notes, path, column="other")

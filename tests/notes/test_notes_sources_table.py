@@ -214,12 +214,12 @@ ALWAYS_WRONG = {
     "missing column": (
         f"010,3,,0,low,lung,{CANARY}\n",
         {"columns": {"text": "body"}},
-        "line 1: no column body",
+        "line 1: no column 'body'",
     ),
     "one class only": (
         f"010,3,,0,low,lung,{CANARY}\n",
         {"tasks": [{"name": "p", "kind": "multiclass", "column": "p"}]},
-        "line 1: no column p",
+        "line 1: no column 'p'",
     ),
 }
 

@@ -68,10 +68,15 @@ def test_harmless_variants_give_the_same_rows(tmp_path, name, content):
     ]
 
 
+def test_a_column_may_be_named_with_the_spaces_of_its_header(tmp_path):
+    (tmp_path / "a.csv").write_text("Patient ID ,text\n1,one\n")
+    assert [row.cells for row in read_rows(tmp_path / "a.csv", ["Patient ID "])] == [("1",)]
+
+
 BAD = {
-    "missing column": ("a.csv", GOOD.replace(b"text", b"body"), "line 1: no column text among 3"),
-    "near column": ("a.csv", GOOD.replace(b"text", b"texts"), "the nearest is texts"),
-    "no header": ("a.csv", GOOD.removeprefix(HEADER), "line 1: no column note_id"),
+    "missing column": ("a.csv", GOOD.replace(b"text", b"body"), "line 1: no column 'text' among 3"),
+    "near column": ("a.csv", GOOD.replace(b"text", b"texts"), "the nearest is 'texts'"),
+    "no header": ("a.csv", GOOD.removeprefix(HEADER), "line 1: no column 'note_id'"),
     "repeated column": ("a.csv", GOOD.replace(b"label", b"TEXT"), "columns 2 and 3 have the same"),
     "latin-1": ("a.csv", GOOD + f"3,caf\xe9 {CANARY},a\n".encode("latin-1"), "line 5: bytes that"),
     "utf-16": ("a.csv", GOOD.decode().encode("utf-16"), "line 1: the file is UTF-16"),

@@ -255,7 +255,9 @@ def test_the_summary_says_when_nobody_is_best_and_when_the_baseline_ties():
         "task-lora has the highest AUROC 0.747 [0.696, 0.789], but it is not distinguishable from "
         "tf-idf: their paired intervals contain 0."
     )
-    assert said["Baselines"] == "tf-idf is not distinguishable from the best model on mortality."
+    assert said["Baselines"] == (
+        "tf-idf is best or not distinguishable from the best model on mortality."
+    )
 
 
 def test_the_summary_says_when_the_baseline_wins_or_loses():
@@ -270,8 +272,17 @@ def test_the_summary_says_when_the_baseline_wins_or_loses():
     said = statements(full_results(tasks=(won,), headline=()))
     assert said["mortality"].startswith("tf-idf is best: AUROC 0.900")
     assert said["Baselines"] == (
-        "tf-idf wins on mortality: no language model has a higher AUROC there."
+        "tf-idf wins on mortality: it is distinguishable from every other model there."
     )
+
+
+def test_a_baseline_that_leads_by_nothing_does_not_win():
+    task = binary_task()
+    rows = [row.model_copy(update={"auroc": estimate(1.0), "is_best": False, "ties_with_best": True})
+            for row in task.rows]  # fmt: skip
+    said = statements(full_results(tasks=(task.model_copy(update={"rows": rows}),), headline=()))
+    assert "wins" not in said["Baselines"]
+    assert "tf-idf is best or not distinguishable" in said["Baselines"]
 
 
 def test_a_report_of_almost_nothing_says_so(tmp_path):

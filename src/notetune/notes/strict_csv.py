@@ -213,23 +213,24 @@ def _projection(
             rule = f"columns {first_at[name] + 1} and {position + 1} have the same name"
             raise _fault(path, 1, rule, "rename one of them")
         first_at[name] = position
-    positions = [_position(path, names, name) for name in columns]
+    positions = [_position(path, header, names, name) for name in columns]
     if len(positions) == 1:
         only = positions[0]
         return lambda row: (row[only],)
     return operator.itemgetter(*positions)
 
 
-def _position(path: Path, names: list[str], wanted: str) -> int:
-    if wanted.lower() in names:
-        return names.index(wanted.lower())
+def _position(path: Path, header: list[str], names: list[str], wanted: str) -> int:
+    plain = wanted.strip().lower()
+    if plain in names:
+        return names.index(plain)
     # A file without a header has data in line 1, so only a name close to the wanted one is shown.
-    near = difflib.get_close_matches(wanted.lower(), names, n=1, cutoff=0.75)
-    found = f"; the nearest is {near[0]}" if near else ""
+    near = difflib.get_close_matches(plain, names, n=1, cutoff=0.75)
+    found = f"; the nearest is {header[names.index(near[0])].strip()!r}" if near else ""
     separators = [name for mark, name in ((";", "semicolons"), ("\t", "tabs")) if mark in names[0]]
     if len(names) == 1 and separators:
         found = f"; it seems separated by {separators[0]}"
-    rule = f"no column {wanted} among {len(names)}{found}"
+    rule = f"no column {wanted!r} among {len(names)}{found}"
     raise _fault(path, 1, rule, "give a comma-separated file whose first line names the columns")
 
 

@@ -80,20 +80,22 @@ def _baseline_sentences(results: Results) -> list[str]:
 
 
 def _standing_of_baseline(baseline: str, judged: Sequence[TaskResult]) -> list[str]:
-    wins = [task.task for task in judged if _leader(task.rows).model == baseline]
+    leads = [task for task in judged if _leader(task.rows).model == baseline]
+    wins = [task.task for task in leads if _leader(task.rows).is_best]
     ties = [
         task.task
         for task in judged
         if task.task not in wins
-        and any(row.model == baseline and row.ties_with_best for row in task.rows)
+        and any(row.model == baseline and (task in leads or row.ties_with_best) for row in task.rows)
     ]
     sentences = []
     if wins:
         sentences.append(
-            f"{baseline} wins on {_and(wins)}: no language model has a higher AUROC there."
+            f"{baseline} wins on {_and(wins)}: it is distinguishable from every other model there."
         )
     if ties:
-        sentences.append(f"{baseline} is not distinguishable from the best model on {_and(ties)}.")
+        best = "best or not distinguishable from the best model"
+        sentences.append(f"{baseline} is {best} on {_and(ties)}.")
     return sentences
 
 
@@ -119,10 +121,11 @@ def _perplexity_sentences(results: Results) -> list[str]:
         start = by_state.get((backbone, "before", split, source))
         if state != "after" or split == "train" or start is None:
             continue
-        verb = "fell" if row.perplexity < start.perplexity else "did not fall"
+        verb = "fell" if row.perplexity < start.perplexity else "rose"
+        before, after = number(start.perplexity), number(row.perplexity)
         sentences.append(
-            f"Perplexity{f' of {backbone}' if backbone else ''} on {_texts(row)} {verb}: "
-            f"{number(start.perplexity)} before, {number(row.perplexity)} {state}."
+            f"Perplexity{f' of {backbone}' if backbone else ''} on {_texts(row)} "
+            f"{'stayed' if before == after else verb}: {before} before, {after} {state}."
         )
     return sentences
 

@@ -107,8 +107,10 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
         runs.new_folder(folder, depends_on) as temporary,
     ):
         plan = task_models.task_model(recipe, prepared, cell.variant)
-        trained = _CellTraining(recipe, prepared, cell, plan)
+        head, seconds = _fit_head_first(recipe, prepared, cell, plan, work / _HEAD_FIRST, track)
+        trained = _CellTraining(recipe, prepared, cell, plan, head)
         record = trained.fit(work, track)
+        record = replace(record, seconds=seconds + record.seconds)
         trained.save(temporary)
         write_record(temporary / TRAINING, record)
         shutil.copyfile(work / STEPS, temporary / STEPS)
@@ -118,8 +120,26 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
                 write_scores(table, temporary / f"{split}.parquet", trained.reading(split).columns)
 
 
+def _fit_head_first(
+    recipe: Recipe, prepared: Prepared, cell: Cell, plan: TaskModel, work: Path, track: Track
+) -> tuple[Head | None, float]:
+    """A head trained on the model as it starts, if it is to be, and the seconds that took.
+
+    The model that trains with it comes into memory afterwards only.
+    """
+    if plan.as_it_starts is None or not recipe.downstream.head_first:
+        return None, 0.0
+    runs.make_folder(work)
+    head_alone = _CellTraining(recipe, prepared, cell, plan.as_it_starts)
+    return head_alone.head, head_alone.fit(work, track).seconds
+
+
 class _CellTraining:
-    """One cell while it is trained and scored."""
+    """One cell while it is trained and scored.
+
+    Attributes:
+        head: What learns in every variant.
+    """
 
     def __init__(
         self,
@@ -133,7 +153,7 @@ class _CellTraining:
         self._task = prepared.tasks[cell.task]
         self._documents_N = plan.store.first_documents(self._task.note_ids_N.tolist())
         self._features = note_features(recipe, prepared, plan, cell.seed)
-        self._head = head or self._new_head()
+        self.head = head or self._new_head()
         self._weights_2K = self._class_weights()
 
     def _new_head(self) -> Head:
@@ -151,10 +171,9 @@ class _CellTraining:
     def fit(self, work: Path, track: Track) -> TrainingRecord:
         """Train head and adapters on the training notes, then check the stack."""
         recipe, features = self._recipe, self._features
-        before = self._fit_head_first(work / _HEAD_FIRST, track)
         features.train_mode()
         adapters = features.parameters_by_name()
-        head = dict(self._head.named_parameters(prefix="head"))
+        head = dict(self.head.named_parameters(prefix="head"))
         parameters = {**adapters, **head}
         choice, why = self._choice(parameters)
         training = self._training(adapters, head, choice)
@@ -163,20 +182,7 @@ class _CellTraining:
         features.check(self._documents_N[self._task.rows("train")])
         kept = Kept(choice.best_steps, why, choice.evaluations) if choice else None
         record = watch.record()
-        return replace(
-            record,
-            seconds=before + record.seconds,
-            kept=kept or Kept(training.step_count, why),
-        )
-
-    def _fit_head_first(self, work: Path, track: Track) -> float:
-        """Train the head on the model as it starts; the seconds it took."""
-        start = self._plan.as_it_starts
-        if start is None or not self._recipe.downstream.head_first:
-            return 0.0
-        runs.make_folder(work)
-        head_alone = _CellTraining(self._recipe, self._prepared, self._cell, start, self._head)
-        return head_alone.fit(work, track).seconds
+        return replace(record, kept=kept or Kept(training.step_count, why))
 
     def _training(
         self,
@@ -253,7 +259,7 @@ class _CellTraining:
         )
         save_card(folder, card)
         self._features.save_adapters(folder)
-        save_head(folder, self._head)
+        save_head(folder, self.head)
 
     def _choice(self, parameters: dict[str, nn.Parameter]) -> tuple[Choice | None, str]:
         """What keeps the best state, if the validation notes can tell; and why it is that one."""

@@ -135,18 +135,24 @@ def prepare(recipe: Recipe, *, has_tasks: bool = True) -> Prepared:
         ConfigError: If the recipe names a task that the source lacks.
     """
     folder, depends_on = recipe.folder.prepared, inputs(recipe)
-    if not runs.is_finished(folder, depends_on):
-        with runs.work_folder(folder, depends_on) as work:
-            stream = sources.open_notes(recipe.source)
-            shards = write_shards(
-                stream.chunks, work, _encoding(recipe), recipe.prepare.workers or usable_cores()
-            )
-            with runs.new_folder(folder, depends_on) as temporary:
-                finished = stream.finish()
-                if not has_tasks:
-                    finished = dataclasses.replace(finished, tasks=())
-                assemble(recipe, shards, finished, temporary)
+    with runs.one_at_a_time(folder):
+        if not runs.is_finished(folder, depends_on):
+            with runs.work_folder(folder, depends_on) as work:
+                _make(recipe, folder, depends_on, work, has_tasks=has_tasks)
     return open_prepared(folder)
+
+
+def _make(
+    recipe: Recipe, folder: Path, depends_on: dict[str, Any], work: Path, *, has_tasks: bool
+) -> None:
+    stream = sources.open_notes(recipe.source)
+    workers = recipe.prepare.workers or usable_cores()
+    shards = write_shards(stream.chunks, work, _encoding(recipe), workers)
+    with runs.new_folder(folder, depends_on) as temporary:
+        finished = stream.finish()
+        if not has_tasks:
+            finished = dataclasses.replace(finished, tasks=())
+        assemble(recipe, shards, finished, temporary)
 
 
 def prepare_corpus(recipe: Recipe, prepared: Prepared) -> Prepared:

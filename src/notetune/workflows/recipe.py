@@ -152,14 +152,14 @@ class Recipe(Config):
         """The recipe of each backbone, with a run folder inside this one's.
 
         Models that need no backbone, baselines and encoders, belong to the first. Entries with the
-        same backbone share their prepared notes. A recipe of one backbone is its only study, and
+        same backbone and corpus share their prepared notes. A recipe of one backbone is its only study, and
         has no name.
 
         Raises:
             ConfigError: If what an entry changes is not a valid recipe.
         """
         studies: dict[str, Recipe] = {}
-        prepared: dict[tuple[str, tuple[str, ...]], Path] = {}
+        prepared: dict[tuple[str, ...], Path] = {}
         for name, entry in self.backbones.items():
             own = {"backbone": entry} if isinstance(entry, str) else entry
             origin = f"backbones.{name}"
@@ -173,9 +173,9 @@ class Recipe(Config):
             alone = {"encoders": {"models": {}}, "evaluate": {"baselines": []}} if studies else {}
             place = {"backbones": {}, "name": name, "runs": str(self.folder.backbones)}
             study = changed(self, {**place, **alone, **own}, origin)
-            shared = prepared.setdefault(
-                (study.backbone, study.downstream.tasks), study.folder.prepared
-            )
+            corpus = study.pretrain.corpus
+            notes = (study.backbone, corpus.model_dump_json() if corpus else "")
+            shared = prepared.setdefault((*notes, *study.downstream.tasks), study.folder.prepared)
             studies[name] = study.model_copy(update={"prepared": shared})
         return studies or {"": self}
 
