@@ -16,6 +16,7 @@ COMMANDS = (
     ["merge"],
     ["convert"],
     ["inspect"],
+    ["keys"],
     ["synthesize"],
     ["study", "run"],
     ["study", "status"],

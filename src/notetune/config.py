@@ -17,7 +17,11 @@ class Config(BaseModel):
     """Base of every recipe section: frozen, an unknown key is an error, numbers are finite."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
 

@@ -278,8 +278,8 @@ def test_the_summary_says_when_the_baseline_wins_or_loses():
 
 def test_a_baseline_that_leads_by_nothing_does_not_win():
     task = binary_task()
-    rows = [row.model_copy(update={"auroc": estimate(1.0), "is_best": False, "ties_with_best": True})
-            for row in task.rows]  # fmt: skip
+    alike = {"auroc": estimate(1.0), "is_best": False, "ties_with_best": True}
+    rows = tuple(row.model_copy(update=alike) for row in task.rows)
     said = statements(full_results(tasks=(task.model_copy(update={"rows": rows}),), headline=()))
     assert "wins" not in said["Baselines"]
     assert "tf-idf is best or not distinguishable" in said["Baselines"]

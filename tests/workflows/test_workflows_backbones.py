@@ -208,6 +208,10 @@ def test_models_are_compared_within_a_backbone_and_across_backbones():
         def __init__(self, model):
             self.model = model
 
+    variants = ["head-only", "task-lora", "domain-frozen", "domain-frozen+task-lora"]
+    pairs = _references([Table(name) for name in variants])
+    assert ("domain-frozen+task-lora", "task-lora") in pairs
+    assert len(set(pairs)) == len(pairs) == 6
     names = ["tf-idf", "a/x", "a/y", "bert+full", "b/x", "b/y"]
     assert _references([Table(name) for name in names]) == [
         ("a/y", "a/x"),

@@ -15,7 +15,8 @@ from notetune.errors import ConfigError, DataError
 from notetune.model.bundle import read_card
 from notetune.serve.predictor import load_predictor
 from notetune.workflows import downstream, methods, pretrain
-from notetune.workflows.evaluate import Finished, evaluate
+from notetune.workflows.evaluate import evaluate
+from notetune.workflows.finished import Finished
 from notetune.workflows.prepare import prepare
 from notetune.workflows.recipe import Recipe
 

@@ -200,7 +200,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(place, tmp_path, case):
     assert line.startswith("error: ")
     assert named in line
     assert CANARY not in line
-    left = [path for path in files_below(tmp_path / "runs") if path.name != ".lock"]
+    left = [path for path in files_below(tmp_path / "runs") if not path.name.endswith(".lock")]
     assert left == []
 
 
@@ -308,6 +308,28 @@ def test_a_domain_adapter_that_has_read_of_a_test_patient_is_refused(place, fini
         stop_at_known_patients(allowed, prepared, allowed.folder.domain)
     finally:
         path.write_bytes(before)
+
+
+def test_predict_leaves_faulty_rows_out_where_it_is_told_to(place, finished, tmp_path):
+    bundle = place / "runs/small/cells/died/head-only/seed-0"
+    notes = tmp_path / "new.csv"
+    notes.write_text(f"id,text\na,{CANARY} well\nb,\nc,{CANARY} shock\n")
+    at = (bundle, notes, "--note-id=id", f"--backbone={place / 'backbone'}", "--device=cpu")
+    done = notetune("predict", *at)
+    assert done.returncode == 2
+    assert "line 3: empty text" in done.stderr
+    output = tmp_path / "new folder/scores.parquet"
+    done = notetune("predict", *at, "--policy=quarantine", "-o", output)
+    assert done.returncode == 0, done.stderr
+    assert "warning: 1 rows are left out (empty text); the first is" in done.stderr
+    assert pl.read_parquet(output)["note_id"].to_list() == ["a", "c"]
+    assert [path.name for path in output.parent.iterdir()] == [output.name]
+
+
+def test_predict_refuses_a_file_it_could_not_write_before_it_reads_anything(tmp_path):
+    done = notetune("predict", tmp_path / "none", tmp_path / "none.csv", "-o", tmp_path / "x.tsv")
+    assert done.returncode == 2
+    assert "x.tsv is neither .csv nor .parquet" in done.stderr
 
 
 def test_scores_are_harmless_in_a_spreadsheet(tmp_path):

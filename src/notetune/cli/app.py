@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -205,14 +205,22 @@ def predict(
     note_id: Annotated[str | None, typer.Option(help="Column with the note id.")] = None,
     patient_id: Annotated[str | None, typer.Option(help="Column with the patient id.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Folder of the bundle's backbone.")] = None,
+    policy: Annotated[
+        Literal["strict", "quarantine"],
+        typer.Option(help="strict: stop at a row that cannot be used. quarantine: leave it out."),
+    ] = "strict",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
 ) -> None:
     """Score new notes with a bundle: one line per note and class, never the text."""
     from notetune.notes.sources import TableColumns, TableSource
-    from notetune.serve.files import predict_file, write_predictions
+    from notetune.serve.files import check_output, predict_file, write_predictions
 
+    check_output(output)
     columns = TableColumns(text=text, note_id=note_id, patient_id=patient_id)
-    source = TableSource(kind="table", path=notes, columns=columns, policy="strict")
-    write_predictions(predict_file(bundle, source, backbone), output)
+    source = TableSource(
+        kind="table", path=notes, columns=columns, policy=policy, max_rejected_share=1
+    )
+    write_predictions(predict_file(bundle, source, backbone, device), output)
 
 
 @app.command()
@@ -228,7 +236,10 @@ def merge(
 
     merged = run(source, out, backbone)
     weights = sum(tensor.numel() for tensor in merged.tensors.values())
-    typer.echo(f"{out}: {weights:,} weights; hidden states differ by {merged.difference:.1e}")
+    typer.echo(
+        f"{out}: {weights:,} weights in float32, with {' and '.join(merged.adapters) or 'no'} "
+        f"adapter; hidden states differ by {merged.difference:.1e} from the parts in float32"
+    )
 
 
 @app.command()
@@ -274,6 +285,22 @@ def inspect(
     from notetune.workflows.inspect import needs
 
     show.needs(needs(loaded), as_json=as_json)
+
+
+@app.command()
+def keys(
+    section: Annotated[str, typer.Argument(help="Those of one section, such as downstream.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """List the keys of a recipe with their defaults and what they are for."""
+    from notetune.workflows import recipe_keys
+    from notetune.workflows.recipe import Recipe
+
+    known = recipe_keys.keys(Recipe)
+    found = [key for key in known if not section or f"{key.name}.".startswith(f"{section}.")]
+    if not found:
+        raise ConfigError(f"no key {section} in a recipe; `notetune keys` lists them all.")
+    show.keys(found, as_json=as_json)
 
 
 @study_app.command("run")

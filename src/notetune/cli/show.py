@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from notetune.workflows.prepare import Prepared
     from notetune.workflows.pretrain import PerplexityRow
     from notetune.workflows.recipe import Recipe
+    from notetune.workflows.recipe_keys import Key
     from notetune.workflows.study import Stage
 
 _DIGITS_OF_A_HASH = 16
@@ -283,3 +284,12 @@ def _auroc(row: "ModelRow | None") -> str:
 def _duration(seconds: float) -> str:
     minutes = seconds / 60
     return f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.1f} min"
+
+
+def keys(found: Sequence["Key"], *, as_json: bool) -> None:
+    """Keys of a recipe."""
+    if as_json:
+        return terminal.show_json([asdict(key) for key in found])
+    rows = [(key.name, key.kind, key.default, key.about) for key in found]
+    terminal.show_texts("Keys of a recipe", ("key", "of kind", "default", "what it is"), rows)
+    return None

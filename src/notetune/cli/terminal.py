@@ -7,7 +7,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -53,13 +53,27 @@ def show_json(value: Any) -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on standard output, its first column left and the others right."""
+    """A table of numbers on standard output, its first column left and the others right."""
+    _show(title, columns, rows, "right")
+
+
+def show_texts(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of texts on standard output, all columns left."""
+    _show(title, columns, ([_escaped(cell) for cell in row] for row in rows), "left")
+
+
+def _show(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    justify: Literal["left", "right"],
+) -> None:
     table = Table(
         title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
     )
     table.add_column(columns[0], no_wrap=True)
     for column in columns[1:]:
-        table.add_column(column, justify="right", overflow="fold")
+        table.add_column(column, justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*row)
     out.print(table)

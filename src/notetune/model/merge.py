@@ -23,10 +23,12 @@ class Merged:
 
     Attributes:
         tensors: Under the names that transformers gives them.
+        adapters: Names of what was merged.
         difference: Largest change of a hidden state of a few tokens.
     """
 
     tensors: dict[str, Tensor]
+    adapters: tuple[str, ...]
     difference: float
 
 
@@ -55,9 +57,10 @@ def merge_adapters(model: Stack) -> Merged:
     before = model.hidden_states(probe)
     merge_together([each for each in model.adapters.values() if isinstance(each, LoRAAdapter)])
     difference = float((model.hidden_states(probe) - before).abs().max())
-    if difference > _TOLERANCE * before.abs().max():
+    if not difference <= _TOLERANCE * before.abs().max():  # NaN is no agreement
         raise BundleError(
             f"the merged weights change a hidden state by {difference:.1e}, so nothing is written; "
             "use the adapters as they are."
         )
-    return Merged(FullAdapter(model.backbone, Full()).tensors(), difference)
+    names = tuple(layer.name for layer in model.layers)
+    return Merged(FullAdapter(model.backbone, Full()).tensors(), names, difference)

@@ -86,7 +86,9 @@ def _standing_of_baseline(baseline: str, judged: Sequence[TaskResult]) -> list[s
         task.task
         for task in judged
         if task.task not in wins
-        and any(row.model == baseline and (task in leads or row.ties_with_best) for row in task.rows)
+        and any(
+            row.model == baseline and (task in leads or row.ties_with_best) for row in task.rows
+        )
     ]
     sentences = []
     if wins:

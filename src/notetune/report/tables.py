@@ -201,8 +201,8 @@ def calibration_table(task: TaskResult) -> Table:
         notes=(
             "ECE: expected calibration error, over bins of equal size. "
             "Intercept of the logistic refit with the slope fixed at 1: below 0, risks are "
-            "overestimated. Slope below 1: predictions are too extreme; n/a: they are constant, or separate the "
-            "classes perfectly.",
+            "overestimated. Slope below 1: predictions are too extreme; n/a: they are "
+            "constant, or separate the classes perfectly.",
         ),
     )
 

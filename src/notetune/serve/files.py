@@ -1,22 +1,29 @@
 """A file of notes to a file of scores."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from notetune import runs
-from notetune.errors import ConfigError
+from notetune.errors import ConfigError, RunWarning
 from notetune.model.bundle import read_card
+from notetune.model.device import DeviceName, torch_device
 from notetune.notes import sources
 from notetune.notes.sources import TableSource
+from notetune.notes.sources.rejections import place
 from notetune.notes.strict_csv import csv_text
 from notetune.serve.predictor import load_predictor
 
 
-def predict_file(bundle: Path, source: TableSource, backbone: str | None) -> pl.DataFrame:
+def predict_file(
+    bundle: Path, source: TableSource, backbone: str | None, device: DeviceName = "auto"
+) -> pl.DataFrame:
     """Scores of every note of a file, one row per note and class.
+
+    Rows that the source's policy leaves out are counted in a warning.
 
     Returns:
         Columns `patient_id`, `note_id`, `task`, `label`, `score`, `tokens`, `pieces`, `truncated`.
@@ -26,8 +33,14 @@ def predict_file(bundle: Path, source: TableSource, backbone: str | None) -> pl.
         BundleError: If the bundle is.
     """
     card = read_card(bundle)
-    notes = sources.read(source).notes
-    predictor = load_predictor(bundle, backbone)
+    cohort = sources.read(source)
+    notes, left_out = cohort.notes, cohort.rejections
+    if left_out.height:
+        first = place(source.path, left_out["line"][0])
+        reasons = ", ".join(sorted(set(left_out["reason"])))
+        message = f"{left_out.height} rows are left out ({reasons}); the first is {first}."
+        warnings.warn(message, RunWarning, stacklevel=2)
+    predictor = load_predictor(bundle, backbone, torch_device(device))
     predictions = predictor.predict(notes["text"].to_list())
     classes = len(card.classes)
     return pl.DataFrame(
@@ -42,19 +55,29 @@ def predict_file(bundle: Path, source: TableSource, backbone: str | None) -> pl.
     )
 
 
+def check_output(path: Path | None) -> None:
+    """Refuse a file that `write_predictions` would not write.
+
+    Raises:
+        ConfigError: If it is neither .csv nor .parquet.
+    """
+    if path is not None and path.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"output {path} is neither .csv nor .parquet; give it one of them.")
+
+
 def write_predictions(table: pl.DataFrame, path: Path | None) -> None:
-    """Write scores to a .csv or .parquet file, or as CSV to standard output.
+    """Write scores to a .csv or .parquet file in one step, or as CSV to standard output.
 
     In CSV, an id that a spreadsheet would compute gets an apostrophe before it.
 
     Raises:
         ConfigError: If the file has another suffix.
     """
+    check_output(path)
     if path is None:
         sys.stdout.write(csv_text(table))
     elif path.suffix == ".csv":
         runs.write_text(path, csv_text(table))
-    elif path.suffix == ".parquet":
-        table.write_parquet(path)
     else:
-        raise ConfigError(f"output {path} ends in {path.suffix}; use .csv or .parquet.")
+        with runs.new_file(path) as file:
+            table.write_parquet(file)

@@ -15,7 +15,8 @@ def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
     """Write a backbone with the adapters of a bundle, or one adapter, in its weights, in float32.
 
     Plain transformers loads the new folder. That of a bundle is a bundle too, its own backbone
-    with the same head on top, and predicts the same.
+    with the same head on top, and predicts what the bundle predicts in float32; one that was
+    trained in bfloat16 predicts with the rounding of that.
 
     Args:
         folder: A bundle or an adapter folder.

@@ -298,7 +298,7 @@ class _CellTraining:
         return self._features.steps(self._documents_N[rows], targets_NK, steps)
 
     def _summed_loss(self, batch: LabelledBatch) -> Tensor:
-        logits = self._head(self._features.of(batch.inputs))
+        logits = self.head(self._features.of(batch.inputs))
         return self._loss(logits, batch.targets_NK)
 
     def _loss(self, logits_NK: Tensor, targets_NK: Tensor) -> Tensor:
@@ -308,7 +308,7 @@ class _CellTraining:
     @torch.no_grad()
     def _note_logits(self, rows: Int64Array) -> Tensor:
         """`(N, K)` logits of notes, on the host."""
-        logits: Tensor = self._head(self._features.of_notes(self._documents_N[rows]))
+        logits: Tensor = self.head(self._features.of_notes(self._documents_N[rows]))
         return logits.cpu()
 
 

@@ -2,9 +2,8 @@
 
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,46 +27,22 @@ from notetune.metrics.results import (
 )
 from notetune.metrics.scores import ScoreTable, read_scores
 from notetune.notes import overlap
-from notetune.notes.sources import Mimic3Source
 from notetune.workflows import baselines, encoders
-from notetune.workflows.downstream import Cell, cells, trained_cells
+from notetune.workflows.finished import Finished, model_in_study, name_in_study
 from notetune.workflows.methods import method_rows, perplexity_rows
+from notetune.workflows.notices import compat_switches, notices
 from notetune.workflows.prepare import Prepared, TaskTable
-from notetune.workflows.prepare import inputs as prepare_inputs
-from notetune.workflows.pretrain import TRAINING, Pretrained
+from notetune.workflows.pretrain import TRAINING
 from notetune.workflows.provenance import corpus_findings
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.training import TrainingRecord, read_record
-from notetune.workflows.variants import VARIANTS
 
+_WITHOUT_DOMAIN: dict[str, str] = {
+    "domain-frozen": "head-only",
+    "domain-frozen+task-lora": "task-lora",
+    "domain-trainable+task-lora": "task-lora",
+}
 _DOMAIN_STAGE = "domain adapter"
-
-
-@dataclass(frozen=True)
-class Finished:
-    """All that was made with one backbone.
-
-    Attributes:
-        recipe: That of the backbone.
-        prepared: The notes of the tasks.
-        corpus: The notes of step 1.
-        methods: Step 1 by method; the first one made the domain adapter.
-    """
-
-    recipe: Recipe
-    prepared: Prepared
-    corpus: Prepared
-    methods: dict[str, Pretrained]
-
-    @cached_property
-    def cells(self) -> tuple[Cell, ...]:
-        """The cells of step 2 that were trained as the recipe says now."""
-        return trained_cells(self.recipe, self.prepared)
-
-    @property
-    def missing(self) -> list[Cell]:
-        """The other cells of the recipe."""
-        return [cell for cell in cells(self.recipe, self.prepared) if cell not in self.cells]
 
 
 def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
@@ -105,37 +80,22 @@ def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
         headline=headline,
         costs=tuple(_costs(step_1, trained)),
         leakage=tuple(_leakage(first)),
-        compat_switches=tuple(_compat_switches(recipe)),
-        notices=(
-            *_missing(finished),
-            *_notices(first),
-            *encoders.notices(first.recipe),
-            *recipe.notices,
-        ),
+        compat_switches=tuple(compat_switches(recipe)),
+        notices=tuple(notices(recipe, finished)),
         provenance=_provenance(recipe, prepared),
     )
-
-
-def _of(backbone: str, name: str) -> str:
-    """What a thing is called in a study: after its backbone, where there are several."""
-    return f"{backbone}/{name}" if backbone else name
-
-
-def _model(backbone: str, model: str) -> str:
-    """What a model of step 2 is called; a baseline or an encoder has no backbone of the study."""
-    return _of(backbone, model) if model in VARIANTS else model
 
 
 def _methods(finished: Mapping[str, Finished]) -> Iterator[MethodRow]:
     for name, one in finished.items():
         for row in method_rows(one.methods):
-            yield row.model_copy(update={"method": _of(name, row.method)})
+            yield row.model_copy(update={"method": name_in_study(name, row.method)})
 
 
 def _perplexities(finished: Mapping[str, Finished]) -> Iterator[PerplexityRow]:
     for name, one in finished.items():
         for row in perplexity_rows(one.methods):
-            yield PerplexityRow(**{**asdict(row), "model": _of(name, row.model)})
+            yield PerplexityRow(**{**asdict(row), "model": name_in_study(name, row.model)})
 
 
 def _learning_curves(records: dict[str, TrainingRecord]) -> dict[str, tuple[CurvePoint, ...]]:
@@ -166,7 +126,9 @@ def _test_tables(recipe: Recipe, finished: Mapping[str, Finished]) -> list[Score
         for backbone, one in finished.items():
             paths = [folder / "test.parquet" for folder in _trained_folders(one, task)]
             found = [read_scores(path) for path in paths if path.is_file()]
-            tables += [replace(table, model=_model(backbone, table.model)) for table in found]
+            tables += [
+                replace(table, model=model_in_study(backbone, table.model)) for table in found
+            ]
     if not tables:
         raise RunError(
             f"{recipe.folder.root} holds no scores yet; run `notetune downstream` or "
@@ -201,35 +163,11 @@ def _of_listed_patients(recipe: Recipe, tables: list[ScoreTable]) -> list[ScoreT
     return [part for table in tables if (part := table.of_notes(kept)) is not None]
 
 
-def _compat_switches(recipe: Recipe) -> list[str]:
-    """Settings that repeat what the published pipeline does although it is not the best."""
-    switches = []
-    source = recipe.prepare.source
-    if isinstance(source, Mimic3Source) and source.labels == "core-2021":
-        switches.append("labels: core-2021 (those of the published scripts, accidents included)")
-    if recipe.prepare.long_notes == "first":
-        switches.append(
-            f"long_notes: first (all but the first {recipe.prepare.max_tokens} tokens of a note "
-            "are dropped)"
-        )
-    if recipe.pretrain.perplexity == "batch-mean":
-        switches.append(
-            "perplexity: batch-mean (exp of the unweighted mean of the means of batches of ten "
-            "documents; batches with few tokens count as much as others)"
-        )
-    if recipe.downstream.class_weights == "balanced":
-        switches.append(
-            "class_weights: balanced (rare values weigh more in training, so the scores of step 2 "
-            "are not probabilities)"
-        )
-    return switches
-
-
 def _references(tables: list[ScoreTable]) -> list[tuple[str, str]]:
     """Pairs to test: of each backbone, every model against the one before it and the first.
 
-    Then every variant against the same one of the first backbone that has it, and every model
-    against TF-IDF.
+    Then every variant against the one that lacks its domain adapter alone, every variant against
+    the same one of the first backbone that has it, and every model against TF-IDF.
     """
     models = list(dict.fromkeys(table.model for table in tables))
     variants = [model for model in models if model not in ("prevalence", "tf-idf")]
@@ -240,6 +178,12 @@ def _references(tables: list[ScoreTable]) -> list[tuple[str, str]]:
         by_backbone.setdefault(backbone, []).append(model)
         by_variant.setdefault(variant, []).append(model)
     pairs = [(b, a) for of_one in by_backbone.values() for a, b in pairwise(of_one)]
+    for with_domain, without in _WITHOUT_DOMAIN.items():
+        found = {
+            model.removesuffix(with_domain): model for model in by_variant.get(with_domain, ())
+        }
+        added = [(model, lead + without) for lead, model in found.items()]
+        pairs += [pair for pair in added if pair[1] in models and pair not in pairs]
     for first, *later in [*by_backbone.values(), *by_variant.values()]:
         pairs += [(model, first) for model in later if (model, first) not in pairs]
     if "tf-idf" in models:
@@ -252,7 +196,7 @@ def _records(finished: Mapping[str, Finished]) -> dict[str, TrainingRecord]:
     for backbone, one in finished.items():
         for cell in one.cells:
             path = one.recipe.folder.cell(cell.task, cell.variant, cell.seed) / TRAINING
-            label = replace(cell, variant=_model(backbone, cell.variant)).label
+            label = replace(cell, variant=model_in_study(backbone, cell.variant)).label
             records[label] = read_record(path)
     return records
 
@@ -273,7 +217,7 @@ def _kept_states(records: dict[str, TrainingRecord]) -> Iterator[KeptState]:
 def _domain_records(finished: Mapping[str, Finished]) -> dict[str, TrainingRecord]:
     """How each method of step 1 was trained; the first one made the domain adapter."""
     return {
-        _of(backbone, name if number else _DOMAIN_STAGE): method.record
+        name_in_study(backbone, name if number else _DOMAIN_STAGE): method.record
         for backbone, one in finished.items()
         for number, (name, method) in enumerate(one.methods.items())
     }
@@ -314,58 +258,6 @@ def _split_counts(task: TaskTable) -> list[SplitCount]:
             )
         )
     return counts
-
-
-def _missing(finished: Mapping[str, Finished]) -> Iterator[str]:
-    """Say that trainings of the recipe are not in the report."""
-    missing = [
-        replace(cell, variant=_model(backbone, cell.variant)).label
-        for backbone, one in finished.items()
-        for cell in one.missing
-    ]
-    if missing:
-        yield (
-            f"{len(missing)} trainings of the recipe are left out ({missing[0]} is the first): "
-            "they are not finished, or were made with other settings or from other notes. "
-            "`notetune study status` names them."
-        )
-    for one in finished.values():
-        if not runs.was_made_from(one.prepared.folder, prepare_inputs(one.recipe)):
-            yield (
-                "The notes were prepared by another version, with other settings, or from files "
-                "that have changed or gone since."
-            )
-            return
-
-
-def _notices(first: Finished) -> list[str]:
-    recipe, prepared, notices = first.recipe, first.prepared, []
-    if len(recipe.downstream.seeds) == 1:
-        notices.append(
-            "Every model was trained with a single seed: the intervals show the uncertainty of the "
-            "test patients, not that of training."
-        )
-    if recipe.prepare.allow_leaks and any(finding.blocks for finding in prepared.findings):
-        notices.append("Leak checks that should stop the study were overridden by the recipe.")
-    if first.corpus is not prepared:
-        notices.append(
-            f"Step 1 read other notes ({recipe.corpus.prepare.source.kind}) than the tasks "
-            f"({recipe.prepare.source.kind}). Patients are compared by id, so nobody is found who "
-            "has another id there: MIMIC-IV holds patients of MIMIC-III under new ids. "
-            "evaluate.listed_patients shows the scores on patients whom the corpus cannot hold."
-        )
-    for name, task in prepared.tasks.items():
-        documents = prepared.store.first_documents(task.note_ids_N.tolist())
-        most = recipe.downstream.max_pieces
-        share = float(prepared.store.reading(documents, most).truncated_N.mean())
-        if share:
-            pieces = f"{most} pieces of " if most > 1 else ""
-            notices.append(
-                f"{name}: {share:.0%} of the notes are longer than {pieces}"
-                f"{recipe.prepare.max_tokens} tokens; the language models read their beginning, "
-                "TF-IDF reads all of them."
-            )
-    return notices
 
 
 def _provenance(recipe: Recipe, prepared: Prepared) -> dict[str, str]:

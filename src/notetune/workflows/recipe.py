@@ -1,7 +1,7 @@
 """One recipe says everything about a study; one run folder holds everything it makes."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import (
@@ -18,6 +18,7 @@ from notetune.model.adapters.specs import (
     reserved_per_document,
 )
 from notetune.model.backbone import Dtype
+from notetune.model.device import DeviceName, torch_device
 from notetune.notes.sources import Source, starting_from
 from notetune.notes.splits import Split, SplitConfig
 from notetune.workflows.run_folder import RunFolder
@@ -57,7 +58,7 @@ class Recipe(Config):
     """Type of the frozen backbone's weights; adapters, heads and losses are float32. `float8`: the
     linear layers inside a bfloat16 decoder, each weight scaled per channel; encoders beside it
     are bfloat16."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceName = "auto"
     gpu: str | None = None
     """The card, such as h100, that a dry run of the study estimates for; without, it times here."""
     checkpoint_minutes: NonNegativeFloat = 10
@@ -152,8 +153,8 @@ class Recipe(Config):
         """The recipe of each backbone, with a run folder inside this one's.
 
         Models that need no backbone, baselines and encoders, belong to the first. Entries with the
-        same backbone and corpus share their prepared notes. A recipe of one backbone is its only study, and
-        has no name.
+        same backbone and corpus share their prepared notes. A recipe of one backbone is its only
+        study, and has no name.
 
         Raises:
             ConfigError: If what an entry changes is not a valid recipe.
@@ -235,10 +236,7 @@ class Recipe(Config):
         Raises:
             ConfigError: If a CUDA device is asked for and there is none.
         """
-        has_cuda = torch.cuda.is_available()
-        if self.device == "cuda" and not has_cuda:
-            raise ConfigError("device cuda: no CUDA device is available; use device=cpu or auto.")
-        return torch.device("cuda" if has_cuda and self.device != "cpu" else "cpu")
+        return torch_device(self.device)
 
     def as_json(self) -> dict[str, Any]:
         """The resolved recipe, JSON-like."""

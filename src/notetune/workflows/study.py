@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from notetune import runs
 from notetune.metrics.results import Results
 from notetune.workflows import baselines, downstream, encoders, methods, pretrain
-from notetune.workflows.evaluate import Finished, evaluate
+from notetune.workflows.evaluate import evaluate
+from notetune.workflows.finished import Finished
 from notetune.workflows.prepare import Prepared, open_corpus, open_prepared, prepare, prepare_corpus
 from notetune.workflows.prepare import inputs as prepare_inputs
 from notetune.workflows.progress import Track, named, silent

@@ -57,6 +57,6 @@ class FullAdapter(Adapter):
 
 
 def _aside(parameter: nn.Parameter) -> Tensor:
-    """A copy on the host, since a device may not hold all weights twice; of a shard, where it is."""
+    """A copy on the host, since a device may not hold all weights twice; a shard stays there."""
     tensor = parameter.detach()
     return tensor.clone() if is_sharded(tensor) else tensor.to("cpu", copy=True)

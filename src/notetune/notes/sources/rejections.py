@@ -101,7 +101,7 @@ class Rejections:
             f"{origin}: {len(self._rows)} of {judged} rows cannot be used "
             f"({', '.join(f'{count} {reason}' for reason, count in counts)}; the first is "
             f"{place(Path(file), line)}). That is {share:.2%} and at most {limit:.2%} may be: mend "
-            "them, or raise max_rejected_share of the source."
+            "them, or raise prepare.source.max_rejected_share."
         )
 
 

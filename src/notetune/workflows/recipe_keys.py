@@ -1,0 +1,117 @@
+"""The keys of a recipe in words: what stands where, by default what, and what it is for."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from notetune.config import Config
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a recipe.
+
+    Attributes:
+        name: With those of the sections around it; `NAME` and `[]` stand for any entry.
+        kind: The `kind` that its section must have; "" where that does not matter.
+        default: Its value when left out.
+        about: What it is for.
+    """
+
+    name: str
+    kind: str
+    default: str
+    about: str
+
+
+_Places = dict[tuple[type[Config], ...], tuple[str, str]]
+
+
+def keys(model: type[Config]) -> list[Key]:
+    """Every key of a recipe; a section that comes again is described at its first place."""
+    return list(_keys(model, "", "", {}))
+
+
+def _keys(model: type[Config], lead: str, kind: str, first_at: _Places) -> Iterator[Key]:
+    fields = {n: field for n, field in model.model_fields.items() if not _is_kind(n, field)}
+    for name, field in fields.items():
+        first_at.setdefault(tuple(_sections(field.annotation)), (lead + name, kind))
+    for name, field in fields.items():
+        sections = tuple(_sections(field.annotation))
+        place = (lead + name, kind)
+        is_first = first_at[sections] == place
+        about = [field.description or "", _choices(sections, field.annotation)]
+        if sections and not is_first:
+            first, of_kind = first_at[sections]
+            about.append(f"As {first}{f' of kind {of_kind}' if of_kind else ''}.")
+        yield Key(*place, _default(field), " ".join(" ".join(about).split()))
+        for section in sections if is_first else ():
+            inside = lead + name + _entry(field.annotation)
+            yield from _keys(section, inside, _kind(section), first_at)
+
+
+def _sections(annotation: Any) -> Iterator[type[Config]]:
+    """The sections that a value can be, or can hold."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)
+
+
+def _entry(annotation: Any) -> str:
+    """What stands between a key and those of its section, or of each of its sections."""
+    if get_origin(annotation) is dict:
+        return ".NAME."
+    return "[]." if get_origin(annotation) is tuple else "."
+
+
+def _is_kind(name: str, field: FieldInfo) -> bool:
+    """Whether a key tells its section from the others that may stand in its place."""
+    return name == "kind" and len(get_args(field.annotation)) == 1
+
+
+def _kind(section: type[Config]) -> str:
+    fields = section.model_fields.items()
+    return next((get_args(f.annotation)[0] for n, f in fields if _is_kind(n, f)), "")
+
+
+def _choices(sections: tuple[type[Config], ...], annotation: Any) -> str:
+    """The kinds of a section, or the values of a choice; nothing for a number or a text."""
+    kinds = [kind for section in sections if (kind := _kind(section))]
+    if kinds:
+        return f"Its kind is one of {', '.join(kinds)}."
+    values = [] if sections else list(_literals(annotation))
+    return f"One of {', '.join(values)}." if values else ""
+
+
+def _literals(annotation: Any) -> Iterator[str]:
+    if get_origin(annotation) is Literal:
+        yield from get_args(annotation)
+    else:
+        for part in get_args(annotation):
+            yield from _literals(part)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    return _shown(field.get_default(call_default_factory=True))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Config):
+        kind = {"kind": value.kind} if hasattr(value, "kind") else {}
+        value = {**kind, **value.model_dump(mode="json", exclude_defaults=True)}
+        if not value:
+            return ""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_shown(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(_shown, value)) + "]"
+    return str(value)
