@@ -124,7 +124,7 @@ def test_a_bad_row_stops_or_is_counted(tmp_path, row, reason):
 def test_json_lines_and_unknown_columns_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"is not \.csv, \.csv\.gz or \.parquet"):
         cohort_of(tmp_path, "{}", name="note.jsonl")
-    with pytest.raises(DataError, match="no column note_text"):
+    with pytest.raises(DataError, match="no column 'note_text'"):
         cohort_of(tmp_path, (HEADER + ROWS).replace("note_text", "body"))
     with pytest.raises(ConfigError):
         source_of(tmp_path, grouped_by="provider_id")

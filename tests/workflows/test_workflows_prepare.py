@@ -80,7 +80,9 @@ def bytes_below(folder: Path) -> dict[str, bytes]:
 
 
 def hidden_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name not in ("prepared", ".lock"))
+    """What is left beside the prepared folder, but for locks."""
+    names = {path.name for path in folder.iterdir()} - {"prepared"}
+    return sorted(name for name in names if not name.endswith(".lock"))
 
 
 def test_streamed_shards_make_the_store_of_all_notes_at_once(place):
