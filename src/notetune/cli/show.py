@@ -183,10 +183,11 @@ def plan(recipe: "Recipe", plan: "Plan", *, as_json: bool) -> None:
         for stage in plan.stages
     ]
     columns = ("training", "documents", "tokens", "rows", "steps", "trainable", "time")
-    terminal.show_table("Documents, tokens and rows per epoch; steps and time of all epochs", columns, rows)
+    title = "Documents, tokens and rows per epoch; steps and time of all epochs"
+    terminal.show_table(title, columns, rows)
     terminal.out.print(
-        f"About {_duration(plan.seconds)} of training and {plan.peak_memory_mib:,.0f} MiB, measured "
-        "on one row on this machine; evaluations, perplexities and baselines come on top. "
+        f"About {_duration(plan.seconds)} of training and {plan.peak_memory_mib:,.0f} MiB, "
+        "measured on one row on this machine; evaluations, perplexities and baselines come on top. "
         "Nothing was written."
     )
     return None
