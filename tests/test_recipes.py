@@ -20,6 +20,7 @@ def test_the_shipped_recipes_are_found():
         "mimic4",
         "mtsamples",
         "paper",
+        "synthetic-mortality",
         "table2",
     }
 
