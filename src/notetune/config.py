@@ -209,7 +209,7 @@ def _owners(model: type[BaseModel], parents: Sequence[str | int]) -> list[type[B
     for part in parents:
         named = [owner.model_fields[part] for owner in owners if part in owner.model_fields]
         tagged = [owner for owner in owners if part in (owner.__name__, *_kinds(owner))]
-        inner = [found for field in named for found in _models_in(field.annotation)]
+        inner = [found for field in named for found in models_in(field.annotation)]
         owners = inner if named else tagged or owners
     return owners
 
@@ -222,15 +222,16 @@ def _kinds(model: type[BaseModel]) -> tuple[str, ...]:
 def _dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         yield prefix + name
-        for inner in _models_in(field.annotation):
+        for inner in models_in(field.annotation):
             yield from _dotted_keys(inner, f"{prefix}{name}.")
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections that a value can be, or can hold, by the annotation of its key."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
-        yield from _models_in(argument)
+        yield from models_in(argument)
 
 
 def _shown_key(key: object) -> str:

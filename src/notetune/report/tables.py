@@ -199,10 +199,9 @@ def calibration_table(task: TaskResult) -> Table:
         ("Model", "Observed : expected", "Intercept", "Slope", "Scaled Brier", "ECE"),
         tuple(rows),
         notes=(
-            "ECE: expected calibration error, over bins of equal size. "
-            "Intercept of the logistic refit with the slope fixed at 1: below 0, risks are "
-            "overestimated. Slope below 1: predictions are too extreme; n/a: they are "
-            "constant, or separate the classes perfectly.",
+            "ECE: expected calibration error, over bins of equal size. Intercept of the logistic "
+            "refit with the slope fixed at 1: below 0, risks are overestimated. Slope below 1: "
+            "predictions are too extreme; n/a: constant, or separating the classes perfectly.",
         ),
     )
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from notetune.config import Config
+from notetune.config import Config, models_in
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,20 @@ class Key:
     about: str
 
 
-_Places = dict[tuple[type[Config], ...], tuple[str, str]]
+_Places = dict[tuple[type[BaseModel], ...], tuple[str, str]]
 
 
-def keys(model: type[Config]) -> list[Key]:
+def keys(model: type[BaseModel]) -> list[Key]:
     """Every key of a recipe; a section that comes again is described at its first place."""
     return list(_keys(model, "", "", {}))
 
 
-def _keys(model: type[Config], lead: str, kind: str, first_at: _Places) -> Iterator[Key]:
+def _keys(model: type[BaseModel], lead: str, kind: str, first_at: _Places) -> Iterator[Key]:
     fields = {n: field for n, field in model.model_fields.items() if not _is_kind(n, field)}
     for name, field in fields.items():
-        first_at.setdefault(tuple(_sections(field.annotation)), (lead + name, kind))
+        first_at.setdefault(tuple(models_in(field.annotation)), (lead + name, kind))
     for name, field in fields.items():
-        sections = tuple(_sections(field.annotation))
+        sections = tuple(models_in(field.annotation))
         place = (lead + name, kind)
         is_first = first_at[sections] == place
         about = [field.description or "", _choices(sections, field.annotation)]
@@ -50,14 +51,6 @@ def _keys(model: type[Config], lead: str, kind: str, first_at: _Places) -> Itera
         for section in sections if is_first else ():
             inside = lead + name + _entry(field.annotation)
             yield from _keys(section, inside, _kind(section), first_at)
-
-
-def _sections(annotation: Any) -> Iterator[type[Config]]:
-    """The sections that a value can be, or can hold."""
-    if isinstance(annotation, type) and issubclass(annotation, Config):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _sections(part)
 
 
 def _entry(annotation: Any) -> str:
@@ -72,12 +65,12 @@ def _is_kind(name: str, field: FieldInfo) -> bool:
     return name == "kind" and len(get_args(field.annotation)) == 1
 
 
-def _kind(section: type[Config]) -> str:
+def _kind(section: type[BaseModel]) -> str:
     fields = section.model_fields.items()
     return next((get_args(f.annotation)[0] for n, f in fields if _is_kind(n, f)), "")
 
 
-def _choices(sections: tuple[type[Config], ...], annotation: Any) -> str:
+def _choices(sections: tuple[type[BaseModel], ...], annotation: Any) -> str:
     """The kinds of a section, or the values of a choice; nothing for a number or a text."""
     kinds = [kind for section in sections if (kind := _kind(section))]
     if kinds:
