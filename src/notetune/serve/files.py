@@ -36,7 +36,7 @@ def predict_file(
     cohort = sources.read(source)
     notes, left_out = cohort.notes, cohort.rejections
     if left_out.height:
-        first = place(source.path, left_out["line"][0])
+        first = place(Path(left_out["file"][0]), left_out["line"][0])
         reasons = ", ".join(sorted(set(left_out["reason"])))
         message = f"{left_out.height} rows are left out ({reasons}); the first is {first}."
         warnings.warn(message, RunWarning, stacklevel=2)
