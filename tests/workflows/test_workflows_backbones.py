@@ -212,6 +212,8 @@ def test_models_are_compared_within_a_backbone_and_across_backbones():
     pairs = _references([Table(name) for name in variants])
     assert ("domain-frozen+task-lora", "task-lora") in pairs
     assert len(set(pairs)) == len(pairs) == 6
+    pairs = _references([Table(name) for name in ["a/head-only", "a/task-lora", "b/full-domain"]])
+    assert pairs == [("a/task-lora", "a/head-only"), ("b/full-domain", "a/head-only")]
     names = ["tf-idf", "a/x", "a/y", "bert+full", "b/x", "b/y"]
     assert _references([Table(name) for name in names]) == [
         ("a/y", "a/x"),

@@ -104,13 +104,13 @@ def headline_table(results: Results) -> Table:
         (
             "Model",
             *(task.task for task in results.tasks),
-            *([f"Mean of {counted} tasks"] if means else []),
+            *([f"Mean of {count(counted)} tasks"] if counted > 1 else []),
         ),
         tuple(
             (
                 Cell(model),
                 *(cells.get(task.task, not_run) for task in results.tasks),
-                *([means.get(model, not_run)] if means else []),
+                *([means.get(model, not_run)] if counted > 1 else []),
             )
             for model, cells in by_model.items()
         ),

@@ -36,12 +36,8 @@ from notetune.workflows.pretrain import TRAINING
 from notetune.workflows.provenance import corpus_findings
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.training import TrainingRecord, read_record
+from notetune.workflows.variants import variant_of
 
-_WITHOUT_DOMAIN: dict[str, str] = {
-    "domain-frozen": "head-only",
-    "domain-frozen+task-lora": "task-lora",
-    "domain-trainable+task-lora": "task-lora",
-}
 _DOMAIN_STAGE = "domain adapter"
 
 
@@ -166,8 +162,9 @@ def _of_listed_patients(recipe: Recipe, tables: list[ScoreTable]) -> list[ScoreT
 def _references(tables: list[ScoreTable]) -> list[tuple[str, str]]:
     """Pairs to test: of each backbone, every model against the one before it and the first.
 
-    Then every variant against the one that lacks its domain adapter alone, every variant against
-    the same one of the first backbone that has it, and every model against TF-IDF.
+    Then every variant against the one that lacks its domain adapter alone, of its own backbone or
+    the first that has it; every variant against the same one of the first backbone that has it;
+    and every model against TF-IDF.
     """
     models = list(dict.fromkeys(table.model for table in tables))
     variants = [model for model in models if model not in ("prevalence", "tf-idf")]
@@ -178,12 +175,13 @@ def _references(tables: list[ScoreTable]) -> list[tuple[str, str]]:
         by_backbone.setdefault(backbone, []).append(model)
         by_variant.setdefault(variant, []).append(model)
     pairs = [(b, a) for of_one in by_backbone.values() for a, b in pairwise(of_one)]
-    for with_domain, without in _WITHOUT_DOMAIN.items():
-        found = {
-            model.removesuffix(with_domain): model for model in by_variant.get(with_domain, ())
-        }
-        added = [(model, lead + without) for lead, model in found.items()]
-        pairs += [pair for pair in added if pair[1] in models and pair not in pairs]
+    for model in variants:
+        backbone, slash, variant = model.rpartition("/")
+        without = variant_of(variant).without_domain
+        candidates = [backbone + slash + without, *by_variant.get(without, ())]
+        found = [(model, one) for one in candidates if one in models]
+        if variant_of(variant).has_domain and found and found[0] not in pairs:
+            pairs.append(found[0])
     for first, *later in [*by_backbone.values(), *by_variant.values()]:
         pairs += [(model, first) for model in later if (model, first) not in pairs]
     if "tf-idf" in models:

@@ -12,7 +12,6 @@ from notetune.workflows.prepare import Prepared, open_corpus, open_prepared, pre
 from notetune.workflows.prepare import inputs as prepare_inputs
 from notetune.workflows.progress import Track, named, silent
 from notetune.workflows.recipe import Recipe
-from notetune.workflows.variants import variant_of
 
 
 def run_study(recipe: Recipe, track: Track = silent) -> Results:
@@ -96,24 +95,17 @@ def _status(recipe: Recipe) -> list[Stage]:
         return stages
     prepared = prepare(recipe)
     corpus = open_corpus(recipe, prepared)
-    has_domain = runs.is_finished(recipe.folder.domain, pretrain.inputs(recipe, corpus))
-    stages.append(Stage("pretrain", has_domain))
-    for name, one in recipe.compared.items():
+    methods_of_step_1 = {"pretrain": recipe}
+    methods_of_step_1 |= {f"pretrain · {name}": one for name, one in recipe.compared.items()}
+    for name, one in methods_of_step_1.items():
         is_done = runs.is_finished(one.folder.domain, pretrain.inputs(one, corpus))
-        stages.append(Stage(f"pretrain · {name}", is_done))
-    are_ready = {
-        name: runs.is_finished(
-            encoders.stage_folder(recipe, name), encoders.inputs(recipe, prepared, name)
-        )
-        for name in recipe.encoders.models
-    }
-    stages += [Stage(f"encoder {name}", is_ready) for name, is_ready in are_ready.items()]
+        stages.append(Stage(name, is_done))
+    for name in recipe.encoders.models:
+        folder = encoders.stage_folder(recipe, name)
+        is_done = runs.is_finished(folder, encoders.inputs(recipe, prepared, name))
+        stages.append(Stage(f"encoder {name}", is_done))
+    trained = downstream.trained_cells(recipe, prepared)
     for cell in downstream.cells(recipe, prepared):
         folder = recipe.folder.cell(cell.task, cell.variant, cell.seed)
-        can_be_done = has_domain or not variant_of(cell.variant).has_domain
-        can_be_done &= are_ready.get(cell.variant.rpartition("+")[0], True)
-        is_done = can_be_done and runs.is_finished(
-            folder, downstream.inputs(recipe, prepared, cell)
-        )
-        stages.append(Stage(cell.label, is_done))
+        stages.append(Stage(cell.label, cell in trained and not runs.damaged_files(folder)))
     return stages

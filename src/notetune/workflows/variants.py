@@ -27,6 +27,11 @@ class Variant:
         """Whether the hidden states stay the same throughout training."""
         return not (self.trains_domain or self.has_task)
 
+    @property
+    def without_domain(self) -> VariantName:
+        """The variant that lacks the domain adapter alone."""
+        return "task-lora" if self.has_task else "head-only"
+
 
 VARIANTS: dict[VariantName, Variant] = {
     "head-only": Variant(has_domain=False, trains_domain=False, has_task=False),
