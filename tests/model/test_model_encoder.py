@@ -211,6 +211,13 @@ def test_a_vocabulary_without_types_of_its_tokens_adds_nothing(tmp_path, vocabul
     assert embeddings.equal(plain)
 
 
+def test_a_folder_that_lost_its_semantic_types_is_refused(tmp_path):
+    folder = umlsbert(tmp_path / "umlsbert", VOCABULARY_WITH_TYPES)
+    BertModel.from_pretrained(folder).save_pretrained(folder)
+    with pytest.raises(BackboneError, match="weights have no tui_type_embeddings"):
+        load_backbone(str(folder))
+
+
 def test_more_semantic_types_than_the_backbone_embeds_are_refused(tmp_path):
     vocabulary = "".join(f"word{n}|C000|T{n}\n" for n in range(3))
     folder = umlsbert(tmp_path / "umlsbert", vocabulary)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from builders import random_batch, random_documents, random_llama
+from builders import random_batch, random_documents, random_encoder, random_llama
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from notetune import runs
@@ -38,7 +39,7 @@ def trained(folder, *specs):
     return model
 
 
-def saved_bundle(where, model):
+def saved_bundle(where, model, *, scores=None):
     head = Head(model.backbone.hidden_size, np.array([0.3, -0.2], np.float32), seed=1)
     card = BundleCard(
         task="stay",
@@ -54,6 +55,8 @@ def saved_bundle(where, model):
     )
     with runs.new_folder(where, "test") as temporary:
         save_bundle(temporary, Bundle(card, model, head))
+        if scores:
+            (temporary / scores).write_bytes(b"scores")
     return where
 
 
@@ -134,3 +137,69 @@ def test_what_is_missing_is_named(folder, tmp_path):
         merge(folder, tmp_path / "out")
     with pytest.raises(BundleError, match="exists already"):
         merge(tmp_path / "adapter", folder, str(folder))
+
+
+@pytest.mark.parametrize("adapter", [LoRA(rank=4, targets=("query", "value")), Full()])
+@pytest.mark.parametrize("has_types", [False, True])
+def test_a_merged_encoder_predicts_the_same(tmp_path, adapter, has_types):
+    folder = random_encoder(tmp_path / "bert")
+    if has_types:
+        path = folder / "model.safetensors"
+        types = {"bert.embeddings.tui_type_embeddings.weight": torch.ones(2, 32)}
+        save_file({**load_file(path), **types}, path, metadata={"format": "pt"})
+        (folder / "vocab_updated.txt").write_text("fever|C0015967|T184\n")
+    bundle = saved_bundle(tmp_path / "cell", trained(folder, adapter))
+    expected = load_predictor(bundle).predict(TEXTS).scores_NK
+    merge(bundle, tmp_path / "out")
+    assert np.abs(load_predictor(tmp_path / "out").predict(TEXTS).scores_NK - expected).max() < 1e-5
+
+
+def without_effect(folder):
+    """A stack whose second adapter does nothing, as one that was never trained."""
+    model = trained(folder, LoRA(rank=4), LoRA(rank=2))
+    with torch.no_grad():
+        for name, tensor in model.tensors(TASK).items():
+            if "lora_B" in name:
+                tensor.zero_()
+    return model
+
+
+def test_an_adapter_that_does_nothing_is_neither_loaded_nor_merged(folder, tmp_path):
+    model = without_effect(folder)
+    bundle = saved_bundle(tmp_path / "cell", model)
+    save_adapter(tmp_path / "adapter", model.adapters[TASK], model.backbone)
+    with pytest.raises(BundleError, match="adapter task does not change the output"):
+        load_predictor(bundle)
+    for idle in (bundle, tmp_path / "adapter"):
+        with pytest.raises(BundleError, match="does not change the output"):
+            merge(idle, tmp_path / "out", str(folder))
+
+
+def test_an_adapter_that_changes_after_loading_predicts_nothing(folder, tmp_path):
+    predictor = load_predictor(saved_bundle(tmp_path / "cell", trained(folder, LoRA(rank=4))))
+    predictor.predict(TEXTS)
+    with torch.no_grad():
+        next(iter(predictor.bundle.model.tensors(DOMAIN).values())).add_(1)
+    with pytest.raises(BundleError, match="frozen adapter domain has changed"):
+        predictor.predict(TEXTS)
+
+
+def test_weights_that_are_all_trained_are_looked_at_when_loaded_and_then_no_more(
+    folder, tmp_path, monkeypatch
+):
+    idle = stack(load_backbone(str(folder)), [Layer(DOMAIN, Full(), is_trained=True)])
+    with pytest.raises(BundleError, match="adapter domain does not change the output"):
+        load_predictor(saved_bundle(tmp_path / "idle", idle))
+    predictor = load_predictor(saved_bundle(tmp_path / "cell", trained(folder, Full())))
+    monkeypatch.setattr("notetune.model.adapters.full.load_backbone", None)
+    assert predictor.predict(TEXTS).scores_NK.shape == (3, 2)
+
+
+def test_a_bundle_can_be_shared_without_the_scores_of_its_patients(folder, tmp_path):
+    bundle = saved_bundle(tmp_path / "cell", trained(folder, LoRA(rank=4)), scores="test.parquet")
+    expected = load_predictor(bundle).predict(TEXTS).scores_NK
+    (bundle / "test.parquet").unlink()
+    assert np.array_equal(load_predictor(bundle).predict(TEXTS).scores_NK, expected)
+    (bundle / "domain/adapter.json").unlink()
+    with pytest.raises(BundleError, match=r"domain/adapter\.json is missing"):
+        load_predictor(bundle)

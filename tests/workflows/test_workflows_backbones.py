@@ -135,6 +135,12 @@ def test_one_report_compares_all_models_of_a_task(results):
     assert ("two/head-only", "one/head-only") in compared
     assert ("one-whole/full-domain", "tf-idf") in compared
     assert len({cost.model for cost in results.costs} & set(MODELS)) == len(MODELS) - 1
+    features = [cost for cost in results.costs if cost.stage == "features"]
+    assert [cost.model for cost in features] == [
+        *("one/head-only", "one/domain-trainable+task-lora", "small+full"),
+        *("two/head-only", "two/domain-trainable+task-lora", "one-whole/full-domain"),
+    ]
+    assert all(cost.trainable_parameters == 0 < cost.tokens_per_second for cost in features)
 
 
 def test_step_1_reads_the_corpus_and_step_2_the_notes_of_the_tasks(place, results):
@@ -227,8 +233,8 @@ def test_models_are_compared_within_a_backbone_and_across_backbones():
 def test_a_dry_run_has_the_trainings_of_all_backbones_and_counts_the_corpus(place, tmp_path):
     found = plan(load(place, f"runs={tmp_path}"))
     names = [stage.name for stage in found.stages]
-    assert len(names) == 3 + 1 + 2 * 6
-    assert names[0] == "one · pretrain"
+    assert len(names) == 3 + 2 + 1 + 2 * 6
+    assert names[:2] == ["one · pretrain", "one · pretrain · prompts"]
     assert "two · stay · domain-trainable+task-lora · seed 0" in names
     assert [s.documents for s in found.stages if s.name == "one · pretrain"] == [
         len(

@@ -1,5 +1,9 @@
 """Features that no training changes are computed once for all tasks and seeds of a model."""
 
+import json
+import shutil
+import subprocess
+import sys
 import threading
 import time
 
@@ -12,6 +16,10 @@ from small_study import small_study
 from transformers import AutoModelForCausalLM
 
 from notetune import config
+from notetune.errors import BundleError
+from notetune.model.adapters.files import read_adapter, save_adapter
+from notetune.model.backbone import load_backbone
+from notetune.model.stack import DOMAIN, Layer, stack
 from notetune.workflows import downstream, features
 from notetune.workflows.downstream import Cell
 from notetune.workflows.features import FixedFeatures
@@ -20,6 +28,29 @@ from notetune.workflows.pretrain import pretrain
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.task_models import task_model
 
+ASK = """
+import hashlib, sys, time
+from notetune.config import load
+from notetune.workflows import features
+from notetune.workflows.prepare import prepare
+from notetune.workflows.recipe import Recipe
+from notetune.workflows.task_models import task_model
+from pathlib import Path
+
+loads, load_backbone = [], features.load_backbone
+
+def counted(*given):
+    loads.append(given)
+    time.sleep(3)  # long enough for the other to ask too
+    return load_backbone(*given)
+
+features.load_backbone = counted
+recipe = load(Recipe, Path(sys.argv[1]))
+prepared = prepare(recipe)
+documents = prepared.store.first_documents(prepared.tasks["died"].note_ids_N.tolist())
+found = features.FixedFeatures(recipe, prepared, task_model(recipe, prepared, "head-only"))
+print(len(loads), hashlib.sha256(found.of_notes(documents).numpy().tobytes()).hexdigest())
+"""
 ADAPTER_FILES = {"adapter.json", "adapter_config.json", "adapter_model.safetensors"}
 
 
@@ -125,6 +156,58 @@ def test_two_that_ask_at_once_compute_once(prepared, tmp_path, loads):
     assert len(loads) == 1
     assert len(found) == 3
     assert all(torch.equal(one, found[0]) for one in found)
+
+
+def test_two_processes_that_ask_at_once_compute_once(prepared, tmp_path):
+    recipe, _ = elsewhere(prepared, tmp_path)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.as_json()))
+    asked = [
+        subprocess.Popen(
+            [sys.executable, "-c", ASK, str(tmp_path / "recipe.json")],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    loads, values = zip(*(one.communicate()[0].split() for one in asked), strict=True)
+    assert sorted(loads) == ["0", "1"]
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize("variant", ["domain-frozen", "domain-frozen+task-lora"])
+def test_a_domain_adapter_that_does_nothing_stops_a_cell_before_it_trains(
+    prepared, tmp_path, variant
+):
+    recipe, opened = elsewhere(prepared, tmp_path, head_first=False)
+    idle = recipe.folder.domain
+    idle.unlink()
+    shutil.copytree(prepared[0].folder.domain, idle)
+    backbone = load_backbone(recipe.backbone)
+    model = stack(backbone, [Layer(DOMAIN, read_adapter(idle), is_trained=False)])
+    for name, tensor in model.tensors(DOMAIN).items():
+        tensor.mul_("lora_A" in name)
+    save_adapter(idle, model.adapters[DOMAIN], backbone)
+    with pytest.raises(BundleError, match="adapter domain does not change the output"):
+        downstream.downstream(recipe, opened, Cell("died", variant, 0))
+    assert not list(recipe.folder.root.rglob("steps.jsonl"))[1:]  # but that of step 1
+
+
+def test_a_task_adapter_that_did_not_learn_leaves_no_cell(prepared, tmp_path):
+    still = prepared[0].downstream.optim.model_copy(update={"peak_lr": 1e-30})
+    recipe, opened = elsewhere(prepared, tmp_path, optim=still)
+    with pytest.raises(BundleError, match="adapter task does not change the output"):
+        downstream.downstream(recipe, opened, Cell("died", "task-lora", 0))
+    assert not recipe.folder.cell("died", "task-lora", 0).exists()
+
+
+def test_a_domain_adapter_that_did_not_learn_is_not_kept(prepared, tmp_path):
+    recipe, opened = prepared
+    still = recipe.pretrain.optim.model_copy(update={"peak_lr": 1e-30})
+    step_1 = recipe.pretrain.model_copy(update={"optim": still})
+    idle = recipe.model_copy(update={"runs": tmp_path, "pretrain": step_1})
+    with pytest.raises(BundleError, match="adapter domain does not change the output"):
+        pretrain(idle, opened)
+    assert not idle.folder.domain.exists()
 
 
 def test_a_failure_leaves_no_features_and_holds_up_nobody(prepared, tmp_path, monkeypatch):

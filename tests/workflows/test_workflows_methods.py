@@ -1,5 +1,6 @@
 """Step 1 by several methods on the same notes, and what its perplexities are."""
 
+import csv
 import math
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from notetune import config
 from notetune.errors import ConfigError, DataError
+from notetune.metrics.scores import read_scores
 from notetune.model.bundle import read_card
 from notetune.serve.predictor import load_predictor
 from notetune.workflows import downstream, methods, pretrain
@@ -44,6 +46,7 @@ pretrain:
 downstream: {{variants: [domain-frozen], tokens_per_row: 256, head_epochs: 1}}
 evaluate: {{draws: 100, baselines: [prevalence]}}
 """
+BFLOAT16_ROUNDING = 2**-8
 LORA_2 = 2 * (2 * (32 + 32) + 2 * (32 + 16))
 
 
@@ -174,7 +177,15 @@ def test_a_bfloat16_study_says_so_in_its_bundles_and_predicts_with_it(place):
     assert predictor.bundle.model.backbone.dtype == "bfloat16"
     adapter = predictor.bundle.model.tensors("domain")
     assert {tensor.dtype for tensor in adapter.values()} == {torch.float32}
-    assert np.isfinite(predictor.predict(["ill and in pain"]).scores_NK).all()
+    table = read_scores(folder / "test.parquet")
+    with (place / "notes.csv").open(newline="", encoding="utf-8") as file:
+        text_of = {row["note"]: row["text"] for row in csv.DictReader(file)}
+    texts = [text_of[note] for note in table.note_ids_N.tolist()]
+    together = predictor.predict(texts).scores_NK
+    alone = np.concatenate([predictor.predict([text]).scores_NK for text in texts])
+    assert len(np.unique(alone)) > 1
+    assert np.abs(together - table.scores_NK).max() < BFLOAT16_ROUNDING
+    assert np.abs(alone - table.scores_NK).max() < BFLOAT16_ROUNDING
     other = recipe.model_copy(update={"dtype": "float32"})
     assert pretrain.inputs(other, prepared) != pretrain.inputs(recipe, prepared)
 

@@ -117,11 +117,19 @@ def test_an_encoder_reads_as_many_pieces(place, prepared):
     ("setting", "named"),
     [
         ("downstream.tokens_per_row=71", "below 4 pieces of prepare.max_tokens 16 . 2 virtual"),
-        ("encoders.tokens_per_row=63", "a row must hold the longest note"),
+        (
+            "encoders={tokens_per_row: 63, models: {e: mlm}}",
+            "encoders.tokens_per_row 63 .* must hold the longest note",
+        ),
+        (
+            "encoders={mlm: {tokens_per_row: 15}, models: {e: mlm}}",
+            "encoders.mlm.tokens_per_row 15 .* must hold the longest document",
+        ),
         ("prepare.long_notes=first", "needs prepare.long_notes pieces"),
     ],
 )
 def test_pieces_that_cannot_be_read_are_refused(place, setting, named):
-    load(place, "downstream.tokens_per_row=72", "encoders.tokens_per_row=64")
+    load(place, "encoders.tokens_per_row=1")  # there are none
+    load(place, "downstream.tokens_per_row=72", "encoders={tokens_per_row: 64, models: {e: mlm}}")
     with pytest.raises(ConfigError, match=named):
         load(place, setting)

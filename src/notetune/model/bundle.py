@@ -13,10 +13,10 @@ from notetune.errors import BundleError
 from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.backbone import Backbone, Dtype
 from notetune.model.heads import Head, Pooling
-from notetune.model.stack import Layer, Stack, stack
+from notetune.model.stack import Layer, Stack, probe, stack
 
 BUNDLE = "bundle.json"
-_HEAD = "head.safetensors"
+_HEAD, _SCORES = "head.safetensors", ".parquet"
 
 
 class BundleCard(Config):
@@ -82,17 +82,19 @@ def save_head(folder: Path, head: Head) -> None:
 
 
 def read_card(folder: Path) -> BundleCard:
-    """The card of a bundle, after every file was found intact.
+    """The card of a bundle, after its files were found intact.
+
+    Scores that a cell left beside them name patients, so they may be gone.
 
     Raises:
-        BundleError: If the folder is not a bundle, or a file is missing or damaged.
+        BundleError: If the folder is not a bundle, or another file is missing or damaged.
     """
     if not (folder / BUNDLE).is_file() or not (folder / runs.MANIFEST).is_file():
         raise BundleError(
             f"{folder} is not a bundle: it needs {BUNDLE} and {runs.MANIFEST}. "
             "`notetune downstream` writes bundles."
         )
-    if damaged := runs.damaged_files(folder):
+    if damaged := [name for name in runs.damaged_files(folder) if not name.endswith(_SCORES)]:
         raise BundleError(
             f"{folder}: {damaged[0]} is missing or differs from the manifest; restore the bundle "
             "from a copy or train it again."
@@ -103,13 +105,17 @@ def read_card(folder: Path) -> BundleCard:
     return parse(BundleCard, card, str(folder / BUNDLE))
 
 
-def load_bundle(folder: Path, backbone: Backbone) -> Bundle:
+def load_bundle(folder: Path, card: BundleCard, backbone: Backbone) -> Bundle:
     """Put a bundle onto its backbone, everything frozen.
 
+    Args:
+        folder: The bundle.
+        card: As `read_card` found it there.
+        backbone: A freshly loaded one.
+
     Raises:
-        BundleError: If the bundle is damaged or belongs to another backbone.
+        BundleError: If an adapter does not act, or the bundle belongs to another backbone.
     """
-    card = read_card(folder)
     if backbone.fingerprint != card.backbone_fingerprint:
         raise BundleError(
             f"{folder} was trained on the backbone {card.backbone_name} "
@@ -122,4 +128,6 @@ def load_bundle(folder: Path, backbone: Backbone) -> Bundle:
     except (OSError, SafetensorError):
         raise BundleError(f"{folder / _HEAD} cannot be read; restore it from a copy.") from None
     head = Head.from_weights(weights)
-    return Bundle(card, stack(backbone, layers), head.to(backbone.device).eval())
+    model = stack(backbone, layers)
+    model.check(probe(backbone), card.pooling)
+    return Bundle(card, model, head.to(backbone.device).eval())

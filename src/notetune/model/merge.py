@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,11 +9,9 @@ from notetune.errors import BundleError
 from notetune.model.adapters.full import FullAdapter
 from notetune.model.adapters.lora import LoRAAdapter, merge_together
 from notetune.model.adapters.specs import Full, LoRA
-from notetune.model.batch import packed_batch
-from notetune.model.stack import Stack
+from notetune.model.stack import Stack, probe
 
 _TOLERANCE = 1e-4  # of the largest hidden state
-_PROBE_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -50,13 +47,11 @@ def merge_adapters(model: Stack) -> Merged:
             )
     if model.backbone.dtype == "float8":
         raise BundleError("float8 weights cannot take an adapter in; load the backbone in float32.")
-    vocabulary = model.backbone.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    ids = np.arange(_PROBE_TOKENS) % vocabulary
-    probe = packed_batch([ids], [0], model.backbone.device)
+    row = probe(model.backbone)
     model.eval_mode()
-    before = model.hidden_states(probe)
+    before = model.hidden_states(row)
     merge_together([each for each in model.adapters.values() if isinstance(each, LoRAAdapter)])
-    difference = float((model.hidden_states(probe) - before).abs().max())
+    difference = float((model.hidden_states(row) - before).abs().max())
     if not difference <= _TOLERANCE * before.abs().max():  # NaN is no agreement
         raise BundleError(
             f"the merged weights change a hidden state by {difference:.1e}, so nothing is written; "

@@ -25,15 +25,22 @@ def add_semantic_types(embeddings_VH: Tensor, folder: Path) -> None:
         folder: The backbone's folder.
 
     Raises:
-        BackboneError: If the vocabulary names more types than there are embeddings.
+        BackboneError: If the vocabulary is there and no embeddings of types are, as in a folder
+            that was saved as a plain BERT, or if it names more types than there are embeddings.
 
     Source:
         Michalopoulos et al. 2021 (arXiv 2010.10391); `run_glue.py` of gmichalo/UmlsBERT numbers the
         types from 1 in the order of the file, and type 0 adds nothing.
     """
-    types_SH = _read_weight(folder)
-    if types_SH is None or not (folder / VOCABULARY_WITH_TYPES).is_file():
+    if not (folder / VOCABULARY_WITH_TYPES).is_file():
         return
+    types_SH = _read_weight(folder)
+    if types_SH is None:
+        raise BackboneError(
+            f"{folder} has {VOCABULARY_WITH_TYPES}, but its weights have no {_WEIGHT}; saving as a "
+            "plain BERT drops it. Convert the published weights with all their names, or remove "
+            "the vocabulary to use it as a plain BERT."
+        )
     number_of = _types_of_words(folder / VOCABULARY_WITH_TYPES)
     if max(number_of.values(), default=0) >= len(types_SH):
         raise BackboneError(

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, assert_never
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,12 +29,13 @@ from notetune.model.adapters.specs import (
 from notetune.model.adapters.virtual import VirtualTokens
 from notetune.model.attention import Additions
 from notetune.model.backbone import Backbone
-from notetune.model.batch import PackedBatch
+from notetune.model.batch import PackedBatch, packed_batch
 from notetune.model.heads import Head, Pooling, pool
 from notetune.model.last_layer import last_layer_of
 from notetune.model.losses import next_token_loss, next_token_losses
 
 DOMAIN, TASK = "domain", "task"
+_PROBE_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -145,25 +147,31 @@ class Stack:
         logits: Tensor = head(self.features(batch, pooling))
         return logits
 
-    def check(self, batch: PackedBatch, pooling: Pooling | None = None) -> None:
+    def check(
+        self,
+        batch: PackedBatch,
+        pooling: Pooling | None = None,
+        names: Collection[str] | None = None,
+    ) -> None:
         """Refuse a stack that is not what it says.
 
         Args:
             batch: A few documents.
             pooling: How a head reads them; without it, all hidden states count.
+            names: The adapters to look at; without them, all.
 
         Raises:
             BundleError: If an adapter does not change what is read of `batch`, or an adapter that
                 should be frozen has changed since it was put on.
         """
-        for name, before in self.frozen_hashes.items():
-            if tensors_hash(self.tensors(name)) != before:
+        for name in self.adapters if names is None else names:
+            before = self.frozen_hashes.get(name)
+            if before is not None and tensors_hash(self.tensors(name)) != before:
                 raise BundleError(f"frozen adapter {name} has changed; the run is not valid.")
-        for layer in self.layers:
-            if self.effect(layer.name, batch, pooling) == 0:
+            if self.effect(name, batch, pooling) == 0:
                 raise BundleError(
-                    f"adapter {layer.name} does not change the output; it is not active or was "
-                    "never trained."
+                    f"adapter {name} does not change the output; it is not active or was never "
+                    "trained."
                 )
 
     @torch.inference_mode()
@@ -236,6 +244,12 @@ def stack(
     return model
 
 
+def probe(backbone: Backbone) -> PackedBatch:
+    """A document of the first tokens of the vocabulary, to look at a stack without notes."""
+    vocabulary = backbone.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    return packed_batch([np.arange(_PROBE_TOKENS) % vocabulary], [0], backbone.device)
+
+
 def _put(backbone: Backbone, layer: Layer, others: Collection[Adapter]) -> Adapter:
     spec = layer.spec
     if needs_plain_weights(spec) and backbone.dtype == "float8":
@@ -253,6 +267,8 @@ def _put(backbone: Backbone, layer: Layer, others: Collection[Adapter]) -> Adapt
         case AdaptationPrompt():
             return GatedPrompts(backbone, spec)
         case Full():
+            if layer.is_trained:
+                backbone.model.float()  # before saved weights come, which bfloat16 would round
             return FullAdapter(backbone, spec)
         case _:
             assert_never(spec)

@@ -268,7 +268,7 @@ def costs_table(results: Results) -> Table:
             for cost in results.costs
         ),
         text_columns=2,
-        notes=("Tokens exclude padding.",),
+        notes=("Tokens exclude padding. Features are computed once for all tasks and seeds.",),
     )
 
 

@@ -8,7 +8,7 @@ from notetune.model.adapters.files import is_adapter, read_adapter
 from notetune.model.backbone import Backbone, backbone_fingerprint, load_backbone, write_backbone
 from notetune.model.bundle import BUNDLE, Bundle, load_bundle, read_card, save_bundle, save_head
 from notetune.model.merge import Merged, merge_adapters
-from notetune.model.stack import DOMAIN, Layer, stack
+from notetune.model.stack import DOMAIN, Layer, probe, stack
 
 
 def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
@@ -24,27 +24,31 @@ def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
         backbone: Folder of the backbone; a bundle knows its name.
 
     Raises:
-        BundleError: If the method cannot be merged, or a folder is not what it should be.
+        BundleError: If the method cannot be merged, an adapter does not act, or a folder is not
+            what it should be.
         BackboneError: If the backbone cannot be used.
     """
     if out.exists():
         raise BundleError(f"{out} exists already; name a folder that does not.")
     if (folder / BUNDLE).is_file():
-        return _merge_bundle(folder, out, backbone or read_card(folder).backbone_name)
+        return _merge_bundle(folder, out, backbone)
     if not is_adapter(folder):
         raise BundleError(f"{folder} is neither a bundle nor an adapter folder.")
     if backbone is None:
         raise BundleError(f"{folder} is an adapter; name its backbone with --backbone.")
     loaded = load_backbone(backbone)
-    merged = merge_adapters(stack(loaded, [Layer(DOMAIN, read_adapter(folder), is_trained=False)]))
+    model = stack(loaded, [Layer(DOMAIN, read_adapter(folder), is_trained=False)])
+    model.check(probe(loaded))
+    merged = merge_adapters(model)
     with runs.new_folder(out, _inputs(folder, loaded)) as temporary:
         write_backbone(temporary, loaded, merged.tensors)
     return merged
 
 
-def _merge_bundle(folder: Path, out: Path, backbone: str) -> Merged:
-    loaded = load_backbone(backbone)
-    bundle = load_bundle(folder, loaded)
+def _merge_bundle(folder: Path, out: Path, backbone: str | None) -> Merged:
+    card = read_card(folder)
+    loaded = load_backbone(backbone or card.backbone_name)
+    bundle = load_bundle(folder, card, loaded)
     merged = merge_adapters(bundle.model)
     with runs.new_folder(out, _inputs(folder, loaded)) as temporary:
         write_backbone(temporary, loaded, merged.tensors)
@@ -55,8 +59,8 @@ def _merge_bundle(folder: Path, out: Path, backbone: str) -> Merged:
             "backbone_name": out.name,
             "backbone_fingerprint": backbone_fingerprint(temporary),
         }
-        card = bundle.card.model_copy(update=changes)
-        save_bundle(temporary, Bundle(card, stack(loaded), bundle.head))
+        new_card = card.model_copy(update=changes)
+        save_bundle(temporary, Bundle(new_card, stack(loaded), bundle.head))
     return merged
 
 

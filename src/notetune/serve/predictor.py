@@ -11,6 +11,7 @@ from torch import Tensor
 
 from notetune import infer
 from notetune.errors import DataError
+from notetune.model.adapters.specs import Full
 from notetune.model.backbone import WEIGHTS as BACKBONE_WEIGHTS
 from notetune.model.backbone import load_backbone, resolve_backbone
 from notetune.model.batch import PackedBatch
@@ -50,7 +51,8 @@ class Predictor:
         Raises:
             DataError: If there is no note, or a note is empty after cleaning; it is named by its
                 place.
-            BundleError: If an adapter of the bundle does not act on these notes.
+            BundleError: If an adapter of the bundle does not act on the first note. Weights that
+                are all trained were looked at when they were loaded: that reads the backbone again.
         """
         cleaned = [clean_text(text) for text in texts]
         empty = [place for place, text in enumerate(cleaned) if not text.strip()]
@@ -62,7 +64,9 @@ class Predictor:
         columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
         store = encode_notes(self.encoder, card.max_tokens, cleaned, columns)
         documents_N = store.first_documents(names)
-        model.check(read_row(store, documents_N[:1], model.backbone.device), card.pooling)
+        first = read_row(store, documents_N[:1], model.backbone.device)
+        small = [layer.name for layer in model.layers if not isinstance(layer.spec, Full)]
+        model.check(first, card.pooling, small)
         most = card.max_pieces
         rows = max(_TOKENS_PER_ROW, most * (card.max_tokens + model.reserved_per_document))
         logits = infer.outputs_per_note(model, self._logits, store, documents_N, rows, most)
@@ -95,4 +99,4 @@ def load_predictor(
     name = backbone or (str(folder) if is_merged else card.backbone_name)
     loaded = load_backbone(name, card.dtype, device)
     encoder = load_encoder(resolve_backbone(name), frames_pieces=loaded.is_encoder)
-    return Predictor(load_bundle(folder, loaded), encoder)
+    return Predictor(load_bundle(folder, card, loaded), encoder)

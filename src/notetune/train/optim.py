@@ -23,7 +23,7 @@ class OptimConfig(Config):
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are clipped to this L2 norm."""
     targets_per_step: PositiveInt = 4096
-    """Targets per step, at least: tokens in step 1, notes in step 2."""
+    """Targets per step: about so many tokens in step 1, at most so many notes in step 2."""
 
     def schedule(self, step: int, step_count: int) -> float:
         """Share of the peak rate at step `step` (from 0) of `step_count`; nearly zero at the last.

@@ -107,10 +107,12 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
         runs.new_folder(folder, depends_on) as temporary,
     ):
         plan = task_models.task_model(recipe, prepared, cell.variant)
-        head, seconds = _fit_head_first(recipe, prepared, cell, plan, work / _HEAD_FIRST, track)
+        head, head_seconds = _fit_head_first(
+            recipe, prepared, cell, plan, work / _HEAD_FIRST, track
+        )
         trained = _CellTraining(recipe, prepared, cell, plan, head)
         record = trained.fit(work, track)
-        record = replace(record, seconds=seconds + record.seconds)
+        record = replace(record, head_first_seconds=head_seconds)
         trained.save(temporary)
         write_record(temporary / TRAINING, record)
         shutil.copyfile(work / STEPS, temporary / STEPS)
@@ -171,6 +173,8 @@ class _CellTraining:
     def fit(self, work: Path, track: Track) -> TrainingRecord:
         """Train head and adapters on the training notes, then check the stack."""
         recipe, features = self._recipe, self._features
+        notes = self._documents_N[self._task.rows("train")]
+        features.check(notes, only_frozen=True)
         features.train_mode()
         adapters = features.parameters_by_name()
         head = dict(self.head.named_parameters(prefix="head"))
@@ -179,7 +183,7 @@ class _CellTraining:
         training = self._training(adapters, head, choice)
         watch = Watch(_size(parameters), features.about.parameters + _size(head))
         fit(training, work, recipe.checkpoint_minutes, watch, track)
-        features.check(self._documents_N[self._task.rows("train")])
+        features.check(notes)
         kept = Kept(choice.best_steps, why, choice.evaluations) if choice else None
         record = watch.record()
         return replace(record, kept=kept or Kept(training.step_count, why))

@@ -27,7 +27,8 @@ from notetune.metrics.results import (
 )
 from notetune.metrics.scores import ScoreTable, read_scores
 from notetune.notes import overlap
-from notetune.workflows import baselines, encoders
+from notetune.workflows import baselines, encoders, task_models
+from notetune.workflows.features import features_cost
 from notetune.workflows.finished import Finished, model_in_study, name_in_study
 from notetune.workflows.methods import method_rows, perplexity_rows
 from notetune.workflows.notices import compat_switches, notices
@@ -74,7 +75,7 @@ def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
         tasks=tasks,
         listed_patients=listed,
         headline=headline,
-        costs=tuple(_costs(step_1, trained)),
+        costs=(*_costs(step_1, "pretrain"), *_feature_costs(finished), *_costs(trained)),
         leakage=tuple(_leakage(first)),
         compat_switches=tuple(compat_switches(recipe)),
         notices=tuple(notices(recipe, finished)),
@@ -221,24 +222,43 @@ def _domain_records(finished: Mapping[str, Finished]) -> dict[str, TrainingRecor
     }
 
 
-def _costs(step_1: dict[str, TrainingRecord], trained: dict[str, TrainingRecord]) -> Iterator[Cost]:
-    for name, record in step_1.items():
-        yield _cost(name, "pretrain", record)
-    for name, record in trained.items():
-        task, variant, seed = name.split(" · ")
-        yield _cost(variant, f"{task} · {seed}", record)
+def _costs(records: dict[str, TrainingRecord], stage: str | None = None) -> Iterator[Cost]:
+    """Of trainings of one stage, or of cells by their labels."""
+    for name, record in records.items():
+        task, model, seed = name.split(" · ") if stage is None else ("", name, "")
+        yield Cost(
+            model=model,
+            stage=stage or f"{task} · {seed}",
+            trainable_parameters=record.trainable_parameters,
+            total_parameters=record.total_parameters,
+            seconds=record.seconds + record.head_first_seconds,
+            tokens_per_second=record.tokens / record.seconds if record.tokens else None,
+            peak_memory_mib=record.peak_memory_mib,
+        )
 
 
-def _cost(model: str, stage: str, record: TrainingRecord) -> Cost:
-    return Cost(
-        model=model,
-        stage=stage,
-        trainable_parameters=record.trainable_parameters,
-        total_parameters=record.total_parameters,
-        seconds=record.seconds,
-        tokens_per_second=record.tokens / record.seconds if record.tokens else None,
-        peak_memory_mib=record.peak_memory_mib,
-    )
+def _feature_costs(finished: Mapping[str, Finished]) -> Iterator[Cost]:
+    """Of features that heads learnt from, each computed once; under the first model's name."""
+    for backbone, one in finished.items():
+        shown = set()
+        for name in dict.fromkeys(cell.variant for cell in one.cells):
+            model = task_models.task_model(one.recipe, one.prepared, name)
+            if not (model.parts.trains_head_alone or one.recipe.downstream.head_first):
+                continue
+            found = features_cost(one.recipe, one.prepared, model.as_it_starts or model)
+            if found is None or found[0] in shown:
+                continue
+            folder, cost = found
+            shown.add(folder)
+            yield Cost(
+                model=model_in_study(backbone, name),
+                stage="features",
+                trainable_parameters=0,
+                total_parameters=cost.parameters,
+                seconds=cost.seconds,
+                tokens_per_second=cost.tokens / cost.seconds,
+                peak_memory_mib=cost.peak_memory_mib,
+            )
 
 
 def _split_counts(task: TaskTable) -> list[SplitCount]:

@@ -1,6 +1,7 @@
 """How the notes of a cell become what its head reads: computed once, or at every step."""
 
 import hashlib
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -23,8 +24,10 @@ from notetune.train.batches import LabelledBatch, labelled_rows, read_row
 from notetune.workflows.prepare import Prepared
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.task_models import TaskModel, made_from, new_stack
+from notetune.workflows.training import peak_memory_mib, restart_peak_memory
 
 _ABOUT, _DOCUMENTS, _VALUES = "features.json", "documents.npy", "features.npy"
+_COST = "cost.json"
 _CHECKED_NOTES = 4
 
 
@@ -47,6 +50,23 @@ class AboutModel:
     hidden_size: int
     parameters: int
     adapters: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FeatureCost:
+    """What it took to compute the features of all labelled notes.
+
+    Attributes:
+        parameters: Of backbone and adapters.
+        seconds: Wall time, without loading the backbone.
+        tokens: Tokens of the notes, without padding.
+        peak_memory_mib: Largest memory of the process, or of the GPU where one was used.
+    """
+
+    parameters: int
+    seconds: float
+    tokens: int
+    peak_memory_mib: float
 
 
 class NoteFeatures(ABC):
@@ -81,8 +101,11 @@ class NoteFeatures(ABC):
         """`(N, H)` features of notes as they are now, without dropout and gradient."""
 
     @abstractmethod
-    def check(self, documents_N: Int64Array) -> None:
-        """Refuse a model that is not what it says; see `Stack.check`."""
+    def check(self, documents_N: Int64Array, *, only_frozen: bool = False) -> None:
+        """Refuse a model that is not what it says; see `Stack.check`.
+
+        Before its training an adapter may not act yet, so then `only_frozen` ones are looked at.
+        """
 
     @abstractmethod
     def save_adapters(self, folder: Path) -> None:
@@ -158,11 +181,12 @@ class StackFeatures(NoteFeatures):
         )
         return torch.from_numpy(values_NH).to(self._stack.backbone.device)
 
-    def check(self, documents_N: Int64Array) -> None:
+    def check(self, documents_N: Int64Array, *, only_frozen: bool = False) -> None:
         """On a few of the notes."""
         sample = documents_N[:_CHECKED_NOTES]
         row = read_row(self._plan.store, sample, self._stack.backbone.device)
-        self._stack.check(row, self._plan.pooling)
+        names = self._stack.frozen_hashes if only_frozen else None
+        self._stack.check(row, self._plan.pooling, names)
 
     def save_adapters(self, folder: Path) -> None:
         """Those that train as they are now."""
@@ -182,7 +206,7 @@ class FixedFeatures(NoteFeatures):
         self._device = recipe.torch_device
         documents_D = _labelled_documents(prepared, model.store)
         depends_on = _inputs(recipe, prepared, model, documents_D)
-        folder = recipe.folder.features / runs.fingerprint(depends_on)
+        folder = _folder(recipe, depends_on)
         with runs.one_at_a_time(folder):
             if not runs.is_finished(folder, depends_on):
                 with runs.new_folder(folder, depends_on) as temporary:
@@ -218,13 +242,29 @@ class FixedFeatures(NoteFeatures):
         place_N = np.searchsorted(self._documents_D, documents_N)
         return torch.from_numpy(self._values_DH[place_N]).to(self._device)
 
-    def check(self, documents_N: Int64Array) -> None:
+    def check(self, documents_N: Int64Array, *, only_frozen: bool = False) -> None:
         """The model was checked when it made the features."""
 
     def save_adapters(self, folder: Path) -> None:
         """The domain adapter as step 1 left it."""
         if self._adapter:
             copy_adapter(self._adapter, folder / DOMAIN)
+
+
+def features_cost(
+    recipe: Recipe, prepared: Prepared, model: TaskModel
+) -> tuple[Path, FeatureCost] | None:
+    """Where the features of a model are that only trains a head, and what computing them cost.
+
+    None if they are not in the run folder.
+    """
+    depends_on = _inputs(recipe, prepared, model, _labelled_documents(prepared, model.store))
+    path = _folder(recipe, depends_on) / _COST
+    return (path.parent, FeatureCost(**runs.read_json(path))) if path.is_file() else None
+
+
+def _folder(recipe: Recipe, depends_on: dict[str, Any]) -> Path:
+    return recipe.folder.features / runs.fingerprint(depends_on)
 
 
 def _labelled_documents(prepared: Prepared, store: TokenStore) -> Int64Array:
@@ -252,6 +292,16 @@ def _inputs(
 def _compute(recipe: Recipe, model: TaskModel, documents_D: Int64Array, folder: Path) -> None:
     made = StackFeatures(recipe, model, seed=0)
     made.check(documents_D)
+    restart_peak_memory()
+    started = time.perf_counter()
+    values_DH = made.of_notes(documents_D).cpu().numpy()
+    cost = FeatureCost(
+        made.about.parameters,
+        time.perf_counter() - started,
+        int(model.store.reading(documents_D, model.max_pieces).tokens_N.sum()),
+        peak_memory_mib(),
+    )
     np.save(folder / _DOCUMENTS, documents_D)
-    np.save(folder / _VALUES, made.of_notes(documents_D).cpu().numpy())
+    np.save(folder / _VALUES, values_DH)
     runs.write_json(folder / _ABOUT, asdict(made.about))
+    runs.write_json(folder / _COST, asdict(cost))

@@ -127,6 +127,23 @@ class _Measured:
 
 
 def _plan(recipe: Recipe, prepared: Prepared, corpus: Prepared) -> Plan:
+    restart_peak_memory()
+    stage, measured = _step_1(recipe, corpus, "pretrain")
+    stages = [stage]
+    for name, one in recipe.compared.items():
+        stages.append(_step_1(one, corpus, f"pretrain · {name}")[0])
+    stages += [
+        _cell_stage(recipe, prepared, cell, measured)
+        for cell in downstream.cells(recipe, prepared)
+        if cell.variant in recipe.downstream.variants
+    ]
+    for name in recipe.encoders.models:
+        stages += _encoder_stages(recipe, prepared, corpus, name)
+    return Plan(tuple(stages), peak_memory_mib())
+
+
+def _step_1(recipe: Recipe, corpus: Prepared, name: str) -> tuple[PlannedStage, _Measured]:
+    """One method of step 1, and what was measured with it."""
     documents = pretrain.training_documents(recipe, corpus)
     backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
     room = (recipe.pretrain.tokens_per_row, reserved_per_document(recipe.pretrain.adapter))
@@ -143,19 +160,10 @@ def _plan(recipe: Recipe, prepared: Prepared, corpus: Prepared) -> Plan:
         forward,
         _seconds_per_token(model.summed_token_loss, adapters, row),
     )
-
     lengths = corpus.store.lengths_D[documents]
-    steps = pretrain.step_count(recipe, corpus)
     seconds = recipe.pretrain.epochs * measured.backward * float(lengths.sum())
-    stages = [_stage("pretrain", lengths, room, (steps, model.trainable_count, seconds))]
-    stages += [
-        _cell_stage(recipe, prepared, cell, measured)
-        for cell in downstream.cells(recipe, prepared)
-        if cell.variant in recipe.downstream.variants
-    ]
-    for name in recipe.encoders.models:
-        stages += _encoder_stages(recipe, prepared, corpus, name)
-    return Plan(tuple(stages), peak_memory_mib())
+    figures = (pretrain.step_count(recipe, corpus), model.trainable_count, seconds)
+    return _stage(name, lengths, room, figures), measured
 
 
 def _cell_stage(
@@ -268,7 +276,6 @@ def _seconds_per_token(
 ) -> float:
     """Median time of a pass over a row, with the gradient of what is trained."""
     parameters = list(trained)
-    restart_peak_memory()
     durations = []
     for _ in range(_TIMED_PASSES + 1):
         started = time.perf_counter()

@@ -23,6 +23,7 @@ from notetune.notes.sources import Source, starting_from
 from notetune.notes.splits import Split, SplitConfig
 from notetune.workflows.run_folder import RunFolder
 from notetune.workflows.sections import (
+    MASKED,
     NAME,
     DownstreamConfig,
     EncodersConfig,
@@ -111,16 +112,19 @@ class Recipe(Config):
         both = domain + reserved_per_document(self.downstream.adapter)
         others = [reserved_per_document(m.adapter) for m in self.pretrain.compare.values()]
         pieces = self.downstream.max_pieces
-        for tokens_per_row, virtual, at_once in (
-            (self.pretrain.tokens_per_row, max(domain, *others, 0), 1),
-            (self.downstream.tokens_per_row, both, pieces),
-            (self.encoders.tokens_per_row, 0, pieces),
-            (self.encoders.mlm.tokens_per_row, 0, 1),
-        ):
+        rows = [
+            ("pretrain", self.pretrain.tokens_per_row, max(domain, *others, 0), 1),
+            ("downstream", self.downstream.tokens_per_row, both, pieces),
+        ]
+        if self.encoders.models:
+            rows.append(("encoders", self.encoders.tokens_per_row, 0, pieces))
+        if MASKED in self.encoders.models.values():
+            rows.append(("encoders.mlm", self.encoders.mlm.tokens_per_row, 0, 1))
+        for section, tokens_per_row, virtual, at_once in rows:
             if tokens_per_row < at_once * (self.prepare.max_tokens + virtual):
                 times = f"{at_once} pieces of " if at_once > 1 else ""
                 raise ValueError(
-                    f"tokens_per_row {tokens_per_row} is below {times}prepare.max_tokens "
+                    f"{section}.tokens_per_row {tokens_per_row} is below {times}prepare.max_tokens "
                     f"{self.prepare.max_tokens} + {virtual} virtual tokens; a row must hold the "
                     f"longest {'note' if times else 'document'}"
                 )

@@ -64,6 +64,7 @@ class TrainingRecord:
         peak_memory_mib: Largest memory of the process, or of the GPU where one was used.
         curve: At most 200 steps, evenly spread.
         kept: Which state was kept; None where it is always the last.
+        head_first_seconds: Wall time of the updates of a head that was trained before.
     """
 
     steps: int
@@ -74,6 +75,7 @@ class TrainingRecord:
     peak_memory_mib: float
     curve: tuple[CurvePoint, ...]
     kept: Kept | None = None
+    head_first_seconds: float = 0.0
 
 
 class Watch:

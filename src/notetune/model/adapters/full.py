@@ -29,12 +29,6 @@ class FullAdapter(Adapter):
         """All weights under the names that transformers gives them; tied ones once."""
         return {name: parameter.detach() for name, parameter in self.named_parameters()}
 
-    def set_trained(self, *, is_trained: bool) -> None:
-        """Train all weights, in float32, or freeze them."""
-        if is_trained:
-            self._backbone.model.float()
-        super().set_trained(is_trained=is_trained)
-
     def set_training(self, *, is_training: bool) -> None:
         """Turn the dropout of the backbone on or off."""
         self._backbone.model.train(is_training)
