@@ -230,6 +230,7 @@ def test_models_are_compared_within_a_backbone_and_across_backbones():
     ]
 
 
+@pytest.mark.usefixtures("results")
 def test_a_dry_run_has_the_trainings_of_all_backbones_and_counts_the_corpus(place, tmp_path):
     found = plan(load(place, f"runs={tmp_path}"))
     names = [stage.name for stage in found.stages]

@@ -40,7 +40,8 @@ class EstimatedTraining:
         trainable_parameters: Of adapters and head.
         memory_gib: All tensors at the worst moment of a step.
         fits: Whether that is in the memory of the GPU.
-        seconds: For each seed.
+        seconds: For each seed. Features are computed once for all tasks and seeds of a model, so
+            each has its share; the notes of the largest task stand for those of all.
     """
 
     backbone: str
@@ -174,16 +175,18 @@ class _Estimator:
     def _step_2(
         self, name: str, model: Stack, cost: StepCost, forward: float, longest: int
     ) -> Iterator[EstimatedTraining]:
-        config = self.recipe.downstream
+        config, tasks = self.recipe.downstream, self.lengths.tasks
         epochs, targets_per_step = _schedule(self.recipe, name)
-        for task, notes in self.lengths.tasks.items():
-            most = config.max_pieces * longest
+        most = config.max_pieces * longest
+        totals = [sum(n.total(split, most) for split in SPLITS) for n in tasks.values()]
+        for task, notes in tasks.items():
             train, validation, test = (notes.total(split, most) for split in SPLITS)
+            shared = max(totals) / (len(tasks) * len(config.seeds))
             if variant_of(name).trains_head_alone:
-                flops = (train + validation + test) * cost.flops / cost.tokens
+                flops = shared * cost.flops / cost.tokens
             else:
                 scored = (epochs * config.evaluations_per_epoch + 1) * validation + test
-                scored += (train + validation) * config.head_first
+                scored += shared * config.head_first
                 flops = epochs * train * cost.flops / cost.tokens + scored * forward
             count = len(notes.tokens["train"])
             steps = max(1, round(epochs * math.ceil(count / targets_per_step)))

@@ -176,12 +176,22 @@ def _cell_stage(
     head = Head(measured.hidden_size, np.zeros(len(task.task.classes), np.float32))
     trained = sum(parameter.numel() for parameter in head.parameters())
     trained += measured.domain_size * parts.trains_domain + measured.task_size * parts.has_task
-    per_token = measured.forward if parts.trains_head_alone else measured.backward * config.epochs
+    seconds = measured.backward * config.epochs * float(lengths.sum())
+    if parts.trains_head_alone:  # on features that all tasks and seeds share
+        shared = len(prepared.tasks) * len(config.seeds)
+        seconds = measured.forward * _labelled_tokens(recipe, prepared) / shared
     steps = task_model(recipe, prepared, cell.variant).step_count(task)
     reserved = measured.reserved * parts.has_domain
     reserved += reserved_per_document(config.adapter) * parts.has_task
     room = (config.tokens_per_row, reserved)
-    return _stage(cell.label, lengths, room, (steps, trained, per_token * float(lengths.sum())))
+    return _stage(cell.label, lengths, room, (steps, trained, seconds))
+
+
+def _labelled_tokens(recipe: Recipe, prepared: Prepared) -> float:
+    """Tokens that are read of all notes with a label."""
+    notes = np.unique(np.concatenate([task.note_ids_N for task in prepared.tasks.values()]))
+    documents = prepared.store.first_documents(notes.tolist())
+    return float(prepared.store.reading(documents, recipe.downstream.max_pieces).tokens_N.sum())
 
 
 def _size_in_step_2(recipe: Recipe, layer: Layer) -> int:
