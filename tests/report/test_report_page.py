@@ -231,7 +231,7 @@ def test_the_summary_names_the_best_model_and_its_difference_to_a_baseline():
     said = statements(full_results())
     assert list(said) == [
         *("All tasks", "mortality", "diagnoses", "readmission"),
-        *("Baselines", "Domain adaptation", "Leakage", "Notice"),
+        *("Baselines", "Perplexity", "Leakage", "Notice"),
     ]
     assert said["All tasks"] == (
         "Averaged over 2 tasks, task-lora is best: AUROC 0.680 [0.628, 0.722], distinguishable "
@@ -242,7 +242,7 @@ def test_the_summary_names_the_best_model_and_its_difference_to_a_baseline():
         "The difference between task-lora and tf-idf is +0.123 [+0.046, +0.199], Holm p = 0.047."
     )
     assert said["readmission"].startswith("No model can be judged: 1 of 1 labels have one value")
-    assert said["Domain adaptation"] == (
+    assert said["Perplexity"] == (
         "Perplexity on discharge notes (test split) fell: 9.877 before, 5.432 after."
     )
     assert "near-duplicate text between train and test (17 notes)" in said["Leakage"]
@@ -274,6 +274,35 @@ def test_the_summary_says_when_the_baseline_wins_or_loses():
     assert said["Baselines"] == (
         "tf-idf wins on mortality: it is distinguishable from every other model there."
     )
+
+
+def test_the_summary_says_where_the_domain_adapter_helps():
+    task = binary_task()
+    pairs = [("domain-frozen", "head-only"), ("domain-frozen+task-lora", "task-lora")]
+
+    def said(*tests):
+        comparisons = tuple(
+            task.comparisons[0].model_copy(
+                update={"model": m, "against": a, "difference": estimate(value), "p_holm": p}
+            )
+            for (m, a), (value, p) in zip(pairs, tests, strict=True)
+        )
+        tested = task.model_copy(update={"comparisons": (*task.comparisons, *comparisons)})
+        changed = full_results(tasks=(tested,), headline=(), domain_pairs=tuple(pairs))
+        return statements(changed)["Domain adapter"]
+
+    end = " (Paired tests, Holm p < 0.05.)"
+    assert said((0.1, 0.049), (-0.1, 0.001)) == (
+        "On mortality it raises the AUROC of domain-frozen. On mortality it lowers the AUROC of "
+        "domain-frozen+task-lora." + end
+    )
+    assert said((0.1, 0.01), (0.1, 0.04)) == (
+        "On mortality it raises the AUROC of domain-frozen and domain-frozen+task-lora." + end
+    )
+    assert said((0.1, 0.05), (-0.1, 0.9)) == (
+        "On mortality no model can be told from the same one without it." + end
+    )
+    assert "Domain adapter" not in statements(full_results())
 
 
 def test_a_baseline_that_leads_by_nothing_does_not_win():

@@ -135,6 +135,7 @@ def test_one_report_compares_all_models_of_a_task(results):
     assert ("two/head-only", "one/head-only") in compared
     assert ("one-whole/full-domain", "tf-idf") in compared
     assert len({cost.model for cost in results.costs} & set(MODELS)) == len(MODELS) - 1
+    assert results.domain_pairs == (("one-whole/full-domain", "one/head-only"),)
     features = [cost for cost in results.costs if cost.stage == "features"]
     assert [cost.model for cost in features] == [
         *("one/head-only", "one/domain-trainable+task-lora", "small+full"),
@@ -210,18 +211,14 @@ def test_a_stage_command_asks_which_backbone_and_takes_one(place, capsys, monkey
 
 
 def test_models_are_compared_within_a_backbone_and_across_backbones():
-    class Table:
-        def __init__(self, model):
-            self.model = model
-
     variants = ["head-only", "task-lora", "domain-frozen", "domain-frozen+task-lora"]
-    pairs = _references([Table(name) for name in variants])
+    pairs = _references(variants)
     assert ("domain-frozen+task-lora", "task-lora") in pairs
     assert len(set(pairs)) == len(pairs) == 6
-    pairs = _references([Table(name) for name in ["a/head-only", "a/task-lora", "b/full-domain"]])
+    pairs = _references(["a/head-only", "a/task-lora", "b/full-domain"])
     assert pairs == [("a/task-lora", "a/head-only"), ("b/full-domain", "a/head-only")]
     names = ["tf-idf", "a/x", "a/y", "bert+full", "b/x", "b/y"]
-    assert _references([Table(name) for name in names]) == [
+    assert _references(names) == [
         ("a/y", "a/x"),
         ("b/y", "b/x"),
         ("b/x", "a/x"),

@@ -7,6 +7,7 @@ from typing import TypeVar
 from notetune.metrics.results import HeadlineRow, ModelRow, PerplexityRow, Results, TaskResult
 from notetune.report.numbers import count, number, p_text, signed, with_interval
 
+_LEVEL = 0.05
 _Row = TypeVar("_Row", ModelRow, HeadlineRow)
 
 
@@ -27,7 +28,8 @@ def summary(results: Results) -> tuple[Statement, ...]:
         ("All tasks", _headline_sentences(results)),
         *((task.task, _task_sentences(task, results.baselines)) for task in results.tasks),
         ("Baselines", _baseline_sentences(results)),
-        ("Domain adaptation", _perplexity_sentences(results)),
+        ("Domain adapter", _domain_sentences(results)),
+        ("Perplexity", _perplexity_sentences(results)),
         ("Leakage", _leakage_sentences(results)),
         *(("Notice", [notice]) for notice in results.notices),
     ]
@@ -111,6 +113,27 @@ def _against_baselines(task: TaskResult, baselines: Sequence[str]) -> list[str]:
         for item in task.comparisons
         if item.model == leader and item.against in baselines and item.difference
     ]
+
+
+def _domain_sentences(results: Results) -> list[str]:
+    """Which models of step 2 the domain adapter makes better or worse, task by task."""
+    sentences = []
+    for task in results.tasks:
+        tested = [
+            (item.model, item.difference.value, item.p_holm)
+            for item in task.comparisons
+            if (item.model, item.against) in results.domain_pairs and item.difference
+        ]
+        clear = [(model, value) for model, value, p in tested if p is not None and p < _LEVEL]
+        for verb, models in (
+            ("raises", [model for model, value in clear if value > 0]),
+            ("lowers", [model for model, value in clear if value < 0]),
+        ):
+            if models:
+                sentences.append(f"On {task.task} it {verb} the AUROC of {_and(models)}.")
+        if tested and not clear:
+            sentences.append(f"On {task.task} no model can be told from the same one without it.")
+    return [*sentences, f"(Paired tests, Holm p < {_LEVEL}.)"] if sentences else []
 
 
 def _perplexity_sentences(results: Results) -> list[str]:

@@ -1,7 +1,7 @@
 """Scores of all finished cells to one `Results` value, the source of every report."""
 
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -55,7 +55,8 @@ def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
     first = next(iter(finished.values()))
     prepared, config = first.prepared, recipe.evaluate
     tables = _test_tables(recipe, finished)
-    tasks, headline = compare_study(tables, _references(tables), config.draws, config.seed)
+    models = list(dict.fromkeys(table.model for table in tables))
+    tasks, headline = compare_study(tables, _references(models), config.draws, config.seed)
     listed, _ = compare_study(_of_listed_patients(recipe, tables), (), config.draws, config.seed)
     step_1 = {**_domain_records(finished), **encoders.read_pretrained(first.recipe)}
     trained = _records(finished)
@@ -66,6 +67,7 @@ def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
         recipe=recipe.as_json(),
         seeds=seeds,
         baselines=config.baselines,
+        domain_pairs=tuple(_domain_pairs(models)),
         flow=tuple(_flow(first)),
         splits=tuple(row for task in prepared.tasks.values() for row in _split_counts(task)),
         methods=tuple(_methods(finished)),
@@ -160,14 +162,12 @@ def _of_listed_patients(recipe: Recipe, tables: list[ScoreTable]) -> list[ScoreT
     return [part for table in tables if (part := table.of_notes(kept)) is not None]
 
 
-def _references(tables: list[ScoreTable]) -> list[tuple[str, str]]:
+def _references(models: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs to test: of each backbone, every model against the one before it and the first.
 
-    Then every variant against the one that lacks its domain adapter alone, of its own backbone or
-    the first that has it; every variant against the same one of the first backbone that has it;
-    and every model against TF-IDF.
+    Then every variant against the one that lacks its domain adapter alone, every variant against
+    the same one of the first backbone that has it, and every model against TF-IDF.
     """
-    models = list(dict.fromkeys(table.model for table in tables))
     variants = [model for model in models if model not in ("prevalence", "tf-idf")]
     by_backbone: dict[str, list[str]] = {}
     by_variant: dict[str, list[str]] = {}
@@ -176,17 +176,27 @@ def _references(tables: list[ScoreTable]) -> list[tuple[str, str]]:
         by_backbone.setdefault(backbone, []).append(model)
         by_variant.setdefault(variant, []).append(model)
     pairs = [(b, a) for of_one in by_backbone.values() for a, b in pairwise(of_one)]
-    for model in variants:
-        backbone, slash, variant = model.rpartition("/")
-        without = variant_of(variant).without_domain
-        candidates = [backbone + slash + without, *by_variant.get(without, ())]
-        found = [(model, one) for one in candidates if one in models]
-        if variant_of(variant).has_domain and found and found[0] not in pairs:
-            pairs.append(found[0])
+    pairs += [pair for pair in _domain_pairs(models) if pair not in pairs]
     for first, *later in [*by_backbone.values(), *by_variant.values()]:
         pairs += [(model, first) for model in later if (model, first) not in pairs]
     if "tf-idf" in models:
         pairs += [(model, "tf-idf") for model in variants]
+    return pairs
+
+
+def _domain_pairs(models: Sequence[str]) -> list[tuple[str, str]]:
+    """Each model with a domain adapter, and the one that lacks it alone.
+
+    That is of the same backbone, or else of the first that has it.
+    """
+    pairs = []
+    for model in models:
+        backbone, slash, variant = model.rpartition("/")
+        parts = variant_of(variant)
+        same = backbone + slash + parts.without_domain
+        others = [one for one in models if one.rpartition("/")[2] == parts.without_domain]
+        if parts.has_domain and others:
+            pairs.append((model, same if same in others else others[0]))
     return pairs
 
 
