@@ -18,6 +18,7 @@ from notetune import config, runs
 from notetune.errors import DataError
 from notetune.metrics.scores import read_scores
 from notetune.serve.files import write_predictions
+from notetune.workflows import notices
 from notetune.workflows.prepare import open_prepared
 from notetune.workflows.provenance import (
     PROVENANCE,
@@ -26,6 +27,7 @@ from notetune.workflows.provenance import (
     stop_at_known_patients,
 )
 from notetune.workflows.recipe import Recipe
+from notetune.workflows.study import read_study
 
 VARIANTS = [
     "head-only",
@@ -66,6 +68,16 @@ def test_a_study_ends_in_a_report_with_every_model(place, finished):
         assert len(task["comparisons"]) >= len(VARIANTS)
     assert "domain-trainable+task-lora" in (report / "report.html").read_text()
     assert "report.html" in finished.stdout
+    assert "Domain adapter: On died no model can be told" in " ".join(finished.stdout.split())
+
+
+def test_the_report_says_which_trainings_were_too_short(place, finished, monkeypatch):
+    said = json.loads((place / "runs/small/report/report.json").read_text())["notices"]
+    short = [notice for notice in said if "fewer than 20 steps" in notice]
+    assert [notice.partition(":")[0] for notice in short] == ["died", "stay", "codes"]
+    recipe = config.load(Recipe, place / "recipe.yaml")
+    monkeypatch.setattr(notices, "_FEW_STEPS", 1)
+    assert not [n for n in notices.notices(recipe, read_study(recipe)) if "steps" in n]
 
 
 def test_every_file_is_private(place, finished):

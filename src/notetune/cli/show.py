@@ -146,7 +146,9 @@ def _methods(methods: Sequence["MethodRow"]) -> None:
 
 
 def results(results: "Results", folder: Path, *, as_json: bool) -> None:
-    """AUROC per model and task, perplexity, and where the report is."""
+    """AUROC per model and task, perplexity, what the domain adapter brought, and the report."""
+    from notetune.report import summary
+
     if as_json:
         return terminal.show_json(results.model_dump(mode="json"))
     _methods(results.methods)
@@ -155,10 +157,13 @@ def results(results: "Results", folder: Path, *, as_json: bool) -> None:
     for headline in results.headline:
         cells = [_auroc(by_task[task].get(headline.model)) for task in by_task]
         mean = f"{headline.auroc.value:.3f}" if headline.auroc else "n/a"
-        rows_of_models.append((headline.model, *cells, mean))
-    columns = ("model", *by_task, "mean")
+        rows_of_models.append((headline.model, *cells, *([mean] if len(by_task) > 1 else [])))
+    columns = ("model", *by_task, *(["mean"] if len(by_task) > 1 else []))
     title = "Test AUROC and 95 % interval over patients (* best, ~ tied)"
     terminal.show_table(title, columns, rows_of_models)
+    for said in summary.summary(results):
+        if said.about == summary.DOMAIN_ADAPTER:
+            terminal.out.print(f"{said.about}: {said.text}", soft_wrap=True)
     for notice in results.notices:
         terminal.out.print(f"Note: {notice}", soft_wrap=True)
     terminal.out.print(f"Report: {folder / 'report.html'}", soft_wrap=True)

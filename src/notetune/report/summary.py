@@ -7,6 +7,7 @@ from typing import TypeVar
 from notetune.metrics.results import HeadlineRow, ModelRow, PerplexityRow, Results, TaskResult
 from notetune.report.numbers import count, number, p_text, signed, with_interval
 
+DOMAIN_ADAPTER = "Domain adapter"
 _LEVEL = 0.05
 _Row = TypeVar("_Row", ModelRow, HeadlineRow)
 
@@ -28,7 +29,7 @@ def summary(results: Results) -> tuple[Statement, ...]:
         ("All tasks", _headline_sentences(results)),
         *((task.task, _task_sentences(task, results.baselines)) for task in results.tasks),
         ("Baselines", _baseline_sentences(results)),
-        ("Domain adapter", _domain_sentences(results)),
+        (DOMAIN_ADAPTER, _domain_sentences(results)),
         ("Perplexity", _perplexity_sentences(results)),
         ("Leakage", _leakage_sentences(results)),
         *(("Notice", [notice]) for notice in results.notices),

@@ -7,18 +7,22 @@ from notetune import runs
 from notetune.notes import overlap
 from notetune.notes.sources import Mimic3Source
 from notetune.workflows import encoders
-from notetune.workflows.finished import Finished, model_in_study
+from notetune.workflows.finished import Finished, model_in_study, name_in_study
 from notetune.workflows.prepare import Prepared
 from notetune.workflows.prepare import inputs as prepare_inputs
+from notetune.workflows.pretrain import TRAINING
 from notetune.workflows.recipe import Recipe
+from notetune.workflows.training import read_record
 
 _FEW_PATIENTS = 10
+_FEW_STEPS = 20
 
 
 def notices(recipe: Recipe, finished: Mapping[str, Finished]) -> Iterator[str]:
     """The sentences of a study, those of the recipe last."""
     first = next(iter(finished.values()))
     yield from _missing(finished)
+    yield from _short(finished)
     yield from _of_notes(first)
     yield from encoders.notices(first.recipe)
     yield from recipe.notices
@@ -68,6 +72,25 @@ def _missing(finished: Mapping[str, Finished]) -> Iterator[str]:
                 "that have changed or gone since."
             )
             return
+
+
+def _short(finished: Mapping[str, Finished]) -> Iterator[str]:
+    """Say where trainings were too short to tell one model from another."""
+    for backbone, one in finished.items():
+        for task in one.prepared.tasks:
+            folders = [
+                one.recipe.folder.cell(task, cell.variant, cell.seed)
+                for cell in one.cells
+                if cell.task == task
+            ]
+            steps = [read_record(folder / TRAINING).steps for folder in folders]
+            few = [count for count in steps if count < _FEW_STEPS]
+            if few:
+                yield (
+                    f"{name_in_study(backbone, task)}: {len(few)} of {len(steps)} trainings took "
+                    f"fewer than {_FEW_STEPS} steps (as few as {min(few)}), too few to tell what a "
+                    "model can learn; more epochs or a lower targets_per_step give more."
+                )
 
 
 def _unsure(prepared: Prepared) -> Iterator[str]:
