@@ -332,7 +332,7 @@ def main() -> None:
     parser.add_argument("--cold-runs", type=int, default=3)
     parser.add_argument("--max-tokens", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tokens-per-row", type=int, default=2048)
+    parser.add_argument("--tokens-per-row", type=int, default=4096)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/results/step2.csv")
     given = parser.parse_args()

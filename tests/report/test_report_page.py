@@ -300,7 +300,7 @@ def test_the_summary_says_where_the_domain_adapter_helps():
         "On mortality it raises the AUROC of domain-frozen and domain-frozen+task-lora." + end
     )
     assert said((0.1, 0.05), (-0.1, 0.9)) == (
-        "On mortality no model can be told from the same one without it." + end
+        "On mortality no model can be told from one that learns without it." + end
     )
     assert "Domain adapter" not in statements(full_results())
 

@@ -11,7 +11,7 @@ from notetune import config
 from notetune.cli import main
 from notetune.errors import ConfigError
 from notetune.metrics.scores import read_scores
-from notetune.workflows.evaluate import _references, evaluate
+from notetune.workflows.evaluate import _domain_pairs, _references, evaluate
 from notetune.workflows.plan import plan
 from notetune.workflows.prepare import open_prepared, prepare
 from notetune.workflows.recipe import Recipe
@@ -217,6 +217,11 @@ def test_models_are_compared_within_a_backbone_and_across_backbones():
     assert len(set(pairs)) == len(pairs) == 6
     pairs = _references(["a/head-only", "a/task-lora", "b/full-domain"])
     assert pairs == [("a/task-lora", "a/head-only"), ("b/full-domain", "a/head-only")]
+    assert _domain_pairs([*variants, "domain-trainable"]) == [
+        ("domain-frozen", "head-only"),
+        ("domain-frozen+task-lora", "task-lora"),
+        ("domain-trainable", "task-lora"),  # its adapter trains on the task too
+    ]
     names = ["tf-idf", "a/x", "a/y", "bert+full", "b/x", "b/y"]
     assert _references(names) == [
         ("a/y", "a/x"),

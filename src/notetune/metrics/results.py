@@ -247,7 +247,7 @@ class Results(Value):
         created: Date and time, as the report shows it.
         recipe: The resolved recipe.
         baselines: Models that are not language models; the summary says when one of them wins.
-        domain_pairs: Each model with a domain adapter, and the one that lacks it alone.
+        domain_pairs: Each model with a domain adapter, and the one that learns without step 1.
         learning_curves: Points of each training run, by name.
         kept: Which state of each training run of step 2 was kept.
         compat_switches: Every setting that repeats a known fault of earlier work on purpose.

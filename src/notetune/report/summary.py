@@ -133,7 +133,9 @@ def _domain_sentences(results: Results) -> list[str]:
             if models:
                 sentences.append(f"On {task.task} it {verb} the AUROC of {_and(models)}.")
         if tested and not clear:
-            sentences.append(f"On {task.task} no model can be told from the same one without it.")
+            sentences.append(
+                f"On {task.task} no model can be told from one that learns without it."
+            )
     return [*sentences, f"(Paired tests, Holm p < {_LEVEL}.)"] if sentences else []
 
 

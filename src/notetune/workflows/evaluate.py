@@ -165,8 +165,8 @@ def _of_listed_patients(recipe: Recipe, tables: list[ScoreTable]) -> list[ScoreT
 def _references(models: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs to test: of each backbone, every model against the one before it and the first.
 
-    Then every variant against the one that lacks its domain adapter alone, every variant against
-    the same one of the first backbone that has it, and every model against TF-IDF.
+    Then every variant against the one without step 1, every variant against the same one of the
+    first backbone that has it, and every model against TF-IDF.
     """
     variants = [model for model in models if model not in ("prevalence", "tf-idf")]
     by_backbone: dict[str, list[str]] = {}
@@ -185,7 +185,7 @@ def _references(models: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _domain_pairs(models: Sequence[str]) -> list[tuple[str, str]]:
-    """Each model with a domain adapter, and the one that lacks it alone.
+    """Each model with a domain adapter, and the one that learns the task without step 1.
 
     That is of the same backbone, or else of the first that has it.
     """

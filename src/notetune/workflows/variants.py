@@ -29,8 +29,12 @@ class Variant:
 
     @property
     def without_domain(self) -> VariantName:
-        """The variant that lacks the domain adapter alone."""
-        return "task-lora" if self.has_task else "head-only"
+        """The variant that learns the task as this one does, but has no step 1 behind it.
+
+        A domain adapter that trains on is an adapter of the task too, so without step 1 it is a
+        task adapter.
+        """
+        return "task-lora" if self.has_task or self.trains_domain else "head-only"
 
 
 VARIANTS: dict[VariantName, Variant] = {
