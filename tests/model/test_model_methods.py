@@ -349,3 +349,11 @@ def test_a_saved_adapter_that_trains_goes_on_from_its_flat_weights(folder, saved
     with torch.inference_mode():
         assert torch.equal(again.hidden_states(batch), model.hidden_states(batch))
     assert tensors_hash(adapter_tensors(again.adapters[DOMAIN])) != before
+
+
+@each_method
+def test_on_bfloat16_weights_a_saved_adapter_goes_on_from_what_was_saved(folder, saved, method):
+    backbone = load_backbone(str(folder), "bfloat16")
+    found = read_adapter(saved / method)
+    model = stack(backbone, [Layer(DOMAIN, found, is_trained=True)])
+    assert tensors_hash(model.tensors(DOMAIN)) == tensors_hash(found.tensors)
