@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from builders import random_llama
+from small_study import small_study
 
 from notetune import config
 from notetune.metrics.scores import read_scores
@@ -15,43 +15,27 @@ from notetune.workflows.study import read_study, run_study
 
 LABELS = 1_266
 NOTES = 60
-RECIPE = """
-name: many
-runs: {folder}/runs
-backbone: {folder}/backbone
-device: cpu
-prepare:
-  source:
-    kind: table
-    path: {folder}/notes.csv
-    columns: {{text: text, note_id: note, patient_id: patient}}
-    tasks: [{{name: codes, kind: multilabel, column: codes, separator: ";"}}]
-  split: {{kind: fractions, validation: 0.2, test: 0.3}}
-  max_tokens: 48
-  min_train_positives: 1
-pretrain: {{perplexity_documents: 5, tokens_per_row: 256, optim: {{targets_per_step: 512}}}}
-downstream:
-  variants: [head-only, task-lora]
-  tokens_per_row: 256
-  epochs: 1
-  head_epochs: 2
-evaluate: {{draws: 100, baselines: [prevalence, tf-idf]}}
-"""
+SETTINGS = [
+    "prepare.min_train_positives=1",
+    "downstream.tasks=[codes]",
+    "downstream.variants=[head-only, task-lora]",
+    "downstream.seeds=[0]",
+]
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     folder = tmp_path_factory.mktemp("many")
-    random_llama(folder / "backbone")
+    small_study(folder)
     rng = np.random.default_rng(0)
     with (folder / "notes.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["note", "patient", "text", "codes"])
+        writer.writerow(["note", "patient", "text", "died", "stay", "codes"])
         for number in range(NOTES):
             codes = [f"{code:04}" for code in range(LABELS) if rng.random() < 0.3]
-            writer.writerow([f"n{number}", f"p{number}", f"note {number} of pain", ";".join(codes)])
-    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
-    return config.load(Recipe, folder / "recipe.yaml")
+            row = [f"n{number}", f"p{number}", f"note {number} of pain"]
+            writer.writerow([*row, number % 2, ("short", "long")[number % 2], ";".join(codes)])
+    return config.load(Recipe, folder / "recipe.yaml", SETTINGS)
 
 
 def test_a_study_of_1266_labels_trains_scores_and_predicts(recipe):

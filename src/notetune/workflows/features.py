@@ -204,7 +204,7 @@ class FixedFeatures(NoteFeatures):
     def __init__(self, recipe: Recipe, prepared: Prepared, model: TaskModel) -> None:
         self._adapter = recipe.folder.domain if model.parts.has_domain else None
         self._device = recipe.torch_device
-        documents_D = _labelled_documents(prepared, model.store)
+        documents_D = labelled_documents(prepared, model.store)
         depends_on = _inputs(recipe, prepared, model, documents_D)
         folder = _folder(recipe, depends_on)
         with runs.one_at_a_time(folder):
@@ -258,7 +258,7 @@ def features_cost(
 
     None if they are not in the run folder.
     """
-    depends_on = _inputs(recipe, prepared, model, _labelled_documents(prepared, model.store))
+    depends_on = _inputs(recipe, prepared, model, labelled_documents(prepared, model.store))
     path = _folder(recipe, depends_on) / _COST
     return (path.parent, FeatureCost(**runs.read_json(path))) if path.is_file() else None
 
@@ -267,12 +267,11 @@ def _folder(recipe: Recipe, depends_on: dict[str, Any]) -> Path:
     return recipe.folder.features / runs.fingerprint(depends_on)
 
 
-def _labelled_documents(prepared: Prepared, store: TokenStore) -> Int64Array:
+def labelled_documents(prepared: Prepared, store: TokenStore) -> Int64Array:
     """The first documents of all notes with a label, in order."""
     tasks = prepared.tasks.values()
-    return np.unique(
-        np.concatenate([store.first_documents(task.note_ids_N.tolist()) for task in tasks])
-    )
+    of_tasks = [store.first_documents(task.note_ids_N.tolist()) for task in tasks]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *of_tasks]))
 
 
 def _inputs(

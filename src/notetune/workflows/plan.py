@@ -22,6 +22,7 @@ from notetune.tokens.packing import Int64Array, pack_documents
 from notetune.tokens.store import TokenStore, open_store
 from notetune.train.batches import read_row
 from notetune.workflows import downstream, encoders, pretrain
+from notetune.workflows.features import labelled_documents
 from notetune.workflows.prepare import (
     Prepared,
     inputs,
@@ -132,8 +133,11 @@ def _plan(recipe: Recipe, prepared: Prepared, corpus: Prepared) -> Plan:
     stages = [stage]
     for name, one in recipe.compared.items():
         stages.append(_step_1(one, corpus, f"pretrain · {name}")[0])
+    documents = labelled_documents(prepared, prepared.store)
+    tokens = prepared.store.reading(documents, recipe.downstream.max_pieces).tokens_N.sum()
+    features = measured.forward * float(tokens)
     stages += [
-        _cell_stage(recipe, prepared, cell, measured)
+        _cell_stage(recipe, prepared, cell, measured, features)
         for cell in downstream.cells(recipe, prepared)
         if cell.variant in recipe.downstream.variants
     ]
@@ -167,8 +171,9 @@ def _step_1(recipe: Recipe, corpus: Prepared, name: str) -> tuple[PlannedStage, 
 
 
 def _cell_stage(
-    recipe: Recipe, prepared: Prepared, cell: downstream.Cell, measured: _Measured
+    recipe: Recipe, prepared: Prepared, cell: downstream.Cell, measured: _Measured, features: float
 ) -> PlannedStage:
+    """A cell of the backbone; `features` is the time for those of all notes, which cells share."""
     config = recipe.downstream
     task, parts = prepared.tasks[cell.task], variant_of(cell.variant)
     notes = prepared.store.first_documents(task.note_ids_N[task.rows("train")].tolist())
@@ -177,21 +182,13 @@ def _cell_stage(
     trained = sum(parameter.numel() for parameter in head.parameters())
     trained += measured.domain_size * parts.trains_domain + measured.task_size * parts.has_task
     seconds = measured.backward * config.epochs * float(lengths.sum())
-    if parts.trains_head_alone:  # on features that all tasks and seeds share
-        shared = len(prepared.tasks) * len(config.seeds)
-        seconds = measured.forward * _labelled_tokens(recipe, prepared) / shared
+    if parts.trains_head_alone:
+        seconds = features / (len(prepared.tasks) * len(config.seeds))
     steps = task_model(recipe, prepared, cell.variant).step_count(task)
     reserved = measured.reserved * parts.has_domain
     reserved += reserved_per_document(config.adapter) * parts.has_task
     room = (config.tokens_per_row, reserved)
     return _stage(cell.label, lengths, room, (steps, trained, seconds))
-
-
-def _labelled_tokens(recipe: Recipe, prepared: Prepared) -> float:
-    """Tokens that are read of all notes with a label."""
-    notes = np.unique(np.concatenate([task.note_ids_N for task in prepared.tasks.values()]))
-    documents = prepared.store.first_documents(notes.tolist())
-    return float(prepared.store.reading(documents, recipe.downstream.max_pieces).tokens_N.sum())
 
 
 def _size_in_step_2(recipe: Recipe, layer: Layer) -> int:
