@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -136,12 +136,19 @@ class Backbone:
         ids: list[int] = Tokenizer.from_file(str(path)).encode(text).ids
         return ids
 
-    def hidden_states(self, batch: PackedBatch, additions: Additions | None = None) -> Tensor:
+    def hidden_states(
+        self,
+        batch: PackedBatch,
+        additions: Additions | None = None,
+        layers: Sequence[int] | None = None,
+    ) -> Tensor:
         """`(T, H)` last hidden states, after the final norm, of the text tokens of a packed row.
 
         Args:
             batch: The row.
             additions: What adapters put in front of each document and into the attention.
+            layers: Those whose hidden states stand side by side, `(T, H * layers)`; the last one
+                without.
 
         Raises:
             BackboneError: If a document is longer than the backbone was built for.
@@ -167,9 +174,13 @@ class Backbone:
             **inputs,
             position_ids=positions_T.unsqueeze(0),
             use_cache=False,
+            output_hidden_states=layers is not None and min(layers) < self.shape.layers,
             documents=Documents(lengths_D, additions, self.device),
         )
-        hidden: Tensor = output.last_hidden_state.squeeze(0)
+        last = {self.shape.layers: output.last_hidden_state}  # transformers may norm it only there
+        chosen = last.keys() if layers is None else layers
+        states = [last[n] if n in last else output.hidden_states[n] for n in chosen]
+        hidden = torch.cat(states, -1).squeeze(0)
         return hidden.index_select(0, text_T) if front else hidden
 
     def logits(self, hidden_TH: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from notetune.config import Config, parse
 from notetune.errors import BundleError
 from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.backbone import Backbone, Dtype
-from notetune.model.heads import Head, Pooling
+from notetune.model.heads import Head, Layers, Pooling
 from notetune.model.stack import Layer, Stack, probe, stack
 
 BUNDLE = "bundle.json"
@@ -30,6 +30,7 @@ class BundleCard(Config):
         variant: Which adapters it has and which of them trained with the head.
         seed: Seed of its training.
         pooling: How a document becomes one vector.
+        layers: Those whose hidden states stand side by side in it.
         max_tokens: Longest document.
         max_pieces: Most documents of one note; what is beyond them is cut off.
         backbone_name: Name of the folder it was trained on.
@@ -45,6 +46,7 @@ class BundleCard(Config):
     variant: str
     seed: int
     pooling: Pooling
+    layers: Layers = "last"
     max_tokens: int
     max_pieces: int = 1
     backbone_name: str
@@ -129,5 +131,5 @@ def load_bundle(folder: Path, card: BundleCard, backbone: Backbone) -> Bundle:
         raise BundleError(f"{folder / _HEAD} cannot be read; restore it from a copy.") from None
     head = Head.from_weights(weights)
     model = stack(backbone, layers)
-    model.check(probe(backbone), card.pooling)
+    model.check(probe(backbone), card.pooling, layers=card.layers)
     return Bundle(card, model, head.to(backbone.device).eval())

@@ -1,16 +1,47 @@
 """Pooling over a note, and the linear head on top."""
 
 from collections.abc import Sequence
-from typing import Literal, assert_never
+from typing import Annotated, Literal, assert_never
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field, NonNegativeInt
 from torch import Tensor, nn
 
+from notetune.errors import ConfigError
 from notetune.model.batch import PackedBatch
 
 Pooling = Literal["first", "last", "mean"]
+EveryLayers = Annotated[str, Field(pattern=r"^every [1-9][0-9]*$")]
+Layers = Literal["last"] | tuple[NonNegativeInt, ...] | EveryLayers
+"""Whose hidden states stand side by side in a feature; 0 is the embeddings."""
+
+
+def chosen_layers(layers: Layers, count: int) -> tuple[int, ...]:
+    """The layers that are read of a backbone with `count` of them, from below.
+
+    `every N` counts down from the last one, without the embeddings.
+
+    Raises:
+        ConfigError: If the backbone has no such layer, or none is chosen.
+
+    Example:
+        >>> chosen_layers("every 6", 30), chosen_layers((0, 30), 30)
+        ((6, 12, 18, 24, 30), (0, 30))
+    """
+    if layers == "last":
+        return (count,)
+    if isinstance(layers, str):
+        return tuple(sorted(range(count, 0, -int(layers.removeprefix("every ")))))
+    chosen = tuple(sorted(set(layers)))
+    if not chosen or chosen[-1] > count:
+        found = f"{chosen[-1]}" if chosen else "none"
+        raise ConfigError(
+            f"features.layers: {found} is no layer of the backbone; it has 0 (the embeddings) to "
+            f"{count}."
+        )
+    return chosen
 
 
 def pool(hidden_TH: Tensor, batch: PackedBatch, pooling: Pooling) -> Tensor:
@@ -48,25 +79,50 @@ def log_prior(kind: str, targets_NK: npt.NDArray[np.int8]) -> npt.NDArray[np.flo
 
 
 class Head(nn.Module):
-    """A linear layer from pooled hidden states to logits; it starts at the label prevalence."""
+    """A linear layer from features to logits, which may standardise them while it trains."""
 
-    def __init__(self, hidden_size: int, prior_K: npt.NDArray[np.float32], seed: int = 0) -> None:
+    mean_H: Tensor
+    scale_H: Tensor
+
+    def __init__(
+        self,
+        weight_KH: Tensor,
+        bias_K: Tensor,
+        mean_H: Tensor | None = None,
+        scale_H: Tensor | None = None,
+    ) -> None:
+        """A head that gives the logits of the given weights.
+
+        Args:
+            weight_KH: `(K, H)` for features as they come.
+            bias_K: `(K,)`.
+            mean_H: `(H,)` of the training notes, if features are to be standardised before the
+                linear layer, so that one learning rate suits them all.
+            scale_H: `(H,)` standard deviations beside it.
+        """
         super().__init__()
-        self.linear = nn.Linear(hidden_size, len(prior_K))
-        generator = torch.Generator().manual_seed(seed)
+        classes, width = weight_KH.shape
+        mean_H = weight_KH.new_zeros(width) if mean_H is None else mean_H
+        scale_H = weight_KH.new_ones(width) if scale_H is None else scale_H
+        self.linear = nn.Linear(width, classes, device=weight_KH.device)
+        self.register_buffer("mean_H", mean_H.float(), persistent=False)
+        self.register_buffer("scale_H", scale_H.float(), persistent=False)
         with torch.no_grad():
-            self.linear.weight.normal_(0.0, 0.02, generator=generator)
-            self.linear.bias.copy_(torch.from_numpy(prior_K))
+            self.linear.weight.copy_(weight_KH.double() * scale_H)
+            self.linear.bias.copy_(bias_K.double() + weight_KH.double() @ mean_H.double())
 
     def forward(self, features_NH: Tensor) -> Tensor:
         """`(N, H)` features to `(N, K)` logits."""
-        logits: Tensor = self.linear(features_NH.to(self.linear.weight.dtype))
+        logits: Tensor = self.linear((features_NH.float() - self.mean_H) / self.scale_H)
         return logits
+
+    @torch.no_grad()
+    def folded(self) -> "Head":
+        """The same logits from a plain linear layer, up to rounding."""
+        weight_KH = self.linear.weight.double() / self.scale_H
+        return Head(weight_KH, self.linear.bias - weight_KH @ self.mean_H.double())
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> "Head":
         """A head with saved weights."""
-        classes, hidden_size = weights["linear.weight"].shape
-        head = cls(hidden_size, np.zeros(classes, np.float32))
-        head.load_state_dict(weights)
-        return head
+        return cls(weights["linear.weight"], weights["linear.bias"])

@@ -30,7 +30,7 @@ from notetune.model.adapters.virtual import VirtualTokens
 from notetune.model.attention import Additions
 from notetune.model.backbone import Backbone
 from notetune.model.batch import PackedBatch, packed_batch
-from notetune.model.heads import Head, Pooling, pool
+from notetune.model.heads import Head, Layers, Pooling, chosen_layers, pool
 from notetune.model.last_layer import last_layer_of
 from notetune.model.losses import next_token_loss, next_token_losses
 
@@ -129,22 +129,29 @@ class Stack:
         hidden_TH = self.hidden_states(batch)[context_T]
         return next_token_losses(self.backbone.head, hidden_TH, batch.ids_T[context_T + 1])
 
-    def features(self, batch: PackedBatch, pooling: Pooling) -> Tensor:
-        """`(N, H)` pooled hidden states of the notes of a packed row."""
-        if pooling == "mean":
-            return pool(self.hidden_states(batch), batch, pooling)
+    def features(self, batch: PackedBatch, pooling: Pooling, layers: Layers = "last") -> Tensor:
+        """`(N, H)` pooled hidden states of the notes of a packed row, those of layers side by side.
+
+        Raises:
+            ConfigError: If the backbone lacks one of the layers.
+        """
+        chosen = chosen_layers(layers, self.backbone.shape.layers)
         additions = self._additions()
+        if pooling == "mean":
+            return pool(self.backbone.hidden_states(batch, additions, chosen), batch, pooling)
         tokens_D = batch.first_D if pooling == "first" else batch.last_D
         slots_D = additions.slot_count * torch.arange(1, len(tokens_D) + 1, device=tokens_D.device)
         token_count = len(batch.ids_T) + additions.slot_count * len(tokens_D)
         see_all = pooling == "last"
         with last_layer_of(self.backbone, tokens_D + slots_D, token_count, see_all=see_all):
-            hidden_TH = self.backbone.hidden_states(batch, additions)
+            hidden_TH = self.backbone.hidden_states(batch, additions, chosen)
         return pool(hidden_TH, batch, pooling)
 
-    def logits(self, head: Head, batch: PackedBatch, pooling: Pooling) -> Tensor:
+    def logits(
+        self, head: Head, batch: PackedBatch, pooling: Pooling, layers: Layers = "last"
+    ) -> Tensor:
         """`(N, K)` outcome logits of the notes of a packed row."""
-        logits: Tensor = head(self.features(batch, pooling))
+        logits: Tensor = head(self.features(batch, pooling, layers))
         return logits
 
     def check(
@@ -152,6 +159,7 @@ class Stack:
         batch: PackedBatch,
         pooling: Pooling | None = None,
         names: Collection[str] | None = None,
+        layers: Layers = "last",
     ) -> None:
         """Refuse a stack that is not what it says.
 
@@ -159,6 +167,7 @@ class Stack:
             batch: A few documents.
             pooling: How a head reads them; without it, all hidden states count.
             names: The adapters to look at; without them, all.
+            layers: Those that a head reads.
 
         Raises:
             BundleError: If an adapter does not change what is read of `batch`, or an adapter that
@@ -168,26 +177,32 @@ class Stack:
             before = self.frozen_hashes.get(name)
             if before is not None and tensors_hash(self.tensors(name)) != before:
                 raise BundleError(f"frozen adapter {name} has changed; the run is not valid.")
-            if self.effect(name, batch, pooling) == 0:
+            if self.effect(name, batch, pooling, layers) == 0:
                 raise BundleError(
                     f"adapter {name} does not change the output; it is not active or was never "
                     "trained."
                 )
 
     @torch.inference_mode()
-    def effect(self, name: str, batch: PackedBatch, pooling: Pooling | None = None) -> float:
+    def effect(
+        self,
+        name: str,
+        batch: PackedBatch,
+        pooling: Pooling | None = None,
+        layers: Layers = "last",
+    ) -> float:
         """Largest change of what is read of `batch` when one adapter is taken away.
 
         That is of its features, or of all hidden states without `pooling`.
         """
         self.eval_mode()
-        with_it = self._read(batch, pooling)
+        with_it = self._read(batch, pooling, layers)
         with self.adapters[name].off():
-            without_it = self._read(batch, pooling)
+            without_it = self._read(batch, pooling, layers)
         return float((with_it - without_it).abs().max())
 
-    def _read(self, batch: PackedBatch, pooling: Pooling | None) -> Tensor:
-        return self.features(batch, pooling) if pooling else self.hidden_states(batch)
+    def _read(self, batch: PackedBatch, pooling: Pooling | None, layers: Layers) -> Tensor:
+        return self.features(batch, pooling, layers) if pooling else self.hidden_states(batch)
 
     def _additions(self) -> Additions:
         return sum((adapter.additions() for adapter in self.adapters.values()), Additions())

@@ -66,7 +66,7 @@ class Predictor:
         documents_N = store.first_documents(names)
         first = read_row(store, documents_N[:1], model.backbone.device)
         small = [layer.name for layer in model.layers if not isinstance(layer.spec, Full)]
-        model.check(first, card.pooling, small)
+        model.check(first, card.pooling, small, card.layers)
         most = card.max_pieces
         rows = max(_TOKENS_PER_ROW, most * (card.max_tokens + model.reserved_per_document))
         logits = infer.outputs_per_note(model, self._logits, store, documents_N, rows, most)
@@ -76,7 +76,8 @@ class Predictor:
         )
 
     def _logits(self, batch: PackedBatch) -> Tensor:
-        return self.bundle.model.logits(self.bundle.head, batch, self.bundle.card.pooling)
+        card = self.bundle.card
+        return self.bundle.model.logits(self.bundle.head, batch, card.pooling, card.layers)
 
 
 def load_predictor(

@@ -95,17 +95,19 @@ class Choice:
     def see(self, steps: int) -> None:
         """Evaluate after `steps` steps if it is time to, and keep the parameters if they are best.
 
+        It is time before the first step too: what a training starts from is only left for better.
+
         Raises:
             TrainingError: If the validation loss is not finite.
         """
         per_epoch = self.config.evaluations_per_epoch
         done, before = (n * per_epoch // self.steps_per_epoch for n in (steps, steps - 1))
-        if done == before and steps != self.step_count:
+        if done == before and steps not in (0, self.step_count):
             return
         loss, auroc = self.evaluate()
         if not math.isfinite(loss):
             raise TrainingError(
-                f"step {steps - 1}: the validation loss is {loss} after it. Lower optim.peak_lr."
+                f"step {max(0, steps - 1)}: the validation loss is {loss} after it. Lower optim.peak_lr."
             )
         self.evaluations += (Evaluation(steps, loss, auroc),)
         if self.best_steps == steps:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from notetune.errors import DataError
-from notetune.model.heads import log_prior
+from notetune.model.heads import Head, log_prior
 from notetune.model.losses import balanced_weights, outcome_loss, probabilities
 from notetune.train.lbfgs import Objective, minimum
 
@@ -45,6 +45,8 @@ class Solution:
     Attributes:
         weight_KH: `(K, H)` float32, for features as they come.
         bias_K: `(K,)` float32.
+        mean_H: `(H,)` of the training notes.
+        scale_H: `(H,)` their standard deviation; 1 for a constant.
         penalty: Per training note.
         path: The penalties that were tried, in order; empty without validation notes.
         why: What made it the penalty.
@@ -53,14 +55,17 @@ class Solution:
 
     weight_KH: Tensor
     bias_K: Tensor
+    mean_H: Tensor
+    scale_H: Tensor
     penalty: float
     path: tuple[PathPoint, ...] = ()
     why: str = ""
     constant: int = 0
 
-    def logits(self, features_NH: Tensor) -> Tensor:
-        """`(N, K)`."""
-        return features_NH @ self.weight_KH.T + self.bias_K
+    def head(self, *, standardises: bool = False) -> Head:
+        """The head; one that `standardises` can train on at one rate for all features."""
+        scaling = (self.mean_H, self.scale_H) if standardises else ()
+        return Head(self.weight_KH, self.bias_K, *scaling)
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,7 @@ class HeadProblem:
         )
         self._unknowns_KD = self._start()
 
+    @torch.no_grad()
     def solve(self, penalty: float, *, tolerance: float = _FINE) -> Solution:
         """The minimum of the summed loss plus `penalty * N / 2` times the squared weights.
 
@@ -140,6 +146,7 @@ class HeadProblem:
             self._unknowns_KD = minimum(objective, self._unknowns_KD, tolerance)
         return self._folded(penalty)
 
+    @torch.no_grad()
     def along_path(self, validation: LabelledNotes | None) -> Solution:
         """The solution at the penalty with the lowest loss on the validation notes."""
         if validation is None or not len(validation.targets_NK):
@@ -158,7 +165,8 @@ class HeadProblem:
         self, penalties: Sequence[float], validation: LabelledNotes, points: list[PathPoint]
     ) -> float:
         for penalty in penalties:
-            logits_NK = self.solve(penalty, tolerance=_ROUGH).logits(validation.features_NH).cpu()
+            head = self.solve(penalty, tolerance=_ROUGH).head()
+            logits_NK = head(validation.features_NH).cpu()
             summed = outcome_loss(self._kind, logits_NK, torch.from_numpy(validation.targets_NK))
             points.append(PathPoint(penalty, summed.item() / len(logits_NK)))
             best = min(points, key=lambda point: point.loss)
@@ -198,7 +206,8 @@ class HeadProblem:
         weight_KH[self._taught_K] = weights_KH
         bias_K[self._taught_K] = intercept_K - weights_KH @ self._mean_H
         constant = int((~self._taught_K).sum())
-        return Solution(weight_KH.float(), bias_K.float(), penalty, constant=constant)
+        weights = weight_KH.float(), bias_K.float(), self._mean_H, self._scale_H
+        return Solution(*weights, penalty, constant=constant)
 
 
 def _directions(scaled_NH: Tensor) -> Tensor:
@@ -212,6 +221,7 @@ def _directions(scaled_NH: Tensor) -> Tensor:
     return turned_RR if span_HR is None else span_HR @ turned_RR
 
 
+@torch.no_grad()
 def out_of_fold(
     train: LabelledNotes,
     groups_N: npt.NDArray[np.str_],
@@ -235,7 +245,7 @@ def out_of_fold(
     scores_NK = np.zeros(train.targets_NK.shape)
     for is_left_out_N in left_out(groups_N):
         problem = HeadProblem(train.rows(~is_left_out_N), kind, balanced=balanced)
-        logits_NK = problem.solve(penalty).logits(train.rows(is_left_out_N).features_NH)
+        logits_NK = problem.solve(penalty).head()(train.rows(is_left_out_N).features_NH)
         scores_NK[is_left_out_N] = probabilities(kind, logits_NK).double().cpu().numpy()
     return scores_NK
 

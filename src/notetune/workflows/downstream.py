@@ -1,10 +1,9 @@
-"""Step 2: one cell is one variant trained with one seed on one task."""
+"""Step 2: one cell is one variant trained in one run on one task."""
 
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,25 +12,23 @@ from torch import Tensor, nn
 
 from notetune import runs
 from notetune.metrics.ranking import auroc_scores
-from notetune.metrics.scores import ScoreTable, write_scores
-from notetune.model.bundle import BundleCard, save_card, save_head
-from notetune.model.heads import Head, log_prior
 from notetune.model.losses import balanced_weights, outcome_loss, probabilities
 from notetune.model.stack import DOMAIN
 from notetune.tokens.packing import Int64Array
-from notetune.tokens.store import Reading
 from notetune.train.batches import LabelledBatch, shuffled_steps
 from notetune.train.checkpoints import STEPS
 from notetune.train.choice import Choice
+from notetune.train.logistic import Solution
 from notetune.train.optim import adamw
 from notetune.workflows import task_models
-from notetune.workflows.features import note_features
+from notetune.workflows.cell import Cell, TrainedCell
+from notetune.workflows.features import StackFeatures
+from notetune.workflows.heads import solved_cell
 from notetune.workflows.prepare import Prepared
 from notetune.workflows.pretrain import TRAINING
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import stop_at_known_patients
 from notetune.workflows.recipe import Recipe
-from notetune.workflows.task_models import TaskModel
 from notetune.workflows.training import (
     Kept,
     Training,
@@ -42,21 +39,6 @@ from notetune.workflows.training import (
 )
 
 _SCORED_SPLITS = ("validation", "test")
-_HEAD_FIRST = "head-first"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What is trained: a model of `task_models`, on a task, with a seed."""
-
-    task: str
-    variant: str
-    seed: int
-
-    @property
-    def label(self) -> str:
-        """How progress and errors name it."""
-        return f"{self.task} · {self.variant} · seed {self.seed}"
 
 
 def cells(recipe: Recipe, prepared: Prepared) -> list[Cell]:
@@ -65,7 +47,7 @@ def cells(recipe: Recipe, prepared: Prepared) -> list[Cell]:
         Cell(task, name, seed)
         for task in prepared.tasks
         for name in task_models.names(recipe)
-        for seed in recipe.downstream.seeds
+        for seed in task_models.seeds(recipe, name)
     ]
 
 
@@ -106,62 +88,36 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
         runs.work_folder(folder, depends_on) as work,
         runs.new_folder(folder, depends_on) as temporary,
     ):
-        plan = task_models.task_model(recipe, prepared, cell.variant)
-        head, head_seconds = _fit_head_first(
-            recipe, prepared, cell, plan, work / _HEAD_FIRST, track
-        )
-        trained = _CellTraining(recipe, prepared, cell, plan, head)
-        record = trained.fit(work, track)
-        record = replace(record, head_first_seconds=head_seconds)
+        trained, solution, record = solved_cell(recipe, prepared, cell)
+        if not trained.plan.parts.trains_head_alone:
+            training = _CellTraining(recipe, prepared, trained, solution)
+            record = replace(training.fit(work, track), head=record.head)
+            shutil.copyfile(work / STEPS, temporary / STEPS)
+            if record.kept_steps:  # else nothing was better than the head that it started from
+                trained = training.trained
         trained.save(temporary)
         write_record(temporary / TRAINING, record)
-        shutil.copyfile(work / STEPS, temporary / STEPS)
         for split in _SCORED_SPLITS:
-            table = trained.scores(split)
-            if table is not None:
-                write_scores(table, temporary / f"{split}.parquet", trained.reading(split).columns)
-
-
-def _fit_head_first(
-    recipe: Recipe, prepared: Prepared, cell: Cell, plan: TaskModel, work: Path, track: Track
-) -> tuple[Head | None, float]:
-    """A head trained on the model as it starts, if it is to be, and the seconds that took.
-
-    The model that trains with it comes into memory afterwards only.
-    """
-    if plan.as_it_starts is None or not recipe.downstream.head_first:
-        return None, 0.0
-    runs.make_folder(work)
-    head_alone = _CellTraining(recipe, prepared, cell, plan.as_it_starts)
-    return head_alone.head, head_alone.fit(work, track).seconds
+            trained.write_scores(split, temporary)
 
 
 class _CellTraining:
-    """One cell while it is trained and scored.
-
-    Attributes:
-        head: What learns in every variant.
-    """
+    """Adapters and head of one cell while they train, from the solved head on."""
 
     def __init__(
-        self,
-        recipe: Recipe,
-        prepared: Prepared,
-        cell: Cell,
-        plan: TaskModel,
-        head: Head | None = None,
+        self, recipe: Recipe, prepared: Prepared, start: TrainedCell, solution: Solution
     ) -> None:
-        self._recipe, self._prepared, self._cell, self._plan = recipe, prepared, cell, plan
-        self._task = prepared.tasks[cell.task]
-        self._documents_N = plan.store.first_documents(self._task.note_ids_N.tolist())
-        self._features = note_features(recipe, prepared, plan, cell.seed)
-        self.head = head or self._new_head()
+        self._recipe, self._prepared, self._start = recipe, prepared, start
+        self._cell, self._plan, self._task = start.cell, start.plan, start.task
+        self._documents_N = start.documents_N
+        self._features = StackFeatures(recipe, self._plan, start.cell.seed)
+        self._head = solution.head(standardises=True).to(recipe.torch_device)
         self._weights_2K = self._class_weights()
 
-    def _new_head(self) -> Head:
-        prior = log_prior(self._task.task.kind, self._task.targets_NK[self._task.rows("train")])
-        head = Head(self._features.about.hidden_size, prior, self._cell.seed)
-        return head.to(self._recipe.torch_device)
+    @property
+    def trained(self) -> TrainedCell:
+        """The cell as it is now, its head a plain linear layer."""
+        return replace(self._start, features=self._features, head=self._head.folded())
 
     def _class_weights(self) -> Tensor | None:
         if self._recipe.downstream.class_weights == "none":
@@ -172,21 +128,20 @@ class _CellTraining:
 
     def fit(self, work: Path, track: Track) -> TrainingRecord:
         """Train head and adapters on the training notes, then check the stack."""
-        recipe, features = self._recipe, self._features
         notes = self._documents_N[self._task.rows("train")]
-        features.check(notes, only_frozen=True)
-        features.train_mode()
-        adapters = features.parameters_by_name()
-        head = dict(self.head.named_parameters(prefix="head"))
+        self._features.check(notes, only_frozen=True)
+        self._features.train_mode()
+        adapters = self._features.parameters_by_name()
+        head = dict(self._head.named_parameters(prefix="head"))
         parameters = {**adapters, **head}
         choice, why = self._choice(parameters)
         training = self._training(adapters, head, choice)
-        watch = Watch(_size(parameters), features.about.parameters + _size(head))
-        fit(training, work, recipe.checkpoint_minutes, watch, track)
-        features.check(notes)
-        kept = Kept(choice.best_steps, why, choice.evaluations) if choice else None
-        record = watch.record()
-        return replace(record, kept=kept or Kept(training.step_count, why))
+        watch = Watch(_size(parameters), self._features.about.parameters + _size(head))
+        fit(training, work, self._recipe.checkpoint_minutes, watch, track)
+        steps = choice.best_steps if choice else training.step_count
+        if steps:  # else the adapters are as they started
+            self._features.check(notes)
+        return replace(watch.record(), kept=Kept(steps, why, choice.evaluations if choice else ()))
 
     def _training(
         self,
@@ -198,9 +153,8 @@ class _CellTraining:
         notes = self._documents_N[self._task.rows("train")]
         domain = {n: p for n, p in adapters.items() if n.startswith(f"{DOMAIN}.")}
         task = {n: p for n, p in adapters.items() if n not in domain}
-        tokens_N = plan.store.reading(notes, plan.max_pieces).tokens_N
         return Training(
-            label=cell.label if adapters else f"{cell.label} · head",
+            label=cell.label,
             inputs=inputs(self._recipe, self._prepared, cell),
             store=plan.store,
             parameters={**adapters, **head},
@@ -216,54 +170,9 @@ class _CellTraining:
             step_count=plan.step_count(self._task),
             seed=cell.seed,
             unit="notes",
-            tokens_per_target=tokens_N.mean() if adapters else 0,
+            tokens_per_target=plan.store.reading(notes, plan.max_pieces).tokens_N.mean(),
             choice=choice,
         )
-
-    def scores(self, split: str) -> ScoreTable | None:
-        """Probabilities on one split; None if the task has no note there."""
-        rows = self._task.rows(split)
-        if not len(rows):
-            return None
-        kind = self._task.task.kind
-        return ScoreTable(
-            self._task.task.name,
-            kind,
-            self._cell.variant,
-            self._cell.seed,
-            split,
-            self._task.task.classes,
-            self._task.note_ids_N[rows],
-            self._task.patient_ids_N[rows],
-            self._task.targets_NK[rows],
-            probabilities(kind, self._note_logits(rows)).double().numpy(),
-        )
-
-    def reading(self, split: str) -> Reading:
-        """How much is read of the notes of one split."""
-        documents_N = self._documents_N[self._task.rows(split)]
-        return self._plan.store.reading(documents_N, self._plan.max_pieces)
-
-    def save(self, folder: Path) -> None:
-        """Write the trained cell as a bundle into an existing folder."""
-        task, about = self._task.task, self._features.about
-        card = BundleCard(
-            task=task.name,
-            kind=task.kind,
-            classes=task.classes,
-            variant=self._cell.variant,
-            seed=self._cell.seed,
-            pooling=self._plan.pooling,
-            max_tokens=self._plan.max_tokens,
-            max_pieces=self._plan.max_pieces,
-            backbone_name=about.backbone,
-            backbone_fingerprint=about.fingerprint,
-            dtype=about.dtype,
-            adapters=about.adapters,
-        )
-        save_card(folder, card)
-        self._features.save_adapters(folder)
-        save_head(folder, self.head)
 
     def _choice(self, parameters: dict[str, nn.Parameter]) -> tuple[Choice | None, str]:
         """What keeps the best state, if the validation notes can tell; and why it is that one."""
@@ -283,7 +192,7 @@ class _CellTraining:
         """Loss and macro AUROC on the validation notes."""
         kind, rows = self._task.task.kind, self._task.rows("validation")
         targets_NK = self._task.targets_NK[rows]
-        logits_NK = self._note_logits(rows)
+        logits_NK = self.trained.logits(rows)
         self._features.train_mode()
         summed = self._loss(logits_NK.to(self._recipe.torch_device), torch.from_numpy(targets_NK))
         loss = summed.item() / len(rows)
@@ -302,18 +211,12 @@ class _CellTraining:
         return self._features.steps(self._documents_N[rows], targets_NK, steps)
 
     def _summed_loss(self, batch: LabelledBatch) -> Tensor:
-        logits = self.head(self._features.of(batch.inputs))
+        logits = self._head(self._features.of(batch.inputs))
         return self._loss(logits, batch.targets_NK)
 
     def _loss(self, logits_NK: Tensor, targets_NK: Tensor) -> Tensor:
         kind, device = self._task.task.kind, logits_NK.device
         return outcome_loss(kind, logits_NK, targets_NK.to(device), self._weights_2K)
-
-    @torch.no_grad()
-    def _note_logits(self, rows: Int64Array) -> Tensor:
-        """`(N, K)` logits of notes, on the host."""
-        logits: Tensor = self.head(self._features.of_notes(self._documents_N[rows]))
-        return logits.cpu()
 
 
 def _size(parameters: Mapping[str, nn.Parameter]) -> int:

@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from notetune import infer, runs
+from notetune.errors import ConfigError
 from notetune.model.adapters.files import copy_adapter, save_adapter
 from notetune.model.backbone import Dtype, load_backbone
 from notetune.model.batch import PackedBatch
+from notetune.model.heads import chosen_layers
 from notetune.model.stack import DOMAIN
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore
@@ -69,84 +70,38 @@ class FeatureCost:
     peak_memory_mib: float
 
 
-class NoteFeatures(ABC):
-    """The features of the notes of one cell, whatever makes them.
+class StackFeatures:
+    """What a head reads of notes that pass the stack each time, since adapters train.
 
     Attributes:
-        about: The model that makes them.
+        about: The model that makes the features.
     """
-
-    about: AboutModel
-
-    @abstractmethod
-    def parameters_by_name(self) -> dict[str, nn.Parameter]:
-        """What trains with the head, always in the same order."""
-
-    @abstractmethod
-    def train_mode(self) -> None:
-        """Turn on the dropout of what trains."""
-
-    @abstractmethod
-    def steps(
-        self, documents_N: Int64Array, targets_NK: npt.NDArray[np.int8], steps: Iterable[Int64Array]
-    ) -> Iterator[list[LabelledBatch]]:
-        """The notes of each step with their labels, on the device."""
-
-    @abstractmethod
-    def of(self, inputs: PackedBatch | Tensor) -> Tensor:
-        """`(N, H)` features of the inputs of a step."""
-
-    @abstractmethod
-    def of_notes(self, documents_N: Int64Array) -> Tensor:
-        """`(N, H)` features of notes as they are now, without dropout and gradient."""
-
-    @abstractmethod
-    def check(self, documents_N: Int64Array, *, only_frozen: bool = False) -> None:
-        """Refuse a model that is not what it says; see `Stack.check`.
-
-        Before its training an adapter may not act yet, so then `only_frozen` ones are looked at.
-        """
-
-    @abstractmethod
-    def save_adapters(self, folder: Path) -> None:
-        """Write each adapter into a folder of its name."""
-
-
-def note_features(
-    recipe: Recipe, prepared: Prepared, model: TaskModel, seed: int
-) -> "NoteFeatures":
-    """The features of a model of step 2, read from the run folder where no training changes them.
-
-    Raises:
-        BundleError: If an adapter of the model does not act on the notes, or does not fit.
-    """
-    if model.parts.trains_head_alone:
-        return FixedFeatures(recipe, prepared, model)
-    return StackFeatures(recipe, model, seed)
-
-
-class StackFeatures(NoteFeatures):
-    """Adapters train, so notes pass the stack at every step."""
 
     def __init__(self, recipe: Recipe, model: TaskModel, seed: int) -> None:
         backbone = load_backbone(model.backbone, model.dtype, recipe.torch_device)
+        chosen = chosen_layers(model.layers, backbone.shape.layers)
+        if not model.parts.trains_head_alone and chosen[-1] < backbone.shape.layers:
+            raise ConfigError(
+                f"features.layers: adapters of {model.name} train, so the last layer, "
+                f"{backbone.shape.layers}, must be among {', '.join(map(str, chosen))}."
+            )
         self._plan = model
         self._stack = new_stack(recipe, model, backbone, seed)
         self.about = AboutModel(
             backbone.name,
             backbone.fingerprint,
             backbone.dtype,
-            backbone.hidden_size,
+            backbone.hidden_size * len(chosen),
             self._stack.total_count,
             tuple(layer.name for layer in self._stack.layers),
         )
 
     def parameters_by_name(self) -> dict[str, nn.Parameter]:
-        """Those of the adapters that train."""
+        """Those of the adapters that train, always in the same order."""
         return self._stack.parameters_by_name()
 
     def train_mode(self) -> None:
-        """All else stays deterministic."""
+        """Turn on the dropout of what trains; all else stays deterministic."""
         self._stack.train_mode()
 
     def steps(
@@ -165,12 +120,12 @@ class StackFeatures(NoteFeatures):
         )
 
     def of(self, inputs: PackedBatch | Tensor) -> Tensor:
-        """One per note of a row."""
+        """`(N, H)` features of the notes of a row."""
         assert isinstance(inputs, PackedBatch)
-        return self._stack.features(inputs, self._plan.pooling)
+        return self._stack.features(inputs, self._plan.pooling, self._plan.layers)
 
     def of_notes(self, documents_N: Int64Array) -> Tensor:
-        """All notes, packed into full rows."""
+        """`(N, H)` features as they are now, without dropout and gradient."""
         values_NH = infer.outputs_per_note(
             self._stack,
             self.of,
@@ -182,23 +137,30 @@ class StackFeatures(NoteFeatures):
         return torch.from_numpy(values_NH).to(self._stack.backbone.device)
 
     def check(self, documents_N: Int64Array, *, only_frozen: bool = False) -> None:
-        """On a few of the notes."""
+        """Refuse a model that is not what it says, on a few of the notes; see `Stack.check`.
+
+        Before its training an adapter may not act yet, so then `only_frozen` ones are looked at.
+        """
         sample = documents_N[:_CHECKED_NOTES]
         row = read_row(self._plan.store, sample, self._stack.backbone.device)
         names = self._stack.frozen_hashes if only_frozen else None
-        self._stack.check(row, self._plan.pooling, names)
+        self._stack.check(row, self._plan.pooling, names, self._plan.layers)
 
     def save_adapters(self, folder: Path) -> None:
-        """Those that train as they are now."""
+        """Write each adapter, as it is now, into a folder of its name."""
         for name, adapter in self._stack.adapters.items():
             save_adapter(folder / name, adapter, self._stack.backbone)
 
 
-class FixedFeatures(NoteFeatures):
-    """Nothing below the head trains, so the features of all labelled notes are read from disk.
+class FixedFeatures:
+    """What a head reads where nothing below it trains: computed once, then read from disk.
 
-    They are computed once for all tasks, heads and seeds, in the folder `features/KEY`, where KEY
-    is the fingerprint of all that they depend on. The backbone is not loaded to read them.
+    The features of all labelled notes serve all tasks and heads, from the folder `features/KEY`,
+    where KEY is the fingerprint of all that they depend on. The backbone is not loaded to read
+    them.
+
+    Attributes:
+        about: The model that makes the features.
     """
 
     def __init__(self, recipe: Recipe, prepared: Prepared, model: TaskModel) -> None:
@@ -216,37 +178,13 @@ class FixedFeatures(NoteFeatures):
         self._documents_D: Int64Array = np.load(folder / _DOCUMENTS)
         self._values_DH = np.load(folder / _VALUES, mmap_mode="r")
 
-    def parameters_by_name(self) -> dict[str, nn.Parameter]:
-        """None but the head's."""
-        return {}
-
-    def train_mode(self) -> None:
-        """There is no dropout."""
-
-    def steps(
-        self, documents_N: Int64Array, targets_NK: npt.NDArray[np.int8], steps: Iterable[Int64Array]
-    ) -> Iterator[list[LabelledBatch]]:
-        """One batch of features per step."""
-        features_NH = self.of_notes(documents_N)
-        targets = torch.from_numpy(targets_NK).to(self._device)
-        for notes in steps:
-            yield [LabelledBatch(features_NH[notes], targets[notes], documents_N[notes])]
-
-    def of(self, inputs: PackedBatch | Tensor) -> Tensor:
-        """They are features already."""
-        assert isinstance(inputs, Tensor)
-        return inputs
-
     def of_notes(self, documents_N: Int64Array) -> Tensor:
-        """From the file, in the order asked for."""
+        """`(N, H)` features, in the order asked for."""
         place_N = np.searchsorted(self._documents_D, documents_N)
         return torch.from_numpy(self._values_DH[place_N]).to(self._device)
 
-    def check(self, documents_N: Int64Array, *, only_frozen: bool = False) -> None:
-        """The model was checked when it made the features."""
-
     def save_adapters(self, folder: Path) -> None:
-        """The domain adapter as step 1 left it."""
+        """Write the domain adapter, as step 1 left it, into a folder of its name."""
         if self._adapter:
             copy_adapter(self._adapter, folder / DOMAIN)
 
@@ -283,6 +221,7 @@ def _inputs(
         "stage": "features",
         "documents": hashlib.sha256(documents_D.tobytes()).hexdigest(),
         "pooling": model.pooling,
+        "layers": model.layers,
         "max_pieces": model.max_pieces,
         "tokens_per_row": model.tokens_per_row,
     }

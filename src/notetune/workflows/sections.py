@@ -17,7 +17,7 @@ from notetune.model.adapters.specs import (
     AdapterSpec,
     LoRA,
 )
-from notetune.model.heads import Pooling
+from notetune.model.heads import Layers, Pooling
 from notetune.model.masked import EncoderShape
 from notetune.notes.sources import SourceConfig
 from notetune.notes.splits import Split, SplitConfig
@@ -29,7 +29,7 @@ from notetune.workflows.variants import VariantName
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 EncoderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-EncoderVariant = Literal["full", "lora"]
+EncoderVariant = Literal["head-only", "full", "lora"]
 MASKED = "mlm"
 
 
@@ -114,8 +114,26 @@ class PretrainConfig(Config):
         return self
 
 
+class DecoderFeatures(Config):
+    """What a head reads of a note on a decoder."""
+
+    layers: Layers = "last"
+    """Whose hidden states stand side by side: `last`, a list of layers (0 is the embeddings), or
+    `every N`, counted down from the last."""
+    pooling: Literal["last", "mean"] = "mean"
+    """Over all tokens, or the last one alone; the first token of a decoder has read no other."""
+
+
+class EncoderFeatures(Config):
+    """What a head reads of a note on an encoder."""
+
+    layers: Layers = "last"
+    """As of a decoder."""
+    pooling: Pooling = "first"
+
+
 class DownstreamConfig(ValidationConfig):
-    """Step 2: task adapters and heads, each kept as it was best on the validation notes."""
+    """Step 2: heads, solved; and task adapters, kept as they were best on the validation notes."""
 
     tasks: tuple[str, ...] = ()
     """Tasks of the source to predict; all when empty."""
@@ -125,10 +143,9 @@ class DownstreamConfig(ValidationConfig):
         "domain-frozen+task-lora",
         "domain-trainable+task-lora",
     )
-    seeds: tuple[NonNegativeInt, ...] = (0,)
     adapter: AdapterSpec = LoRA()
-    pooling: Literal["last", "mean"] = "mean"
-    """Over all tokens, or the last one alone; the first token of a decoder has read no other."""
+    features: DecoderFeatures = DecoderFeatures()
+    """What heads read of a note."""
     max_pieces: PositiveInt = 1
     """Pieces of a long note that every model reads, encoders too; the rest is cut off. A note is
     the mean over all their tokens, or over the first or last one of each."""
@@ -142,13 +159,8 @@ class DownstreamConfig(ValidationConfig):
     domain_lr: PositiveFloat | None = None
     """Peak learning rate of a domain adapter that trains on; that of `optim` when left out."""
     head_lr: PositiveFloat = 1e-3
-    """Peak learning rate of the head beside adapters."""
-    head_first: bool = True
-    """Where adapters train, train the head alone before, on the features of the model as it
-    starts; encoders too."""
-    head_epochs: PositiveFloat = 40
-    """For the head alone, on features computed once."""
-    head_optim: OptimConfig = OptimConfig(peak_lr=1e-2, targets_per_step=64)
+    """Peak learning rate of the head beside adapters. It starts from the head that is solved on
+    the features of the model as it starts, on standardised features."""
 
 
 class MaskedConfig(Config):
@@ -171,9 +183,10 @@ class EncodersConfig(Config):
     """A name for each Hugging Face folder of an encoder; `mlm` in place of a folder pretrains a
     small one on the notes."""
     variants: tuple[EncoderVariant, ...] = ("full", "lora")
+    """All weights train, LoRA does, or nothing but the head (`head-only`)."""
     adapter: LoRA = LoRA(targets=("query", "value", "Wqkv"))
     """For `lora`; the targets are those of BERT and the joint projection of ModernBERT."""
-    pooling: Pooling = "first"
+    features: EncoderFeatures = EncoderFeatures()
     epochs: PositiveFloat = 3
     tokens_per_row: PositiveInt = 4096
     full_optim: OptimConfig = OptimConfig(peak_lr=5e-5, targets_per_step=16)

@@ -9,7 +9,7 @@ from notetune import runs
 from notetune.model.adapters.files import read_adapter
 from notetune.model.adapters.specs import AdapterSpec, Full
 from notetune.model.backbone import Backbone, Dtype
-from notetune.model.heads import Pooling
+from notetune.model.heads import Layers, Pooling
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.tokens.store import TokenStore
 from notetune.train.choice import ValidationConfig
@@ -25,9 +25,6 @@ _PROTOCOL = (
     *ValidationConfig.model_fields,
     "class_weights",
     "max_pieces",
-    "head_first",
-    "head_epochs",
-    "head_optim",
 )
 
 
@@ -43,14 +40,14 @@ class TaskModel:
         parts: Which adapters it has, and which of them train.
         adapter: Its task adapter, if it has one.
         pooling: How a document becomes one vector.
+        layers: Those whose hidden states stand side by side in it.
         max_tokens: Longest document.
         max_pieces: Most documents of one note.
         tokens_per_row: Row budget.
         epochs: Passes over the training notes.
-        optim: How adapters learn, or the head where it learns alone.
+        optim: How adapters learn.
         domain_lr: Peak learning rate of the domain adapter, if it trains on.
         head_lr: Peak learning rate of the head beside adapters.
-        as_it_starts: The model without what trains below the head; None where only the head does.
     """
 
     name: str
@@ -60,6 +57,7 @@ class TaskModel:
     parts: Variant
     adapter: AdapterSpec
     pooling: Pooling
+    layers: Layers
     max_tokens: int
     max_pieces: int
     tokens_per_row: int
@@ -67,7 +65,11 @@ class TaskModel:
     optim: OptimConfig
     domain_lr: float
     head_lr: float
-    as_it_starts: "TaskModel | None" = None
+
+    @property
+    def as_it_starts(self) -> "TaskModel":
+        """The model without what trains below its head."""
+        return replace(self, parts=replace(self.parts, trains_domain=False, has_task=False))
 
     def steps_per_epoch(self, task: TaskTable) -> int:
         """Steps of one pass over the training notes of a task."""
@@ -91,22 +93,9 @@ def task_model(
     """The model of a name; an encoder must be ready, or its tokens given."""
     encoder = _encoder_of(recipe, name)
     if encoder is None:
-        model = _of_backbone(recipe, prepared, name)
-    else:
-        model = _of_encoder(
-            recipe, name, encoder, store or encoders.open_tokens(recipe, prepared, encoder)
-        )
-    config, parts = recipe.downstream, replace(model.parts, trains_domain=False, has_task=False)
-    as_it_starts = replace(
-        model,
-        parts=parts,
-        epochs=config.head_epochs,
-        optim=config.head_optim,
-        head_lr=config.head_optim.peak_lr,
-    )
-    if model.parts.trains_head_alone:
-        return as_it_starts
-    return replace(model, as_it_starts=as_it_starts)
+        return _of_backbone(recipe, prepared, name)
+    tokens = store or encoders.open_tokens(recipe, prepared, encoder)
+    return _of_encoder(recipe, name, encoder, tokens)
 
 
 def _of_backbone(recipe: Recipe, prepared: Prepared, name: str) -> TaskModel:
@@ -118,7 +107,8 @@ def _of_backbone(recipe: Recipe, prepared: Prepared, name: str) -> TaskModel:
         store=prepared.store,
         parts=variant_of(name),
         adapter=config.adapter,
-        pooling=config.pooling,
+        pooling=config.features.pooling,
+        layers=config.features.layers,
         max_tokens=recipe.prepare.max_tokens,
         max_pieces=config.max_pieces,
         tokens_per_row=config.tokens_per_row,
@@ -138,7 +128,8 @@ def _of_encoder(recipe: Recipe, name: str, encoder: str, store: TokenStore) -> T
         store=store,
         parts=variant_of(name),
         adapter=Full() if is_full else config.adapter,
-        pooling=config.pooling,
+        pooling=config.features.pooling,
+        layers=config.features.layers,
         max_tokens=encoders.max_tokens(recipe, encoder),
         max_pieces=recipe.downstream.max_pieces,
         tokens_per_row=config.tokens_per_row,

@@ -19,6 +19,7 @@ from notetune.errors import Stopped, TrainingError
 from notetune.tokens.store import TokenStore
 from notetune.train.checkpoints import Checkpoints, Position
 from notetune.train.choice import Choice, Evaluation
+from notetune.train.logistic import PathPoint
 from notetune.train.loop import BatchT, Step, StepError, train
 from notetune.train.optim import OptimConfig
 from notetune.train.parallel import World, this_world
@@ -52,6 +53,25 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class HeadRecord:
+    """Facts about a head that was solved.
+
+    Attributes:
+        penalty: L2 penalty per training note.
+        why: What made it the one.
+        path: The penalties that were tried on the validation notes.
+        constant: Classes with one value among the training notes, which get their prior.
+        seconds: Wall time.
+    """
+
+    penalty: float
+    why: str
+    path: tuple[PathPoint, ...]
+    constant: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class TrainingRecord:
     """Facts about a finished training run.
 
@@ -64,7 +84,7 @@ class TrainingRecord:
         peak_memory_mib: Largest memory of the process, or of the GPU where one was used.
         curve: At most 200 steps, evenly spread.
         kept: Which state was kept; None where it is always the last.
-        head_first_seconds: Wall time of the updates of a head that was trained before.
+        head: The head that was solved, or that adapters started from; None in step 1.
     """
 
     steps: int
@@ -75,7 +95,17 @@ class TrainingRecord:
     peak_memory_mib: float
     curve: tuple[CurvePoint, ...]
     kept: Kept | None = None
-    head_first_seconds: float = 0.0
+    head: HeadRecord | None = None
+
+    @property
+    def kept_steps(self) -> int:
+        """Updates that made the state that was kept."""
+        return self.kept.steps if self.kept else self.steps
+
+    @property
+    def all_seconds(self) -> float:
+        """Wall time of the updates, and of solving the head."""
+        return self.seconds + (self.head.seconds if self.head else 0.0)
 
 
 class Watch:
@@ -209,6 +239,8 @@ def fit(
     position = checkpoints.restore()
     if training.choice:
         training.choice.evaluations = position.evaluations
+        if not position.next_step:
+            training.choice.see(0)
     for step in checkpoints.steps():
         watch.see(step, training.tokens_per_target)
     if not training.is_over:
@@ -282,11 +314,13 @@ def read_record(path: Path) -> TrainingRecord:
     """Read what `write_record` wrote."""
     values = runs.read_json(path)
     curve = tuple(CurvePoint(**point) for point in values.pop("curve"))
-    kept = values.pop("kept")
+    kept, head = values.pop("kept"), values.pop("head")
     if kept is not None:
         evaluations = tuple(Evaluation(**one) for one in kept.pop("evaluations"))
         kept = Kept(**kept, evaluations=evaluations)
-    return TrainingRecord(**values, curve=curve, kept=kept)
+    if head is not None:
+        head = HeadRecord(**{**head, "path": tuple(PathPoint(**one) for one in head["path"])})
+    return TrainingRecord(**values, curve=curve, kept=kept, head=head)
 
 
 def restart_peak_memory() -> None:

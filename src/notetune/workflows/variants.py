@@ -53,4 +53,6 @@ _TASK_ALONE = Variant(has_domain=False, trains_domain=False, has_task=True)
 
 def variant_of(model: str) -> Variant:
     """The parts of a model of step 2: one of `VARIANTS`, or an encoder such as `bert+full`."""
+    if model.endswith("+head-only"):
+        return VARIANTS["head-only"]
     return next((parts for name, parts in VARIANTS.items() if name == model), _TASK_ALONE)
