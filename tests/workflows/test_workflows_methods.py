@@ -12,11 +12,11 @@ from small_study import write_word_notes
 from transformers import AutoModelForCausalLM
 
 from notetune import config
-from notetune.errors import ConfigError, DataError
+from notetune.errors import ConfigError, DataError, RunError
 from notetune.metrics.scores import read_scores
 from notetune.model.bundle import read_card
 from notetune.serve.predictor import load_predictor
-from notetune.workflows import downstream, methods, pretrain
+from notetune.workflows import downstream, methods, perplexity, pretrain
 from notetune.workflows.evaluate import evaluate
 from notetune.workflows.finished import Finished
 from notetune.workflows.prepare import prepare
@@ -142,6 +142,65 @@ def test_a_further_method_trains_alone_and_a_finished_one_is_kept(place, trained
     assert [row.method for row in methods.method_rows(again)] == ["none", "lora", "wide", "narrow"]
 
 
+def states_of(folder):
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+
+
+MEASURING = {
+    "perplexity_documents": ("3", lambda row: row.tokens),
+    "perplexity": ("batch-mean", lambda row: row.perplexity),
+    "general_text": ("{place}/other.txt", lambda row: row.source),
+}
+
+
+def test_every_key_that_measures_is_changed_here(place):
+    assert set(MEASURING) == set(load(place).pretrain.measuring)
+    assert not set(MEASURING) & set(load(place).pretrain.training)
+    assert {"adapter", "optim", "seed", "sources"} < set(load(place).pretrain.training)
+
+
+@pytest.mark.parametrize("key", MEASURING)
+def test_a_key_that_measures_trains_nothing_again(place, trained, key, monkeypatch):
+    (place / "other.txt").write_text("Twice upon a time.\n")
+    value, figure = MEASURING[key]
+    recipe = load(place, f"pretrain.{key}={value.format(place=place)}")
+    prepared = prepare_of_two_sources(recipe)
+    roots = place / "runs/several/domain", place / "runs/several/compared/wide/domain"
+    before = [states_of(root) for root in roots]
+    assert min(len(states) for states in before) > 5
+    assert not perplexity.is_measured(recipe, prepared, measures_before=True)
+    with pytest.raises(RunError, match="no perplexity that was measured as the recipe says now"):
+        methods.read_all(recipe, prepared)
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "fit", None)
+        again = methods.pretrain_all(recipe, prepared)
+        back = methods.pretrain_all(load(place), prepared)
+    assert [states_of(root) for root in roots] == before
+    for name in ("lora", "wide"):
+        old, new = (each[name].perplexity for each in (trained, again))
+        assert len(old) == len(new)
+        assert list(map(figure, old)) != list(map(figure, new))
+        assert back[name].record == trained[name].record
+        assert [row.perplexity for row in back[name].perplexity] == pytest.approx(
+            [row.perplexity for row in old], rel=1e-6
+        )
+
+
+def test_a_measurement_that_was_killed_is_done_again_without_a_training(place, monkeypatch):
+    recipe = load(place, f"runs={place}/killed", "pretrain.compare={}")
+    prepared = prepare(recipe)
+    with monkeypatch.context() as patch:
+        patch.setattr(perplexity.infer, "perplexity", None)
+        with pytest.raises(TypeError):
+            pretrain.pretrain(recipe, prepared)
+    before = states_of(recipe.folder.domain)
+    assert len(before) > 5
+    rows = pretrain.pretrain(recipe, prepared).perplexity
+    assert states_of(recipe.folder.domain) == before
+    assert {row.model for row in rows} == {"before", "after"}
+
+
 def test_the_report_has_the_methods_and_names_the_compat_switch(place, trained):
     recipe = load(place, "pretrain.perplexity=batch-mean", f"runs={place}/compat")
     prepared = prepare_of_two_sources(recipe)
@@ -193,11 +252,12 @@ def test_a_bfloat16_study_says_so_in_its_bundles_and_predicts_with_it(place):
 def test_faulty_recipes_of_step_1_are_refused_in_one_line(place):
     recipe = load(place, f"pretrain.general_text={place}/nowhere.txt")
     with pytest.raises(DataError, match=r"nowhere\.txt is not a file"):
-        pretrain.inputs(recipe, prepare(recipe))
+        pretrain.pretrain(recipe, prepare(recipe))
     (place / "empty.txt").write_text(" \n")
     empty = load(place, f"pretrain.general_text={place}/empty.txt", f"runs={place}/empty")
     with pytest.raises(DataError, match=r"empty\.txt is empty"):
         pretrain.pretrain(empty, prepare(empty))
+    assert not empty.folder.domain.exists()
     with pytest.raises(ConfigError, match="lora is how the report names the domain adapter"):
         load(place, "pretrain.compare={lora: {}}")
     with pytest.raises(ConfigError, match="batch-mean"):

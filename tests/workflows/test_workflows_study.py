@@ -27,6 +27,7 @@ from notetune.workflows.provenance import (
     stop_at_known_patients,
 )
 from notetune.workflows.recipe import Recipe
+from notetune.workflows.sections import EvaluateConfig
 from notetune.workflows.study import read_study
 
 VARIANTS = [
@@ -108,8 +109,22 @@ def test_the_same_command_again_trains_nothing_and_gives_the_same_numbers(place,
 def test_a_finished_study_says_so(place, finished):
     status = notetune("study", "status", place / "recipe.yaml", "--json")
     stages = json.loads(status.stdout)
-    assert len(stages) == 2 + 3 * 4 * 2
+    assert len(stages) == 3 + 3 * 4 * 2
     assert all(stage["is_finished"] for stage in stages)
+
+
+def test_a_key_that_only_measures_leaves_every_training_finished(place, finished):
+    keys = ("draws=200", "seed=1", "baselines=[prevalence]", "listed_patients={file: none.csv}")
+    assert {key.partition("=")[0] for key in keys} == set(EvaluateConfig.model_fields)
+    unfinished = {}
+    for key in (*(f"evaluate.{key}" for key in keys), "pretrain.perplexity_documents=5"):
+        done = notetune("study", "status", place / "recipe.yaml", key, "--json")
+        assert done.returncode == 0, done.stderr
+        stages = json.loads(done.stdout)
+        assert len(stages) == 3 + 3 * 4 * 2
+        if names := [stage["name"] for stage in stages if not stage["is_finished"]]:
+            unfinished[key] = names
+    assert unfinished == {"pretrain.perplexity_documents=5": ["perplexity"]}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from notetune.notes.published import Comparison
     from notetune.workflows.estimate import Estimate
     from notetune.workflows.inspect import Needs
+    from notetune.workflows.perplexity import PerplexityRow
     from notetune.workflows.plan import Plan
     from notetune.workflows.prepare import Prepared
-    from notetune.workflows.pretrain import PerplexityRow
     from notetune.workflows.recipe import Recipe
     from notetune.workflows.recipe_keys import Key
     from notetune.workflows.study import Stage

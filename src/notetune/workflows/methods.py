@@ -3,14 +3,9 @@
 import dataclasses
 
 from notetune.metrics.results import MethodRow
+from notetune.workflows.perplexity import AFTER, ALL_SOURCES, BEFORE, PerplexityRow
 from notetune.workflows.prepare import Prepared
-from notetune.workflows.pretrain import (
-    ALL_SOURCES,
-    PerplexityRow,
-    Pretrained,
-    pretrain,
-    read_pretrained,
-)
+from notetune.workflows.pretrain import Pretrained, pretrain, read_pretrained
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.recipe import Recipe
 
@@ -38,7 +33,10 @@ def read_all(recipe: Recipe, prepared: Prepared) -> dict[str, Pretrained]:
     Raises:
         RunError: If one is not finished, or was trained with other settings or on other notes.
     """
-    return {name: read_pretrained(one, prepared) for name, one in recipes(recipe).items()}
+    return {
+        name: read_pretrained(one, prepared, measures_before=one is recipe)
+        for name, one in recipes(recipe).items()
+    }
 
 
 def perplexity_rows(methods: dict[str, Pretrained]) -> list[PerplexityRow]:
@@ -49,7 +47,7 @@ def perplexity_rows(methods: dict[str, Pretrained]) -> list[PerplexityRow]:
         rows += [
             dataclasses.replace(row, model=name)
             for row in methods[name].perplexity
-            if row.model == "after"
+            if row.model == AFTER
         ]
     return rows
 
@@ -57,7 +55,7 @@ def perplexity_rows(methods: dict[str, Pretrained]) -> list[PerplexityRow]:
 def method_rows(methods: dict[str, Pretrained]) -> list[MethodRow]:
     """The methods side by side, as in Table 2 of the paper, after a row without any."""
     first = next(iter(methods.values()))
-    rows = [MethodRow(method=NO_METHOD, perplexity=_by_split(first, "before"))]
+    rows = [MethodRow(method=NO_METHOD, perplexity=_by_split(first, BEFORE))]
     for name, trained in methods.items():
         record = trained.record
         rows.append(
@@ -65,7 +63,7 @@ def method_rows(methods: dict[str, Pretrained]) -> list[MethodRow]:
                 method=name,
                 trainable_parameters=record.trainable_parameters,
                 total_parameters=record.total_parameters,
-                perplexity=_by_split(trained, "after"),
+                perplexity=_by_split(trained, AFTER),
                 tokens_per_second=record.tokens / record.seconds,
                 seconds=record.seconds,
                 peak_memory_mib=record.peak_memory_mib,

@@ -1,27 +1,23 @@
 """Step 1: train a domain adapter on packed notes."""
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from notetune import infer, runs
+from notetune import runs
 from notetune.errors import DataError, RunError
 from notetune.model.adapters.files import save_adapter
 from notetune.model.adapters.specs import reserved_per_document
-from notetune.model.backbone import load_backbone, resolve_backbone
+from notetune.model.backbone import load_backbone
 from notetune.model.compiled import compile_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
-from notetune.tokens.encode import load_encoder
 from notetune.tokens.packing import Int64Array
-from notetune.tokens.store import TokenStore, encode_notes
 from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch, read_row
 from notetune.train.checkpoints import STEPS
 from notetune.train.optim import adamw
+from notetune.workflows import perplexity
+from notetune.workflows.perplexity import PerplexityRow
 from notetune.workflows.prepare import Prepared
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import write_provenance
@@ -37,20 +33,6 @@ from notetune.workflows.training import (
 )
 
 TRAINING = "training.json"
-PERPLEXITY = "perplexity.json"
-GENERAL, ALL_SOURCES = "general", "all"
-
-
-@dataclass(frozen=True)
-class PerplexityRow:
-    """Perplexity of one model on the notes of one source in one split."""
-
-    model: str
-    split: str
-    source: str
-    perplexity: float
-    bits_per_byte: float
-    tokens: int
 
 
 @dataclass(frozen=True)
@@ -67,15 +49,16 @@ def inputs(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
         "stage": "pretrain",
         "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
         "dtype": recipe.dtype,
-        "general": runs.sha256_of_file(_general_text(recipe)),
-        "config": recipe.pretrain.model_dump(mode="json", exclude={"compare", "corpus"}),
+        "config": recipe.pretrain.training,
     }
 
 
 def pretrain(
     recipe: Recipe, prepared: Prepared, track: Track = silent, *, measures_before: bool = True
 ) -> Pretrained:
-    """Train the domain adapter of a recipe, or read it if it was trained from the same inputs.
+    """Train the domain adapter of a recipe and measure perplexity, each if it is not done already.
+
+    They are stages of their own: to measure something else, nothing is trained again.
 
     Args:
         recipe: What to do.
@@ -84,40 +67,25 @@ def pretrain(
         measures_before: Whether to measure perplexity without the adapter too.
 
     Raises:
-        DataError: If there is no note to train on.
+        DataError: If there is no note to train on, or the general text is faulty.
         TrainingError: If the loss is not finite.
         ConfigError: If it is sharded and this process is alone.
     """
-    folder, depends_on = recipe.folder.domain, inputs(recipe, prepared)
-    if not runs.is_finished(folder, depends_on):
-        with stage_folders(folder, depends_on) as (work, temporary):
-            backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
-            config, rows = recipe.pretrain, []
-            if config.compiled:
-                compile_layers(backbone)
-            if measures_before:
-                rows += _perplexities("before", stack(backbone), recipe, prepared)
-            model = stack(backbone, [Layer(DOMAIN, config.adapter, is_trained=True)], config.seed)
-            if config.sharded:
-                spread(backbone)
-            model.train_mode()
-            record = _fit(model, recipe, prepared, work, track)
-            sample = training_documents(recipe, prepared)[:4]
-            model.check(read_row(prepared.store, sample, backbone.device))
-            rows += _perplexities("after", model, recipe, prepared)
-            save_adapter(temporary, model.adapters[DOMAIN], backbone)
-            write_provenance(temporary, recipe, prepared)
-            write_record(temporary / TRAINING, record)
-            shutil.copyfile(work / STEPS, temporary / STEPS)
-            runs.write_json(temporary / PERPLEXITY, [asdict(row) for row in rows])
-    return read_pretrained(recipe, prepared)
+    perplexity.general(recipe)  # a fault of this text shows before the training, not after it
+    if not runs.is_finished(recipe.folder.domain, inputs(recipe, prepared)):
+        _train(recipe, prepared, track)
+    perplexity.measure(recipe, prepared, measures_before=measures_before)
+    return read_pretrained(recipe, prepared, measures_before=measures_before)
 
 
-def read_pretrained(recipe: Recipe, prepared: Prepared) -> Pretrained:
+def read_pretrained(
+    recipe: Recipe, prepared: Prepared, *, measures_before: bool = True
+) -> Pretrained:
     """What a finished step 1 left in the run folder.
 
     Raises:
-        RunError: If it is not finished, or was trained with other settings or on other notes.
+        RunError: If it is not finished, or was trained or measured with other settings or on other
+            notes.
     """
     folder = recipe.folder.domain
     if not runs.was_made_from(folder, inputs(recipe, prepared)):
@@ -125,8 +93,8 @@ def read_pretrained(recipe: Recipe, prepared: Prepared) -> Pretrained:
             f"{folder} holds no adapter that was trained as the recipe says now; run `notetune "
             "pretrain` or `notetune study run` with this recipe, or take back what changed in it."
         )
-    rows = [PerplexityRow(**values) for values in runs.read_json(folder / PERPLEXITY)]
-    return Pretrained(read_record(folder / TRAINING), tuple(rows))
+    rows = perplexity.read(recipe, prepared, measures_before=measures_before)
+    return Pretrained(read_record(folder / TRAINING), rows)
 
 
 def training_documents(recipe: Recipe, prepared: Prepared) -> Int64Array:
@@ -156,6 +124,25 @@ def step_count(recipe: Recipe, prepared: Prepared) -> int:
         reserved_per_document(config.adapter),
     )
     return max(1, round(config.epochs * per_epoch))
+
+
+def _train(recipe: Recipe, prepared: Prepared, track: Track) -> None:
+    config = recipe.pretrain
+    with stage_folders(recipe.folder.domain, inputs(recipe, prepared)) as (work, temporary):
+        backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
+        if config.compiled:
+            compile_layers(backbone)
+        model = stack(backbone, [Layer(DOMAIN, config.adapter, is_trained=True)], config.seed)
+        if config.sharded:
+            spread(backbone)
+        model.train_mode()
+        record = _fit(model, recipe, prepared, work, track)
+        sample = training_documents(recipe, prepared)[:4]
+        model.check(read_row(prepared.store, sample, backbone.device))
+        save_adapter(temporary, model.adapters[DOMAIN], backbone)
+        write_provenance(temporary, recipe, prepared)
+        write_record(temporary / TRAINING, record)
+        shutil.copyfile(work / STEPS, temporary / STEPS)
 
 
 def _fit(
@@ -190,68 +177,3 @@ def _fit(
     watch = Watch(model.trainable_count, model.total_count)
     fit(training, work, recipe.checkpoint_minutes, watch, track)
     return watch.record()
-
-
-def _perplexities(
-    when: str, model: Stack, recipe: Recipe, prepared: Prepared
-) -> list[PerplexityRow]:
-    """Perplexity on a sample of each split and source, and on general text."""
-    config, rows = recipe.pretrain, []
-    for split, source, store, documents in (*_samples(recipe, prepared), _general(recipe)):
-        got = infer.perplexity(model, store, documents, config.tokens_per_row, config.perplexity)
-        figures = (got.perplexity, got.bits_per_byte, got.targets)
-        rows.append(PerplexityRow(when, split, source, *figures))
-    return rows
-
-
-_Sample = tuple[str, str, TokenStore, Int64Array]
-
-
-def _samples(recipe: Recipe, prepared: Prepared) -> Iterator[_Sample]:
-    """Documents by split and source, the same before and after the training, none empty."""
-    store = prepared.store
-    sources = recipe.pretrain.sources or sorted(set(store.source_N.tolist()))
-    for split in ("train", "validation", "test"):
-        parts = {source: _sample(recipe, store, split, source) for source in sources}
-        if len(sources) > 1:
-            parts[ALL_SOURCES] = np.concatenate(list(parts.values()))
-        for source, documents in parts.items():
-            if len(documents):
-                yield split, source, store, documents
-
-
-def _sample(recipe: Recipe, store: TokenStore, split: str, source: str) -> Int64Array:
-    is_train = split == "train"
-    documents = (
-        store.corpus_documents([source]) if is_train else store.documents_of(split, [source])
-    )
-    most = recipe.pretrain.perplexity_documents
-    if len(documents) <= most:
-        return documents
-    rng = np.random.default_rng((recipe.pretrain.seed, len(documents)))
-    return np.sort(rng.choice(documents, most, replace=False))
-
-
-def _general(recipe: Recipe) -> _Sample:
-    """The passages of a general text: where the backbone should stay what it was."""
-    path = _general_text(recipe)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise DataError(f"pretrain.general_text: {path} is not UTF-8 text.") from None
-    passages = [part.strip() for part in text.split("\n\n\n") if part.strip()]
-    if not passages:
-        raise DataError(f"pretrain.general_text: {path} is empty.")
-    names = [str(number) for number in range(len(passages))]
-    columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
-    encoder = load_encoder(resolve_backbone(recipe.backbone))
-    store = encode_notes(encoder, recipe.prepare.max_tokens, passages, columns)
-    documents = np.arange(len(store.lengths_D))[: recipe.pretrain.perplexity_documents]
-    return GENERAL, path.stem, store, documents
-
-
-def _general_text(recipe: Recipe) -> Path:
-    given = recipe.pretrain.general_text
-    if given and not given.is_file():
-        raise DataError(f"pretrain.general_text: {given} is not a file.")
-    return given or Path(str(files("notetune") / "general/shakespeare.txt"))

@@ -28,6 +28,16 @@ class RunFolder:
         return self.root / "domain"
 
     @property
+    def perplexity_before(self) -> Path:
+        """Perplexity of the backbone alone on the notes of step 1."""
+        return self.root / "perplexity-before"
+
+    @property
+    def perplexity(self) -> Path:
+        """Perplexity with the domain adapter."""
+        return self.root / "perplexity"
+
+    @property
     def compared(self) -> Path:
         """Run folders of the further methods of step 1."""
         return self.root / "compared"

@@ -1,7 +1,7 @@
 """The sections of a recipe: what each stage takes."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -69,7 +69,24 @@ class ComparedMethod(Config):
     """As `pretrain.optim` when left out."""
 
 
-class PretrainConfig(Config):
+class PerplexityConfig(Config):
+    """How perplexity is measured; none of it trains anything again."""
+
+    perplexity_documents: PositiveInt = 2000
+    """Most documents per source and split that perplexity is measured on, drawn at random and the
+    same for every method and seed."""
+    perplexity: Average = "token"
+    """How the loss is averaged; `batch-mean` repeats the published way, and the report says so."""
+    general_text: Path | None = None
+    """A text file that shows what is forgotten; the shipped general English when left out."""
+
+    @property
+    def measuring(self) -> dict[str, Any]:
+        """What a measurement depends on, JSON-like."""
+        return self.model_dump(mode="json", include=set(PerplexityConfig.model_fields))
+
+
+class PretrainConfig(PerplexityConfig):
     """Step 1: the domain adapter."""
 
     adapter: AdapterSpec = LoRA()
@@ -90,13 +107,16 @@ class PretrainConfig(Config):
     """Under torchrun: spread the layers over the processes, so that gradients and averages of all
     weights fit; each loads the backbone first."""
     optim: OptimConfig = OptimConfig()
-    perplexity_documents: PositiveInt = 2000
-    """Most documents per source and split that perplexity is measured on, chosen by the seed."""
-    perplexity: Average = "token"
-    """How the loss is averaged; `batch-mean` repeats the published way, and the report says so."""
-    general_text: Path | None = None
-    """A text file that shows what is forgotten; the shipped general English when left out."""
     seed: NonNegativeInt = 0
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What the training of the domain adapter depends on, JSON-like: all but its measuring.
+
+        The other methods and the notes are stages of their own.
+        """
+        others = {"compare", "corpus", *PerplexityConfig.model_fields}
+        return self.model_dump(mode="json", exclude=others)
 
     @model_validator(mode="after")
     def _shards_plain_layers(self) -> "PretrainConfig":

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from notetune import runs
 from notetune.metrics.results import Results
-from notetune.workflows import baselines, downstream, encoders, methods, pretrain
+from notetune.workflows import baselines, downstream, encoders, methods, perplexity, pretrain
 from notetune.workflows.evaluate import evaluate
 from notetune.workflows.finished import Finished
 from notetune.workflows.prepare import Prepared, open_corpus, open_prepared, prepare, prepare_corpus
@@ -95,11 +95,12 @@ def _status(recipe: Recipe) -> list[Stage]:
         return stages
     prepared = prepare(recipe)
     corpus = open_corpus(recipe, prepared)
-    methods_of_step_1 = {"pretrain": recipe}
-    methods_of_step_1 |= {f"pretrain · {name}": one for name, one in recipe.compared.items()}
-    for name, one in methods_of_step_1.items():
+    for name, one in {"": recipe, **recipe.compared}.items():
+        tail = f" · {name}" if name else ""
         is_done = runs.is_finished(one.folder.domain, pretrain.inputs(one, corpus))
-        stages.append(Stage(name, is_done))
+        stages.append(Stage(f"pretrain{tail}", is_done))
+        is_done = is_done and perplexity.is_measured(one, corpus, measures_before=one is recipe)
+        stages.append(Stage(f"perplexity{tail}", is_done))
     for name in recipe.encoders.models:
         folder = encoders.stage_folder(recipe, name)
         is_done = runs.is_finished(folder, encoders.inputs(recipe, prepared, name))

@@ -1,0 +1,185 @@
+"""Perplexity of what step 1 starts from and of what it has saved; nothing here trains."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from notetune import infer, runs
+from notetune.errors import DataError, RunError
+from notetune.model.adapters.files import read_adapter
+from notetune.model.backbone import Backbone, load_backbone, resolve_backbone
+from notetune.model.compiled import compile_layers
+from notetune.model.stack import DOMAIN, Layer, Stack, stack
+from notetune.tokens.encode import load_encoder
+from notetune.tokens.packing import Int64Array
+from notetune.tokens.store import TokenStore, encode_notes
+from notetune.train.parallel import this_world
+from notetune.workflows.prepare import Prepared
+from notetune.workflows.recipe import Recipe
+from notetune.workflows.together import spread, stage_folders
+
+PERPLEXITY = "perplexity.json"
+GENERAL, ALL_SOURCES = "general", "all"
+BEFORE, AFTER = "before", "after"
+
+
+@dataclass(frozen=True)
+class PerplexityRow:
+    """Perplexity of one model on the notes of one source in one split."""
+
+    model: str
+    split: str
+    source: str
+    perplexity: float
+    bits_per_byte: float
+    tokens: int
+
+
+def folders(recipe: Recipe, *, measures_before: bool) -> dict[str, Path]:
+    """Where the measurements of a method are: without its adapter, if wanted, and with it."""
+    folder = recipe.folder
+    before = {BEFORE: folder.perplexity_before} if measures_before else {}
+    return {**before, AFTER: folder.perplexity}
+
+
+def inputs(recipe: Recipe, prepared: Prepared, when: str) -> dict[str, Any]:
+    """What a measurement depends on; without the adapter it is the same for all methods.
+
+    Raises:
+        DataError: If the general text is missing.
+    """
+    adapter = {}
+    if when == AFTER:
+        adapter = {"adapter": runs.read_json(recipe.folder.domain / runs.MANIFEST)["files"]}
+    return {
+        "stage": f"perplexity {when}",
+        "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
+        "dtype": recipe.dtype,
+        "general": runs.sha256_of_file(general_text(recipe)),
+        "sources": recipe.pretrain.sources,
+        "config": recipe.pretrain.measuring,
+        **adapter,
+    }
+
+
+def is_measured(recipe: Recipe, prepared: Prepared, *, measures_before: bool) -> bool:
+    """Whether a trained method was measured as the recipe says now."""
+    wanted = folders(recipe, measures_before=measures_before)
+    return all(runs.is_finished(at, inputs(recipe, prepared, when)) for when, at in wanted.items())
+
+
+def measure(recipe: Recipe, prepared: Prepared, *, measures_before: bool) -> None:
+    """Measure what is not measured yet: the backbone alone, and with its saved domain adapter."""
+    missing = {
+        when: folder
+        for when, folder in folders(recipe, measures_before=measures_before).items()
+        if not runs.is_finished(folder, inputs(recipe, prepared, when))
+    }
+    if not missing:
+        return
+    backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
+    if recipe.pretrain.compiled:
+        compile_layers(backbone)
+    for when, folder in missing.items():
+        with stage_folders(folder, inputs(recipe, prepared, when)) as (_, temporary):
+            model = _model(recipe, backbone, when)
+            rows = [asdict(row) for row in _rows(when, model, recipe, prepared)]
+            runs.write_json(temporary / PERPLEXITY, rows)
+
+
+def read(recipe: Recipe, prepared: Prepared, *, measures_before: bool) -> tuple[PerplexityRow, ...]:
+    """The rows of a method that is trained and measured.
+
+    Raises:
+        RunError: If it was not measured as the recipe says now.
+    """
+    rows: list[PerplexityRow] = []
+    for when, folder in folders(recipe, measures_before=measures_before).items():
+        if not runs.was_made_from(folder, inputs(recipe, prepared, when)):
+            raise RunError(
+                f"{folder} holds no perplexity that was measured as the recipe says now; run "
+                "`notetune pretrain` or `notetune study run` with this recipe, which measures it "
+                "without training again."
+            )
+        rows += [PerplexityRow(**values) for values in runs.read_json(folder / PERPLEXITY)]
+    return tuple(rows)
+
+
+def _model(recipe: Recipe, backbone: Backbone, when: str) -> Stack:
+    """The backbone alone, or with what was saved; spread over the processes if there are several.
+
+    It was trained spread because it would not fit with gradients and averages; a process that is
+    alone, to measure again, tries without.
+    """
+    if when == BEFORE:
+        return stack(backbone)
+    model = stack(backbone, [Layer(DOMAIN, read_adapter(recipe.folder.domain), is_trained=False)])
+    if recipe.pretrain.sharded and this_world().size > 1:
+        spread(backbone)
+    return model
+
+
+def _rows(when: str, model: Stack, recipe: Recipe, prepared: Prepared) -> Iterator[PerplexityRow]:
+    """Perplexity on a sample of each split and source, and on general text."""
+    config = recipe.pretrain
+    for split, source, store, documents in (*_samples(recipe, prepared), general(recipe)):
+        got = infer.perplexity(model, store, documents, config.tokens_per_row, config.perplexity)
+        yield PerplexityRow(when, split, source, got.perplexity, got.bits_per_byte, got.targets)
+
+
+_Sample = tuple[str, str, TokenStore, Int64Array]
+
+
+def _samples(recipe: Recipe, prepared: Prepared) -> Iterator[_Sample]:
+    """Documents by split and source, the same before and after the training, none empty."""
+    store = prepared.store
+    sources = recipe.pretrain.sources or sorted(set(store.source_N.tolist()))
+    for split in ("train", "validation", "test"):
+        parts = {source: _sample(recipe, store, split, source) for source in sources}
+        if len(sources) > 1:
+            parts[ALL_SOURCES] = np.concatenate(list(parts.values()))
+        for source, documents in parts.items():
+            if len(documents):
+                yield split, source, store, documents
+
+
+def _sample(recipe: Recipe, store: TokenStore, split: str, source: str) -> Int64Array:
+    is_train = split == "train"
+    documents = (
+        store.corpus_documents([source]) if is_train else store.documents_of(split, [source])
+    )
+    most = recipe.pretrain.perplexity_documents
+    if len(documents) <= most:
+        return documents
+    rng = np.random.default_rng(len(documents))  # the same for every seed of a training
+    return np.sort(rng.choice(documents, most, replace=False))
+
+
+def general(recipe: Recipe) -> _Sample:
+    """The passages of a general text: where the backbone should stay what it was."""
+    path = general_text(recipe)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise DataError(f"pretrain.general_text: {path} is not UTF-8 text.") from None
+    passages = [part.strip() for part in text.split("\n\n\n") if part.strip()]
+    if not passages:
+        raise DataError(f"pretrain.general_text: {path} is empty.")
+    names = [str(number) for number in range(len(passages))]
+    columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
+    encoder = load_encoder(resolve_backbone(recipe.backbone))
+    store = encode_notes(encoder, recipe.prepare.max_tokens, passages, columns)
+    documents = np.arange(len(store.lengths_D))[: recipe.pretrain.perplexity_documents]
+    return GENERAL, path.stem, store, documents
+
+
+def general_text(recipe: Recipe) -> Path:
+    """The file of the general text, the shipped one if the recipe names none."""
+    given = recipe.pretrain.general_text
+    if given and not given.is_file():
+        raise DataError(f"pretrain.general_text: {given} is not a file.")
+    return given or Path(str(files("notetune") / "general/shakespeare.txt"))
