@@ -21,6 +21,7 @@ name: small
 runs: {folder}/runs
 backbone: {folder}/backbone
 device: cpu
+seeds: 2
 prepare:
   source:
     kind: table
@@ -41,10 +42,8 @@ pretrain:
   optim: {{targets_per_step: 512, peak_lr: 5e-3}}
 downstream:
   adapter: {{kind: lora, rank: 2, alpha: 4}}
-  seeds: [0, 1]
   epochs: 1
   tokens_per_row: 256
-  head_epochs: 2
 evaluate: {{draws: 100}}
 """
 

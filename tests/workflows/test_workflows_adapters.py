@@ -14,7 +14,7 @@ from notetune.model.adapters.files import read_adapter
 from notetune.model.bundle import read_card
 from notetune.serve.predictor import load_predictor
 from notetune.workflows import downstream, plan, pretrain
-from notetune.workflows.downstream import Cell
+from notetune.workflows.cell import Cell
 from notetune.workflows.prepare import prepare
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.training import read_record
@@ -40,7 +40,6 @@ pretrain:
 downstream:
   tokens_per_row: 64
   epochs: 1
-  head_epochs: 1
   adapter: {{kind: lora, rank: 2, dora: true}}
 evaluate: {{draws: 100, baselines: [prevalence]}}
 """

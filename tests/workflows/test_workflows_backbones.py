@@ -52,7 +52,6 @@ downstream:
   variants: [head-only, domain-trainable+task-lora]
   tokens_per_row: 256
   epochs: 0.5
-  head_epochs: 1
 encoders: {{models: {{small: mlm}}, variants: [full], epochs: 0.5, tokens_per_row: 256}}
 evaluate: {{draws: 100, baselines: [tf-idf]}}
 """

@@ -17,7 +17,7 @@ from notetune.train.choice import Choice, ValidationConfig
 from notetune.train.loop import train
 from notetune.train.optim import OptimConfig, adamw
 from notetune.workflows import downstream
-from notetune.workflows.downstream import Cell
+from notetune.workflows.cell import Cell
 from notetune.workflows.prepare import prepare
 from notetune.workflows.pretrain import pretrain
 from notetune.workflows.progress import silent
@@ -43,7 +43,7 @@ def small_training():
     choice = Choice(
         ValidationConfig(evaluations_per_epoch=1, patience=2),
         {"w": weight},
-        lambda: (1.0, AUROCS[taken[-1] + 1]),
+        lambda: (1.0, AUROCS[taken[-1] + 1] if taken else 0.5),
         steps_per_epoch=2,
         step_count=12,
     )
@@ -89,7 +89,7 @@ def test_stopped_after_any_step_it_ends_in_the_same_state(tmp_path, after_four, 
             stops += 1
     assert stops == 8 // steps_at_once
     assert torch.equal(weight, after_four)
-    assert [one.auroc for one in training.choice.evaluations] == [0.6, 0.9, 0.7, 0.89]
+    assert [one.auroc for one in training.choice.evaluations] == [0.5, 0.6, 0.9, 0.7, 0.89]
     assert watch.record().steps == 8
 
 
@@ -99,11 +99,8 @@ def prepared(tmp_path_factory):
     settings = [
         "downstream.evaluations_per_epoch=1",
         "downstream.epochs=4",
-        "downstream.head_first=false",
         "downstream.head_lr=1",
         "downstream.optim.peak_lr=0.1",
-        "downstream.head_optim.peak_lr=1",
-        "downstream.head_epochs=8",
     ]
     recipe = config.load(Recipe, folder / "recipe.yaml", settings)
     opened = prepare(recipe)
@@ -120,7 +117,7 @@ def trained(prepared, cell, **changes):
 
 
 @pytest.mark.parametrize("choose", ["auroc", "loss"])
-@pytest.mark.parametrize("variant", ["head-only", "domain-trainable+task-lora"])
+@pytest.mark.parametrize("variant", ["task-lora", "domain-trainable+task-lora"])
 def test_the_scores_are_those_of_the_state_that_was_kept(prepared, variant, choose):
     cell = Cell("died", variant, 0)
     folder, record = trained(prepared, cell, choose=choose, patience=None)
@@ -134,7 +131,8 @@ def test_the_scores_are_those_of_the_state_that_was_kept(prepared, variant, choo
     assert evaluations[-1]["steps"] == record["steps"]
     table = read_scores(folder / "validation.parquet")
     assert roc_auc_score(table.targets_NK, table.scores_NK) == pytest.approx(best["auroc"])
-    assert log_loss(table.targets_NK[:, 0], table.scores_NK[:, 0]) == pytest.approx(best["loss"])
+    loss = log_loss(table.targets_NK[:, 0], table.scores_NK[:, 0])
+    assert loss == pytest.approx(best["loss"], abs=1e-6)  # scores are rounded near 0 and 1
 
 
 @pytest.mark.parametrize(
@@ -152,7 +150,7 @@ def test_without_a_choice_the_last_state_is_kept_and_it_says_so(prepared, change
     split_N = np.where(is_validation, split or "validation", task.split_N)
     targets_NK = np.where(is_validation[:, None] & (target == 0), 0, task.targets_NK)
     changed = replace(task, split_N=split_N, targets_NK=targets_NK.astype(np.int8))
-    cell = Cell("died", "head-only", 7 + len(why))
+    cell = Cell("died", "task-lora", 7 + len(why))
     _, record = trained((recipe, replace(opened, tasks={"died": changed})), cell)
     assert record["kept"]["why"].startswith(f"last: {why}")
     assert record["kept"]["steps"] == record["steps"] > 0

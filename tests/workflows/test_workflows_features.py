@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import peft
@@ -16,16 +17,17 @@ from small_study import small_study
 from transformers import AutoModelForCausalLM
 
 from notetune import config
-from notetune.errors import BundleError
+from notetune.errors import BundleError, ConfigError
 from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.backbone import load_backbone
 from notetune.model.stack import DOMAIN, Layer, stack
 from notetune.workflows import downstream, features
-from notetune.workflows.downstream import Cell
+from notetune.workflows.cell import Cell
 from notetune.workflows.features import FixedFeatures
 from notetune.workflows.prepare import prepare
 from notetune.workflows.pretrain import pretrain
 from notetune.workflows.recipe import Recipe
+from notetune.workflows.sections import DecoderFeatures
 from notetune.workflows.task_models import task_model
 
 ASK = """
@@ -48,7 +50,7 @@ features.load_backbone = counted
 recipe = load(Recipe, Path(sys.argv[1]))
 prepared = prepare(recipe)
 documents = prepared.store.first_documents(prepared.tasks["died"].note_ids_N.tolist())
-found = features.FixedFeatures(recipe, prepared, task_model(recipe, prepared, "head-only"))
+found = features.FixedFeatures(recipe, prepared, task_model(recipe, prepared, "head-only"), 0)
 print(len(loads), hashlib.sha256(found.of_notes(documents).numpy().tobytes()).hexdigest())
 """
 ADAPTER_FILES = {"adapter.json", "adapter_config.json", "adapter_model.safetensors"}
@@ -81,47 +83,59 @@ def loads(monkeypatch):
 def elsewhere(prepared, tmp_path, **changes):
     """The same recipe with changes to step 2, and without features."""
     recipe, opened = prepared
-    (tmp_path / "small").mkdir()
-    (tmp_path / "small/domain").symlink_to(recipe.folder.domain)
+    (tmp_path / "small/domain").mkdir(parents=True)
+    (tmp_path / "small/domain/seed-0").symlink_to(recipe.folder.domain(0))
     step_2 = recipe.downstream.model_copy(update=changes)
     return recipe.model_copy(update={"runs": tmp_path, "downstream": step_2}), opened
 
 
 def fixed_features(recipe, opened, variant):
-    return FixedFeatures(recipe, opened, task_model(recipe, opened, variant))
+    return FixedFeatures(recipe, opened, task_model(recipe, opened, variant).as_it_starts, 0)
 
 
+@pytest.mark.parametrize("layers", ["last", (0, 1, 2)])
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 @pytest.mark.parametrize("variant", ["head-only", "domain-frozen"])
-def test_features_are_those_of_plain_peft_on_one_note(prepared, tmp_path, variant, pooling):
-    recipe, opened = elsewhere(prepared, tmp_path, pooling=pooling)
+def test_features_are_those_of_plain_peft_on_one_note(prepared, tmp_path, variant, pooling, layers):
+    wanted = DecoderFeatures(pooling=pooling, layers=layers)
+    recipe, opened = elsewhere(prepared, tmp_path, features=wanted)
     documents = opened.store.first_documents(opened.tasks["died"].note_ids_N.tolist())[::-1]
     found = fixed_features(recipe, opened, variant).of_notes(documents)
     plain = AutoModelForCausalLM.from_pretrained(recipe.backbone).eval()
     if variant == "domain-frozen":
-        plain = peft.PeftModel.from_pretrained(plain, recipe.folder.domain).base_model.model
+        plain = peft.PeftModel.from_pretrained(plain, recipe.folder.domain(0)).base_model.model
     choose = {"last": lambda h: h[-1], "mean": lambda h: h.mean(0)}
+    numbers = (2,) if layers == "last" else layers
     with torch.inference_mode():
-        expected = [
-            choose[pooling](plain.model(torch.from_numpy(opened.store.document(d))[None])[0][0])
+        states = [
+            plain.model(torch.from_numpy(opened.store.document(d))[None], output_hidden_states=True)
             for d in documents
         ]
-    assert found.shape == (90, 32)
+    expected = [
+        torch.cat([choose[pooling](one.hidden_states[n][0]) for n in numbers]) for one in states
+    ]
+    assert {len(one.hidden_states) for one in states} == {3}
+    assert found.shape == (90, 32 * len(numbers))
     assert (found - torch.stack(expected)).abs().max() < 1e-5
 
 
-def test_tasks_and_seeds_share_the_features_of_a_model(prepared, tmp_path, loads):
+def test_tasks_share_the_features_of_a_model(prepared, tmp_path, loads):
     recipe, opened = elsewhere(prepared, tmp_path)
     for variant in ("head-only", "domain-frozen"):
-        for task in ("died", "codes"):
-            for seed in (0, 1):
-                downstream.downstream(recipe, opened, Cell(task, variant, seed))
+        for task in ("died", "stay", "codes"):
+            downstream.downstream(recipe, opened, Cell(task, variant, 0))
     assert len(loads) == 2
     assert len(list(recipe.folder.features.glob("[!.]*"))) == 2
 
 
 @pytest.mark.parametrize(
-    "change", [{"pooling": "last"}, {"dtype": "bfloat16"}, {"tokens_per_row": 300}]
+    "change",
+    [
+        {"features": DecoderFeatures(pooling="last")},
+        {"features": DecoderFeatures(layers=(0,))},
+        {"dtype": "bfloat16"},
+        {"tokens_per_row": 300},
+    ],
 )
 def test_other_features_are_computed_anew(prepared, tmp_path, loads, change):
     recipe, opened = elsewhere(prepared, tmp_path)
@@ -178,10 +192,10 @@ def test_two_processes_that_ask_at_once_compute_once(prepared, tmp_path):
 def test_a_domain_adapter_that_does_nothing_stops_a_cell_before_it_trains(
     prepared, tmp_path, variant
 ):
-    recipe, opened = elsewhere(prepared, tmp_path, head_first=False)
-    idle = recipe.folder.domain
+    recipe, opened = elsewhere(prepared, tmp_path)
+    idle = recipe.folder.domain(0)
     idle.unlink()
-    shutil.copytree(prepared[0].folder.domain, idle)
+    shutil.copytree(prepared[0].folder.domain(0), idle)
     backbone = load_backbone(recipe.backbone)
     model = stack(backbone, [Layer(DOMAIN, read_adapter(idle), is_trained=False)])
     for name, tensor in model.tensors(DOMAIN).items():
@@ -195,6 +209,9 @@ def test_a_domain_adapter_that_does_nothing_stops_a_cell_before_it_trains(
 def test_a_task_adapter_that_did_not_learn_leaves_no_cell(prepared, tmp_path):
     still = prepared[0].downstream.optim.model_copy(update={"peak_lr": 1e-30})
     recipe, opened = elsewhere(prepared, tmp_path, optim=still)
+    task = opened.tasks["died"]  # without validation notes, which would keep the head alone
+    split_N = np.where(task.split_N == "validation", "train", task.split_N)
+    opened = replace(opened, tasks={"died": replace(task, split_N=split_N)})
     with pytest.raises(BundleError, match="adapter task does not change the output"):
         downstream.downstream(recipe, opened, Cell("died", "task-lora", 0))
     assert not recipe.folder.cell("died", "task-lora", 0).exists()
@@ -207,7 +224,7 @@ def test_a_domain_adapter_that_did_not_learn_is_not_kept(prepared, tmp_path):
     idle = recipe.model_copy(update={"runs": tmp_path, "pretrain": step_1})
     with pytest.raises(BundleError, match="adapter domain does not change the output"):
         pretrain(idle, opened)
-    assert not idle.folder.domain.exists()
+    assert not idle.folder.domain(0).exists()
 
 
 def test_a_failure_leaves_no_features_and_holds_up_nobody(prepared, tmp_path, monkeypatch):
@@ -232,7 +249,7 @@ def test_a_bundle_on_fixed_features_holds_the_domain_adapter_and_nothing_beside_
     bundled = recipe.folder.cell("died", "domain-frozen", 0) / "domain"
     assert {path.name for path in bundled.iterdir()} == ADAPTER_FILES
     for name in ADAPTER_FILES:
-        assert (bundled / name).read_bytes() == (recipe.folder.domain / name).read_bytes()
+        assert (bundled / name).read_bytes() == (recipe.folder.domain(0) / name).read_bytes()
 
 
 def test_cells_and_features_depend_on_the_weights_of_the_backbone(prepared, tmp_path):
@@ -249,3 +266,11 @@ def test_cells_and_features_depend_on_the_weights_of_the_backbone(prepared, tmp_
     documents = opened.store.first_documents(opened.tasks["died"].note_ids_N.tolist())
     mine, others = (one.of_notes(documents) for one in both)
     assert (mine - others).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("layers", [(0, 1), (7,)])
+def test_layers_that_cannot_be_read_are_refused_by_number(prepared, tmp_path, layers):
+    recipe, opened = elsewhere(prepared, tmp_path, features=DecoderFeatures(layers=layers))
+    expected = "the last layer, 2, must be among 0, 1" if layers == (0, 1) else "7 is no layer"
+    with pytest.raises(ConfigError, match=expected):
+        downstream.downstream(recipe, opened, Cell("died", "task-lora", 0))

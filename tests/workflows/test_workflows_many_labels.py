@@ -19,7 +19,6 @@ SETTINGS = [
     "prepare.min_train_positives=1",
     "downstream.tasks=[codes]",
     "downstream.variants=[head-only, task-lora]",
-    "downstream.seeds=[0]",
 ]
 
 

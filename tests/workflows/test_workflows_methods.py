@@ -43,7 +43,7 @@ pretrain:
   general_text: {place}/general.txt
   tokens_per_row: 256
   optim: {{targets_per_step: 1024, peak_lr: 5e-3}}
-downstream: {{variants: [domain-frozen], tokens_per_row: 256, head_epochs: 1}}
+downstream: {{variants: [domain-frozen], tokens_per_row: 256}}
 evaluate: {{draws: 100, baselines: [prevalence]}}
 """
 BFLOAT16_ROUNDING = 2**-8

@@ -48,9 +48,7 @@ def results(tmp_path_factory):
         "prepare.min_train_positives=8",
         "pretrain.epochs=0.2",
         "pretrain.perplexity_documents=20",
-        "downstream.seeds=[0]",
         "downstream.epochs=1",
-        "downstream.head_epochs=1",
         "encoders.epochs=1",
         "evaluate.draws=100",
     ]

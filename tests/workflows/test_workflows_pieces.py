@@ -15,7 +15,7 @@ from notetune.model.bundle import read_card
 from notetune.notes.sources import TableSource
 from notetune.serve.files import predict_file
 from notetune.workflows import downstream, encoders
-from notetune.workflows.downstream import Cell
+from notetune.workflows.cell import Cell
 from notetune.workflows.features import FixedFeatures
 from notetune.workflows.prepare import prepare
 from notetune.workflows.recipe import Recipe

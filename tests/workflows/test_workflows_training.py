@@ -16,7 +16,7 @@ from notetune.cli import terminal
 from notetune.errors import ConfigError, Stopped, TrainingError
 from notetune.model.stack import Stack
 from notetune.workflows import downstream, pretrain
-from notetune.workflows.downstream import Cell
+from notetune.workflows.cell import Cell
 from notetune.workflows.prepare import prepare
 from notetune.workflows.recipe import Recipe
 

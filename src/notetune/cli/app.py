@@ -142,7 +142,7 @@ def pretrain(
         trained = methods.pretrain_all(loaded, corpus, track)
     if is_first:
         rows = methods.method_rows(trained), methods.perplexity_rows(trained)
-        show.pretrained(*rows, loaded.folder.domain, as_json=as_json)
+        show.pretrained(*rows, loaded.folder.domain(0), as_json=as_json)
     return None
 
 
@@ -166,8 +166,9 @@ def downstream(
 
     with runs.locked(loaded.folder.root):
         prepared = prepare_run(loaded)
-        pretrain_run(loaded, prepare_corpus(loaded, prepared), terminal.track)
-        study.train_cells(loaded, prepared, terminal.track)
+        corpus = prepare_corpus(loaded, prepared)
+        pretrain_run(loaded, corpus, terminal.track)
+        study.train_cells(loaded, prepared, corpus, terminal.track)
     show.stages(study.status(loaded), as_json=as_json)
     return None
 

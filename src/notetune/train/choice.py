@@ -107,7 +107,7 @@ class Choice:
         loss, auroc = self.evaluate()
         if not math.isfinite(loss):
             raise TrainingError(
-                f"step {max(0, steps - 1)}: the validation loss is {loss} after it. Lower optim.peak_lr."
+                f"after {steps} steps the validation loss is {loss}. Lower optim.peak_lr."
             )
         self.evaluations += (Evaluation(steps, loss, auroc),)
         if self.best_steps == steps:

@@ -217,7 +217,7 @@ def _directions(scaled_NH: Tensor) -> Tensor:
     """
     span_HR = torch.linalg.qr(scaled_NH.T)[0] if len(scaled_NH) < scaled_NH.shape[1] else None
     inner_NR = scaled_NH if span_HR is None else scaled_NH @ span_HR
-    turned_RR = torch.linalg.eigh(inner_NR.T @ inner_NR)[1]
+    turned_RR: Tensor = torch.linalg.eigh(inner_NR.T @ inner_NR)[1]
     return turned_RR if span_HR is None else span_HR @ turned_RR
 
 

@@ -59,7 +59,7 @@ class TrainedCell:
         return logits.cpu()
 
     def write_scores(self, split: str, folder: Path) -> None:
-        """Write the scores of the notes of a split, if there are any, with what was read of them."""
+        """Write the scores of a split, if it has notes, with what was read of them."""
         rows = self.task.rows(split)
         if len(rows):
             logits_NK = self.logits(rows)

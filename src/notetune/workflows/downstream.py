@@ -4,6 +4,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from notetune import runs
 from notetune.metrics.ranking import auroc_scores
 from notetune.model.losses import balanced_weights, outcome_loss, probabilities
 from notetune.model.stack import DOMAIN
-from notetune.tokens.packing import Int64Array
 from notetune.train.batches import LabelledBatch, shuffled_steps
 from notetune.train.checkpoints import STEPS
 from notetune.train.choice import Choice
@@ -53,17 +53,22 @@ def cells(recipe: Recipe, prepared: Prepared) -> list[Cell]:
 
 def inputs(recipe: Recipe, prepared: Prepared, cell: Cell) -> dict[str, Any]:
     """What a cell depends on."""
-    of_model = task_models.inputs(recipe, prepared, cell.variant)
+    of_model = task_models.inputs(recipe, prepared, cell.variant, cell.seed)
     return {**of_model, "cell": (cell.task, cell.variant, cell.seed)}
 
 
 def trained_cells(recipe: Recipe, prepared: Prepared) -> tuple[Cell, ...]:
     """The cells that were trained as the recipe says now, on what stands in the run folder."""
-    ready = {n for n in task_models.names(recipe) if task_models.is_ready(recipe, prepared, n)}
+    of_recipe = cells(recipe, prepared)
+    ready = {
+        of_model
+        for of_model in {(cell.variant, cell.seed) for cell in of_recipe}
+        if task_models.is_ready(recipe, prepared, *of_model)
+    }
     return tuple(
         cell
-        for cell in cells(recipe, prepared)
-        if cell.variant in ready
+        for cell in of_recipe
+        if (cell.variant, cell.seed) in ready
         and runs.was_made_from(
             recipe.folder.cell(cell.task, cell.variant, cell.seed), inputs(recipe, prepared, cell)
         )
@@ -82,7 +87,8 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
     depends_on = inputs(recipe, prepared, cell)
     if runs.is_finished(folder, depends_on):
         return
-    if (pretrained := task_models.pretrained_folder(recipe, cell.variant)) is not None:
+    pretrained = task_models.pretrained_folder(recipe, cell.variant, cell.seed)
+    if pretrained is not None:
         stop_at_known_patients(recipe, prepared, pretrained)
     with (
         runs.work_folder(folder, depends_on) as work,

@@ -18,7 +18,7 @@ from notetune.tokens.store import TokenStore
 from notetune.train.batches import pretraining_steps_per_epoch
 from notetune.train.cost import StepCost
 from notetune.train.gpus import ASSUMED_SHARE, GPUS, USABLE_SHARE
-from notetune.workflows import encoders, inspect, methods, pretrain
+from notetune.workflows import encoders, inspect, methods, pretrain, task_models
 from notetune.workflows.plan import notes_of
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.variants import variant_of
@@ -145,7 +145,7 @@ class _Estimator:
         recipe = self.recipe
         backbone = outline_backbone(recipe.backbone, recipe.dtype)
         longest = recipe.prepare.max_tokens
-        forward = inspect.forward_flops(backbone, recipe.downstream.pooling, longest)
+        forward = inspect.forward_flops(backbone, recipe.downstream.features.pooling, longest)
         for name, model, cost in inspect.steps(recipe):
             encoder = name.rpartition("+")[0]
             if name.startswith(inspect.STEP_1):
@@ -153,7 +153,8 @@ class _Estimator:
             elif encoder in recipe.encoders.models:
                 most = encoders.max_tokens(recipe, encoder)
                 outline = encoders.outline(recipe, encoder)
-                alone = inspect.forward_flops(outline, recipe.encoders.pooling, most)
+                pooling = recipe.encoders.features.pooling
+                alone = inspect.forward_flops(outline, pooling, most)
                 yield from self._step_2(name, model, cost, alone, most)
             else:
                 yield from self._step_2(name, model, cost, forward, longest)
@@ -169,30 +170,33 @@ class _Estimator:
         )
         flops = config.epochs * float(lengths_D.sum()) * cost.flops / cost.tokens
         steps = max(1, round(config.epochs * per_epoch))
+        is_domain = name == f"{inspect.STEP_1}{self.recipe.pretrain.adapter.kind}"
+        seeds = range(self.recipe.seeds if is_domain else 1)
         figures = (len(lengths_D), steps, model.trainable_count)
-        return self._training((name, None, (config.seed,)), figures, model, cost, flops)
+        return self._training((name, None, tuple(seeds)), figures, model, cost, flops)
 
     def _step_2(
         self, name: str, model: Stack, cost: StepCost, forward: float, longest: int
     ) -> Iterator[EstimatedTraining]:
         config, tasks = self.recipe.downstream, self.lengths.tasks
+        seeds = tuple(task_models.seeds(self.recipe, name))
         epochs, targets_per_step = _schedule(self.recipe, name)
         most = config.max_pieces * longest
         totals = [sum(n.total(split, most) for split in SPLITS) for n in tasks.values()]
         for task, notes in tasks.items():
             train, validation, test = (notes.total(split, most) for split in SPLITS)
-            shared = max(totals) / (len(tasks) * len(config.seeds))
+            shared = max(totals) / len(tasks)
             if variant_of(name).trains_head_alone:
                 flops = shared * cost.flops / cost.tokens
             else:
-                scored = (epochs * config.evaluations_per_epoch + 1) * validation + test
-                scored += shared * config.head_first
+                scored = (epochs * config.evaluations_per_epoch + 2) * validation + test
+                scored += shared
                 flops = epochs * train * cost.flops / cost.tokens + scored * forward
             count = len(notes.tokens["train"])
             steps = max(1, round(epochs * math.ceil(count / targets_per_step)))
             head = (model.backbone.hidden_size + 1) * notes.classes
             figures = (count, steps, model.trainable_count + head)
-            yield self._training((name, task, config.seeds), figures, model, cost, flops)
+            yield self._training((name, task, seeds), figures, model, cost, flops)
 
     def _training(
         self,
@@ -225,8 +229,6 @@ def _schedule(recipe: Recipe, name: str) -> tuple[float, int]:
     if encoder in of_encoders.models:
         optim = of_encoders.full_optim if variant == "full" else of_encoders.lora_optim
         return of_encoders.epochs, optim.targets_per_step
-    if variant_of(name).trains_head_alone:
-        return config.head_epochs, config.head_optim.targets_per_step
     return config.epochs, config.optim.targets_per_step
 
 

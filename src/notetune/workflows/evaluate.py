@@ -60,7 +60,7 @@ def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
     listed, _ = compare_study(_of_listed_patients(recipe, tables), (), config.draws, config.seed)
     step_1 = {**_domain_records(finished), **encoders.read_pretrained(first.recipe)}
     trained = _records(finished)
-    seeds = recipe.downstream.seeds
+    seeds = tuple(range(recipe.seeds))
     return Results(
         title=recipe.title or recipe.name,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -105,7 +105,7 @@ def _learning_curves(records: dict[str, TrainingRecord]) -> dict[str, tuple[Curv
 
 
 def _leakage(first: Finished) -> Iterator[LeakageFinding]:
-    of_corpus = corpus_findings(first.recipe.folder.domain, first.prepared)
+    of_corpus = corpus_findings(first.recipe.folder.domain(0), first.prepared)
     for finding in (*first.prepared.findings, *of_corpus):
         yield LeakageFinding(**asdict(finding))
 
@@ -241,7 +241,7 @@ def _costs(records: dict[str, TrainingRecord], stage: str | None = None) -> Iter
             stage=stage or f"{task} · {seed}",
             trainable_parameters=record.trainable_parameters,
             total_parameters=record.total_parameters,
-            seconds=record.seconds + record.head_first_seconds,
+            seconds=record.all_seconds,
             tokens_per_second=record.tokens / record.seconds if record.tokens else None,
             peak_memory_mib=record.peak_memory_mib,
         )
@@ -253,9 +253,7 @@ def _feature_costs(finished: Mapping[str, Finished]) -> Iterator[Cost]:
         shown = set()
         for name in dict.fromkeys(cell.variant for cell in one.cells):
             model = task_models.task_model(one.recipe, one.prepared, name)
-            if not (model.parts.trains_head_alone or one.recipe.downstream.head_first):
-                continue
-            found = features_cost(one.recipe, one.prepared, model.as_it_starts or model)
+            found = features_cost(one.recipe, one.prepared, model.as_it_starts, 0)
             if found is None or found[0] in shown:
                 continue
             folder, cost = found

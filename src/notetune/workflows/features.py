@@ -163,16 +163,16 @@ class FixedFeatures:
         about: The model that makes the features.
     """
 
-    def __init__(self, recipe: Recipe, prepared: Prepared, model: TaskModel) -> None:
-        self._adapter = recipe.folder.domain if model.parts.has_domain else None
+    def __init__(self, recipe: Recipe, prepared: Prepared, model: TaskModel, seed: int) -> None:
+        self._adapter = recipe.folder.domain(seed) if model.parts.has_domain else None
         self._device = recipe.torch_device
         documents_D = labelled_documents(prepared, model.store)
-        depends_on = _inputs(recipe, prepared, model, documents_D)
+        depends_on = _inputs(recipe, prepared, model, seed, documents_D)
         folder = _folder(recipe, depends_on)
         with runs.one_at_a_time(folder):
             if not runs.is_finished(folder, depends_on):
                 with runs.new_folder(folder, depends_on) as temporary:
-                    _compute(recipe, model, documents_D, temporary)
+                    _compute(recipe, model, seed, documents_D, temporary)
         about = runs.read_json(folder / _ABOUT)
         self.about = AboutModel(**{**about, "adapters": tuple(about["adapters"])})
         self._documents_D: Int64Array = np.load(folder / _DOCUMENTS)
@@ -190,13 +190,14 @@ class FixedFeatures:
 
 
 def features_cost(
-    recipe: Recipe, prepared: Prepared, model: TaskModel
+    recipe: Recipe, prepared: Prepared, model: TaskModel, seed: int
 ) -> tuple[Path, FeatureCost] | None:
     """Where the features of a model are that only trains a head, and what computing them cost.
 
     None if they are not in the run folder.
     """
-    depends_on = _inputs(recipe, prepared, model, labelled_documents(prepared, model.store))
+    documents_D = labelled_documents(prepared, model.store)
+    depends_on = _inputs(recipe, prepared, model, seed, documents_D)
     path = _folder(recipe, depends_on) / _COST
     return (path.parent, FeatureCost(**runs.read_json(path))) if path.is_file() else None
 
@@ -213,11 +214,11 @@ def labelled_documents(prepared: Prepared, store: TokenStore) -> Int64Array:
 
 
 def _inputs(
-    recipe: Recipe, prepared: Prepared, model: TaskModel, documents_D: Int64Array
+    recipe: Recipe, prepared: Prepared, model: TaskModel, seed: int, documents_D: Int64Array
 ) -> dict[str, Any]:
     """What features depend on, to the last bit on one machine."""
     return {
-        **made_from(recipe, prepared, model.name),
+        **made_from(recipe, prepared, model.name, seed),
         "stage": "features",
         "documents": hashlib.sha256(documents_D.tobytes()).hexdigest(),
         "pooling": model.pooling,
@@ -227,8 +228,10 @@ def _inputs(
     }
 
 
-def _compute(recipe: Recipe, model: TaskModel, documents_D: Int64Array, folder: Path) -> None:
-    made = StackFeatures(recipe, model, seed=0)
+def _compute(
+    recipe: Recipe, model: TaskModel, seed: int, documents_D: Int64Array, folder: Path
+) -> None:
+    made = StackFeatures(recipe, model, seed)
     made.check(documents_D)
     restart_peak_memory()
     started = time.perf_counter()

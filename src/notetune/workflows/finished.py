@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from notetune.workflows.downstream import Cell, cells, trained_cells
+from notetune.workflows.cell import Cell
+from notetune.workflows.downstream import cells, trained_cells
 from notetune.workflows.prepare import Prepared
 from notetune.workflows.pretrain import Pretrained
 from notetune.workflows.recipe import Recipe

@@ -132,16 +132,19 @@ def steps(recipe: Recipe) -> Iterator[tuple[str, Stack, StepCost]]:
         backbone = outline_backbone(recipe.backbone, recipe.dtype)
         model = stack(backbone, layers, predicts_tokens=False)
         lengths = _lengths(recipe, model, recipe.downstream.tokens_per_row)
-        loss = _features_sum(model, recipe.downstream.pooling)
+        loss = _features_sum(model, recipe.downstream.features.pooling)
         yield variant, model, step_cost(model, loss, lengths, trains=not parts.trains_head_alone)
     for name in recipe.encoders.models:
         for encoder_variant in recipe.encoders.variants:
             adapter = Full() if encoder_variant == "full" else recipe.encoders.adapter
-            model = stack(encoders.outline(recipe, name), [Layer(TASK, adapter, is_trained=True)])
+            trains = encoder_variant != "head-only"
+            layers = [Layer(TASK, adapter, is_trained=True)] if trains else []
+            model = stack(encoders.outline(recipe, name), layers)
             longest = encoders.max_tokens(recipe, name)
             lengths = (longest,) * max(1, recipe.encoders.tokens_per_row // longest)
-            loss = _features_sum(model, recipe.encoders.pooling)
-            yield f"{name}+{encoder_variant}", model, step_cost(model, loss, lengths)
+            loss = _features_sum(model, recipe.encoders.features.pooling)
+            cost = step_cost(model, loss, lengths, trains=trains)
+            yield f"{name}+{encoder_variant}", model, cost
 
 
 def forward_flops(backbone: Backbone, pooling: Pooling, document_tokens: int) -> float:

@@ -20,7 +20,7 @@ def recipes(recipe: Recipe) -> dict[str, Recipe]:
 def pretrain_all(
     recipe: Recipe, prepared: Prepared, track: Track = silent
 ) -> dict[str, Pretrained]:
-    """Train every method of a recipe, the domain adapter first, or read what is trained already."""
+    """Train the first run of every method, the domain adapter first, or read what is there."""
     return {
         name: pretrain(one, prepared, track, measures_before=one is recipe)
         for name, one in recipes(recipe).items()

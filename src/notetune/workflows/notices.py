@@ -115,7 +115,7 @@ def _unsure(prepared: Prepared) -> Iterator[str]:
 def _of_notes(first: Finished) -> Iterator[str]:
     """Say what is particular about the notes and how they were read."""
     recipe, prepared = first.recipe, first.prepared
-    if len(recipe.downstream.seeds) == 1:
+    if recipe.seeds == 1:
         yield (
             "Every model was trained with a single seed: the intervals show the uncertainty of the "
             "test patients, not that of training."

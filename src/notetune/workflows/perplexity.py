@@ -54,7 +54,7 @@ def inputs(recipe: Recipe, prepared: Prepared, when: str) -> dict[str, Any]:
     """
     adapter = {}
     if when == AFTER:
-        adapter = {"adapter": runs.read_json(recipe.folder.domain / runs.MANIFEST)["files"]}
+        adapter = {"adapter": runs.read_json(recipe.folder.domain(0) / runs.MANIFEST)["files"]}
     return {
         "stage": f"perplexity {when}",
         "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
@@ -117,7 +117,8 @@ def _model(recipe: Recipe, backbone: Backbone, when: str) -> Stack:
     """
     if when == BEFORE:
         return stack(backbone)
-    model = stack(backbone, [Layer(DOMAIN, read_adapter(recipe.folder.domain), is_trained=False)])
+    adapter = read_adapter(recipe.folder.domain(0))
+    model = stack(backbone, [Layer(DOMAIN, adapter, is_trained=False)])
     if recipe.pretrain.sharded and this_world().size > 1:
         spread(backbone)
     return model

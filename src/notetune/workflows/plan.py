@@ -16,12 +16,13 @@ from notetune.model.adapters.files import SavedAdapter
 from notetune.model.adapters.specs import reserved_per_document
 from notetune.model.backbone import load_backbone, outline_backbone
 from notetune.model.batch import PackedBatch
-from notetune.model.heads import Head
+from notetune.model.heads import chosen_layers
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.tokens.packing import Int64Array, pack_documents
 from notetune.tokens.store import TokenStore, open_store
 from notetune.train.batches import read_row
 from notetune.workflows import downstream, encoders, pretrain
+from notetune.workflows.cell import Cell
 from notetune.workflows.features import labelled_documents
 from notetune.workflows.prepare import (
     Prepared,
@@ -156,8 +157,9 @@ def _step_1(recipe: Recipe, corpus: Prepared, name: str) -> tuple[PlannedStage, 
     model = stack(backbone, [Layer(DOMAIN, recipe.pretrain.adapter, is_trained=True)])
     saved = SavedAdapter(recipe.pretrain.adapter, model.tensors(DOMAIN), backbone=None)
     adapters = model.parameters_by_name().values()
+    layers = chosen_layers(recipe.downstream.features.layers, backbone.shape.layers)
     measured = _Measured(
-        backbone.hidden_size,
+        backbone.hidden_size * len(layers),
         model.reserved_per_document,
         _size_in_step_2(recipe, Layer(DOMAIN, saved, is_trained=True)),
         _size_in_step_2(recipe, Layer(TASK, recipe.downstream.adapter, is_trained=True)),
@@ -171,20 +173,20 @@ def _step_1(recipe: Recipe, corpus: Prepared, name: str) -> tuple[PlannedStage, 
 
 
 def _cell_stage(
-    recipe: Recipe, prepared: Prepared, cell: downstream.Cell, measured: _Measured, features: float
+    recipe: Recipe, prepared: Prepared, cell: Cell, measured: _Measured, features: float
 ) -> PlannedStage:
     """A cell of the backbone; `features` is the time for those of all notes, which cells share."""
     config = recipe.downstream
     task, parts = prepared.tasks[cell.task], variant_of(cell.variant)
     notes = prepared.store.first_documents(task.note_ids_N[task.rows("train")].tolist())
     lengths = prepared.store.reading(notes, config.max_pieces).tokens_N
-    head = Head(measured.hidden_size, np.zeros(len(task.task.classes), np.float32))
-    trained = sum(parameter.numel() for parameter in head.parameters())
+    trained = (measured.hidden_size + 1) * len(task.task.classes)
     trained += measured.domain_size * parts.trains_domain + measured.task_size * parts.has_task
     seconds = measured.backward * config.epochs * float(lengths.sum())
     if parts.trains_head_alone:
-        seconds = features / (len(prepared.tasks) * len(config.seeds))
-    steps = task_model(recipe, prepared, cell.variant).step_count(task)
+        seconds = features / len(prepared.tasks)
+    planned = task_model(recipe, prepared, cell.variant)
+    steps = 0 if parts.trains_head_alone else planned.step_count(task)
     reserved = measured.reserved * parts.has_domain
     reserved += reserved_per_document(config.adapter) * parts.has_task
     room = (config.tokens_per_row, reserved)
@@ -233,9 +235,8 @@ def _encoder_cells(
     stages = []
     for variant in recipe.encoders.variants:
         planned = task_model(recipe, prepared, f"{name}+{variant}", store)
-        model = stack(
-            encoders.untrained(recipe, name), [Layer(TASK, planned.adapter, is_trained=True)]
-        )
+        layers = [Layer(TASK, planned.adapter, is_trained=True)] if planned.parts.has_task else []
+        model = stack(encoders.untrained(recipe, name), layers)
         seconds = _seconds_per_token_of(model, planned)
         for cell in downstream.cells(recipe, prepared):
             if cell.variant != f"{name}+{variant}":

@@ -33,6 +33,7 @@ from notetune.workflows.training import (
 )
 
 TRAINING = "training.json"
+FIRST_RUN = 0
 
 
 @dataclass(frozen=True)
@@ -43,20 +44,21 @@ class Pretrained:
     perplexity: tuple[PerplexityRow, ...]
 
 
-def inputs(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
-    """What the domain adapter depends on."""
+def inputs(recipe: Recipe, prepared: Prepared, seed: int) -> dict[str, Any]:
+    """What the domain adapter of a run depends on."""
     return {
         "stage": "pretrain",
         "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
         "dtype": recipe.dtype,
         "config": recipe.pretrain.training,
+        "seed": seed,
     }
 
 
 def pretrain(
     recipe: Recipe, prepared: Prepared, track: Track = silent, *, measures_before: bool = True
 ) -> Pretrained:
-    """Train the domain adapter of a recipe and measure perplexity, each if it is not done already.
+    """Train the domain adapter of the first run and measure perplexity, each unless it is done.
 
     They are stages of their own: to measure something else, nothing is trained again.
 
@@ -72,10 +74,23 @@ def pretrain(
         ConfigError: If it is sharded and this process is alone.
     """
     perplexity.general(recipe)  # a fault of this text shows before the training, not after it
-    if not runs.is_finished(recipe.folder.domain, inputs(recipe, prepared)):
-        _train(recipe, prepared, track)
+    train_run(recipe, prepared, FIRST_RUN, track)
     perplexity.measure(recipe, prepared, measures_before=measures_before)
     return read_pretrained(recipe, prepared, measures_before=measures_before)
+
+
+def train_run(recipe: Recipe, prepared: Prepared, seed: int, track: Track = silent) -> None:
+    """Train the domain adapter of one run, unless it is there.
+
+    Raises:
+        DataError: If there is no note to train on.
+        TrainingError: If the loss is not finite.
+        ConfigError: If it is sharded and this process is alone.
+    """
+    folder, depends_on = recipe.folder.domain(seed), inputs(recipe, prepared, seed)
+    if not runs.is_finished(folder, depends_on):
+        with stage_folders(folder, depends_on) as (work, temporary):
+            _train(recipe, prepared, seed, track, work, temporary)
 
 
 def read_pretrained(
@@ -87,8 +102,8 @@ def read_pretrained(
         RunError: If it is not finished, or was trained or measured with other settings or on other
             notes.
     """
-    folder = recipe.folder.domain
-    if not runs.was_made_from(folder, inputs(recipe, prepared)):
+    folder = recipe.folder.domain(FIRST_RUN)
+    if not runs.was_made_from(folder, inputs(recipe, prepared, FIRST_RUN)):
         raise RunError(
             f"{folder} holds no adapter that was trained as the recipe says now; run `notetune "
             "pretrain` or `notetune study run` with this recipe, or take back what changed in it."
@@ -126,33 +141,34 @@ def step_count(recipe: Recipe, prepared: Prepared) -> int:
     return max(1, round(config.epochs * per_epoch))
 
 
-def _train(recipe: Recipe, prepared: Prepared, track: Track) -> None:
+def _train(
+    recipe: Recipe, prepared: Prepared, seed: int, track: Track, work: Path, temporary: Path
+) -> None:
     config = recipe.pretrain
-    with stage_folders(recipe.folder.domain, inputs(recipe, prepared)) as (work, temporary):
-        backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
-        if config.compiled:
-            compile_layers(backbone)
-        model = stack(backbone, [Layer(DOMAIN, config.adapter, is_trained=True)], config.seed)
-        if config.sharded:
-            spread(backbone)
-        model.train_mode()
-        record = _fit(model, recipe, prepared, work, track)
-        sample = training_documents(recipe, prepared)[:4]
-        model.check(read_row(prepared.store, sample, backbone.device))
-        save_adapter(temporary, model.adapters[DOMAIN], backbone)
-        write_provenance(temporary, recipe, prepared)
-        write_record(temporary / TRAINING, record)
-        shutil.copyfile(work / STEPS, temporary / STEPS)
+    backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
+    if config.compiled:
+        compile_layers(backbone)
+    model = stack(backbone, [Layer(DOMAIN, config.adapter, is_trained=True)], seed)
+    if config.sharded:
+        spread(backbone)
+    model.train_mode()
+    record = _fit(model, recipe, prepared, seed, work, track)
+    sample = training_documents(recipe, prepared)[:4]
+    model.check(read_row(prepared.store, sample, backbone.device))
+    save_adapter(temporary, model.adapters[DOMAIN], backbone)
+    write_provenance(temporary, recipe, prepared)
+    write_record(temporary / TRAINING, record)
+    shutil.copyfile(work / STEPS, temporary / STEPS)
 
 
 def _fit(
-    model: Stack, recipe: Recipe, prepared: Prepared, work: Path, track: Track
+    model: Stack, recipe: Recipe, prepared: Prepared, seed: int, work: Path, track: Track
 ) -> TrainingRecord:
     config, optim = recipe.pretrain, recipe.pretrain.optim
     parameters = model.parameters_by_name()
     training = Training(
-        label="pretrain",
-        inputs=inputs(recipe, prepared),
+        label=f"pretrain · seed {seed}",
+        inputs=inputs(recipe, prepared, seed),
         store=prepared.store,
         parameters=parameters,
         optimizer=adamw(optim, (parameters.values(), optim.peak_lr)),
@@ -162,14 +178,14 @@ def _fit(
             training_documents(recipe, prepared),
             tokens_per_row=config.tokens_per_row,
             targets_per_step=optim.targets_per_step,
-            seed=config.seed,
+            seed=seed,
             reserved_per_document=model.reserved_per_document,
             first_step=first_step,
             device=model.backbone.device,
         ),
         summed_loss=model.summed_token_loss,
         step_count=step_count(recipe, prepared),
-        seed=config.seed,
+        seed=seed,
         unit="tokens",
         tokens_per_target=1,
         is_sharded=config.sharded,

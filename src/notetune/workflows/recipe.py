@@ -8,6 +8,7 @@ from pydantic import (
     Field,
     JsonValue,
     NonNegativeFloat,
+    PositiveInt,
     model_validator,
 )
 
@@ -33,7 +34,7 @@ from notetune.workflows.sections import (
 )
 from notetune.workflows.variants import VARIANTS
 
-_DIFFERS_BY_BACKBONE = ("backbone", "dtype", "pretrain", "downstream")
+_DIFFERS_BY_BACKBONE = ("backbone", "dtype", "seeds", "pretrain", "downstream")
 
 
 class Recipe(Config):
@@ -52,7 +53,7 @@ class Recipe(Config):
         default_factory=dict
     )
     """Several backbones by name, in place of `backbone`: each a folder, or the keys of this recipe
-    that are different for it (`backbone`, `dtype`, `pretrain`, `downstream`)."""
+    that are different for it (`backbone`, `dtype`, `seeds`, `pretrain`, `downstream`)."""
     prepared: Path | None = None
     """Folder of the prepared notes; `prepared` in the run folder when left out."""
     dtype: Dtype = "float32"
@@ -62,6 +63,9 @@ class Recipe(Config):
     device: DeviceName = "auto"
     gpu: str | None = None
     """The card, such as h100, that a dry run of the study estimates for; without, it times here."""
+    seeds: PositiveInt = 1
+    """Runs: each is a seed of step 1 with a step 2 of the same seed. What no seed changes, such as
+    a head on the frozen backbone, has one. With a single run no comparison can be called found."""
     checkpoint_minutes: NonNegativeFloat = 10
     """Minutes of training between two checkpoints; a killed run loses at most that much."""
     prepare: PrepareConfig

@@ -22,10 +22,9 @@ class RunFolder:
         """Run folders of the backbones, where there are several."""
         return self.root / "backbones"
 
-    @property
-    def domain(self) -> Path:
-        """The domain adapter and how it was trained."""
-        return self.root / "domain"
+    def domain(self, seed: int) -> Path:
+        """The domain adapter of a run and how it was trained."""
+        return self.root / "domain" / f"seed-{seed}"
 
     @property
     def perplexity_before(self) -> Path:
@@ -34,7 +33,7 @@ class RunFolder:
 
     @property
     def perplexity(self) -> Path:
-        """Perplexity with the domain adapter."""
+        """Perplexity with the domain adapter of the first run."""
         return self.root / "perplexity"
 
     @property

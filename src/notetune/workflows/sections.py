@@ -107,7 +107,6 @@ class PretrainConfig(PerplexityConfig):
     """Under torchrun: spread the layers over the processes, so that gradients and averages of all
     weights fit; each loads the backbone first."""
     optim: OptimConfig = OptimConfig()
-    seed: NonNegativeInt = 0
 
     @property
     def training(self) -> dict[str, Any]:

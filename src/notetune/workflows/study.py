@@ -53,19 +53,28 @@ def _train(recipe: Recipe, track: Track) -> Finished:
     prepared = prepare(recipe)
     corpus = prepare_corpus(recipe, prepared)
     trained = methods.pretrain_all(recipe, corpus, track)
-    train_cells(recipe, prepared, track)
+    train_cells(recipe, prepared, corpus, track)
     return Finished(recipe, prepared, corpus, trained)
 
 
-def train_cells(recipe: Recipe, prepared: Prepared, track: Track = silent) -> None:
-    """Train the baselines, get the encoders ready, and train every cell of a recipe."""
+def train_cells(
+    recipe: Recipe, prepared: Prepared, corpus: Prepared, track: Track = silent
+) -> None:
+    """Train the baselines, get the encoders ready, and train every cell of a recipe.
+
+    Runs come one after the other, each with its step 1, so that those that are done can be read.
+    """
     for task in prepared.tasks:
         for baseline in recipe.evaluate.baselines:
             baselines.score_baseline(recipe, prepared, task, baseline)
     for name in recipe.encoders.models if prepared.tasks else ():
         encoders.make_ready(recipe, prepared, name, track)
-    for cell in downstream.cells(recipe, prepared):
-        downstream.downstream(recipe, prepared, cell, track)
+    cells = downstream.cells(recipe, prepared)
+    for seed in range(recipe.seeds):
+        pretrain.train_run(recipe, corpus, seed, track)
+        for cell in cells:
+            if cell.seed == seed:
+                downstream.downstream(recipe, prepared, cell, track)
 
 
 @dataclass(frozen=True)
@@ -97,9 +106,12 @@ def _status(recipe: Recipe) -> list[Stage]:
     corpus = open_corpus(recipe, prepared)
     for name, one in {"": recipe, **recipe.compared}.items():
         tail = f" · {name}" if name else ""
-        is_done = runs.is_finished(one.folder.domain, pretrain.inputs(one, corpus))
-        stages.append(Stage(f"pretrain{tail}", is_done))
-        is_done = is_done and perplexity.is_measured(one, corpus, measures_before=one is recipe)
+        done = [
+            runs.is_finished(one.folder.domain(seed), pretrain.inputs(one, corpus, seed))
+            for seed in range(1 if name else recipe.seeds)
+        ]
+        stages += [Stage(f"pretrain{tail} · seed {n}", is_done) for n, is_done in enumerate(done)]
+        is_done = done[0] and perplexity.is_measured(one, corpus, measures_before=one is recipe)
         stages.append(Stage(f"perplexity{tail}", is_done))
     for name in recipe.encoders.models:
         folder = encoders.stage_folder(recipe, name)

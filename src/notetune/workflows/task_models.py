@@ -140,51 +140,61 @@ def _of_encoder(recipe: Recipe, name: str, encoder: str, store: TokenStore) -> T
     )
 
 
-def inputs(recipe: Recipe, prepared: Prepared, name: str) -> dict[str, Any]:
-    """What a model depends on besides task and seed."""
-    if _encoder_of(recipe, name) is None:
-        unread = {"variants", "seeds", "tasks"}
-        if recipe.downstream.domain_lr is None or not variant_of(name).trains_domain:
-            unread.add("domain_lr")
-        config = recipe.downstream.model_dump(mode="json", exclude=unread)
-    else:
-        config = recipe.encoders.model_dump(mode="json", exclude={"models", "variants", "mlm"})
+def seeds(recipe: Recipe, name: str) -> range:
+    """The runs of a model, by their seeds: one where no seed changes anything."""
+    parts = variant_of(name)
+    is_always_the_same = parts.trains_head_alone and not parts.has_domain
+    return range(1 if is_always_the_same else recipe.seeds)
+
+
+def inputs(recipe: Recipe, prepared: Prepared, name: str, seed: int) -> dict[str, Any]:
+    """What a model depends on besides the task."""
+    parts, is_encoder = variant_of(name), _encoder_of(recipe, name) is not None
+    section = recipe.encoders if is_encoder else recipe.downstream
+    unread = {"models", "mlm"} if is_encoder else {"tasks", "domain_lr"}
+    config = section.model_dump(mode="json", exclude={"variants", *unread})
+    if parts.trains_head_alone:
+        config = section.model_dump(mode="json", include={"features"})
+    elif parts.trains_domain and recipe.downstream.domain_lr is not None:
+        config["domain_lr"] = recipe.downstream.domain_lr
+    protocol = {"class_weights", "max_pieces"} if parts.trains_head_alone else set(_PROTOCOL)
     return {
-        **made_from(recipe, prepared, name),
+        **made_from(recipe, prepared, name, seed),
         "stage": "downstream",
         "config": config,
-        "protocol": recipe.downstream.model_dump(mode="json", include=set(_PROTOCOL)),
+        "protocol": recipe.downstream.model_dump(mode="json", include=protocol),
     }
 
 
-def made_from(recipe: Recipe, prepared: Prepared, name: str) -> dict[str, Any]:
+def made_from(recipe: Recipe, prepared: Prepared, name: str, seed: int) -> dict[str, Any]:
     """The finished stages that a model stands on, and the type of its backbone's weights."""
     encoder, dtype = _encoder_of(recipe, name), recipe.dtype
     if encoder is not None:
         folder, dtype = encoders.stage_folder(recipe, encoder), encoders.weights_dtype(recipe)
     else:
-        folder = recipe.folder.domain if variant_of(name).has_domain else prepared.folder
+        folder = recipe.folder.domain(seed) if variant_of(name).has_domain else prepared.folder
     of_tasks = {}
     if recipe.corpus is not recipe:  # else the domain adapter depends on the notes of the tasks
         of_tasks = {"prepared": upstream(prepared.folder)}
     return {**of_tasks, "upstream": upstream(folder), "dtype": dtype}
 
 
-def is_ready(recipe: Recipe, prepared: Prepared, name: str) -> bool:
+def is_ready(recipe: Recipe, prepared: Prepared, name: str, seed: int) -> bool:
     """Whether the stages that a model stands on are finished, from what the recipe says now."""
     if variant_of(name).has_domain:
         corpus = open_corpus(recipe, prepared)
-        return runs.was_made_from(recipe.folder.domain, pretrain.inputs(recipe, corpus))
+        depends_on = pretrain.inputs(recipe, corpus, seed)
+        return runs.was_made_from(recipe.folder.domain(seed), depends_on)
     encoder = _encoder_of(recipe, name)
     return encoder is None or runs.was_made_from(
         encoders.stage_folder(recipe, encoder), encoders.inputs(recipe, prepared, encoder)
     )
 
 
-def pretrained_folder(recipe: Recipe, name: str) -> Path | None:
+def pretrained_folder(recipe: Recipe, name: str, seed: int) -> Path | None:
     """What the notes of step 1 trained below a model: a domain adapter, or an encoder from here."""
     if variant_of(name).has_domain:
-        return recipe.folder.domain
+        return recipe.folder.domain(seed)
     encoder = _encoder_of(recipe, name)
     if encoder is not None and recipe.encoders.models[encoder] == MASKED:
         return recipe.folder.encoder(encoder)
@@ -198,10 +208,10 @@ def upstream(folder: Path) -> tuple[str, dict[str, str]]:
 
 
 def new_stack(recipe: Recipe, model: TaskModel, backbone: Backbone, seed: int) -> Stack:
-    """A model's stack before its training; the domain adapter comes from the run folder."""
+    """A model's stack before its training; the domain adapter is that of the run."""
     layers = []
     if model.parts.has_domain:
-        saved = read_adapter(recipe.folder.domain)
+        saved = read_adapter(recipe.folder.domain(seed))
         layers.append(Layer(DOMAIN, saved, is_trained=model.parts.trains_domain))
     if model.parts.has_task:
         layers.append(Layer(TASK, model.adapter, is_trained=True))
