@@ -203,6 +203,17 @@ def test_an_empty_list_is_an_answer_and_null_is_none(tmp_path):
     assert labels_of(cohort)["sites"] == {"note-1": [], "note-3": ["x"]}
 
 
+def test_the_first_characters_of_codes_are_their_categories(tmp_path):
+    lines = [
+        {"text": "a", "sites": ["i10", "e11.9", "e11.2"]},
+        {"text": "b", "sites": ["i10.1"]},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    task = SITES | {"first_characters": 3}
+    cohort = read(source_of(tmp_path / "a.jsonl", columns={"text": "text"}, tasks=[task]))
+    assert labels_of(cohort)["sites"] == {"note-1": ["e11", "i10"], "note-2": ["i10"]}
+
+
 ALWAYS_WRONG = {
     "text for a label": (
         f"010,3,,0,{CANARY * 20},lung,x\n",
@@ -303,6 +314,7 @@ def test_merging_notes_that_disagree_on_one_answer_stops(tmp_path):
         {"tasks": [DEATH | {"separator": ";"}]},
         {"tasks": [DEATH | {"classes": ["a", "b"]}]},
         {"tasks": [DEATH | {"positive": "0"}]},
+        {"tasks": [DEATH | {"first_characters": 3}]},
         {"policy": "lenient"},
         {"columns": {"note_id": "id"}},
     ],

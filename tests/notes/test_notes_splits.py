@@ -10,6 +10,7 @@ from notetune import config
 from notetune.config import Config
 from notetune.errors import ConfigError, DataError
 from notetune.notes.splits import (
+    ColumnSplit,
     OfficialSplit,
     Split,
     SplitConfig,
@@ -133,4 +134,56 @@ def test_a_patient_on_two_sides_stops():
     with pytest.raises(DataError, match="1 of 2 patients are in more than one split"):
         check_disjoint(
             pl.DataFrame({"patient_id": ["1", "2", "1"], "split": ["train", "test", "test"]})
+        )
+
+
+def column_split(folder, rows, **changes):
+    lines = "".join(f'{{"who": "{who}", "part": "{part}"}}\n' for who, part in rows)
+    (folder / "table.jsonl").write_text(lines)
+    given = {"kind": "column", "path": folder / "table.jsonl", "patient_id": "who"}
+    return ColumnSplit(**{**given, "column": "part", **changes})
+
+
+ROWS = [*((f"p{n}", "train") for n in range(20)), ("p20", "dev"), ("p21", "test"), ("p22", "test")]
+
+
+def test_a_column_says_the_split_in_its_own_words(tmp_path):
+    found = split_patients([*PATIENTS, "p0"], column_split(tmp_path, [*ROWS, ROWS[0]]))
+    expected = {who: {"dev": "validation"}.get(part, part) for who, part in ROWS}
+    assert dict(found.iter_rows()) == expected  # patients whom the table does not name are absent
+    assert len(expected) == 23
+
+
+def test_validation_can_be_cut_from_the_training_patients_of_a_column(tmp_path):
+    words = {"validation": (), "test": ("dev", "test"), "validation_share": 0.25}
+    found = split_patients(PATIENTS, column_split(tmp_path, ROWS, **words))
+    counts = dict(found["split"].value_counts().iter_rows())
+    assert counts == {"train": 15, "validation": 5, "test": 3}
+    again = split_patients(PATIENTS[::-1], column_split(tmp_path, ROWS[::-1], **words))
+    assert found.equals(again)
+    other = split_patients(PATIENTS, column_split(tmp_path, ROWS, **words, seed=1))
+    assert not found.equals(other)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([*ROWS, ("p1", "holdout")], "line 24: column part names none of the splits train, valid"),
+        ([*ROWS, ("p1", "test")], "line 24: this patient is in another split in an earlier row"),
+        ([*ROWS, ("", "test")], "line 24: missing patient id"),
+        (ROWS[:20], "no patient of the notes is in test"),
+        ([("other", "train"), ("p1", "test")], "no patient of the notes is in train"),
+    ],
+)
+def test_a_faulty_column_is_refused_by_its_row(tmp_path, rows, message):
+    with pytest.raises(DataError, match=message):
+        split_patients(PATIENTS, column_split(tmp_path, rows))
+
+
+def test_a_word_stands_for_one_split():
+    with pytest.raises(ConfigError, match="dev stands for two splits"):
+        config.parse(
+            Recipe,
+            {"split": {"kind": "column", "path": "x.csv", "patient_id": "who", "test": ["dev"]}},
+            "r",
         )

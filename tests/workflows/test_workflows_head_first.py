@@ -1,6 +1,7 @@
 """Step 2: the head first, a domain adapter that trains on, and the weights of classes."""
 
 import shutil
+
 import numpy as np
 import pytest
 from safetensors.torch import load_file

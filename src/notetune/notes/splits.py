@@ -11,7 +11,10 @@ from pydantic import Field, model_validator
 from notetune.config import Config
 from notetune.errors import DataError
 from notetune.notes.outcomes import SPLITS
-from notetune.notes.strict_csv import read_rows
+from notetune.notes.sources.rejections import ReadingPolicy, Rejected, Rejections
+from notetune.notes.sources.table_files import read_records, table_files
+from notetune.notes.sources.table_tasks import read_cell, read_id
+from notetune.notes.strict_csv import MAX_CELL_CHARS, read_rows
 
 
 class SplitConfig(Config):
@@ -47,25 +50,70 @@ class OfficialSplit(Config):
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
-Split = Annotated[SplitConfig | OfficialSplit, Field(discriminator="kind")]
+class ColumnSplit(Config):
+    """A split that a table names, such as the one of the notes: a row per note or patient."""
+
+    kind: Literal["column"]
+    path: Path
+    """.csv, .csv.gz, .jsonl, .jsonl.gz or .parquet."""
+    patient_id: str
+    """The column with the patient id; that of the note id where the source knows no patients."""
+    column: str = "split"
+    """The column with the name of the split."""
+    train: tuple[str, ...] = ("train",)
+    """Its words for training notes."""
+    validation: tuple[str, ...] = ("validation", "dev", "val")
+    test: tuple[str, ...] = ("test",)
+    validation_share: Annotated[float, Field(ge=0, lt=1)] = 0
+    """Share of the training patients that go into validation instead, drawn by `seed`."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _words_differ(self) -> Self:
+        words = [*self.train, *self.validation, *self.test]
+        if twice := {word for word in words if words.count(word) > 1}:
+            raise ValueError(f"{min(twice)} stands for two splits; name each word once")
+        return self
+
+    @property
+    def split_of_word(self) -> dict[str, str]:
+        """The split that each word stands for."""
+        return {word: split for split in SPLITS for word in getattr(self, split)}
 
 
-def split_patients(patient_ids: Iterable[str], config: SplitConfig | OfficialSplit) -> pl.DataFrame:
+AnySplit = SplitConfig | OfficialSplit | ColumnSplit
+Split = Annotated[AnySplit, Field(discriminator="kind")]
+
+
+def split_files(split: AnySplit) -> list[Path]:
+    """The files that a split is read from."""
+    match split:
+        case SplitConfig():
+            return []
+        case OfficialSplit():
+            return list(split.files.values())
+        case ColumnSplit():
+            return [split.path]
+        case _:
+            assert_never(split)
+
+
+def split_patients(patient_ids: Iterable[str], config: AnySplit) -> pl.DataFrame:
     """Assign each patient to one split.
 
     Args:
         patient_ids: Ids in any order, repeated or not.
-        config: Fractions with a seed, or official files.
+        config: Fractions with a seed, official files, or a column of a table.
 
     Returns:
         Columns `patient_id` and `split`, one row per patient, sorted by id. The assignment depends
         on the set of ids only, never on their order. For fractions, exactly
-        `round(fraction * patients)` are in validation and in test. With official files, patients
-        named in none of them are absent, and ids that are no patient of ours are ignored.
+        `round(fraction * patients)` are in validation and in test. With files or a column, patients
+        named nowhere are absent, and ids that are no patient of ours are ignored.
 
     Raises:
-        DataError: If a split that was asked for would be empty, or an official file is faulty or
-            shares a patient with another.
+        DataError: If a split that was asked for would be empty, a file is faulty or shares a
+            patient with another, or a column has two splits for a patient or an unknown word.
     """
     patients = sorted(set(patient_ids))
     match config:
@@ -73,6 +121,8 @@ def split_patients(patient_ids: Iterable[str], config: SplitConfig | OfficialSpl
             split_of = _random_split(patients, config)
         case OfficialSplit():
             split_of = _official_split(patients, config)
+        case ColumnSplit():
+            split_of = _column_split(patients, config)
         case _:
             assert_never(config)
     assignment = pl.DataFrame(
@@ -167,5 +217,41 @@ def _official_split(patients: list[str], config: OfficialSplit) -> dict[str, str
         raise DataError(
             f"{config.files[empty[0]]} names none of the {len(patients)} patients, so "
             f"{empty[0]} would be empty; is it the split of this data set?"
+        )
+    return split_of
+
+
+def _column_split(patients: list[str], config: ColumnSplit) -> dict[str, str]:
+    named: dict[str, str] = {}
+    rejections = Rejections(ReadingPolicy())
+    columns = [config.patient_id, config.column]
+    for record in read_records(table_files(config.path), columns, rejections, MAX_CELL_CHARS):
+        patient_cell, split_cell = (record.cells[name] for name in columns)
+        try:
+            patient = read_id(record.where, config.patient_id, patient_cell, "patient")
+            word = read_cell(record.where, config.column, split_cell)
+        except Rejected as fault:
+            raise DataError(f"{record.where}: {fault.reason}; {fault.remedy}.") from None
+        if word not in config.split_of_word:
+            raise DataError(
+                f"{record.where}: column {config.column} names none of the splits "
+                f"{', '.join(config.split_of_word)}; add its word to split.train, .validation or "
+                ".test."
+            )
+        if named.setdefault(patient, config.split_of_word[word]) != config.split_of_word[word]:
+            raise DataError(
+                f"{record.where}: this patient is in another split in an earlier row; keep all "
+                "rows of a patient in one split."
+            )
+    split_of = {patient: named[patient] for patient in patients if patient in named}
+    training = [patient for patient, split in split_of.items() if split == "train"]
+    if config.validation_share:
+        share = SplitConfig(validation=config.validation_share, test=0, seed=config.seed)
+        split_of |= _random_split(training, share)
+    empty = [split for split in ("train", "test") if split not in split_of.values()]
+    if empty:
+        raise DataError(
+            f"{config.path}: no patient of the notes is in {empty[0]}; look at split.patient_id "
+            "and at the words of each split."
         )
     return split_of

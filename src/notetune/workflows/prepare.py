@@ -16,7 +16,6 @@ from notetune.model.backbone import backbone_fingerprint, resolve_backbone
 from notetune.notes import outcomes, overlap, published, sources, splits
 from notetune.notes.outcomes import Task
 from notetune.notes.sources import Finished, FlowCount
-from notetune.notes.splits import OfficialSplit
 from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import TokenStore, join_documents, open_store, read_documents
 from notetune.workflows.prepare_checks import (
@@ -379,8 +378,7 @@ def _corpus_flow(notes: pl.DataFrame) -> FlowCount:
 
 def _file_states(recipe: Recipe) -> list[tuple[str, int, int]]:
     """Name, size and time of every file that the source and the split may read."""
-    split = recipe.split
-    official = split.files.values() if isinstance(split, OfficialSplit) else ()
-    paths = [*sources.files_of(recipe.source), *filter(Path.is_file, official)]
+    of_split = filter(Path.is_file, splits.split_files(recipe.split))
+    paths = [*sources.files_of(recipe.source), *of_split]
     states = [(path.name, path.stat()) for path in paths]
     return [(name, state.st_size, state.st_mtime_ns) for name, state in states]

@@ -1,7 +1,7 @@
 """One recipe says everything about a study; one run folder holds everything it makes."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, assert_never
 
 import torch
 from pydantic import (
@@ -21,7 +21,7 @@ from notetune.model.adapters.specs import (
 from notetune.model.backbone import Dtype
 from notetune.model.device import DeviceName, torch_device
 from notetune.notes.sources import Source, starting_from
-from notetune.notes.splits import Split, SplitConfig
+from notetune.notes.splits import AnySplit, ColumnSplit, OfficialSplit, SplitConfig
 from notetune.workflows.run_folder import RunFolder
 from notetune.workflows.sections import (
     MASKED,
@@ -230,12 +230,19 @@ class Recipe(Config):
         return starting_from(self.prepare.source, self.data)
 
     @property
-    def split(self) -> Split:
+    def split(self) -> AnySplit:
         """How patients are split; the paths of official files start from `data`."""
         split = self.prepare.split
-        if isinstance(split, SplitConfig):
-            return split
-        return split.model_copy(update={n: self.data / path for n, path in split.files.items()})
+        match split:
+            case SplitConfig():
+                return split
+            case OfficialSplit():
+                paths = {name: self.data / path for name, path in split.files.items()}
+                return split.model_copy(update=paths)
+            case ColumnSplit():
+                return split.model_copy(update={"path": self.data / split.path})
+            case _:
+                assert_never(split)
 
     @property
     def torch_device(self) -> torch.device:

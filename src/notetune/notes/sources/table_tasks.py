@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 import polars as pl
-from pydantic import model_validator
+from pydantic import PositiveInt, model_validator
 
 from notetune.config import Config
 from notetune.errors import DataError
@@ -81,6 +81,8 @@ class TableTask(Config):
     be foretold; later notes are a leak."""
     separator: str | None = None
     """Between the labels of a multilabel cell; without it a cell holds one label."""
+    first_characters: PositiveInt | None = None
+    """Of each label of a multilabel task, so many count: 3 makes ICD-10 codes their categories."""
     classes: tuple[str, ...] | None = None
     """Allowed classes, in this order; without it, those found, sorted. Binary: the name of the
     positive class; without it, the name of the task. With `codes`: the categories to keep."""
@@ -93,6 +95,8 @@ class TableTask(Config):
     def _fits_its_kind(self) -> Self:
         if self.separator is not None and (self.kind != "multilabel" or not self.separator):
             raise ValueError("separator is for multilabel tasks and is at least one character")
+        if self.first_characters is not None and (self.kind != "multilabel" or self.codes):
+            raise ValueError("first_characters is for multilabel tasks, and not with codes")
         if self.kind == "binary" and self.classes is not None and len(self.classes) != 1:
             raise ValueError("a binary task has one class: the name of the positive one")
         if self.positive == self.negative:
@@ -138,7 +142,7 @@ def _labels(task: TableTask, where: str, column: str, value: Any) -> list[str] |
         if task.kind == "binary":
             return _binary_labels(task, cell)
         labels = cell.split(task.separator) if task.separator else [cell]
-    named = sorted({label.strip() for label in labels if label.strip()})
+    named = sorted({label.strip()[: task.first_characters] for label in labels if label.strip()})
     if any(len(label) > MAX_CLASS_CHARS for label in named):
         raise DataError(
             f"{where}: column {column} holds a label over {MAX_CLASS_CHARS} characters; "
