@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +256,7 @@ class _CellTraining:
             pooling=self._plan.pooling,
             max_tokens=self._plan.max_tokens,
             max_pieces=self._plan.max_pieces,
+            **asdict(self._plan.store.edges),
             backbone_name=about.backbone,
             backbone_fingerprint=about.fingerprint,
             dtype=about.dtype,

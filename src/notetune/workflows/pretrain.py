@@ -26,6 +26,7 @@ from notetune.workflows.prepare import Prepared
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import write_provenance
 from notetune.workflows.recipe import Recipe
+from notetune.workflows.sections import row_of
 from notetune.workflows.together import spread, stage_folders
 from notetune.workflows.training import (
     Training,
@@ -66,6 +67,7 @@ def inputs(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
     return {
         "stage": "pretrain",
         "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
+        "intake": (asdict(prepared.store.edges), prepared.store.max_tokens),
         "dtype": recipe.dtype,
         "general": runs.sha256_of_file(_general_text(recipe)),
         "config": recipe.pretrain.model_dump(mode="json", exclude={"compare", "corpus"}),
@@ -145,13 +147,19 @@ def training_documents(recipe: Recipe, prepared: Prepared) -> Int64Array:
     return documents
 
 
+def tokens_per_row(recipe: Recipe, store: TokenStore) -> int:
+    """Tokens of a row, with the virtual ones of its documents."""
+    virtual = reserved_per_document(recipe.pretrain.adapter)
+    return row_of(recipe.pretrain.tokens_per_row, store.max_tokens + virtual)
+
+
 def step_count(recipe: Recipe, prepared: Prepared) -> int:
     """Steps of the whole training."""
     config = recipe.pretrain
     lengths = prepared.store.lengths_D[training_documents(recipe, prepared)]
     per_epoch = pretraining_steps_per_epoch(
         lengths,
-        config.tokens_per_row,
+        tokens_per_row(recipe, prepared.store),
         config.optim.targets_per_step,
         reserved_per_document(config.adapter),
     )
@@ -173,7 +181,7 @@ def _fit(
         rows=lambda first_step: pretraining_steps(
             prepared.store,
             training_documents(recipe, prepared),
-            tokens_per_row=config.tokens_per_row,
+            tokens_per_row=tokens_per_row(recipe, prepared.store),
             targets_per_step=optim.targets_per_step,
             seed=config.seed,
             reserved_per_document=model.reserved_per_document,
@@ -196,9 +204,10 @@ def _perplexities(
     when: str, model: Stack, recipe: Recipe, prepared: Prepared
 ) -> list[PerplexityRow]:
     """Perplexity on a sample of each split and source, and on general text."""
-    config, rows = recipe.pretrain, []
-    for split, source, store, documents in (*_samples(recipe, prepared), _general(recipe)):
-        got = infer.perplexity(model, store, documents, config.tokens_per_row, config.perplexity)
+    size, rows = tokens_per_row(recipe, prepared.store), []
+    samples = (*_samples(recipe, prepared), _general(recipe, prepared.store))
+    for split, source, store, documents in samples:
+        got = infer.perplexity(model, store, documents, size, recipe.pretrain.perplexity)
         figures = (got.perplexity, got.bits_per_byte, got.targets)
         rows.append(PerplexityRow(when, split, source, *figures))
     return rows
@@ -232,8 +241,8 @@ def _sample(recipe: Recipe, store: TokenStore, split: str, source: str) -> Int64
     return np.sort(rng.choice(documents, most, replace=False))
 
 
-def _general(recipe: Recipe) -> _Sample:
-    """The passages of a general text: where the backbone should stay what it was."""
+def _general(recipe: Recipe, like: TokenStore) -> _Sample:
+    """The passages of a general text, read as notes are: what the backbone should still know."""
     path = _general_text(recipe)
     try:
         text = path.read_text(encoding="utf-8")
@@ -244,8 +253,8 @@ def _general(recipe: Recipe) -> _Sample:
         raise DataError(f"pretrain.general_text: {path} is empty.")
     names = [str(number) for number in range(len(passages))]
     columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
-    encoder = load_encoder(resolve_backbone(recipe.backbone))
-    store = encode_notes(encoder, recipe.prepare.max_tokens, passages, columns)
+    encoder = load_encoder(resolve_backbone(recipe.backbone), like.edges)
+    store = encode_notes(encoder, like.max_tokens, passages, columns)
     documents = np.arange(len(store.lengths_D))[: recipe.pretrain.perplexity_documents]
     return GENERAL, path.stem, store, documents
 
