@@ -36,9 +36,11 @@ from notetune import config
 from notetune.model import llama2c
 from notetune.notes.clean import clean_text
 from notetune.notes.sources import Finished
+from notetune.tokens.edges import Edges
 from notetune.tokens.encode import DOCUMENT_FIELDS, Documents, Encoder, LongNotes, load_encoder
 from notetune.tokens.packing import pack_documents
 from notetune.tokens.store import save_documents
+from notetune.workflows.intake import Intake
 from notetune.workflows.prepare import assemble
 from notetune.workflows.prepare_shards import Shard
 from notetune.workflows.recipe import Recipe
@@ -99,7 +101,7 @@ def _bench_encoder(
         new = texts[::4]
         seconds, _ = timed(functools.partial(other.documents, new, MAX_TOKENS, long_notes))
         speeds["new texts"].append(len(new) / seconds)
-    _check_ids(ids["input_ids"], documents, encoder.eos_id, options.get("max_length"))
+    _check_ids(ids["input_ids"], documents, encoder.edges.end_id, options.get("max_length"))
     question = f"tokens per core, {long_notes}"
     for state, values in speeds.items():
         rows.add(question, state, name, values, "notes/s")
@@ -195,7 +197,8 @@ def only_joining(folder: Path) -> None:
         for start in starts
     ]
     (folder / "prepared").mkdir()
-    assemble(recipe, shards, Finished((), ()), folder / "prepared")
+    is_made_up = Intake(Edges(0, 1), MAX_TOKENS)
+    assemble(recipe, shards, Finished((), ()), folder / "prepared", lambda *_: is_made_up)
 
 
 def made_shard(folder: Path, first: int, count: int) -> Shard:
@@ -221,9 +224,11 @@ def made_shard(folder: Path, first: int, count: int) -> Shard:
     table_D["piece"] = np.tile(np.arange(pieces), count)
     table_D["length"] = 250
     ids = np.zeros(int(table_D["length"].sum()), np.uint16)
-    save_documents(folder, Documents(ids, table_D, count))
+    shard = Shard(folder, count)
+    shard.tokens.mkdir()
+    save_documents(shard.tokens, Documents(ids, table_D, count))
     np.save(folder / "signatures.npy", rng.integers(0, 256, (count, 120), dtype=np.uint8))
-    return Shard(folder, count)
+    return shard
 
 
 def real_texts(data: Path) -> list[str]:
@@ -243,7 +248,7 @@ def encoders(data: Path) -> dict[str, Encoder]:
     tokenizer.encode_special_tokens = True
     return {
         "shipped, 2k pieces": load_encoder(ROOT / "src/notetune/backbones/tiny"),
-        "LLaMA 2, 32k pieces": Encoder(tokenizer, bos_id=1, eos_id=2, vocabulary_size=32_000),
+        "LLaMA 2, 32k pieces": Encoder(tokenizer, Edges(1, 2), vocabulary_size=32_000),
     }
 
 

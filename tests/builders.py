@@ -40,7 +40,11 @@ def random_llama(
         tie_word_embeddings=tied,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
-    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    tokenizer = byte_tokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
 

@@ -1,7 +1,7 @@
 """Batches to numbers: perplexity, pooled features and logits. Nothing here trains."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from notetune.model.batch import PackedBatch
+from notetune.model.batch import PackedBatch, packed_batch
 from notetune.model.stack import Stack
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore
@@ -27,7 +27,8 @@ class Perplexity:
 
     Attributes:
         perplexity: exp of the average negative log-likelihood per target token.
-        bits_per_byte: Total negative log-likelihood in bits per UTF-8 byte of text.
+        bits_per_byte: Total negative log-likelihood in bits per UTF-8 byte of text. Where nothing
+            opens a document its first token is given, yet its bytes count.
         targets: Target tokens.
     """
 
@@ -75,6 +76,25 @@ def _document_losses(model: Stack, batch: PackedBatch) -> Tensor:
     losses = model.token_losses(batch)
     of_document = batch.document_T[batch.context_T]
     return losses.new_zeros(len(batch.lengths_D)).index_add(0, of_document, losses)
+
+
+@torch.inference_mode()
+def perplexity_behind(
+    model: Stack, opener_id: int | None, documents: Sequence[Int64Array]
+) -> float:
+    """Perplexity of documents behind an opener, over the same tokens whatever opens them.
+
+    Args:
+        model: What predicts.
+        opener_id: What stands in front of each; None for nothing.
+        documents: Token ids, at least two each. The first of them is never scored.
+    """
+    front = np.array([] if opener_id is None else [opener_id], np.int64)
+    losses = []
+    for document in documents:
+        batch = packed_batch([np.concatenate([front, document])], [0], model.backbone.device)
+        losses.append(model.token_losses(batch)[len(front) :].double().cpu().numpy())
+    return math.exp(np.concatenate(losses).mean())
 
 
 @torch.inference_mode()

@@ -111,7 +111,7 @@ def test_stories260k_converts_and_continues_as_its_own_arithmetic_does(open_data
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "stories").eval()
     encoder = load_encoder(tmp_path / "stories")
     text = "Once upon a time, there was a"
-    ids = [encoder.bos_id, *encoder.tokenizer.encode(text, add_special_tokens=False).ids]
+    ids = [encoder.edges.opener_id, *encoder.tokenizer.encode(text, add_special_tokens=False).ids]
     start = len(ids)
     for _ in range(20):
         ids.append(int(llama2c_logits(weights, ids)[-1].argmax()))

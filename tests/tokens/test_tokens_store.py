@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from notetune.errors import BackboneError, RunError
+from notetune.tokens.edges import Edges
 from notetune.tokens.encode import Encoder, load_encoder
 from notetune.tokens.store import (
     encode_notes,
@@ -21,7 +22,7 @@ from notetune.tokens.store import (
     save_documents,
 )
 
-ENCODER = Encoder(byte_tokenizer(), bos_id=0, eos_id=1, vocabulary_size=260)
+ENCODER = Encoder(byte_tokenizer(), Edges(0, 1), vocabulary_size=260)
 TEXTS = ["short", "a much longer note that needs several pieces " * 4, "é—ü " * 9, "x"]
 
 
@@ -38,11 +39,11 @@ def test_the_pieces_of_a_note_decode_to_its_whole_text(text, max_tokens):
     pieces, _ = pieces_of(documents)
     body = [token for piece in pieces for token in piece[1:]]
     fills_its_pieces = bool(text) and len(text.encode()) % (max_tokens - 1) == 0
-    assert (body[-1] == ENCODER.eos_id) != fills_its_pieces
+    assert (body[-1] == ENCODER.edges.end_id) != fills_its_pieces
     assert ENCODER.tokenizer.decode(body) == text
     assert documents.table_D["piece"].tolist() == list(range(len(pieces)))
     assert documents.table_D["is_cut"].tolist() == [True] * (len(pieces) - 1) + [False]
-    assert all(piece[0] == ENCODER.bos_id for piece in pieces)
+    assert all(piece[0] == ENCODER.edges.opener_id for piece in pieces)
     assert all(len(piece) == max_tokens for piece in pieces[:-1])
     assert 1 < len(pieces[-1]) <= max_tokens
 
@@ -55,7 +56,7 @@ def test_a_note_that_fills_its_pieces_has_no_piece_for_the_end_alone(text, long_
     assert documents.table_D["length"].tolist() == [8] * pieces
     assert documents.table_D["text_bytes"].tolist() == [7] * pieces
     assert documents.table_D["is_cut"][-1] == (len(text) > 7 * pieces)
-    assert ENCODER.eos_id not in documents.ids
+    assert ENCODER.edges.end_id not in documents.ids
 
 
 @pytest.mark.parametrize("long_notes", ["first", "pieces"])
@@ -152,7 +153,7 @@ def test_a_store_on_disk_equals_one_in_memory(store, tmp_path):
     for name, value in vars(memory).items():
         assert np.array_equal(value, getattr(store, name)), name
         compared += 1
-    assert compared == 11
+    assert compared == 13
 
 
 def test_a_store_joined_from_shards_equals_one_written_at_once(store, tmp_path):
@@ -169,7 +170,7 @@ def test_a_store_joined_from_shards_equals_one_written_at_once(store, tmp_path):
         save_documents(shard, ENCODER.documents(texts, 32))
     joined = tmp_path / "joined"
     joined.mkdir()
-    join_documents(joined, map(read_documents, shards), columns)
+    join_documents(joined, map(read_documents, shards), columns, store.edges, 32)
     files = sorted(path.name for path in joined.iterdir())
     assert len(files) == 12
     for name in files:
@@ -177,7 +178,8 @@ def test_a_store_joined_from_shards_equals_one_written_at_once(store, tmp_path):
 
 
 def test_an_opened_store_stays_on_disk(store):
-    mapped = [value for value in vars(store).values() if isinstance(value.base, np.memmap | mmap)]
+    arrays = [value for value in vars(store).values() if isinstance(value, np.ndarray)]
+    mapped = [value for value in arrays if isinstance(value.base, np.memmap | mmap)]
     assert len(mapped) == 11
 
 
@@ -215,7 +217,7 @@ def test_a_special_token_written_in_a_note_is_text(tmp_path):
     encoder = load_encoder(random_llama(tmp_path))
     ids = encoder.documents(["a</s>b"], 64).ids.tolist()
     assert len(ids) == 1 + len("a</s>b") + 1
-    assert ids.count(encoder.eos_id) == 1
+    assert ids.count(encoder.edges.end_id) == 1
 
 
 def test_joining_holds_the_ids_of_one_part_at_a_time(tmp_path):
@@ -232,7 +234,7 @@ def test_joining_holds_the_ids_of_one_part_at_a_time(tmp_path):
 
     names = [f"n{number}" for number in range(5)]
     columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
-    join_documents(tmp_path, parts(), columns)
+    join_documents(tmp_path, parts(), columns, ENCODER.edges, 32)
     assert len(alive) == 5
     assert len(open_store(tmp_path).note_ids) == 5
 

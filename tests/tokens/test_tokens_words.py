@@ -13,6 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from notetune.model import llama2c
 from notetune.notes.clean import clean_text
 from notetune.tokens import words
+from notetune.tokens.edges import Edges
 from notetune.tokens.encode import Encoder, load_encoder
 from notetune.tokens.words import word_cache
 
@@ -67,7 +68,7 @@ def split_and_bytes(pattern: str) -> pre_tokenizers.PreTokenizer:
 
 def encoder_of(tokenizer: Tokenizer) -> Encoder:
     tokenizer.encode_special_tokens = True
-    return Encoder(tokenizer, bos_id=0, eos_id=1, vocabulary_size=tokenizer.get_vocab_size())
+    return Encoder(tokenizer, Edges(0, 1), tokenizer.get_vocab_size())
 
 
 def mini_llama(*, extra: tuple[str, ...] = (), metaspace: bool = False, **model) -> Tokenizer:
@@ -107,7 +108,7 @@ def pieces_by_definition(encoder, text, max_tokens):
     """Ids, UTF-8 bytes and cut of every piece, from one encoding of the whole text."""
     encoding = encoder.tokenizer.encode(text, add_special_tokens=False)
     has_room = not encoding.ids or len(encoding.ids) % (max_tokens - 1) != 0
-    tokens = [*encoding.ids, *([encoder.eos_id] if has_room else [])]
+    tokens = [*encoding.ids, *([encoder.edges.end_id] if has_room else [])]
     starts = [*(start for start, _ in encoding.offsets), len(text), len(text)]
     pieces = []
     for first in range(0, len(tokens), max_tokens - 1):
@@ -115,7 +116,7 @@ def pieces_by_definition(encoder, text, max_tokens):
         begin = starts[first] if first else 0
         end = starts[last] if last < len(tokens) else len(text)
         size = len(text[begin:end].encode())
-        pieces.append(([encoder.bos_id, *tokens[first:last]], size, last < len(tokens)))
+        pieces.append(([encoder.edges.opener_id, *tokens[first:last]], size, last < len(tokens)))
     return pieces
 
 

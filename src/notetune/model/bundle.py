@@ -16,6 +16,8 @@ from notetune.model.heads import Head, Layers, Pooling
 from notetune.model.stack import Layer, Stack, probe, stack
 
 BUNDLE = "bundle.json"
+FORMAT = 2
+_FORMATS = (1, FORMAT)
 _HEAD, _SCORES = "head.safetensors", ".parquet"
 
 
@@ -23,7 +25,8 @@ class BundleCard(Config):
     """What a bundle says of itself.
 
     Attributes:
-        format: Version of the folder's layout.
+        format: Version of the folder's layout. The first did not say what stands round documents:
+            BOS in front of each, EOS at the end of a note.
         task: Name of the outcome.
         kind: How its labels relate: one yes or no, one of several, any of several.
         classes: K class names, in the order of the logits.
@@ -33,13 +36,17 @@ class BundleCard(Config):
         layers: Those whose hidden states stand side by side in it.
         max_tokens: Longest document.
         max_pieces: Most documents of one note; what is beyond them is cut off.
+        opener: What opens a document, as its vocabulary spells it.
+        opener_id: Its id; None where nothing does.
+        end_id: What ends a note.
+        ends_every_piece: Whether that ends every document of a note.
         backbone_name: Name of the folder it was trained on.
         backbone_fingerprint: Fingerprint of that backbone.
         dtype: Type of the backbone's weights in training and scoring.
         adapters: Names of its adapters, in the order they are put on.
     """
 
-    format: int = runs.FORMAT
+    format: int = FORMAT
     task: str
     kind: Literal["binary", "multiclass", "multilabel"]
     classes: tuple[str, ...]
@@ -49,6 +56,10 @@ class BundleCard(Config):
     layers: Layers = "last"
     max_tokens: int
     max_pieces: int = 1
+    opener: str = ""
+    opener_id: int | None = None
+    end_id: int | None = None
+    ends_every_piece: bool = False
     backbone_name: str
     backbone_fingerprint: str
     dtype: Dtype = "float32"
@@ -102,8 +113,11 @@ def read_card(folder: Path) -> BundleCard:
             "from a copy or train it again."
         )
     card = runs.read_json(folder / BUNDLE)
-    if card.get("format") != runs.FORMAT:
-        raise BundleError(f"{folder} has format {card.get('format')}, not {runs.FORMAT}.")
+    if card.get("format") not in _FORMATS:
+        raise BundleError(
+            f"{folder} has format {card.get('format')}; this version reads "
+            f"{' and '.join(map(str, _FORMATS))}. Use the notetune version that wrote it."
+        )
     return parse(BundleCard, card, str(folder / BUNDLE))
 
 

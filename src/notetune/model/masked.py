@@ -138,7 +138,7 @@ class MaskedEncoder:
         transformers_logging.disable_progress_bar()
         model: Any = self.model
         model.save_pretrained(folder)
-        # Notes keep the BOS and EOS of the tokens they were encoded with.
+        # Notes keep what stands round them in the tokens they were encoded with.
         spec = {**json.loads(self.tokenizer.to_str()), "post_processor": None}
         (folder / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
 
@@ -146,7 +146,7 @@ class MaskedEncoder:
 def new_masked_encoder(
     shape: EncoderShape,
     tokenizer: Tokenizer,
-    special_ids: tuple[int, int],
+    special_ids: tuple[int | None, int],
     vocabulary_size: int,
     *,
     max_tokens: int,
@@ -159,7 +159,7 @@ def new_masked_encoder(
     Args:
         shape: Its sizes.
         tokenizer: Of the notes; it gets a mask token if it has none.
-        special_ids: What begins and what ends a note.
+        special_ids: What begins, if anything does, and what ends a note.
         vocabulary_size: Ids of the notes are below it.
         max_tokens: Longest document.
         share: Share of the tokens to predict.
@@ -188,5 +188,6 @@ def new_masked_encoder(
     backbone = Backbone(
         model=model.bert, name="new", fingerprint="new", max_positions=max_tokens, is_encoder=True
     )
-    masking = Masking(share, mask_id, special_ids, vocabulary_size)
+    special = tuple(number for number in special_ids if number is not None)
+    masking = Masking(share, mask_id, special, vocabulary_size)
     return MaskedEncoder(backbone, model, tokenizer, masking)

@@ -18,6 +18,7 @@ from notetune.model.batch import PackedBatch
 from notetune.model.bundle import Bundle, load_bundle, read_card
 from notetune.model.losses import probabilities
 from notetune.notes.clean import clean_text
+from notetune.tokens.edges import Edges
 from notetune.tokens.encode import Encoder, load_encoder
 from notetune.tokens.store import Reading, encode_notes
 from notetune.train.batches import read_row
@@ -99,5 +100,8 @@ def load_predictor(
     is_merged = (folder / BACKBONE_WEIGHTS).is_file()
     name = backbone or (str(folder) if is_merged else card.backbone_name)
     loaded = load_backbone(name, card.dtype, device)
-    encoder = load_encoder(resolve_backbone(name), frames_pieces=loaded.is_encoder)
+    edges = None  # as bundles of the first format were made
+    if card.end_id is not None:
+        edges = Edges(card.opener_id, card.end_id, card.opener, card.ends_every_piece)
+    encoder = load_encoder(resolve_backbone(name), edges, frames_pieces=loaded.is_encoder)
     return Predictor(load_bundle(folder, card, loaded), encoder)

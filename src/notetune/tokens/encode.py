@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from notetune.errors import BackboneError
+from notetune.tokens.edges import Edges, read_declared
 from notetune.tokens.words import WordCache, word_cache
 
 LongNotes = Literal["pieces", "first"]
@@ -36,8 +35,8 @@ class Documents:
 
     Attributes:
         ids: `(total tokens,)` ids of all documents, one after another. Each document begins with
-            BOS; the last piece of a note ends in EOS if it has room, and for an encoder every
-            piece does.
+            the opener, if there is one; the last piece of a note ends in what ends a note if it
+            has room, and for an encoder every piece does.
         table_D: `(D,)` of `DOCUMENT_FIELDS`: number of the note, number of the piece (0 begins the
             note), tokens, UTF-8 bytes of the text behind it, whether the note goes on after it.
         note_count: N.
@@ -71,21 +70,17 @@ class _Tokens:
 
 @dataclass(frozen=True)
 class Encoder:
-    """A tokenizer with the special ids of its backbone.
+    """A tokenizer with what stands round the documents of its backbone.
 
     Attributes:
         tokenizer: Text to ids, without special ones.
-        bos_id: Begins every document; `[CLS]` for an encoder.
-        eos_id: Ends a note; `[SEP]` for an encoder.
+        edges: What opens a document and what ends a note.
         vocabulary_size: Tokens that the backbone embeds.
-        ends_every_piece: Whether a piece of a note that goes on ends in `eos_id` too.
     """
 
     tokenizer: Tokenizer
-    bos_id: int
-    eos_id: int
+    edges: Edges
     vocabulary_size: int
-    ends_every_piece: bool = False
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -107,10 +102,12 @@ class Encoder:
         """
         is_first_only = long_notes == "first"
         most_cuts = 1 if is_first_only else None
-        body = max_tokens - 1 - self.ends_every_piece  # BOS takes one slot of every piece
+        edges, before = self.edges, self.edges.opener_count
+        body = max_tokens - before - edges.ends_every_piece
         size = body * self.dtype.itemsize
-        bos, eos = (np.array([n], self.dtype).tobytes() for n in (self.bos_id, self.eos_id))
-        end_of_note, end_of_piece = (b"", eos) if self.ends_every_piece else (eos, b"")
+        opener = self._packed(*[edges.opener_id] * before)
+        end = self._packed(edges.end_id)
+        end_of_note, end_of_piece = (b"", end) if edges.ends_every_piece else (end, b"")
         packed: list[bytes] = []
         rows: list[tuple[int, int, int, int, bool]] = []
         for number, text in enumerate(texts):
@@ -123,8 +120,8 @@ class Encoder:
                 bounds = bounds[:2]
             for piece, (start, end) in enumerate(itertools.pairwise(bounds)):
                 ids = ids_of_note[piece * size : (piece + 1) * size] + end_of_piece
-                packed += (bos, ids)
-                length = 1 + len(ids) // self.dtype.itemsize
+                packed += (opener, ids)
+                length = before + len(ids) // self.dtype.itemsize
                 is_cut = piece < len(cuts)
                 rows.append((number, piece, length, _utf8_bytes(text, start, end), is_cut))
         return Documents(
@@ -132,6 +129,9 @@ class Encoder:
             np.array(rows, DOCUMENT_FIELDS),
             len(texts),
         )
+
+    def _packed(self, *ids: int | None) -> bytes:
+        return np.array(ids, self.dtype).tobytes()
 
     def _first_tokens(self, text: str, wanted: int) -> _Tokens:
         """More than `wanted` tokens of a text, or all of them if it has no more."""
@@ -160,7 +160,7 @@ def _of_words(cache: WordCache, words: list[str]) -> _Tokens:
 def _starts(
     offsets: Sequence[tuple[int, int]], tokens: Sequence[int], text_length: int
 ) -> list[int]:
-    """Where tokens start; EOS, after all others, starts where the text ends."""
+    """Where tokens start; what ends a note, after all others, starts where the text ends."""
     return [offsets[token][0] if token < len(offsets) else text_length for token in tokens]
 
 
@@ -168,53 +168,20 @@ def _utf8_bytes(text: str, start: int, end: int) -> int:
     return end - start if text.isascii() else len(text[start:end].encode())
 
 
-def load_encoder(backbone: Path, *, frames_pieces: bool = False) -> Encoder:
+def load_encoder(
+    backbone: Path, edges: Edges | None = None, *, frames_pieces: bool = False
+) -> Encoder:
     """The encoder of a backbone folder.
 
     Args:
         backbone: The folder.
-        frames_pieces: Put what the tokenizer puts round a text, `[CLS]` and `[SEP]`, round every
-            piece. A tokenizer that puts nothing there leaves BOS and EOS as they are.
+        edges: What stands round documents; BOS and EOS where nothing is said.
+        frames_pieces: In place of BOS and EOS, put what the tokenizer puts round a text, `[CLS]`
+            and `[SEP]`, round every piece, if it puts something there.
 
     Raises:
         BackboneError: If `tokenizer.json` is missing or damaged, or BOS or EOS is not declared.
     """
-    path = backbone / "tokenizer.json"
-    if not path.is_file():
-        raise BackboneError(
-            f"{backbone} has no tokenizer.json; save the fast tokenizer of the backbone there."
-        )
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception:  # noqa: BLE001 (the library raises bare Exception)
-        raise BackboneError(f"{path} is not a tokenizer file; copy it again.") from None
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    tokenizer.encode_special_tokens = True  # "</s>" in a note is text, not the end of it
-    config = json.loads((backbone / "config.json").read_text(encoding="utf-8"))
-    size = config["vocab_size"]
-    largest = max(tokenizer.get_vocab().values(), default=0)
-    if largest >= size:
-        raise BackboneError(
-            f"{path} gives ids up to {largest} but the backbone embeds {size} tokens; the "
-            "tokenizer belongs to another backbone."
-        )
-    frame = tokenizer.encode("").ids if frames_pieces else []
-    if len(frame) == 2:
-        return Encoder(tokenizer, frame[0], frame[1], size, ends_every_piece=True)
-    bos, eos = _special_id(config, "bos", backbone), _special_id(config, "eos", backbone)
-    return Encoder(tokenizer, bos, eos, size)
-
-
-def _special_id(config: dict[str, Any], name: str, backbone: Path) -> int:
-    value = config.get(f"{name}_token_id")
-    if isinstance(value, list):  # LLaMA 3 declares several EOS ids; the first ends a text
-        value = value[0] if value else None
-    if not isinstance(value, int):
-        raise BackboneError(f"{backbone}/config.json declares no {name}_token_id; add it.")
-    if not 0 <= value < config["vocab_size"]:
-        raise BackboneError(
-            f"{backbone}/config.json: {name}_token_id {value} is outside its vocabulary of "
-            f"{config['vocab_size']} tokens; mend it."
-        )
-    return value
+    declared = read_declared(backbone)
+    edges = edges or (declared.framed_edges if frames_pieces else None) or declared.edges("bos")
+    return Encoder(declared.tokenizer, edges, declared.vocabulary_size)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from notetune import runs
 from notetune.errors import RunError
+from notetune.tokens.edges import Edges
 from notetune.tokens.encode import Documents, Encoder, LongNotes
 from notetune.tokens.packing import Int64Array
 
@@ -31,6 +32,8 @@ class TokenStore:
         split_N: `(N,)` split of each note.
         is_cut_D: `(D,)` whether the note goes on after the document.
         in_corpus_N: `(N,)` whether step 1 may train on the note, if it is in the training split.
+        edges: What opens a document and what ends a note.
+        max_tokens: Longest document that there may be.
     """
 
     ids: npt.NDArray[Any]
@@ -44,6 +47,8 @@ class TokenStore:
     split_N: npt.NDArray[np.str_]
     is_cut_D: npt.NDArray[np.bool_]
     in_corpus_N: npt.NDArray[np.bool_]
+    edges: Edges
+    max_tokens: int
 
     @property
     def lengths_D(self) -> Int64Array:
@@ -97,12 +102,18 @@ class TokenStore:
         )
 
 
+def whole_pieces(store: TokenStore, is_counted_N: npt.NDArray[np.bool_]) -> int:
+    """The fewest pieces a note with which `WHOLE_SHARE` of some notes are read whole."""
+    pieces_N = np.bincount(store.note_number_D, minlength=len(store.note_ids))[is_counted_N]
+    return int(np.quantile(pieces_N, WHOLE_SHARE, method="inverted_cdf")) if len(pieces_N) else 1
+
+
 @dataclass(frozen=True)
 class Reading:
     """How much of each note is read.
 
     Attributes:
-        tokens_N: `(N,)` tokens, BOS and EOS included.
+        tokens_N: `(N,)` tokens, with what opens and what ends.
         pieces_N: `(N,)` documents that they stand in.
         truncated_N: `(N,)` whether the note goes on after them.
     """
@@ -118,7 +129,9 @@ class Reading:
         return dict(zip(names, (self.tokens_N, self.pieces_N, self.truncated_N), strict=True))
 
 
-FORMAT = 4
+FORMAT = 5
+WHOLE_SHARE = 0.95
+"""Share of the training notes that are read whole where the recipe leaves it to us."""
 _IDS = "ids.bin"
 _TABLE, _SHARD_IDS = "documents.npy", "ids.npy"
 _ARRAYS = ("offsets", "note_number_D", "piece_D", "text_bytes_D", "is_cut_D")
@@ -147,6 +160,7 @@ def encode_notes(
     documents = encoder.documents(texts, max_tokens, long_notes)
     names: dict[str, Any] = {name: np.asarray(columns[name], np.str_) for name in _TEXTS}
     names[_IN_CORPUS] = _in_corpus(columns)
+    names |= {"edges": encoder.edges, "max_tokens": max_tokens}
     return TokenStore(ids=documents.ids, **_arrays([documents]), **names)
 
 
@@ -158,7 +172,8 @@ def write_store(
     columns: Mapping[str, Any],
 ) -> None:
     """Encode notes into an existing empty folder; arguments as for `encode_notes`."""
-    join_documents(folder, [encoder.documents(texts, max_tokens)], columns)
+    parts = [encoder.documents(texts, max_tokens)]
+    join_documents(folder, parts, columns, encoder.edges, max_tokens)
 
 
 def save_documents(folder: Path, documents: Documents) -> None:
@@ -173,13 +188,21 @@ def read_documents(folder: Path) -> Documents:
     return Documents(np.load(folder / _SHARD_IDS), table_D, int(table_D["note"][-1]) + 1)
 
 
-def join_documents(folder: Path, parts: Iterable[Documents], columns: Mapping[str, Any]) -> None:
+def join_documents(
+    folder: Path,
+    parts: Iterable[Documents],
+    columns: Mapping[str, Any],
+    edges: Edges,
+    max_tokens: int,
+) -> None:
     """Write one store from the documents of all notes, which come in parts.
 
     Args:
         folder: An existing folder.
         parts: At least one; only one of them is in memory at a time.
         columns: As for `encode_notes`, over the notes of all parts: lists or series of strings.
+        edges: What stands round the documents.
+        max_tokens: Longest document that there may be.
     """
     tables = []
     dtype = np.dtype(np.uint16)
@@ -194,7 +217,8 @@ def join_documents(folder: Path, parts: Iterable[Documents], columns: Mapping[st
     for name in _TEXTS:
         _save_texts(folder / f"{name}.npy", columns[name])
     np.save(folder / f"{_IN_CORPUS}.npy", _in_corpus(columns))
-    runs.write_json(folder / "store.json", {"format": FORMAT, "dtype": dtype.name})
+    made = {"edges": dataclasses.asdict(edges), "max_tokens": max_tokens}
+    runs.write_json(folder / "store.json", {"format": FORMAT, "dtype": dtype.name, **made})
 
 
 def open_store(folder: Path) -> TokenStore:
@@ -214,7 +238,8 @@ def open_store(folder: Path) -> TokenStore:
         ids = np.memmap(folder / _IDS, dtype=description["dtype"], mode="r")
     except (OSError, ValueError):
         raise RunError(f"{folder} is not a whole token store; prepare the run again.") from None
-    return TokenStore(ids=ids, **arrays)
+    edges, max_tokens = Edges(**description["edges"]), description["max_tokens"]
+    return TokenStore(ids=ids, **arrays, edges=edges, max_tokens=max_tokens)
 
 
 def _arrays(parts: Sequence[Documents]) -> dict[str, Any]:

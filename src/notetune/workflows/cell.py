@@ -1,6 +1,6 @@
 """A cell of step 2: one model of one task in one run, as it is scored and saved."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +81,7 @@ class TrainedCell:
             layers=self.plan.layers,
             max_tokens=self.plan.max_tokens,
             max_pieces=self.plan.max_pieces,
+            **asdict(self.plan.store.edges),
             backbone_name=about.backbone,
             backbone_fingerprint=about.fingerprint,
             dtype=about.dtype,

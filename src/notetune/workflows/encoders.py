@@ -20,17 +20,19 @@ from notetune.model.backbone import (
     resolve_backbone,
 )
 from notetune.model.masked import MaskedBatch, MaskedEncoder, new_masked_encoder
-from notetune.tokens.encode import Documents, LongNotes, load_encoder
-from notetune.tokens.store import FORMAT, TokenStore, join_documents, open_store
+from notetune.tokens.edges import Edges
+from notetune.tokens.encode import Documents, Encoder, LongNotes, load_encoder
+from notetune.tokens.store import FORMAT, TokenStore, join_documents, open_store, whole_pieces
 from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch
 from notetune.train.checkpoints import STEPS
 from notetune.train.optim import adamw
+from notetune.workflows.intake import longest_document, read_pieces, sampled
 from notetune.workflows.prepare import TEXTS, Prepared, open_corpus
 from notetune.workflows.pretrain import TRAINING, training_documents
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import write_provenance
 from notetune.workflows.recipe import Recipe
-from notetune.workflows.sections import MASKED
+from notetune.workflows.sections import MASKED, row_of
 from notetune.workflows.training import (
     Training,
     TrainingRecord,
@@ -79,7 +81,7 @@ def inputs(recipe: Recipe, prepared: Prepared, name: str) -> dict[str, Any]:
     return {
         **upstream,
         "encoder": fingerprint,
-        "max_tokens": max_tokens(recipe, name),
+        "max_tokens": (recipe.prepare.max_tokens, most_tokens(recipe, name)),
         "long_notes": _long_notes(recipe),
         "store": FORMAT,
     }
@@ -101,11 +103,22 @@ def open_tokens(recipe: Recipe, prepared: Prepared, name: str) -> TokenStore:
     return open_store(recipe.folder.encoder_tokens(name))
 
 
-def max_tokens(recipe: Recipe, name: str) -> int:
-    """Longest document of an encoder: its own limit, or that of the recipe if it is lower."""
-    given = recipe.encoders.models[name]
-    most = recipe.prepare.max_tokens
-    return most if given == MASKED else min(most, outline_backbone(given).max_positions)
+def most_tokens(recipe: Recipe, name: str) -> int:
+    """Longest document that an encoder of a folder can read: its own limit, or the recipe's."""
+    limit = outline_backbone(recipe.encoders.models[name]).max_positions
+    most, pieces = recipe.prepare.max_tokens, recipe.downstream.max_pieces
+    if most == "auto":
+        most = row_of(recipe.encoders.tokens_per_row) // (1 if pieces == "auto" else pieces)
+    return min(most, limit)
+
+
+def max_pieces(recipe: Recipe, prepared: Prepared, name: str, store: TokenStore) -> int:
+    """Pieces of a note that an encoder reads; `store` holds its documents."""
+    wanted = prepared.intake.whole_pieces
+    if recipe.encoders.models[name] != MASKED:
+        wanted = whole_pieces(store, store.split_N == "train")
+    row = recipe.encoders.tokens_per_row
+    return read_pieces(recipe.downstream.max_pieces, wanted, row, store.max_tokens)
 
 
 def read_pretrained(recipe: Recipe) -> dict[str, TrainingRecord]:
@@ -114,21 +127,22 @@ def read_pretrained(recipe: Recipe) -> dict[str, TrainingRecord]:
     return {name: read_record(path) for name, path in paths.items() if path.is_file()}
 
 
-def notices(recipe: Recipe) -> list[str]:
+def notices(recipe: Recipe, prepared: Prepared) -> list[str]:
     """What readers of the scores must know of the encoders' tokens."""
     said = []
     for name in recipe.encoders.models:
         folder = recipe.folder.encoder_tokens(name)
         if not folder.is_dir():
             continue
-        store, most = open_store(folder), recipe.downstream.max_pieces
+        store = open_store(folder)
+        most = max_pieces(recipe, prepared, name, store)
         first_documents = np.flatnonzero(store.piece_D == 0)
         share = float(store.reading(first_documents, most).truncated_N.mean())
         if share:
             pieces = f"{most} pieces of " if most > 1 else ""
             said.append(
                 f"{name}: {share:.0%} of the labelled notes are longer than {pieces}"
-                f"{max_tokens(recipe, name)} of its tokens; it reads their beginning."
+                f"{store.max_tokens} of its tokens; it reads their beginning."
             )
     return said
 
@@ -154,58 +168,78 @@ def write_tokens(recipe: Recipe, prepared: Prepared, name: str, folder: Path) ->
         "split_N": store.split_N[is_labelled_N],
         "in_corpus_N": store.in_corpus_N[is_labelled_N],
     }
-    join_documents(folder, _documents(recipe, prepared, name, is_labelled_N), columns)
+    tokens = load_encoder(resolve_backbone(recipe.encoders.models[name]), frames_pieces=True)
+    longest = _longest(recipe, prepared, name, tokens)
+    parts = _documents(recipe, prepared, (tokens, longest), is_labelled_N)
+    join_documents(folder, parts, columns, tokens.edges, longest)
+
+
+def _longest(recipe: Recipe, prepared: Prepared, name: str, encoder: Encoder) -> int:
+    """Longest document of an encoder of a folder, in its own tokens."""
+    most = most_tokens(recipe, name)
+    if recipe.prepare.max_tokens != "auto":
+        return most
+    trained = [task.note_ids_N[task.rows("train")] for task in prepared.tasks.values()]
+    sample = sampled(np.unique(np.concatenate(trained)).tolist())
+    return longest_document(encoder, prepared.texts(sample), most, most)[0]
 
 
 def _documents(
-    recipe: Recipe, prepared: Prepared, name: str, is_wanted_N: npt.NDArray[np.bool_]
+    recipe: Recipe,
+    prepared: Prepared,
+    encoding: tuple[Encoder, int],
+    is_wanted_N: npt.NDArray[np.bool_],
 ) -> Iterator[Documents]:
     """The documents of each wanted note that are read, one file of texts in memory at a time."""
-    folder = resolve_backbone(recipe.encoders.models[name])
-    encoder = load_encoder(folder, frames_pieces=True)
-    most, first = max_tokens(recipe, name), 0
+    (encoder, longest), first = encoding, 0
     for path in sorted((prepared.folder / TEXTS).iterdir()):
         texts = pl.read_parquet(path, columns=["text"])["text"]
         wanted = texts.filter(pl.Series(is_wanted_N[first : first + len(texts)]))
         first += len(texts)
         if len(wanted):
-            yield encoder.documents(wanted.to_list(), most, _long_notes(recipe))
+            yield encoder.documents(wanted.to_list(), longest, _long_notes(recipe))
 
 
 def _long_notes(recipe: Recipe) -> LongNotes:
-    return "first" if recipe.downstream.max_pieces == 1 else "pieces"
+    return "first" if recipe.downstream.max_pieces == 1 else recipe.prepare.long_notes
 
 
-def new_encoder(recipe: Recipe) -> MaskedEncoder:
-    """The encoder that is pretrained here, before it is."""
+def new_encoder(recipe: Recipe, longest: int, edges: Edges | None = None) -> MaskedEncoder:
+    """The encoder that is pretrained here, before it is.
+
+    Args:
+        recipe: What to do.
+        longest: Tokens of its longest document.
+        edges: What stands round documents.
+    """
     config = recipe.encoders.mlm
-    encoder = load_encoder(resolve_backbone(recipe.backbone))
+    encoder = load_encoder(resolve_backbone(recipe.backbone), edges)
     return new_masked_encoder(
         config.shape,
         encoder.tokenizer,
-        (encoder.bos_id, encoder.eos_id),
+        (encoder.edges.opener_id, encoder.edges.end_id),
         encoder.vocabulary_size,
-        max_tokens=recipe.prepare.max_tokens,
+        max_tokens=longest,
         share=config.share,
         seed=config.seed,
         device=recipe.torch_device,
     )
 
 
-def untrained(recipe: Recipe, name: str) -> Backbone:
+def untrained(recipe: Recipe, name: str, longest: int) -> Backbone:
     """An encoder before anything of the recipe trains it."""
     given = recipe.encoders.models[name]
     if given == MASKED:
-        return new_encoder(recipe).backbone
+        return new_encoder(recipe, longest).backbone
     return load_backbone(given, weights_dtype(recipe), recipe.torch_device)
 
 
-def outline(recipe: Recipe, name: str) -> Backbone:
+def outline(recipe: Recipe, name: str, longest: int) -> Backbone:
     """An encoder without weights."""
     given = recipe.encoders.models[name]
     if given != MASKED:
         return outline_backbone(given, weights_dtype(recipe))
-    backbone = new_encoder(recipe).backbone
+    backbone = new_encoder(recipe, longest).backbone
     backbone.model.to("meta").requires_grad_(requires_grad=False)
     return backbone
 
@@ -220,15 +254,20 @@ def step_count(recipe: Recipe, prepared: Prepared) -> int:
     config = recipe.encoders.mlm
     lengths = prepared.store.lengths_D[training_documents(recipe, prepared)]
     per_epoch = pretraining_steps_per_epoch(
-        lengths, config.tokens_per_row, config.optim.targets_per_step
+        lengths, masked_row(recipe, prepared), config.optim.targets_per_step
     )
     return max(1, round(config.epochs * per_epoch))
+
+
+def masked_row(recipe: Recipe, prepared: Prepared) -> int:
+    """Tokens of a row of the encoder that is pretrained here."""
+    return row_of(recipe.encoders.mlm.tokens_per_row, prepared.store.max_tokens)
 
 
 def _pretrain(
     recipe: Recipe, prepared: Prepared, name: str, track: Track, work: Path, folder: Path
 ) -> None:
-    encoder = new_encoder(recipe)
+    encoder = new_encoder(recipe, prepared.store.max_tokens, prepared.store.edges)
     encoder.model.eval()  # no dropout: each note comes a few times only
     training = _training(recipe, prepared, name, encoder)
     size = sum(parameter.numel() for parameter in training.parameters.values())
@@ -251,7 +290,7 @@ def _training(
         steps = pretraining_steps(
             prepared.store,
             documents,
-            tokens_per_row=config.tokens_per_row,
+            tokens_per_row=masked_row(recipe, prepared),
             targets_per_step=optim.targets_per_step,
             seed=config.seed,
             first_step=first_step,

@@ -14,13 +14,15 @@ from notetune.notes import published, sources
 from notetune.notes.outcomes import SPLITS
 from notetune.notes.splits import SplitConfig
 from notetune.tokens.packing import Int64Array
-from notetune.tokens.store import TokenStore
 from notetune.train.batches import pretraining_steps_per_epoch
 from notetune.train.cost import StepCost
 from notetune.train.gpus import ASSUMED_SHARE, GPUS, USABLE_SHARE
 from notetune.workflows import encoders, inspect, methods, pretrain, task_models
+from notetune.workflows.intake import assumed_longest
 from notetune.workflows.plan import notes_of
+from notetune.workflows.prepare import Prepared
 from notetune.workflows.recipe import Recipe
+from notetune.workflows.sections import row_of
 from notetune.workflows.variants import variant_of
 
 ENCODERS = "encoders"
@@ -100,8 +102,15 @@ class _TaskLengths:
 
 @dataclass(frozen=True)
 class _Lengths:
-    """Tokens of each document that step 1 trains on, and of those of every task."""
+    """Tokens of each document that step 1 trains on, and of those of every task.
 
+    Attributes:
+        longest: Tokens of the longest document that there may be.
+        pieces: Documents of one note that step 2 reads.
+    """
+
+    longest: int
+    pieces: int
     corpus_D: Int64Array
     tasks: dict[str, _TaskLengths]
     origin: str
@@ -144,17 +153,16 @@ class _Estimator:
     def trainings(self) -> Iterator[EstimatedTraining]:
         recipe = self.recipe
         backbone = outline_backbone(recipe.backbone, recipe.dtype)
-        longest = recipe.prepare.max_tokens
-        forward = inspect.forward_flops(backbone, recipe.downstream.features.pooling, longest)
-        for name, model, cost in inspect.steps(recipe):
+        longest, pooling = self.lengths.longest, recipe.downstream.features.pooling
+        forward = inspect.forward_flops(backbone, pooling, longest)
+        for name, model, cost in inspect.steps(recipe, longest):
             encoder = name.rpartition("+")[0]
             if name.startswith(inspect.STEP_1):
                 yield self._step_1(name, model, cost)
             elif encoder in recipe.encoders.models:
-                most = encoders.max_tokens(recipe, encoder)
-                outline = encoders.outline(recipe, encoder)
-                pooling = recipe.encoders.features.pooling
-                alone = inspect.forward_flops(outline, pooling, most)
+                outline = encoders.outline(recipe, encoder, longest)
+                most = min(longest, outline.max_positions)
+                alone = inspect.forward_flops(outline, recipe.encoders.features.pooling, most)
                 yield from self._step_2(name, model, cost, alone, most)
             else:
                 yield from self._step_2(name, model, cost, forward, longest)
@@ -164,7 +172,7 @@ class _Estimator:
         lengths_D = self.lengths.corpus_D
         per_epoch = pretraining_steps_per_epoch(
             lengths_D,
-            config.tokens_per_row,
+            row_of(config.tokens_per_row, self.lengths.longest + model.reserved_per_document),
             config.optim.targets_per_step,
             model.reserved_per_document,
         )
@@ -181,7 +189,9 @@ class _Estimator:
         config, tasks = self.recipe.downstream, self.lengths.tasks
         seeds = tuple(task_models.seeds(self.recipe, name))
         epochs, targets_per_step = _schedule(self.recipe, name)
-        most = config.max_pieces * longest
+        # An encoder that reads less at once takes more pieces, if it may.
+        at_once = self.lengths.longest if config.max_pieces == "auto" else longest
+        most = self.lengths.pieces * at_once
         totals = [sum(n.total(split, most) for split in SPLITS) for n in tasks.values()]
         for task, notes in tasks.items():
             train, validation, test = (notes.total(split, most) for split in SPLITS)
@@ -242,14 +252,15 @@ def _lengths(recipe: Recipe) -> _Lengths:
         tasks = {}
         for name, table in prepared.tasks.items():
             notes = {split: table.note_ids_N[table.rows(split)].tolist() for split in SPLITS}
-            tokens = {s: _tokens_read(recipe, prepared.store, ids) for s, ids in notes.items()}
+            tokens = {s: _tokens_read(recipe, prepared, ids) for s, ids in notes.items()}
             tasks[name] = _TaskLengths(len(table.task.classes), tokens)
-        return _Lengths(np.array(corpus_D), tasks, "counted in the notes")
+        read = (prepared.store.max_tokens, prepared.max_pieces(recipe))
+        return _Lengths(*read, np.array(corpus_D), tasks, "counted in the notes")
 
 
-def _tokens_read(recipe: Recipe, store: TokenStore, note_ids: list[str]) -> Int64Array:
-    documents_N = store.first_documents(note_ids)
-    return store.reading(documents_N, recipe.downstream.max_pieces).tokens_N
+def _tokens_read(recipe: Recipe, prepared: Prepared, note_ids: list[str]) -> Int64Array:
+    documents_N = prepared.store.first_documents(note_ids)
+    return prepared.store.reading(documents_N, prepared.max_pieces(recipe)).tokens_N
 
 
 def _published_lengths(recipe: Recipe) -> _Lengths:
@@ -260,8 +271,12 @@ def _published_lengths(recipe: Recipe) -> _Lengths:
             "weights, and counts are published for step 1 on mimic4 and tasks on mimic3 only; put "
             "the missing files there."
         )
-    longest, split = recipe.prepare.max_tokens, recipe.corpus.split
-    most = recipe.downstream.max_pieces * longest
+    longest, split = assumed_longest(recipe), recipe.corpus.split
+    given, origin = recipe.downstream.max_pieces, published.ASSUMPTION
+    pieces = 1 if given == "auto" else given
+    if "auto" in (recipe.prepare.max_tokens, given):
+        origin += f"; of each note the first {pieces} x {longest:,} tokens are assumed to be read"
+    most = pieces * longest
     corpus = published.assumed_corpus()
     share = 1 - split.validation - split.test if isinstance(split, SplitConfig) else 1
     lengths = [
@@ -277,4 +292,4 @@ def _published_lengths(recipe: Recipe) -> _Lengths:
         for name, notes in published.assumed_tasks().items()
         if name in (recipe.downstream.tasks or (name,))
     }
-    return _Lengths(np.concatenate(lengths), tasks, published.ASSUMPTION)
+    return _Lengths(longest, pieces, np.concatenate(lengths), tasks, origin)

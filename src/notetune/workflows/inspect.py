@@ -13,7 +13,9 @@ from notetune.model.heads import Pooling
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.train.cost import StepCost, matrix_rate, step_cost
 from notetune.workflows import encoders, methods
+from notetune.workflows.intake import assumed_longest
 from notetune.workflows.recipe import Recipe
+from notetune.workflows.sections import TokensPerRow, row_of
 from notetune.workflows.training import peak_memory_mib, restart_peak_memory
 from notetune.workflows.variants import VARIANTS
 
@@ -73,7 +75,8 @@ def needs(recipe: Recipe) -> Needs:
     longest documents. Its memory is that of all tensors alive at the worst moment (weights,
     adapters, activations, gradients, optimizer state and temporaries); on a CPU, that of this
     process without any is added. Not counted is what a kernel uses within one operation, and what
-    an allocator keeps: glibc's heap has been seen to grow to twice what was alive.
+    an allocator keeps: glibc's heap has been seen to grow to twice what was alive. Where the recipe
+    leaves `max_tokens` to the notes, the longest documents are as long as they can get.
 
     Raises:
         BackboneError: If the folder has no usable configuration.
@@ -84,8 +87,8 @@ def needs(recipe: Recipe) -> Needs:
     restart_peak_memory()
     process_mib = peak_memory_mib() if device.type == "cpu" else 0.0
     rate = matrix_rate(device, recipe.dtype)
-    trainings = []
-    for name, model, cost in steps(recipe):
+    trainings, longest = [], assumed_longest(recipe)
+    for name, model, cost in steps(recipe, longest):
         per_token = cost.flops / cost.tokens
         trainings.append(
             TrainingNeeds(
@@ -103,23 +106,27 @@ def needs(recipe: Recipe) -> Needs:
         recipe.dtype,
         str(device),
         rate,
-        recipe.prepare.max_tokens,
+        longest,
         backbone.hidden_size + 1,
         tuple(trainings),
     )
 
 
-def steps(recipe: Recipe) -> Iterator[tuple[str, Stack, StepCost]]:
+def steps(recipe: Recipe, longest: int) -> Iterator[tuple[str, Stack, StepCost]]:
     """A step of every training: what it is called, its model and its cost.
 
     An encoder that the recipe makes itself is left out where it learns to guess hidden tokens.
+
+    Args:
+        recipe: What to do.
+        longest: Tokens of a document.
     """
     domain: SavedAdapter | None = None
     for name, one in methods.recipes(recipe).items():
         backbone = outline_backbone(recipe.backbone, recipe.dtype)
         adapter = without_text(one.pretrain.adapter)
         model = stack(backbone, [Layer(DOMAIN, adapter, is_trained=True)])
-        lengths = _lengths(recipe, model, recipe.pretrain.tokens_per_row)
+        lengths = _lengths(longest, model, recipe.pretrain.tokens_per_row)
         yield f"{STEP_1}{name}", model, step_cost(model, model.summed_token_loss, lengths)
         domain = domain or _as_saved(model)
     for variant in recipe.downstream.variants:
@@ -131,7 +138,7 @@ def steps(recipe: Recipe) -> Iterator[tuple[str, Stack, StepCost]]:
             layers.append(Layer(TASK, recipe.downstream.adapter, is_trained=True))
         backbone = outline_backbone(recipe.backbone, recipe.dtype)
         model = stack(backbone, layers, predicts_tokens=False)
-        lengths = _lengths(recipe, model, recipe.downstream.tokens_per_row)
+        lengths = _lengths(longest, model, recipe.downstream.tokens_per_row)
         loss = _features_sum(model, recipe.downstream.features.pooling)
         yield variant, model, step_cost(model, loss, lengths, trains=not parts.trains_head_alone)
     for name in recipe.encoders.models:
@@ -139,12 +146,12 @@ def steps(recipe: Recipe) -> Iterator[tuple[str, Stack, StepCost]]:
             adapter = Full() if encoder_variant == "full" else recipe.encoders.adapter
             trains = encoder_variant != "head-only"
             layers = [Layer(TASK, adapter, is_trained=True)] if trains else []
-            model = stack(encoders.outline(recipe, name), layers)
-            longest = encoders.max_tokens(recipe, name)
-            lengths = (longest,) * max(1, recipe.encoders.tokens_per_row // longest)
+            outline = encoders.outline(recipe, name, longest)
+            model = stack(outline, layers)
+            most = min(longest, outline.max_positions)
+            lengths = _lengths(most, model, recipe.encoders.tokens_per_row)
             loss = _features_sum(model, recipe.encoders.features.pooling)
-            cost = step_cost(model, loss, lengths, trains=trains)
-            yield f"{name}+{encoder_variant}", model, cost
+            yield f"{name}+{encoder_variant}", model, step_cost(model, loss, lengths, trains=trains)
 
 
 def forward_flops(backbone: Backbone, pooling: Pooling, document_tokens: int) -> float:
@@ -160,9 +167,9 @@ def _as_saved(model: Stack) -> SavedAdapter:
     return SavedAdapter(adapter.spec, adapter.tensors(), model.backbone.fingerprint)
 
 
-def _lengths(recipe: Recipe, model: Stack, tokens_per_row: int) -> tuple[int, ...]:
-    longest = recipe.prepare.max_tokens
-    return (longest,) * max(1, tokens_per_row // (longest + model.reserved_per_document))
+def _lengths(longest: int, model: Stack, tokens_per_row: TokensPerRow) -> tuple[int, ...]:
+    size = longest + model.reserved_per_document
+    return (longest,) * max(1, row_of(tokens_per_row, size) // size)
 
 
 def _features_sum(model: Stack, pooling: Pooling) -> Callable[[PackedBatch], Tensor]:

@@ -8,6 +8,7 @@ from notetune.notes import overlap
 from notetune.notes.sources import Mimic3Source
 from notetune.workflows import encoders
 from notetune.workflows.finished import Finished, model_in_study, name_in_study
+from notetune.workflows.intake import Intake
 from notetune.workflows.prepare import Prepared
 from notetune.workflows.prepare import inputs as prepare_inputs
 from notetune.workflows.pretrain import TRAINING
@@ -24,7 +25,8 @@ def notices(recipe: Recipe, finished: Mapping[str, Finished]) -> Iterator[str]:
     yield from _missing(finished)
     yield from _short(finished)
     yield from _of_notes(first)
-    yield from encoders.notices(first.recipe)
+    yield from encoders.notices(first.recipe, first.prepared)
+    yield from _intakes(finished)
     yield from recipe.notices
 
 
@@ -36,8 +38,7 @@ def compat_switches(recipe: Recipe) -> list[str]:
         switches.append("labels: core-2021 (those of the published scripts, accidents included)")
     if recipe.prepare.long_notes == "first":
         switches.append(
-            f"long_notes: first (all but the first {recipe.prepare.max_tokens} tokens of a note "
-            "are dropped)"
+            "long_notes: first (what a note has beyond its first piece is dropped, in step 1 too)"
         )
     if recipe.pretrain.perplexity == "batch-mean":
         switches.append(
@@ -132,12 +133,36 @@ def _of_notes(first: Finished) -> Iterator[str]:
         )
     for name, task in prepared.tasks.items():
         documents = prepared.store.first_documents(task.note_ids_N.tolist())
-        most = recipe.downstream.max_pieces
+        most = prepared.max_pieces(recipe)
         share = float(prepared.store.reading(documents, most).truncated_N.mean())
         if share:
             pieces = f"{most} pieces of " if most > 1 else ""
             yield (
                 f"{name}: {share:.0%} of the notes are longer than {pieces}"
-                f"{recipe.prepare.max_tokens} tokens; the language models read their beginning, "
+                f"{prepared.store.max_tokens} tokens; the language models read their beginning, "
                 "TF-IDF reads all of them."
             )
+
+
+def _intakes(finished: Mapping[str, Finished]) -> Iterator[str]:
+    """Say how notes were read by each backbone, where the recipe left that open."""
+    for backbone, one in finished.items():
+        intake, lead = one.prepared.intake, f"{backbone}: " if backbone else ""
+        pieces = one.prepared.max_pieces(one.recipe)
+        given = one.recipe.prepare
+        if given.opener == "auto":
+            yield f"{lead}{_opener_sentence(intake)}"
+        if given.max_tokens == "auto" or one.recipe.downstream.max_pieces == "auto":
+            yield (
+                f"{lead}The first {pieces} x {intake.max_tokens} tokens of a note are read "
+                f"({intake.max_tokens_why})."
+            )
+
+
+def _opener_sentence(intake: Intake) -> str:
+    edges, tried = intake.edges, intake.perplexities
+    what = "nothing" if edges.opener_id is None else f"{edges.opener} (id {edges.opener_id})"
+    found = ", ".join(f"{name} {value:.2f}" for name, value in tried.items())
+    return f"What opens every document is {what}: {intake.opener_why}" + (
+        f" ({found})." if found else "."
+    )

@@ -11,6 +11,7 @@ import numpy as np
 from notetune import infer, runs
 from notetune.errors import DataError, RunError
 from notetune.model.adapters.files import read_adapter
+from notetune.model.adapters.specs import reserved_per_document
 from notetune.model.backbone import Backbone, load_backbone, resolve_backbone
 from notetune.model.compiled import compile_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
@@ -20,6 +21,7 @@ from notetune.tokens.store import TokenStore, encode_notes
 from notetune.train.parallel import this_world
 from notetune.workflows.prepare import Prepared
 from notetune.workflows.recipe import Recipe
+from notetune.workflows.sections import row_of
 from notetune.workflows.together import spread, stage_folders
 
 PERPLEXITY = "perplexity.json"
@@ -126,9 +128,10 @@ def _model(recipe: Recipe, backbone: Backbone, when: str) -> Stack:
 
 def _rows(when: str, model: Stack, recipe: Recipe, prepared: Prepared) -> Iterator[PerplexityRow]:
     """Perplexity on a sample of each split and source, and on general text."""
-    config = recipe.pretrain
-    for split, source, store, documents in (*_samples(recipe, prepared), general(recipe)):
-        got = infer.perplexity(model, store, documents, config.tokens_per_row, config.perplexity)
+    size = tokens_per_row(recipe, prepared.store)
+    samples = (*_samples(recipe, prepared), general(recipe, prepared.store))
+    for split, source, store, documents in samples:
+        got = infer.perplexity(model, store, documents, size, recipe.pretrain.perplexity)
         yield PerplexityRow(when, split, source, got.perplexity, got.bits_per_byte, got.targets)
 
 
@@ -160,8 +163,8 @@ def _sample(recipe: Recipe, store: TokenStore, split: str, source: str) -> Int64
     return np.sort(rng.choice(documents, most, replace=False))
 
 
-def general(recipe: Recipe) -> _Sample:
-    """The passages of a general text: where the backbone should stay what it was."""
+def general(recipe: Recipe, like: TokenStore) -> _Sample:
+    """The passages of a general text, read as notes are: what the backbone should still know."""
     path = general_text(recipe)
     try:
         text = path.read_text(encoding="utf-8")
@@ -172,10 +175,16 @@ def general(recipe: Recipe) -> _Sample:
         raise DataError(f"pretrain.general_text: {path} is empty.")
     names = [str(number) for number in range(len(passages))]
     columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
-    encoder = load_encoder(resolve_backbone(recipe.backbone))
-    store = encode_notes(encoder, recipe.prepare.max_tokens, passages, columns)
+    encoder = load_encoder(resolve_backbone(recipe.backbone), like.edges)
+    store = encode_notes(encoder, like.max_tokens, passages, columns)
     documents = np.arange(len(store.lengths_D))[: recipe.pretrain.perplexity_documents]
     return GENERAL, path.stem, store, documents
+
+
+def tokens_per_row(recipe: Recipe, store: TokenStore) -> int:
+    """Tokens of a row, with the virtual ones of its documents."""
+    virtual = reserved_per_document(recipe.pretrain.adapter)
+    return row_of(recipe.pretrain.tokens_per_row, store.max_tokens + virtual)
 
 
 def general_text(recipe: Recipe) -> Path:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from notetune import runs
 from notetune.model.adapters.files import SavedAdapter
 from notetune.model.adapters.specs import reserved_per_document
 from notetune.model.backbone import load_backbone, outline_backbone
@@ -24,9 +23,10 @@ from notetune.train.batches import read_row
 from notetune.workflows import downstream, encoders, pretrain
 from notetune.workflows.cell import Cell
 from notetune.workflows.features import labelled_documents
+from notetune.workflows.intake import without_scoring
 from notetune.workflows.prepare import (
     Prepared,
-    inputs,
+    are_finished,
     open_corpus,
     open_prepared,
     prepare,
@@ -96,13 +96,13 @@ def plan(recipe: Recipe) -> Plan:
 @contextmanager
 def notes_of(recipe: Recipe) -> Iterator[tuple[Prepared, Prepared]]:
     """The notes of the tasks and of step 1; what is not prepared goes into a passing folder."""
-    folders = [recipe.folder.prepared, recipe.corpus.folder.prepared]
-    if all(map(runs.is_finished, folders, [inputs(recipe), inputs(recipe.corpus)])):
+    if are_finished(recipe):
         prepared = open_prepared(recipe.folder.prepared)
         yield prepared, open_corpus(recipe, prepared)
         return
     with tempfile.TemporaryDirectory() as folder:
-        aside = recipe.model_copy(update={"runs": Path(folder), "prepared": None})
+        aside = without_scoring(recipe)
+        aside = aside.model_copy(update={"runs": Path(folder), "prepared": None})
         prepared = prepare(aside)
         yield prepared, prepare_corpus(aside, prepared)
 
@@ -135,7 +135,7 @@ def _plan(recipe: Recipe, prepared: Prepared, corpus: Prepared) -> Plan:
     for name, one in recipe.compared.items():
         stages.append(_step_1(one, corpus, f"pretrain · {name}")[0])
     documents = labelled_documents(prepared, prepared.store)
-    tokens = prepared.store.reading(documents, recipe.downstream.max_pieces).tokens_N.sum()
+    tokens = prepared.store.reading(documents, prepared.max_pieces(recipe)).tokens_N.sum()
     features = measured.forward * float(tokens)
     stages += [
         _cell_stage(recipe, prepared, cell, measured, features)
@@ -151,7 +151,8 @@ def _step_1(recipe: Recipe, corpus: Prepared, name: str) -> tuple[PlannedStage, 
     """One method of step 1, and what was measured with it."""
     documents = pretrain.training_documents(recipe, corpus)
     backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
-    room = (recipe.pretrain.tokens_per_row, reserved_per_document(recipe.pretrain.adapter))
+    virtual = reserved_per_document(recipe.pretrain.adapter)
+    room = (pretrain.tokens_per_row(recipe, corpus.store), virtual)
     row = _one_row(corpus.store, documents, room, backbone.device)
     forward = _seconds_per_token(stack(backbone).summed_token_loss, (), row)
     model = stack(backbone, [Layer(DOMAIN, recipe.pretrain.adapter, is_trained=True)])
@@ -179,17 +180,17 @@ def _cell_stage(
     config = recipe.downstream
     task, parts = prepared.tasks[cell.task], variant_of(cell.variant)
     notes = prepared.store.first_documents(task.note_ids_N[task.rows("train")].tolist())
-    lengths = prepared.store.reading(notes, config.max_pieces).tokens_N
+    planned = task_model(recipe, prepared, cell.variant)
+    lengths = prepared.store.reading(notes, planned.max_pieces).tokens_N
     trained = (measured.hidden_size + 1) * len(task.task.classes)
     trained += measured.domain_size * parts.trains_domain + measured.task_size * parts.has_task
     seconds = measured.backward * config.epochs * float(lengths.sum())
     if parts.trains_head_alone:
         seconds = features / len(prepared.tasks)
-    planned = task_model(recipe, prepared, cell.variant)
     steps = 0 if parts.trains_head_alone else planned.step_count(task)
     reserved = measured.reserved * parts.has_domain
     reserved += reserved_per_document(config.adapter) * parts.has_task
-    room = (config.tokens_per_row, reserved)
+    room = (planned.tokens_per_row, reserved)
     return _stage(cell.label, lengths, room, (steps, trained, seconds))
 
 
@@ -211,10 +212,11 @@ def _encoder_stages(
 
 
 def _masked_stage(recipe: Recipe, corpus: Prepared, name: str) -> PlannedStage:
-    config, encoder = recipe.encoders.mlm, encoders.new_encoder(recipe)
+    config = recipe.encoders.mlm
+    encoder = encoders.new_encoder(recipe, corpus.store.max_tokens)
     documents = pretrain.training_documents(recipe, corpus)
     lengths = corpus.store.lengths_D[documents]
-    room = (config.tokens_per_row, 0)
+    room = (encoders.masked_row(recipe, corpus), 0)
     parameters = list(encoder.model.parameters())
     seconds = _seconds_per_token(
         lambda row: encoder.summed_loss(encoder.masking.apply(row, np.random.default_rng(0))),
@@ -236,7 +238,7 @@ def _encoder_cells(
     for variant in recipe.encoders.variants:
         planned = task_model(recipe, prepared, f"{name}+{variant}", store)
         layers = [Layer(TASK, planned.adapter, is_trained=True)] if planned.parts.has_task else []
-        model = stack(encoders.untrained(recipe, name), layers)
+        model = stack(encoders.untrained(recipe, name, store.max_tokens), layers)
         seconds = _seconds_per_token_of(model, planned)
         for cell in downstream.cells(recipe, prepared):
             if cell.variant != f"{name}+{variant}":

@@ -1,7 +1,8 @@
 """Notes to a prepared folder: cleaned notes, patient splits, labels and tokens."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,22 @@ import numpy.typing as npt
 import polars as pl
 
 from notetune import __version__, runs
-from notetune.errors import ConfigError, DataError
+from notetune.errors import DataError
+from notetune.model.adapters.specs import reserved_per_document
 from notetune.model.backbone import backbone_fingerprint, resolve_backbone
 from notetune.notes import outcomes, overlap, published, sources, splits
 from notetune.notes.outcomes import Task
 from notetune.notes.sources import Finished, FlowCount
+from notetune.tokens.edges import Edges
 from notetune.tokens.store import FORMAT as STORE_FORMAT
-from notetune.tokens.store import TokenStore, join_documents, open_store, read_documents
+from notetune.tokens.store import (
+    TokenStore,
+    join_documents,
+    open_store,
+    read_documents,
+    whole_pieces,
+)
+from notetune.workflows.intake import Intake, read_pieces, take_in
 from notetune.workflows.prepare_checks import (
     repeats_in_training,
     split_findings,
@@ -26,13 +36,13 @@ from notetune.workflows.prepare_checks import (
 from notetune.workflows.prepare_shards import (
     NOTES,
     TEXT_HASH,
-    Encoding,
     Shard,
     slices,
     take_texts,
     usable_cores,
     write_shards,
 )
+from notetune.workflows.prepare_tasks import checked, split_flow, split_tasks
 from notetune.workflows.recipe import Recipe
 
 TEXTS = "texts"
@@ -86,6 +96,7 @@ class Prepared:
         corpus: Notes, documents and tokens per source and split.
         counts: Figures of the cohort that are published too, under the keys of
             `published.PUBLISHED`; empty where none are.
+        intake: How the notes became documents, and why so.
     """
 
     folder: Path
@@ -95,6 +106,16 @@ class Prepared:
     findings: tuple[overlap.Finding, ...]
     corpus: tuple[CorpusCount, ...]
     counts: dict[str, int | str]
+    intake: Intake
+
+    def max_pieces(self, recipe: Recipe) -> int:
+        """Pieces of a note that the backbone reads in step 2."""
+        config = recipe.downstream
+        virtual = sum(
+            reserved_per_document(spec) for spec in (recipe.pretrain.adapter, config.adapter)
+        )
+        wanted, longest = self.intake.whole_pieces, self.store.max_tokens
+        return read_pieces(config.max_pieces, wanted, config.tokens_per_row, longest, virtual)
 
     def texts(self, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> list[str]:
         """Note texts, in the order asked for."""
@@ -105,9 +126,16 @@ class Prepared:
         return joined["text"].to_list()
 
 
-def inputs(recipe: Recipe) -> dict[str, Any]:
-    """What a prepared folder depends on."""
+def inputs(recipe: Recipe, like: TokenStore | None = None) -> dict[str, Any]:
+    """What a prepared folder depends on; `like` as for `prepare`."""
+    bounds, given = {}, {}
+    if like is not None:
+        given = {"edges": dataclasses.asdict(like.edges), "max_tokens": like.max_tokens}
+    elif recipe.prepare.max_tokens == "auto":
+        bounds = {"room": recipe.most_tokens, "positions_taken": recipe.positions_taken}
     return {
+        **bounds,
+        **given,
         "stage": "prepare",
         "version": __version__,
         "store": STORE_FORMAT,
@@ -119,7 +147,7 @@ def inputs(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def prepare(recipe: Recipe, *, has_tasks: bool = True) -> Prepared:
+def prepare(recipe: Recipe, like: TokenStore | None = None) -> Prepared:
     """Build the prepared folder of a recipe, or open it if it was built from the same inputs.
 
     Notes pass in chunks, so memory does not grow with their number, but for their ids. A run that
@@ -127,36 +155,49 @@ def prepare(recipe: Recipe, *, has_tasks: bool = True) -> Prepared:
 
     Args:
         recipe: What to do.
-        has_tasks: Whether to make the tasks of the source too.
+        like: Documents of the tasks, for a corpus of step 1 alone: it is read like them, and has
+            no tasks.
 
     Raises:
         DataError: If the source is faulty, a task cannot be taught, or a leak blocks.
         ConfigError: If the recipe names a task that the source lacks.
     """
-    folder, depends_on = recipe.folder.prepared, inputs(recipe)
+    folder, depends_on = recipe.folder.prepared, inputs(recipe, like)
     with runs.one_at_a_time(folder):
         if not runs.is_finished(folder, depends_on):
             with runs.work_folder(folder, depends_on) as work:
-                _make(recipe, folder, depends_on, work, has_tasks=has_tasks)
+                _make(recipe, folder, depends_on, work, like)
     return open_prepared(folder)
 
 
 def _make(
-    recipe: Recipe, folder: Path, depends_on: dict[str, Any], work: Path, *, has_tasks: bool
+    recipe: Recipe, folder: Path, depends_on: dict[str, Any], work: Path, like: TokenStore | None
 ) -> None:
     stream = sources.open_notes(recipe.source)
     workers = recipe.prepare.workers or usable_cores()
-    shards = write_shards(stream.chunks, work, _encoding(recipe), workers)
+    shards = write_shards(stream.chunks, work, workers)
     with runs.new_folder(folder, depends_on) as temporary:
         finished = stream.finish()
-        if not has_tasks:
+        if like is not None:
             finished = dataclasses.replace(finished, tasks=())
-        assemble(recipe, shards, finished, temporary)
+        encode = functools.partial(take_in, recipe, shards, workers, like)
+        assemble(recipe, shards, finished, temporary, encode)
+
+
+def are_finished(recipe: Recipe) -> bool:
+    """Whether the notes of the tasks and of step 1 are prepared as the recipe says now."""
+    folder = recipe.folder.prepared
+    if not runs.is_finished(folder, inputs(recipe)):
+        return False
+    corpus = recipe.corpus
+    return corpus is recipe or runs.is_finished(
+        corpus.folder.prepared, inputs(corpus, open_prepared(folder).store)
+    )
 
 
 def prepare_corpus(recipe: Recipe, prepared: Prepared) -> Prepared:
     """The notes of step 1: those that are prepared for the tasks, or a corpus of their own."""
-    return prepared if recipe.corpus is recipe else prepare(recipe.corpus, has_tasks=False)
+    return prepared if recipe.corpus is recipe else prepare(recipe.corpus, prepared.store)
 
 
 def open_corpus(recipe: Recipe, prepared: Prepared) -> Prepared:
@@ -174,7 +215,7 @@ def open_prepared(folder: Path) -> Prepared:
     Raises:
         RunError: If it is missing or not whole.
     """
-    facts = runs.read_json(folder / "facts.json")
+    facts, store = runs.read_json(folder / "facts.json"), open_store(folder / _TOKENS)
     tasks = {}
     for values in facts["tasks"]:
         task = Task(**{**values, "classes": tuple(values["classes"])})
@@ -188,12 +229,13 @@ def open_prepared(folder: Path) -> Prepared:
         )
     return Prepared(
         folder,
-        open_store(folder / _TOKENS),
+        store,
         tasks,
         tuple(FlowCount(**values) for values in facts["flow"]),
         tuple(overlap.Finding(**values) for values in facts["findings"]),
         tuple(CorpusCount(**values) for values in facts["corpus"]),
         facts["counts"],
+        Intake(**{**facts["intake"], "edges": Edges(**facts["intake"]["edges"])}),
     )
 
 
@@ -211,8 +253,23 @@ def compare_with_published(prepared: Prepared) -> tuple[published.Comparison, ..
     return published.compare(prepared.counts)
 
 
-def assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: Path) -> None:
-    """Write everything that depends on all notes: splits, labels, checks, and one token store."""
+def assemble(
+    recipe: Recipe,
+    shards: list[Shard],
+    finished: Finished,
+    folder: Path,
+    encode: Callable[[pl.DataFrame, pl.Series], Intake],
+) -> None:
+    """Write everything that depends on all notes: splits, labels, checks, and one token store.
+
+    Args:
+        recipe: What to do.
+        shards: All notes.
+        finished: What the source had to say after them.
+        folder: An empty folder.
+        encode: Encodes the shards, with what the splits and `labelled` of all notes tell, a
+            Boolean column beside them.
+    """
     if not shards:
         raise DataError("the source has no notes; check its paths and columns.")
     config = recipe.prepare
@@ -220,9 +277,9 @@ def assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: Pa
     _check_unique(notes["note_id"])
     assignment = splits.split_patients(notes["patient_id"].unique().to_list(), recipe.split)
     notes = notes.join(assignment, on="patient_id", how="left", maintain_order="left")
-    tasks, task_flow = _split_tasks(recipe, finished, notes, assignment)
+    tasks, task_flow = split_tasks(recipe, finished, notes, assignment)
     counts = _published_counts(recipe, finished, tasks)
-    tasks = [_checked(task, table, config.min_train_positives) for task, table in tasks]
+    tasks = [checked(task, table, config.min_train_positives) for task, table in tasks]
     findings = [*split_findings(shards, notes), *task_findings(shards, notes, tasks)]
     _stop_at_leaks(findings, allowed=config.allow_leaks)
 
@@ -230,7 +287,7 @@ def assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: Pa
     in_split = _with_corpus(recipe, shards, notes).filter(is_wanted)
     flow = [
         *finished.flow,
-        _split_flow("notes by patient split", notes.height, in_split.height),
+        split_flow("notes by patient split", notes.height, in_split.height),
         _corpus_flow(in_split),
         *task_flow,
     ]
@@ -239,40 +296,25 @@ def assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: Pa
         table.write_parquet(folder / "tasks" / f"{task.name}.parquet")
     in_split.write_parquet(folder / NOTES)
     take_texts(shards, is_wanted, folder / TEXTS)
-    _join_tokens(shards, is_wanted, in_split, folder / _TOKENS)
-    corpus = _corpus(open_store(folder / _TOKENS), in_split)
+    labelled_ids = pl.concat([table["note_id"] for _, table in tasks]) if tasks else pl.Series([""])
+    labelled = notes["note_id"].is_in(labelled_ids.unique().implode())
+    intake = encode(notes, labelled)
+    _join_tokens(shards, is_wanted, in_split, folder / _TOKENS, intake)
+    store = open_store(folder / _TOKENS)
+    counted = in_split["split"].eq("train") & labelled.filter(is_wanted)
+    intake = dataclasses.replace(intake, whole_pieces=whole_pieces(store, counted.to_numpy()))
+    corpus = _corpus(store, in_split)
     facts = {
         "tasks": [dataclasses.asdict(task) for task, _ in tasks],
         "flow": [dataclasses.asdict(stage) for stage in flow],
         "findings": [dataclasses.asdict(finding) for finding in findings],
         "corpus": [dataclasses.asdict(count) for count in corpus],
         "counts": counts,
+        "intake": dataclasses.asdict(intake),
     }
     runs.write_json(folder / "facts.json", facts)
     if finished.rejections.height:
         sources.write_rejections(finished.rejections, folder / "rejections.csv")
-
-
-def _split_tasks(
-    recipe: Recipe, finished: Finished, notes: pl.DataFrame, assignment: pl.DataFrame
-) -> tuple[list[tuple[Task, pl.DataFrame]], list[FlowCount]]:
-    """The wanted tasks, their tables with a split, and their flow."""
-    tasks, flow = [], []
-    for task, labels in _wanted_tasks(recipe, finished):
-        table, lost = splits.split_table(labels, notes, assignment)
-        flow.append(_split_flow(f"{task.name}: labelled notes", table.height + lost, table.height))
-        tasks.append((task, table))
-    return tasks, flow
-
-
-def _checked(
-    task: Task, table: pl.DataFrame, min_train_positives: int
-) -> tuple[Task, pl.DataFrame]:
-    """A task that can be taught, with the classes that are frequent enough."""
-    task, table = outcomes.keep_frequent_classes(task, table, min_train_positives)
-    outcomes.check_labels(task, table)
-    outcomes.check_train_classes(task, table)
-    return task, table
 
 
 def _published_counts(
@@ -299,11 +341,11 @@ def _with_corpus(recipe: Recipe, shards: list[Shard], notes: pl.DataFrame) -> pl
 
 
 def _join_tokens(
-    shards: list[Shard], is_wanted: pl.Series, notes: pl.DataFrame, folder: Path
+    shards: list[Shard], is_wanted: pl.Series, notes: pl.DataFrame, folder: Path, intake: Intake
 ) -> None:
     folder.mkdir()
     parts = (
-        read_documents(shard.folder).of_notes(wanted.to_numpy())
+        read_documents(shard.tokens).of_notes(wanted.to_numpy())
         for shard, wanted in slices(shards, is_wanted)
     )
     columns = {
@@ -313,7 +355,7 @@ def _join_tokens(
         "split_N": notes["split"],
         "in_corpus_N": notes["in_corpus"],
     }
-    join_documents(folder, parts, columns)
+    join_documents(folder, parts, columns, intake.edges, intake.max_tokens)
 
 
 def _corpus(store: TokenStore, notes: pl.DataFrame) -> list[CorpusCount]:
@@ -339,23 +381,6 @@ def _check_unique(note_ids: pl.Series) -> None:
         )
 
 
-def _encoding(recipe: Recipe) -> Encoding:
-    config = recipe.prepare
-    return Encoding(resolve_backbone(recipe.backbone), config.max_tokens, config.long_notes)
-
-
-def _wanted_tasks(recipe: Recipe, finished: Finished) -> list[tuple[Task, pl.DataFrame]]:
-    by_name = {task.name: (task, table) for task, table in finished.tasks}
-    wanted = recipe.downstream.tasks or tuple(by_name)
-    unknown = [name for name in wanted if name not in by_name]
-    if unknown:
-        raise ConfigError(
-            f"downstream.tasks: the source has no task {unknown[0]}; it has "
-            f"{', '.join(by_name) or 'none'}."
-        )
-    return [by_name[name] for name in wanted]
-
-
 def _stop_at_leaks(findings: Sequence[overlap.Finding], *, allowed: bool) -> None:
     blocking = [finding for finding in findings if finding.blocks]
     if blocking and not allowed:
@@ -363,10 +388,6 @@ def _stop_at_leaks(findings: Sequence[overlap.Finding], *, allowed: bool) -> Non
             f"leak check: {blocking[0].sentence}. Mend the split or the notes, or set "
             "prepare.allow_leaks=true to go on; the report will say so."
         )
-
-
-def _split_flow(stage: str, read: int, kept: int) -> FlowCount:
-    return FlowCount(stage, read, kept, {"patient in no split": read - kept})
 
 
 def _corpus_flow(notes: pl.DataFrame) -> FlowCount:

@@ -1,4 +1,4 @@
-"""Notes to shards: some notes each, encoded, written whole or not at all, by several processes."""
+"""Notes to shards: some notes each, written and then encoded, whole or not at all, by processes."""
 
 import contextlib
 import functools
@@ -10,17 +10,19 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
 
 from notetune import runs
 from notetune.notes import near_duplicates, overlap
-from notetune.tokens.encode import Encoder, LongNotes, load_encoder
+from notetune.tokens.edges import Edges
+from notetune.tokens.encode import LongNotes, load_encoder
 from notetune.tokens.store import save_documents
 
 NOTES = "notes.parquet"
@@ -35,6 +37,7 @@ class Encoding:
     """How notes become tokens."""
 
     backbone: Path
+    edges: Edges
     max_tokens: int
     long_notes: LongNotes
 
@@ -43,26 +46,29 @@ class Encoding:
 class Shard:
     """A folder with consecutive notes.
 
-    It holds their ids (`notes.parquet`), their texts (`texts.parquet`) and their documents.
+    It holds their ids (`notes.parquet`) and their texts (`texts.parquet`).
     """
 
     folder: Path
     note_count: int
 
+    @property
+    def tokens(self) -> Path:
+        """The folder with their documents, once they are encoded."""
+        return self.folder.with_name(f"{self.folder.name}-tokens")
+
 
 _Job = tuple[Shard, pl.DataFrame]
+_T = TypeVar("_T")
 
 
-def write_shards(
-    chunks: Iterable[pl.DataFrame], folder: Path, encoding: Encoding, workers: int
-) -> list[Shard]:
-    """Encode notes into shards; shards that an earlier run finished stay as they are.
+def write_shards(chunks: Iterable[pl.DataFrame], folder: Path, workers: int) -> list[Shard]:
+    """Write notes as shards; shards that an earlier run finished stay as they are.
 
     Args:
         chunks: Frames of `NOTES_SCHEMA`; never more than a few are in memory.
         folder: Where the shards go.
-        encoding: How to encode.
-        workers: Processes that encode. The shards do not depend on it.
+        workers: Processes that write. The shards do not depend on it.
 
     Returns:
         The shards, in the order of the notes.
@@ -71,12 +77,12 @@ def write_shards(
     jobs: Iterator[_Job] = (
         (Shard(folder / f"{number:06}", frame.height), frame) for number, frame in enumerate(frames)
     )
-    first = list(itertools.islice(jobs, 2))
-    jobs = itertools.chain(first, jobs)
-    if workers == 1 or len(first) < 2:  # a process takes a second to start
-        encoder = load_encoder(encoding.backbone)
-        return [_write_shard(job, encoder, encoding) for job in jobs]
-    return list(_written_by_workers(jobs, encoding, workers))
+    return _shared_out(_write_shard, jobs, workers)
+
+
+def encode_shards(shards: Iterable[Shard], encoding: Encoding, workers: int) -> None:
+    """Encode the notes of shards; those that an earlier run encoded so stay as they are."""
+    _shared_out(functools.partial(_encode_shard, encoding), shards, workers)
 
 
 def usable_cores() -> int:
@@ -86,7 +92,19 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _written_by_workers(jobs: Iterable[_Job], encoding: Encoding, workers: int) -> Iterator[Shard]:
+def _shared_out(work: Callable[[_T], Shard], jobs: Iterable[_T], workers: int) -> list[Shard]:
+    """What `work` makes of every job, in order, by several processes if there are several jobs."""
+    jobs = iter(jobs)
+    first = list(itertools.islice(jobs, 2))
+    jobs = itertools.chain(first, jobs)
+    if workers == 1 or len(first) < 2:  # a process takes a second to start
+        return [work(job) for job in jobs]
+    return list(_done_by_workers(work, jobs, workers))
+
+
+def _done_by_workers(
+    work: Callable[[_T], Shard], jobs: Iterable[_T], workers: int
+) -> Iterator[Shard]:
     # A forked process would inherit the locks of polars' threads, so processes are started anew.
     pool = ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_start_worker
@@ -94,7 +112,7 @@ def _written_by_workers(jobs: Iterable[_Job], encoding: Encoding, workers: int) 
     with pool:
         waiting: deque[Future[Shard]] = deque()
         for job in jobs:
-            waiting.append(pool.submit(_write_in_worker, job, encoding))
+            waiting.append(pool.submit(work, job))
             if len(waiting) > workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -114,14 +132,10 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-_encoder_of_worker = functools.cache(load_encoder)
+_encoder = functools.lru_cache(maxsize=1)(load_encoder)
 
 
-def _write_in_worker(job: _Job, encoding: Encoding) -> Shard:
-    return _write_shard(job, _encoder_of_worker(encoding.backbone), encoding)
-
-
-def _write_shard(job: _Job, encoder: Encoder, encoding: Encoding) -> Shard:
+def _write_shard(job: _Job) -> Shard:
     shard, notes = job
     hashes = notes.hash_rows().to_numpy()
     depends_on = {"notes": hashlib.sha256(hashes.tobytes()).hexdigest()}
@@ -132,9 +146,20 @@ def _write_shard(job: _Job, encoder: Encoder, encoding: Encoding) -> Shard:
     with runs.new_folder(shard.folder, depends_on) as folder:
         notes.select("note_id", "text").write_parquet(folder / _TEXTS)
         notes.drop("text").with_columns(hashes_of_texts).write_parquet(folder / NOTES)
+        np.save(folder / _SIGNATURES, near_duplicates.signatures(texts))
+    return shard
+
+
+def _encode_shard(encoding: Encoding, shard: Shard) -> Shard:
+    notes = runs.read_json(shard.folder / runs.MANIFEST)["inputs"]
+    depends_on = {"notes": notes, "encoding": asdict(encoding)}
+    if runs.is_finished(shard.tokens, depends_on):
+        return shard
+    encoder = _encoder(encoding.backbone, encoding.edges)
+    texts = pl.read_parquet(shard.folder / _TEXTS, columns=["text"])["text"].to_list()
+    with runs.new_folder(shard.tokens, depends_on) as folder:
         documents = encoder.documents(texts, encoding.max_tokens, encoding.long_notes)
         save_documents(folder, documents)
-        np.save(folder / _SIGNATURES, near_duplicates.signatures(texts))
     return shard
 
 

@@ -1,7 +1,7 @@
 """Step 1: train a domain adapter on packed notes."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoc
 from notetune.train.checkpoints import STEPS
 from notetune.train.optim import adamw
 from notetune.workflows import perplexity
-from notetune.workflows.perplexity import PerplexityRow
+from notetune.workflows.perplexity import PerplexityRow, tokens_per_row
 from notetune.workflows.prepare import Prepared
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import write_provenance
@@ -49,6 +49,7 @@ def inputs(recipe: Recipe, prepared: Prepared, seed: int) -> dict[str, Any]:
     return {
         "stage": "pretrain",
         "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
+        "intake": (asdict(prepared.store.edges), prepared.store.max_tokens),
         "dtype": recipe.dtype,
         "config": recipe.pretrain.training,
         "seed": seed,
@@ -73,7 +74,9 @@ def pretrain(
         TrainingError: If the loss is not finite.
         ConfigError: If it is sharded and this process is alone.
     """
-    perplexity.general(recipe)  # a fault of this text shows before the training, not after it
+    perplexity.general(
+        recipe, prepared.store
+    )  # a fault of this text shows before the training, not after it
     train_run(recipe, prepared, FIRST_RUN, track)
     perplexity.measure(recipe, prepared, measures_before=measures_before)
     return read_pretrained(recipe, prepared, measures_before=measures_before)
@@ -134,7 +137,7 @@ def step_count(recipe: Recipe, prepared: Prepared) -> int:
     lengths = prepared.store.lengths_D[training_documents(recipe, prepared)]
     per_epoch = pretraining_steps_per_epoch(
         lengths,
-        config.tokens_per_row,
+        tokens_per_row(recipe, prepared.store),
         config.optim.targets_per_step,
         reserved_per_document(config.adapter),
     )
@@ -176,7 +179,7 @@ def _fit(
         rows=lambda first_step: pretraining_steps(
             prepared.store,
             training_documents(recipe, prepared),
-            tokens_per_row=config.tokens_per_row,
+            tokens_per_row=tokens_per_row(recipe, prepared.store),
             targets_per_step=optim.targets_per_step,
             seed=seed,
             reserved_per_document=model.reserved_per_document,

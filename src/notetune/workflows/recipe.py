@@ -1,7 +1,7 @@
 """One recipe says everything about a study; one run folder holds everything it makes."""
 
 from pathlib import Path
-from typing import Annotated, Any, assert_never
+from typing import Annotated, Any, NamedTuple, assert_never
 
 import torch
 from pydantic import (
@@ -16,6 +16,7 @@ from notetune.config import Config, changed
 from notetune.errors import ConfigError
 from notetune.model.adapters.specs import (
     needs_plain_weights,
+    positions_taken,
     reserved_per_document,
 )
 from notetune.model.backbone import Dtype
@@ -24,6 +25,7 @@ from notetune.notes.sources import Source, starting_from
 from notetune.notes.splits import AnySplit, ColumnSplit, OfficialSplit, SplitConfig
 from notetune.workflows.run_folder import RunFolder
 from notetune.workflows.sections import (
+    LEAST_TOKENS,
     MASKED,
     NAME,
     DownstreamConfig,
@@ -31,10 +33,23 @@ from notetune.workflows.sections import (
     EvaluateConfig,
     PrepareConfig,
     PretrainConfig,
+    TokensPerRow,
+    row_of,
 )
 from notetune.workflows.variants import VARIANTS
 
 _DIFFERS_BY_BACKBONE = ("backbone", "dtype", "seeds", "pretrain", "downstream")
+
+
+class Row(NamedTuple):
+    """What a row of a section must hold."""
+
+    section: str
+    given: TokensPerRow
+    virtual: int
+    """Virtual tokens in front of each document."""
+    pieces: int
+    """Documents of one note that are in it together."""
 
 
 class Recipe(Config):
@@ -112,33 +127,25 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _fits_rows(self) -> "Recipe":
-        domain = reserved_per_document(self.pretrain.adapter)
-        both = domain + reserved_per_document(self.downstream.adapter)
-        others = [reserved_per_document(m.adapter) for m in self.pretrain.compare.values()]
-        pieces = self.downstream.max_pieces
-        rows = [
-            ("pretrain", self.pretrain.tokens_per_row, max(domain, *others, 0), 1),
-            ("downstream", self.downstream.tokens_per_row, both, pieces),
-        ]
-        if self.encoders.models:
-            rows.append(("encoders", self.encoders.tokens_per_row, 0, pieces))
-        if MASKED in self.encoders.models.values():
-            rows.append(("encoders.mlm", self.encoders.mlm.tokens_per_row, 0, 1))
-        for section, tokens_per_row, virtual, at_once in rows:
-            if tokens_per_row < at_once * (self.prepare.max_tokens + virtual):
-                times = f"{at_once} pieces of " if at_once > 1 else ""
+        given = self.prepare.max_tokens
+        longest = LEAST_TOKENS if given == "auto" else given
+        for row in self.rows:
+            if row.given != "auto" and row.given < row.pieces * (longest + row.virtual):
+                times = f"{row.pieces} pieces of " if row.pieces > 1 else ""
+                least = "at least " if given == "auto" else ""
                 raise ValueError(
-                    f"{section}.tokens_per_row {tokens_per_row} is below {times}prepare.max_tokens "
-                    f"{self.prepare.max_tokens} + {virtual} virtual tokens; a row must hold the "
-                    f"longest {'note' if times else 'document'}"
+                    f"{row.section}.tokens_per_row {row.given} is below {times}prepare.max_tokens "
+                    f"{least}{longest} + {row.virtual} virtual tokens; a row must hold the longest "
+                    f"{'note' if times else 'document'}"
                 )
         return self
 
     @model_validator(mode="after")
     def _has_pieces(self) -> "Recipe":
-        if self.downstream.max_pieces > 1 and self.prepare.long_notes == "first":
+        given = self.downstream.max_pieces
+        if given != "auto" and given > 1 and self.prepare.long_notes == "first":
             raise ValueError(
-                f"downstream.max_pieces {self.downstream.max_pieces} needs prepare.long_notes "
+                f"downstream.max_pieces {given} needs prepare.long_notes "
                 "pieces; with first, every note has one piece"
             )
         return self
@@ -149,6 +156,35 @@ class Recipe(Config):
             raise ValueError("give either backbone or backbones")
         assert len(self.studies) == max(1, len(self.backbones))
         return self
+
+    @property
+    def rows(self) -> "list[Row]":
+        """The rows of all sections whose models the recipe has."""
+        domain = reserved_per_document(self.pretrain.adapter)
+        both = domain + reserved_per_document(self.downstream.adapter)
+        others = [reserved_per_document(m.adapter) for m in self.pretrain.compare.values()]
+        pieces = 1 if self.downstream.max_pieces == "auto" else self.downstream.max_pieces
+        rows = [
+            Row("pretrain", self.pretrain.tokens_per_row, max(domain, *others, 0), 1),
+            Row("downstream", self.downstream.tokens_per_row, both, pieces),
+        ]
+        if self.encoders.models:
+            rows.append(Row("encoders", self.encoders.tokens_per_row, 0, pieces))
+        if MASKED in self.encoders.models.values():
+            rows.append(Row("encoders.mlm", self.encoders.mlm.tokens_per_row, 0, 1))
+        return rows
+
+    @property
+    def most_tokens(self) -> int:
+        """Longest document that every row has room for, where `max_tokens` is `auto`."""
+        room = min(row_of(row.given) // row.pieces - row.virtual for row in self.rows)
+        return max(LEAST_TOKENS, room)
+
+    @property
+    def positions_taken(self) -> int:
+        """Positions that adapters take in front of a document, at most."""
+        domain = [self.pretrain.adapter, *(m.adapter for m in self.pretrain.compare.values())]
+        return max(map(positions_taken, domain)) + positions_taken(self.downstream.adapter)
 
     @property
     def folder(self) -> RunFolder:
@@ -183,7 +219,9 @@ class Recipe(Config):
             place = {"backbones": {}, "name": name, "runs": str(self.folder.backbones)}
             study = changed(self, {**place, **alone, **own}, origin)
             corpus = study.pretrain.corpus
-            notes = (study.backbone, corpus.model_dump_json() if corpus else "")
+            notes: tuple[str, ...] = (study.backbone, corpus.model_dump_json() if corpus else "")
+            if study.prepare.max_tokens == "auto":
+                notes = (*notes, str(study.most_tokens), str(study.positions_taken))
             shared = prepared.setdefault((*notes, *study.downstream.tasks), study.folder.prepared)
             studies[name] = study.model_copy(update={"prepared": shared})
         return studies or {"": self}

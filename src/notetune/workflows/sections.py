@@ -21,6 +21,7 @@ from notetune.model.heads import Layers, Pooling
 from notetune.model.masked import EncoderShape
 from notetune.notes.sources import SourceConfig
 from notetune.notes.splits import Split, SplitConfig
+from notetune.tokens.edges import Opener
 from notetune.tokens.encode import LongNotes
 from notetune.train.choice import ValidationConfig
 from notetune.train.optim import OptimConfig
@@ -31,6 +32,17 @@ NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 EncoderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 EncoderVariant = Literal["head-only", "full", "lora"]
 MASKED = "mlm"
+LEAST_TOKENS = 8
+ROW = 4096
+"""Tokens of a row where the recipe leaves it to us and no note is longer."""
+
+Auto = Literal["auto"]
+TokensPerRow = PositiveInt | Auto
+
+
+def row_of(given: TokensPerRow, longest: int = 0) -> int:
+    """Tokens of a row that holds the longest note, its virtual tokens included."""
+    return max(ROW, longest) if given == "auto" else given
 
 
 class PrepareConfig(Config):
@@ -38,9 +50,14 @@ class PrepareConfig(Config):
 
     source: SourceConfig
     split: Split = SplitConfig()
-    max_tokens: Annotated[int, Field(ge=8)] = 512
+    opener: Opener | Auto = "auto"
+    """What opens every document, in both steps and in predictions: nothing, BOS, or the separator
+    of texts in pre-training, which then ends a note too. `auto` is what the tokenizer itself puts
+    there; where it puts nothing, that with the lowest perplexity on a few training notes."""
+    max_tokens: Annotated[int, Field(ge=LEAST_TOKENS)] | Auto = "auto"
     """Longest document. A longer note becomes pieces: step 1 reads all of them, step 2 the first
-    `downstream.max_pieces`."""
+    `downstream.max_pieces`. `auto` holds 95 % of the labelled training notes whole, as far as the
+    backbone has positions and a row has room: `tokens_per_row` is the bound of memory."""
     long_notes: LongNotes = "pieces"
     """`first` drops what is beyond the first piece, as the published pipeline does."""
     drop_near_duplicates: bool = False
@@ -98,8 +115,9 @@ class PretrainConfig(PerplexityConfig):
     sources: tuple[str, ...] = ()
     """Sources of notes to train on; all when empty."""
     epochs: PositiveFloat = 1
-    tokens_per_row: PositiveInt = 4096
-    """Tokens computed at once; a row holds whole documents."""
+    tokens_per_row: TokensPerRow = "auto"
+    """Tokens computed at once, which decide the memory; a row holds whole documents. `auto`: 4096,
+    or as many as the longest document has."""
     compiled: bool = False
     """Compile the layers of the decoder first, for a few minutes; pays on a GPU, and float8 needs
     it to be fast."""
@@ -165,14 +183,17 @@ class DownstreamConfig(ValidationConfig):
     adapter: AdapterSpec = LoRA()
     features: DecoderFeatures = DecoderFeatures()
     """What heads read of a note."""
-    max_pieces: PositiveInt = 1
+    max_pieces: PositiveInt | Auto = "auto"
     """Pieces of a long note that every model reads, encoders too; the rest is cut off. A note is
-    the mean over all their tokens, or over the first or last one of each."""
+    the mean over all their tokens, or over the first or last one of each. `auto`: as many as read
+    95 % of the labelled training notes whole, if a row has room for them; encoders have their own
+    number."""
     class_weights: Literal["none", "balanced"] = "none"
     """With `balanced` both values of each label, or all classes, weigh the same in every training
     of step 2, that of encoders too; the report says so."""
     epochs: PositiveFloat = 3
-    tokens_per_row: PositiveInt = 4096
+    tokens_per_row: TokensPerRow = "auto"
+    """As in `pretrain`; a row holds whole notes."""
     optim: OptimConfig = OptimConfig(targets_per_step=16)
     """For the variants that train adapters."""
     domain_lr: PositiveFloat | None = None
@@ -189,7 +210,8 @@ class MaskedConfig(Config):
     share: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Share of the tokens that are hidden and predicted."""
     epochs: PositiveFloat = 3
-    tokens_per_row: PositiveInt = 4096
+    tokens_per_row: TokensPerRow = "auto"
+    """As in `pretrain`."""
     optim: OptimConfig = OptimConfig(peak_lr=1e-3)
     """Its `targets_per_step` counts all tokens that are read."""
     seed: NonNegativeInt = 0
@@ -207,7 +229,8 @@ class EncodersConfig(Config):
     """For `lora`; the targets are those of BERT and the joint projection of ModernBERT."""
     features: EncoderFeatures = EncoderFeatures()
     epochs: PositiveFloat = 3
-    tokens_per_row: PositiveInt = 4096
+    tokens_per_row: TokensPerRow = "auto"
+    """As in `downstream`."""
     full_optim: OptimConfig = OptimConfig(peak_lr=5e-5, targets_per_step=16)
     lora_optim: OptimConfig = OptimConfig(peak_lr=5e-4, targets_per_step=16)
     head_lr: PositiveFloat = 1e-3

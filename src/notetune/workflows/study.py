@@ -5,10 +5,25 @@ from dataclasses import dataclass
 
 from notetune import runs
 from notetune.metrics.results import Results
-from notetune.workflows import baselines, downstream, encoders, methods, perplexity, pretrain
+from notetune.workflows import (
+    baselines,
+    downstream,
+    encoders,
+    intake,
+    methods,
+    perplexity,
+    pretrain,
+)
 from notetune.workflows.evaluate import evaluate
 from notetune.workflows.finished import Finished
-from notetune.workflows.prepare import Prepared, open_corpus, open_prepared, prepare, prepare_corpus
+from notetune.workflows.prepare import (
+    Prepared,
+    are_finished,
+    open_corpus,
+    open_prepared,
+    prepare,
+    prepare_corpus,
+)
 from notetune.workflows.prepare import inputs as prepare_inputs
 from notetune.workflows.progress import Track, named, silent
 from notetune.workflows.recipe import Recipe
@@ -51,10 +66,16 @@ def read_study(recipe: Recipe) -> dict[str, Finished]:
 
 def _train(recipe: Recipe, track: Track) -> Finished:
     prepared = prepare(recipe)
+    runs.write_json(recipe.folder.root / "recipe.json", _resolved(recipe, prepared).as_json())
     corpus = prepare_corpus(recipe, prepared)
     trained = methods.pretrain_all(recipe, corpus, track)
     train_cells(recipe, prepared, corpus, track)
     return Finished(recipe, prepared, corpus, trained)
+
+
+def _resolved(recipe: Recipe, prepared: Prepared) -> Recipe:
+    """The recipe with what was chosen for its notes."""
+    return intake.resolved(recipe, prepared.intake, prepared.max_pieces(recipe))
 
 
 def train_cells(
@@ -98,8 +119,7 @@ def _status(recipe: Recipe) -> list[Stage]:
     is_prepared = runs.is_finished(recipe.folder.prepared, prepare_inputs(recipe))
     stages = [Stage("prepare", is_prepared)]
     if recipe.corpus is not recipe:
-        has_corpus = runs.is_finished(recipe.folder.corpus, prepare_inputs(recipe.corpus))
-        stages.append(Stage("prepare the corpus", has_corpus))
+        stages.append(Stage("prepare the corpus", is_prepared and are_finished(recipe)))
     if not all(stage.is_finished for stage in stages):
         return stages
     prepared = prepare(recipe)

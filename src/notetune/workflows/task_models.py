@@ -7,7 +7,7 @@ from typing import Any
 
 from notetune import runs
 from notetune.model.adapters.files import read_adapter
-from notetune.model.adapters.specs import AdapterSpec, Full
+from notetune.model.adapters.specs import AdapterSpec, Full, reserved_per_document
 from notetune.model.backbone import Backbone, Dtype
 from notetune.model.heads import Layers, Pooling
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
@@ -17,7 +17,7 @@ from notetune.train.optim import OptimConfig
 from notetune.workflows import encoders, pretrain
 from notetune.workflows.prepare import Prepared, TaskTable, open_corpus
 from notetune.workflows.recipe import Recipe
-from notetune.workflows.sections import MASKED
+from notetune.workflows.sections import MASKED, row_of
 from notetune.workflows.variants import Variant, variant_of
 
 # What holds for encoders as for the backbone.
@@ -95,11 +95,13 @@ def task_model(
     if encoder is None:
         return _of_backbone(recipe, prepared, name)
     tokens = store or encoders.open_tokens(recipe, prepared, encoder)
-    return _of_encoder(recipe, name, encoder, tokens)
+    return _of_encoder(recipe, prepared, name, encoder, tokens)
 
 
 def _of_backbone(recipe: Recipe, prepared: Prepared, name: str) -> TaskModel:
-    config = recipe.downstream
+    config, pieces = recipe.downstream, prepared.max_pieces(recipe)
+    adapters = (recipe.pretrain.adapter, config.adapter)
+    longest = prepared.store.max_tokens + sum(map(reserved_per_document, adapters))
     return TaskModel(
         name=name,
         backbone=recipe.backbone,
@@ -109,9 +111,9 @@ def _of_backbone(recipe: Recipe, prepared: Prepared, name: str) -> TaskModel:
         adapter=config.adapter,
         pooling=config.features.pooling,
         layers=config.features.layers,
-        max_tokens=recipe.prepare.max_tokens,
-        max_pieces=config.max_pieces,
-        tokens_per_row=config.tokens_per_row,
+        max_tokens=prepared.store.max_tokens,
+        max_pieces=pieces,
+        tokens_per_row=row_of(config.tokens_per_row, pieces * longest),
         epochs=config.epochs,
         optim=config.optim,
         domain_lr=config.domain_lr or config.optim.peak_lr,
@@ -119,8 +121,11 @@ def _of_backbone(recipe: Recipe, prepared: Prepared, name: str) -> TaskModel:
     )
 
 
-def _of_encoder(recipe: Recipe, name: str, encoder: str, store: TokenStore) -> TaskModel:
+def _of_encoder(
+    recipe: Recipe, prepared: Prepared, name: str, encoder: str, store: TokenStore
+) -> TaskModel:
     is_full, config = name == f"{encoder}+full", recipe.encoders
+    pieces = encoders.max_pieces(recipe, prepared, encoder, store)
     return TaskModel(
         name=name,
         backbone=encoders.backbone_folder(recipe, encoder),
@@ -130,9 +135,9 @@ def _of_encoder(recipe: Recipe, name: str, encoder: str, store: TokenStore) -> T
         adapter=Full() if is_full else config.adapter,
         pooling=config.features.pooling,
         layers=config.features.layers,
-        max_tokens=encoders.max_tokens(recipe, encoder),
-        max_pieces=recipe.downstream.max_pieces,
-        tokens_per_row=config.tokens_per_row,
+        max_tokens=store.max_tokens,
+        max_pieces=pieces,
+        tokens_per_row=row_of(config.tokens_per_row, pieces * store.max_tokens),
         epochs=config.epochs,
         optim=config.full_optim if is_full else config.lora_optim,
         domain_lr=0.0,

@@ -125,6 +125,11 @@ def reserved_per_document(spec: AdapterSpec) -> int:
     return spec.virtual_tokens if isinstance(spec, Prompt | PTuning) else 0
 
 
+def positions_taken(spec: AdapterSpec) -> int:
+    """Positions that an adapter takes in front of each document."""
+    return spec.virtual_tokens if isinstance(spec, Prefix | Prompt | PTuning) else 0
+
+
 def needs_plain_weights(spec: AdapterSpec) -> bool:
     """Whether a method trains or reads the weights of linear layers, which float8 ones hide."""
     return isinstance(spec, Full) or (isinstance(spec, LoRA) and spec.dora)

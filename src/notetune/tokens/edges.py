@@ -1,0 +1,179 @@
+"""What opens a document and what ends a note: what the folder of a backbone declares of both."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from tokenizers import Tokenizer
+
+from notetune.errors import BackboneError
+
+Opener = Literal["none", "bos", "separator"]
+
+NOTHING = "nothing"
+# Best known first; a backbone that names none of them separates its texts by EOS.
+_SEPARATORS = (
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|endofdocument|>",
+    "<|end_of_document|>",
+    "</s>",
+    "<eos>",
+)
+
+
+@dataclass(frozen=True)
+class Edges:
+    """What stands round the tokens of a note.
+
+    Attributes:
+        opener_id: Begins every document; `[CLS]` for an encoder, None where nothing does.
+        end_id: Ends a note; `[SEP]` for an encoder.
+        opener: The opener as its vocabulary spells it.
+        ends_every_piece: Whether a piece of a note that goes on ends in `end_id` too.
+    """
+
+    opener_id: int | None
+    end_id: int
+    opener: str = ""
+    ends_every_piece: bool = False
+
+    @property
+    def opener_count(self) -> int:
+        """Tokens that it puts in front of a document."""
+        return int(self.opener_id is not None)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a backbone folder declares of its tokens.
+
+    Attributes:
+        folder: The folder.
+        tokenizer: Text to ids; special tokens that a text spells out are text.
+        config: `config.json`.
+    """
+
+    folder: Path
+    tokenizer: Tokenizer
+    config: dict[str, Any]
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Tokens that the backbone embeds."""
+        return int(self.config["vocab_size"])
+
+    def edges(self, opener: Opener) -> Edges:
+        """The edges with a kind of opener.
+
+        Raises:
+            BackboneError: If the folder does not declare what they need.
+        """
+        match opener:
+            case "none":
+                return self._opened_by(None)
+            case "bos":
+                return self._opened_by(self._special_id("bos"))
+            case "separator":
+                return self._opened_by(self._separator_id)
+
+    def name_of(self, edges: Edges) -> Opener | None:
+        """What a recipe calls the opener of some edges, if it has a name for it."""
+        names: tuple[Opener, ...] = ("bos", "separator", "none")
+        declared = [name for name in names if name != "bos" or self._has_bos]
+        return next((name for name in declared if self.edges(name) == edges), None)
+
+    @property
+    def _has_bos(self) -> bool:
+        return self.config.get("bos_token_id") is not None
+
+    @property
+    def candidates(self) -> tuple[Edges, ...]:
+        """What can open a document: nothing, BOS if there is one, the separator; each once."""
+        bos = [self.edges("bos")] if self._has_bos else []
+        return tuple(dict.fromkeys([self.edges("none"), *bos, self.edges("separator")]))
+
+    @cached_property
+    def own_edges(self) -> Edges | None:
+        """The edges that the tokenizer itself gives a text; None if it opens none.
+
+        `add_bos_token` decides where it is declared, else what the post-processor does.
+        """
+        path = self.folder / "tokenizer_config.json"
+        adds_bos = None
+        if path.is_file():
+            adds_bos = json.loads(path.read_text(encoding="utf-8")).get("add_bos_token")
+        if adds_bos:
+            return self.edges("bos")
+        bare = self.tokenizer.encode("a", add_special_tokens=False).ids
+        whole = self.tokenizer.encode("a").ids
+        starts = [n for n in range(len(whole)) if whole[n : n + len(bare)] == bare]
+        # Several tokens in front are a prompt of some kind, not what separates texts.
+        return self._opened_by(whole[0]) if adds_bos is None and starts[:1] == [1] else None
+
+    @cached_property
+    def framed_edges(self) -> Edges | None:
+        """`[CLS]` and `[SEP]`, if the tokenizer puts two such round every text."""
+        frame = self.tokenizer.encode("").ids
+        if len(frame) != 2:
+            return None
+        return Edges(frame[0], frame[1], self._spelt(frame[0]), ends_every_piece=True)
+
+    def _opened_by(self, opener_id: int | None) -> Edges:
+        """A separator ends what it opens, as it did in pre-training; else EOS ends a note."""
+        is_separator = opener_id is not None and opener_id == self._separator_id
+        end_id = self._separator_id if is_separator else self._special_id("eos")
+        return Edges(opener_id, end_id, NOTHING if opener_id is None else self._spelt(opener_id))
+
+    @cached_property
+    def _separator_id(self) -> int:
+        for name in _SEPARATORS:
+            if (token_id := self.tokenizer.token_to_id(name)) is not None:
+                return int(token_id)
+        return self._special_id("eos")
+
+    def _spelt(self, token_id: int) -> str:
+        return str(self.tokenizer.id_to_token(token_id) or token_id)
+
+    def _special_id(self, name: str) -> int:
+        value = self.config.get(f"{name}_token_id")
+        if isinstance(value, list):  # LLaMA 3 declares several EOS ids; the first ends a text
+            value = value[0] if value else None
+        if not isinstance(value, int):
+            raise BackboneError(f"{self.folder}/config.json declares no {name}_token_id; add it.")
+        if not 0 <= value < self.vocabulary_size:
+            raise BackboneError(
+                f"{self.folder}/config.json: {name}_token_id {value} is outside its vocabulary of "
+                f"{self.vocabulary_size} tokens; mend it."
+            )
+        return value
+
+
+def read_declared(backbone: Path) -> Declared:
+    """What a backbone folder declares.
+
+    Raises:
+        BackboneError: If `tokenizer.json` is missing, damaged or of another backbone.
+    """
+    path = backbone / "tokenizer.json"
+    if not path.is_file():
+        raise BackboneError(
+            f"{backbone} has no tokenizer.json; save the fast tokenizer of the backbone there."
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception:  # noqa: BLE001 (the library raises bare Exception)
+        raise BackboneError(f"{path} is not a tokenizer file; copy it again.") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True  # "</s>" in a note is text, not the end of it
+    config = json.loads((backbone / "config.json").read_text(encoding="utf-8"))
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= config["vocab_size"]:
+        raise BackboneError(
+            f"{path} gives ids up to {largest} but the backbone embeds {config['vocab_size']} "
+            "tokens; the tokenizer belongs to another backbone."
+        )
+    return Declared(backbone, tokenizer, config)
