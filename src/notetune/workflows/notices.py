@@ -84,7 +84,8 @@ def _short(finished: Mapping[str, Finished]) -> Iterator[str]:
                 for cell in one.cells
                 if cell.task == task
             ]
-            steps = [read_record(folder / TRAINING).steps for folder in folders]
+            records = [read_record(folder / TRAINING) for folder in folders]
+            steps = [record.steps for record in records if record.kept]  # a solved head has none
             few = [count for count in steps if count < _FEW_STEPS]
             if few:
                 yield (

@@ -20,7 +20,7 @@ from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.tokens.packing import Int64Array, pack_documents
 from notetune.tokens.store import TokenStore, open_store
 from notetune.train.batches import read_row
-from notetune.workflows import downstream, encoders, pretrain
+from notetune.workflows import downstream, encoders, perplexity, pretrain
 from notetune.workflows.cell import Cell
 from notetune.workflows.features import labelled_documents
 from notetune.workflows.intake import without_scoring
@@ -152,7 +152,7 @@ def _step_1(recipe: Recipe, corpus: Prepared, name: str) -> tuple[PlannedStage, 
     documents = pretrain.training_documents(recipe, corpus)
     backbone = load_backbone(recipe.backbone, recipe.dtype, recipe.torch_device)
     virtual = reserved_per_document(recipe.pretrain.adapter)
-    room = (pretrain.tokens_per_row(recipe, corpus.store), virtual)
+    room = (perplexity.tokens_per_row(recipe, corpus.store), virtual)
     row = _one_row(corpus.store, documents, room, backbone.device)
     forward = _seconds_per_token(stack(backbone).summed_token_loss, (), row)
     model = stack(backbone, [Layer(DOMAIN, recipe.pretrain.adapter, is_trained=True)])
