@@ -274,3 +274,32 @@ def test_layers_that_cannot_be_read_are_refused_by_number(prepared, tmp_path, la
     expected = "the last layer, 2, must be among 0, 1" if layers == (0, 1) else "7 is no layer"
     with pytest.raises(ConfigError, match=expected):
         downstream.downstream(recipe, opened, Cell("died", "task-lora", 0))
+
+
+def test_a_computation_that_is_killed_goes_on_where_it_was(prepared, tmp_path, monkeypatch):
+    recipe, opened = elsewhere(prepared, tmp_path)
+    monkeypatch.setattr(features, "_NOTES_PER_PART", 20)
+    compute, done = features.StackFeatures.of_notes, []
+
+    def killed_at_the_third(made, documents_N):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(len(documents_N))
+        return compute(made, documents_N)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(features.StackFeatures, "of_notes", killed_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            fixed_features(recipe, opened, "head-only")
+    monkeypatch.setattr(
+        features.StackFeatures,
+        "of_notes",
+        lambda made, documents_N: done.append(len(documents_N)) or compute(made, documents_N),
+    )
+    found = fixed_features(recipe, opened, "head-only")
+    assert done == [18] * 5
+    (tmp_path / "again").mkdir()
+    whole = fixed_features(*elsewhere(prepared, tmp_path / "again"), "head-only")
+    documents = np.sort(opened.store.first_documents(opened.tasks["died"].note_ids_N.tolist()))
+    assert torch.equal(found.of_notes(documents), whole.of_notes(documents))
+    assert not list(recipe.folder.features.glob(".*.work"))

@@ -25,7 +25,6 @@ SETTINGS = [
     "checkpoint_minutes=0",
     "pretrain.epochs=2",
     "downstream.epochs=3",
-    "downstream.head_first=false",
     "pretrain.adapter.dropout=0.1",
     "downstream.adapter.dropout=0.1",
 ]

@@ -1,5 +1,6 @@
 """Backbones from local Hugging Face folders: decoders, and encoders of the BERT kind."""
 
+import functools
 import json
 import shutil
 import sys
@@ -389,7 +390,14 @@ def _refuse_inexact(backbone: Backbone) -> None:
 
 def backbone_fingerprint(folder: Path) -> str:
     """Fingerprint of configuration, tokenizer and weights."""
-    return runs.fingerprint({path.name: runs.sha256_of_file(path) for path in _parts(folder)})
+    states = [(path, path.stat()) for path in _parts(folder)]
+    return _fingerprint(tuple((path, s.st_size, s.st_mtime_ns) for path, s in states))
+
+
+@functools.cache
+def _fingerprint(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Read gigabytes once in a process, as long as sizes and times of the files stay the same."""
+    return runs.fingerprint({path.name: runs.sha256_of_file(path) for path, _, _ in files})
 
 
 def _parts(folder: Path) -> Iterator[Path]:

@@ -137,6 +137,8 @@ _TABLE, _SHARD_IDS = "documents.npy", "ids.npy"
 _ARRAYS = ("offsets", "note_number_D", "piece_D", "text_bytes_D", "is_cut_D")
 _TEXTS = ("note_ids", "patient_ids", "source_N", "split_N")
 _IN_CORPUS = "in_corpus_N"
+IN_CORPUS = f"{_IN_CORPUS}.npy"
+"""The file that says which notes step 1 may read."""
 _NOTES_AT_A_TIME = 10_000
 
 
@@ -216,7 +218,7 @@ def join_documents(
         np.save(folder / f"{name}.npy", array)
     for name in _TEXTS:
         _save_texts(folder / f"{name}.npy", columns[name])
-    np.save(folder / f"{_IN_CORPUS}.npy", _in_corpus(columns))
+    np.save(folder / IN_CORPUS, _in_corpus(columns))
     made = {"edges": dataclasses.asdict(edges), "max_tokens": max_tokens}
     runs.write_json(folder / "store.json", {"format": FORMAT, "dtype": dtype.name, **made})
 

@@ -24,7 +24,7 @@ from notetune.workflows import task_models
 from notetune.workflows.cell import Cell, TrainedCell
 from notetune.workflows.features import StackFeatures
 from notetune.workflows.heads import solved_cell
-from notetune.workflows.prepare import Prepared
+from notetune.workflows.prepare import Prepared, labels_digest
 from notetune.workflows.pretrain import TRAINING
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import stop_at_known_patients
@@ -54,7 +54,8 @@ def cells(recipe: Recipe, prepared: Prepared) -> list[Cell]:
 def inputs(recipe: Recipe, prepared: Prepared, cell: Cell) -> dict[str, Any]:
     """What a cell depends on."""
     of_model = task_models.inputs(recipe, prepared, cell.variant, cell.seed)
-    return {**of_model, "cell": (cell.task, cell.variant, cell.seed)}
+    labels = labels_digest(prepared, cell.task)
+    return {**of_model, "cell": (cell.task, cell.variant, cell.seed), "labels": labels}
 
 
 def trained_cells(recipe: Recipe, prepared: Prepared) -> tuple[Cell, ...]:
@@ -94,7 +95,7 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
         runs.work_folder(folder, depends_on) as work,
         runs.new_folder(folder, depends_on) as temporary,
     ):
-        trained, solution, record = solved_cell(recipe, prepared, cell)
+        trained, solution, record = solved_cell(recipe, prepared, cell, track)
         if not trained.plan.parts.trains_head_alone:
             training = _CellTraining(recipe, prepared, trained, solution)
             record = replace(training.fit(work, track), head=record.head)

@@ -1,6 +1,7 @@
 """How the notes of a cell become what its head reads: computed once, or at every step."""
 
 import hashlib
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore
 from notetune.train.batches import LabelledBatch, labelled_rows, read_row
 from notetune.workflows.prepare import Prepared
+from notetune.workflows.progress import Track, silent
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.task_models import TaskModel, made_from, new_stack
 from notetune.workflows.training import peak_memory_mib, restart_peak_memory
@@ -30,6 +32,7 @@ from notetune.workflows.training import peak_memory_mib, restart_peak_memory
 _ABOUT, _DOCUMENTS, _VALUES = "features.json", "documents.npy", "features.npy"
 _COST = "cost.json"
 _CHECKED_NOTES = 4
+_NOTES_PER_PART = 128
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,14 @@ class FixedFeatures:
         about: The model that makes the features.
     """
 
-    def __init__(self, recipe: Recipe, prepared: Prepared, model: TaskModel, seed: int) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        prepared: Prepared,
+        model: TaskModel,
+        seed: int,
+        track: Track = silent,
+    ) -> None:
         self._adapter = recipe.folder.domain(seed) if model.parts.has_domain else None
         self._device = recipe.torch_device
         documents_D = labelled_documents(prepared, model.store)
@@ -171,8 +181,12 @@ class FixedFeatures:
         folder = _folder(recipe, depends_on)
         with runs.one_at_a_time(folder):
             if not runs.is_finished(folder, depends_on):
-                with runs.new_folder(folder, depends_on) as temporary:
-                    _compute(recipe, model, seed, documents_D, temporary)
+                with (
+                    runs.work_folder(folder, depends_on) as work,
+                    runs.new_folder(folder, depends_on) as temporary,
+                ):
+                    made = StackFeatures(recipe, model, seed)
+                    _compute(made, model, documents_D, work, temporary, track)
         about = runs.read_json(folder / _ABOUT)
         self.about = AboutModel(**{**about, "adapters": tuple(about["adapters"])})
         self._documents_D: Int64Array = np.load(folder / _DOCUMENTS)
@@ -229,20 +243,51 @@ def _inputs(
 
 
 def _compute(
-    recipe: Recipe, model: TaskModel, seed: int, documents_D: Int64Array, folder: Path
+    made: StackFeatures,
+    model: TaskModel,
+    documents_D: Int64Array,
+    work: Path,
+    folder: Path,
+    track: Track,
 ) -> None:
-    made = StackFeatures(recipe, model, seed)
+    """Compute features in parts that stay in the work folder, so that a killed process goes on."""
     made.check(documents_D)
     restart_peak_memory()
-    started = time.perf_counter()
-    values_DH = made.of_notes(documents_D).cpu().numpy()
-    cost = FeatureCost(
-        made.about.parameters,
-        time.perf_counter() - started,
-        int(model.store.reading(documents_D, model.max_pieces).tokens_N.sum()),
-        peak_memory_mib(),
-    )
+    count = math.ceil(len(documents_D) / _NOTES_PER_PART)
+    parts = [
+        _Part(documents, work / f"{number:05}.npz")
+        for number, documents in enumerate(np.array_split(documents_D, count))
+    ]
+    missing = [part for part in parts if not part.path.is_file()]
+    steps = (part.compute(made) for part in missing)
+    label, done = f"features · {model.name}", count - len(missing)
+    for _ in track(label, steps, count, lambda notes: f"{notes:,} notes a part", done):
+        pass
+    values, seconds = zip(*(part.read() for part in parts), strict=True)
+    tokens_N = model.store.reading(documents_D, model.max_pieces).tokens_N
+    cost = FeatureCost(made.about.parameters, sum(seconds), int(tokens_N.sum()), peak_memory_mib())
     np.save(folder / _DOCUMENTS, documents_D)
-    np.save(folder / _VALUES, values_DH)
+    np.save(folder / _VALUES, np.concatenate(values))
     runs.write_json(folder / _ABOUT, asdict(made.about))
     runs.write_json(folder / _COST, asdict(cost))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The features of some of the notes, in a file."""
+
+    documents_N: Int64Array
+    path: Path
+
+    def compute(self, made: StackFeatures) -> int:
+        """Write them and how long it took; the number of notes."""
+        started = time.perf_counter()
+        values_NH = made.of_notes(self.documents_N).cpu().numpy()
+        with runs.new_file(self.path) as file:
+            np.savez(file, values=values_NH, seconds=time.perf_counter() - started)
+        return len(values_NH)
+
+    def read(self) -> tuple[npt.NDArray[np.float32], float]:
+        """The features and the seconds."""
+        with np.load(self.path) as found:
+            return found["values"], float(found["seconds"])

@@ -10,6 +10,7 @@ from notetune.workflows.cell import Cell, TrainedCell, score_table
 from notetune.workflows.features import FixedFeatures
 from notetune.workflows.prepare import Prepared, TaskTable
 from notetune.workflows.pretrain import TRAINING
+from notetune.workflows.progress import Track, silent
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.training import (
     HeadRecord,
@@ -21,7 +22,7 @@ from notetune.workflows.training import (
 
 
 def solved_cell(
-    recipe: Recipe, prepared: Prepared, cell: Cell
+    recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = silent
 ) -> tuple[TrainedCell, Solution, TrainingRecord]:
     """Solve the head of a cell: that is all of it, or what its adapters start from.
 
@@ -31,7 +32,7 @@ def solved_cell(
     """
     plan, task = task_models.task_model(recipe, prepared, cell.variant), prepared.tasks[cell.task]
     documents_N = plan.store.first_documents(task.note_ids_N.tolist())
-    features = FixedFeatures(recipe, prepared, plan.as_it_starts, cell.seed)
+    features = FixedFeatures(recipe, prepared, plan.as_it_starts, cell.seed, track)
     restart_peak_memory()
     started = time.perf_counter()
     train, validation = (

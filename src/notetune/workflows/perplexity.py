@@ -12,14 +12,19 @@ from notetune import infer, runs
 from notetune.errors import DataError, RunError
 from notetune.model.adapters.files import read_adapter
 from notetune.model.adapters.specs import reserved_per_document
-from notetune.model.backbone import Backbone, load_backbone, resolve_backbone
+from notetune.model.backbone import (
+    Backbone,
+    backbone_fingerprint,
+    load_backbone,
+    resolve_backbone,
+)
 from notetune.model.compiled import compile_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.tokens.encode import load_encoder
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore, encode_notes
 from notetune.train.parallel import this_world
-from notetune.workflows.prepare import Prepared
+from notetune.workflows.prepare import Prepared, documents_digest
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.sections import row_of
 from notetune.workflows.together import spread, stage_folders
@@ -59,7 +64,8 @@ def inputs(recipe: Recipe, prepared: Prepared, when: str) -> dict[str, Any]:
         adapter = {"adapter": runs.read_json(recipe.folder.domain(0) / runs.MANIFEST)["files"]}
     return {
         "stage": f"perplexity {when}",
-        "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
+        "backbone": backbone_fingerprint(resolve_backbone(recipe.backbone)),
+        "documents": documents_digest(prepared, of_step_1=True),
         "dtype": recipe.dtype,
         "general": runs.sha256_of_file(general_text(recipe)),
         "sources": recipe.pretrain.sources,

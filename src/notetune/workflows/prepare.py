@@ -21,6 +21,7 @@ from notetune.notes.sources import Finished, FlowCount
 from notetune.tokens.edges import Edges
 from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import (
+    IN_CORPUS,
     TokenStore,
     join_documents,
     open_store,
@@ -193,6 +194,27 @@ def are_finished(recipe: Recipe) -> bool:
     return corpus is recipe or runs.is_finished(
         corpus.folder.prepared, inputs(corpus, open_prepared(folder).store)
     )
+
+
+def documents_digest(prepared: Prepared, *, of_step_1: bool) -> dict[str, str]:
+    """The sha256 of each file of the documents of prepared notes, their ids and splits included.
+
+    Args:
+        prepared: The notes.
+        of_step_1: Whether it matters which of them step 1 may read.
+    """
+    files = runs.read_json(prepared.folder / runs.MANIFEST)["files"]
+    return {
+        name: digest
+        for name, digest in files.items()
+        if name.startswith(f"{_TOKENS}/") and (of_step_1 or not name.endswith(IN_CORPUS))
+    }
+
+
+def labels_digest(prepared: Prepared, task: str) -> str:
+    """The sha256 of the labels of a task."""
+    digest: str = runs.read_json(prepared.folder / runs.MANIFEST)["files"][f"tasks/{task}.parquet"]
+    return digest
 
 
 def prepare_corpus(recipe: Recipe, prepared: Prepared) -> Prepared:

@@ -1,7 +1,7 @@
 """Step 1: train a domain adapter on packed notes."""
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from notetune import runs
 from notetune.errors import DataError, RunError
 from notetune.model.adapters.files import save_adapter
 from notetune.model.adapters.specs import reserved_per_document
-from notetune.model.backbone import load_backbone
+from notetune.model.backbone import backbone_fingerprint, load_backbone, resolve_backbone
 from notetune.model.compiled import compile_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.tokens.packing import Int64Array
@@ -18,7 +18,7 @@ from notetune.train.checkpoints import STEPS
 from notetune.train.optim import adamw
 from notetune.workflows import perplexity
 from notetune.workflows.perplexity import PerplexityRow, tokens_per_row
-from notetune.workflows.prepare import Prepared
+from notetune.workflows.prepare import Prepared, documents_digest
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import write_provenance
 from notetune.workflows.recipe import Recipe
@@ -48,8 +48,8 @@ def inputs(recipe: Recipe, prepared: Prepared, seed: int) -> dict[str, Any]:
     """What the domain adapter of a run depends on."""
     return {
         "stage": "pretrain",
-        "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
-        "intake": (asdict(prepared.store.edges), prepared.store.max_tokens),
+        "backbone": backbone_fingerprint(resolve_backbone(recipe.backbone)),
+        "documents": documents_digest(prepared, of_step_1=True),
         "dtype": recipe.dtype,
         "config": recipe.pretrain.training,
         "seed": seed,

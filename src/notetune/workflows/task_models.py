@@ -8,14 +8,14 @@ from typing import Any
 from notetune import runs
 from notetune.model.adapters.files import read_adapter
 from notetune.model.adapters.specs import AdapterSpec, Full, reserved_per_document
-from notetune.model.backbone import Backbone, Dtype
+from notetune.model.backbone import Backbone, Dtype, backbone_fingerprint, resolve_backbone
 from notetune.model.heads import Layers, Pooling
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.tokens.store import TokenStore
 from notetune.train.choice import ValidationConfig
 from notetune.train.optim import OptimConfig
 from notetune.workflows import encoders, pretrain
-from notetune.workflows.prepare import Prepared, TaskTable, open_corpus
+from notetune.workflows.prepare import Prepared, TaskTable, documents_digest, open_corpus
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.sections import MASKED, row_of
 from notetune.workflows.variants import Variant, variant_of
@@ -173,15 +173,19 @@ def inputs(recipe: Recipe, prepared: Prepared, name: str, seed: int) -> dict[str
 
 def made_from(recipe: Recipe, prepared: Prepared, name: str, seed: int) -> dict[str, Any]:
     """The finished stages that a model stands on, and the type of its backbone's weights."""
-    encoder, dtype = _encoder_of(recipe, name), recipe.dtype
+    encoder = _encoder_of(recipe, name)
     if encoder is not None:
-        folder, dtype = encoders.stage_folder(recipe, encoder), encoders.weights_dtype(recipe)
-    else:
-        folder = recipe.folder.domain(seed) if variant_of(name).has_domain else prepared.folder
-    of_tasks = {}
-    if recipe.corpus is not recipe:  # else the domain adapter depends on the notes of the tasks
-        of_tasks = {"prepared": upstream(prepared.folder)}
-    return {**of_tasks, "upstream": upstream(folder), "dtype": dtype}
+        tokens = upstream(encoders.stage_folder(recipe, encoder))
+        return {"upstream": tokens, "dtype": encoders.weights_dtype(recipe)}
+    adapter = {}
+    if variant_of(name).has_domain:
+        adapter = {"adapter": upstream(recipe.folder.domain(seed))[1]}
+    return {
+        **adapter,
+        "backbone": backbone_fingerprint(resolve_backbone(recipe.backbone)),
+        "documents": documents_digest(prepared, of_step_1=False),
+        "dtype": recipe.dtype,
+    }
 
 
 def is_ready(recipe: Recipe, prepared: Prepared, name: str, seed: int) -> bool:
