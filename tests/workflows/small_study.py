@@ -43,6 +43,7 @@ downstream:
   adapter: {{kind: lora, rank: 2, alpha: 4}}
   seeds: [0, 1]
   epochs: 1
+  max_pieces: 1
   tokens_per_row: 256
   head_epochs: 2
 evaluate: {{draws: 100}}

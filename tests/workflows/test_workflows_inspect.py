@@ -31,6 +31,7 @@ device: cpu
 dtype: bfloat16
 prepare:
   source: {{kind: table, path: nowhere.csv, columns: {{text: text}}}}
+  max_tokens: 512
 pretrain:
   adapter: {{kind: lora, rank: 16}}
   compare:
