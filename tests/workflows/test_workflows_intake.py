@@ -197,7 +197,7 @@ def test_as_much_is_read_as_holds_95_of_100_training_notes_whole(place):
         (["downstream.tokens_per_row=70"], (70, 1), "a row has no more room"),
         (["downstream.adapter={kind: prompt, virtual_tokens: 50}"], (78, 2), "no more positions"),
         (["downstream.adapter={kind: prefix, virtual_tokens: 50}"], (78, 2), "no more positions"),
-        (["prepare.max_tokens=24"], (24, 6), "the recipe says so"),
+        (["prepare.max_tokens=24"], (24, 4), "the recipe says so"),
         (["prepare.max_tokens=24", "downstream.tokens_per_row=75"], (24, 3), "the recipe says"),
         (["downstream.max_pieces=3", "pretrain.tokens_per_row=90"], (90, 3), "no more room"),
     ],
@@ -280,6 +280,6 @@ def test_the_report_says_what_was_chosen_and_why(place, tmp_path):
     tried = ", ".join(f"{n} {v:.2f}" for n, v in prepared.intake.perplexities.items())
     assert said[0].startswith(f"tiny: What opens every document is {prepared.intake.edges.opener}")
     assert f"({tried})" in said[0]
-    assert said[1].startswith("tiny: The first 1 x 128 tokens of a note are read (95% of ")
+    assert said[1].startswith("tiny: The first 128 tokens of a note are read (95% of ")
     fixed = intake.resolved(recipe, prepared.intake, 1)
     assert not list(notices._intakes({"": Finished(fixed, prepared, prepared, {})}))

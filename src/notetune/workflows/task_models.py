@@ -166,6 +166,7 @@ def inputs(recipe: Recipe, prepared: Prepared, name: str) -> dict[str, Any]:
         **made_from(recipe, prepared, name),
         "stage": "downstream",
         "config": config,
+        "max_pieces": prepared.max_pieces(recipe),
         "protocol": recipe.downstream.model_dump(mode="json", include=set(_PROTOCOL)),
     }
 
