@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 from builders import byte_tokenizer, random_encoder, random_llama
-from small_study import small_study
+from small_study import notetune, small_study
 from transformers import AutoModelForCausalLM
 
 from notetune import config, runs
@@ -283,3 +283,35 @@ def test_the_report_says_what_was_chosen_and_why(place, tmp_path):
     assert said[1].startswith("tiny: The first 128 tokens of a note are read (95% of ")
     fixed = intake.resolved(recipe, prepared.intake, 1)
     assert not list(notices._intakes({"": Finished(fixed, prepared, prepared, {})}))
+
+
+def test_a_whole_study_runs_where_the_recipe_leaves_it_all_open(place):
+    random_encoder(place / "bert")
+    models = f"{{bert: {place / 'bert'}, own: mlm}}"
+    done = notetune(
+        *("study", "run", place / "recipe.yaml", *ALL_AUTO, "name=whole"),
+        *("downstream.tasks=[died]", "downstream.seeds=[0]"),
+        "downstream.variants=[head-only, domain-frozen+task-lora]",
+        f"encoders={{models: {models}, variants: [lora], epochs: 0.5}}",
+    )
+    assert done.returncode == 0, done.stderr
+    root = place / "runs/whole"
+    recipe = json.loads((root / "recipe.json").read_text())
+    facts = json.loads((root / "prepared/facts.json").read_text())["intake"]
+    names = {None: "none", 0: "bos", 1: "separator"}
+    assert recipe["prepare"]["opener"] == names[facts["edges"]["opener_id"]]
+    assert (recipe["prepare"]["max_tokens"], recipe["downstream"]["max_pieces"]) == (128, 1)
+    said = json.loads((root / "report/report.json").read_text())["notices"]
+    assert [text[:24] for text in said if "of a note are read" in text] == [
+        "The first 128 tokens of "
+    ]
+    cards = [json.loads(path.read_text()) for path in root.glob("cells/*/*/*/bundle.json")]
+    assert len(cards) == 4
+    opened_by = {card["variant"]: card["opener_id"] for card in cards}
+    own = facts["edges"]["opener_id"]
+    assert opened_by == {
+        "head-only": own,
+        "domain-frozen+task-lora": own,
+        "own+lora": own,
+        "bert+lora": 2,
+    }
