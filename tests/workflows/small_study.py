@@ -43,6 +43,7 @@ pretrain:
 downstream:
   adapter: {{kind: lora, rank: 2, alpha: 4}}
   epochs: 1
+  max_pieces: 1
   tokens_per_row: 256
 evaluate: {{draws: 100}}
 """

@@ -35,7 +35,7 @@ pretrain:
   perplexity_documents: 20
   adapter: {{kind: lora, rank: 2, alpha: 4}}
   tokens_per_row: 256
-downstream: {{variants: [head-only], tokens_per_row: 256}}
+downstream: {{variants: [head-only], max_pieces: 1, tokens_per_row: 256}}
 encoders:
   models: {{bert: {folder}/bert, tiny-encoder: mlm}}
   adapter: {{rank: 2, alpha: 4, targets: [query, value]}}

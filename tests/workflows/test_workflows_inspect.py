@@ -31,6 +31,7 @@ device: cpu
 dtype: bfloat16
 prepare:
   source: {{kind: table, path: nowhere.csv, columns: {{text: text}}}}
+  max_tokens: 512
 pretrain:
   adapter: {{kind: lora, rank: 16}}
   compare:
@@ -135,3 +136,13 @@ def test_the_command_says_what_it_found_and_what_that_is_based_on(
         assert f"{TRAINED['pretrain · lora']:,}" in text
         assert "without weights" in text
         assert "257 parameters per class" in " ".join(text.split())
+
+
+def test_documents_are_as_long_as_they_can_get_where_the_notes_are_to_tell(place):
+    few = ["prepare.max_tokens=auto", "downstream.variants=[]"]
+    found = needs(config.load(Recipe, place / "recipe.yaml", few))
+    assert found.document_tokens == 1024 - 20  # a row without the virtual tokens of p-tuning
+    few += [f"{stage}.tokens_per_row=9999" for stage in ("pretrain", "downstream")]
+    found = needs(config.load(Recipe, place / "recipe.yaml", few))
+    assert found.document_tokens == 2048 - 20  # the positions of the backbone, without those
+    assert needs(config.load(Recipe, place / "recipe.yaml", few[1:])).document_tokens == 512

@@ -39,6 +39,7 @@ prepare:
     tasks:
       - {{name: died, kind: binary, column: died}}
   split: {{kind: fractions, validation: 0.2, test: 0.3}}
+  opener: bos
   max_tokens: 32
 """
 PHRASES = ["chest pain", "denies fever", "lungs clear,", " heart regular", "5 mg b.i.d.\n"]

@@ -112,21 +112,20 @@ def _opener(
         return declared.edges(given), _AS_THE_RECIPE_SAYS, {}
     if declared.own_edges is not None:
         return declared.own_edges, "the tokenizer puts it in front of every text", {}
-    candidates = declared.candidates
+    dtype = "bfloat16" if recipe.dtype == "float8" else recipe.dtype
+    backbone = load_backbone(recipe.backbone, dtype, recipe.torch_device)
+    most = min(_SCORED_TOKENS, backbone.max_positions - 1)
     texts = training_texts(_SCORED_NOTES)
-    bodies = [
-        np.array(declared.tokenizer.encode(text, add_special_tokens=False).ids[:_SCORED_TOKENS])
-        for text in texts
-    ]
-    bodies = [body.astype(np.int64) for body in bodies if len(body) > 1]
+    tokens = (declared.tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
+    bodies = [np.array(ids[:most], np.int64) for ids in tokens if len(ids) > 1]
+    candidates = declared.candidates
     if not bodies:
         return candidates[-1], "no training note has two tokens to choose by", {}
-    dtype = "bfloat16" if recipe.dtype == "float8" else recipe.dtype
-    model = stack(load_backbone(recipe.backbone, dtype, recipe.torch_device))
+    model = stack(backbone)
     found = [infer.perplexity_behind(model, edges.opener_id, bodies) for edges in candidates]
     best = candidates[int(np.argmin(found))]
     names = [edges.opener for edges in candidates]
-    why = f"lowest perplexity of {len(bodies)} training notes of at most {_SCORED_TOKENS} tokens"
+    why = f"lowest perplexity of {len(bodies)} training notes of at most {most} tokens"
     return best, why, dict(zip(names, found, strict=True))
 
 

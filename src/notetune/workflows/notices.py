@@ -6,6 +6,7 @@ from dataclasses import replace
 from notetune import runs
 from notetune.notes import overlap
 from notetune.notes.sources import Mimic3Source
+from notetune.tokens.store import WHOLE_SHARE
 from notetune.workflows import encoders
 from notetune.workflows.finished import Finished, model_in_study, name_in_study
 from notetune.workflows.intake import Intake
@@ -148,22 +149,29 @@ def _of_notes(first: Finished) -> Iterator[str]:
 def _intakes(finished: Mapping[str, Finished]) -> Iterator[str]:
     """Say how notes were read by each backbone, where the recipe left that open."""
     for backbone, one in finished.items():
-        intake, lead = one.prepared.intake, f"{backbone}: " if backbone else ""
-        pieces = one.prepared.max_pieces(one.recipe)
-        given = one.recipe.prepare
-        if given.opener == "auto":
-            yield f"{lead}{_opener_sentence(intake)}"
-        if given.max_tokens == "auto" or one.recipe.downstream.max_pieces == "auto":
-            yield (
-                f"{lead}The first {pieces} x {intake.max_tokens} tokens of a note are read "
-                f"({intake.max_tokens_why})."
-            )
+        lead = f"{backbone}: " if backbone else ""
+        if one.recipe.prepare.opener == "auto":
+            yield lead + _opener_sentence(one.prepared.intake)
+        given = (one.recipe.prepare.max_tokens, one.recipe.downstream.max_pieces)
+        if "auto" in given:
+            yield lead + _length_sentence(one, *given)
 
 
 def _opener_sentence(intake: Intake) -> str:
     edges, tried = intake.edges, intake.perplexities
     what = "nothing" if edges.opener_id is None else f"{edges.opener} (id {edges.opener_id})"
     found = ", ".join(f"{name} {value:.2f}" for name, value in tried.items())
-    return f"What opens every document is {what}: {intake.opener_why}" + (
-        f" ({found})." if found else "."
-    )
+    why = f"{intake.opener_why} ({found})" if found else intake.opener_why
+    return f"What opens every document is {what}: {why}."
+
+
+def _length_sentence(one: Finished, max_tokens: int | str, max_pieces: int | str) -> str:
+    intake, pieces = one.prepared.intake, one.prepared.max_pieces(one.recipe)
+    times = f"{pieces} pieces of " if pieces > 1 else ""
+    why = [intake.max_tokens_why] if max_tokens == "auto" else []
+    if max_pieces == "auto" and pieces < intake.whole_pieces:
+        why.append("a row has no room for more pieces")
+    elif max_pieces == "auto" and pieces > 1:
+        why.append(f"{WHOLE_SHARE:.0%} of the labelled training notes have no more pieces")
+    because = f" ({'; '.join(why)})" if why else ""
+    return f"The first {times}{intake.max_tokens:,} tokens of a note are read{because}."

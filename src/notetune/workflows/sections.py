@@ -50,7 +50,7 @@ class PrepareConfig(Config):
 
     source: SourceConfig
     split: Split = SplitConfig()
-    opener: Opener | Auto = "auto"
+    opener: Literal["auto", Opener] = "auto"
     """What opens every document, in both steps and in predictions: nothing, BOS, or the separator
     of texts in pre-training, which then ends a note too. `auto` is what the tokenizer itself puts
     there; where it puts nothing, that with the lowest perplexity on a few training notes."""

@@ -167,6 +167,7 @@ def inputs(recipe: Recipe, prepared: Prepared, name: str, seed: int) -> dict[str
         **made_from(recipe, prepared, name, seed),
         "stage": "downstream",
         "config": config,
+        "max_pieces": prepared.max_pieces(recipe),
         "protocol": recipe.downstream.model_dump(mode="json", include=protocol),
     }
 
