@@ -75,9 +75,9 @@ def test_a_method_trains_in_step_1_and_carries_both_kinds_of_step_2(place, kind)
     planned = {stage.name: stage for stage in plan.plan(recipe).stages}
     prepared = prepare(recipe)
     result = pretrain.pretrain(recipe, prepared)
-    assert result.record.steps == planned["pretrain"].steps
-    assert result.record.trainable_parameters == planned["pretrain"].trainable_parameters
-    assert read_adapter(recipe.folder.domain).spec == recipe.pretrain.adapter
+    assert result.record.steps == planned["pretrain · seed 0"].steps
+    assert result.record.trainable_parameters == planned["pretrain · seed 0"].trainable_parameters
+    assert read_adapter(recipe.folder.domain(0)).spec == recipe.pretrain.adapter
     for variant in variants:
         cell = Cell("died", variant, 0)
         downstream.downstream(recipe, prepared, cell)

@@ -107,7 +107,7 @@ def test_each_entry_is_the_recipe_with_its_own_changes(place):
     ("override", "message"),
     [
         ("backbone=tiny", "give either backbone or backbones"),
-        ("backbones.two={pretrain: {seed: 1}}", "backbones.two.backbone is missing"),
+        ("backbones.two={pretrain: {epochs: 1}}", "backbones.two.backbone is missing"),
         ("backbones.two={backbone: a, device: cpu}", "backbones.two: device is the same for all"),
         (
             "backbones.two={backbone: a, pretrain: {adaptor: {}}}",
@@ -145,7 +145,7 @@ def test_one_report_compares_all_models_of_a_task(results):
 
 def test_step_1_reads_the_corpus_and_step_2_the_notes_of_the_tasks(place, results):
     root = place / "runs/several/backbones"
-    known = json.loads((root / "one/domain/provenance.json").read_text())
+    known = json.loads((root / "one/domain/seed-0/provenance.json").read_text())
     corpus = open_prepared(root / "one/prepared-corpus")
     in_training = corpus.store.corpus_documents()
     notes = set(corpus.store.note_number_D[in_training].tolist())
@@ -162,9 +162,10 @@ def test_step_1_reads_the_corpus_and_step_2_the_notes_of_the_tasks(place, result
 def test_the_second_run_keeps_everything_and_reads_the_same(place, results):
     recipe = load(place)
     manifests = sorted((place / "runs/several").rglob("manifest.json"))
-    # Two prepared twice; 3 domain adapters and 2 prompts; an encoder; per task a baseline and 6;
-    # features of a head alone on each, and of the three models that train more as they start.
-    assert len(manifests) == 4 + 5 + 1 + 2 * 7 + 3 + 3
+    # Two prepared twice; 3 domain adapters and 2 prompts, each measured, and 3 measured without;
+    # an encoder; per task a baseline and 6; features of a head alone on each, and of the three
+    # models that train more as they start.
+    assert len(manifests) == 4 + 2 * 5 + 3 + 1 + 2 * 7 + 3 + 3
     before = [path.stat().st_mtime_ns for path in manifests]
     assert run_study(recipe).tasks == results.tasks
     assert [path.stat().st_mtime_ns for path in manifests] == before
@@ -185,7 +186,7 @@ def test_other_notes_for_the_tasks_leave_the_domain_adapter_and_train_the_cells_
     prepare(one)
     finished = {stage.name: stage.is_finished for stage in status(one)}
     assert finished["prepare"]
-    assert finished["pretrain"]
+    assert finished["pretrain · seed 0"]
     assert not finished["died · domain-trainable+task-lora · seed 0"]
     assert not finished["died · head-only · seed 0"]
 
@@ -236,9 +237,9 @@ def test_a_dry_run_has_the_trainings_of_all_backbones_and_counts_the_corpus(plac
     found = plan(load(place, f"runs={tmp_path}"))
     names = [stage.name for stage in found.stages]
     assert len(names) == 3 + 2 + 1 + 2 * 6
-    assert names[:2] == ["one · pretrain", "one · pretrain · prompts"]
+    assert names[:2] == ["one · pretrain · seed 0", "one · pretrain · prompts"]
     assert "two · stay · domain-trainable+task-lora · seed 0" in names
-    assert [s.documents for s in found.stages if s.name == "one · pretrain"] == [
+    assert [s.documents for s in found.stages if s.name == "one · pretrain · seed 0"] == [
         len(
             open_prepared(
                 place / "runs/several/backbones/one/prepared-corpus"

@@ -29,7 +29,7 @@ prepare:
     columns: {{text: text, note_id: note, patient_id: patient}}
     tasks:
       - {{name: died, kind: binary, column: died}}
-  split: {{kind: fractions, validation: 0.2, test: 0.3}}
+  split: {{kind: fractions, validation: 0, test: 0.3}}
   max_tokens: 48
 pretrain:
   perplexity_documents: 20
@@ -173,7 +173,7 @@ def test_a_dry_run_plans_the_encoders(planned):
     names = [stage["name"] for stage in planned]
     cells = [f"died · {model} · seed 0" for model in MODELS]
     assert names == [
-        "pretrain",
+        "pretrain · seed 0",
         "died · head-only · seed 0",
         *cells[:2],
         "encoder tiny-encoder",

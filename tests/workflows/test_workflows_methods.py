@@ -88,7 +88,7 @@ def test_every_method_is_trained_on_the_notes_that_were_prepared_once(place, tra
     assert trained["lora"].record.trainable_parameters == LORA_2
     assert trained["wide"].record.trainable_parameters == 2 * LORA_2
     assert trained["lora"].record.tokens == trained["wide"].record.tokens
-    assert (place / "runs/several/compared/wide/domain/adapter.json").is_file()
+    assert (place / "runs/several/compared/wide/domain/seed-0/adapter.json").is_file()
     assert len(list(place.rglob("store.json"))) == 1
     assert len(rows_of(trained, "lora", "before")) == len(rows_of(trained, "lora", "after"))
     assert not rows_of(trained, "wide", "before")
@@ -131,7 +131,7 @@ def _byte_ids(text):
 
 
 def test_a_further_method_trains_alone_and_a_finished_one_is_kept(place, trained):
-    manifest = place / "runs/several/domain/manifest.json"
+    manifest = place / "runs/several/domain/seed-0/manifest.json"
     before = manifest.stat().st_mtime_ns
     recipe = load(place, "pretrain.compare.narrow={adapter: {kind: lora, rank: 1}}")
     prepared = prepare_of_two_sources(recipe)
@@ -157,7 +157,7 @@ MEASURING = {
 def test_every_key_that_measures_is_changed_here(place):
     assert set(MEASURING) == set(load(place).pretrain.measuring)
     assert not set(MEASURING) & set(load(place).pretrain.training)
-    assert {"adapter", "optim", "seed", "sources"} < set(load(place).pretrain.training)
+    assert {"adapter", "optim", "sources"} < set(load(place).pretrain.training)
 
 
 @pytest.mark.parametrize("key", MEASURING)
@@ -166,7 +166,7 @@ def test_a_key_that_measures_trains_nothing_again(place, trained, key, monkeypat
     value, figure = MEASURING[key]
     recipe = load(place, f"pretrain.{key}={value.format(place=place)}")
     prepared = prepare_of_two_sources(recipe)
-    roots = place / "runs/several/domain", place / "runs/several/compared/wide/domain"
+    roots = place / "runs/several/domain/seed-0", place / "runs/several/compared/wide/domain/seed-0"
     before = [states_of(root) for root in roots]
     assert min(len(states) for states in before) > 5
     assert not perplexity.is_measured(recipe, prepared, measures_before=True)
@@ -194,10 +194,10 @@ def test_a_measurement_that_was_killed_is_done_again_without_a_training(place, m
         patch.setattr(perplexity.infer, "perplexity", None)
         with pytest.raises(TypeError):
             pretrain.pretrain(recipe, prepared)
-    before = states_of(recipe.folder.domain)
+    before = states_of(recipe.folder.domain(0))
     assert len(before) > 5
     rows = pretrain.pretrain(recipe, prepared).perplexity
-    assert states_of(recipe.folder.domain) == before
+    assert states_of(recipe.folder.domain(0)) == before
     assert {row.model for row in rows} == {"before", "after"}
 
 
@@ -246,7 +246,7 @@ def test_a_bfloat16_study_says_so_in_its_bundles_and_predicts_with_it(place):
     assert np.abs(together - table.scores_NK).max() < BFLOAT16_ROUNDING
     assert np.abs(alone - table.scores_NK).max() < BFLOAT16_ROUNDING
     other = recipe.model_copy(update={"dtype": "float32"})
-    assert pretrain.inputs(other, prepared) != pretrain.inputs(recipe, prepared)
+    assert pretrain.inputs(other, prepared, 0) != pretrain.inputs(recipe, prepared, 0)
 
 
 def test_faulty_recipes_of_step_1_are_refused_in_one_line(place):
@@ -257,7 +257,7 @@ def test_faulty_recipes_of_step_1_are_refused_in_one_line(place):
     empty = load(place, f"pretrain.general_text={place}/empty.txt", f"runs={place}/empty")
     with pytest.raises(DataError, match=r"empty\.txt is empty"):
         pretrain.pretrain(empty, prepare(empty))
-    assert not empty.folder.domain.exists()
+    assert not empty.folder.domain(0).exists()
     with pytest.raises(ConfigError, match="lora is how the report names the domain adapter"):
         load(place, "pretrain.compare={lora: {}}")
     with pytest.raises(ConfigError, match="batch-mean"):

@@ -49,7 +49,7 @@ def prepared(place):
 def test_kept_features_are_the_mean_over_all_tokens_that_are_read(prepared):
     recipe, opened = prepared
     store, note_ids = opened.store, opened.tasks["died"].note_ids_N.tolist()
-    found = FixedFeatures(recipe, opened, task_model(recipe, opened, "head-only")).of_notes(
+    found = FixedFeatures(recipe, opened, task_model(recipe, opened, "head-only"), 0).of_notes(
         store.first_documents(note_ids)
     )
     plain = AutoModelForCausalLM.from_pretrained(recipe.backbone).eval().model

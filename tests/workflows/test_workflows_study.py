@@ -162,7 +162,7 @@ def test_frozen_domain_adapters_leave_training_as_they_came(place, finished):
     def hash_in(folder):
         return json.loads((folder / "adapter.json").read_text())["sha256_of_tensors"]
 
-    domain = hash_in(place / "runs/small/domain")
+    domain = hash_in(place / "runs/small/domain/seed-0")
     cells = place / "runs/small/cells"
     frozen = [hash_in(p) for p in cells.glob("*/domain-frozen+task-lora/*/domain")]
     trained = [hash_in(p) for p in cells.glob("*/domain-trainable+task-lora/*/domain")]
@@ -311,7 +311,7 @@ def test_what_was_trained_with_other_settings_stays_out_of_the_report(place, fin
 def test_a_domain_adapter_that_has_read_of_a_test_patient_is_refused(place, finished):
     recipe = config.load(Recipe, place / "recipe.yaml")
     prepared = open_prepared(recipe.folder.prepared)
-    path = recipe.folder.domain / PROVENANCE
+    path = recipe.folder.domain(0) / PROVENANCE
     known = json.loads(path.read_text())
     store = prepared.store
     trained = set(store.patient_ids[store.split_N == "train"].tolist())
@@ -319,7 +319,7 @@ def test_a_domain_adapter_that_has_read_of_a_test_patient_is_refused(place, fini
     assert not trained & set(path.read_text().split('"'))
     (corpus,) = known["corpora"]
     assert (corpus["source"], corpus["patients"]) == ("visit", len(trained))
-    assert [finding.count for finding in corpus_findings(recipe.folder.domain, prepared)] == [
+    assert [finding.count for finding in corpus_findings(recipe.folder.domain(0), prepared)] == [
         0,
         0,
         0,
@@ -330,9 +330,9 @@ def test_a_domain_adapter_that_has_read_of_a_test_patient_is_refused(place, fini
     path.write_text(json.dumps(foreign))
     try:
         with pytest.raises(DataError, match=r"1 patients of test of .* in corpus of step 1"):
-            stop_at_known_patients(recipe, prepared, recipe.folder.domain)
+            stop_at_known_patients(recipe, prepared, recipe.folder.domain(0))
         allowed = config.load(Recipe, place / "recipe.yaml", ["prepare.allow_leaks=true"])
-        stop_at_known_patients(allowed, prepared, allowed.folder.domain)
+        stop_at_known_patients(allowed, prepared, allowed.folder.domain(0))
     finally:
         path.write_bytes(before)
 

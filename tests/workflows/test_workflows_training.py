@@ -20,7 +20,7 @@ from notetune.workflows.cell import Cell
 from notetune.workflows.prepare import prepare
 from notetune.workflows.recipe import Recipe
 
-CELL = Cell("stay", "domain-trainable+task-lora", 1)
+CELL = Cell("stay", "domain-trainable+task-lora", 0)
 SETTINGS = [
     "checkpoint_minutes=0",
     "pretrain.epochs=2",
@@ -66,7 +66,12 @@ def test_both_steps_stopped_by_sigterm_go_on_and_end_in_the_same_bits(place, und
     recipe = load(place, "stopped")
     prepared = prepare(recipe)
     stages = [
-        (pretrain.pretrain, (recipe, prepared), recipe.folder.domain, undisturbed.folder.domain),
+        (
+            pretrain.pretrain,
+            (recipe, prepared),
+            recipe.folder.domain(0),
+            undisturbed.folder.domain(0),
+        ),
         (
             downstream.downstream,
             (recipe, prepared, CELL),
@@ -104,13 +109,13 @@ def test_the_command_line_stops_with_143_and_tells_of_a_damaged_checkpoint(
     (line,) = stopped.stderr.strip().splitlines()
     assert "stopped after step 2, which is saved. The same command goes on from there." in line
     folder = load(place, "told").folder
-    (newest,) = folder.root.glob(".domain.*.work/step-00000003")
+    (newest,) = folder.domain(0).parent.glob(".seed-0.*.work/step-00000003")
     (newest / "weights.safetensors").write_bytes(b"")
     done = notetune(*command)
     assert done.returncode == 0, done.stderr
     told = "step-00000003: weights.safetensors is missing or damaged; going on from step 2"
     assert f"warning: {told}" in done.stderr
-    assert trained(folder.domain) == trained(undisturbed.folder.domain)
+    assert trained(folder.domain(0)) == trained(undisturbed.folder.domain(0))
     assert CANARY not in stopped.stderr + done.stderr
 
 
@@ -133,9 +138,9 @@ def test_a_loss_that_is_not_finite_names_the_notes_and_keeps_what_was_saved(
     store = prepared.store
     expected = list(dict.fromkeys(store.note_ids[store.note_number_D[calls[4]]].tolist()))
     assert str(stopped.value).split("Notes: ")[1] == f"{', '.join(expected)}."
-    assert works_in(recipe.folder.root)
+    assert works_in(recipe.folder.domain(0).parent)
     pretrain.pretrain(recipe, prepared)
-    assert trained(recipe.folder.domain) == trained(undisturbed.folder.domain)
+    assert trained(recipe.folder.domain(0)) == trained(undisturbed.folder.domain(0))
 
 
 def test_another_recipe_does_not_use_the_checkpoints_of_this_one(place):
@@ -143,13 +148,13 @@ def test_another_recipe_does_not_use_the_checkpoints_of_this_one(place):
     prepared = prepare(recipe)
     with pytest.raises(Stopped):
         pretrain.pretrain(recipe, prepared, sigterm_after(2))
-    (before,) = recipe.folder.root.glob(".domain.*.work")
+    (before,) = recipe.folder.domain(0).parent.glob(".seed-0.*.work")
     other = config.load(
-        Recipe, place / "recipe.yaml", [*SETTINGS, "name=changed", "pretrain.seed=1"]
+        Recipe, place / "recipe.yaml", [*SETTINGS, "name=changed", "pretrain.optim.peak_lr=1e-3"]
     )
     with pytest.raises(Stopped):
         pretrain.pretrain(other, prepared, sigterm_after(1))
-    assert works_in(recipe.folder.root) == ["step-00000001"]
+    assert works_in(recipe.folder.domain(0).parent) == ["step-00000001"]
     assert not before.exists()
 
 
@@ -172,7 +177,7 @@ def test_two_processes_under_torchrun_end_where_one_does(place, undisturbed, is_
         Recipe, place / "recipe.yaml", [*SETTINGS, "name=one", "pretrain.adapter.dropout=0"]
     )
     pretrain.pretrain(alone, prepare(alone))
-    folders = alone.folder.domain, load(place, name).folder.domain
+    folders = alone.folder.domain(0), load(place, name).folder.domain(0)
     expected, got = (load_file(folder / "adapter_model.safetensors") for folder in folders)
     assert expected.keys() == got.keys()
     assert len(expected) == 8

@@ -140,6 +140,7 @@ def pretrain(
         corpus = together.in_turn(lambda: prepare_corpus(loaded, prepare_run(loaded)))
         track = terminal.track if is_first else silent
         trained = methods.pretrain_all(loaded, corpus, track)
+        methods.pretrain_runs(loaded, corpus, track)
     if is_first:
         rows = methods.method_rows(trained), methods.perplexity_rows(trained)
         show.pretrained(*rows, loaded.folder.domain(0), as_json=as_json)

@@ -5,7 +5,7 @@ import dataclasses
 from notetune.metrics.results import MethodRow
 from notetune.workflows.perplexity import AFTER, ALL_SOURCES, BEFORE, PerplexityRow
 from notetune.workflows.prepare import Prepared
-from notetune.workflows.pretrain import Pretrained, pretrain, read_pretrained
+from notetune.workflows.pretrain import Pretrained, pretrain, read_pretrained, train_run
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.recipe import Recipe
 
@@ -25,6 +25,12 @@ def pretrain_all(
         name: pretrain(one, prepared, track, measures_before=one is recipe)
         for name, one in recipes(recipe).items()
     }
+
+
+def pretrain_runs(recipe: Recipe, prepared: Prepared, track: Track = silent) -> None:
+    """Train the domain adapter of every run that is not there yet."""
+    for seed in range(recipe.seeds):
+        train_run(recipe, prepared, seed, track)
 
 
 def read_all(recipe: Recipe, prepared: Prepared) -> dict[str, Pretrained]:

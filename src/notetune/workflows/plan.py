@@ -131,7 +131,7 @@ class _Measured:
 def _plan(recipe: Recipe, prepared: Prepared, corpus: Prepared) -> Plan:
     restart_peak_memory()
     stage, measured = _step_1(recipe, corpus, "pretrain")
-    stages = [stage]
+    stages = [replace(stage, name=f"pretrain · seed {seed}") for seed in range(recipe.seeds)]
     for name, one in recipe.compared.items():
         stages.append(_step_1(one, corpus, f"pretrain · {name}")[0])
     documents = labelled_documents(prepared, prepared.store)
