@@ -213,7 +213,7 @@ def _(folder):
     texts = {
         "half \ud800": "half \ufffd",
         "cafe\u0301": "cafe\u0301",
-        "bell\a and\x1b[31m red": "bell and[31m red",
+        "bell\a and\x1b[31m red": "bell  and [31m red",
         "\u202e\u05e9\u05dc\u05d5\u05dd": "\u202e\u05e9\u05dc\u05d5\u05dd",
     }
     lines = [

@@ -122,6 +122,23 @@ def test_html_is_read_as_its_visible_text(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ("platelets 10<sup>9</sup>/L", "platelets 10 9/L"),
+        ("<pre>10<sup>9</sup>/L</pre>", "10 9/L"),
+        ("<span>5</span><span>10</span> mg", "5 10 mg"),
+        ("5<!-- x -->10<script>7</script>mg<img>daily", "5 10 mg daily"),
+        (
+            "<b>W</b>ound H<sub>2</sub>O &#150; 5&#x96;10\x96mg",
+            "Wound H2O \u2013 5\u201310\u2013mg",
+        ),
+    ],
+)
+def test_numbers_never_run_together_where_markup_parts_them(tmp_path, html, expected):
+    assert text_of(tmp_path, attachment("text/html", data=packed(html))) == expected
+
+
 def test_plain_text_is_preferred_wherever_it_stands(tmp_path):
     formats = [
         attachment("application/pdf", data=packed("%PDF")),

@@ -15,7 +15,7 @@ from notetune import __version__, runs
 from notetune.errors import DataError
 from notetune.model.adapters.specs import reserved_per_document
 from notetune.model.backbone import backbone_fingerprint, resolve_backbone
-from notetune.notes import outcomes, overlap, published, sources, splits
+from notetune.notes import clean, outcomes, overlap, published, sources, splits
 from notetune.notes.outcomes import Task
 from notetune.notes.sources import Finished, FlowCount
 from notetune.tokens.edges import Edges
@@ -140,6 +140,7 @@ def inputs(recipe: Recipe, like: TokenStore | None = None) -> dict[str, Any]:
         "stage": "prepare",
         "version": __version__,
         "store": STORE_FORMAT,
+        "cleaning": clean.VERSION,
         # Files are the same whatever the number of workers.
         "config": recipe.prepare.model_dump(mode="json", exclude={"workers"}),
         "tasks": recipe.downstream.tasks,

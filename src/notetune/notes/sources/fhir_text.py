@@ -28,7 +28,10 @@ _LINE_TAGS: Final = frozenset(
         *("section", "article", "h1", "h2", "h3", "h4", "h5", "h6"),
     )
 )
-_CELL_TAGS: Final = frozenset(("td", "th"))
+_CELL_TAGS: Final = frozenset(
+    ("td", "th", "script", "style", "img", "input", "button", "select", "option", "textarea")
+)
+"""What stands between words as a space does."""
 
 Binaries = Callable[[str], dict[str, Any] | None]
 """From the id of a Binary to the resource; None if there is none."""
@@ -164,9 +167,9 @@ class _Stripper(HTMLParser):
         self._kept_space = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._break(tag)
         self._hidden += tag in _HIDDEN_TAGS
         self._kept_space += tag == "pre"
-        self._break(tag)
 
     def handle_endtag(self, tag: str) -> None:
         self._hidden -= tag in _HIDDEN_TAGS and self._hidden > 0
@@ -176,6 +179,8 @@ class _Stripper(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._hidden:
             return
+        if self.parts and self.parts[-1][-1:].isdigit() and data[:1].isdigit():
+            self.parts.append(" ")  # 10<sup>9</sup> is not 109
         if self._kept_space:
             self.parts.append(data)
         else:
