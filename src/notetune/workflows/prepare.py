@@ -30,12 +30,16 @@ from notetune.tokens.store import (
 )
 from notetune.workflows.intake import Intake, read_pieces, take_in
 from notetune.workflows.prepare_checks import (
-    repeats_in_training,
+    CORPUS,
+    HeldOut,
+    corpus_notes,
+    signatures_of,
     split_findings,
     task_findings,
 )
 from notetune.workflows.prepare_shards import (
     NOTES,
+    SIGNATURES,
     TEXT_HASH,
     Shard,
     slices,
@@ -127,11 +131,13 @@ class Prepared:
         return joined["text"].to_list()
 
 
-def inputs(recipe: Recipe, like: TokenStore | None = None) -> dict[str, Any]:
+def inputs(recipe: Recipe, like: Prepared | None = None) -> dict[str, Any]:
     """What a prepared folder depends on; `like` as for `prepare`."""
     bounds, given = {}, {}
     if like is not None:
-        given = {"edges": dataclasses.asdict(like.edges), "max_tokens": like.max_tokens}
+        store, files = like.store, runs.read_json(like.folder / runs.MANIFEST)["files"]
+        given = {"edges": dataclasses.asdict(store.edges), "max_tokens": store.max_tokens}
+        given["held out"] = [files[name] for name in (NOTES, SIGNATURES)]
     elif recipe.prepare.max_tokens == "auto":
         bounds = {"room": recipe.most_tokens, "positions_taken": recipe.positions_taken}
     return {
@@ -144,12 +150,17 @@ def inputs(recipe: Recipe, like: TokenStore | None = None) -> dict[str, Any]:
         # Files are the same whatever the number of workers.
         "config": recipe.prepare.model_dump(mode="json", exclude={"workers"}),
         "tasks": recipe.downstream.tasks,
+        "leaked_texts": recipe.pretrain.leaked_texts if _is_of_step_1(recipe, like) else None,
         "files": _file_states(recipe),
         "backbone": backbone_fingerprint(resolve_backbone(recipe.backbone)),
     }
 
 
-def prepare(recipe: Recipe, like: TokenStore | None = None) -> Prepared:
+def _is_of_step_1(recipe: Recipe, like: Prepared | None) -> bool:
+    return like is not None or recipe.pretrain.corpus is None
+
+
+def prepare(recipe: Recipe, like: Prepared | None = None) -> Prepared:
     """Build the prepared folder of a recipe, or open it if it was built from the same inputs.
 
     Notes pass in chunks, so memory does not grow with their number, but for their ids. A run that
@@ -157,8 +168,8 @@ def prepare(recipe: Recipe, like: TokenStore | None = None) -> Prepared:
 
     Args:
         recipe: What to do.
-        like: Documents of the tasks, for a corpus of step 1 alone: it is read like them, and has
-            no tasks.
+        like: Notes of the tasks, for a corpus of step 1 alone: it is read like them, has no tasks,
+            and must not hold their validation and test notes.
 
     Raises:
         DataError: If the source is faulty, a task cannot be taught, or a leak blocks.
@@ -173,7 +184,7 @@ def prepare(recipe: Recipe, like: TokenStore | None = None) -> Prepared:
 
 
 def _make(
-    recipe: Recipe, folder: Path, depends_on: dict[str, Any], work: Path, like: TokenStore | None
+    recipe: Recipe, folder: Path, depends_on: dict[str, Any], work: Path, like: Prepared | None
 ) -> None:
     stream = sources.open_notes(recipe.source)
     workers = recipe.prepare.workers or usable_cores()
@@ -182,8 +193,12 @@ def _make(
         finished = stream.finish()
         if like is not None:
             finished = dataclasses.replace(finished, tasks=())
-        encode = functools.partial(take_in, recipe, shards, workers, like)
-        assemble(recipe, shards, finished, temporary, encode)
+        store = None if like is None else like.store
+        encode = functools.partial(take_in, recipe, shards, workers, store)
+        held_out: HeldOut = like.folder if like else "own"
+        if not _is_of_step_1(recipe, like):
+            held_out = None
+        assemble(recipe, shards, finished, temporary, encode, held_out)
 
 
 def are_finished(recipe: Recipe) -> bool:
@@ -193,7 +208,7 @@ def are_finished(recipe: Recipe) -> bool:
         return False
     corpus = recipe.corpus
     return corpus is recipe or runs.is_finished(
-        corpus.folder.prepared, inputs(corpus, open_prepared(folder).store)
+        corpus.folder.prepared, inputs(corpus, open_prepared(folder))
     )
 
 
@@ -220,7 +235,7 @@ def labels_digest(prepared: Prepared, task: str) -> str:
 
 def prepare_corpus(recipe: Recipe, prepared: Prepared) -> Prepared:
     """The notes of step 1: those that are prepared for the tasks, or a corpus of their own."""
-    return prepared if recipe.corpus is recipe else prepare(recipe.corpus, prepared.store)
+    return prepared if recipe.corpus is recipe else prepare(recipe.corpus, prepared)
 
 
 def open_corpus(recipe: Recipe, prepared: Prepared) -> Prepared:
@@ -282,6 +297,7 @@ def assemble(
     finished: Finished,
     folder: Path,
     encode: Callable[[pl.DataFrame, pl.Series], Intake],
+    held_out: HeldOut,
 ) -> None:
     """Write everything that depends on all notes: splits, labels, checks, and one token store.
 
@@ -292,6 +308,7 @@ def assemble(
         folder: An empty folder.
         encode: Encodes the shards, with what the splits and `labelled` of all notes tell, a
             Boolean column beside them.
+        held_out: What step 1 may not read of.
     """
     if not shards:
         raise DataError("the source has no notes; check its paths and columns.")
@@ -304,14 +321,17 @@ def assemble(
     counts = _published_counts(recipe, finished, tasks)
     tasks = [checked(task, table, config.min_train_positives) for task, table in tasks]
     findings = [*split_findings(shards, notes), *task_findings(shards, notes, tasks)]
+    corpus = corpus_notes(recipe, shards, notes, held_out)
+    findings += corpus.findings
     _stop_at_leaks(findings, allowed=config.allow_leaks)
 
     is_wanted = notes["split"].is_not_null()
-    in_split = _with_corpus(recipe, shards, notes).filter(is_wanted)
+    notes = notes.drop(TEXT_HASH).with_columns(corpus.in_corpus)
+    in_split = notes.filter(is_wanted)
     flow = [
         *finished.flow,
         split_flow("notes by patient split", notes.height, in_split.height),
-        _corpus_flow(in_split),
+        corpus.flow,
         *task_flow,
     ]
     (folder / "tasks").mkdir()
@@ -319,6 +339,7 @@ def assemble(
         table.write_parquet(folder / "tasks" / f"{task.name}.parquet")
     in_split.write_parquet(folder / NOTES)
     take_texts(shards, is_wanted, folder / TEXTS)
+    np.save(folder / SIGNATURES, signatures_of(shards, is_wanted))
     labelled_ids = pl.concat([table["note_id"] for _, table in tasks]) if tasks else pl.Series([""])
     labelled = notes["note_id"].is_in(labelled_ids.unique().implode())
     intake = encode(notes, labelled)
@@ -326,12 +347,12 @@ def assemble(
     store = open_store(folder / _TOKENS)
     counted = in_split["split"].eq("train") & labelled.filter(is_wanted)
     intake = dataclasses.replace(intake, whole_pieces=whole_pieces(store, counted.to_numpy()))
-    corpus = _corpus(store, in_split)
+    counted_corpus = _corpus(store, in_split)
     facts = {
         "tasks": [dataclasses.asdict(task) for task, _ in tasks],
         "flow": [dataclasses.asdict(stage) for stage in flow],
         "findings": [dataclasses.asdict(finding) for finding in findings],
-        "corpus": [dataclasses.asdict(count) for count in corpus],
+        "corpus": [dataclasses.asdict(count) for count in counted_corpus],
         "counts": counts,
         "intake": dataclasses.asdict(intake),
     }
@@ -353,14 +374,6 @@ def _published_counts(
         for task, table in tasks:
             counts |= published.task_counts(task, table)
     return counts
-
-
-def _with_corpus(recipe: Recipe, shards: list[Shard], notes: pl.DataFrame) -> pl.DataFrame:
-    """The notes, with which of them step 1 may read."""
-    is_repeat = pl.Series([False]).new_from_index(0, notes.height)
-    if recipe.prepare.drop_near_duplicates:
-        is_repeat = repeats_in_training(shards, notes)
-    return notes.drop(TEXT_HASH).with_columns((~is_repeat).alias("in_corpus"))
 
 
 def _join_tokens(
@@ -407,17 +420,13 @@ def _check_unique(note_ids: pl.Series) -> None:
 def _stop_at_leaks(findings: Sequence[overlap.Finding], *, allowed: bool) -> None:
     blocking = [finding for finding in findings if finding.blocks]
     if blocking and not allowed:
+        is_of_step_1 = blocking[0].split_b == CORPUS
+        remedy = "Set pretrain.leaked_texts=drop to leave them out of step 1"
         raise DataError(
-            f"leak check: {blocking[0].sentence}. Mend the split or the notes, or set "
+            f"leak check: {blocking[0].sentence}. "
+            f"{remedy if is_of_step_1 else 'Mend the split or the notes'}, or set "
             "prepare.allow_leaks=true to go on; the report will say so."
         )
-
-
-def _corpus_flow(notes: pl.DataFrame) -> FlowCount:
-    in_corpus = notes.filter(pl.col("split") == "train")["in_corpus"]
-    kept = int(in_corpus.sum())
-    reasons = {"nearly the same as an earlier note": len(in_corpus) - kept}
-    return FlowCount("training notes of step 1", len(in_corpus), kept, reasons)
 
 
 def _file_states(recipe: Recipe) -> list[tuple[str, int, int]]:

@@ -27,8 +27,9 @@ from notetune.tokens.store import save_documents
 
 NOTES = "notes.parquet"
 TEXT_HASH = "text_hash"
+SIGNATURES = "signatures.npy"
+"""Of all texts, for finding equal and nearly equal ones in other notes."""
 _TEXTS = "texts.parquet"
-_SIGNATURES = "signatures.npy"
 _NOTES_PER_SHARD = 2000  # 20 MB of discharge summaries: several fit into memory at once
 
 
@@ -146,7 +147,7 @@ def _write_shard(job: _Job) -> Shard:
     with runs.new_folder(shard.folder, depends_on) as folder:
         notes.select("note_id", "text").write_parquet(folder / _TEXTS)
         notes.drop("text").with_columns(hashes_of_texts).write_parquet(folder / NOTES)
-        np.save(folder / _SIGNATURES, near_duplicates.signatures(texts))
+        np.save(folder / SIGNATURES, near_duplicates.signatures(texts))
     return shard
 
 
@@ -165,7 +166,7 @@ def _encode_shard(encoding: Encoding, shard: Shard) -> Shard:
 
 def text_signatures(shard: Shard) -> near_duplicates.Signatures:
     """The signatures of a shard's notes, for finding near-duplicates."""
-    signatures: near_duplicates.Signatures = np.load(shard.folder / _SIGNATURES)
+    signatures: near_duplicates.Signatures = np.load(shard.folder / SIGNATURES)
     return signatures
 
 

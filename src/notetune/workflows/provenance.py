@@ -13,11 +13,11 @@ from notetune.errors import DataError
 from notetune.notes import overlap
 from notetune.tokens.packing import Int64Array
 from notetune.workflows.prepare import Prepared
+from notetune.workflows.prepare_checks import CORPUS
 from notetune.workflows.prepare_shards import NOTES
 from notetune.workflows.recipe import Recipe
 
 PROVENANCE = "provenance.json"
-_CORPUS = "corpus of step 1"
 
 
 def write_provenance(folder: Path, recipe: Recipe, prepared: Prepared) -> None:
@@ -57,7 +57,7 @@ def corpus_findings(folder: Path, prepared: Prepared) -> list[overlap.Finding]:
     findings = []
     for name, task in prepared.tasks.items():
         patients = patient_hashes(task.patient_ids_N[task.rows("test")].tolist(), known["salt"])
-        found = overlap.shared_patients(_CORPUS, known["patients"], f"test of {name}", patients)
+        found = overlap.shared_patients(CORPUS, known["patients"], f"test of {name}", patients)
         findings.append(found)
     return findings
 

@@ -114,6 +114,9 @@ class PretrainConfig(PerplexityConfig):
     """Another source of notes for step 1; those of the tasks when left out."""
     sources: tuple[str, ...] = ()
     """Sources of notes to train on; all when empty."""
+    leaked_texts: Literal["stop", "drop"] = "stop"
+    """What to do with a note of step 1 whose text is equal or nearly equal to that of a validation
+    or test note of the tasks: stop, or leave it out of step 1 and count it in the flow."""
     epochs: PositiveFloat = 1
     tokens_per_row: TokensPerRow = "auto"
     """Tokens computed at once, which decide the memory; a row holds whole documents. `auto`: 4096,
@@ -132,7 +135,7 @@ class PretrainConfig(PerplexityConfig):
 
         The other methods and the notes are stages of their own.
         """
-        others = {"compare", "corpus", *PerplexityConfig.model_fields}
+        others = {"compare", "corpus", "leaked_texts", *PerplexityConfig.model_fields}
         return self.model_dump(mode="json", exclude=others)
 
     @model_validator(mode="after")
