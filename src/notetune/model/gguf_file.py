@@ -4,6 +4,7 @@ transformers reads the configuration and the weights. What stands here are mends
 that it would leave out or invent is refused, and the tokenizer cuts texts as the file declares.
 """
 
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,12 @@ from transformers.utils import logging as transformers_logging
 
 from notetune import runs
 from notetune.errors import BackboneError
-from notetune.model.backbone import WEIGHTS, Backbone, load_backbone
+from notetune.model.backbone import WEIGHTS, load_backbone
 from notetune.model.llama2c import to_tokenizer
 
 _MAGIC = b"GGUF"
+_NEEDED = ("block_count", "context_length", "embedding_length", "attention.head_count")
+_UNKNOWN_TYPE = re.compile(r"(\d+)\)? is not a valid GGMLQuantizationType")
 _IDS = ("bos", "eos", "unknown", "padding")
 _LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -123,17 +126,18 @@ def _read(path: Path) -> _Content:
     try:
         content = _Content(gguf.GGUFReader(path))
     except (ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
-        if "GGMLQuantizationType" in str(error):
+        if unknown := _UNKNOWN_TYPE.search(str(error)):
             raise BackboneError(
-                f"{path}: {str(error).split(' ')[0]} is no tensor type that the gguf package knows; "
+                f"{path} has a tensor of type {unknown[1]}, which the gguf package does not know; "
                 "take a file of another quantisation, such as Q8_0."
             ) from None
         raise BackboneError(f"{path} is cut short or damaged; copy it again.") from None
-    refused: set[gguf.GGMLQuantizationType] = set()
-    for tensor in content.tensors:
-        if tensor.tensor_type not in refused:
-            _refuse_type(path, tensor)
-            refused.add(tensor.tensor_type)
+    needed = [f"{content.architecture}.{key}" for key in _NEEDED]
+    lacking = [key for key in needed if content.get(key) is None]
+    if lacking:
+        raise BackboneError(f"{path} lacks {lacking[0]}; it is not a whole model.")
+    for tensor in {tensor.tensor_type: tensor for tensor in content.tensors}.values():
+        _refuse_type(path, tensor)
     scaling = content.get(f"{content.architecture}.rope.scaling.type", "none")
     if scaling != "none" and content.architecture != "gpt-oss":
         raise BackboneError(
@@ -188,6 +192,7 @@ def _model(path: Path, content: _Content) -> Any:
                 gguf_file=path.name,
                 dtype="float32",
                 local_files_only=True,
+                ignore_mismatched_sizes=True,  # so that they are named below
                 output_loading_info=True,
             )
     except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
@@ -195,7 +200,7 @@ def _model(path: Path, content: _Content) -> Any:
             f"{path} has the architecture {content.architecture}, which transformers does not read "
             f"as a decoder from a GGUF ({type(error).__name__})."
         ) from None
-    lacking = sorted({*loading["missing_keys"], *loading["mismatched_keys"]})
+    lacking = sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])})
     if lacking:
         raise BackboneError(
             f"{path} lacks or misshapes {len(lacking)} tensors, {lacking[0]} first; it is not a "
@@ -229,9 +234,12 @@ def _tokenizer(path: Path, content: _Content) -> Tokenizer:
     Raises:
         BackboneError: If its kind, or how it first cuts a text, is not known here.
     """
+    size, largest = len(content.tokens), max(content.ids.values(), default=0)
+    if largest >= size:
+        raise BackboneError(f"{path} holds {size} tokens, yet names id {largest}; copy it again.")
     kind, name = content.get("tokenizer.ggml.model"), content.get("tokenizer.ggml.pre", "default")
     has_prefix = content.get("tokenizer.ggml.add_space_prefix", True)
-    if kind == "llama" and name == "default" and has_prefix and content.tokens:
+    if kind == "llama" and name == "default" and has_prefix:
         tokenizer = to_tokenizer(
             list(zip(content.tokens, content.get("tokenizer.ggml.scores", ()), strict=True))
         )
@@ -265,18 +273,17 @@ def _byte_level(content: _Content, cuts: _Cuts) -> Tokenizer:
 
 
 def _frame(tokenizer: Tokenizer, content: _Content, *, opens: bool) -> None:
-    """Put BOS and EOS round a text where the file says so."""
-    ends = {"bos": opens, "eos": False}
-    ids = {
-        name: content.ids[name]
-        for name, otherwise in ends.items()
+    """Put BOS before and EOS after a text where the file says so."""
+    before, after = (
+        [content.tokens[content.ids[name]]]
         if content.get(f"tokenizer.ggml.add_{name}_token", otherwise) and name in content.ids
-    }
-    if ids:
-        pieces = {name: content.tokens[number] for name, number in ids.items()}
+        else []
+        for name, otherwise in (("bos", opens), ("eos", False))
+    )
+    if before or after:
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=[*([pieces["bos"]] if "bos" in ids else ()), "$A", *([pieces["eos"]] if "eos" in ids else ())],
-            special_tokens=[(pieces[name], number) for name, number in ids.items()],
+            single=[*before, "$A", *after],
+            special_tokens=[(token, tokenizer.token_to_id(token)) for token in before + after],
         )
 
 
