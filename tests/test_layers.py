@@ -27,7 +27,12 @@ RANK = {name: -depth for depth, names in enumerate(LAYERS) for name in names}
 
 ONLY_IN = {
     "torch": ("model", "train", "infer", "serve", "workflows"),
-    "transformers": ("model/backbone.py", "model/attention.py", "model/masked.py"),
+    "transformers": (
+        "model/backbone.py",
+        "model/attention.py",
+        "model/masked.py",
+        "model/gguf_file.py",
+    ),
     "peft": ("model/adapters",),
     "optuna": ("search",),
     "matplotlib": ("report",),

@@ -246,17 +246,20 @@ def merge(
 
 @app.command()
 def convert(
-    weights: Annotated[Path, typer.Argument(help="llama2.c checkpoint (.bin).")],
-    tokenizer: Annotated[Path, typer.Argument(help="Its SentencePiece model (.model).")],
-    folder: Annotated[Path, typer.Argument(help="Hugging Face folder to write.")],
+    model: Annotated[Path, typer.Argument(help="GGUF file, or llama2.c checkpoint (.bin).")],
+    out: Annotated[Path, typer.Argument(help="Hugging Face folder to write; it must not exist.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="SentencePiece model (.model) of a llama2.c checkpoint.")
+    ] = None,
 ) -> None:
-    """Convert a llama2.c model into a backbone folder."""
-    from notetune.model.llama2c import convert as run
+    """Convert a GGUF or a llama2.c model into a backbone folder."""
+    from notetune.model.conversion import convert as run
 
-    shape = run(weights, tokenizer, folder)
+    backbone = run(model, out, tokenizer)
+    shape = backbone.shape
     typer.echo(
-        f"{folder}: {shape.layers} layers, hidden size {shape.hidden}, {shape.heads} heads "
-        f"({shape.kv_heads} for keys), {shape.vocabulary} tokens, context {shape.positions}"
+        f"{out}: {shape.layers} layers, hidden size {shape.hidden}, {shape.heads} heads "
+        f"({shape.kv_heads} for keys), context {backbone.max_positions}"
     )
 
 

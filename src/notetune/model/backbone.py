@@ -225,6 +225,8 @@ def resolve_backbone(name: str, *, needs_weights: bool = True) -> Path:
     """
     shipped = Path(str(files("notetune") / "backbones" / name))
     folder = shipped if name == SHIPPED_BACKBONE and shipped.is_dir() else Path(name)
+    if folder.suffix == ".gguf":
+        raise BackboneError(f"{name} is a GGUF; `notetune convert {name} FOLDER` makes a backbone.")
     if not folder.is_dir():
         raise BackboneError(
             f"backbone {name} is not a folder; give a Hugging Face model folder or "
@@ -402,10 +404,8 @@ def _fingerprint(files: tuple[tuple[Path, int, int], ...]) -> str:
 
 def _parts(folder: Path) -> Iterator[Path]:
     yield folder / "config.json"
-    if (folder / "tokenizer.json").is_file():
-        yield folder / "tokenizer.json"
-    if (folder / VOCABULARY_WITH_TYPES).is_file():
-        yield folder / VOCABULARY_WITH_TYPES
+    beside = (folder / "tokenizer.json", folder / VOCABULARY_WITH_TYPES)
+    yield from (path for path in beside if path.is_file())
     yield from sorted(folder.glob("*.safetensors"))
 
 

@@ -87,7 +87,7 @@ def convert(weights: Path, tokenizer: Path, folder: Path) -> Shape:
     with runs.new_folder(folder, {"weights": weights.name, "tokenizer": tokenizer.name}) as new:
         save_file(to_huggingface(shape, blocks), new / "model.safetensors", {"format": "pt"})
         runs.write_json(new / "config.json", _config(shape))
-        _to_tokenizer(pieces).save(str(new / "tokenizer.json"))
+        to_tokenizer(pieces).save(str(new / "tokenizer.json"))
     return shape
 
 
@@ -185,7 +185,7 @@ def _read_pieces(path: Path) -> list[tuple[str, float]]:
     ]
 
 
-def _to_tokenizer(pieces: list[tuple[str, float]]) -> Tokenizer:
+def to_tokenizer(pieces: list[tuple[str, float]]) -> Tokenizer:
     """The same byte-pair encoding: the best-scored neighbouring pair merges first."""
     ids = {piece: number for number, (piece, _) in enumerate(pieces)}
     merges = []

@@ -1,0 +1,316 @@
+"""Backbones in the GGUF format, converted to a Hugging Face folder.
+
+transformers reads the configuration and the weights. What stands here are mends: a part of the file
+that it would leave out or invent is refused, and the tokenizer cuts texts as the file declares.
+"""
+
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Split
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from notetune import runs
+from notetune.errors import BackboneError
+from notetune.model.backbone import WEIGHTS, load_backbone
+from notetune.model.llama2c import to_tokenizer
+
+_MAGIC = b"GGUF"
+_NEEDED = ("block_count", "context_length", "embedding_length", "attention.head_count")
+_UNKNOWN_TYPE = re.compile(r"(\d+)\)? is not a valid GGMLQuantizationType")
+_IDS = ("bos", "eos", "unknown", "padding")
+_LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@dataclass(frozen=True)
+class _Cuts:
+    """How a byte-level tokenizer of a known name reads a text.
+
+    Attributes:
+        steps: First cut of a text, before byte pairs merge.
+        keeps_words: Whether a piece that is a token itself is not merged from bytes.
+        opens: Whether BOS opens a text where the file does not say.
+    """
+
+    steps: tuple[PreTokenizer, ...]
+    keeps_words: bool = False
+    opens: bool = False
+
+
+def _by_pattern(pattern: str) -> tuple[PreTokenizer, ...]:
+    bytes_alone = ByteLevel(add_prefix_space=False, use_regex=False)
+    return Split(Regex(pattern), behavior="isolated"), bytes_alone
+
+
+_WORDS = ByteLevel(add_prefix_space=False)
+# By `tokenizer.ggml.pre`; what llama.cpp's vocabulary loader does under that name.
+_CUTS = {
+    "gpt-2": _Cuts((_WORDS,)),
+    "smollm": _Cuts((Digits(individual_digits=True), _WORDS)),
+    "llama-bpe": _Cuts(_by_pattern(_LLAMA_3), keeps_words=True, opens=True),
+    "qwen2": _Cuts(_by_pattern(_LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}"))),
+}
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file begins as a GGUF does."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def convert(source: Path, folder: Path) -> None:
+    """Write a Hugging Face folder from a GGUF file; weights in float32, as transformers reads them.
+
+    Raises:
+        BackboneError: If the file is damaged, or has an architecture, a tensor, a type or a
+            tokenizer that would not be read exactly.
+    """
+    content = _read(source)
+    tokenizer = _tokenizer(source, content)
+    with runs.new_folder(folder, {"model": source.name}) as new:
+        _save_model(source, content, new)
+        tokenizer.save(str(new / "tokenizer.json"))
+        runs.write_json(new / "tokenizer_config.json", _tokenizer_config(content))
+        (new / "README.md").write_text(_about(source, content), encoding="utf-8")
+        load_backbone(str(new))
+
+
+class _Content:
+    """The parsed file: metadata by key, and the table of tensors."""
+
+    def __init__(self, reader: gguf.GGUFReader) -> None:
+        self.tensors = reader.tensors
+        self._fields = reader.fields
+
+    def get(self, key: str, otherwise: Any = None) -> Any:
+        field = self._fields.get(key)
+        return otherwise if field is None else field.contents()
+
+    @property
+    def architecture(self) -> str:
+        return str(self.get("general.architecture"))
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """Special ids that the file declares, by their name in it."""
+        found = {name: self.get(f"tokenizer.ggml.{name}_token_id") for name in _IDS}
+        return {name: int(number) for name, number in found.items() if number is not None}
+
+    @property
+    def tokens(self) -> list[str]:
+        """Every token as it is spelled in the file, by its id."""
+        return list(self.get("tokenizer.ggml.tokens", ()))
+
+    def tokens_of(self, *kinds: gguf.TokenType) -> list[str]:
+        """The tokens that the file marks as one of some kinds."""
+        marks = self.get("tokenizer.ggml.token_type", ())
+        return [token for token, mark in zip(self.tokens, marks, strict=False) if mark in kinds]
+
+
+def _read(path: Path) -> _Content:
+    if not is_gguf(path):
+        raise BackboneError(f"{path} is not a GGUF file; give a file that begins with `GGUF`.")
+    try:
+        content = _Content(gguf.GGUFReader(path))
+    except (ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
+        if unknown := _UNKNOWN_TYPE.search(str(error)):
+            raise BackboneError(
+                f"{path} has a tensor of type {unknown[1]}, which the gguf package does not know; "
+                "take a file of another quantisation, such as Q8_0."
+            ) from None
+        raise BackboneError(f"{path} is cut short or damaged; copy it again.") from None
+    needed = [f"{content.architecture}.{key}" for key in _NEEDED]
+    lacking = [key for key in needed if content.get(key) is None]
+    if lacking:
+        raise BackboneError(f"{path} lacks {lacking[0]}; it is not a whole model.")
+    for tensor in {tensor.tensor_type: tensor for tensor in content.tensors}.values():
+        _refuse_type(path, tensor)
+    scaling = content.get(f"{content.architecture}.rope.scaling.type", "none")
+    if scaling != "none" and content.architecture != "gpt-oss":
+        raise BackboneError(
+            f"{path} scales its positions ({scaling}), which transformers does not read from a "
+            "GGUF; take the model's safetensors folder."
+        )
+    return content
+
+
+def _refuse_type(path: Path, tensor: gguf.ReaderTensor) -> None:
+    try:
+        gguf.dequantize(tensor.data[:1], tensor.tensor_type)
+    except NotImplementedError:
+        raise BackboneError(
+            f"{path}: tensor {tensor.name} has type {tensor.tensor_type.name}, which the gguf "
+            "package cannot dequantise; take a file of another quantisation, such as Q8_0."
+        ) from None
+
+
+def _save_model(path: Path, content: _Content, folder: Path) -> None:
+    model = _model(path, content)
+    weights = _weights(model)
+    held = sum(
+        tensor.n_elements
+        for tensor in content.tensors
+        if not (tensor.name == "output.weight" and model.config.tie_word_embeddings)
+    )
+    if held != sum(weight.numel() for weight in weights.values()):
+        raise BackboneError(
+            f"{path} holds {_left_out(content, model)}, which transformers leaves out of a "
+            f"{model.config.model_type} model; take the model's safetensors folder."
+        )
+    config = model.config
+    config.architectures = [type(model).__name__]
+    for name in ("bos", "eos"):  # never those of the class, which are another model's
+        setattr(config, f"{name}_token_id", content.ids.get(name))
+    written = config.to_diff_dict()
+    for key in ("quantization_config", "_model_name_or_path"):  # of the file, not of the folder
+        written.pop(key, None)
+    runs.write_json(folder / "config.json", written)
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _model(path: Path, content: _Content) -> Any:
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                str(path.parent),
+                gguf_file=path.name,
+                dtype="float32",
+                local_files_only=True,
+                ignore_mismatched_sizes=True,  # so that they are named below
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise BackboneError(
+            f"{path} has the architecture {content.architecture}, which transformers does not read "
+            f"as a decoder from a GGUF ({type(error).__name__})."
+        ) from None
+    lacking = sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])})
+    if lacking:
+        raise BackboneError(
+            f"{path} lacks or misshapes {len(lacking)} tensors, {lacking[0]} first; it is not a "
+            "whole model."
+        )
+    return model
+
+
+def _weights(model: Any) -> dict[str, Tensor]:
+    """The state of a model by name, shared tensors once."""
+    weights: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict().items():
+        weights.setdefault(tensor.data_ptr(), (name, tensor.contiguous()))
+    return dict(weights.values())
+
+
+def _left_out(content: _Content, model: Any) -> str:
+    """The tensors of a file that have no place in a model, the first by name."""
+    kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
+    kind = kinds[content.architecture]
+    names = gguf.get_tensor_name_map(kind, model.config.num_hidden_layers)
+    suffixes = (".weight", ".bias")
+    read = {names.get_name(name, suffixes) for name in model.state_dict()}
+    left = [tensor.name for tensor in content.tensors if tensor.name not in read]
+    return f"{len(left)} tensors, {left[0]} first" if left else "tensors"
+
+
+def _tokenizer(path: Path, content: _Content) -> Tokenizer:
+    """The tokenizer that the file declares.
+
+    Raises:
+        BackboneError: If its kind, or how it first cuts a text, is not known here.
+    """
+    size, largest = len(content.tokens), max(content.ids.values(), default=0)
+    if largest >= size:
+        raise BackboneError(f"{path} holds {size} tokens, yet names id {largest}; copy it again.")
+    kind, name = content.get("tokenizer.ggml.model"), content.get("tokenizer.ggml.pre", "default")
+    has_prefix = content.get("tokenizer.ggml.add_space_prefix", True)
+    if kind == "llama" and name == "default" and has_prefix:
+        tokenizer = to_tokenizer(
+            list(zip(content.tokens, content.get("tokenizer.ggml.scores", ()), strict=True))
+        )
+        opens = True
+    elif kind == "gpt2" and name in _CUTS:
+        cuts = _CUTS[name]
+        tokenizer, opens = _byte_level(content, cuts), cuts.opens
+    else:
+        prefix = "" if has_prefix or kind == "gpt2" else " without a space before the text"
+        raise BackboneError(
+            f"{path} declares the tokenizer {kind} with the pre-tokenizer {name}{prefix}, which is "
+            f"not known here: known are gpt2 with {', '.join(sorted(_CUTS))}, and llama with "
+            "default. Take the model's safetensors folder."
+        )
+    control, own = gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED
+    tokenizer.add_tokens([AddedToken(t, normalized=False) for t in content.tokens_of(own)])
+    tokenizer.add_special_tokens(
+        [AddedToken(t, normalized=False, special=True) for t in content.tokens_of(control)]
+    )
+    _frame(tokenizer, content, opens=opens)
+    return tokenizer
+
+
+def _byte_level(content: _Content, cuts: _Cuts) -> Tokenizer:
+    merges = [tuple(merge.split(" ", 1)) for merge in content.get("tokenizer.ggml.merges", ())]
+    vocabulary = {token: number for number, token in enumerate(content.tokens)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=cuts.keeps_words))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(list(cuts.steps))
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _frame(tokenizer: Tokenizer, content: _Content, *, opens: bool) -> None:
+    """Put BOS before and EOS after a text where the file says so."""
+    before, after = (
+        [content.tokens[content.ids[name]]]
+        if content.get(f"tokenizer.ggml.add_{name}_token", otherwise) and name in content.ids
+        else []
+        for name, otherwise in (("bos", opens), ("eos", False))
+    )
+    if before or after:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[*before, "$A", *after],
+            special_tokens=[(token, tokenizer.token_to_id(token)) for token in before + after],
+        )
+
+
+def _tokenizer_config(content: _Content) -> dict[str, object]:
+    """What transformers reads beside `tokenizer.json`, whose steps it then takes as they are."""
+    names = {"unknown": "unk", "padding": "pad"}
+    special = {
+        f"{names.get(name, name)}_token": content.tokens[number]
+        for name, number in content.ids.items()
+    }
+    template = content.get("tokenizer.chat_template")
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": content.get(f"{content.architecture}.context_length"),
+        **special,
+        **({"chat_template": template} if template else {}),
+    }
+
+
+def _about(path: Path, content: _Content) -> str:
+    """Where a folder comes from, and the licence that its file names."""
+    said = {
+        "Model": content.get("general.name"),
+        "By": content.get("general.organization"),
+        "Licence": content.get("general.license.name") or content.get("general.license"),
+        "Licence text": content.get("general.license.link"),
+    }
+    lines = [f"{what}: {value}" for what, value in said.items() if value]
+    return "\n\n".join([f"# Converted from {path.name}", *lines]) + "\n"
