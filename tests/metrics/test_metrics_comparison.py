@@ -316,7 +316,7 @@ def test_five_patients_have_an_interval_and_four_are_too_few_to_compare():
     assert (result.rows[0].auroc.low, result.rows[0].auroc.high) == (0.5, 0.5)  # always a half
     tables = [few(table, 4) for table in tables_of()]
     result = compare(tables, [("task-lora", "tf-idf")], draws=200)
-    assert result.why_not_judged == "too few: 4 patients have the rarer value"
+    assert result.why_not_judged == "too few: 4 patients"
     assert [row.standing for row in result.rows] == [None] * 4
     assert result.rows[2].auroc is not None
     (asked,) = result.primary
@@ -357,7 +357,7 @@ def test_a_task_of_rare_labels_alone_keeps_their_macro_and_is_not_judged():
     targets[:2] = 1
     result = compare([replace(table, targets_NK=targets) for table in tables])
     assert result.labels_judged == 0
-    assert result.why_not_judged == "no label has 3 patients with each value"
+    assert result.why_not_judged == "too few: no label has 3 patients"
     for row in result.rows:
         assert (row.auroc, row.standing, row.reason) == (None, None, result.why_not_judged)
         assert 0 < row.auroc_all_labels < 1

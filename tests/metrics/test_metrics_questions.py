@@ -104,7 +104,7 @@ def test_one_run_chooses_on_itself_and_is_not_tested():
     item, _ = asked(tables({"tf-idf": [0.1], "one": [1], "two": [2]}))
     assert item.chosen == {"two": 1}
     assert (item.p_value, item.is_found) == (None, False)
-    assert item.reason == "one run of one and two"
+    assert item.reason == "one run"
     fixed = (RUNS[0], ModelRuns("one", None, True), ModelRuns("two", None, True))
     assert asked(tables({"tf-idf": [0.1], "one": [1], "two": [2]}), fixed)[0].p_value is not None
 

@@ -146,7 +146,7 @@ def test_one_run_has_a_difference_but_no_p_value():
     fixed = scores([0.7], draws=moved, is_deterministic=True)
     one_run = difference(scores([0.8]), fixed)
     assert one_run.p_value is None
-    assert one_run.why_untested == "one run of m"
+    assert one_run.why_untested == "one run"
     assert one_run.estimate(5).value == pytest.approx(0.1)
     tested = difference(scores([0.8], is_deterministic=True), fixed)
     error = (DRAWS - moved).std(ddof=1)

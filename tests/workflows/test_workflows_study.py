@@ -72,8 +72,9 @@ def test_a_study_ends_in_a_report_with_every_model(place, finished):
     assert "domain-trainable+task-lora" in (report / "report.html").read_text()
     assert "report.html" in finished.stdout
     said = " ".join(finished.stdout.split())
-    assert "Did adapting to the notes help? domain-frozen against head-only: died cannot be" in said
-    assert "ONE run of each model, 95 % interval over patients alone" in said
+    assert "notes help? domain-frozen+task-lora against task-lora: died cannot be told" in said
+    assert "mean over 2 runs, 95 % interval over patients and runs." in said
+    assert "★ and bold" in said
     looks = results["provenance"]["looks at the test scores"]
     assert looks == "1, of these 1 with these primary comparisons"
 

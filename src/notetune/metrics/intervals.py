@@ -149,7 +149,9 @@ def auroc_replicates(
     runs are averaged before anything is drawn.
     """
     value = float(np.mean([auroc_scores(targets_NK, of_run) for of_run in scores]))
-    placed_NK = np.mean([placements(targets_NK, of_run) for of_run in scores], axis=0)
+    placed_NK = np.zeros(targets_NK.shape)  # summed up, because wide tables of all runs are large
+    for of_run in scores:
+        placed_NK += placements(targets_NK, of_run) / len(scores)
     return Replicates(value, _mean_of_defined(auroc_draws(targets_NK, placed_NK, counts_NB)))
 
 

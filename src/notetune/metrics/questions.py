@@ -9,6 +9,7 @@ from notetune.metrics.scores import ScoreTable
 from notetune.metrics.task_scores import TaskScores, macro_of_defined
 from notetune.metrics.uncertainty import (
     LEVEL,
+    ONE_RUN,
     Difference,
     ModelRuns,
     difference,
@@ -159,8 +160,9 @@ def _best_validated(answer: Answer, scores: TaskScores, validation: Sequence[Sco
             scores.auroc_per_run(tables), scores.auroc_per_run(others), strict=True
         )
     ]
-    single = [m for m in candidates if scores.aurocs[m].has_unknown_spread]
-    found = difference_of(paired, spread_of_runs(per_run), scores.labels.rarer, single)
+    is_single = any(scores.aurocs[model].has_unknown_spread for model in candidates)
+    why = ONE_RUN if is_single else None
+    found = difference_of(paired, spread_of_runs(per_run), scores.labels.rarer, why)
     return replace(answer, chosen=counts, found=found)
 
 

@@ -200,15 +200,14 @@ def labels_of(table: ScoreTable) -> Labels:
     if table.kind == "multilabel":
         judged_K = rarer_K >= TOO_FEW_OF_A_LABEL
         rarer = min(len(starts_P), int(rarer_K[judged_K].sum()))
-        why = None if rarer else f"no label has {TOO_FEW_OF_A_LABEL} patients with each value"
+        why = None if rarer else f"too few: no label has {TOO_FEW_OF_A_LABEL} patients"
         return Labels(evaluated_K, judged_K, rarer, None, why if evaluated_K.any() else None)
     rarer = int(rarer_K[evaluated_K].min(initial=len(starts_P))) if evaluated_K.any() else 0
     is_few = table.kind == "binary" and 0 < rarer < ENOUGH_PATIENTS
     few = (int(with_K[0]), int(without_K[0])) if is_few else None
     why = None
     if 0 < rarer < TOO_FEW_PATIENTS:
-        patients = "1 patient has" if rarer == 1 else f"{rarer} patients have"
-        why = f"too few: {patients} the rarer value"
+        why = f"too few: {rarer} patient{'s' if rarer > 1 else ''}"
     return Labels(evaluated_K, evaluated_K, rarer, few, why)
 
 

@@ -20,6 +20,7 @@ from notetune.metrics.intervals import Estimate, Replicates
 LEVEL = 0.05
 ENOUGH_PATIENTS = 100
 """From so many patients with the rarer value on, what fewer need is left out."""
+ONE_RUN = "one run"
 _POWER = 0.8
 _TINY = 1e-12
 _Z_95 = float(norm.ppf(1 - LEVEL / 2))
@@ -242,12 +243,13 @@ def difference(one: ModelScores, other: ModelScores, rarer: int = ENOUGH_PATIENT
     else:
         own = [scores.per_run for scores in (one, other) if not scores.is_fixed]
         over_runs = [spread for per_run in own for spread in spread_of_runs(per_run)]
-    single = [s.about.model for s in (one, other) if s.has_unknown_spread]
-    return difference_of(one.mean.minus(other.mean), over_runs, rarer, single)
+    is_single = one.has_unknown_spread or other.has_unknown_spread
+    why = ONE_RUN if is_single else None
+    return difference_of(one.mean.minus(other.mean), over_runs, rarer, why)
 
 
 def difference_of(
-    paired: Replicates, over_runs: Iterable[RunSpread], rarer: int, single: Sequence[str]
+    paired: Replicates, over_runs: Iterable[RunSpread], rarer: int, why_untested: str | None
 ) -> Difference:
     """A difference from its draws and the spread of its runs.
 
@@ -255,13 +257,12 @@ def difference_of(
         paired: The difference and its draws.
         over_runs: Of its independent sets of runs.
         rarer: As `total_spread`.
-        single: Models with one run of which others would differ.
+        why_untested: Why there can be no p-value.
     """
     spread = total_spread(paired.variance, over_runs, rarer)
-    why = f"one run of {' and '.join(single)}" if single else None
-    if why is None and spread.error == 0 != paired.value:
-        why = "no draw of patients changes it"
-    return Difference(paired.value, spread, why)
+    if why_untested is None and spread.error == 0 != paired.value:
+        why_untested = "no draw of patients changes it"
+    return Difference(paired.value, spread, why_untested)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

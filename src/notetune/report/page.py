@@ -125,7 +125,9 @@ def _task_blocks(task: TaskResult) -> tuple[Block, ...]:
     )
     why = f" ({task.skipped_reason})." if task.skipped_reason else "."
     if task.why_not_judged:
-        why += f" Which model is better cannot be judged: {task.why_not_judged}."
+        why += (
+            f" Which model is better cannot be judged: {task.why_not_judged} with the rarer value."
+        )
     is_binary = task.kind == "binary"
     return _present(
         Prose(intro + why),

@@ -1,6 +1,6 @@
 """Results as tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from notetune.metrics.intervals import Estimate
@@ -20,7 +20,6 @@ MARKS_LEGEND = (
     f"{BEST_MARK} and bold: better than every other model. {TIE_MARK}: cannot be told from the "
     "best. No mark: worse than the best. (Model confidence set, 95 %.)"
 )
-NOT_JUDGED = "No model is marked where it cannot be judged which is better."
 TRAINING_SET = "All intervals are for this training set: another one would change the models too."
 _ONE_RUN = (
     "A retrained model falls outside its interval more often: 8, 15 or 25 % instead of 5 % where "
@@ -44,26 +43,23 @@ _LABELS_SHOWN = 15
 _CLASSES_SHOWN = 6
 
 
-def runs_in_words(rows: Iterable[ModelRow]) -> tuple[str, tuple[str, ...]]:
-    """What the values and intervals of a table are about, and what must be said of it."""
+def runs_in_words(rows: Iterable[ModelRow]) -> tuple[str, str]:
+    """What the values and intervals of a table are about, and what one run means."""
     trained: dict[str, int] = {}
     for row in rows:
         if not row.is_deterministic:
             trained[row.model] = min(len(row.runs), trained.get(row.model, len(row.runs)))
     if not trained:
-        return "95 % interval over patients", (TRAINING_SET,)
+        return "95 % interval over patients", ""
     fewest, most = min(trained.values()), max(trained.values())
     if most == 1:
-        return "ONE run of each model, 95 % interval over patients alone", (_ONE_RUN, TRAINING_SET)
+        return "ONE run of each model, 95 % interval over patients alone", _ONE_RUN
     runs = f"{most}" if fewest == most else f"{fewest} to {most}"
     head = f"mean over {runs} runs, 95 % interval over patients and runs"
     if fewest > 1:
-        return head, (TRAINING_SET,)
-    single = ", ".join(model for model, count_ in trained.items() if count_ == 1)
-    return head, (
-        f"One run only, and an interval over patients alone: {single}. {_ONE_RUN}",
-        TRAINING_SET,
-    )
+        return head, ""
+    single = ", ".join(model for model, runs_ in trained.items() if runs_ == 1)
+    return head, f"One run only, and an interval over patients alone: {single}. {_ONE_RUN}"
 
 
 def headline_table(results: Results) -> Table:
@@ -77,7 +73,7 @@ def headline_table(results: Results) -> Table:
     means = {row.model: _auroc_cell(row) for row in results.headline}
     not_run = Cell(NOT_AVAILABLE, "(not run)")
     counted = len(results.headline[0].tasks) if results.headline else 0
-    head, said = runs_in_words(row for task in results.tasks for row in task.rows)
+    head, of_one_run = runs_in_words(row for task in results.tasks for row in task.rows)
     return Table(
         f"Test AUROC of every model on every task: {head}.",
         (
@@ -93,7 +89,7 @@ def headline_table(results: Results) -> Table:
             )
             for model, cells in by_model.items()
         ),
-        notes=(*_marks(results.tasks), *said),
+        notes=(*_marks(results.tasks), *([of_one_run] if of_one_run else []), TRAINING_SET),
     )
 
 
@@ -139,7 +135,7 @@ def task_table(task: TaskResult) -> Table:
     """The models of one task."""
     has_micro = any(row.auroc_micro is not None for row in task.rows)
     has_all = any(row.auroc_all_labels is not None for row in task.rows)
-    head, said = runs_in_words(task.rows)
+    head, _ = runs_in_words(task.rows)
     columns = ["Model", "AUROC of each run", "AUROC" if task.kind == "binary" else "Macro AUROC"]
     columns += ["Macro, all labels"] if has_all else []
     columns += ["Micro AUROC"] if has_micro else []
@@ -158,7 +154,6 @@ def task_table(task: TaskResult) -> Table:
         text_columns=2,
         notes=(
             *_marks([task]),
-            *said,
             _BRIER_LEGEND[task.kind],
             *((_ALL_LABELS.format(judged=count(task.labels_judged)),) if has_all else ()),
             *((_NO_PRECISION_INTERVAL,) if task.kind == "multilabel" else ()),
@@ -298,10 +293,12 @@ def provenance_table(results: Results) -> Table:
     )
 
 
-def _marks(tasks: Iterable[TaskResult]) -> tuple[str, ...]:
-    """What the marks mean, and where there are none."""
-    judged = [any(row.standing for row in task.rows) for task in tasks]
-    return (*([MARKS_LEGEND] if any(judged) else []), *([NOT_JUDGED] if not all(judged) else []))
+def _marks(tasks: Sequence[TaskResult]) -> tuple[str, ...]:
+    """What the marks mean, and where there are none because nothing can be judged."""
+    lost = [task.task for task in tasks if not any(row.standing for row in task.rows)]
+    meaning = [MARKS_LEGEND] if len(lost) < len(tasks) else []
+    without = [f"Not judged, so without marks: {', '.join(lost)}."] if lost else []
+    return (*meaning, *without)
 
 
 def _auroc_cell(row: ModelRow | HeadlineRow) -> Cell:
