@@ -9,7 +9,7 @@ Scores are binormal. A patient has 1 + Poisson(.32) notes. Two notes of a patien
 latent outcome (.3) and in the scores (.4); scores of two models of one family correlate .8, of two
 families .5. Runs of a model differ in its true AUROC.
 
-`make nightly` asks all with 1,000 reports each (about 20 minutes on one core). The seed of a report
+`make nightly` asks all with 1,000 reports each (16 minutes on one free core). The seed of a report
 is its number, so that each can be looked at alone.
 """
 

@@ -257,6 +257,20 @@ def test_the_head_of_a_table_says_how_many_runs_there_are(tmp_path):
     assert "One run only, and an interval over patients alone: task-lora." in twin
 
 
+def test_a_task_that_cannot_be_judged_is_named_under_the_table(tmp_path):
+    task = binary_task()
+    rows = tuple(row.model_copy(update={"standing": None}) for row in task.rows)
+    few = {"task": "falls", "rows": rows, "why_not_judged": "too few: 4 patients"}
+    results = full_results(tasks=(task, task.model_copy(update=few)), headline=())
+    write_report(results, tmp_path)
+    twin = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "Not judged, so without marks: falls." in twin
+    assert "cannot be judged: too few: 4 patients with the rarer value." in twin
+    said = statements(results)
+    assert said["falls"].endswith("It cannot be judged which is better: too few: 4 patients.")
+    assert "is best" in said["mortality"]
+
+
 def test_the_primary_table_shows_all_that_was_declared():
     texts = [cell.plain for cell in cells_of(full_results())]
     assert texts.count("best-validated: task-lora") == 1
