@@ -331,6 +331,32 @@ def test_a_perfect_model_of_few_patients_is_not_sure():
     assert 0.6 < row.auroc.low < 0.9
 
 
+@pytest.mark.parametrize("positives", [1, 2])
+def test_one_patient_with_the_outcome_still_has_a_report(positives):
+    result = compare([few(table, positives) for table in tables_of()], draws=100)
+    assert result.why_not_judged.startswith(f"too few: {positives} patient")
+    assert all(row.auroc.low <= row.auroc.value <= row.auroc.high for row in result.rows)
+    assert (result.rows[0].auroc.low, result.rows[0].auroc.high) == (0.5, 0.5)
+
+
+def test_a_class_of_one_patient_is_left_out_of_the_interval_of_many_classes():
+    tables = tables_of(("tf-idf", "task-lora"), kind="multiclass")
+    targets = tables[0].targets_NK.copy()
+    rare = np.flatnonzero(targets[:, 3])
+    targets[rare] = [1, 0, 0, 0]
+    targets[rare[0]] = [0, 0, 0, 1]
+    tables = [replace(table, targets_NK=targets) for table in tables]
+    result = compare(tables, [("task-lora", "tf-idf")])
+    assert (result.labels_evaluated, result.labels_judged) == (4, 3)
+    patients = [len(set(PATIENTS[targets[:, k] == 1])) for k in range(3)]
+    assert result.rarer_patients == min(patients)
+    for row, table in zip(result.rows, tables, strict=True):
+        aurocs = [roc_auc_score(targets[:, k], table.scores_NK[:, k]) for k in range(4)]
+        assert row.auroc.value == pytest.approx(np.mean(aurocs[:3]))
+        assert row.auroc_all_labels == pytest.approx(np.mean(aurocs))
+    assert result.primary[0].p_value is not None
+
+
 def test_labels_of_one_or_two_patients_are_left_out_of_intervals_and_comparisons():
     tables = tables_of(("tf-idf", "task-lora"), kind="multilabel")
     targets = tables[0].targets_NK.copy()

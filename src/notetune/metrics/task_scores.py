@@ -47,7 +47,8 @@ class Labels:
     Attributes:
         evaluated_K: Those with both values.
         judged_K: Those of them that intervals and comparisons are about.
-        rarer: Patients with the rarer value of the rarest class; of many labels, all patients.
+        rarer: Patients with the rarer value of the rarest judged class; of many labels, all
+            patients, or as many as their judged labels have together.
         few: Patients with and without the outcome, of a binary task in which either are few.
         why_not: Why no model can be judged; None if they can.
     """
@@ -112,10 +113,12 @@ class TaskScores:
 
     def auroc_interval(self, model: str) -> Estimate:
         """A model's macro AUROC over the judged labels, with its interval."""
-        auroc, few, of_few = self.aurocs[model], self.labels.few, None
-        if few is not None and not self._is_constant(model):
-            of_few = newcombe_interval(auroc.mean.value, *few)
-        return interval(auroc, self.patients, self.labels.rarer, of_few)
+        auroc, few = self.aurocs[model], self.labels.few
+        if few is None:
+            return interval(auroc, self.patients, self.labels.rarer)
+        if self._is_constant(model):  # always a half, however few patients there are
+            return interval(auroc, self.patients)
+        return interval(auroc, self.patients, of_few=newcombe_interval(auroc.mean.value, *few))
 
     def auroc_all_labels(self, model: str) -> float | None:
         """Macro over all labels with both values, if those are more than the judged ones."""
@@ -197,17 +200,18 @@ def labels_of(table: ScoreTable) -> Labels:
     without_K = (np.add.reduceat(1 - targets_NK, starts_P) > 0).sum(axis=0)
     rarer_K = np.minimum(with_K, without_K)
     evaluated_K = rarer_K > 0
-    if table.kind == "multilabel":
+    has_any = bool(evaluated_K.any())
+    if table.kind != "binary":
         judged_K = rarer_K >= TOO_FEW_OF_A_LABEL
-        rarer = min(len(starts_P), int(rarer_K[judged_K].sum()))
-        why = None if rarer else f"too few: no label has {TOO_FEW_OF_A_LABEL} patients"
-        return Labels(evaluated_K, judged_K, rarer, None, why if evaluated_K.any() else None)
-    rarer = int(rarer_K[evaluated_K].min(initial=len(starts_P))) if evaluated_K.any() else 0
-    is_few = table.kind == "binary" and 0 < rarer < ENOUGH_PATIENTS
-    few = (int(with_K[0]), int(without_K[0])) if is_few else None
-    why = None
-    if 0 < rarer < TOO_FEW_PATIENTS:
-        why = f"too few: {rarer} patient{'s' if rarer > 1 else ''}"
+        rarest, in_all = int(rarer_K[judged_K].min(initial=len(starts_P))), rarer_K[judged_K].sum()
+        rarer = rarest if table.kind == "multiclass" else min(len(starts_P), int(in_all))
+        is_lost = has_any and not judged_K.any()
+        why = f"too few: no label has {TOO_FEW_OF_A_LABEL} patients" if is_lost else None
+        return Labels(evaluated_K, judged_K, rarer if judged_K.any() else 0, None, why)
+    rarer = int(rarer_K[0])
+    few = (int(with_K[0]), int(without_K[0])) if 0 < rarer < ENOUGH_PATIENTS else None
+    is_lost = 0 < rarer < TOO_FEW_PATIENTS
+    why = f"too few: {rarer} patient{'s' if rarer > 1 else ''}" if is_lost else None
     return Labels(evaluated_K, evaluated_K, rarer, few, why)
 
 

@@ -185,7 +185,7 @@ def interval(
         patients: That were resampled.
         rarer: As `total_spread`.
         of_few: An interval over patients that holds with few of them; then the hull of both is
-            what is stretched, by the runs alone.
+            what is stretched, by the runs alone, and `rarer` has no part in it.
         most: Upper limit of the score.
     """
     value, draws = scores.mean.value, scores.mean.defined
