@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # Set-up leaves compiling to the first import, which is three times as fast, so Python must keep it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup backbones demo test test-slow test-gpu check format bench bench-wheels lock
+.PHONY: setup backbones demo test test-slow test-gpu nightly check format bench bench-wheels lock
 
 setup: $(READY)
 
@@ -48,6 +48,10 @@ test-slow: setup
 
 test-gpu: setup
 	$(BIN)/pytest -m gpu
+
+# How often the statistics of a report are wrong: 1,000 simulated reports per question.
+nightly: setup
+	OMP_NUM_THREADS=1 $(BIN)/python bench/error_rates.py
 
 check: setup
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .

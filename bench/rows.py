@@ -22,12 +22,7 @@ class Rows:
 
     def __init__(self, path: Path, device: str = "") -> None:
         self._path = path
-        self._about = {
-            "device": device or f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
-            "versions": "; ".join(f"{name} {v}" for name, v in runs.provenance().items()),
-            "git revision": _git_revision(),
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        }
+        self._about = about_this_run(device)
 
     def add(
         self, question: str, variant: str, x: object, values: Sequence[float], unit: str
@@ -44,6 +39,16 @@ class Rows:
             if is_new:
                 writer.writeheader()
             writer.writerow(record)
+
+
+def about_this_run(device: str = "") -> dict[str, str]:
+    """Where, with what and when something was measured."""
+    return {
+        "device": device or f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
+        "versions": "; ".join(f"{name} {v}" for name, v in runs.provenance().items()),
+        "git revision": _git_revision(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -6,15 +6,27 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from notetune.errors import DataError
-from notetune.metrics.comparison import compare_models, compare_study, headline
+from notetune.metrics.comparison import compare_study
+from notetune.metrics.questions import Pair, Questions
 from notetune.metrics.scores import ScoreTable
+from notetune.metrics.uncertainty import ModelRuns
 
 NOTES = 240
 PATIENTS = np.array([f"p{i:03d}" for i in np.random.default_rng(7).integers(0, 150, NOTES)])
 STRENGTH = {"prevalence": 0.0, "tf-idf": 0.8, "task-lora": 0.9, "domain+task-lora": 6.0}
+FIXED = tuple(ModelRuns(model, is_deterministic=True) for model in STRENGTH)
 
 
-def score_table(model, seed=0, task="mortality", kind="binary", strength=None, lost=False):
+def compare(tables, primary=(), draws=50, seed=0, runs=FIXED):
+    """The result of the only task."""
+    pairs = tuple(Pair(*pair) for pair in primary)
+    (result,), _ = compare_study(tables, Questions(primary=pairs, runs=runs), draws, seed)
+    return result
+
+
+def score_table(
+    model, seed=0, task="mortality", kind="binary", strength=None, lost=False, split="test"
+):
     """One model's table; the targets depend on the task only."""
     classes = {
         "binary": ("died",),
@@ -38,7 +50,7 @@ def score_table(model, seed=0, task="mortality", kind="binary", strength=None, l
         kind=kind,
         model=model,
         seed=seed,
-        split="test",
+        split=split,
         classes=classes[kind],
         note_ids_N=np.array([f"n{i:03d}" for i in range(NOTES)]),
         patient_ids_N=PATIENTS,
@@ -54,7 +66,7 @@ def tables_of(models=tuple(STRENGTH), **changes):
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel"])
 def test_rows_hold_the_macro_auroc_of_scikit_learn_for_each_model_in_order(kind):
     tables = tables_of(kind=kind)
-    result = compare_models(tables, draws=50)
+    result = compare(tables)
     assert [row.model for row in result.rows] == list(STRENGTH)
     assert (result.labels_evaluated, result.labels_skipped) == (len(tables[0].classes), 0)
     assert (result.notes, result.patients) == (NOTES, len(set(PATIENTS.tolist())))
@@ -62,7 +74,7 @@ def test_rows_hold_the_macro_auroc_of_scikit_learn_for_each_model_in_order(kind)
         expected = roc_auc_score(table.targets_NK, table.scores_NK, average="macro")
         assert row.auroc.value == pytest.approx(expected, abs=1e-12)
         assert row.auroc.low <= row.auroc.value <= row.auroc.high
-        assert row.auroc_per_seed == (pytest.approx(expected),)
+        assert row.auroc_per_run == (pytest.approx(expected),)
         assert row.auroc.n == result.patients
         precision = average_precision_score(table.targets_NK, table.scores_NK, average="macro")
         assert row.average_precision == pytest.approx(precision)
@@ -74,66 +86,75 @@ def test_rows_hold_the_macro_auroc_of_scikit_learn_for_each_model_in_order(kind)
 def test_brier_is_summed_over_classes_of_one_outcome_and_averaged_over_labels():
     for kind, share in (("binary", 1), ("multiclass", 1), ("multilabel", 5)):
         table = score_table("tf-idf", kind=kind)
-        row = compare_models([table], draws=20).rows[0]
+        row = compare([table], draws=20).rows[0]
         squares = ((table.scores_NK - table.targets_NK) ** 2).sum() / NOTES
         assert row.brier.value == pytest.approx(squares / share)
 
 
-def test_seeds_are_averaged_and_listed():
-    tables = [score_table("task-lora", seed=seed) for seed in (13, 17, 23)]
-    row = compare_models(tables, draws=50).rows[0]
+def test_runs_are_averaged_and_listed_and_widen_the_interval():
+    tables = [score_table("task-lora", seed=run) for run in (0, 1, 2)]
+    row = compare(tables, draws=400, runs=()).rows[0]
     aurocs = [roc_auc_score(t.targets_NK[:, 0], t.scores_NK[:, 0]) for t in tables]
-    assert row.seeds == (13, 17, 23)
-    assert row.auroc_per_seed == pytest.approx(aurocs)
+    assert row.runs == (0, 1, 2)
+    assert row.auroc_per_run == pytest.approx(aurocs)
     assert len(set(aurocs)) == 3
     assert row.auroc.value == pytest.approx(np.mean(aurocs))
+    assert row.auroc_all_labels is None
+    alone = compare(tables[:1], draws=400, runs=()).rows[0]
+    assert not row.is_deterministic
+    assert row.auroc.high - row.auroc.low > alone.auroc.high - alone.auroc.low
 
 
-def test_only_a_model_that_is_distinguishable_from_all_others_is_best():
-    result = compare_models(tables_of(), draws=300)
-    assert [row.is_best for row in result.rows] == [False, False, False, True]
-    assert not any(row.ties_with_best for row in result.rows)
+def test_a_model_far_above_is_best_and_the_others_are_worse():
+    places = [row.standing for row in compare(tables_of(), draws=300).rows]
+    assert places == ["worse", "worse", "worse", "best"]
 
 
 def test_a_tie_is_marked_on_every_model_that_shares_it_and_nobody_is_best():
-    result = compare_models(tables_of(("prevalence", "tf-idf", "task-lora")), draws=300)
-    assert not any(row.is_best for row in result.rows)
-    assert [row.ties_with_best for row in result.rows] == [False, True, True]
+    result = compare(tables_of(("prevalence", "tf-idf", "task-lora")), draws=300)
+    assert [row.standing for row in result.rows] == ["worse", "tied", "tied"]
 
 
-def test_one_model_alone_is_neither_best_nor_tied():
-    (row,) = compare_models(tables_of(("tf-idf",)), draws=20).rows
-    assert (row.is_best, row.ties_with_best) == (False, False)
+def test_one_model_alone_has_no_standing():
+    (row,) = compare(tables_of(("tf-idf",)), draws=20).rows
+    assert row.standing is None
 
 
 def test_comparisons_are_paired_and_holm_adjusted():
-    references = [("domain+task-lora", "tf-idf"), ("task-lora", "tf-idf")]
+    pairs = [("domain+task-lora", "tf-idf"), ("task-lora", "tf-idf")]
     tables = tables_of()
-    result = compare_models(tables, references, draws=400)
-    sure, unsure = result.comparisons
-    assert (sure.model, sure.against) == references[0]
+    result = compare(tables, pairs, draws=400)
+    sure, unsure = result.primary
+    assert (sure.model, sure.against) == pairs[0]
     by_model = {row.model: row.auroc for row in result.rows}
     difference = by_model["domain+task-lora"].value - by_model["tf-idf"].value
     assert sure.difference.value == pytest.approx(difference)
-    assert sure.p_value == pytest.approx(2 / 401)
-    assert sure.p_holm == pytest.approx(4 / 401)
+    assert 0 < sure.p_value < 0.0005  # far below what 400 draws could count
+    assert sure.p_holm == pytest.approx(2 * sure.p_value)
+    assert sure.is_found
     assert unsure.p_holm == unsure.p_value > 0.05
-    # Paired: far narrower than if the two intervals were independent.
-    twice = compare_models([tables[1], replace(tables[1], model="same")], [("same", "tf-idf")])
-    assert (twice.comparisons[0].difference.low, twice.comparisons[0].difference.high) == (0, 0)
+    assert not unsure.is_found
+    half_width = (unsure.difference.high - unsure.difference.low) / 2
+    assert unsure.detectable > half_width  # 80 % power and two comparisons ask for more
+    # Paired: a model and its copy do not differ on any patients.
+    copy = replace(tables[1], model="same")
+    same = compare(
+        [tables[1], copy], [("same", "tf-idf")], runs=(*FIXED, ModelRuns("same", None, True))
+    )
+    (twice,) = same.primary
+    assert (twice.difference.low, twice.difference.high, twice.p_value) == (0, 0, 1)
 
 
 def test_the_same_seed_gives_the_same_result():
     first, second, other = (
-        compare_models(tables_of(), [("task-lora", "tf-idf")], draws=100, seed=seed)
-        for seed in (1, 1, 2)
+        compare(tables_of(), [("task-lora", "tf-idf")], draws=100, seed=seed) for seed in (1, 1, 2)
     )
     assert first == second
     assert first != other
 
 
 def test_a_task_with_one_class_is_not_available_and_says_why():
-    result = compare_models(tables_of(lost=True), [("task-lora", "tf-idf")], draws=50)
+    result = compare(tables_of(lost=True), [("task-lora", "tf-idf")])
     assert (result.labels_evaluated, result.labels_skipped, result.labels_total) == (0, 1, 1)
     assert result.skipped_reason == "1 of 1 labels have one value only in the test split"
     assert len(result.rows) == 4
@@ -142,14 +163,16 @@ def test_a_task_with_one_class_is_not_available_and_says_why():
         assert row.average_precision is None
         assert row.reason == "no label has both values in this split"
         assert row.brier.value > 0
-    assert result.comparisons[0].difference is None
+    (asked,) = result.primary
+    assert (asked.difference, asked.p_value, asked.is_found) == (None, None, False)
+    assert asked.reason == "no label has both values in this split"
     assert result.labels[0].aurocs == dict.fromkeys(STRENGTH)
     assert (result.roc, result.reliability) == ((), ())
 
 
 def test_a_label_with_one_class_is_skipped_and_the_others_are_averaged():
     tables = tables_of(("tf-idf",), kind="multilabel", lost=True)
-    result = compare_models(tables, draws=50)
+    result = compare(tables)
     assert (result.labels_evaluated, result.labels_skipped, result.labels_total) == (4, 1, 5)
     expected = roc_auc_score(tables[0].targets_NK[:, 1:], tables[0].scores_NK[:, 1:])
     assert result.rows[0].auroc.value == pytest.approx(expected)
@@ -160,7 +183,7 @@ def test_a_label_with_one_class_is_skipped_and_the_others_are_averaged():
 
 
 def test_binary_tasks_have_thinned_curves_that_keep_their_area():
-    result = compare_models(tables_of(), draws=20)
+    result = compare(tables_of(), draws=20)
     assert len(result.roc) == len(result.reliability) == 4
     for curve, row in zip(result.roc, result.rows, strict=True):
         false, true = np.array(curve.false_positive_rates), np.array(curve.true_positive_rates)
@@ -173,11 +196,11 @@ def test_binary_tasks_have_thinned_curves_that_keep_their_area():
         assert np.dot(bins.counts, bins.observed) == pytest.approx(positives, abs=0.01)
         in_order = zip(bins.low, bins.observed, bins.high, strict=True)
         assert all(low <= observed <= high for low, observed, high in in_order)
-    assert compare_models(tables_of(kind="multiclass"), draws=20).roc == ()
+    assert compare(tables_of(kind="multiclass"), draws=20).roc == ()
 
 
 def test_a_constant_model_has_no_slope_but_an_observed_expected_ratio():
-    prevalence, other = compare_models(tables_of(("prevalence", "tf-idf")), draws=20).rows
+    prevalence, other = compare(tables_of(("prevalence", "tf-idf")), draws=20).rows
     assert prevalence.auroc.value == prevalence.auroc.low == prevalence.auroc.high == 0.5
     assert prevalence.calibration.slope is None
     assert prevalence.calibration.observed_expected > 0
@@ -188,14 +211,14 @@ def test_notes_in_another_order_give_the_same_result():
     tables = tables_of()
     shuffled = tables[2].in_note_order(np.random.default_rng(0).permutation(tables[2].note_ids_N))
     moved = [tables[0], tables[1], shuffled, tables[3]]
-    assert compare_models(moved, draws=50) == compare_models(tables, draws=50)
+    assert compare(moved) == compare(tables)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: replace(t, task="other"), "its task is not that of"),
-        (lambda t: replace(t, split="validation"), "its split is not that of"),
+        (lambda t: replace(t, split="holdout"), "its split is not that of"),
+        (lambda t: replace(t, model="best-validated"), "no model may be called best-validated"),
         (lambda t: replace(t, classes=("alive",)), "its classes is not that of"),
         (lambda t: replace(t, targets_NK=1 - t.targets_NK), "240 values of targets_NK differ"),
         (lambda t: replace(t, patient_ids_N=PATIENTS[::-1]), "values of patient_ids_N differ"),
@@ -206,16 +229,7 @@ def test_notes_in_another_order_give_the_same_result():
 def test_tables_that_cannot_be_compared_are_refused(change, message):
     first, second = tables_of(("prevalence", "tf-idf"))
     with pytest.raises(DataError, match=message):
-        compare_models([first, change(second)], draws=5)
-
-
-def test_no_tables_and_unknown_references_are_refused():
-    with pytest.raises(DataError, match="there are no score tables"):
-        compare_models([])
-    with pytest.raises(DataError, match="reference model bert has no scores on mortality; there"):
-        compare_models(tables_of(), [("bert", "tf-idf")], draws=5)
-    with pytest.raises(DataError, match="reference model bert has no scores on any task"):
-        compare_study(tables_of(), [("bert", "tf-idf")], draws=5)
+        compare([first, change(second)], draws=5)
 
 
 def study_tables(models=tuple(STRENGTH)):
@@ -227,7 +241,8 @@ def study_tables(models=tuple(STRENGTH)):
 
 
 def test_the_headline_is_the_mean_over_tasks_with_its_own_interval():
-    tasks, rows = compare_study(study_tables(), [("task-lora", "tf-idf")], draws=200)
+    questions = Questions(runs=FIXED)
+    tasks, rows = compare_study(study_tables(), questions, draws=200)
     assert [task.task for task in tasks] == ["mortality", "length-of-stay", "codes"]
     assert [row.model for row in rows] == list(STRENGTH)
     for number, row in enumerate(rows):
@@ -236,29 +251,142 @@ def test_the_headline_is_the_mean_over_tasks_with_its_own_interval():
         assert row.tasks == ("mortality", "length-of-stay", "codes")
     widths = [task.rows[1].auroc.high - task.rows[1].auroc.low for task in tasks]
     assert rows[1].auroc.high - rows[1].auroc.low < max(widths)
-    assert all(len(task.comparisons) == 1 for task in tasks)
+    assert [row.standing for row in rows] == ["worse", "worse", "worse", "best"]
 
 
-def test_a_study_of_one_task_equals_the_comparison_of_its_models():
-    references = [("task-lora", "tf-idf")]
-    (task,), rows = compare_study(tables_of(), references, draws=80, seed=3)
-    assert task == compare_models(tables_of(), references, draws=80, seed=3)
-    assert [row.auroc for row in rows] == [row.auroc for row in task.rows]
-    assert rows == headline(tables_of(), draws=80, seed=3)
+def test_the_headline_of_one_task_is_that_of_the_task():
+    tasks, rows = compare_study(tables_of(), Questions(runs=FIXED), draws=80, seed=3)
+    assert [row.auroc for row in rows] == [row.auroc for row in tasks[0].rows]
 
 
 def test_a_model_without_a_task_has_no_headline_and_a_lost_task_counts_for_nobody():
     tables = [*study_tables(), *tables_of(task="readmission", lost=True)]
     tables = [t for t in tables if (t.model, t.task) != ("task-lora", "codes")]
-    references = [("task-lora", "tf-idf")]
-    tasks, rows = compare_study(tables, references, draws=60)
+    questions = Questions(
+        primary=(Pair("task-lora", "tf-idf"),), exploratory=(Pair("tf-idf", "bert"),), runs=FIXED
+    )
+    tasks, rows = compare_study(tables, questions, draws=60)
     assert len(tasks) == 4
-    assert [len(task.comparisons) for task in tasks] == [1, 1, 0, 1]
+    assert [task.primary[0].reason for task in tasks] == [
+        None,
+        None,
+        "no scores of task-lora",
+        "no label has both values in this split",
+    ]
+    tested = [task.primary[0] for task in tasks[:2]]
+    smaller = min(item.p_value for item in tested)
+    assert min(item.p_holm for item in tested) == pytest.approx(min(1, 4 * smaller))
+    assert [task.exploratory[0].reason for task in tasks] == ["no scores of bert"] * 4
     of_model = {row.model: row for row in rows}
     assert of_model["task-lora"].auroc is None
     assert of_model["task-lora"].reason == "no scores on codes"
     assert of_model["tf-idf"].tasks == ("mortality", "length-of-stay", "codes")
     assert of_model["tf-idf"].auroc is not None
+
+
+def test_a_run_of_the_headline_is_the_same_run_on_every_task():
+    tables = [
+        score_table(model, seed=run, task=task)
+        for task in ("mortality", "readmission")
+        for model in ("tf-idf", "task-lora")
+        for run in (range(3) if model == "task-lora" else [0])
+    ]
+    tasks, rows = compare_study(tables, Questions(runs=FIXED[:2]), draws=100)
+    per_run = np.mean([task.rows[1].auroc_per_run for task in tasks], axis=0)
+    assert len(per_run) == 3
+    assert rows[1].auroc.value == pytest.approx(per_run.mean())
+
+
+def few(table, positives):
+    """The table with so many positive notes, each of another patient, at the highest scores."""
+    _, firsts = np.unique(table.patient_ids_N, return_index=True)
+    targets = np.zeros_like(table.targets_NK)
+    targets[firsts[:positives]] = 1
+    return replace(table, targets_NK=targets)
+
+
+def test_five_patients_have_an_interval_and_four_are_too_few_to_compare():
+    tables = [few(table, 5) for table in tables_of()]
+    result = compare(tables, [("task-lora", "tf-idf")], draws=200)
+    assert (result.rarer_patients, result.why_not_judged) == (5, None)
+    assert all(row.standing for row in result.rows)
+    assert result.primary[0].p_value is not None
+    row = result.rows[2]
+    assert row.auroc.high - row.auroc.low > 0.35
+    assert (result.rows[0].auroc.low, result.rows[0].auroc.high) == (0.5, 0.5)  # always a half
+    tables = [few(table, 4) for table in tables_of()]
+    result = compare(tables, [("task-lora", "tf-idf")], draws=200)
+    assert result.why_not_judged == "too few: 4 patients"
+    assert [row.standing for row in result.rows] == [None] * 4
+    assert result.rows[2].auroc is not None
+    (asked,) = result.primary
+    assert (asked.difference, asked.reason) == (None, result.why_not_judged)
+
+
+def test_a_perfect_model_of_few_patients_is_not_sure():
+    table = few(score_table("tf-idf"), 6)
+    perfect = replace(table, scores_NK=0.2 + 0.5 * table.targets_NK)
+    (row,) = compare([perfect], draws=200).rows
+    assert row.auroc.value == row.auroc.high == 1
+    assert 0.6 < row.auroc.low < 0.9
+
+
+@pytest.mark.parametrize("positives", [1, 2])
+def test_one_patient_with_the_outcome_still_has_a_report(positives):
+    result = compare([few(table, positives) for table in tables_of()], draws=100)
+    assert result.why_not_judged.startswith(f"too few: {positives} patient")
+    assert all(row.auroc.low <= row.auroc.value <= row.auroc.high for row in result.rows)
+    assert (result.rows[0].auroc.low, result.rows[0].auroc.high) == (0.5, 0.5)
+
+
+def test_a_class_of_one_patient_is_left_out_of_the_interval_of_many_classes():
+    tables = tables_of(("tf-idf", "task-lora"), kind="multiclass")
+    targets = tables[0].targets_NK.copy()
+    rare = np.flatnonzero(targets[:, 3])
+    targets[rare] = [1, 0, 0, 0]
+    targets[rare[0]] = [0, 0, 0, 1]
+    tables = [replace(table, targets_NK=targets) for table in tables]
+    result = compare(tables, [("task-lora", "tf-idf")])
+    assert (result.labels_evaluated, result.labels_judged) == (4, 3)
+    patients = [len(set(PATIENTS[targets[:, k] == 1])) for k in range(3)]
+    assert result.rarer_patients == min(patients)
+    for row, table in zip(result.rows, tables, strict=True):
+        aurocs = [roc_auc_score(targets[:, k], table.scores_NK[:, k]) for k in range(4)]
+        assert row.auroc.value == pytest.approx(np.mean(aurocs[:3]))
+        assert row.auroc_all_labels == pytest.approx(np.mean(aurocs))
+    assert result.primary[0].p_value is not None
+
+
+def test_labels_of_one_or_two_patients_are_left_out_of_intervals_and_comparisons():
+    tables = tables_of(("tf-idf", "task-lora"), kind="multilabel")
+    targets = tables[0].targets_NK.copy()
+    _, firsts = np.unique(PATIENTS, return_index=True)
+    for label, positives in ((0, 2), (1, 3)):
+        targets[:, label] = 0
+        targets[firsts[:positives], label] = 1
+    tables = [replace(table, targets_NK=targets) for table in tables]
+    result = compare(tables, [("task-lora", "tf-idf")])
+    assert (result.labels_evaluated, result.labels_judged) == (5, 4)
+    for row, table in zip(result.rows, tables, strict=True):
+        judged = roc_auc_score(targets[:, 1:], table.scores_NK[:, 1:])
+        assert row.auroc.value == pytest.approx(judged)
+        every = roc_auc_score(targets, table.scores_NK)
+        assert row.auroc_all_labels == pytest.approx(every)
+        assert every != pytest.approx(judged)
+    difference = result.rows[1].auroc.value - result.rows[0].auroc.value
+    assert result.primary[0].difference.value == pytest.approx(difference)
+
+
+def test_a_task_of_rare_labels_alone_keeps_their_macro_and_is_not_judged():
+    tables = tables_of(("tf-idf", "task-lora"), kind="multilabel")
+    targets = np.zeros_like(tables[0].targets_NK)
+    targets[:2] = 1
+    result = compare([replace(table, targets_NK=targets) for table in tables])
+    assert result.labels_judged == 0
+    assert result.why_not_judged == "too few: no label has 3 patients"
+    for row in result.rows:
+        assert (row.auroc, row.standing, row.reason) == (None, None, result.why_not_judged)
+        assert 0 < row.auroc_all_labels < 1
 
 
 def test_nothing_in_gives_nothing_out():

@@ -28,13 +28,19 @@ def estimate(value):
     return Estimate(value, value - 0.0511, value + 0.0422, 321)
 
 
+def standing(model, best, tied):
+    if tied:
+        return "tied" if model in tied else "worse"
+    return "best" if model == best else "worse"
+
+
 def binary_task(best="task-lora", tied=()):
     rows = tuple(
         ModelRow(
             model=model,
-            seeds=(13, 17),
+            runs=(0, 1),
             auroc=estimate(0.5 + 0.1234 * place),
-            auroc_per_seed=(0.51 + 0.1234 * place, 0.49 + 0.1234 * place),
+            auroc_per_run=(0.51 + 0.1234 * place, 0.49 + 0.1234 * place),
             average_precision=0.2111 + 0.1 * place,
             average_precision_interval=(0.1511, 0.2777 + 0.1 * place),
             brier=estimate(0.1357 - 0.01 * place),
@@ -45,8 +51,7 @@ def binary_task(best="task-lora", tied=()):
                 scaled_brier=0.0606,
                 expected_calibration_error=0.0303,
             ),
-            is_best=model == best and not tied,
-            ties_with_best=model in tied,
+            standing=standing(model, best, tied),
         )
         for place, model in enumerate(MODELS)
     )
@@ -59,15 +64,31 @@ def binary_task(best="task-lora", tied=()):
         labels_evaluated=1,
         labels_skipped=0,
         labels_total=1,
+        labels_judged=1,
+        rarer_patients=140,
         skipped_reason=None,
         rows=rows,
-        comparisons=(
+        primary=(
             Comparison(
-                model="task-lora",
+                model="best-validated",
                 against="tf-idf",
+                about="best validated",
                 difference=Estimate(0.1234, 0.0456, 0.1987, 321),
                 p_value=0.0234,
                 p_holm=0.0468,
+                family=2,
+                is_found=True,
+                detectable=0.1717,
+                chosen={"task-lora": 2},
+            ),
+        ),
+        exploratory=(
+            Comparison(
+                model="task-lora",
+                against="prevalence",
+                difference=Estimate(0.2345, 0.1456, 0.2987, 321),
+                p_value=0.0321,
+                detectable=0.1616,
             ),
         ),
         labels=(LabelRow(label="died", positives=144, aurocs=dict.fromkeys(MODELS, 0.7)),),
@@ -78,7 +99,7 @@ def binary_task(best="task-lora", tied=()):
         reliability=tuple(
             ReliabilityPoints(
                 model=m,
-                seed=13,
+                run=0,
                 counts=(700, 704),
                 predicted=(0.1, 0.4),
                 observed=(0.12, 0.35),
@@ -94,9 +115,11 @@ def multilabel_task(labels=20):
     rows = tuple(
         ModelRow(
             model=model,
-            seeds=(13,),
+            runs=(0,),
+            is_deterministic=True,
             auroc=estimate(0.6123),
-            auroc_per_seed=(0.6123,),
+            auroc_per_run=(0.6123,),
+            auroc_all_labels=0.6321,
             auroc_micro=0.8765,
             average_precision=0.3131,
             brier=estimate(0.0808),
@@ -112,6 +135,8 @@ def multilabel_task(labels=20):
         labels_evaluated=labels - 1,
         labels_skipped=1,
         labels_total=labels,
+        labels_judged=labels - 2,
+        rarer_patients=1_303,
         skipped_reason=f"1 of {labels} labels have one value only in the test split",
         rows=rows,
         labels=tuple(
@@ -135,23 +160,24 @@ def lost_task():
         labels_evaluated=0,
         labels_skipped=1,
         labels_total=1,
+        labels_judged=0,
+        rarer_patients=0,
         skipped_reason="1 of 1 labels have one value only in the test split",
         rows=(
             ModelRow(
                 model="tf-idf",
-                seeds=(13,),
+                runs=(0,),
+                is_deterministic=True,
                 auroc=None,
                 brier=estimate(0.2),
                 reason="no label has both values in this split",
             ),
         ),
-        comparisons=(
+        primary=(
             Comparison(
-                model="tf-idf",
+                model="task-lora",
                 against="tf-idf",
-                difference=None,
-                p_value=None,
-                p_holm=None,
+                family=2,
                 reason="no label has both values in this split",
             ),
         ),
@@ -222,7 +248,7 @@ def full_results(**changes):
                 model="task-lora",
                 tasks=("mortality", "diagnoses"),
                 auroc=estimate(0.6796),
-                is_best=True,
+                standing="best",
             ),
             HeadlineRow(
                 model="prevalence",

@@ -5,11 +5,13 @@ from html.parser import HTMLParser
 import pytest
 from report_values import binary_task, estimate, full_results, multilabel_task
 
+from notetune.metrics.intervals import Estimate
 from notetune.metrics.results import Results, read_results
 from notetune.report.page import report_sections, write_report
 from notetune.report.summary import summary
-from notetune.report.tables import Table
+from notetune.report.table import Table
 
+MINUS = "\N{MINUS SIGN}"
 NUMBERS = re.compile(r"\d[\d,]*\.?\d*")
 
 
@@ -63,8 +65,9 @@ def cells_of(results):
 def numbers_of_row(row):
     estimates = [item for item in (row.auroc, row.brier) if item]
     shown = [f"{v:.3f}" for item in estimates for v in (item.value, item.low, item.high)]
-    shown += [f"{v:.3f}" for v in row.auroc_per_seed if len(row.auroc_per_seed) > 1]
-    shown += [f"{v:.3f}" for v in (row.average_precision, row.auroc_micro) if v]
+    shown += [f"{v:.3f}" for v in row.auroc_per_run if not row.is_deterministic]
+    more = (row.average_precision, row.auroc_micro, row.auroc_all_labels)
+    shown += [f"{v:.3f}" for v in more if v]
     shown += [f"{v:.3f}" for v in row.average_precision_interval or ()]
     figures = row.calibration.model_dump().values() if row.calibration else ()
     return shown + [f"{abs(v):.3f}" for v in figures if v is not None]
@@ -72,9 +75,11 @@ def numbers_of_row(row):
 
 def numbers_of_task(task):
     shown = [number for row in task.rows for number in numbers_of_row(row)]
-    for item in task.comparisons:
+    for item in (*task.primary, *task.exploratory):
         if item.difference:
-            shown += [f"{item.difference.value:.3f}", f"{item.p_value:.3f}", f"{item.p_holm:.3f}"]
+            found = item.difference
+            shown += [f"{v:.3f}" for v in (found.value, found.low, found.high)]
+            shown += [f"{v:.3f}" for v in (item.p_value, item.p_holm, item.detectable) if v]
     if task.kind != "binary":
         shown += [f"{label.positives:,}" for label in task.labels]
         shown += [f"{v:.3f}" for label in task.labels for v in label.aurocs.values() if v]
@@ -200,19 +205,77 @@ def test_long_label_tables_are_collapsed_and_sortable(page):
     )
 
 
-def test_best_is_bold_and_a_tie_is_marked():
+def test_best_is_bold_with_a_star_and_a_tie_is_marked():
     bold = [cell.plain for cell in cells_of(full_results()) if cell.is_strong]
-    # The best model in the headline table (task and mean) and in its task, and a blocking finding.
+    # The best model in the headline table (task and mean), a primary comparison that is found, the
+    # best model in its task, and a blocking finding.
     assert bold == [
-        "0.747 [0.696, 0.789]",
-        "0.680 [0.628, 0.722]",
-        "0.747 [0.696, 0.789]",
+        "0.747 ★ [0.696, 0.789]",
+        "0.680 ★ [0.628, 0.722]",
+        "yes",
+        "0.747 ★ [0.696, 0.789]",
         "blocks training",
     ]
     tied = full_results(tasks=(binary_task(tied=("tf-idf", "task-lora")),), headline=(), leakage=())
     cells = cells_of(tied)
-    assert not any(cell.is_strong for cell in cells)
+    assert not any("★" in cell.text for cell in cells)
     assert [c.text for c in cells if "≈" in c.text] == ["0.623 ≈", "0.747 ≈"] * 2
+
+
+def captions(results):
+    return " ".join(
+        block.caption
+        for section in report_sections(results)
+        for block in section.blocks
+        if isinstance(block, Table)
+    )
+
+
+def test_the_head_of_a_table_says_how_many_runs_there_are(tmp_path):
+    assert "every task: mean over 2 runs, 95 % interval over patients and runs." in captions(
+        full_results()
+    )
+    task = binary_task()
+    single = tuple(
+        row.model_copy(update={"runs": (0,), "is_deterministic": row.model != "task-lora"})
+        for row in task.rows
+    )
+    one_run = full_results(tasks=(task.model_copy(update={"rows": single}),), headline=())
+    assert "every task: ONE run of each model, 95 % interval over patients alone." in captions(
+        one_run
+    )
+    write_report(one_run, tmp_path)
+    twin = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "8, 15 or 25 % instead of 5 %" in twin
+    fixed = tuple(row.model_copy(update={"is_deterministic": True}) for row in single)
+    results = full_results(tasks=(task.model_copy(update={"rows": fixed}),), headline=())
+    assert "every task: 95 % interval over patients." in captions(results)
+    mixed = (single[0], task.rows[1], single[2])
+    results = full_results(tasks=(task.model_copy(update={"rows": mixed}),), headline=())
+    write_report(results, tmp_path / "mixed")
+    twin = (tmp_path / "mixed/report.md").read_text(encoding="utf-8")
+    assert "One run only, and an interval over patients alone: task-lora." in twin
+
+
+def test_a_task_that_cannot_be_judged_is_named_under_the_table(tmp_path):
+    task = binary_task()
+    rows = tuple(row.model_copy(update={"standing": None}) for row in task.rows)
+    few = {"task": "falls", "rows": rows, "why_not_judged": "too few: 4 patients"}
+    results = full_results(tasks=(task, task.model_copy(update=few)), headline=())
+    write_report(results, tmp_path)
+    twin = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "Not judged, so without marks: falls." in twin
+    assert "cannot be judged: too few: 4 patients with the rarer value." in twin
+    said = statements(results)
+    assert said["falls"].endswith("It cannot be judged which is better: too few: 4 patients.")
+    assert "is best" in said["mortality"]
+
+
+def test_the_primary_table_shows_all_that_was_declared():
+    texts = [cell.plain for cell in cells_of(full_results())]
+    assert texts.count("best-validated: task-lora") == 1
+    assert "n/a (no label has both values in this split)" in texts
+    assert texts.count("no") == 1
 
 
 def test_what_does_not_exist_is_not_available_with_its_reason(written):
@@ -227,19 +290,19 @@ def statements(results):
     return {item.about: item.text for item in summary(results)}
 
 
-def test_the_summary_names_the_best_model_and_its_difference_to_a_baseline():
+def test_the_summary_names_the_best_model_and_answers_what_was_asked():
     said = statements(full_results())
     assert list(said) == [
-        *("All tasks", "mortality", "diagnoses", "readmission"),
+        *("Does a language model beat TF-IDF?", "All tasks"),
+        *("mortality", "diagnoses", "readmission"),
         *("Baselines", "Perplexity", "Leakage", "Notice"),
     ]
     assert said["All tasks"] == (
-        "Averaged over 2 tasks, task-lora is best: AUROC 0.680 [0.628, 0.722], distinguishable "
-        "from every other model."
+        "Averaged over 2 tasks, task-lora is best: AUROC 0.680 [0.628, 0.722]; every other model "
+        "is worse."
     )
-    assert said["mortality"] == (
-        "task-lora is best: AUROC 0.747 [0.696, 0.789], distinguishable from every other model. "
-        "The difference between task-lora and tf-idf is +0.123 [+0.046, +0.199], Holm p = 0.047."
+    assert said["Does a language model beat TF-IDF?"] == (
+        "best-validated against tf-idf: mortality yes, by +0.123 [+0.046, +0.199]."
     )
     assert said["readmission"].startswith("No model can be judged: 1 of 1 labels have one value")
     assert said["Perplexity"] == (
@@ -251,67 +314,72 @@ def test_the_summary_names_the_best_model_and_its_difference_to_a_baseline():
 def test_the_summary_says_when_nobody_is_best_and_when_the_baseline_ties():
     tied = ("tf-idf", "task-lora")
     said = statements(full_results(tasks=(binary_task(tied=tied),), headline=()))
-    assert said["mortality"].startswith(
-        "task-lora has the highest AUROC 0.747 [0.696, 0.789], but it is not distinguishable from "
-        "tf-idf: their paired intervals contain 0."
+    assert said["mortality"] == (
+        "task-lora has the highest AUROC 0.747 [0.696, 0.789]; tf-idf cannot be told from it."
     )
-    assert said["Baselines"] == (
-        "tf-idf is best or not distinguishable from the best model on mortality."
-    )
+    assert said["Baselines"] == "tf-idf cannot be told from the best model on mortality."
 
 
 def test_the_summary_says_when_the_baseline_wins_or_loses():
-    task = binary_task()
-    lost = statements(full_results(tasks=(task,), headline=()))
-    assert lost["Baselines"] == (
-        "On every task the best model is distinguishable from prevalence and tf-idf."
-    )
-    better = task.rows[1].model_copy(update={"auroc": estimate(0.9), "is_best": True})
-    worse = task.rows[2].model_copy(update={"is_best": False})
-    won = task.model_copy(update={"rows": (task.rows[0], better, worse)})
+    lost = statements(full_results(tasks=(binary_task(),), headline=()))
+    assert lost["Baselines"] == "On every task prevalence and tf-idf are worse than the best model."
+    task = binary_task(best="tf-idf")
+    better = task.rows[1].model_copy(update={"auroc": estimate(0.9)})
+    won = task.model_copy(update={"rows": (task.rows[0], better, task.rows[2])})
     said = statements(full_results(tasks=(won,), headline=()))
     assert said["mortality"].startswith("tf-idf is best: AUROC 0.900")
-    assert said["Baselines"] == (
-        "tf-idf wins on mortality: it is distinguishable from every other model there."
-    )
+    assert said["Baselines"] == ("tf-idf is best on mortality: every other model is worse there.")
 
 
-def test_the_summary_says_where_the_domain_adapter_helps():
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        ({"is_found": True}, "yes, by +0.123 [+0.046, +0.199]."),
+        (
+            {"is_found": True, "difference": Estimate(-0.05, -0.09, -0.01, 9)},
+            "no, it is worse: ~0.050 [~0.090, ~0.010].".replace("~", MINUS),
+        ),
+        (
+            {"is_found": False, "p_holm": 0.3},
+            "cannot be told: +0.123 [+0.046, +0.199]; this test set could have shown 0.172.",
+        ),
+        (
+            {"is_found": False, "p_value": None, "p_holm": None, "reason": "one run of a"},
+            "cannot be told: one run of a (+0.123 [+0.046, +0.199]).",
+        ),
+        (
+            {"is_found": False, "difference": None, "reason": "too few: 4 patients have it"},
+            "cannot be told: too few: 4 patients have it.",
+        ),
+    ],
+)
+def test_the_summary_says_whether_adapting_to_the_notes_helped(change, answer):
     task = binary_task()
-    pairs = [("domain-frozen", "head-only"), ("domain-frozen+task-lora", "task-lora")]
-
-    def said(*tests):
-        comparisons = tuple(
-            task.comparisons[0].model_copy(
-                update={"model": m, "against": a, "difference": estimate(value), "p_holm": p}
-            )
-            for (m, a), (value, p) in zip(pairs, tests, strict=True)
-        )
-        tested = task.model_copy(update={"comparisons": (*task.comparisons, *comparisons)})
-        changed = full_results(tasks=(tested,), headline=(), domain_pairs=tuple(pairs))
-        return statements(changed)["Domain adapter"]
-
-    end = " (Paired tests, Holm p < 0.05.)"
-    assert said((0.1, 0.049), (-0.1, 0.001)) == (
-        "On mortality it raises the AUROC of domain-frozen. On mortality it lowers the AUROC of "
-        "domain-frozen+task-lora." + end
+    asked = task.primary[0].model_copy(
+        update={
+            "model": "domain-frozen",
+            "against": "head-only",
+            "about": "domain adapter",
+            "chosen": {},
+            **change,
+        }
     )
-    assert said((0.1, 0.01), (0.1, 0.04)) == (
-        "On mortality it raises the AUROC of domain-frozen and domain-frozen+task-lora." + end
-    )
-    assert said((0.1, 0.05), (-0.1, 0.9)) == (
-        "On mortality no model can be told from one that learns without it." + end
-    )
-    assert "Domain adapter" not in statements(full_results())
+    tested = task.model_copy(update={"primary": (asked,)})
+    said = statements(full_results(tasks=(tested,), headline=()))
+    question = "Did adapting to the notes help?"
+    assert said[question] == f"domain-frozen against head-only: mortality {answer}"
+    other = asked.model_copy(update={"model": "domain-trainable"})
+    both = task.model_copy(update={"primary": (asked, other)})
+    said = statements(full_results(tasks=(both,), headline=()))
+    assert f"mortality (domain-trainable against head-only) {answer}" in said[question]
 
 
-def test_a_baseline_that_leads_by_nothing_does_not_win():
-    task = binary_task()
-    alike = {"auroc": estimate(1.0), "is_best": False, "ties_with_best": True}
-    rows = tuple(row.model_copy(update=alike) for row in task.rows)
-    said = statements(full_results(tasks=(task.model_copy(update={"rows": rows}),), headline=()))
-    assert "wins" not in said["Baselines"]
-    assert "tf-idf is best or not distinguishable" in said["Baselines"]
+def test_many_rivals_are_counted():
+    task = binary_task(tied=("tf-idf", "task-lora"))
+    more = tuple(task.rows[1].model_copy(update={"model": f"m{n}"}) for n in range(6))
+    changed = task.model_copy(update={"rows": (*task.rows, *more)})
+    said = statements(full_results(tasks=(changed,), headline=()))
+    assert "; tf-idf, m0, m1 and 4 others cannot be told from it." in said["mortality"]
 
 
 def test_a_report_of_almost_nothing_says_so(tmp_path):

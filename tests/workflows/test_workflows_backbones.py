@@ -11,7 +11,7 @@ from notetune import config
 from notetune.cli import main
 from notetune.errors import ConfigError
 from notetune.metrics.scores import read_scores
-from notetune.workflows.evaluate import _domain_pairs, _references, evaluate
+from notetune.workflows.evaluate import evaluate
 from notetune.workflows.plan import plan
 from notetune.workflows.prepare import open_prepared, prepare
 from notetune.workflows.recipe import Recipe
@@ -130,11 +130,15 @@ def test_one_report_compares_all_models_of_a_task(results):
         *("two/none", "two/lora", "two/prompts"),
         *("one-whole/none", "one-whole/full"),
     ]
-    compared = {(item.model, item.against) for item in results.tasks[0].comparisons}
+    compared = {(item.model, item.against) for item in results.tasks[0].exploratory}
     assert ("two/head-only", "one/head-only") in compared
     assert ("one-whole/full-domain", "tf-idf") in compared
+    primary = [(item.model, item.against, item.about) for item in results.tasks[0].primary]
+    assert primary == [
+        ("one-whole/full-domain", "one/head-only", "domain adapter"),
+        ("best-validated", "tf-idf", "best validated"),
+    ]
     assert len({cost.model for cost in results.costs} & set(MODELS)) == len(MODELS) - 1
-    assert results.domain_pairs == (("one-whole/full-domain", "one/head-only"),)
     features = [cost for cost in results.costs if cost.stage == "features"]
     assert [cost.model for cost in features] == [
         *("one/head-only", "one/domain-trainable+task-lora", "small+full"),
@@ -208,28 +212,6 @@ def test_a_stage_command_asks_which_backbone_and_takes_one(place, capsys, monkey
     shown = json.loads(said.out)
     assert shown["folder"].endswith("two/prepared")
     assert shown["corpus"]["folder"].endswith("two/prepared-corpus")
-
-
-def test_models_are_compared_within_a_backbone_and_across_backbones():
-    variants = ["head-only", "task-lora", "domain-frozen", "domain-frozen+task-lora"]
-    pairs = _references(variants)
-    assert ("domain-frozen+task-lora", "task-lora") in pairs
-    assert len(set(pairs)) == len(pairs) == 6
-    pairs = _references(["a/head-only", "a/task-lora", "b/full-domain"])
-    assert pairs == [("a/task-lora", "a/head-only"), ("b/full-domain", "a/head-only")]
-    assert _domain_pairs([*variants, "domain-trainable"]) == [
-        ("domain-frozen", "head-only"),
-        ("domain-frozen+task-lora", "task-lora"),
-        ("domain-trainable", "task-lora"),  # its adapter trains on the task too
-    ]
-    names = ["tf-idf", "a/x", "a/y", "bert+full", "b/x", "b/y"]
-    assert _references(names) == [
-        ("a/y", "a/x"),
-        ("b/y", "b/x"),
-        ("b/x", "a/x"),
-        ("b/y", "a/y"),
-        *[(name, "tf-idf") for name in names[1:]],
-    ]
 
 
 @pytest.mark.usefixtures("results")

@@ -66,10 +66,18 @@ def test_a_study_ends_in_a_report_with_every_model(place, finished):
     assert [task["task"] for task in results["tasks"]] == ["died", "stay", "codes"]
     for task in results["tasks"]:
         assert [row["model"] for row in task["rows"]] == ["prevalence", "tf-idf", *VARIANTS]
-        assert len(task["comparisons"]) >= len(VARIANTS)
+        assert [item["about"] for item in task["primary"]] == [
+            *("domain adapter", "task adapter", "best validated")
+        ]
+        assert len(task["exploratory"]) >= len(VARIANTS)
     assert "domain-trainable+task-lora" in (report / "report.html").read_text()
     assert "report.html" in finished.stdout
-    assert "Domain adapter: On died no model can be told" in " ".join(finished.stdout.split())
+    said = " ".join(finished.stdout.split())
+    assert "notes help? domain-frozen+task-lora against task-lora: died cannot be told" in said
+    assert "mean over 2 runs, 95 % interval over patients and runs." in said
+    assert "★ and bold" in said
+    looks = results["provenance"]["looks at the test scores"]
+    assert looks == "1, of these 1 with these primary comparisons"
 
 
 def test_the_report_says_which_trainings_were_too_short(place, finished, monkeypatch):
@@ -281,7 +289,7 @@ def test_listed_patients_are_also_scored_alone(place, finished):
     assert alone["died"]["patients"] == len(listed)
     row = next(row for row in alone["died"]["rows"] if row["model"] == "head-only")
     expected = roc_auc_score(table.targets_NK[is_listed], table.scores_NK[is_listed])
-    assert row["auroc_per_seed"][0] == pytest.approx(expected, abs=1e-12)
+    assert row["auroc_per_run"][0] == pytest.approx(expected, abs=1e-12)
     assert "Listed patients only" in report
     assert b"Listed patients only" not in before[place / "runs/small/report/report.html"]
 

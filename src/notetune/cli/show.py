@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from notetune.cli import terminal
 
 if TYPE_CHECKING:
-    from notetune.metrics.results import MethodRow, ModelRow, Results
+    from notetune.metrics.results import MethodRow, Results
     from notetune.notes.published import Comparison
     from notetune.workflows.estimate import Estimate
     from notetune.workflows.inspect import Needs
@@ -146,24 +146,21 @@ def _methods(methods: Sequence["MethodRow"]) -> None:
 
 
 def results(results: "Results", folder: Path, *, as_json: bool) -> None:
-    """AUROC per model and task, perplexity, what the domain adapter brought, and the report."""
-    from notetune.report import summary
+    """Step 1, AUROC of each model and task, the primary comparisons in words, and the report."""
+    from notetune.report import summary, tables
 
     if as_json:
         return terminal.show_json(results.model_dump(mode="json"))
     _methods(results.methods)
-    by_task = {task.task: {row.model: row for row in task.rows} for task in results.tasks}
-    rows_of_models = []
-    for headline in results.headline:
-        cells = [_auroc(by_task[task].get(headline.model)) for task in by_task]
-        mean = f"{headline.auroc.value:.3f}" if headline.auroc else "n/a"
-        rows_of_models.append((headline.model, *cells, *([mean] if len(by_task) > 1 else [])))
-    columns = ("model", *by_task, *(["mean"] if len(by_task) > 1 else []))
-    title = "Test AUROC and 95 % interval over patients (* best, ~ tied)"
-    terminal.show_table(title, columns, rows_of_models)
+    if results.tasks:
+        table = tables.headline_table(results)
+        rows = [[f"{cell.text}\n{cell.detail}".strip() for cell in row] for row in table.rows]
+        terminal.show_table(table.caption, table.columns, rows)
+        for note in table.notes:
+            terminal.out.print(note, soft_wrap=True)
     for said in summary.summary(results):
-        if said.about == summary.DOMAIN_ADAPTER:
-            terminal.out.print(f"{said.about}: {said.text}", soft_wrap=True)
+        if said.about in summary.ASKED.values():
+            terminal.out.print("\n  ".join((said.about, *said.sentences)), soft_wrap=True)
     for notice in results.notices:
         terminal.out.print(f"Note: {notice}", soft_wrap=True)
     terminal.out.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
@@ -278,14 +275,6 @@ def stages(stages: Sequence["Stage"], *, as_json: bool) -> None:
 def _short(value: int | str) -> str:
     """A figure as it is read, a sha256 by its first digits."""
     return f"{value:,}" if isinstance(value, int) else value[:_DIGITS_OF_A_HASH]
-
-
-def _auroc(row: "ModelRow | None") -> str:
-    if row is None or row.auroc is None:
-        return "n/a"
-    mark = "*" if row.is_best else "~" if row.ties_with_best else " "
-    low, high = row.auroc.low, row.auroc.high
-    return f"{row.auroc.value:.3f}{mark}\n{low:.3f}-{high:.3f}"
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Curves and calibration of the seeds of one model on a binary task, ready for the report.
+"""Curves and calibration of the runs of one model on a binary task, ready for the report.
 
 Shapes: N notes scored.
 """
@@ -26,28 +26,28 @@ _DECIMALS = 5
 """Kept of points that are only drawn."""
 
 
-def mean_roc(seeds: Sequence[ScoreTable]) -> RocPoints:
-    """The mean curve of the seeds.
+def mean_roc(runs: Sequence[ScoreTable]) -> RocPoints:
+    """The mean curve of the runs.
 
     Source:
         Vertical averaging: Fawcett (2006), algorithm 4.
     """
     grid = np.linspace(0, 1, _ROC_POINTS - 1)
-    curves = [roc_curve(table.targets_NK[:, 0], table.scores_NK[:, 0]) for table in seeds]
+    curves = [roc_curve(table.targets_NK[:, 0], table.scores_NK[:, 0]) for table in runs]
     heights_SG = [np.interp(grid, c.false_positive_rates, c.true_positive_rates) for c in curves]
     return RocPoints(
-        model=seeds[0].model,
+        model=runs[0].model,
         false_positive_rates=(0.0, *_rounded(grid)),
         true_positive_rates=(0.0, *_rounded(np.mean(heights_SG, axis=0))),
     )
 
 
 def reliability_points(table: ScoreTable) -> ReliabilityPoints:
-    """The reliability bins of one seed: an average over seeds would be another model's."""
+    """The reliability bins of one run: an average over runs would be another model's."""
     bins = reliability_bins(table.targets_NK[:, 0], table.scores_NK[:, 0])
     return ReliabilityPoints(
         model=table.model,
-        seed=table.seed,
+        run=table.seed,
         counts=tuple(bins.counts.tolist()),
         predicted=_rounded(bins.predicted),
         observed=_rounded(bins.observed),
@@ -56,9 +56,9 @@ def reliability_points(table: ScoreTable) -> ReliabilityPoints:
     )
 
 
-def mean_calibration(seeds: Sequence[ScoreTable]) -> Calibration:
-    """Calibration figures, each the mean over the seeds; None if it is undefined for one."""
-    pairs = [(table.targets_NK[:, 0], table.scores_NK[:, 0]) for table in seeds]
+def mean_calibration(runs: Sequence[ScoreTable]) -> Calibration:
+    """Calibration figures, each the mean over the runs; None if it is undefined for one."""
+    pairs = [(table.targets_NK[:, 0], table.scores_NK[:, 0]) for table in runs]
     lines = [calibration_line(targets_N, scores_N) for targets_N, scores_N in pairs]
     bins = [reliability_bins(targets_N, scores_N) for targets_N, scores_N in pairs]
     return Calibration(

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, JsonValue, NonNegativeInt, ValidationErr
 
 from notetune.config import Config
 from notetune.errors import DataError
+from notetune.metrics.best import Standing
 from notetune.metrics.intervals import Estimate
 from notetune.metrics.scores import TaskKind
 from notetune.runs import read_json, write_json
@@ -97,7 +98,7 @@ class KeptState(Value):
 
 
 class Calibration(Value):
-    """Calibration of a binary task, means over seeds; None where a figure does not exist.
+    """Calibration of a binary task, means over runs; None where a figure does not exist.
 
     `intercept` is fitted with the slope fixed at 1.
     """
@@ -110,51 +111,72 @@ class Calibration(Value):
 
 
 class ModelRow(Value):
-    """One model on one task. Scores are means over its seeds; intervals are over patients.
+    """One model on one task. Scores are means over its runs; intervals cover patients and runs.
 
     Attributes:
-        auroc: Macro over the evaluated labels; None with `reason`.
-        auroc_per_seed: In the order of `seeds`; empty when `auroc` is None.
-        auroc_micro: All evaluated labels of a multilabel task as one; else None.
-        average_precision: Macro over the evaluated labels.
+        runs: Numbers of its runs; one where another training would give the same model.
+        is_deterministic: Whether one run is all there is.
+        auroc: Macro over the judged labels; None with `reason`.
+        auroc_per_run: In the order of `runs`; empty when `auroc` is None.
+        auroc_all_labels: Macro over all labels with both values, where that is more than the
+            judged ones; without interval, because a label of one or two patients has none.
+        auroc_micro: All labels with both values of a multilabel task as one; else None.
+        average_precision: Macro over the labels with both values.
         average_precision_interval: None for a multilabel task: drawing the few positives of rare
             labels repeatedly raises their average precision, so the interval would be wrong.
         brier: Binary: mean squared error; multiclass: summed over classes; multilabel: mean over
             all labels.
-        is_best: Best, and every paired interval against another model excludes 0.
-        ties_with_best: Best or not distinguishable from the best, when there is such a tie.
+        standing: To the best model: `best` alone, `tied` with the best, or `worse`; None where
+            it cannot be judged.
     """
 
     model: str
-    seeds: tuple[int, ...]
+    runs: tuple[int, ...]
+    is_deterministic: bool = False
     auroc: Estimate | None
-    auroc_per_seed: tuple[float, ...] = ()
+    auroc_per_run: tuple[float, ...] = ()
+    auroc_all_labels: float | None = None
     auroc_micro: float | None = None
     average_precision: float | None = None
     average_precision_interval: tuple[float, float] | None = None
     brier: Estimate
     calibration: Calibration | None = None
-    is_best: bool = False
-    ties_with_best: bool = False
+    standing: Standing | None = None
     reason: str | None = None
 
 
 class Comparison(Value):
     """AUROC of `model` minus AUROC of `against`, on the same patients.
 
-    `p_holm` is adjusted for all comparisons of the task.
+    Attributes:
+        model: The model, or `best-validated`.
+        against: What it is held against.
+        about: What makes the two different, such as `domain adapter`.
+        difference: Of the means over runs, with its interval over patients and runs.
+        p_value: None where there is a `reason`, and then counted as 1.
+        p_holm: Adjusted for all primary comparisons of the study; None for the others.
+        family: How many those are.
+        is_found: Whether a primary comparison shows a difference.
+        detectable: The smallest true difference that is found in 80 % of studies like this one.
+        chosen: How often each model was the best validated one, over the runs.
+        reason: Why there is no difference or no p-value.
     """
 
     model: str
     against: str
-    difference: Estimate | None
-    p_value: float | None
-    p_holm: float | None
+    about: str = ""
+    difference: Estimate | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+    family: NonNegativeInt = 0
+    is_found: bool = False
+    detectable: float | None = None
+    chosen: dict[str, int] = Field(default_factory=dict)
     reason: str | None = None
 
 
 class LabelRow(Value):
-    """AUROC of each model on one label, means over seeds; None when the label has one class."""
+    """AUROC of each model on one label, means over runs; None when the label has one class."""
 
     label: str
     positives: NonNegativeInt
@@ -162,7 +184,7 @@ class LabelRow(Value):
 
 
 class RocPoints(Value):
-    """ROC curve of a model on a binary task, averaged over seeds at equal false positive rates."""
+    """ROC curve of a model on a binary task, averaged over runs at equal false positive rates."""
 
     model: str
     false_positive_rates: tuple[float, ...]
@@ -170,10 +192,10 @@ class RocPoints(Value):
 
 
 class ReliabilityPoints(Value):
-    """Reliability bins of the first seed of a model on a binary task."""
+    """Reliability bins of the first run of a model on a binary task."""
 
     model: str
-    seed: int
+    run: int
     counts: tuple[NonNegativeInt, ...]
     predicted: tuple[float, ...]
     observed: tuple[float, ...]
@@ -182,7 +204,16 @@ class ReliabilityPoints(Value):
 
 
 class TaskResult(Value):
-    """All models on the test split of one task, in the order in which they were given."""
+    """All models on the test split of one task, in the order in which they were given.
+
+    Attributes:
+        labels_evaluated: Labels with both values.
+        labels_judged: Those of them that intervals and comparisons are about.
+        rarer_patients: Patients with the rarer value of the rarest class; all for many labels.
+        why_not_judged: Why nothing is said of who is better; None where something is.
+        primary: Comparisons that the recipe declares.
+        exploratory: Further ones, of which nothing is said to be found.
+    """
 
     task: str
     kind: TaskKind
@@ -192,9 +223,13 @@ class TaskResult(Value):
     labels_evaluated: NonNegativeInt
     labels_skipped: NonNegativeInt
     labels_total: NonNegativeInt
+    labels_judged: NonNegativeInt
+    rarer_patients: NonNegativeInt
+    why_not_judged: str | None = None
     skipped_reason: str | None
     rows: tuple[ModelRow, ...]
-    comparisons: tuple[Comparison, ...] = ()
+    primary: tuple[Comparison, ...] = ()
+    exploratory: tuple[Comparison, ...] = ()
     labels: tuple[LabelRow, ...] = ()
     roc: tuple[RocPoints, ...] = ()
     reliability: tuple[ReliabilityPoints, ...] = ()
@@ -203,6 +238,8 @@ class TaskResult(Value):
     def _adds_up(self) -> "TaskResult":
         if self.labels_evaluated + self.labels_skipped != self.labels_total:
             raise ValueError("labels_evaluated plus labels_skipped must equal labels_total")
+        if self.labels_judged > self.labels_evaluated:
+            raise ValueError("labels_judged are some of labels_evaluated")
         return self
 
 
@@ -212,8 +249,7 @@ class HeadlineRow(Value):
     model: str
     tasks: tuple[str, ...]
     auroc: Estimate | None
-    is_best: bool = False
-    ties_with_best: bool = False
+    standing: Standing | None = None
     reason: str | None = None
 
 
@@ -230,7 +266,10 @@ class Cost(Value):
 
 
 class LeakageFinding(Value):
-    """One leak check between two sets of notes: `count` notes, a `share` of `split_b`."""
+    """One leak check between two sets of notes: `count` notes, a `share` of `split_b`.
+
+    One that is not judged, for want of ids, has found nothing and says nothing.
+    """
 
     check: str
     split_a: str
@@ -238,6 +277,7 @@ class LeakageFinding(Value):
     count: NonNegativeInt
     share: float
     blocks: bool
+    is_judged: bool = True
 
 
 class Results(Value):
@@ -247,11 +287,10 @@ class Results(Value):
         created: Date and time, as the report shows it.
         recipe: The resolved recipe.
         baselines: Models that are not language models; the summary says when one of them wins.
-        domain_pairs: Each model with a domain adapter, and the one that learns without step 1.
         learning_curves: Points of each training run, by name.
         kept: Which state of each training run of step 2 was kept.
         compat_switches: Every setting that repeats a known fault of earlier work on purpose.
-        notices: Sentences that a reader must see, such as that there is one seed only.
+        notices: Sentences that a reader must see, such as that trainings are missing.
         provenance: Versions, fingerprints, revision.
     """
 
@@ -261,7 +300,6 @@ class Results(Value):
     recipe: dict[str, JsonValue] = Field(default_factory=dict)
     seeds: tuple[int, ...] = ()
     baselines: tuple[str, ...] = ("prevalence", "tf-idf")
-    domain_pairs: tuple[tuple[str, str], ...] = ()
     flow: tuple[FlowStage, ...] = ()
     splits: tuple[SplitCount, ...] = ()
     methods: tuple[MethodRow, ...] = ()

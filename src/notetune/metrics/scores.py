@@ -36,15 +36,15 @@ _COLUMNS = {
 
 @dataclass(frozen=True, eq=False)
 class ScoreTable:
-    """Probabilities of one model, trained with one seed, on one split of one task.
+    """Probabilities of one model, one run of it, on one split of one task.
 
     Checked when it is made; its arrays are read-only copies.
 
     Attributes:
         task: Name of the task.
         kind: Kind of the task.
-        model: Name of the model, the same for all its seeds.
-        seed: Seed that the model was trained with.
+        model: Name of the model, the same for all its runs.
+        seed: Number of the run of training that it comes from.
         split: Name of the split.
         classes: K distinct names; a binary task has one, the positive class.
         note_ids_N: `(N,)` distinct.

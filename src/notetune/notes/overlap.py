@@ -57,6 +57,8 @@ class Finding:
             that tell about the task.
         share: `count` over all patients or notes of `split_b` (0.0 where there are none).
         blocks: Whether training must stop, unless the user overrides it and the report says so.
+        is_judged: False where the notes do not say what was looked for, such as who the patients
+            are: nothing is known then.
     """
 
     check: Literal[
@@ -71,11 +73,14 @@ class Finding:
     count: int
     share: float
     blocks: bool
+    is_judged: bool = True
 
     @property
     def sentence(self) -> str:
         """What was found, in words."""
         match self.check:
+            case "same patient" if not self.is_judged:
+                return f"patients of {self.split_b} in {self.split_a}: not judged, without ids"
             case "same patient":
                 return f"{self.count} patients of {self.split_b} are also in {self.split_a}"
             case "outcome words":
@@ -115,9 +120,19 @@ def split_findings(table: pl.DataFrame) -> tuple[Finding, ...]:
 
 
 def shared_patients(
-    split_a: str, patients_a: Iterable[str], split_b: str, patients_b: Iterable[str]
+    split_a: str,
+    patients_a: Iterable[str],
+    split_b: str,
+    patients_b: Iterable[str],
+    *,
+    are_named: bool = True,
 ) -> Finding:
-    """How many patients of b are also in a; one is enough to block."""
+    """How many patients of b are also in a; one is enough to block.
+
+    Where the notes do not name their patients (not `are_named`), that is not judged.
+    """
+    if not are_named:
+        return Finding("same patient", split_a, split_b, 0, 0.0, blocks=False, is_judged=False)
     ours, theirs = set(patients_b), set(patients_a)
     count = len(ours & theirs)
     return Finding("same patient", split_a, split_b, count, _share(count, len(ours)), count > 0)

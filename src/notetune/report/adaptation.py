@@ -2,7 +2,8 @@
 
 from notetune.metrics.results import Results
 from notetune.report.numbers import NOT_AVAILABLE, duration, number
-from notetune.report.tables import Cell, Table, count_cell, parameters_cell
+from notetune.report.table import Cell, Table, count_cell
+from notetune.report.tables import parameters_cell
 
 
 def methods_table(results: Results) -> Table:

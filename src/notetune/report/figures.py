@@ -65,7 +65,7 @@ def headline_figure(results: Results) -> Figure | None:
         return None
     return Figure(
         _forest([model for model, _ in rows], [auroc for _, auroc in rows], "Mean test AUROC"),
-        "Mean test AUROC over the tasks, with 95 % intervals over patients.",
+        "Mean test AUROC over the tasks, with 95 % intervals.",
     )
 
 
@@ -76,22 +76,23 @@ def auroc_figure(task: TaskResult) -> Figure | None:
         return None
     return Figure(
         _forest([model for model, _ in rows], [auroc for _, auroc in rows], "AUROC"),
-        f"{task.task}: AUROC with 95 % intervals over patients. Intervals may overlap although a "
-        "paired difference is clear: see the differences.",
+        f"{task.task}: AUROC with 95 % intervals. They may overlap although a "
+        "difference on the same patients is clear: see the differences.",
     )
 
 
 def differences_figure(task: TaskResult) -> Figure | None:
-    """Paired differences of a task; None when there are none."""
-    rows = [item for item in task.comparisons if item.difference]
+    """Primary differences of a task, then the others; None when there are none."""
+    rows = [item for item in (*task.primary, *task.exploratory) if item.difference]
     if not rows:
         return None
     names = [f"{item.model}\nagainst {item.against}" for item in rows]
     estimates = [item.difference for item in rows if item.difference]
+    primary = sum(item.difference is not None for item in task.primary)
     return Figure(
         _forest(names, estimates, "Difference in AUROC", reference=0.0),
-        f"{task.task}: paired differences with 95 % intervals. An interval that crosses the line "
-        "at 0 does not show a difference.",
+        f"{task.task}: differences on the same patients, the first {primary} of them primary. The "
+        "95 % intervals are not corrected for their number.",
     )
 
 
@@ -114,7 +115,7 @@ def roc_figure(task: TaskResult) -> Figure:
         svg = _svg(canvas, f"ROC curves for {task.task}")
     return Figure(
         svg,
-        f"{task.task}: ROC curves, averaged over seeds at equal false positive rate. "
+        f"{task.task}: ROC curves, averaged over runs at equal false positive rate. "
         "Constant predictions lie on the diagonal.",
     )
 
@@ -133,7 +134,7 @@ def reliability_figure(task: TaskResult) -> Figure:
     return Figure(
         svg,
         f"{task.task}: reliability of the predicted risks in bins of equal size, with 95 % Wilson "
-        "intervals; first seed of each model. On the line, predicted is observed.",
+        "intervals; first run of each model. On the line, predicted is observed.",
     )
 
 

@@ -11,11 +11,11 @@ import markupsafe
 
 from notetune import __version__
 from notetune.metrics.results import Results, TaskResult, write_results
-from notetune.report import adaptation, figures, tables
+from notetune.report import adaptation, comparisons, figures, tables
 from notetune.report.figures import Figure
 from notetune.report.numbers import count
 from notetune.report.summary import Statement, summary
-from notetune.report.tables import Table, markdown, markdown_text
+from notetune.report.table import Table, markdown, markdown_text
 from notetune.runs import write_text
 
 _NOTHING = "Nothing recorded."
@@ -103,6 +103,7 @@ def _summary_blocks(results: Results) -> tuple[Block, ...]:
     return _present(
         Statements(statements) if statements else Prose(_NOTHING),
         tables.headline_table(results) if results.tasks else None,
+        comparisons.primary_table(results) if any(t.primary for t in results.tasks) else None,
         figures.headline_figure(results),
     )
 
@@ -123,13 +124,17 @@ def _task_blocks(task: TaskResult) -> tuple[Block, ...]:
         f"{count(task.labels_total)} {labels} evaluated, {count(task.labels_skipped)} skipped"
     )
     why = f" ({task.skipped_reason})." if task.skipped_reason else "."
+    if task.why_not_judged:
+        why += (
+            f" Which model is better cannot be judged: {task.why_not_judged} with the rarer value."
+        )
     is_binary = task.kind == "binary"
     return _present(
         Prose(intro + why),
         tables.task_table(task),
         figures.auroc_figure(task),
-        tables.comparisons_table(task) if task.comparisons else None,
         figures.differences_figure(task),
+        comparisons.exploratory_table(task) if task.exploratory else None,
         figures.roc_figure(task) if task.roc else None,
         tables.calibration_table(task) if is_binary else None,
         figures.reliability_figure(task) if task.reliability else None,

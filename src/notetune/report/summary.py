@@ -4,11 +4,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from notetune.metrics.results import HeadlineRow, ModelRow, PerplexityRow, Results, TaskResult
-from notetune.report.numbers import count, number, p_text, signed, with_interval
+from notetune.metrics.results import (
+    Comparison,
+    HeadlineRow,
+    ModelRow,
+    PerplexityRow,
+    Results,
+    TaskResult,
+)
+from notetune.report.numbers import count, number, signed, with_interval
 
-DOMAIN_ADAPTER = "Domain adapter"
-_LEVEL = 0.05
+ASKED = {
+    "domain adapter": "Did adapting to the notes help?",
+    "task adapter": "Did adapting to the task help?",
+    "best validated": "Does a language model beat TF-IDF?",
+    "hybrid": "Does the hybrid beat TF-IDF?",
+}
+_NAMES_SHOWN = 4
 _Row = TypeVar("_Row", ModelRow, HeadlineRow)
 
 
@@ -17,7 +29,12 @@ class Statement:
     """What is said, and about what."""
 
     about: str
-    text: str
+    sentences: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """All of it on one line."""
+        return " ".join(self.sentences)
 
 
 def summary(results: Results) -> tuple[Statement, ...]:
@@ -26,15 +43,15 @@ def summary(results: Results) -> tuple[Statement, ...]:
     A subject that the results say nothing about is left out.
     """
     found = [
+        *((question, _answers(results, about)) for about, question in ASKED.items()),
         ("All tasks", _headline_sentences(results)),
-        *((task.task, _task_sentences(task, results.baselines)) for task in results.tasks),
+        *((task.task, _task_sentences(task)) for task in results.tasks),
         ("Baselines", _baseline_sentences(results)),
-        (DOMAIN_ADAPTER, _domain_sentences(results)),
         ("Perplexity", _perplexity_sentences(results)),
         ("Leakage", _leakage_sentences(results)),
         *(("Notice", [notice]) for notice in results.notices),
     ]
-    return tuple(Statement(about, " ".join(sentences)) for about, sentences in found if sentences)
+    return tuple(Statement(about, tuple(sentences)) for about, sentences in found if sentences)
 
 
 def _headline_sentences(results: Results) -> list[str]:
@@ -44,11 +61,33 @@ def _headline_sentences(results: Results) -> list[str]:
     return [f"Averaged over {len(rows[0].tasks)} tasks, {_leader_in_words(rows)}"]
 
 
-def _task_sentences(task: TaskResult, baselines: Sequence[str]) -> list[str]:
+def _answers(results: Results, about: str) -> list[str]:
+    """Per task: yes, no, or that it cannot be told and what could have been."""
+    asked = [(task, item) for task in results.tasks for item in task.primary if item.about == about]
+    pairs = dict.fromkeys(f"{item.model} against {item.against}" for _, item in asked)
+    if len(pairs) == 1:
+        return [*(f"{pair}:" for pair in pairs), *(f"{t.task} {_answer(i)}" for t, i in asked)]
+    return [f"{t.task} ({i.model} against {i.against}) {_answer(i)}" for t, i in asked]
+
+
+def _answer(item: Comparison) -> str:
+    if item.difference is None:
+        return f"cannot be told: {item.reason}."
+    found = with_interval(item.difference, signed)
+    if item.is_found:
+        return f"yes, by {found}." if item.difference.value > 0 else f"no, it is worse: {found}."
+    if item.p_value is None:
+        return f"cannot be told: {item.reason} ({found})."
+    could = number(item.detectable)
+    return f"cannot be told: {found}; this test set could have shown {could}."
+
+
+def _task_sentences(task: TaskResult) -> list[str]:
     rows = [row for row in task.rows if row.auroc is not None]
     if not rows:
-        return [f"No model can be judged: {task.skipped_reason}."]
-    return [_leader_in_words(rows), *_against_baselines(task, baselines)]
+        return [f"No model can be judged: {task.why_not_judged or task.skipped_reason}."]
+    judged = f"It cannot be judged which is better: {task.why_not_judged}."
+    return [_leader_in_words(rows), *([judged] if task.why_not_judged else [])]
 
 
 def _leader_in_words(rows: Sequence[_Row]) -> str:
@@ -56,15 +95,16 @@ def _leader_in_words(rows: Sequence[_Row]) -> str:
     score = f"AUROC {with_interval(leader.auroc)}" if leader.auroc else "AUROC"
     if len(rows) == 1:
         return f"{leader.model}, the only model, reaches {score}."
-    if leader.is_best:
-        return f"{leader.model} is best: {score}, distinguishable from every other model."
-    rivals = [row.model for row in rows if row.ties_with_best and row.model != leader.model]
+    if leader.standing == "best":
+        return f"{leader.model} is best: {score}; every other model is worse."
+    rivals: list[str] = [
+        row.model for row in rows if row.standing == "tied" and row.model != leader.model
+    ]
     if not rivals:
         return f"{leader.model} has the highest {score}."
-    return (
-        f"{leader.model} has the highest {score}, but it is not distinguishable from "
-        f"{_and(rivals)}: their paired intervals contain 0."
-    )
+    if len(rivals) > _NAMES_SHOWN:
+        rivals = [*rivals[: _NAMES_SHOWN - 1], f"{len(rivals) - _NAMES_SHOWN + 1} others"]
+    return f"{leader.model} has the highest {score}; {_and(rivals)} cannot be told from it."
 
 
 def _leader(rows: Sequence[_Row]) -> _Row:
@@ -72,71 +112,25 @@ def _leader(rows: Sequence[_Row]) -> _Row:
 
 
 def _baseline_sentences(results: Results) -> list[str]:
-    """Where a baseline wins or ties; or that none does anywhere."""
-    judged = [task for task in results.tasks if any(row.auroc for row in task.rows)]
-    models = {row.model for task in judged for row in task.rows}
-    baselines = [name for name in results.baselines if name in models]
-    if not baselines or len(models) == len(baselines):
-        return []
-    found = [sentence for name in baselines for sentence in _standing_of_baseline(name, judged)]
-    return found or [f"On every task the best model is distinguishable from {_and(baselines)}."]
-
-
-def _standing_of_baseline(baseline: str, judged: Sequence[TaskResult]) -> list[str]:
-    leads = [task for task in judged if _leader(task.rows).model == baseline]
-    wins = [task.task for task in leads if _leader(task.rows).is_best]
-    ties = [
-        task.task
-        for task in judged
-        if task.task not in wins
-        and any(
-            row.model == baseline and (task in leads or row.ties_with_best) for row in task.rows
-        )
-    ]
+    """Where a baseline is best or tied with the best; or that none is anywhere."""
+    judged = [task for task in results.tasks if any(row.standing for row in task.rows)]
+    standing = {
+        name: {task.task: row.standing for task in judged for row in task.rows if row.model == name}
+        for name in results.baselines
+    }
     sentences = []
-    if wins:
-        sentences.append(
-            f"{baseline} wins on {_and(wins)}: it is distinguishable from every other model there."
-        )
-    if ties:
-        best = "best or not distinguishable from the best model"
-        sentences.append(f"{baseline} is {best} on {_and(ties)}.")
+    for name, by_task in standing.items():
+        best = [task for task, place in by_task.items() if place == "best"]
+        tied = [task for task, place in by_task.items() if place == "tied"]
+        if best:
+            sentences.append(f"{name} is best on {_and(best)}: every other model is worse there.")
+        if tied:
+            sentences.append(f"{name} cannot be told from the best model on {_and(tied)}.")
+    present = [name for name, by_task in standing.items() if by_task]
+    if present and not sentences:
+        are = "is" if len(present) == 1 else "are"
+        return [f"On every task {_and(present)} {are} worse than the best model."]
     return sentences
-
-
-def _against_baselines(task: TaskResult, baselines: Sequence[str]) -> list[str]:
-    """The tested differences between the task's leading language model and a baseline."""
-    models = [row for row in task.rows if row.auroc is not None and row.model not in baselines]
-    leader = _leader(models).model if models else None
-    return [
-        f"The difference between {leader} and {item.against} is "
-        f"{with_interval(item.difference, signed)}, Holm p {_p_in_words(item.p_holm)}."
-        for item in task.comparisons
-        if item.model == leader and item.against in baselines and item.difference
-    ]
-
-
-def _domain_sentences(results: Results) -> list[str]:
-    """Which models of step 2 the domain adapter makes better or worse, task by task."""
-    sentences = []
-    for task in results.tasks:
-        tested = [
-            (item.model, item.difference.value, item.p_holm)
-            for item in task.comparisons
-            if (item.model, item.against) in results.domain_pairs and item.difference
-        ]
-        clear = [(model, value) for model, value, p in tested if p is not None and p < _LEVEL]
-        for verb, models in (
-            ("raises", [model for model, value in clear if value > 0]),
-            ("lowers", [model for model, value in clear if value < 0]),
-        ):
-            if models:
-                sentences.append(f"On {task.task} it {verb} the AUROC of {_and(models)}.")
-        if tested and not clear:
-            sentences.append(
-                f"On {task.task} no model can be told from one that learns without it."
-            )
-    return [*sentences, f"(Paired tests, Holm p < {_LEVEL}.)"] if sentences else []
 
 
 def _perplexity_sentences(results: Results) -> list[str]:
@@ -172,12 +166,12 @@ def _leakage_sentences(results: Results) -> list[str]:
             for item in blocking
         )
         return [f"A leak check found what blocks training unless it is overridden: {found}."]
-    return ["No leak check found anything that blocks training."] if results.leakage else []
-
-
-def _p_in_words(p_value: float | None) -> str:
-    text = p_text(p_value)
-    return text if text.startswith("<") else f"= {text}"
+    if not results.leakage:
+        return []
+    open_checks = [finding for finding in results.leakage if not finding.is_judged]
+    unsaid = " Shared patients could not be looked for: the notes do not name them."
+    found = "No leak check found anything that blocks training."
+    return [found + (unsaid if open_checks else "")]
 
 
 def _and(items: Iterable[str]) -> str:

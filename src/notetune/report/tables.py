@@ -1,8 +1,7 @@
-"""Results as tables: one value per table, rendered the same way in HTML and in Markdown."""
+"""Results as tables."""
 
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from notetune.metrics.intervals import Estimate
 from notetune.metrics.results import HeadlineRow, ModelRow, Results, SplitCount, TaskResult
@@ -12,19 +11,19 @@ from notetune.report.numbers import (
     duration,
     interval,
     number,
-    p_text,
     share,
-    signed,
 )
+from notetune.report.table import Cell, Table, count_cell
 
-TIE_MARK = "≈"
-TIE_LEGEND = (
-    "Bold: best, and each paired interval against another model excludes 0. "
-    f"{TIE_MARK}: the highest value, or one not distinguishable from it; then no model is best."
+BEST_MARK, TIE_MARK = "★", "≈"
+MARKS_LEGEND = (
+    f"{BEST_MARK} and bold: better than every other model. {TIE_MARK}: cannot be told from the "
+    "best. No mark: worse than the best. (Model confidence set, 95 %.)"
 )
-INTERVAL_LEGEND = (
-    "Square brackets: 95 % interval, bootstrap over patients. It tells about other patients, not "
-    "about other seeds."
+TRAINING_SET = "All intervals are for this training set: another one would change the models too."
+_ONE_RUN = (
+    "A retrained model falls outside its interval more often: 8, 15 or 25 % instead of 5 % where "
+    "runs vary a quarter, once or twice as much as patients. So no comparison with it is tested."
 )
 _BRIER_LEGEND = {
     "binary": "Brier loss: mean squared error; lower is better.",
@@ -33,59 +32,34 @@ _BRIER_LEGEND = {
     "multilabel": "Macro: mean over the evaluated labels. Micro: all their notes as one. Brier "
     "loss: mean squared error over all labels; lower is better.",
 }
+_ALL_LABELS = (
+    "Macro AUROC is over the {judged} labels that at least 3 test patients have and lack: rarer "
+    "ones make its interval too narrow. All labels: every one with both values, as others report."
+)
 _NO_PRECISION_INTERVAL = (
     "Average precision has no interval here: the bootstrap overstates it for rare labels."
 )
-_TAG_OPENING = re.compile(r"<(?=[A-Za-z/!?])")
 _LABELS_SHOWN = 15
 _CLASSES_SHOWN = 6
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One cell: its text, a smaller detail under it, and how it sorts and looks."""
-
-    text: str
-    detail: str = ""
-    sort: float | None = None
-    is_strong: bool = False
-
-    @property
-    def plain(self) -> str:
-        """Text and detail on one line."""
-        return f"{self.text} {self.detail}".strip()
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; the first `text_columns` columns hold words, the others numbers."""
-
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    text_columns: int = 1
-    notes: tuple[str, ...] = ()
-    is_sortable: bool = False
-    is_collapsed: bool = False
-    kind: str = "table"
-
-
-def markdown_text(text: str) -> str:
-    """Text that Markdown shows as it is: no tag, no cell border, no line break."""
-    one_line = " ".join(text.split("\n")).replace("\\", "\\\\").replace("|", "\\|")
-    return _TAG_OPENING.sub(r"\\<", one_line)
-
-
-def markdown(table: Table) -> str:
-    """The table as a Markdown pipe table with its caption and notes."""
-    dashes = ["---" if i < table.text_columns else "---:" for i in range(len(table.columns))]
-    rows = [table.columns, dashes]
-    rows += [
-        [f"**{cell.plain}**" if cell.is_strong else cell.plain for cell in row]
-        for row in table.rows
-    ]
-    lines = ["| " + " | ".join(markdown_text(text) for text in row) + " |" for row in rows]
-    return "\n".join([f"*{markdown_text(table.caption)}*", "", *lines, "", *table.notes]).rstrip()
+def runs_in_words(rows: Iterable[ModelRow]) -> tuple[str, str]:
+    """What the values and intervals of a table are about, and what one run means."""
+    trained: dict[str, int] = {}
+    for row in rows:
+        if not row.is_deterministic:
+            trained[row.model] = min(len(row.runs), trained.get(row.model, len(row.runs)))
+    if not trained:
+        return "95 % interval over patients", ""
+    fewest, most = min(trained.values()), max(trained.values())
+    if most == 1:
+        return "ONE run of each model, 95 % interval over patients alone", _ONE_RUN
+    runs = f"{most}" if fewest == most else f"{fewest} to {most}"
+    head = f"mean over {runs} runs, 95 % interval over patients and runs"
+    if fewest > 1:
+        return head, ""
+    single = ", ".join(model for model, runs_ in trained.items() if runs_ == 1)
+    return head, f"One run only, and an interval over patients alone: {single}. {_ONE_RUN}"
 
 
 def headline_table(results: Results) -> Table:
@@ -99,8 +73,9 @@ def headline_table(results: Results) -> Table:
     means = {row.model: _auroc_cell(row) for row in results.headline}
     not_run = Cell(NOT_AVAILABLE, "(not run)")
     counted = len(results.headline[0].tasks) if results.headline else 0
+    head, of_one_run = runs_in_words(row for task in results.tasks for row in task.rows)
     return Table(
-        "Test AUROC of every model on every task.",
+        f"Test AUROC of every model on every task: {head}.",
         (
             "Model",
             *(task.task for task in results.tasks),
@@ -114,7 +89,7 @@ def headline_table(results: Results) -> Table:
             )
             for model, cells in by_model.items()
         ),
-        notes=(TIE_LEGEND, INTERVAL_LEGEND),
+        notes=(*_marks(results.tasks), *([of_one_run] if of_one_run else []), TRAINING_SET),
     )
 
 
@@ -159,23 +134,28 @@ def splits_table(results: Results) -> Table:
 def task_table(task: TaskResult) -> Table:
     """The models of one task."""
     has_micro = any(row.auroc_micro is not None for row in task.rows)
-    columns = ["Model", "Seeds (range)", "AUROC" if task.kind == "binary" else "Macro AUROC"]
+    has_all = any(row.auroc_all_labels is not None for row in task.rows)
+    head, _ = runs_in_words(task.rows)
+    columns = ["Model", "AUROC of each run", "AUROC" if task.kind == "binary" else "Macro AUROC"]
+    columns += ["Macro, all labels"] if has_all else []
     columns += ["Micro AUROC"] if has_micro else []
     rows = []
     for row in task.rows:
-        cells = [Cell(row.model), _seeds_cell(row), _auroc_cell(row)]
-        cells += [Cell(number(row.auroc_micro), sort=row.auroc_micro)] if has_micro else []
+        cells = [Cell(row.model), _runs_cell(row), _auroc_cell(row)]
+        cells += [_number_cell(row.auroc_all_labels)] if has_all else []
+        cells += [_number_cell(row.auroc_micro)] if has_micro else []
         cells += [_precision_cell(row), _estimate_cell(row.brier, None)]
         rows.append(tuple(cells))
     return Table(
         f"{task.task}: scores on {count(task.notes)} notes of {count(task.patients)} patients "
-        f"({task.split} split).",
+        f"({task.split} split): {head}.",
         (*columns, "Average precision", "Brier loss"),
         tuple(rows),
+        text_columns=2,
         notes=(
-            TIE_LEGEND,
-            f"{INTERVAL_LEGEND} Range: lowest and highest AUROC of a seed.",
+            *_marks([task]),
             _BRIER_LEGEND[task.kind],
+            *((_ALL_LABELS.format(judged=count(task.labels_judged)),) if has_all else ()),
             *((_NO_PRECISION_INTERVAL,) if task.kind == "multilabel" else ()),
         ),
     )
@@ -203,27 +183,6 @@ def calibration_table(task: TaskResult) -> Table:
             "refit with the slope fixed at 1: below 0, risks are overestimated. Slope below 1: "
             "predictions are too extreme; n/a: constant, or separating the classes perfectly.",
         ),
-    )
-
-
-def comparisons_table(task: TaskResult) -> Table:
-    """Paired differences of one task."""
-    rows = [
-        (
-            Cell(item.model),
-            Cell(item.against),
-            _difference_cell(item.difference, item.reason),
-            Cell(p_text(item.p_value), sort=item.p_value),
-            Cell(p_text(item.p_holm), sort=item.p_holm),
-        )
-        for item in task.comparisons
-    ]
-    return Table(
-        f"{task.task}: paired differences in AUROC on the same patients.",
-        ("Model", "Against", "Difference", "p", f"p, Holm over {len(rows)}"),
-        tuple(rows),
-        text_columns=2,
-        notes=("Above 0: the model is better than the one it is compared with.",),
     )
 
 
@@ -268,7 +227,7 @@ def costs_table(results: Results) -> Table:
             for cost in results.costs
         ),
         text_columns=2,
-        notes=("Tokens exclude padding. Features are computed once for all tasks and seeds.",),
+        notes=("Tokens exclude padding. Features are computed once for all tasks and runs.",),
     )
 
 
@@ -301,6 +260,12 @@ def kept_table(results: Results) -> Table:
     )
 
 
+def _found(finding: LeakageFinding) -> tuple[Cell, Cell]:
+    if not finding.is_judged:
+        return Cell("not judged", sort=-1), Cell("", sort=-1)
+    return count_cell(finding.count), Cell(share(finding.share), sort=finding.share)
+
+
 def leakage_table(results: Results) -> Table:
     """Findings of the leak checks."""
     return Table(
@@ -315,8 +280,7 @@ def leakage_table(results: Results) -> Table:
                     "blocks training" if finding.blocks else "does not block",
                     is_strong=finding.blocks,
                 ),
-                count_cell(finding.count),
-                Cell(share(finding.share), sort=finding.share),
+                *_found(finding),
             )
             for finding in results.leakage
         ),
@@ -334,38 +298,43 @@ def provenance_table(results: Results) -> Table:
     )
 
 
+def _marks(tasks: Sequence[TaskResult]) -> tuple[str, ...]:
+    """What the marks mean, and where there are none because nothing can be judged."""
+    lost = [task.task for task in tasks if not any(row.standing for row in task.rows)]
+    meaning = [MARKS_LEGEND] if len(lost) < len(tasks) else []
+    without = [f"Not judged, so without marks: {', '.join(lost)}."] if lost else []
+    return (*meaning, *without)
+
+
 def _auroc_cell(row: ModelRow | HeadlineRow) -> Cell:
-    return _estimate_cell(row.auroc, row.reason, is_best=row.is_best, is_tied=row.ties_with_best)
+    cell = _estimate_cell(row.auroc, row.reason)
+    mark = {"best": f" {BEST_MARK}", "tied": f" {TIE_MARK}"}.get(row.standing or "", "")
+    return replace(cell, text=cell.text + mark, is_strong=row.standing == "best")
 
 
-def _estimate_cell(
-    estimate: Estimate | None, reason: str | None, *, is_best: bool = False, is_tied: bool = False
-) -> Cell:
+def _estimate_cell(estimate: Estimate | None, reason: str | None) -> Cell:
     if estimate is None:
         return Cell(NOT_AVAILABLE, f"({reason})" if reason else "")
-    text = number(estimate.value) + (f" {TIE_MARK}" if is_tied else "")
-    return Cell(text, interval(estimate), estimate.value, is_best)
+    return Cell(number(estimate.value), interval(estimate), estimate.value)
+
+
+def _number_cell(value: float | None) -> Cell:
+    return Cell(number(value), sort=value)
 
 
 def _precision_cell(row: ModelRow) -> Cell:
     low_high = row.average_precision_interval
     if row.average_precision is None or low_high is None:
-        return Cell(number(row.average_precision), sort=row.average_precision)
+        return _number_cell(row.average_precision)
     return _estimate_cell(Estimate(row.average_precision, *low_high, row.brier.n), None)
 
 
-def _difference_cell(estimate: Estimate | None, reason: str | None) -> Cell:
-    if estimate is None:
-        return _estimate_cell(None, reason)
-    return Cell(signed(estimate.value), interval(estimate, signed), estimate.value)
-
-
-def _seeds_cell(row: ModelRow) -> Cell:
-    """How many seeds, and the spread of their AUROCs."""
-    if len(row.auroc_per_seed) < 2:
-        return Cell(count(len(row.seeds)), sort=len(row.seeds))
-    low, high = min(row.auroc_per_seed), max(row.auroc_per_seed)
-    return Cell(count(len(row.seeds)), f"({number(low)} to {number(high)})", len(row.seeds))
+def _runs_cell(row: ModelRow) -> Cell:
+    """The value of each run: few of them say little about their spread."""
+    if row.is_deterministic and len(row.runs) == 1:
+        return Cell("always the same")
+    values = " ".join(number(value) for value in row.auroc_per_run)
+    return Cell(values or NOT_AVAILABLE)
 
 
 def parameters_cell(trainable: int, total: int) -> Cell:
@@ -376,11 +345,6 @@ def parameters_cell(trainable: int, total: int) -> Cell:
 
 def _small_share(value: float) -> str:
     return "< 0.01 %" if 0 < value < 1e-4 else f"{100 * value:.2f} %"
-
-
-def count_cell(value: int) -> Cell:
-    """A whole number that sorts as one."""
-    return Cell(count(value), sort=value)
 
 
 def _positives(split: SplitCount) -> str:

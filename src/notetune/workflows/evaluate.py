@@ -1,10 +1,9 @@
 """Scores of all finished cells to one `Results` value, the source of every report."""
 
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import polars as pl
 from notetune import runs
 from notetune.errors import RunError
 from notetune.metrics.comparison import compare_study
+from notetune.metrics.questions import Questions
 from notetune.metrics.results import (
     Cost,
     CurvePoint,
@@ -27,19 +27,21 @@ from notetune.metrics.results import (
 )
 from notetune.metrics.scores import ScoreTable, read_scores
 from notetune.notes import overlap
-from notetune.workflows import baselines, encoders, task_models
+from notetune.workflows import baselines, encoders, primary, task_models
 from notetune.workflows.features import features_cost
-from notetune.workflows.finished import Finished, model_in_study, name_in_study
+from notetune.workflows.finished import Finished
 from notetune.workflows.methods import method_rows, perplexity_rows
 from notetune.workflows.notices import compat_switches, notices
 from notetune.workflows.prepare import Prepared, TaskTable
+from notetune.workflows.prepare_checks import CORPUS
 from notetune.workflows.pretrain import TRAINING
 from notetune.workflows.provenance import corpus_findings
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.training import TrainingRecord, read_record
-from notetune.workflows.variants import variant_of
+from notetune.workflows.variants import model_in_study, name_in_study
 
 _DOMAIN_STAGE = "domain adapter"
+_SPLITS = ("test", "validation")
 
 
 def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
@@ -54,10 +56,10 @@ def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
     """
     first = next(iter(finished.values()))
     prepared, config = first.prepared, recipe.evaluate
-    tables = _test_tables(recipe, finished)
-    models = list(dict.fromkeys(table.model for table in tables))
-    tasks, headline = compare_study(tables, _references(models), config.draws, config.seed)
-    listed, _ = compare_study(_of_listed_patients(recipe, tables), (), config.draws, config.seed)
+    tables, asked = _score_tables(recipe, finished), primary.questions(recipe)
+    tasks, headline = compare_study(tables, asked, config.draws, config.seed)
+    of_listed = _of_listed_patients(recipe, [t for t in tables if t.split == "test"])
+    listed, _ = compare_study(of_listed, Questions(runs=asked.runs), config.draws, config.seed)
     step_1 = {**_domain_records(finished), **encoders.read_pretrained(first.recipe)}
     trained = _records(finished)
     seeds = tuple(range(recipe.seeds))
@@ -67,7 +69,6 @@ def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
         recipe=recipe.as_json(),
         seeds=seeds,
         baselines=config.baselines,
-        domain_pairs=tuple(_domain_pairs(models)),
         flow=tuple(_flow(first)),
         splits=tuple(row for task in prepared.tasks.values() for row in _split_counts(task)),
         methods=tuple(_methods(finished)),
@@ -81,7 +82,7 @@ def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
         leakage=tuple(_leakage(first)),
         compat_switches=tuple(compat_switches(recipe)),
         notices=tuple(notices(recipe, finished)),
-        provenance=_provenance(recipe, prepared),
+        provenance={**_provenance(recipe, prepared), **_looks(recipe, asked)},
     )
 
 
@@ -106,7 +107,9 @@ def _learning_curves(records: dict[str, TrainingRecord]) -> dict[str, tuple[Curv
 
 def _leakage(first: Finished) -> Iterator[LeakageFinding]:
     of_corpus = corpus_findings(first.recipe.folder.domain(0), first.prepared)
-    for finding in (*first.prepared.findings, *of_corpus):
+    own = first.corpus.findings if first.corpus is not first.prepared else ()
+    texts = [finding for finding in own if finding.split_b == CORPUS]
+    for finding in (*first.prepared.findings, *texts, *of_corpus):
         yield LeakageFinding(**asdict(finding))
 
 
@@ -118,17 +121,18 @@ def _flow(first: Finished) -> Iterator[FlowStage]:
             yield FlowStage(**{**asdict(stage), "stage": f"corpus of step 1: {stage.stage}"})
 
 
-def _test_tables(recipe: Recipe, finished: Mapping[str, Finished]) -> list[ScoreTable]:
-    """Test scores of baselines and cells, task by task, in the order to show."""
+def _score_tables(recipe: Recipe, finished: Mapping[str, Finished]) -> list[ScoreTable]:
+    """Test and validation scores of baselines and cells, task by task, in the order to show."""
     tables = []
     for task in dict.fromkeys(name for one in finished.values() for name in one.prepared.tasks):
         for backbone, one in finished.items():
-            paths = [folder / "test.parquet" for folder in _trained_folders(one, task)]
+            folders = list(_trained_folders(one, task))
+            paths = [folder / f"{split}.parquet" for split in _SPLITS for folder in folders]
             found = [read_scores(path) for path in paths if path.is_file()]
             tables += [
                 replace(table, model=model_in_study(backbone, table.model)) for table in found
             ]
-    if not tables:
+    if not any(table.split == "test" for table in tables):
         raise RunError(
             f"{recipe.folder.root} holds no scores yet; run `notetune downstream` or "
             "`notetune study run` with this recipe first."
@@ -162,42 +166,22 @@ def _of_listed_patients(recipe: Recipe, tables: list[ScoreTable]) -> list[ScoreT
     return [part for table in tables if (part := table.of_notes(kept)) is not None]
 
 
-def _references(models: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs to test: of each backbone, every model against the one before it and the first.
+def _looks(recipe: Recipe, asked: Questions) -> dict[str, str]:
+    """Which comparisons are primary, and how often the test scores were looked at, with this look.
 
-    Then every variant against the one without step 1, every variant against the same one of the
-    first backbone that has it, and every model against TF-IDF.
+    Whoever changes the family after a look at the test scores chooses what to find.
     """
-    variants = [model for model in models if model not in ("prevalence", "tf-idf")]
-    by_backbone: dict[str, list[str]] = {}
-    by_variant: dict[str, list[str]] = {}
-    for model in variants:
-        backbone, _, variant = model.rpartition("/")
-        by_backbone.setdefault(backbone, []).append(model)
-        by_variant.setdefault(variant, []).append(model)
-    pairs = [(b, a) for of_one in by_backbone.values() for a, b in pairwise(of_one)]
-    pairs += [pair for pair in _domain_pairs(models) if pair not in pairs]
-    for first, *later in [*by_backbone.values(), *by_variant.values()]:
-        pairs += [(model, first) for model in later if (model, first) not in pairs]
-    if "tf-idf" in models:
-        pairs += [(model, "tf-idf") for model in variants]
-    return pairs
-
-
-def _domain_pairs(models: Sequence[str]) -> list[tuple[str, str]]:
-    """Each model with a domain adapter, and the one that learns the task without step 1.
-
-    That is of the same backbone, or else of the first that has it.
-    """
-    pairs = []
-    for model in models:
-        backbone, slash, variant = model.rpartition("/")
-        parts = variant_of(variant)
-        same = backbone + slash + parts.without_domain
-        others = [one for one in models if one.rpartition("/")[2] == parts.without_domain]
-        if parts.has_domain and others:
-            pairs.append((model, same if same in others else others[0]))
-    return pairs
+    path = recipe.folder.root / "looks.json"
+    looks: dict[str, int] = runs.read_json(path) if path.is_file() else {}
+    family = primary.fingerprint(asked.primary)
+    looks[family] = looks.get(family, 0) + 1
+    runs.write_json(path, looks)
+    return {
+        "primary comparisons": family,
+        "looks at the test scores": (
+            f"{sum(looks.values())}, of these {looks[family]} with these primary comparisons"
+        ),
+    }
 
 
 def _records(finished: Mapping[str, Finished]) -> dict[str, TrainingRecord]:

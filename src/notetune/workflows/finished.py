@@ -1,4 +1,4 @@
-"""What was made with one backbone, and what its parts are called in a study of several."""
+"""What was made with one backbone."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +8,6 @@ from notetune.workflows.downstream import cells, trained_cells
 from notetune.workflows.prepare import Prepared
 from notetune.workflows.pretrain import Pretrained
 from notetune.workflows.recipe import Recipe
-from notetune.workflows.variants import VARIANTS
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,3 @@ class Finished:
     def missing(self) -> list[Cell]:
         """The other cells of the recipe."""
         return [cell for cell in cells(self.recipe, self.prepared) if cell not in self.cells]
-
-
-def name_in_study(backbone: str, name: str) -> str:
-    """What a thing is called in a study: after its backbone, where there are several."""
-    return f"{backbone}/{name}" if backbone else name
-
-
-def model_in_study(backbone: str, model: str) -> str:
-    """What a model of step 2 is called; a baseline or an encoder has no backbone of the study."""
-    return name_in_study(backbone, model) if model in VARIANTS else model

@@ -8,13 +8,14 @@ from notetune.notes import overlap
 from notetune.notes.sources import Mimic3Source
 from notetune.tokens.store import WHOLE_SHARE
 from notetune.workflows import encoders
-from notetune.workflows.finished import Finished, model_in_study, name_in_study
+from notetune.workflows.finished import Finished
 from notetune.workflows.intake import Intake
 from notetune.workflows.prepare import Prepared
 from notetune.workflows.prepare import inputs as prepare_inputs
 from notetune.workflows.pretrain import TRAINING
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.training import read_record
+from notetune.workflows.variants import model_in_study, name_in_study
 
 _FEW_PATIENTS = 10
 _FEW_STEPS = 20
@@ -97,7 +98,7 @@ def _short(finished: Mapping[str, Finished]) -> Iterator[str]:
 
 
 def _unsure(prepared: Prepared) -> Iterator[str]:
-    """Say where the test patients are too few for an interval, and what was not searched."""
+    """Say where the test patients are few, and what was not searched."""
     for name, task in prepared.tasks.items():
         test = task.rows("test")
         patients = [
@@ -108,8 +109,8 @@ def _unsure(prepared: Prepared) -> Iterator[str]:
         if few:
             yield (
                 f"{name}: {len(few)} of {len(patients)} labels have a value that fewer than "
-                f"{_FEW_PATIENTS} test patients have (as few as {min(few)}); their AUROC can be "
-                "far off, and its interval too narrow."
+                f"{_FEW_PATIENTS} test patients have (as few as {min(few)}); their own AUROC can "
+                "be far off."
             )
         if name not in overlap.OUTCOME_WORDS:
             yield f"{name}: no words are known that tell its outcome, so notes were not searched."
@@ -118,11 +119,6 @@ def _unsure(prepared: Prepared) -> Iterator[str]:
 def _of_notes(first: Finished) -> Iterator[str]:
     """Say what is particular about the notes and how they were read."""
     recipe, prepared = first.recipe, first.prepared
-    if recipe.seeds == 1:
-        yield (
-            "Every model was trained with a single seed: the intervals show the uncertainty of the "
-            "test patients, not that of training."
-        )
     yield from _unsure(prepared)
     if recipe.prepare.allow_leaks and any(finding.blocks for finding in prepared.findings):
         yield "Leak checks that should stop the study were overridden by the recipe."

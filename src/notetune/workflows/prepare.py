@@ -102,6 +102,7 @@ class Prepared:
         counts: Figures of the cohort that are published too, under the keys of
             `published.PUBLISHED`; empty where none are.
         intake: How the notes became documents, and why so.
+        has_patients: Whether the notes name their patients.
     """
 
     folder: Path
@@ -112,6 +113,7 @@ class Prepared:
     corpus: tuple[CorpusCount, ...]
     counts: dict[str, int | str]
     intake: Intake
+    has_patients: bool
 
     def max_pieces(self, recipe: Recipe) -> int:
         """Pieces of a note that the backbone reads in step 2."""
@@ -274,6 +276,7 @@ def open_prepared(folder: Path) -> Prepared:
         tuple(CorpusCount(**values) for values in facts["corpus"]),
         facts["counts"],
         Intake(**{**facts["intake"], "edges": Edges(**facts["intake"]["edges"])}),
+        facts["has_patients"],
     )
 
 
@@ -320,7 +323,9 @@ def assemble(
     tasks, task_flow = split_tasks(recipe, finished, notes, assignment)
     counts = _published_counts(recipe, finished, tasks)
     tasks = [checked(task, table, config.min_train_positives) for task, table in tasks]
-    findings = [*split_findings(shards, notes), *task_findings(shards, notes, tasks)]
+    has_patients = sources.names_patients(recipe.source)
+    findings = split_findings(shards, notes, has_patients=has_patients)
+    findings += task_findings(shards, notes, tasks)
     corpus = corpus_notes(recipe, shards, notes, held_out)
     findings += corpus.findings
     _stop_at_leaks(findings, allowed=config.allow_leaks)
@@ -354,6 +359,7 @@ def assemble(
         "findings": [dataclasses.asdict(finding) for finding in findings],
         "corpus": [dataclasses.asdict(count) for count in counted_corpus],
         "counts": counts,
+        "has_patients": has_patients,
         "intake": dataclasses.asdict(intake),
     }
     runs.write_json(folder / "facts.json", facts)

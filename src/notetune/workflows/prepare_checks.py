@@ -32,13 +32,16 @@ HeldOut = Path | Literal["own"] | None
 notes; or none, since step 1 reads other notes."""
 
 
-def split_findings(shards: Sequence[Shard], notes: pl.DataFrame) -> list[overlap.Finding]:
+def split_findings(
+    shards: Sequence[Shard], notes: pl.DataFrame, *, has_patients: bool
+) -> list[overlap.Finding]:
     """What `overlap.split_findings` finds in the notes of all shards.
 
     Args:
         shards: All shards.
         notes: Their notes, with `patient_id`, the hash of the text, and `split`, which is null for
             notes that are in none.
+        has_patients: Whether the notes name their patients.
     """
     parts = {name: notes.filter(pl.col("split") == name) for name in SPLITS}
     signatures = {name: signatures_of(shards, notes["split"] == name) for name in SPLITS}
@@ -46,7 +49,9 @@ def split_findings(shards: Sequence[Shard], notes: pl.DataFrame) -> list[overlap
         finding
         for a, b in itertools.combinations(SPLITS, 2)
         for finding in (
-            overlap.shared_patients(a, _patients(parts[a]), b, _patients(parts[b])),
+            overlap.shared_patients(
+                a, _patients(parts[a]), b, _patients(parts[b]), are_named=has_patients
+            ),
             _shared_hashes(a, parts[a][TEXT_HASH], b, parts[b][TEXT_HASH]),
             overlap.near_duplicate_texts(a, signatures[a], b, signatures[b]),
         )

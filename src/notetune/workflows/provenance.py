@@ -34,6 +34,7 @@ def write_provenance(folder: Path, recipe: Recipe, prepared: Prepared) -> None:
         "corpora": _corpora(prepared, notes_N),
         "versions": runs.provenance(),
         "salt": salt,
+        "has_patients": prepared.has_patients,
         "patients": patient_hashes(store.patient_ids[notes_N].tolist(), salt),
     }
     runs.write_json(folder / PROVENANCE, value)
@@ -54,11 +55,15 @@ def patient_hashes(patient_ids: Iterable[str], salt: str) -> list[str]:
 def corpus_findings(folder: Path, prepared: Prepared) -> list[overlap.Finding]:
     """For each task, how many of its test patients are in the corpus of what a folder holds."""
     known = runs.read_json(folder / PROVENANCE)
+    are_named = known["has_patients"] and prepared.has_patients
     findings = []
     for name, task in prepared.tasks.items():
         patients = patient_hashes(task.patient_ids_N[task.rows("test")].tolist(), known["salt"])
-        found = overlap.shared_patients(CORPUS, known["patients"], f"test of {name}", patients)
-        findings.append(found)
+        findings.append(
+            overlap.shared_patients(
+                CORPUS, known["patients"], f"test of {name}", patients, are_named=are_named
+            )
+        )
     return findings
 
 

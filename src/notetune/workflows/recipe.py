@@ -14,6 +14,7 @@ from pydantic import (
 
 from notetune.config import Config, changed
 from notetune.errors import ConfigError
+from notetune.metrics.questions import BEST_VALIDATED
 from notetune.model.adapters.specs import (
     needs_plain_weights,
     positions_taken,
@@ -22,6 +23,7 @@ from notetune.model.adapters.specs import (
 from notetune.model.backbone import Dtype
 from notetune.model.device import DeviceName, torch_device
 from notetune.notes.sources import Source, starting_from
+from notetune.notes.sources.table import TaskedSource
 from notetune.notes.splits import AnySplit, ColumnSplit, OfficialSplit, SplitConfig
 from notetune.workflows.run_folder import RunFolder
 from notetune.workflows.sections import (
@@ -36,7 +38,7 @@ from notetune.workflows.sections import (
     TokensPerRow,
     row_of,
 )
-from notetune.workflows.variants import VARIANTS
+from notetune.workflows.variants import VARIANTS, model_in_study
 
 _DIFFERS_BY_BACKBONE = ("backbone", "dtype", "seeds", "pretrain", "downstream")
 
@@ -157,6 +159,26 @@ class Recipe(Config):
         assert len(self.studies) == max(1, len(self.backbones))
         return self
 
+    @model_validator(mode="after")
+    def _compares_what_is_there(self) -> "Recipe":
+        source = self.prepare.source
+        described = source.tasks if isinstance(source, TaskedSource) else ()
+        tasks = self.downstream.tasks or tuple(task.name for task in described)
+        models = self.models if self.evaluate.primary else ()
+        for number, pair in enumerate(self.evaluate.primary or ()):
+            where = f"evaluate.primary.{number}"
+            for name in (pair.model, pair.against):
+                if name not in models and (name, pair.model) != (BEST_VALIDATED, name):
+                    raise ValueError(
+                        f"{where} names the model {name}, which this study does not have; it has "
+                        f"{', '.join(models)}, and as model {BEST_VALIDATED}"
+                    )
+            if pair.task is not None and tasks and pair.task not in tasks:
+                raise ValueError(
+                    f"{where} names the task {pair.task}; the tasks are {', '.join(tasks)}"
+                )
+        return self
+
     @property
     def rows(self) -> "list[Row]":
         """The rows of all sections whose models the recipe has."""
@@ -215,7 +237,9 @@ class Recipe(Config):
                 )
             if "backbone" not in own:
                 raise ConfigError(f"{origin}.backbone is missing; give its folder.")
-            alone = {"encoders": {"models": {}}, "evaluate": {"baselines": []}} if studies else {}
+            alone: dict[str, Any] = {"evaluate": {"primary": None}}
+            if studies:
+                alone = {"encoders": {"models": {}}, "evaluate": {"primary": None, "baselines": []}}
             place = {"backbones": {}, "name": name, "runs": str(self.folder.backbones)}
             study = changed(self, {**place, **alone, **own}, origin)
             corpus = study.pretrain.corpus
@@ -225,6 +249,19 @@ class Recipe(Config):
             shared = prepared.setdefault((*notes, *study.downstream.tasks), study.folder.prepared)
             studies[name] = study.model_copy(update={"prepared": shared})
         return studies or {"": self}
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All models of the study, by the names that its report gives them."""
+        names: list[str] = []
+        for backbone, one in self.studies.items():
+            encoders = one.encoders
+            names += one.evaluate.baselines
+            names += [model_in_study(backbone, variant) for variant in one.downstream.variants]
+            names += [
+                f"{name}+{variant}" for name in encoders.models for variant in encoders.variants
+            ]
+        return tuple(dict.fromkeys(names))
 
     @property
     def corpus(self) -> "Recipe":

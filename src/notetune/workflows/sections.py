@@ -249,11 +249,27 @@ class ListedPatients(Config):
     """Its column with the patient id."""
 
 
+class PrimaryComparison(Config):
+    """A comparison that is declared before the test scores are seen."""
+
+    model: str
+    """A model as the report names it, or `best-validated`: for each run, the model with the highest
+    validation AUROC of the other runs."""
+    against: str
+    """The model that it is held against."""
+    task: str | None = None
+    """The only task to compare them on; all tasks when left out."""
+
+
 class EvaluateConfig(Config):
     """Scores to estimates."""
 
     draws: Annotated[int, Field(ge=100)] = 2000
-    """Bootstrap draws of patients."""
+    """Draws of patients."""
+    primary: tuple[PrimaryComparison, ...] | None = None
+    """Comparisons whose p-values are corrected for one another (Holm); all others are exploratory.
+    When left out, on each task: domain adapter on or off, task adapter on or off, the best
+    validated model against TF-IDF, and the hybrid against TF-IDF where there is one."""
     baselines: tuple[Literal["prevalence", "tf-idf"], ...] = ("prevalence", "tf-idf")
     listed_patients: ListedPatients | None = None
     """Show the test scores on these patients alone too: those that no corpus of step 1 holds."""

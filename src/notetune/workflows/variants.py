@@ -36,6 +36,15 @@ class Variant:
         """
         return "task-lora" if self.has_task or self.trains_domain else "head-only"
 
+    @property
+    def without_task(self) -> VariantName | None:
+        """The variant that lacks the task adapter only; None if there is no such adapter."""
+        if not self.has_task:
+            return None
+        if not self.has_domain:
+            return "head-only"
+        return "domain-trainable" if self.trains_domain else "domain-frozen"
+
 
 VARIANTS: dict[VariantName, Variant] = {
     "head-only": Variant(has_domain=False, trains_domain=False, has_task=False),
@@ -56,3 +65,13 @@ def variant_of(model: str) -> Variant:
     if model.endswith("+head-only"):
         return VARIANTS["head-only"]
     return next((parts for name, parts in VARIANTS.items() if name == model), _TASK_ALONE)
+
+
+def name_in_study(backbone: str, name: str) -> str:
+    """What a thing is called in a study: after its backbone, where there are several."""
+    return f"{backbone}/{name}" if backbone else name
+
+
+def model_in_study(backbone: str, model: str) -> str:
+    """What a model of step 2 is called; a baseline or an encoder has no backbone of the study."""
+    return name_in_study(backbone, model) if model in VARIANTS else model

@@ -84,6 +84,11 @@ def open_notes(source: Source) -> NoteStream:
             assert_never(source)
 
 
+def names_patients(source: Source) -> bool:
+    """Whether the notes of a source say whose they are; else each counts as its own patient's."""
+    return not isinstance(source, TableSource) or source.columns.patient_id is not None
+
+
 def read(source: Source) -> Cohort:
     """Read a whole source into memory; errors as in `open_notes`."""
     return collect(open_notes(source))

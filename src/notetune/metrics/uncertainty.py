@@ -1,0 +1,299 @@
+"""How sure a mean over runs is: what other patients and other trainings would have changed.
+
+A run is one training of a model: a seed of step 1 with its own seed of step 2. The variance of a
+mean over runs is that over patients, from draws, and that over runs, from the values of the runs;
+each model has its own spread over runs, because those of different ways of training differ.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import variance
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import norm, t
+
+from notetune.errors import DataError
+from notetune.metrics.intervals import Estimate, Replicates
+
+LEVEL = 0.05
+ENOUGH_PATIENTS = 100
+"""From so many patients with the rarer value on, what fewer need is left out."""
+ONE_RUN = "one run"
+_POWER = 0.8
+_TINY = 1e-12
+_Z_95 = float(norm.ppf(1 - LEVEL / 2))
+
+
+@dataclass(frozen=True)
+class ModelRuns:
+    """What the runs of a model are.
+
+    Attributes:
+        model: Its name.
+        shares: Names the step 1 that its runs stand on; models with the same one are compared run
+            by run. None without step 1.
+        is_deterministic: One run is all there is: another training gives the same model.
+        is_candidate: May be chosen as the best validated model.
+    """
+
+    model: str
+    shares: str | None = None
+    is_deterministic: bool = False
+    is_candidate: bool = True
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """One figure of one model on one set of notes.
+
+    Attributes:
+        about: What its runs are.
+        runs: Numbers of its runs.
+        per_run: The figure of each run.
+        mean: Over the runs, with its distribution over patients.
+    """
+
+    about: ModelRuns
+    runs: tuple[int, ...]
+    per_run: tuple[float, ...]
+    mean: Replicates
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether no other training would give another model."""
+        return self.about.is_deterministic and len(self.runs) == 1
+
+    @property
+    def has_unknown_spread(self) -> bool:
+        """Whether another training would change it, but there is one run only."""
+        return len(self.runs) == 1 and not self.about.is_deterministic
+
+
+@dataclass(frozen=True)
+class RunSpread:
+    """Variance of the values of some runs, and how many they are."""
+
+    variance: float
+    runs: int
+
+    @property
+    def of_mean(self) -> float:
+        """Variance of the mean over the runs."""
+        return self.variance / self.runs
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Variance of an estimate, and how well it is known."""
+
+    variance: float
+    degrees_of_freedom: float
+
+    @property
+    def error(self) -> float:
+        """The standard error."""
+        return math.sqrt(self.variance)
+
+    def quantile(self, share: float) -> float:
+        """Of Student's t with these degrees of freedom."""
+        return float(t.ppf(share, self.degrees_of_freedom))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A model against another on the same patients.
+
+    Attributes:
+        value: Mean over runs of the one less that of the other.
+        spread: Of the value. Over patients alone if `why_untested` is that there is one run.
+        why_untested: Why there is no p-value; None if there is one.
+    """
+
+    value: float
+    spread: Spread
+    why_untested: str | None = None
+
+    def estimate(self, patients: int) -> Estimate:
+        """With its 95 % interval."""
+        half_width = self.spread.quantile(1 - LEVEL / 2) * self.spread.error
+        return Estimate(self.value, self.value - half_width, self.value + half_width, patients)
+
+    @property
+    def p_value(self) -> float | None:
+        """Two-sided, of "the true difference is 0"; it has no floor."""
+        if self.why_untested is not None:
+            return None
+        if self.spread.error == 0:
+            return 1.0
+        degrees = self.spread.degrees_of_freedom
+        return float(2 * t.sf(abs(self.value) / self.spread.error, degrees))
+
+    def detectable(self, family: int) -> float:
+        """The smallest true difference that is found in 80 % of such studies.
+
+        Args:
+            family: How many comparisons the level is shared by, at worst.
+        """
+        level = self.spread.quantile(1 - LEVEL / (2 * family))
+        return (level + self.spread.quantile(_POWER)) * self.spread.error
+
+
+def spread_of_runs(values: Sequence[float]) -> list[RunSpread]:
+    """One item; none if a single run says nothing about others."""
+    return [RunSpread(variance(values), len(values))] if len(values) > 1 else []
+
+
+def total_spread(
+    over_patients: float, over_runs: Iterable[RunSpread], rarer: int = ENOUGH_PATIENTS
+) -> Spread:
+    """Of an estimate that patients and runs would change.
+
+    Args:
+        over_patients: Variance of the mean over runs, over draws of patients.
+        over_runs: Of each independent set of runs.
+        rarer: Patients with the rarer value of the outcome. Of fewer than 100 the draws show too
+            small a variance, which is itself uncertain.
+
+    Source:
+        Satterthwaite (1946).
+    """
+    terms = [(runs.of_mean, runs.runs - 1) for runs in over_runs]
+    if rarer < ENOUGH_PATIENTS:
+        over_patients *= rarer / (rarer - 1)
+    total = over_patients + sum(term for term, _ in terms)
+    if rarer < ENOUGH_PATIENTS:
+        terms.append((over_patients, rarer - 1))
+    uncertain = sum(term**2 / degrees for term, degrees in terms)
+    return Spread(total, total**2 / uncertain if uncertain else math.inf)
+
+
+def interval(
+    scores: ModelScores,
+    patients: int,
+    rarer: int = ENOUGH_PATIENTS,
+    of_few: tuple[float, float] | None = None,
+    most: float = 1,
+) -> Estimate:
+    """The mean over runs with its 95 % interval over patients and runs, cut at 0 and `most`.
+
+    The percentile interval over patients, each side stretched by what runs and few patients add.
+
+    Args:
+        scores: Of the model.
+        patients: That were resampled.
+        rarer: As `total_spread`.
+        of_few: An interval over patients that holds with few of them; then the hull of both is
+            what is stretched, by the runs alone, and `rarer` has no part in it.
+        most: Upper limit of the score.
+    """
+    value, draws = scores.mean.value, scores.mean.defined
+    low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2])
+    over_runs = [] if scores.is_fixed else spread_of_runs(scores.per_run)
+    if of_few is not None:
+        low, high = min(low, of_few[0]), max(high, of_few[1])
+        over_patients, rarer = ((high - low) / (2 * _Z_95)) ** 2, ENOUGH_PATIENTS
+    else:
+        over_patients = scores.mean.variance
+    spread = total_spread(over_patients, over_runs, rarer)
+    half_width = spread.quantile(1 - LEVEL / 2) * spread.error if spread.error else 0.0
+    if over_patients > 0:
+        stretch = half_width / (_Z_95 * math.sqrt(over_patients))
+        below, above = stretch * (value - low), stretch * (high - value)
+    else:
+        below = above = half_width
+    return Estimate(value, float(max(0, value - below)), float(min(most, value + above)), patients)
+
+
+def newcombe_interval(auroc: float, positives: int, negatives: int) -> tuple[float, float]:
+    """The 95 % interval of an AUROC that covers with five positives too.
+
+    Args:
+        auroc: In [0, 1].
+        positives: Patients with the outcome, at least 1.
+        negatives: Patients without, at least 1.
+
+    Source:
+        Newcombe (2006), part 2, method 5: Hanley and McNeil's variance at the true value, with
+        both sample sizes in it replaced by their mean.
+    """
+    balanced = (positives + negatives) / 2 - 1
+
+    def excess(true: float) -> float:
+        spread = true * (1 - true) / (positives * negatives)
+        spread *= 1 + balanced * ((1 - true) / (2 - true) + true / (1 + true))
+        return (auroc - true) ** 2 - _Z_95**2 * spread
+
+    # 0 and 1 are solutions for an AUROC of 0 or 1, but not the ones looked for.
+    low = brentq(excess, 0, min(auroc, 1 - _TINY)) if auroc > 0 else 0.0
+    high = brentq(excess, max(auroc, _TINY), 1) if auroc < 1 else 1.0
+    return float(low), float(high)
+
+
+def difference(one: ModelScores, other: ModelScores, rarer: int = ENOUGH_PATIENTS) -> Difference:
+    """A model against another; run by run if both stand on the same runs of step 1."""
+    is_paired = (
+        one.about.shares is not None
+        and one.about.shares == other.about.shares
+        and one.runs == other.runs
+    )
+    if is_paired:
+        over_runs = spread_of_runs([a - b for a, b in zip(one.per_run, other.per_run, strict=True)])
+    else:
+        own = [scores.per_run for scores in (one, other) if not scores.is_fixed]
+        over_runs = [spread for per_run in own for spread in spread_of_runs(per_run)]
+    is_single = one.has_unknown_spread or other.has_unknown_spread
+    why = ONE_RUN if is_single else None
+    return difference_of(one.mean.minus(other.mean), over_runs, rarer, why)
+
+
+def difference_of(
+    paired: Replicates, over_runs: Iterable[RunSpread], rarer: int, why_untested: str | None
+) -> Difference:
+    """A difference from its draws and the spread of its runs.
+
+    Args:
+        paired: The difference and its draws.
+        over_runs: Of its independent sets of runs.
+        rarer: As `total_spread`.
+        why_untested: Why there can be no p-value.
+    """
+    spread = total_spread(paired.variance, over_runs, rarer)
+    if why_untested is None and spread.error == 0 != paired.value:
+        why_untested = "no draw of patients changes it"
+    return Difference(paired.value, spread, why_untested)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """P-values adjusted for all comparisons of a family, in the given order.
+
+    None, a comparison that could not be tested, counts as 1 and stays None.
+
+    Source:
+        Holm (1979): the i-th smallest of m times m - i + 1, made monotone, at most 1.
+
+    Example:
+        >>> holm([0.01, None, 0.03])
+        [0.03, None, 0.06]
+    """
+    filled = [1.0 if p_value is None else p_value for p_value in p_values]
+    adjusted: list[float | None] = [None] * len(filled)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(filled)), key=lambda i: filled[i])):
+        largest = max(largest, (len(filled) - rank) * filled[index])
+        if p_values[index] is not None:
+            adjusted[index] = min(1.0, largest)
+    return adjusted
+
+
+def check_runs(models: Iterable[str], about: Sequence[ModelRuns]) -> dict[str, ModelRuns]:
+    """What the runs of each model are; a model that nothing is said of stands alone.
+
+    Raises:
+        DataError: If something is said of a model twice.
+    """
+    said = {one.model: one for one in about}
+    if len(said) != len(about):
+        raise DataError(f"{len(about)} descriptions of runs for {len(said)} models; give one each.")
+    return {model: said.get(model, ModelRuns(model)) for model in models}

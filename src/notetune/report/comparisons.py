@@ -1,0 +1,95 @@
+"""Models against models as tables: what was declared, and what was looked at besides."""
+
+from notetune.metrics.results import Comparison, Results, TaskResult
+from notetune.report.numbers import NOT_AVAILABLE, count, interval, number, p_text, signed
+from notetune.report.table import Cell, Table
+
+_ROWS_SHOWN = 8
+_COULD_SHOW = (
+    "Could have shown: the smallest true difference that a test set of this size and as many runs "
+    "find in 80 % of studies."
+)
+_ABOVE_0 = "Above 0: the model is better than the one it is compared with."
+
+
+def primary_table(results: Results) -> Table:
+    """All declared comparisons of the study; none of them is left out of the correction."""
+    found = [(task.task, item) for task in results.tasks for item in task.primary]
+    family = f"Holm p of {count(max((item.family for _, item in found), default=0))}"
+    return Table(
+        "Primary comparisons: differences in AUROC on the same patients.",
+        ("Task", "Model", "Against", "Difference", "p", family, "Found", "Could have shown"),
+        tuple(
+            (
+                Cell(task),
+                _model_cell(item),
+                Cell(item.against),
+                _difference_cell(item),
+                _p_cell(item),
+                Cell(p_text(item.p_holm), sort=item.p_holm),
+                Cell("yes" if item.is_found else "no", is_strong=item.is_found),
+                _detectable_cell(item),
+            )
+            for task, item in found
+        ),
+        text_columns=3,
+        notes=(
+            f"{_ABOVE_0} Found: p below .05 after Holm's correction for all of them; one that "
+            f"could not be tested counts as p = 1. {_COULD_SHOW}",
+        ),
+    )
+
+
+def exploratory_table(task: TaskResult) -> Table:
+    """The other comparisons of one task."""
+    rows = tuple(
+        (
+            Cell(item.model),
+            Cell(item.against),
+            _difference_cell(item),
+            _p_cell(item),
+            _detectable_cell(item),
+        )
+        for item in task.exploratory
+    )
+    return Table(
+        f"{task.task}: exploratory differences in AUROC on the same patients.",
+        ("Model", "Against", "Difference", "p", "Could have shown"),
+        rows,
+        text_columns=2,
+        notes=(
+            f"{_ABOVE_0} Not declared in the recipe: p is not corrected, and of many differences "
+            "some are below .05 by chance. They suggest what to ask next and show nothing. "
+            f"{_COULD_SHOW}",
+        ),
+        is_collapsed=len(rows) > _ROWS_SHOWN,
+    )
+
+
+def chosen_in_words(item: Comparison) -> str:
+    """Which models were the best validated one, and in how many runs."""
+    runs = sum(item.chosen.values())
+    return ", ".join(
+        model if times == runs else f"{model} ({times} of {runs} runs)"
+        for model, times in item.chosen.items()
+    )
+
+
+def _model_cell(item: Comparison) -> Cell:
+    return Cell(f"{item.model}: {chosen_in_words(item)}" if item.chosen else item.model)
+
+
+def _difference_cell(item: Comparison) -> Cell:
+    if item.difference is None:
+        return Cell(NOT_AVAILABLE, f"({item.reason})" if item.reason else "")
+    found = item.difference
+    return Cell(signed(found.value), interval(found, signed), found.value)
+
+
+def _p_cell(item: Comparison) -> Cell:
+    is_untested = item.difference is not None and item.p_value is None and item.reason
+    return Cell(p_text(item.p_value), f"({item.reason})" if is_untested else "", item.p_value)
+
+
+def _detectable_cell(item: Comparison) -> Cell:
+    return Cell(number(item.detectable), sort=item.detectable)

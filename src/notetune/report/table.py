@@ -1,0 +1,60 @@
+"""A table as a value, rendered the same way in HTML and in Markdown."""
+
+import re
+from dataclasses import dataclass
+
+from notetune.report.numbers import count
+
+_TAG_OPENING = re.compile(r"<(?=[A-Za-z/!?])")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, a smaller detail under it, and how it sorts and looks."""
+
+    text: str
+    detail: str = ""
+    sort: float | None = None
+    is_strong: bool = False
+
+    @property
+    def plain(self) -> str:
+        """Text and detail on one line."""
+        return f"{self.text} {self.detail}".strip()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first `text_columns` columns hold words, the others numbers."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    text_columns: int = 1
+    notes: tuple[str, ...] = ()
+    is_sortable: bool = False
+    is_collapsed: bool = False
+    kind: str = "table"
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is: no tag, no cell border, no line break."""
+    one_line = " ".join(text.split("\n")).replace("\\", "\\\\").replace("|", "\\|")
+    return _TAG_OPENING.sub(r"\\<", one_line)
+
+
+def markdown(table: Table) -> str:
+    """The table as a Markdown pipe table with its caption and notes."""
+    dashes = ["---" if i < table.text_columns else "---:" for i in range(len(table.columns))]
+    rows = [table.columns, dashes]
+    rows += [
+        [f"**{cell.plain}**" if cell.is_strong else cell.plain for cell in row]
+        for row in table.rows
+    ]
+    lines = ["| " + " | ".join(markdown_text(text) for text in row) + " |" for row in rows]
+    return "\n".join([f"*{markdown_text(table.caption)}*", "", *lines, "", *table.notes]).rstrip()
+
+
+def count_cell(value: int) -> Cell:
+    """A whole number that sorts as one."""
+    return Cell(count(value), sort=value)

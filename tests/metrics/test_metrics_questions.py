@@ -1,0 +1,130 @@
+"""The best validated model: chosen for each run on the other runs."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+
+from notetune.metrics.comparison import compare_study
+from notetune.metrics.questions import BEST_VALIDATED, Pair, Questions
+from notetune.metrics.scores import ScoreTable
+from notetune.metrics.uncertainty import ModelRuns
+
+NOTES = 400
+PAIR = Pair(BEST_VALIDATED, "tf-idf")
+RUNS = (
+    ModelRuns("tf-idf", is_deterministic=True),
+    ModelRuns("one", shares="step 1"),
+    ModelRuns("two", shares="step 1"),
+    ModelRuns("hybrid", is_deterministic=True, is_candidate=False),
+)
+
+
+def table(model, run, split, strength):
+    """Scores whose AUROC grows with the strength."""
+    of_split = np.random.default_rng(len(split))
+    targets = (of_split.random(NOTES) < 0.3).astype(np.int8)
+    noise = np.random.default_rng([len(split), len(model), run]).normal(size=NOTES)
+    return ScoreTable(
+        task="mortality",
+        kind="binary",
+        model=model,
+        seed=run,
+        split=split,
+        classes=("died",),
+        note_ids_N=np.arange(NOTES).astype(str),
+        patient_ids_N=(np.arange(NOTES) // 2).astype(str),
+        targets_NK=targets[:, None],
+        scores_NK=expit(strength * targets + noise)[:, None],
+    )
+
+
+def tables(validation, test=1.0):
+    """Test and validation tables from the validation strengths of each model's runs."""
+    return [
+        table(model, run, split, strength if split == "validation" else test)
+        for split in ("test", "validation")
+        for model, strengths in validation.items()
+        for run, strength in enumerate(strengths)
+    ]
+
+
+def asked(given, runs=RUNS):
+    (task,), _ = compare_study(given, Questions(primary=(PAIR,), runs=runs), draws=200)
+    (item,) = task.primary
+    aurocs = {row.model: row.auroc_per_run for row in task.rows}
+    return item, aurocs
+
+
+def test_each_run_is_chosen_by_the_others_and_judged_by_itself():
+    # Without run 0 the means favour two, without run 1 or 2 they favour one.
+    given = {"tf-idf": [0.1], "one": [9, 1, 1], "two": [1.3] * 3}
+    item, aurocs = asked(tables(given))
+    assert item.chosen == {"two": 1, "one": 2}
+    expected = [aurocs["two"][0], aurocs["one"][1], aurocs["one"][2]]
+    assert item.difference.value == pytest.approx(np.mean(expected) - aurocs["tf-idf"][0])
+    assert 0 < item.p_value < 1
+
+
+def test_the_other_runs_decide_by_their_mean_auroc_on_validation():
+    given = tables({"tf-idf": [0.3], "one": [0.5, 1.0, 1.5], "two": [1.5, 1.0, 0.5]})
+    item, _ = asked(given)
+    aurocs = {
+        (t.model, t.seed): roc_auc_score(t.targets_NK, t.scores_NK)
+        for t in given
+        if t.split == "validation"
+    }
+    expected = []
+    for run in range(3):
+        means = {m: np.mean([aurocs[m, r] for r in range(3) if r != run]) for m in ("one", "two")}
+        expected.append(max(means, key=means.get))
+    assert item.chosen == {model: expected.count(model) for model in dict.fromkeys(expected)}
+    assert len(item.chosen) == 2
+
+
+def test_where_tf_idf_wins_the_choice_nothing_differs():
+    item, _ = asked(tables({"tf-idf": [3.0], "one": [1, 1, 1], "two": [2, 2, 2]}))
+    assert item.chosen == {"tf-idf": 3}
+    assert (item.difference.value, item.p_value, item.is_found) == (0, 1, False)
+
+
+def test_a_hybrid_is_not_chosen():
+    given = {"tf-idf": [0.1], "one": [1, 1, 1], "two": [2, 2, 2], "hybrid": [9]}
+    assert asked(tables(given))[0].chosen == {"two": 3}
+
+
+def test_a_model_without_all_runs_is_not_chosen():
+    given = tables({"tf-idf": [0.1], "one": [1, 1, 1], "two": [9, 9]})
+    assert asked(given)[0].chosen == {"one": 3}
+    without = [t for t in given if (t.model, t.seed, t.split) != ("one", 2, "validation")]
+    assert asked(without)[0].chosen == {"two": 2}
+
+
+def test_one_run_chooses_on_itself_and_is_not_tested():
+    item, _ = asked(tables({"tf-idf": [0.1], "one": [1], "two": [2]}))
+    assert item.chosen == {"two": 1}
+    assert (item.p_value, item.is_found) == (None, False)
+    assert item.reason == "one run"
+    fixed = (RUNS[0], ModelRuns("one", None, True), ModelRuns("two", None, True))
+    assert asked(tables({"tf-idf": [0.1], "one": [1], "two": [2]}), fixed)[0].p_value is not None
+
+
+def test_without_validation_scores_there_is_no_choice():
+    given = [t for t in tables({"tf-idf": [1], "one": [1, 1]}) if t.split == "test"]
+    item, _ = asked(given)
+    assert (item.difference, item.reason) == (None, "no validation scores of tf-idf")
+    alone = [
+        t
+        for t in tables({"tf-idf": [1], "one": [1, 1]})
+        if t.split == "test" or t.model == "tf-idf"
+    ]
+    assert "fewer than two models" in asked(alone)[0].reason
+
+
+def test_a_declared_task_is_the_only_one_and_counts_even_if_it_is_not_there():
+    pairs = (Pair("one", "tf-idf", "mortality"), Pair("one", "tf-idf", "stay"))
+    given = tables({"tf-idf": [0.1], "one": [1, 1, 1]})
+    (task,), _ = compare_study(given, Questions(primary=pairs, runs=RUNS), draws=200)
+    (item,) = task.primary
+    assert item.p_holm == pytest.approx(min(1, 2 * item.p_value))
+    assert item.family == 2
