@@ -4,7 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from notetune.metrics.intervals import Estimate
-from notetune.metrics.results import HeadlineRow, ModelRow, Results, SplitCount, TaskResult
+from notetune.metrics.results import (
+    HeadlineRow,
+    LeakageFinding,
+    ModelRow,
+    Results,
+    SplitCount,
+    TaskResult,
+)
 from notetune.report.numbers import (
     NOT_AVAILABLE,
     count,
