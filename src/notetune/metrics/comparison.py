@@ -19,7 +19,7 @@ from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.results import HeadlineRow, LabelRow, ModelRow, TaskResult
 from notetune.metrics.scores import ScoreTable
 from notetune.metrics.task_scores import RunTables, TaskScores, aligned, labels_of
-from notetune.metrics.uncertainty import ModelScores, check_runs, interval
+from notetune.metrics.uncertainty import ModelRuns, ModelScores, check_runs, interval
 
 VALIDATION = "validation"
 _NO_LABEL = "no label has both values in this split"
@@ -34,8 +34,8 @@ def compare_study(
     """The results of all tasks and the headline, from one set of draws over all patients.
 
     Args:
-        tables: Of all tasks, models and runs, tasks and models in the order to show. Those of the
-            split `validation` only serve to choose the best validated model.
+        tables: Of all tasks, models and runs, in the order to show. Those of the split
+            `validation` only serve to choose the best validated model.
         questions: What is compared, and what the runs of each model are.
         draws: Of patients.
         seed: Of the draws.
@@ -56,12 +56,7 @@ def compare_study(
     if BEST_VALIDATED in about:
         raise DataError(f"no model may be called {BEST_VALIDATED}: that names a choice of models.")
     patients = patient_draws(np.concatenate([t.patient_ids_N for t in tests]), draws, seed)
-    tasks: dict[str, TaskScores] = {}
-    for task in dict.fromkeys(table.task for table in tests):
-        by_model = aligned([table for table in tests if table.task == task])
-        first = next(iter(by_model.values()))[0]
-        counts_NB = patients.counts_of(first.patient_ids_N)
-        tasks[task] = TaskScores(by_model, about, counts_NB, labels_of(first))
+    tasks = _tasks(tests, about, patients)
     validation = {
         task: [t for t in tables if t.task == task and t.split == VALIDATION] for task in tasks
     }
@@ -78,6 +73,19 @@ def compare_study(
         for task, scores in tasks.items()
     )
     return results, _headline(list(about), tasks, patients, seed)
+
+
+def _tasks(
+    tests: Sequence[ScoreTable], about: Mapping[str, ModelRuns], patients: PatientDraws
+) -> dict[str, TaskScores]:
+    """The models of each task, in order of appearance."""
+    tasks = {}
+    for task in dict.fromkeys(table.task for table in tests):
+        by_model = aligned([table for table in tests if table.task == task])
+        first = next(iter(by_model.values()))[0]
+        counts_NB = patients.counts_of(first.patient_ids_N)
+        tasks[task] = TaskScores(by_model, about, counts_NB, labels_of(first))
+    return tasks
 
 
 def _task_result(scores: TaskScores, seed: int) -> TaskResult:
