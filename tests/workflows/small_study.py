@@ -66,7 +66,7 @@ def write_notes(path: Path, *, rows: int = 90) -> Path:
             died = int(rng.random() < 0.4)
             stay = ["short", "long"][int(rng.random() < 0.5)]
             codes = [c for c in ("0389", "V58", "E88") if rng.random() < 0.4] or ["0031"]
-            words = f"{CANARY} shock" if died else f"{CANARY} well"
+            words = f"{CANARY} {number} shock" if died else f"{CANARY} {number} well"
             text = f"{words} {stay} " + " ".join(codes) + " filler" * int(rng.integers(1, 9))
             writer.writerow([f"n{number:03}", f"p{number // 2}", text, died, stay, ";".join(codes)])
     return path

@@ -36,6 +36,7 @@ VARIANTS = [
     "domain-frozen+task-lora",
     "domain-trainable+task-lora",
 ]
+CELLS = 3 * (1 + 3 * 2)  # tasks, variants, runs: the head alone has one
 
 
 def notetune_in_a_fresh_process(*arguments):
@@ -117,19 +118,20 @@ def test_the_same_command_again_trains_nothing_and_gives_the_same_numbers(place,
 def test_a_finished_study_says_so(place, finished):
     status = notetune("study", "status", place / "recipe.yaml", "--json")
     stages = json.loads(status.stdout)
-    assert len(stages) == 3 + 3 * 4 * 2
+    assert len(stages) == 4 + CELLS
     assert all(stage["is_finished"] for stage in stages)
 
 
 def test_a_key_that_only_measures_leaves_every_training_finished(place, finished):
     keys = ("draws=200", "seed=1", "baselines=[prevalence]", "listed_patients={file: none.csv}")
+    keys += ("primary=[]",)
     assert {key.partition("=")[0] for key in keys} == set(EvaluateConfig.model_fields)
     unfinished = {}
     for key in (*(f"evaluate.{key}" for key in keys), "pretrain.perplexity_documents=5"):
         done = notetune("study", "status", place / "recipe.yaml", key, "--json")
         assert done.returncode == 0, done.stderr
         stages = json.loads(done.stdout)
-        assert len(stages) == 3 + 3 * 4 * 2
+        assert len(stages) == 4 + CELLS
         if names := [stage["name"] for stage in stages if not stage["is_finished"]]:
             unfinished[key] = names
     assert unfinished == {"pretrain.perplexity_documents=5": ["perplexity"]}
@@ -139,7 +141,7 @@ def test_a_key_that_only_measures_leaves_every_training_finished(place, finished
 def test_predict_gives_the_scores_of_the_study_for_each_note_alone_and_together(
     place, finished, variant, tmp_path
 ):
-    bundle = place / "runs/small/cells/codes" / variant / "seed-1"
+    bundle = place / "runs/small/cells/codes" / variant / "seed-0"
     test = read_scores(bundle / "test.parquet")
     notes = pl.read_csv(place / "notes.csv", infer_schema=False)
     asked = notes.filter(pl.col("note").is_in(test.note_ids_N.tolist()))
@@ -170,13 +172,14 @@ def test_frozen_domain_adapters_leave_training_as_they_came(place, finished):
     def hash_in(folder):
         return json.loads((folder / "adapter.json").read_text())["sha256_of_tensors"]
 
-    domain = hash_in(place / "runs/small/domain/seed-0")
+    domains = {hash_in(place / f"runs/small/domain/seed-{seed}") for seed in (0, 1)}
     cells = place / "runs/small/cells"
     frozen = [hash_in(p) for p in cells.glob("*/domain-frozen+task-lora/*/domain")]
     trained = [hash_in(p) for p in cells.glob("*/domain-trainable+task-lora/*/domain")]
     assert len(frozen) == len(trained) == 6
-    assert set(frozen) == {domain}
-    assert domain not in trained
+    assert set(frozen) == domains
+    assert len(domains) == 2
+    assert not domains & set(trained)
     assert len(set(trained)) == 6
 
 
@@ -186,7 +189,7 @@ def test_a_dry_run_counts_and_writes_nothing(place, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
-    assert len(plan["stages"]) == 1 + 3 * 4 * 2
+    assert len(plan["stages"]) == 2 + CELLS
     assert plan["recipe"]["name"] == "small"
     pretrain = plan["stages"][0]
     assert pretrain["documents"] > 40
@@ -308,7 +311,7 @@ def test_what_was_trained_with_other_settings_stays_out_of_the_report(place, fin
     models, is_noticed = rows()
     assert "head-only" in models
     assert not is_noticed
-    done = notetune("evaluate", *recipe, "downstream.head_epochs=3")
+    done = notetune("evaluate", *recipe, "downstream.features.pooling=last")
     assert done.returncode == 0, done.stderr
     assert rows() == (["prevalence", "tf-idf"], True)
     done = notetune("evaluate", *recipe, "pretrain.adapter.rank=3")
