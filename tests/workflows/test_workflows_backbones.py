@@ -13,7 +13,7 @@ from notetune.errors import ConfigError
 from notetune.metrics.scores import read_scores
 from notetune.workflows.evaluate import evaluate
 from notetune.workflows.plan import plan
-from notetune.workflows.prepare import open_prepared, prepare
+from notetune.workflows.prepare import open_prepared, prepare, prepare_corpus
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.study import read_study, run_study, status
 
@@ -187,7 +187,7 @@ def test_other_notes_for_the_tasks_leave_the_domain_adapter_and_train_the_cells_
     write_word_notes(tmp_path / "notes.csv", 64)
     recipe = load(place, f"runs={runs}", f"prepare.source.path={tmp_path}/notes.csv")
     one = recipe.studies["one"]
-    prepare(one)
+    prepare_corpus(one, prepare(one))
     finished = {stage.name: stage.is_finished for stage in status(one)}
     assert finished["prepare"]
     assert finished["pretrain · seed 0"]

@@ -290,7 +290,7 @@ def test_a_whole_study_runs_where_the_recipe_leaves_it_all_open(place):
     models = f"{{bert: {place / 'bert'}, own: mlm}}"
     done = notetune(
         *("study", "run", place / "recipe.yaml", *ALL_AUTO, "name=whole"),
-        *("downstream.tasks=[died]", "downstream.seeds=[0]"),
+        *("downstream.tasks=[died]", "seeds=1"),
         "downstream.variants=[head-only, domain-frozen+task-lora]",
         f"encoders={{models: {models}, variants: [lora], epochs: 0.5}}",
     )

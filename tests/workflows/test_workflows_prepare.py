@@ -41,6 +41,7 @@ prepare:
   split: {{kind: fractions, validation: 0.2, test: 0.3}}
   opener: bos
   max_tokens: 32
+  allow_leaks: true
 """
 PHRASES = ["chest pain", "denies fever", "lungs clear,", " heart regular", "5 mg b.i.d.\n"]
 
@@ -121,7 +122,8 @@ def test_the_checks_are_those_of_all_texts_at_once(place):
     notes = sources.read(recipe.source).notes
     split_of = dict(zip(prepared.store.note_ids, prepared.store.split_N, strict=True))
     table = notes.with_columns(split=pl.Series([split_of[name] for name in notes["note_id"]]))
-    assert prepared.findings == overlap.split_findings(table)
+    of_splits = [f for f in prepared.findings if f.split_b != "corpus of step 1"]
+    assert tuple(of_splits) == overlap.split_findings(table)
     assert sum(finding.count > 0 for finding in prepared.findings) >= 3
 
 
