@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from builders import random_encoder, random_llama
 from safetensors.torch import load_file
-from small_study import files_below, notetune, write_notes
+from small_study import files_below, notetune, write_notes, write_word_notes
 
 from notetune import config
 from notetune.metrics.scores import read_scores
@@ -186,10 +186,11 @@ def test_a_dry_run_plans_the_encoders(planned):
 
 def test_an_encoder_that_has_read_of_test_patients_is_refused(place, tmp_path):
     columns = "{text: text, note_id: note, patient_id: patient}"
-    source = f"{{kind: table, path: {place}/notes.csv, columns: {columns}}}"
+    write_word_notes(tmp_path / "corpus.csv", 60)  # other texts of the same patients
+    source = f"{{kind: table, path: {tmp_path}/corpus.csv, columns: {columns}}}"
     corpus = f"pretrain.corpus={{source: {source}, split: {{kind: fractions, seed: 5}}}}"
     models = "encoders.models={tiny-encoder: mlm}"
-    recipe = (place / "recipe.yaml", f"runs={tmp_path}", "pretrain.leaked_texts=drop", corpus)
+    recipe = (place / "recipe.yaml", f"runs={tmp_path}", corpus)
     done = notetune("study", "run", *recipe, models)
     assert done.returncode == 2
     assert "patients of test of died are also in corpus of step 1" in done.stderr

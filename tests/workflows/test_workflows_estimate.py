@@ -87,20 +87,21 @@ def test_every_cell_of_the_study_is_estimated_from_published_counts(small):
     found = estimate(load(*small), "h100")
     cells = {(t.backbone, t.model, t.task): t for t in found.trainings}
     assert len(cells) == len(found.trainings) == 5 + 5 + 1 + 5 * (6 + 6 + 1 + 8)
-    assert sum(len(t.seeds) for t in found.trainings) == 11 + 3 * 5 * 21
+    # Three runs, but one of the further methods of step 1 and of heads on what never changes.
+    assert sum(len(t.seeds) for t in found.trainings) == 3 * 3 + 8 + 5 * (3 * (21 - 2) + 2)
     assert {t.task for t in found.trainings} == {None, *TASKS}
     assert {t.backbone for t in found.trainings} == {*load().backbones, ENCODERS}
     assert all(t.fits and t.seconds > 0 for t in found.trainings)
     assert "published counts" in found.counts[0]
     diagnoses = cells["llama-7b", "head-only", "diagnoses"]
     assert (diagnoses.documents, diagnoses.trainable_parameters) == (33_994, 65 * 1_266)
-    assert diagnoses.steps == 10 * 340
+    assert diagnoses.steps == 0  # a head is solved
     assert cells["pmc-llama-7b", "pretrain · lora", None].trainable_parameters == 2 * 2 * 4 * 2 * 64
     assert cells[ENCODERS, "core+full", "procedures"].trainable_parameters > 65 * 711
-    # One forward pass over all notes, which 15 cells share, against ten there and back over those
+    # One forward pass over all notes, which 5 tasks share, against ten there and back over those
     # of training.
     head, task = (cells["llama-7b", v, "mortality"].seconds for v in ("head-only", "task-lora"))
-    assert 10 < task / (15 * head) < 25
+    assert 10 < task / (5 * head) < 25
     assert sum(found.seconds.values()) == pytest.approx(
         sum(t.seconds * len(t.seeds) for t in found.trainings)
     )
@@ -189,7 +190,7 @@ def test_the_command_prints_the_cells_and_what_they_rest_on(small, capsys, monke
     code, said = notetune(*few, "--dry-run", "--gpu", "l40s", "--only", "llama-7b")
     assert code == 0
     text = " ".join(said.out.split())
-    assert "length_of_stay · head-only 0 1 2 30,421" in text
+    assert "length_of_stay · head-only 0 30,421" in text
     assert "40% of the card's highest rate, which is assumed" in text
     assert "published counts (MIMIC-IV-Note 2.2" in text
     assert "20 trainings" in text

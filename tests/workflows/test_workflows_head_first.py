@@ -99,9 +99,12 @@ def test_stopped_anywhere_it_ends_in_the_same_bits(place):
 def test_a_domain_adapter_trains_on_at_its_own_rate(place):
     variant = "domain-trainable+task-lora"
 
+    # Without validation notes the last state is kept.
+    alone = ["name=alone", "prepare.split.validation=0"]
+
     def adapters(*settings):
-        scores(place, variant, "downstream.optim.peak_lr=1e-2", *settings)
-        recipe = config.load(Recipe, place / "recipe.yaml", [])
+        scores(place, variant, "downstream.optim.peak_lr=1e-2", *alone, *settings)
+        recipe = config.load(Recipe, place / "recipe.yaml", alone)
         folders = (
             recipe.folder.domain(0),
             *(recipe.folder.cell("died", variant, 0) / name for name in ("domain", "task")),

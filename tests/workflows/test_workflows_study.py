@@ -29,6 +29,7 @@ from notetune.workflows.provenance import (
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.sections import EvaluateConfig
 from notetune.workflows.study import read_study
+from notetune.workflows.training import read_record
 
 VARIANTS = [
     "head-only",
@@ -175,12 +176,17 @@ def test_frozen_domain_adapters_leave_training_as_they_came(place, finished):
     domains = {hash_in(place / f"runs/small/domain/seed-{seed}") for seed in (0, 1)}
     cells = place / "runs/small/cells"
     frozen = [hash_in(p) for p in cells.glob("*/domain-frozen+task-lora/*/domain")]
-    trained = [hash_in(p) for p in cells.glob("*/domain-trainable+task-lora/*/domain")]
-    assert len(frozen) == len(trained) == 6
+    trained = [
+        hash_in(path / "domain")
+        for path in cells.glob("*/domain-trainable+task-lora/*")
+        if read_record(path / "training.json").kept_steps  # else the solved head was the best
+    ]
+    assert len(frozen) == 6
+    assert len(trained) > 2
     assert set(frozen) == domains
     assert len(domains) == 2
     assert not domains & set(trained)
-    assert len(set(trained)) == 6
+    assert len(set(trained)) == len(trained)
 
 
 def test_a_dry_run_counts_and_writes_nothing(place, tmp_path):

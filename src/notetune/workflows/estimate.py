@@ -204,6 +204,8 @@ class _Estimator:
                 flops = epochs * train * cost.flops / cost.tokens + scored * forward
             count = len(notes.tokens["train"])
             steps = max(1, round(epochs * math.ceil(count / targets_per_step)))
+            if variant_of(name).trains_head_alone:
+                steps = 0
             head = (model.backbone.hidden_size + 1) * notes.classes
             figures = (count, steps, model.trainable_count + head)
             yield self._training((name, task, seeds), figures, model, cost, flops)
