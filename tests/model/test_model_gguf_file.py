@@ -144,6 +144,26 @@ def setting(**values):
     return edit
 
 
+def array(**values):
+    """An edit that replaces arrays of the tokenizer."""
+
+    def edit(writer):
+        for name, value in values.items():
+            writer.kv_data[0].pop(f"tokenizer.ggml.{name}")
+            writer.add_array(f"tokenizer.ggml.{name}", value)
+
+    return edit
+
+
+def other_special_names(writer):
+    """A SentencePiece vocabulary without <s>: adding it would name ids that have no embedding."""
+    array(tokens=["<pad>", "<eos>", "<bos>", *(chr(0x100 + n) for n in range(len(TOKENS) - 3))])(
+        writer
+    )
+    setting(tokenizer__ggml__model="llama", tokenizer__ggml__pre="default")(writer)
+    writer.add_token_scores([0.0] * len(TOKENS))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -152,6 +172,15 @@ def setting(**values):
         ({"pre": "poro-chat"}, "gpt2 with the pre-tokenizer poro-chat, which is not known here"),
         ({"pre": None}, "gpt2 with the pre-tokenizer default, which is not known here"),
         ({"edit": setting(tokenizer__ggml__model="bert")}, "the tokenizer bert"),
+        ({"edit": setting(tokenizer__ggml__eos_token_id="two")}, "yet names id two"),
+        ({"edit": setting(tokenizer__ggml__merges=None)}, r"lacks tokenizer\.ggml\.merges"),
+        ({"edit": setting(tokenizer__ggml__token_type=None)}, r"lacks tokenizer\.ggml\.token_type"),
+        ({"edit": setting(tokenizer__ggml__model=None)}, r"lacks tokenizer\.ggml\.model"),
+        ({"edit": setting(general__architecture=None)}, r"lacks general\.architecture"),
+        ({"edit": setting(llama__attention__head_count=0)}, r"\(ZeroDivisionError\)"),
+        ({"edit": array(merges=["a b", "a zzz", "nothing"])}, "holds 2 merges of no tokens"),
+        ({"edit": array(tokens=[*TOKENS[:-1], "a"])}, "some are twice there"),
+        ({"edit": other_special_names}, "its special ones are not known here"),
         ({"edit": setting(tokenizer__ggml__eos_token_id=5000)}, "names id 5000"),
         (
             {"edit": setting(llama__attention__head_count=None)},
@@ -194,6 +223,17 @@ def test_a_tensor_type_that_is_not_known_is_refused(tmp_path):
     ):
         convert(path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_text_in_the_metadata_that_is_no_text_is_damage(tmp_path):
+    path = write_gguf(tmp_path / "a.gguf")
+    for word in (b"apache-2.0", b"<|im_start|>"):
+        data = path.read_bytes()
+        assert data.count(word) == 1
+        (tmp_path / "b.gguf").write_bytes(data.replace(word, b"\xff" + word[1:]))
+        with pytest.raises(BackboneError, match=r"b\.gguf is cut short or damaged"):
+            convert(tmp_path / "b.gguf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_cut_short_anywhere_is_refused_and_nothing_is_left(tmp_path):

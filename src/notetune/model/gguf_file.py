@@ -25,6 +25,16 @@ from notetune.model.llama2c import to_tokenizer
 
 _MAGIC = b"GGUF"
 _NEEDED = ("block_count", "context_length", "embedding_length", "attention.head_count")
+_PART = {"gpt2": "merges", "llama": "scores"}  # of a tokenizer, beside its tokens
+_UNREADABLE = (  # what transformers raises on a file that is not as it expects
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    RuntimeError,
+    AssertionError,
+    ArithmeticError,
+)
 _UNKNOWN_TYPE = re.compile(r"(\d+)\)? is not a valid GGMLQuantizationType")
 _IDS = ("bos", "eos", "unknown", "padding")
 _LLAMA_3 = (
@@ -93,11 +103,10 @@ class _Content:
 
     def __init__(self, reader: gguf.GGUFReader) -> None:
         self.tensors = reader.tensors
-        self._fields = reader.fields
+        self._values = {key: field.contents() for key, field in reader.fields.items()}
 
     def get(self, key: str, otherwise: Any = None) -> Any:
-        field = self._fields.get(key)
-        return otherwise if field is None else field.contents()
+        return self._values.get(key, otherwise)
 
     @property
     def architecture(self) -> str:
@@ -107,7 +116,7 @@ class _Content:
     def ids(self) -> dict[str, int]:
         """Special ids that the file declares, by their name in it."""
         found = {name: self.get(f"tokenizer.ggml.{name}_token_id") for name in _IDS}
-        return {name: int(number) for name, number in found.items() if number is not None}
+        return {name: number for name, number in found.items() if number is not None}
 
     @property
     def tokens(self) -> list[str]:
@@ -132,7 +141,9 @@ def _read(path: Path) -> _Content:
                 "take a file of another quantisation, such as Q8_0."
             ) from None
         raise BackboneError(f"{path} is cut short or damaged; copy it again.") from None
-    needed = [f"{content.architecture}.{key}" for key in _NEEDED]
+    part = _PART.get(content.get("tokenizer.ggml.model"), "model")
+    needed = ["general.architecture", *(f"{content.architecture}.{key}" for key in _NEEDED)]
+    needed += [f"tokenizer.ggml.{key}" for key in ("tokens", "token_type", part)]
     lacking = [key for key in needed if content.get(key) is None]
     if lacking:
         raise BackboneError(f"{path} lacks {lacking[0]}; it is not a whole model.")
@@ -195,7 +206,7 @@ def _model(path: Path, content: _Content) -> Any:
                 ignore_mismatched_sizes=True,  # so that they are named below
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise BackboneError(
             f"{path} has the architecture {content.architecture}, which transformers does not read "
             f"as a decoder from a GGUF ({type(error).__name__})."
@@ -234,19 +245,20 @@ def _tokenizer(path: Path, content: _Content) -> Tokenizer:
     Raises:
         BackboneError: If its kind, or how it first cuts a text, is not known here.
     """
-    size, largest = len(content.tokens), max(content.ids.values(), default=0)
-    if largest >= size:
-        raise BackboneError(f"{path} holds {size} tokens, yet names id {largest}; copy it again.")
+    ids = range(len(content.tokens))
+    odd = [number for number in content.ids.values() if number not in ids]
+    if odd:
+        raise BackboneError(
+            f"{path} holds {len(ids)} tokens, yet names id {odd[0]}; copy it again."
+        )
     kind, name = content.get("tokenizer.ggml.model"), content.get("tokenizer.ggml.pre", "default")
     has_prefix = content.get("tokenizer.ggml.add_space_prefix", True)
     if kind == "llama" and name == "default" and has_prefix:
-        tokenizer = to_tokenizer(
-            list(zip(content.tokens, content.get("tokenizer.ggml.scores", ()), strict=True))
-        )
-        opens = True
+        scores = content.get("tokenizer.ggml.scores")
+        tokenizer, opens = to_tokenizer(list(zip(content.tokens, scores, strict=False))), True
     elif kind == "gpt2" and name in _CUTS:
         cuts = _CUTS[name]
-        tokenizer, opens = _byte_level(content, cuts), cuts.opens
+        tokenizer, opens = _byte_level(path, content, cuts), cuts.opens
     else:
         prefix = "" if has_prefix or kind == "gpt2" else " without a space before the text"
         raise BackboneError(
@@ -259,13 +271,23 @@ def _tokenizer(path: Path, content: _Content) -> Tokenizer:
     tokenizer.add_special_tokens(
         [AddedToken(t, normalized=False, special=True) for t in content.tokens_of(control)]
     )
+    if [tokenizer.id_to_token(number) for number in (*ids, len(ids))] != [*content.tokens, None]:
+        raise BackboneError(
+            f"{path} holds {len(ids)} tokens that do not make a tokenizer of as many ids: some are "
+            "twice there, or its special ones are not known here."
+        )
     _frame(tokenizer, content, opens=opens)
     return tokenizer
 
 
-def _byte_level(content: _Content, cuts: _Cuts) -> Tokenizer:
-    merges = [tuple(merge.split(" ", 1)) for merge in content.get("tokenizer.ggml.merges", ())]
+def _byte_level(path: Path, content: _Content, cuts: _Cuts) -> Tokenizer:
+    merges = [tuple(merge.partition(" ")[::2]) for merge in content.get("tokenizer.ggml.merges")]
     vocabulary = {token: number for number, token in enumerate(content.tokens)}
+    wrong = sum(not {*merge, "".join(merge)} <= vocabulary.keys() for merge in merges)
+    if wrong:
+        raise BackboneError(
+            f"{path} holds {wrong} merges of no tokens; it is damaged, copy it again."
+        )
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=cuts.keeps_words))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(list(cuts.steps))
     tokenizer.decoder = decoders.ByteLevel()
