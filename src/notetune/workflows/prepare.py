@@ -43,7 +43,14 @@ from notetune.workflows.prepare_shards import (
     usable_cores,
     write_shards,
 )
-from notetune.workflows.prepare_tasks import checked, split_flow, split_tasks
+from notetune.workflows.prepare_tasks import (
+    checked,
+    corpus_flow,
+    is_labelled,
+    published_counts,
+    split_flow,
+    split_tasks,
+)
 from notetune.workflows.recipe import Recipe
 
 TEXTS = "texts"
@@ -279,7 +286,7 @@ def assemble(
     assignment = splits.split_patients(notes["patient_id"].unique().to_list(), recipe.split)
     notes = notes.join(assignment, on="patient_id", how="left", maintain_order="left")
     tasks, task_flow = split_tasks(recipe, finished, notes, assignment)
-    counts = _published_counts(recipe, finished, tasks)
+    counts = published_counts(recipe, finished, tasks)
     tasks = [checked(task, table, config.min_train_positives) for task, table in tasks]
     findings = [*split_findings(shards, notes), *task_findings(shards, notes, tasks)]
     _stop_at_leaks(findings, allowed=config.allow_leaks)
@@ -289,7 +296,7 @@ def assemble(
     flow = [
         *finished.flow,
         split_flow("notes by patient split", notes.height, in_split.height),
-        _corpus_flow(in_split),
+        corpus_flow(in_split),
         *task_flow,
     ]
     (folder / "tasks").mkdir()
@@ -297,8 +304,7 @@ def assemble(
         table.write_parquet(folder / "tasks" / f"{task.name}.parquet")
     in_split.write_parquet(folder / NOTES)
     take_texts(shards, is_wanted, folder / TEXTS)
-    labelled_ids = pl.concat([table["note_id"] for _, table in tasks]) if tasks else pl.Series([""])
-    labelled = notes["note_id"].is_in(labelled_ids.unique().implode())
+    labelled = is_labelled(notes, tasks)
     intake = encode(notes, labelled)
     _join_tokens(shards, is_wanted, in_split, folder / _TOKENS, intake)
     store = open_store(folder / _TOKENS)
@@ -316,21 +322,6 @@ def assemble(
     runs.write_json(folder / "facts.json", facts)
     if finished.rejections.height:
         sources.write_rejections(finished.rejections, folder / "rejections.csv")
-
-
-def _published_counts(
-    recipe: Recipe, finished: Finished, tasks: Sequence[tuple[Task, pl.DataFrame]]
-) -> dict[str, int | str]:
-    """The figures of the cohort that are published too; its tasks are published for MIMIC-III."""
-    kind = recipe.prepare.source.kind
-    if kind not in ("mimic3", "mimic4"):
-        return {}
-    counts = published.flow_counts(kind, finished.flow)
-    if kind == "mimic3":
-        counts["patients"] = finished.patient_count
-        for task, table in tasks:
-            counts |= published.task_counts(task, table)
-    return counts
 
 
 def _with_corpus(recipe: Recipe, shards: list[Shard], notes: pl.DataFrame) -> pl.DataFrame:
@@ -389,13 +380,6 @@ def _stop_at_leaks(findings: Sequence[overlap.Finding], *, allowed: bool) -> Non
             f"leak check: {blocking[0].sentence}. Mend the split or the notes, or set "
             "prepare.allow_leaks=true to go on; the report will say so."
         )
-
-
-def _corpus_flow(notes: pl.DataFrame) -> FlowCount:
-    in_corpus = notes.filter(pl.col("split") == "train")["in_corpus"]
-    kept = int(in_corpus.sum())
-    reasons = {"nearly the same as an earlier note": len(in_corpus) - kept}
-    return FlowCount("training notes of step 1", len(in_corpus), kept, reasons)
 
 
 def _file_states(recipe: Recipe) -> list[tuple[str, int, int]]:
