@@ -79,7 +79,9 @@ class Bench(Setting):
         """Our model of step 2."""
         layers = [Layer(TASK, SPEC, is_trained=True)]
         model = stack(self.backbone(self.model(PACKED_ATTENTION)), layers, predicts_tokens=False)
-        head = Head(model.backbone.hidden_size, np.zeros(LABELS, np.float32))
+        generator = torch.Generator().manual_seed(0)
+        weight_KH = torch.randn(LABELS, model.backbone.hidden_size, generator=generator)
+        head = Head(0.02 * weight_KH, torch.zeros(LABELS))
         return model, head.to(self.device)
 
     def stock(self, head: Head) -> Any:

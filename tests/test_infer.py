@@ -9,6 +9,9 @@ from transformers import AutoModelForCausalLM
 from notetune import infer
 from notetune.model.backbone import load_backbone
 from notetune.model.stack import stack
+from notetune.tokens.edges import Edges
+from notetune.tokens.encode import load_encoder
+from notetune.tokens.store import encode_notes
 
 TEXTS = ["one note", "another, somewhat longer note " * 3, "x", "four words are here", "é" * 30]
 
@@ -38,6 +41,27 @@ def test_perplexity_is_that_of_plain_transformers_weighted_by_tokens(parts, toke
     assert got.perplexity == pytest.approx(math.exp(nats / targets), rel=1e-5)
     text_bytes = sum(len(text.encode()) for text in TEXTS)
     assert got.bits_per_byte == pytest.approx(nats / math.log(2) / text_bytes, rel=1e-5)
+
+
+@pytest.mark.parametrize("edges", [Edges(None, 1), Edges(0, 1), Edges(1, 1)])
+def test_packed_documents_are_predicted_as_alone_whatever_opens_them(parts, edges):
+    folder, _ = parts
+    names = [str(number) for number in range(5)]
+    columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
+    store = encode_notes(load_encoder(folder / "backbone", edges), 40, TEXTS, columns)
+    documents = np.arange(len(store.lengths_D))
+    plain = AutoModelForCausalLM.from_pretrained(folder / "backbone").eval()
+    nats, targets = 0.0, 0
+    with torch.inference_mode():
+        for number in documents:
+            ids = torch.from_numpy(store.document(int(number)))[None]
+            nats += plain(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+            targets += ids.shape[1] - 1
+    model = stack(load_backbone(str(folder / "backbone")))
+    got = infer.perplexity(model, store, documents, 128)
+    tokens = sum(len(text.encode()) + 1 for text in TEXTS)  # one more ends each
+    assert got.targets == targets == tokens - (len(documents) if edges.opener_id is None else 0)
+    assert got.perplexity == pytest.approx(math.exp(nats / targets), rel=1e-5)
 
 
 def test_the_batch_mean_gives_every_batch_of_ten_documents_the_same_weight(parts, tmp_path):

@@ -5,7 +5,8 @@ from itertools import cycle, islice
 import peft
 import pytest
 import torch
-from builders import byte_tokenizer, random_llama
+from builders import random_llama
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from notetune.config import parse
@@ -43,7 +44,8 @@ def from_peft(folder, tmp_path):
 
 def test_a_text_prompt_starts_from_the_embeddings_of_its_text_repeated_to_fit(folder):
     model = put(folder, Prompt(virtual_tokens=40, init="text"))
-    ids = byte_tokenizer().encode("Finish this clinical note:").ids
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ids = tokenizer.encode("Finish this clinical note:").ids
     assert 20 < len(ids) < 40
     repeated = torch.tensor(list(islice(cycle(ids), 40)))
     (prompt,) = model.parameters_by_name().values()

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from notetune.errors import BackboneError
 from notetune.model.backbone import load_backbone, resolve_backbone
 from notetune.model.conversion import convert
+from notetune.tokens.edges import read_declared
 from notetune.tokens.encode import load_encoder
 
 
@@ -54,8 +55,8 @@ def test_the_configuration_is_the_files(converted):
     assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (1, 2, None)
     assert (config.vocab_size, config.max_position_embeddings) == (len(TOKENS), 128)
     assert not hasattr(config, "quantization_config")
-    encoder = load_encoder(converted)
-    assert (encoder.bos_id, encoder.eos_id) == (1, 2)
+    bos = read_declared(converted).edges("bos")
+    assert (bos.opener_id, bos.end_id) == (1, 2)
     about = (converted / "README.md").read_text()
     assert "tiny.gguf" in about
     assert "Licence: apache-2.0" in about

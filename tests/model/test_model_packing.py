@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 from builders import random_batch, random_documents, random_llama
@@ -76,9 +75,8 @@ def test_outcome_logits_equal_plain_transformers_classification(folder, backbone
 
     torch.manual_seed(3)
     plain = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3).eval()
-    head = Head(backbone.hidden_size, np.zeros(3, np.float32))
     with torch.no_grad():
-        head.linear.weight.copy_(plain.score.weight)
+        head = Head(plain.score.weight, torch.zeros(3))
         documents = random_documents([5, 17, 1])
         batch = packed_batch(documents, range(3))
         packed = head(pool(backbone.hidden_states(batch), batch, "last"))

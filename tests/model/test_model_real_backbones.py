@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from notetune.model.backbone import load_backbone
 from notetune.model.batch import packed_batch
+from notetune.tokens.edges import read_declared
 from notetune.tokens.encode import load_encoder
 
 PACKAGES = REPOSITORY / "build" / "backbones"
@@ -126,8 +127,9 @@ def test_the_separator_of_pretraining_is_a_special_token(smollm2):
         "<|im_end|>",
     ]
     assert all(special[number].special for number in range(3))
-    encoder = load_encoder(smollm2)
-    assert (encoder.bos_id, encoder.eos_id) == (1, 2)
+    bos, separator = (read_declared(smollm2).edges(name) for name in ("bos", "separator"))
+    assert (bos.opener_id, bos.end_id) == (1, 2)
+    assert (separator.opener_id, separator.end_id) == (0, 0)
     assert "apache-2.0" in (smollm2 / "README.md").read_text()
 
 
@@ -136,12 +138,13 @@ def test_the_encoder_gives_the_states_of_plain_transformers():
     backbone = load_backbone(str(minilm))
     assert backbone.is_encoder
     assert (backbone.shape.layers, backbone.hidden_size, backbone.max_positions) == (6, 384, 512)
-    encoder = load_encoder(minilm, frames_pieces=True)
+    declared = read_declared(minilm)
+    edges = declared.framed_edges
     plain, tokenizer = AutoModel.from_pretrained(minilm), AutoTokenizer.from_pretrained(minilm)
     texts = ["Seen in clinic.", "He was given 5 mg of morphine, twice a day, for his pain."]
     documents = [
-        np.array([encoder.bos_id, *encoder.tokenizer.encode(text, add_special_tokens=False).ids,
-                  encoder.eos_id]) for text in texts
+        np.array([edges.opener_id, *declared.tokenizer.encode(text, add_special_tokens=False).ids,
+                  edges.end_id]) for text in texts
     ]  # fmt: skip
     with torch.inference_mode():
         got = backbone.hidden_states(packed_batch(documents, range(2), "cpu"))

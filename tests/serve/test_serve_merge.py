@@ -40,7 +40,10 @@ def trained(folder, *specs):
 
 
 def saved_bundle(where, model, *, scores=None):
-    head = Head(model.backbone.hidden_size, np.array([0.3, -0.2], np.float32), seed=1)
+    weight_KH = torch.randn(
+        2, model.backbone.hidden_size, generator=torch.Generator().manual_seed(1)
+    )
+    head = Head(0.02 * weight_KH, torch.tensor([0.3, -0.2]))
     card = BundleCard(
         task="stay",
         kind="multilabel",

@@ -8,6 +8,7 @@ from transformers import LlamaConfig
 from notetune import config
 from notetune.cli import main
 from notetune.workflows.inspect import needs
+from notetune.workflows.intake import assumed_longest
 from notetune.workflows.recipe import Recipe
 
 SHAPES = {
@@ -139,10 +140,10 @@ def test_the_command_says_what_it_found_and_what_that_is_based_on(
 
 
 def test_documents_are_as_long_as_they_can_get_where_the_notes_are_to_tell(place):
-    few = ["prepare.max_tokens=auto", "downstream.variants=[]"]
-    found = needs(config.load(Recipe, place / "recipe.yaml", few))
-    assert found.document_tokens == 1024 - 20  # a row without the virtual tokens of p-tuning
-    few += [f"{stage}.tokens_per_row=9999" for stage in ("pretrain", "downstream")]
-    found = needs(config.load(Recipe, place / "recipe.yaml", few))
-    assert found.document_tokens == 2048 - 20  # the positions of the backbone, without those
-    assert needs(config.load(Recipe, place / "recipe.yaml", few[1:])).document_tokens == 512
+    def longest(*overrides):
+        return assumed_longest(config.load(Recipe, place / "recipe.yaml", overrides))
+
+    assert longest() == 512
+    assert longest("prepare.max_tokens=auto") == 1024 - 20  # a row, less virtual tokens
+    rows = [f"{stage}.tokens_per_row=9999" for stage in ("pretrain", "downstream")]
+    assert longest("prepare.max_tokens=auto", *rows) == 2048 - 20  # the positions of the backbone

@@ -47,7 +47,13 @@ from notetune.workflows.prepare_shards import (
     usable_cores,
     write_shards,
 )
-from notetune.workflows.prepare_tasks import checked, split_flow, split_tasks
+from notetune.workflows.prepare_tasks import (
+    checked,
+    is_labelled,
+    published_counts,
+    split_flow,
+    split_tasks,
+)
 from notetune.workflows.recipe import Recipe
 
 TEXTS = "texts"
@@ -321,7 +327,7 @@ def assemble(
     assignment = splits.split_patients(notes["patient_id"].unique().to_list(), recipe.split)
     notes = notes.join(assignment, on="patient_id", how="left", maintain_order="left")
     tasks, task_flow = split_tasks(recipe, finished, notes, assignment)
-    counts = _published_counts(recipe, finished, tasks)
+    counts = published_counts(recipe, finished, tasks)
     tasks = [checked(task, table, config.min_train_positives) for task, table in tasks]
     has_patients = sources.names_patients(recipe.source)
     findings = split_findings(shards, notes, has_patients=has_patients)
@@ -345,8 +351,7 @@ def assemble(
     in_split.write_parquet(folder / NOTES)
     take_texts(shards, is_wanted, folder / TEXTS)
     np.save(folder / SIGNATURES, signatures_of(shards, is_wanted))
-    labelled_ids = pl.concat([table["note_id"] for _, table in tasks]) if tasks else pl.Series([""])
-    labelled = notes["note_id"].is_in(labelled_ids.unique().implode())
+    labelled = is_labelled(notes, tasks)
     intake = encode(notes, labelled)
     _join_tokens(shards, is_wanted, in_split, folder / _TOKENS, intake)
     store = open_store(folder / _TOKENS)
@@ -365,21 +370,6 @@ def assemble(
     runs.write_json(folder / "facts.json", facts)
     if finished.rejections.height:
         sources.write_rejections(finished.rejections, folder / "rejections.csv")
-
-
-def _published_counts(
-    recipe: Recipe, finished: Finished, tasks: Sequence[tuple[Task, pl.DataFrame]]
-) -> dict[str, int | str]:
-    """The figures of the cohort that are published too; its tasks are published for MIMIC-III."""
-    kind = recipe.prepare.source.kind
-    if kind not in ("mimic3", "mimic4"):
-        return {}
-    counts = published.flow_counts(kind, finished.flow)
-    if kind == "mimic3":
-        counts["patients"] = finished.patient_count
-        for task, table in tasks:
-            counts |= published.task_counts(task, table)
-    return counts
 
 
 def _join_tokens(

@@ -1,9 +1,11 @@
 """The tasks of a source that a recipe wants, split by patient and fit to be taught."""
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from notetune.errors import ConfigError
-from notetune.notes import outcomes, splits
+from notetune.notes import outcomes, published, splits
 from notetune.notes.outcomes import Task
 from notetune.notes.sources import Finished, FlowCount
 from notetune.workflows.recipe import Recipe
@@ -44,3 +46,24 @@ def _wanted_tasks(recipe: Recipe, finished: Finished) -> list[tuple[Task, pl.Dat
 def split_flow(stage: str, read: int, kept: int) -> FlowCount:
     """Notes that a patient split kept."""
     return FlowCount(stage, read, kept, {"patient in no split": read - kept})
+
+
+def is_labelled(notes: pl.DataFrame, tasks: list[tuple[Task, pl.DataFrame]]) -> pl.Series:
+    """Boolean, which of the notes have a label of some task."""
+    ids = [table["note_id"] for _, table in tasks] or [pl.Series([], dtype=pl.String)]
+    return notes["note_id"].is_in(pl.concat(ids).unique().implode())
+
+
+def published_counts(
+    recipe: Recipe, finished: Finished, tasks: Sequence[tuple[Task, pl.DataFrame]]
+) -> dict[str, int | str]:
+    """The figures of the cohort that are published too; its tasks are published for MIMIC-III."""
+    kind = recipe.prepare.source.kind
+    if kind not in ("mimic3", "mimic4"):
+        return {}
+    counts = published.flow_counts(kind, finished.flow)
+    if kind == "mimic3":
+        counts["patients"] = finished.patient_count
+        for task, table in tasks:
+            counts |= published.task_counts(task, table)
+    return counts
