@@ -132,14 +132,27 @@ def prepare(recipe: Recipe, *, has_tasks: bool = True) -> Prepared:
 
     Raises:
         DataError: If the source is faulty, a task cannot be taught, or a leak blocks.
-        ConfigError: If the recipe names a task that the source lacks.
+        ConfigError: If the recipe names a task that the source lacks, or what is read lies in the
+            folder that is written.
+        RunError: If that folder is not ours to replace.
     """
     folder, depends_on = recipe.folder.prepared, inputs(recipe)
+    _refuse_to_replace_what_is_read(recipe)
     with runs.one_at_a_time(folder):
         if not runs.is_finished(folder, depends_on):
             with runs.work_folder(folder, depends_on) as work:
                 _make(recipe, folder, depends_on, work, has_tasks=has_tasks)
     return open_prepared(folder)
+
+
+def _refuse_to_replace_what_is_read(recipe: Recipe) -> None:
+    folder = recipe.folder.prepared.resolve()
+    for path in (*sources.files_of(recipe.source), resolve_backbone(recipe.backbone)):
+        if path.resolve().is_relative_to(folder):
+            raise ConfigError(
+                f"prepared: {path} lies in {recipe.folder.prepared} and is read; name another "
+                "folder for what is prepared."
+            )
 
 
 def _make(

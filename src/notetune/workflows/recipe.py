@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from notetune.config import Config, changed
+from notetune.config import NAME, Config, changed
 from notetune.errors import ConfigError
 from notetune.model.adapters.specs import (
     needs_plain_weights,
@@ -24,7 +24,6 @@ from notetune.notes.splits import Split, SplitConfig
 from notetune.workflows.run_folder import RunFolder
 from notetune.workflows.sections import (
     MASKED,
-    NAME,
     DownstreamConfig,
     EncodersConfig,
     EvaluateConfig,
