@@ -20,6 +20,7 @@ LAYERS = (
     {"model", "tokens", "search"},
     {"notes", "metrics"},
     {"runs"},
+    {"ownership"},
     {"config"},
     {"errors"},
 )

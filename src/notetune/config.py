@@ -12,6 +12,9 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from notetune.errors import ConfigError
 
+NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+"""What a name must be that becomes part of a path."""
+
 
 class Config(BaseModel):
     """Base of every recipe section: frozen, an unknown key is an error, numbers are finite."""

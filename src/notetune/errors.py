@@ -4,6 +4,8 @@ Each message names the thing, the found value, the allowed values and the way ou
 holds note text: it names a file, a row, a column or a note id instead.
 """
 
+from signal import SIGTERM
+
 
 class NotetuneError(Exception):
     """Base of everything the user can mend; the command line prints it in one line and exits 2."""
@@ -33,8 +35,17 @@ class TrainingError(NotetuneError):
     """Training cannot go on: no data, or a loss that is not finite."""
 
 
-class Stopped(Exception):  # noqa: N818 (it is no fault)
-    """The process was asked to end (SIGTERM); the same command goes on from here."""
+class Stopped(BaseException):
+    """The process was asked to end; the same command goes on from what is saved.
+
+    Attributes:
+        signal: SIGINT (Ctrl-C) or SIGTERM.
+        saved: A sentence about what is saved; empty where nothing is known of it.
+    """
+
+    def __init__(self, signal: int = SIGTERM, saved: str = "") -> None:
+        super().__init__(saved or "stopped; every finished stage is saved.")
+        self.signal, self.saved = signal, saved
 
 
 class RunWarning(UserWarning):

@@ -8,21 +8,32 @@ import json
 import os
 import platform
 import shutil
+import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import filelock
 
 from notetune import __version__
-from notetune.errors import BackboneError, ConfigError, DataError, RunError
+from notetune.errors import BackboneError, ConfigError, DataError, RunError, Stopped
+from notetune.ownership import (
+    DIGEST,
+    PART,
+    PART_NAME,
+    WORK_NAME,
+    refuse_existing,
+    refuse_foreign,
+    refuse_foreign_holder,
+    refuse_full_lock,
+    saved_in,
+    work_of,
+    works_of,
+)
+from notetune.ownership import MANIFEST as MANIFEST
 
-MANIFEST = "manifest.json"
 FORMAT = 1
-_DIGEST = "digest"  # of the rest of the manifest
-_PART = ".part"
-_WORK = ".work"
 _RECORDED_PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "polars")
 
 
@@ -58,26 +69,52 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file in one step: a reader sees the old file or the new one."""
+    """Write a JSON file of a folder of ours in one step: a reader sees the old or the new one."""
     write_text(path, _json_text(value))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file in one step, durably."""
-    with new_file(path) as file:
+def replace_json(path: Path, value: Any, keys: Collection[str]) -> None:
+    """As `write_json`, where the folder may be a user's.
+
+    Raises:
+        RunError: If what stands there is not in the form in which we write JSON, with these keys.
+    """
+    is_ours = False
+    with contextlib.suppress(RunError):
+        old = read_json(path)
+        is_ours = isinstance(old, dict) and set(keys) <= old.keys()
+        is_ours = is_ours and path.read_text(encoding="utf-8") == _json_text(old)
+    if not is_ours or path.is_symlink():
+        refuse_existing(path)
+    write_json(path, value)
+
+
+def write_text(path: Path, text: str, *, replaces: bool = True) -> None:
+    """Write a UTF-8 text file in one step, durably; `replaces` as in `new_file`."""
+    with new_file(path, replaces=replaces) as file:
         file.write(text.encode())
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write aside, which takes its place durably when the block ends without an error."""
+def new_file(path: Path, *, replaces: bool = False) -> Iterator[BinaryIO]:
+    """A file to write aside, which takes its place durably when the block ends without an error.
+
+    Only in a folder of ours may it replace another.
+
+    Raises:
+        RunError: If it must not replace and something stands there, before or after the block.
+    """
+    if not replaces:
+        refuse_existing(path)
     make_folder(path.parent)
-    handle, temporary = tempfile.mkstemp(_PART, f".{path.name}.", path.parent)
+    handle, temporary = tempfile.mkstemp(PART, f".{path.name}.", path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if not replaces:
+            refuse_existing(path)
         Path(temporary).replace(path)
         _sync(path.parent)
     except BaseException:
@@ -92,12 +129,17 @@ def new_folder(folder: Path, inputs: Any) -> Iterator[Path]:
     Yields a temporary sibling. On success it gets a manifest (fingerprint of `inputs`, sha256 of
     every file, provenance), is synced to disk and replaces `folder`; on failure it is removed, and
     whatever stood at `folder` is untouched.
+
+    Raises:
+        RunError: As `refuse_foreign`, before the block or after it.
     """
+    refuse_foreign(folder)
     make_folder(folder.parent)
     temporary = _part_folder(folder)
     try:
         yield temporary
-        _seal(temporary, inputs)
+        seal(temporary, inputs)
+        refuse_foreign(folder)  # something may have come meanwhile
         if folder.exists():
             _replace(folder, temporary)
         else:
@@ -115,9 +157,14 @@ def work_folder(folder: Path, inputs: Any) -> Iterator[Path]:
     Yields a sibling whose name depends on `inputs`; in it is what a run with the same inputs left
     that was killed, interrupted or failed. Work for other inputs is removed first, and this one's
     when the block ends, or when the input is at fault, since there is nothing to go on with then.
+
+    Raises:
+        RunError: As `refuse_foreign` does for `folder`.
+        Stopped: After Ctrl-C or SIGTERM; it says what is saved.
     """
-    work = _work_of(folder, fingerprint(inputs))
-    for other in _works_of(folder):
+    refuse_foreign(folder)
+    work = work_of(folder, fingerprint(inputs))
+    for other in works_of(folder):
         if other != work:
             shutil.rmtree(other)
     make_folder(work)
@@ -126,6 +173,10 @@ def work_folder(folder: Path, inputs: Any) -> Iterator[Path]:
     except (BackboneError, ConfigError, DataError):
         shutil.rmtree(work, ignore_errors=True)
         raise
+    except KeyboardInterrupt:
+        raise Stopped(signal.SIGINT, saved_in(work, folder)) from None
+    except Stopped as error:
+        raise Stopped(error.signal, error.saved or saved_in(work, folder)) from None
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -174,20 +225,21 @@ def locked(folder: Path) -> Iterator[None]:
         RunError: At once, if another process holds it.
     """
     make_folder(folder)
-    lock = filelock.FileLock(folder / ".lock", timeout=0)
+    lock, holds = _lock(folder / ".lock", timeout=0), folder / ".holder"
+    refuse_foreign_holder(holds)
     try:
         lock.acquire()
     except filelock.Timeout:
-        holder = (folder / ".holder").read_text() if (folder / ".holder").exists() else "unknown"
+        holder = holds.read_text() if holds.exists() else "unknown"
         raise RunError(
             f"{folder} is in use by process {holder}; wait for it, or use another run folder."
         ) from None
     try:
-        (folder / ".holder").write_text(f"{os.getpid()} on {platform.node()}")
+        holds.write_text(f"{os.getpid()} on {platform.node()}")
         _clear_parts(folder)
         yield
     finally:
-        (folder / ".holder").unlink(missing_ok=True)
+        holds.unlink(missing_ok=True)
         lock.release()
 
 
@@ -198,7 +250,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
     A killed process lets go of it.
     """
     make_folder(folder.parent)
-    with filelock.FileLock(_lock_of(folder)):
+    with _lock(_lock_of(folder)):
         yield
 
 
@@ -221,7 +273,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
         return None
     if not is_as_written or not isinstance(manifest, dict):
         return None
-    if manifest.pop(_DIGEST, None) != fingerprint(manifest):
+    if manifest.pop(DIGEST, None) != fingerprint(manifest):
         return None
     if manifest["format"] != FORMAT:
         raise RunError(
@@ -232,7 +284,14 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, private and durably, unless they are there."""
+    """Make a folder and those above it, private and durably, unless they are there.
+
+    Raises:
+        RunError: If one of them is no folder.
+    """
+    for each in (folder, *folder.parents):
+        if os.path.lexists(each) and not each.is_dir():
+            raise RunError(f"{each} is not a folder, and one is needed there; name another place.")
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):
         each.mkdir(mode=0o700, exist_ok=True)
@@ -241,7 +300,7 @@ def make_folder(folder: Path) -> None:
 
 def _part_folder(folder: Path) -> Path:
     """A new private folder beside `folder`, on the same file system, so that a rename is atomic."""
-    return Path(tempfile.mkdtemp(_PART, f".{folder.name}.", folder.parent))
+    return Path(tempfile.mkdtemp(PART, f".{folder.name}.", folder.parent))
 
 
 def _replace(folder: Path, temporary: Path) -> None:
@@ -258,18 +317,25 @@ def _replace(folder: Path, temporary: Path) -> None:
 
 
 def _clear_parts(folder: Path) -> None:
-    for part in sorted(folder.rglob(f".*{_PART}")):
-        if _is_being_made(part.parent / part.name[1:].rsplit(".", 2)[0]):
+    for part in sorted(folder.rglob(f".*{PART}")):
+        name = PART_NAME.fullmatch(part.name)
+        if name is None or _is_being_made(part.parent / name["of"]):
             continue
-        if part.is_dir():
+        if part.is_dir() and not part.is_symlink():
             shutil.rmtree(part)
         else:
             part.unlink(missing_ok=True)
-    for work in sorted(folder.rglob(f".*{_WORK}")):
-        done = work.parent / work.name[1:].rsplit(".", 2)[0]
-        manifest = _manifest(done)
-        if manifest is not None and work == _work_of(done, manifest["inputs"]):
-            shutil.rmtree(work)  # killed after the last rename
+    for work in sorted(folder.rglob(".*.work")):
+        if name := WORK_NAME.fullmatch(work.name):
+            done = work.parent / name["of"]
+            manifest = _manifest(done)
+            if manifest and work == work_of(done, manifest["inputs"]) and not work.is_symlink():
+                shutil.rmtree(work)  # killed after the last rename
+
+
+def _lock(path: Path, timeout: float = -1) -> filelock.BaseFileLock:
+    refuse_full_lock(path)
+    return filelock.FileLock(path, timeout=timeout)
 
 
 def _lock_of(folder: Path) -> Path:
@@ -281,21 +347,18 @@ def _is_being_made(folder: Path) -> bool:
     if not _lock_of(folder).exists():
         return False
     try:
-        with filelock.FileLock(_lock_of(folder), timeout=0):
+        with _lock(_lock_of(folder), timeout=0):
             return False
     except filelock.Timeout:
         return True
 
 
-def _work_of(folder: Path, inputs_fingerprint: str) -> Path:
-    return folder.parent / f".{folder.name}.{inputs_fingerprint}{_WORK}"
+def seal(folder: Path, inputs: Any) -> None:
+    """Give a folder its manifest, durably.
 
-
-def _works_of(folder: Path) -> list[Path]:
-    return sorted(folder.parent.glob(f".{folder.name}.*{_WORK}"))
-
-
-def _seal(folder: Path, inputs: Any) -> None:
+    Raises:
+        RunError: If it holds a file of that name.
+    """
     if (folder / MANIFEST).exists():
         raise RunError(f"{folder} already holds {MANIFEST}; that name is kept for the checksums.")
     paths = sorted(folder.rglob("*"))
@@ -308,7 +371,7 @@ def _seal(folder: Path, inputs: Any) -> None:
         "files": digests,
         "provenance": provenance(),
     }
-    write_json(folder / MANIFEST, {**manifest, _DIGEST: fingerprint(manifest)})
+    write_json(folder / MANIFEST, {**manifest, DIGEST: fingerprint(manifest)})
     _sync(folder)
 
 

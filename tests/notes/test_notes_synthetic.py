@@ -19,7 +19,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from notetune.errors import DataError
+from notetune.errors import RunError
 from notetune.notes.synthetic import SyntheticConfig, write_hospital
 from notetune.notes.synthetic.tables import Table
 
@@ -120,7 +120,7 @@ def test_cells_are_written_as_each_hospital_writes_them(tmp_path):
 
 def test_a_folder_with_something_else_in_it_is_not_replaced(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(DataError, match="not empty and not a synthetic hospital"):
+    with pytest.raises(RunError, match="was not made by notetune"):
         write_hospital(tmp_path, SyntheticConfig(patients=1))
     assert (tmp_path / "mine.txt").read_text() == "keep"
 

@@ -41,7 +41,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("report")
+    folder = tmp_path_factory.mktemp("written") / "report"
     write_report(full_results(), folder)
     return folder
 
@@ -131,11 +131,12 @@ def test_json_is_the_value(written):
 
 
 def test_the_same_results_give_the_same_bytes(written, tmp_path):
-    write_report(full_results(), tmp_path)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["report.html", "report.json", "report.md"]
+    again = tmp_path / "report"
+    write_report(full_results(), again)
+    names = sorted(path.name for path in again.iterdir())
+    assert names == ["manifest.json", "report.html", "report.json", "report.md"]
     for name in names:
-        assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
+        assert (again / name).read_bytes() == (written / name).read_bytes()
 
 
 def test_the_page_loads_nothing(written, page):
@@ -383,8 +384,9 @@ def test_many_rivals_are_counted():
 
 
 def test_a_report_of_almost_nothing_says_so(tmp_path):
-    write_report(Results(title="Empty", created="today"), tmp_path)
-    twin = (tmp_path / "report.md").read_text(encoding="utf-8")
+    report = tmp_path / "report"
+    write_report(Results(title="Empty", created="today"), report)
+    twin = (report / "report.md").read_text(encoding="utf-8")
     assert twin.count("Nothing recorded.") == 6
     assert "No domain adapter was trained." in twin
-    assert Page((tmp_path / "report.html").read_text(encoding="utf-8")).tags
+    assert Page((report / "report.html").read_text(encoding="utf-8")).tags

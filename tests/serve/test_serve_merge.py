@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from notetune import runs
-from notetune.errors import BundleError
+from notetune.errors import BundleError, RunError
 from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.adapters.lora import merge_together
 from notetune.model.adapters.specs import AdaptationPrompt, Full, LoRA, Prefix, Prompt, PTuning
@@ -138,7 +138,7 @@ def test_what_is_missing_is_named(folder, tmp_path):
         merge(tmp_path / "adapter", tmp_path / "out")
     with pytest.raises(BundleError, match="neither a bundle nor an adapter"):
         merge(folder, tmp_path / "out")
-    with pytest.raises(BundleError, match="exists already"):
+    with pytest.raises(RunError, match="exists already"):
         merge(tmp_path / "adapter", folder, str(folder))
 
 

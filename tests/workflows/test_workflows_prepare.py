@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from notetune import config, runs
-from notetune.errors import DataError
+from notetune.errors import DataError, Stopped
 from notetune.model.backbone import resolve_backbone
 from notetune.notes import overlap, sources
 from notetune.notes.sources import Finished, NoteStream
@@ -221,7 +221,7 @@ def interrupt_after(recipe: Recipe, shards: int, monkeypatch) -> None:
 
     with monkeypatch.context() as context:
         context.setattr(prepare_shards, "save_documents", interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped, match=f"its work up to {shards - 1:06} is saved"):
             prepare_locked(recipe)
 
 

@@ -9,6 +9,7 @@ import typer
 from notetune import __version__, runs
 from notetune.cli import show, terminal
 from notetune.errors import ConfigError, NotetuneError, Stopped
+from notetune.ownership import refuse_foreign
 
 if TYPE_CHECKING:
     from notetune.workflows.recipe import Recipe
@@ -31,7 +32,7 @@ DataFolder = Annotated[
     typer.Option("--data", envvar="NOTETUNE_DATA", help="Replaces `data` of the recipe."),
 ]
 _INTERRUPTED = 130  # what typer returns after Ctrl-C
-_TERMINATED = 143  # what a shell reports after SIGTERM
+_BY_SIGNAL = 128  # added to the number of a signal, as a shell does
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -41,17 +42,18 @@ Only = Annotated[
 
 
 def main() -> None:
-    """Entry point: exit 0 when done, 2 for faults to mend, 143 after SIGTERM, 1 for a bug."""
+    """Entry point: exit 0 when done, 2 to mend a fault, 130 or 143 when stopped, 1 for a bug."""
     runs.make_files_private()
     terminal.show_warnings()
     try:
-        code = app(standalone_mode=False, prog_name="notetune") or 0
+        with terminal.sigterm_raised():
+            code = app(standalone_mode=False, prog_name="notetune") or 0
     except NotetuneError as error:
         terminal.fail(str(error))
         sys.exit(2)
     except Stopped as error:
         terminal.fail(f"{error} The same command goes on from there.")
-        sys.exit(_TERMINATED)
+        sys.exit(_BY_SIGNAL + error.signal)
     except typer.TyperException as error:  # a wrong word on the command line
         terminal.fail(f"{error.format_message()} See `notetune --help`.")
         sys.exit(2)
@@ -184,10 +186,11 @@ def evaluate(
 ) -> None:
     """Estimate the scores of everything that is trained, and write the report."""
     loaded = _load(recipe, overrides, data, only)
-    from notetune.report.page import write_report
+    from notetune.report.page import check_output, write_report
     from notetune.workflows.evaluate import evaluate as run
     from notetune.workflows.study import read_study
 
+    check_output(loaded.folder.report)
     results = run(loaded, read_study(loaded))
     write_report(results, loaded.folder.report)
     show.results(results, loaded.folder.report, as_json=as_json)
@@ -201,7 +204,7 @@ def predict(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help=".csv or .parquet; default: CSV on stdout."),
+        typer.Option("--output", "-o", help="A new .csv or .parquet; default: CSV on stdout."),
     ] = None,
     text: Annotated[str, typer.Option(help="Column with the note text.")] = "text",
     note_id: Annotated[str | None, typer.Option(help="Column with the note id.")] = None,
@@ -253,6 +256,7 @@ def convert(
     ] = None,
 ) -> None:
     """Convert a GGUF or a llama2.c model into a backbone folder."""
+    refuse_foreign(out)  # before anything is read
     from notetune.model.conversion import convert as run
 
     backbone = run(model, out, tokenizer)
@@ -380,9 +384,10 @@ def _load_one(
 
 
 def _run(recipe: "Recipe", *, as_json: bool) -> None:
-    from notetune.report.page import write_report
+    from notetune.report.page import check_output, write_report
     from notetune.workflows.study import run_study
 
+    check_output(recipe.folder.report)
     results = run_study(recipe, terminal.track)
     write_report(results, recipe.folder.report)
     show.results(results, recipe.folder.report, as_json=as_json)

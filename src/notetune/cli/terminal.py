@@ -1,11 +1,14 @@
-"""What a person sees: progress, tables and one-line errors. Never note text."""
+"""What a person sees and asks: progress, tables, one-line errors, SIGTERM. Never note text."""
 
 import json
+import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +24,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from notetune.errors import RunWarning
+from notetune.errors import RunWarning, Stopped
 
 T = TypeVar("T")
 
@@ -91,6 +94,24 @@ def show_warnings() -> None:
 
     warnings.showwarning = show
     warnings.simplefilter("always", RunWarning)
+
+
+@contextmanager
+def sigterm_raised() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that nothing half-written stays; again: kill."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Stopped(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def fail(message: str) -> None:

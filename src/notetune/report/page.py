@@ -9,14 +9,14 @@ from typing import TypeAlias
 import jinja2
 import markupsafe
 
-from notetune import __version__
+from notetune import __version__, runs
 from notetune.metrics.results import Results, TaskResult, write_results
+from notetune.ownership import refuse_foreign
 from notetune.report import adaptation, comparisons, figures, tables
 from notetune.report.figures import Figure
 from notetune.report.numbers import count
 from notetune.report.summary import Statement, summary
 from notetune.report.table import Table, markdown, markdown_text
-from notetune.runs import write_text
 
 _NOTHING = "Nothing recorded."
 
@@ -66,15 +66,34 @@ class Section:
 
 
 def write_report(results: Results, folder: Path) -> None:
-    """Write report.html, report.md and report.json, each in one step.
+    """Write report.html, report.md and report.json into a folder of their own, in one step.
 
     The same results give the same bytes. The JSON file is the value itself
     (`notetune.metrics.results.read_results`); the other two show nothing that is not in it.
+
+    Raises:
+        RunError: If the folder is not an earlier report.
     """
     sections = report_sections(results)
-    write_text(folder / "report.html", _as_html(results, sections))
-    write_text(folder / "report.md", _as_markdown(results, sections))
-    write_results(results, folder / "report.json")
+    check_output(folder)
+    with runs.new_folder(folder, {"report": results.title, "created": results.created}) as new:
+        (new / "report.html").write_text(_as_html(results, sections), encoding="utf-8")
+        (new / "report.md").write_text(_as_markdown(results, sections), encoding="utf-8")
+        write_results(results, new / "report.json")
+
+
+def check_output(folder: Path) -> None:
+    """Refuse a folder that `write_report` would not replace.
+
+    Raises:
+        RunError: If it is not an earlier report.
+    """
+    files = {"report.html", "report.md", "report.json"}
+    if folder.is_dir() and {path.name for path in folder.iterdir()} == files:
+        old = runs.read_json(folder / "report.json")
+        if isinstance(old, dict) and {"format", "title", "created", "tasks"} <= old.keys():
+            runs.seal(folder, "report")  # it was written before reports had a manifest
+    refuse_foreign(folder)
 
 
 def report_sections(results: Results) -> tuple[Section, ...]:

@@ -15,6 +15,7 @@ from notetune.notes import sources
 from notetune.notes.sources import TableSource
 from notetune.notes.sources.rejections import place
 from notetune.notes.strict_csv import csv_text
+from notetune.ownership import refuse_existing
 from notetune.serve.predictor import load_predictor
 
 
@@ -60,24 +61,29 @@ def check_output(path: Path | None) -> None:
 
     Raises:
         ConfigError: If it is neither .csv nor .parquet.
+        RunError: If it exists: it could be the notes.
     """
-    if path is not None and path.suffix not in (".csv", ".parquet"):
+    if path is None:
+        return
+    if path.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"output {path} is neither .csv nor .parquet; give it one of them.")
+    refuse_existing(path)
 
 
 def write_predictions(table: pl.DataFrame, path: Path | None) -> None:
-    """Write scores to a .csv or .parquet file in one step, or as CSV to standard output.
+    """Write scores to a new .csv or .parquet file in one step, or as CSV to standard output.
 
     In CSV, an id that a spreadsheet would compute gets an apostrophe before it.
 
     Raises:
         ConfigError: If the file has another suffix.
+        RunError: If it exists.
     """
     check_output(path)
     if path is None:
         sys.stdout.write(csv_text(table))
     elif path.suffix == ".csv":
-        runs.write_text(path, csv_text(table))
+        runs.write_text(path, csv_text(table), replaces=False)
     else:
         with runs.new_file(path) as file:
             table.write_parquet(file)

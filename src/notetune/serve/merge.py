@@ -9,6 +9,7 @@ from notetune.model.backbone import Backbone, backbone_fingerprint, load_backbon
 from notetune.model.bundle import BUNDLE, Bundle, load_bundle, read_card, save_bundle, save_head
 from notetune.model.merge import Merged, merge_adapters
 from notetune.model.stack import DOMAIN, Layer, probe, stack
+from notetune.ownership import refuse_existing
 
 
 def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
@@ -27,9 +28,9 @@ def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
         BundleError: If the method cannot be merged, an adapter does not act, or a folder is not
             what it should be.
         BackboneError: If the backbone cannot be used.
+        RunError: If `out` exists.
     """
-    if out.exists():
-        raise BundleError(f"{out} exists already; name a folder that does not.")
+    refuse_existing(out)
     if (folder / BUNDLE).is_file():
         return _merge_bundle(folder, out, backbone)
     if not is_adapter(folder):

@@ -26,8 +26,9 @@ def introduction(patients: int) -> str:
 def demo_recipe(folder: Path, patients: int) -> Recipe:
     """The demo's recipe; its hospital is written first where it is not there yet."""
     hospital = folder / f"hospital-{patients}"
-    if not (hospital / runs.MANIFEST).is_file():
-        write_hospital(hospital, SyntheticConfig(patients=patients))
     path = Path(str(files("notetune.workflows") / "demo.yaml"))
     overrides = [f"runs={folder.parent}", f"name={folder.name}", f"data={hospital}"]
-    return config.load(Recipe, path, overrides)
+    recipe = config.load(Recipe, path, overrides)
+    if not (hospital / runs.MANIFEST).is_file():
+        write_hospital(hospital, SyntheticConfig(patients=patients))
+    return recipe

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from notetune import __version__, runs
-from notetune.errors import DataError
+from notetune.errors import ConfigError, DataError
 from notetune.model.adapters.specs import reserved_per_document
 from notetune.model.backbone import backbone_fingerprint, resolve_backbone
 from notetune.notes import clean, outcomes, overlap, published, sources, splits
@@ -181,14 +181,27 @@ def prepare(recipe: Recipe, like: Prepared | None = None) -> Prepared:
 
     Raises:
         DataError: If the source is faulty, a task cannot be taught, or a leak blocks.
-        ConfigError: If the recipe names a task that the source lacks.
+        ConfigError: If the recipe names a task that the source lacks, or what is read lies in the
+            folder that is written.
+        RunError: If that folder is not ours to replace.
     """
     folder, depends_on = recipe.folder.prepared, inputs(recipe, like)
+    _refuse_to_replace_what_is_read(recipe)
     with runs.one_at_a_time(folder):
         if not runs.is_finished(folder, depends_on):
             with runs.work_folder(folder, depends_on) as work:
                 _make(recipe, folder, depends_on, work, like)
     return open_prepared(folder)
+
+
+def _refuse_to_replace_what_is_read(recipe: Recipe) -> None:
+    folder = recipe.folder.prepared.resolve()
+    for path in (*sources.files_of(recipe.source), resolve_backbone(recipe.backbone)):
+        if path.resolve().is_relative_to(folder):
+            raise ConfigError(
+                f"prepared: {path} lies in {recipe.folder.prepared} and is read; name another "
+                "folder for what is prepared."
+            )
 
 
 def _make(

@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from notetune.config import Config, changed
+from notetune.config import NAME, Config, changed
 from notetune.errors import ConfigError
 from notetune.metrics.questions import BEST_VALIDATED
 from notetune.model.adapters.specs import (
@@ -29,7 +29,6 @@ from notetune.workflows.run_folder import RunFolder
 from notetune.workflows.sections import (
     LEAST_TOKENS,
     MASKED,
-    NAME,
     DownstreamConfig,
     EncodersConfig,
     EvaluateConfig,

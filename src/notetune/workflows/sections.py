@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from notetune.config import Config
+from notetune.config import NAME, Config
 from notetune.infer import Average
 from notetune.model.adapters.specs import (
     AdapterSpec,
@@ -27,9 +27,7 @@ from notetune.train.choice import ValidationConfig
 from notetune.train.optim import OptimConfig
 from notetune.workflows.variants import VariantName
 
-NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-
-EncoderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+EncoderName = Annotated[str, Field(pattern=NAME)]
 EncoderVariant = Literal["head-only", "full", "lora"]
 MASKED = "mlm"
 LEAST_TOKENS = 8

@@ -42,7 +42,8 @@ def run_study(recipe: Recipe, track: Track = silent) -> Results:
         folders = [*(one.folder for one in recipe.studies.values()), recipe.folder]
         for root in dict.fromkeys(folder.root for folder in folders):
             held.enter_context(runs.locked(root))
-        runs.write_json(recipe.folder.root / "recipe.json", recipe.as_json())
+        sections = ("name", "prepare", "pretrain", "downstream", "evaluate")
+        runs.replace_json(recipe.folder.root / "recipe.json", recipe.as_json(), sections)
         return evaluate(
             recipe,
             {name: _train(one, named(track, name)) for name, one in recipe.studies.items()},

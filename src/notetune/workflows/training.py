@@ -1,5 +1,6 @@
 """One training of a workflow: its steps, and what is kept of them."""
 
+import os
 import re
 import signal
 import sys
@@ -222,6 +223,8 @@ def fit(
 ) -> None:
     """Train, going on from the last checkpoint in `work` if there is one, to the best state.
 
+    The last step is saved too, so that what follows can be stopped without any loss.
+
     Args:
         training: What to do.
         work: Folder of its checkpoints.
@@ -232,7 +235,7 @@ def fit(
     Raises:
         TrainingError: If a step fails; it names the notes.
         RunError: If no checkpoint is whole, or one cannot be written.
-        Stopped: After SIGTERM, with a checkpoint of the last step.
+        Stopped: After Ctrl-C or SIGTERM, with a checkpoint of the last step.
     """
     world = this_world(is_sharded=training.is_sharded)
     checkpoints = Checkpoints(work, training.inputs, training.tensors, training.optimizer, world)
@@ -243,7 +246,7 @@ def fit(
             training.choice.see(0)
     for step in checkpoints.steps():
         watch.see(step, training.tokens_per_target)
-    if not training.is_over:
+    if position.next_step < training.step_count and not training.is_over:
         _go_on(training, checkpoints, position, checkpoint_minutes, watch, track, world)
     if training.choice:
         training.choice.restore_best()
@@ -260,7 +263,7 @@ def _go_on(
 ) -> None:
     steps = training.steps(position, world)
     saved = time.monotonic()
-    with _notes_named(training.store), _stop_requests() as is_asked_to_stop:
+    with _notes_named(training.store), _stop_requests() as asked_to_stop:
         for step in track(
             training.label, steps, training.step_count, training.describe, position.next_step
         ):
@@ -268,16 +271,18 @@ def _go_on(
             checkpoints.log(step)
             if training.choice:
                 training.choice.see(step.number + 1)
-            is_time = time.monotonic() - saved >= 60 * checkpoint_minutes
-            stops, saves = world.sums(is_asked_to_stop(), is_time)
+            is_last = training.is_over or step.number + 1 == training.step_count
+            is_time = is_last or time.monotonic() - saved >= 60 * checkpoint_minutes
+            stops, saves = world.sums(bool(asked_to_stop()), is_time)
             if stops or saves:
                 checkpoints.save(training.position_after(step))
                 saved = time.monotonic()
             if stops:
                 raise Stopped(
-                    f"{training.label}: stopped after step {step.number}, which is saved."
+                    asked_to_stop() or signal.SIGTERM,  # another process may have been asked
+                    f"{training.label}: stopped after step {step.number}, which is saved.",
                 )
-            if training.is_over:
+            if is_last:
                 break
 
 
@@ -292,17 +297,30 @@ def _notes_named(store: TokenStore) -> Iterator[None]:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM has come; inside the block it does not end the process."""
+def _stop_requests() -> Iterator[Callable[[], int]]:
+    """Which signal has come, SIGINT or SIGTERM; 0 for none.
+
+    Inside the block the first one does not end the process; Ctrl-C after it does, at once.
+    """
     asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+        if number == signal.SIGINT:  # unbuffered, as a handler may interrupt another write
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
+
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread may handle signals
+        yield lambda: 0  # only the main thread may handle signals
         return
-    before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
-        yield lambda: bool(asked)
+        yield lambda: asked[0] if asked else 0
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def write_record(path: Path, record: TrainingRecord) -> None:

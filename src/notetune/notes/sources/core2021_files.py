@@ -46,6 +46,7 @@ def write_core2021_files(
 
     Raises:
         DataError: If the cohort lacks one of the four tasks, or a split file is faulty.
+        RunError: If one of the files exists.
 
     Source:
         Data specification, section 2.4; the shuffle is pandas' `sample(frac=1)`, which is a
@@ -68,7 +69,7 @@ def write_core2021_files(
             written.append(path)
         if name in _CLASS_FILES:
             path = folder / _CLASS_FILES[name]
-            runs.write_text(path, " ".join(task.classes))
+            runs.write_text(path, " ".join(task.classes), replaces=False)
             written.append(path)
     return tuple(written)
 
@@ -98,4 +99,4 @@ def _write(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]])
     writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    runs.write_text(path, text.getvalue())
+    runs.write_text(path, text.getvalue(), replaces=False)

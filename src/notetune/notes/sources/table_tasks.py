@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import polars as pl
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from notetune.config import Config
+from notetune.config import NAME, Config
 from notetune.errors import DataError
 from notetune.notes.outcomes import (
     Task,
@@ -69,7 +69,7 @@ class CodeTable(Config):
 class TableTask(Config):
     """One outcome, in a column of the notes or in another table."""
 
-    name: str
+    name: Annotated[str, Field(pattern=NAME)]
     kind: TaskKind
     column: str
     """Column of the notes with the label; or, with `labels` or `codes`, with the id to look up."""

@@ -10,7 +10,6 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from notetune import runs
 from notetune.config import Config
-from notetune.errors import DataError
 from notetune.notes.synthetic.charts import (
     Chart,
     admission_truth,
@@ -69,14 +68,8 @@ def write_hospital(folder: Path, config: SyntheticConfig) -> HospitalTruth:
     when all is written. Charts are streamed: only their truth stays in memory.
 
     Raises:
-        DataError: If `folder` holds something else than an earlier synthetic hospital.
+        RunError: If `folder` is something else than an earlier synthetic hospital.
     """
-    is_ours = (folder / "truth" / "truth.json").is_file()
-    if folder.exists() and not is_ours and (folder.is_file() or any(folder.iterdir())):
-        raise DataError(
-            f"{folder} is not empty and not a synthetic hospital; it would be replaced. "
-            "Choose a new folder."
-        )
     settings = config.model_dump(mode="json")
     model = OutcomeModel(config.signal)
     with runs.new_folder(folder, settings) as building:

@@ -1,0 +1,89 @@
+"""What may take the place of what: only what is ours and holds nothing else."""
+
+import pytest
+
+from notetune import runs
+from notetune.errors import RunError
+from notetune.ownership import refuse_foreign
+
+CANARY = b"a user's\x00file"
+
+
+def everything_in(folder):
+    return set(folder.rglob("*"))
+
+
+def test_a_foreign_file_in_a_folder_of_ours_keeps_it_from_being_replaced(tmp_path):
+    def build(text):
+        with runs.new_folder(tmp_path / "stage", text) as part:
+            (part / "inner").mkdir()
+            (part / "inner" / "weights").write_text(text)
+
+    build("one")
+    with runs.new_folder(tmp_path / "stage" / "later" / "stage", 1) as part:
+        (part / "tokens").write_text("ours, in a stage folder inside the other")
+    (tmp_path / "stage" / "inner" / "weights").write_text("damaged")
+    (tmp_path / "stage" / ".later.lock").touch()
+    build("two")
+    mine = tmp_path / "stage" / "inner" / "mine.txt"
+    for path in (mine, mine.with_name(".mine.lock")):
+        path.write_bytes(CANARY)
+        with pytest.raises(RunError, match=f"{path} in it was not made by notetune"):
+            build("three")
+        assert path.read_bytes() == CANARY
+        path.unlink()
+    link = tmp_path / "stage" / "inner" / "linked"
+    link.symlink_to(tmp_path)
+    with pytest.raises(RunError, match="linked in it was not made"):
+        build("three")
+    link.unlink()
+    build("three")
+    assert (tmp_path / "stage" / "inner" / "weights").read_text() == "three"
+
+
+def test_what_comes_while_a_folder_is_built_stays(tmp_path):
+    def build():
+        with runs.new_folder(tmp_path / "stage", 1):
+            (tmp_path / "stage").mkdir()
+            (tmp_path / "stage" / "mine").write_bytes(CANARY)
+
+    with pytest.raises(RunError, match="was not made by notetune"):
+        build()
+    assert (tmp_path / "stage" / "mine").read_bytes() == CANARY
+    assert list(tmp_path.iterdir()) == [tmp_path / "stage"]
+
+
+def test_taking_a_folder_clears_nothing_of_a_user(tmp_path):
+    names = [".film.abcdefgh.part", ".a.part", ".b.work", ".stage.mine.work", "x.notetune.part"]
+    for name in names:
+        (tmp_path / "deep" / f"{name}-folder" / name).mkdir(parents=True)
+        (tmp_path / "deep" / name).write_bytes(CANARY)
+    before = everything_in(tmp_path)
+    assert len(before) == 3 * len(names) + 1
+    with runs.locked(tmp_path), runs.work_folder(tmp_path / "deep" / "stage", 1):
+        pass
+    assert everything_in(tmp_path) - {tmp_path / ".lock"} == before
+    assert all((tmp_path / "deep" / name).read_bytes() == CANARY for name in names)
+
+
+def test_work_for_other_inputs_is_found_by_its_whole_name(tmp_path):
+    mine = tmp_path / ".stage.mine.work"
+    mine.mkdir()
+    theirs = tmp_path / ".stage.more.0123456789abcdef.work"
+    theirs.mkdir()
+    old = tmp_path / ".stage.0123456789abcdef.work"
+    old.mkdir()
+    with runs.work_folder(tmp_path / "stage", 1) as work:
+        assert {path.name for path in tmp_path.iterdir()} == {mine.name, theirs.name, work.name}
+
+
+def test_a_damaged_manifest_still_says_whose_the_folder_is(tmp_path):
+    with runs.new_folder(tmp_path / "stage", 1) as part:
+        (part / "a").write_text("a")
+    manifest = tmp_path / "stage" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"digest": "', '"digest": "0'))
+    assert not runs.is_finished(tmp_path / "stage", 1)
+    refuse_foreign(tmp_path / "stage")
+    manifest.write_text("{}")
+    with pytest.raises(RunError, match="was not made by notetune"):
+        refuse_foreign(tmp_path / "stage")
