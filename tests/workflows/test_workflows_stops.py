@@ -17,7 +17,6 @@ from notetune.workflows.recipe import Recipe
 
 SETTINGS = [
     "downstream.variants=[task-lora]",
-    "downstream.seeds=[0]",
     "downstream.tasks=[stay]",
     "evaluate.baselines=[]",
     "downstream.epochs=2",
