@@ -99,10 +99,8 @@ def write_text(path: Path, text: str, *, replaces: bool = True) -> None:
 def new_file(path: Path, *, replaces: bool = False) -> Iterator[BinaryIO]:
     """A file to write aside, which takes its place durably when the block ends without an error.
 
-    Only in a folder of ours may it replace another.
-
     Raises:
-        RunError: If it must not replace and something stands there, before or after the block.
+        RunError: If something stands there, unless it `replaces`, as in a folder of ours.
     """
     if not replaces:
         refuse_existing(path)
@@ -235,7 +233,7 @@ def locked(folder: Path) -> Iterator[None]:
             f"{folder} is in use by process {holder}; wait for it, or use another run folder."
         ) from None
     try:
-        holds.write_text(f"{os.getpid()} on {platform.node()}")
+        write_text(holds, f"{os.getpid()} on {platform.node()}")
         _clear_parts(folder)
         yield
     finally:
