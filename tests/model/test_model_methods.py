@@ -76,6 +76,14 @@ def saved(folder, tmp_path_factory):
     return root
 
 
+def in_float64(model):
+    """The model in float64, where sums that cancel are the same in any order."""
+    model.backbone.model.double()
+    for parameter in model.parameters_by_name().values():
+        parameter.data = parameter.data.double()
+    return model
+
+
 def new_stack(folder, method, is_trained=True):
     spec, _ = METHODS[method]
     model = stack(load_backbone(str(folder)), [Layer(DOMAIN, spec, is_trained=is_trained)], seed=1)
@@ -97,7 +105,7 @@ def saved_stack(folder, saved, method, *, is_trained=False):
 
 def peft_twin(folder, method, model):
     """Plain peft with the weights of `model`, and its parameter for each of ours."""
-    plain = AutoModelForCausalLM.from_pretrained(folder)
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=model.backbone.model.dtype)
     _, config = METHODS[method]
     twin = peft.get_peft_model(plain, config).eval() if config else plain.eval()
     theirs = {
@@ -107,24 +115,31 @@ def peft_twin(folder, method, model):
     pairs = {}
     for name, parameter in model.adapters[DOMAIN].named_parameters():
         pairs[name] = theirs[name]
-        theirs[name].data.copy_(parameter.data)
+        theirs[name].data = parameter.data.clone()
     return twin, pairs
 
 
 def loss_of_text(twin, ids):
-    """peft's own loss on one note; the first token is a target for nobody."""
-    tokens = torch.from_numpy(ids)[None]
-    labels = tokens.clone()
-    labels[0, 0] = -100
-    logits = twin(tokens, labels=labels).logits[0, -len(ids) :]
-    if len(ids) == 1:
-        return logits, 0.0
-    return logits, twin(tokens, labels=labels).loss * (len(ids) - 1)
+    """Logits of one note alone and their loss, in float64; transformers' own rounds to float32."""
+    tokens = torch.from_numpy(ids)
+    logits = twin(tokens[None]).logits[0, -len(ids) :]
+    return logits, torch.nn.functional.cross_entropy(logits[:-1], tokens[1:], reduction="sum")
+
+
+@pytest.fixture
+def softmax_in_float64(monkeypatch):
+    """peft's adaptation prompt asks for a softmax in float32, whatever its scores are in."""
+    monkeypatch.setattr(
+        torch.nn.functional, "softmax", lambda scores, dim, dtype=None: scores.softmax(dim)
+    )
 
 
 @each_method
+@pytest.mark.usefixtures("softmax_in_float64")
 def test_packed_loss_logits_and_gradients_equal_peft_on_one_note_at_a_time(folder, method):
-    model = new_stack(folder, method)
+    # Only the norms of transformers round to float32, on both sides; where the last bit of their
+    # inputs tips that, a state moves by 6e-8 of itself.
+    model = in_float64(new_stack(folder, method))
     twin, pairs = peft_twin(folder, method, model)
     documents = random_documents(LENGTHS)
     batch = packed_batch(documents, range(len(documents)))
@@ -134,13 +149,14 @@ def test_packed_loss_logits_and_gradients_equal_peft_on_one_note_at_a_time(folde
         packed = model.backbone.logits(model.hidden_states(batch))
     logits, losses = zip(*[loss_of_text(twin, ids) for ids in documents], strict=True)
     sum(losses).backward()
-    assert (packed - torch.cat(logits)).abs().max() < 1e-5
-    assert loss.item() == pytest.approx(sum(losses).item(), rel=1e-6)
+    assert loss.dtype == packed.dtype == torch.float64
+    assert (packed - torch.cat(logits)).abs().max() < 1e-6
+    assert loss.item() == pytest.approx(sum(losses).item(), rel=1e-7)
     assert len(pairs) == len(model.parameters_by_name()) > 0
     for name, parameter in model.parameters_by_name().items():
         expected = pairs[name.removeprefix(f"{DOMAIN}.")].grad
         assert expected.abs().max() > 0, name
-        assert (parameter.grad - expected).abs().max() < 1e-5 * expected.abs().max(), name
+        assert (parameter.grad - expected).abs().max() < 1e-6 * expected.abs().max(), name
 
 
 @each_method

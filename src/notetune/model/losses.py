@@ -12,13 +12,18 @@ from torch import Tensor, nn
 _TOKENS_PER_CHUNK = 128  # their logits stay in a CPU's cache and below malloc's limit for mmap
 
 
+def exact(values: Tensor) -> Tensor:
+    """The values in float32, or in float64 if they have that: no loss is summed in less."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def next_token_losses(head: Callable[[Tensor], Tensor], hidden_TH: Tensor, ids_T: Tensor) -> Tensor:
-    """`(T,)` float32 negative log-likelihood in nats of each next token; without a gradient."""
+    """`(T,)` negative log-likelihood in nats of each next token; without a gradient."""
     parts = [
-        F.cross_entropy(head(hidden_TH[span]).float(), ids_T[span], reduction="none")
+        F.cross_entropy(exact(head(hidden_TH[span])), ids_T[span], reduction="none")
         for span in _chunks(len(ids_T))
     ]
-    return torch.cat(parts) if parts else hidden_TH.new_zeros(0, dtype=torch.float32)
+    return torch.cat(parts) if parts else exact(hidden_TH.new_zeros(0))
 
 
 def next_token_loss(head: nn.Module, hidden_TH: Tensor, ids_T: Tensor) -> Tensor:
@@ -46,12 +51,12 @@ class _ChunkedLoss(torch.autograd.Function):
     def forward(
         ctx: Any, head: nn.Module, hidden_TH: Tensor, ids_T: Tensor, *weights: Tensor
     ) -> Tensor:
-        total = hidden_TH.new_zeros((), dtype=torch.float32)
+        total = exact(hidden_TH.new_zeros(()))
         gradients = [torch.zeros_like(tensor) for tensor in (hidden_TH, *weights)]
         for span in _chunks(len(ids_T)):
             with torch.enable_grad():
                 hidden = hidden_TH[span].detach().requires_grad_()
-                loss = F.cross_entropy(head(hidden).float(), ids_T[span], reduction="sum")
+                loss = F.cross_entropy(exact(head(hidden)), ids_T[span], reduction="sum")
             total += loss.detach()
             gradients[0][span], *others = torch.autograd.grad(loss, (hidden, *weights))
             for gradient, part in zip(gradients[1:], others, strict=True):
