@@ -88,7 +88,7 @@ def reports(data: Path, shape: str) -> Iterator[npt.NDArray[np.int64]]:
         from notetune.model import llama2c
 
         pieces = llama2c._read_pieces(data / "llama/llama2_tokenizer.model")
-        tokenizer = llama2c._to_tokenizer(pieces)
+        tokenizer = llama2c.to_tokenizer(pieces)
     for number in np.random.default_rng(0).permutation(len(notes)):
         ids = tokenizer.encode(notes[number], add_special_tokens=False).ids
         yield np.array([BOS, *ids])

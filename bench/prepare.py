@@ -244,7 +244,7 @@ def real_texts(data: Path) -> list[str]:
 def encoders(data: Path) -> dict[str, Encoder]:
     """The shipped tokenizer, and that of LLaMA 2."""
     pieces = llama2c._read_pieces(data / "llama/llama2_tokenizer.model")
-    tokenizer = llama2c._to_tokenizer(pieces)
+    tokenizer = llama2c.to_tokenizer(pieces)
     tokenizer.encode_special_tokens = True
     return {
         "shipped, 2k pieces": load_encoder(ROOT / "src/notetune/backbones/tiny"),

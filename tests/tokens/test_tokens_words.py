@@ -77,7 +77,7 @@ def mini_llama(*, extra: tuple[str, ...] = (), metaspace: bool = False, **model)
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{n:02X}>" for n in range(256)), *characters]
     pieces += ["▁▁", "▁a", "ab", "▁ab", "▁P", "▁Pt", "▁▁▁▁", *model.pop("pieces", ())]
     scores = [(piece, -float(number)) for number, piece in enumerate(pieces)]
-    tokenizer = llama2c._to_tokenizer(scores)
+    tokenizer = llama2c.to_tokenizer(scores)
     if metaspace:
         tokenizer.normalizer = None
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="first", split=False)
@@ -245,7 +245,7 @@ def test_words_give_the_ids_and_spans_of_real_texts(name, real_texts, open_data)
         encoder = ENCODERS[name]
     else:
         pieces = llama2c._read_pieces(open_data / f"llama/{name}.model")
-        encoder = encoder_of(llama2c._to_tokenizer(pieces))
+        encoder = encoder_of(llama2c.to_tokenizer(pieces))
     assert encoder.words is not None
     found = [check(encoder, text, 256) for text in real_texts]
     assert len(found) >= 180
