@@ -55,4 +55,8 @@ def test_the_files_of_an_official_split_start_from_the_data_folder():
 
 def test_a_row_that_cannot_hold_a_document_is_refused():
     with pytest.raises(Exception, match="a row must hold the longest document"):
-        config.load(Recipe, ROOT / "recipes/eicu.yaml", ["pretrain.tokens_per_row=100"])
+        config.load(
+            Recipe,
+            ROOT / "recipes/eicu.yaml",
+            ["prepare.max_tokens=256", "pretrain.tokens_per_row=100"],
+        )

@@ -245,8 +245,8 @@ def test_the_head_of_a_table_says_how_many_runs_there_are(tmp_path):
     assert "every task: ONE run of each model, 95 % interval over patients alone." in captions(
         one_run
     )
-    write_report(one_run, tmp_path)
-    twin = (tmp_path / "report.md").read_text(encoding="utf-8")
+    write_report(one_run, tmp_path / "one")
+    twin = (tmp_path / "one/report.md").read_text(encoding="utf-8")
     assert "8, 15 or 25 % instead of 5 %" in twin
     fixed = tuple(row.model_copy(update={"is_deterministic": True}) for row in single)
     results = full_results(tasks=(task.model_copy(update={"rows": fixed}),), headline=())
@@ -263,8 +263,8 @@ def test_a_task_that_cannot_be_judged_is_named_under_the_table(tmp_path):
     rows = tuple(row.model_copy(update={"standing": None}) for row in task.rows)
     few = {"task": "falls", "rows": rows, "why_not_judged": "too few: 4 patients"}
     results = full_results(tasks=(task, task.model_copy(update=few)), headline=())
-    write_report(results, tmp_path)
-    twin = (tmp_path / "report.md").read_text(encoding="utf-8")
+    write_report(results, tmp_path / "report")
+    twin = (tmp_path / "report/report.md").read_text(encoding="utf-8")
     assert "Not judged, so without marks: falls." in twin
     assert "cannot be judged: too few: 4 patients with the rarer value." in twin
     said = statements(results)

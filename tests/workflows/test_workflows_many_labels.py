@@ -17,6 +17,8 @@ LABELS = 1_266
 NOTES = 60
 SETTINGS = [
     "prepare.min_train_positives=1",
+    "prepare.allow_leaks=true",
+    "seeds=1",
     "downstream.tasks=[codes]",
     "downstream.variants=[head-only, task-lora]",
 ]

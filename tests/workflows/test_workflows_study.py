@@ -182,7 +182,7 @@ def test_frozen_domain_adapters_leave_training_as_they_came(place, finished):
         if read_record(path / "training.json").kept_steps  # else the solved head was the best
     ]
     assert len(frozen) == 6
-    assert len(trained) > 2
+    assert len(trained) > 1
     assert set(frozen) == domains
     assert len(domains) == 2
     assert not domains & set(trained)
