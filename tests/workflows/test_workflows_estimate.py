@@ -193,7 +193,7 @@ def test_the_command_prints_the_cells_and_what_they_rest_on(small, capsys, monke
     assert "length_of_stay · head-only 0 30,421" in text
     assert "40% of the card's highest rate, which is assumed" in text
     assert "published counts (MIMIC-IV-Note 2.2" in text
-    assert "18 trainings" in text
+    assert "12 trainings" in text
     code, said = notetune(*few, "--dry-run", "--only", "llama-7b")
     assert code == 0
     assert "one h100 with 80 GiB" in " ".join(said.out.split())
