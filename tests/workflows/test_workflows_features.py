@@ -17,7 +17,7 @@ from small_study import small_study
 from transformers import AutoModelForCausalLM
 
 from notetune import config
-from notetune.errors import BundleError, ConfigError
+from notetune.errors import BundleError, ConfigError, Stopped
 from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.backbone import load_backbone
 from notetune.model.stack import DOMAIN, Layer, stack
@@ -289,7 +289,7 @@ def test_a_computation_that_is_killed_goes_on_where_it_was(prepared, tmp_path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(features.StackFeatures, "of_notes", killed_at_the_third)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
             fixed_features(recipe, opened, "head-only")
     monkeypatch.setattr(
         features.StackFeatures,

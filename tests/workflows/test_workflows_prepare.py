@@ -221,7 +221,7 @@ def interrupt_after(recipe: Recipe, shards: int, monkeypatch) -> None:
 
     with monkeypatch.context() as context:
         context.setattr(prepare_shards, "save_documents", interrupted)
-        with pytest.raises(Stopped, match=f"its work up to {shards - 1:06} is saved"):
+        with pytest.raises(Stopped, match=f"its work up to {shards - 1:06}-tokens is saved"):
             prepare_locked(recipe)
 
 
