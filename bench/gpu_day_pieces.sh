@@ -24,7 +24,7 @@ awk -v names="^($WHEELS)==" '/^[^ ]/ {wanted = $0 ~ names} wanted' requirements.
 mv "$work"/all/polars* "$work/rest/wheels/"
 mv "$work"/all/*.whl "$work/first/wheels/"
 cp "$gguf" "$work/rest/smollm2.gguf"
-for folder in "${STUDIED[@]}"; do cp -r "$data/$folder" "$work/first/data/"; done
+for folder in "${STUDIED[@]}"; do cp -rp "$data/$folder" "$work/first/data/"; done
 tar -cf "$work/rest.tar" -C "$work/rest" .
 split -d -a 1 -b "${PIECE_MIB}M" "$work/rest.tar" "$work/part-"
 parts=("$work"/part-*)

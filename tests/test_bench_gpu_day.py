@@ -126,7 +126,9 @@ def test_nothing_is_begun_that_the_rest_of_a_call_cannot_hold(machine):
 def test_a_call_that_is_stopped_stops_its_part_and_keeps_what_there_is(machine):
     environment = {**machine.environment, "HANGS": "step2.py"}
     command = [str(DAY), str(machine.out), "ceiling", "step2"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         log = machine.out / "day.log"
         wait_for(lambda: log.exists() and "step2: begins" in log.read_text())
         wait_for(lambda: "step2.py" in (machine.folder / "calls").read_text())
@@ -143,6 +145,20 @@ def wait_for(is_there, seconds=60):
     while not is_there():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_on_a_new_machine_the_studies_go_on_from_what_came_back(machine):
+    trained = machine.folder / "day/runs/eicu/backbones/smollm2/domain/adapter_model.safetensors"
+    features = trained.parents[1] / "features/last.npy"
+    for path in (trained, features):
+        path.parent.mkdir(parents=True)
+        path.write_text("numbers")
+    assert machine.day(["ceiling"]).returncode == 0
+    machine.out.rename(machine.folder / "pieces")
+    (machine.folder / "day").rename(machine.folder / "old")
+    assert machine.day(["ceiling"]).returncode == 0
+    assert trained.read_text() == "numbers"
+    assert not features.exists()
 
 
 def test_a_part_whose_command_has_changed_is_run_again(machine):
@@ -229,7 +245,9 @@ def test_a_whole_day_rehearsed_on_a_cpu_goes_on_after_a_stop_amid_a_study(rehear
     environment = {**rehearsal.environment, "CALL_SECONDS": "3000"}
     command = [str(DAY), "--rehearse", str(rehearsal.out), "study-rehearsal"]
     steps = rehearsal.folder / "day/runs/rehearsal/backbones/smollm2/domain/steps.jsonl"
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         wait_for(steps.exists, 300)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
