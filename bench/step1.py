@@ -4,10 +4,7 @@ B1 is the published way: transformers' Trainer with peft, ten notes at a time, p
 B2 is the best that a stock user gets: padded to the longest of the ten, notes grouped by length.
 Before anything is timed, the three must give the same loss on the same notes.
 
-On a quiet machine: `python bench/step1.py`. On a GPU that lacks pydantic, once
-`make bench-wheels` has put its wheels into build/wheels:
-`pip install --no-index --find-links build/wheels pydantic && PYTHONPATH=src \
-python bench/step1.py --device cuda --shape llama-7b`.
+On a quiet machine: `python bench/step1.py`. On a GPU: `gpu_day.sh`, as README.md here says.
 """
 
 import argparse
@@ -251,7 +248,7 @@ def main() -> None:
     bench = Bench(shape, notes, device, dtype, given.tokens_per_row)
     name = torch.cuda.get_device_name() if device.type == "cuda" else ""
     rows = Rows(given.output, name)
-    has_float8 = given.float8 or device.type == "cuda"
+    has_float8 = device.type == "cuda" if given.float8 is None else given.float8
     for method in given.methods:
         spec = METHODS[method]
         check_losses(bench, spec)
@@ -282,7 +279,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--whole", action="store_true", help="reports as long as they are")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="also with compiled layers")
-    parser.add_argument("--float8", action="store_true", help="also in float8; always on a GPU")
+    parser.add_argument(
+        "--float8", action=argparse.BooleanOptionalAction, help="also in float8; default: on a GPU"
+    )
     parser.add_argument("--tokens-per-row", type=int, default=1024)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/results/step1.csv")

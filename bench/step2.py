@@ -7,9 +7,8 @@ anything is timed, they must give the same loss on the same notes. The search tr
 frozen backbone with 20 seeds, through the product: with the features that a run folder keeps, and
 as cold runs that compute them.
 
-On a quiet machine: `python bench/step2.py`. On a GPU that lacks what reads notes (polars), as for
-`step1.py` and without the search:
-`PYTHONPATH=src python bench/step2.py --device cuda --shape llama-7b --no-search`.
+On a quiet machine: `python bench/step2.py`. On a GPU: `gpu_day.sh`, as README.md here says, without
+the search, so that it needs nothing that reads notes.
 """
 
 import argparse

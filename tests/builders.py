@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from notetune.model.batch import PackedBatch, packed_batch
+from notetune.model.stack import Stack
 from notetune.tokens.encode import load_encoder
 from notetune.tokens.store import TokenStore, open_store, write_store
 
@@ -112,6 +113,19 @@ def word_piece_tokenizer() -> Tokenizer:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     return tokenizer
+
+
+def in_float64(model: Stack) -> Stack:
+    """The model in float64, where a sum that cancels is the same in any order.
+
+    Only the norms of transformers still round to float32, on both sides of a comparison; where the
+    last bit of their inputs tips that, a state moves by 6e-8 of itself.
+    """
+    model.backbone.model.double()
+    for adapter in model.adapters.values():
+        for _, parameter in adapter.named_parameters():
+            parameter.data = parameter.data.double()
+    return model
 
 
 def random_documents(lengths: list[int], seed: int = 0) -> list[np.ndarray]:

@@ -20,13 +20,14 @@ class Layer(nn.Module):
         self.is_causal = is_causal
 
 
-def inputs(device="cpu", dtype=torch.float32, prefix_lengths=()):
+def inputs(device="cpu", dtype=torch.float64, prefix_lengths=()):
     torch.manual_seed(0)
     shapes = [(1, heads, sum(LENGTHS), HEAD_DIM) for heads in (HEADS, KV_HEADS, KV_HEADS)]
     query, key, value = (torch.randn(shape).to(device, dtype) for shape in shapes)
     layers = 3
     prefixes = tuple(
-        torch.randn(2 * layers, KV_HEADS, length, HEAD_DIM).to(device) for length in prefix_lengths
+        torch.randn(2 * layers, KV_HEADS, length, HEAD_DIM).to(device, dtype)
+        for length in prefix_lengths
     )
     documents = Documents(LENGTHS, Additions(prefixes=prefixes), torch.device(device))
     return query, key, value, documents
@@ -94,7 +95,7 @@ def kernel_by_definition(
 def test_attention_is_that_of_the_definition(prefix_lengths, window, is_causal):
     row = inputs(prefix_lengths=prefix_lengths)
     expected = attention_by_definition(*row, window, is_causal)
-    assert (attend(*row, window, is_causal) - expected).abs().max() < 1e-6
+    assert (attend(*row, window, is_causal) - expected).abs().max() < 1e-12
     assert expected.shape == (1, sum(LENGTHS), HEADS, HEAD_DIM)
 
 
@@ -108,7 +109,7 @@ def test_the_gpu_kernel_is_given_borders_and_keys_that_mean_the_same(
     monkeypatch.setattr(attention, "_has_kernel", lambda query, dropout: True)
     row = inputs(prefix_lengths=prefix_lengths)
     expected = attention_by_definition(*row, window, is_causal)
-    assert (attend(*row, window, is_causal) - expected).abs().max() < 1e-6
+    assert (attend(*row, window, is_causal) - expected).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("in_one_kernel", [False, True])
@@ -123,7 +124,7 @@ def test_the_last_tokens_that_are_asked_for_get_what_they_get_among_all(
     last_D = torch.tensor(LENGTHS).cumsum(0) - 1
     found = attend(query, key, value, replace(documents, asked_D=last_D), window)
     expected = attention_by_definition(query, key, value, documents, window)
-    assert (found[:, last_D] - expected[:, last_D]).abs().max() < 1e-6
+    assert (found[:, last_D] - expected[:, last_D]).abs().max() < 1e-12
     others = torch.ones(sum(LENGTHS), dtype=torch.bool).index_fill(0, last_D, value=False)
     assert not found[:, others].any()
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from builders import ENCODERS, VOCABULARY, random_batch, random_encoder
+from builders import ENCODERS, VOCABULARY, in_float64, random_batch, random_encoder
 from test_model_families import FAMILIES, save
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -32,7 +32,7 @@ def randomised(backbone, layers):
         for name, parameter in model.parameters_by_name().items():
             if "norm" not in name.lower() and "magnitude" not in name:
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
+    return in_float64(model)
 
 
 def outcome(model, features_DH):
@@ -49,13 +49,13 @@ def assert_same_as_the_whole_last_layer(model, pooling):
     batch = random_batch(LENGTHS)
     found, gradients = outcome(model, model.features(batch, pooling))
     expected, whole = outcome(model, pool(model.hidden_states(batch), batch, pooling))
-    assert (found - expected).abs().max() < 1e-5
+    assert (found - expected).abs().max() < 1e-6
     reached = [name for name, gradient in whole.items() if gradient is not None]
     assert reached == [name for name, gradient in gradients.items() if gradient is not None]
     assert reached
     for name in reached:
         scale = max(1.0, whole[name].abs().max().item())
-        assert (gradients[name] - whole[name]).abs().max() < 1e-5 * scale, name
+        assert (gradients[name] - whole[name]).abs().max() < 1e-6 * scale, name
 
 
 @pytest.mark.parametrize("pooling", ["first", "last", "mean"])
