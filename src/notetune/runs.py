@@ -10,7 +10,7 @@ import platform
 import shutil
 import signal
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -73,20 +73,19 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, _json_text(value))
 
 
-def replace_json(path: Path, value: Any, keys: Collection[str]) -> None:
-    """As `write_json`, where the folder may be a user's.
+def refuse_foreign_json(path: Path, is_ours: Callable[[dict[str, Any]], bool]) -> None:
+    """Refuse to replace a file that is not ours, by what is in it: its folder may be a user's.
 
     Raises:
-        RunError: If what stands there is not in the form in which we write JSON, with these keys.
+        RunError: If what stands there is no mapping of ours in the form in which we write JSON.
     """
-    is_ours = False
+    fits = False
     with contextlib.suppress(RunError):
         old = read_json(path)
-        is_ours = isinstance(old, dict) and set(keys) <= old.keys()
-        is_ours = is_ours and path.read_text(encoding="utf-8") == _json_text(old)
-    if not is_ours or path.is_symlink():
+        fits = isinstance(old, dict) and is_ours(old)
+        fits = fits and path.read_text(encoding="utf-8") == _json_text(old)
+    if not fits or path.is_symlink():
         refuse_existing(path)
-    write_json(path, value)
 
 
 def write_text(path: Path, text: str, *, replaces: bool = True) -> None:

@@ -1,5 +1,6 @@
 """What a user has survives every command that writes, byte for byte, and the error names it."""
 
+import json
 import os
 import shutil
 
@@ -8,7 +9,8 @@ from small_study import notetune, small_study
 
 from notetune import config, runs
 from notetune.cli import app
-from notetune.errors import ConfigError
+from notetune.errors import ConfigError, RunError
+from notetune.workflows.evaluate import refuse_foreign_looks
 from notetune.workflows.recipe import Recipe
 
 ONLY_READ = {"inspect", "keys", "study status"}
@@ -25,6 +27,15 @@ def with_report(*command):
     ]  # fmt: skip
 
 
+def with_backbone(place, taken):
+    """A study of several backbones whose run folder for the first one is that of `taken`."""
+    runs_of_one = taken.parents[2]
+    return [
+        "study", "run", place / "several.yaml", f"runs={runs_of_one.parent}",
+        f"name={runs_of_one.name}",
+    ]  # fmt: skip
+
+
 WRITING = {
     # How a command is told to write to a place, and what the place is called below a folder.
     "prepare": (with_recipe("prepare"), "mine"),
@@ -33,10 +44,13 @@ WRITING = {
     "study run": (with_recipe("study", "run"), "mine"),
     "study run, the report": (with_report("study", "run"), "mine/report"),
     "study run, its recipe": (with_report("study", "run"), "mine/recipe.json"),
+    "study run, its looks": (with_report("study", "run"), "mine/looks.json"),
+    "study run, the recipe of a backbone": (with_backbone, "mine/backbones/a/recipe.json"),
     "study run, its lock": (with_report("study", "run"), "mine/.lock"),
     "study run, its holder": (with_report("study", "run"), "mine/.holder"),
     "study run, notes": (with_report("study", "run"), "mine/prepared"),
     "evaluate": (with_report("evaluate"), "mine/report"),
+    "evaluate, its looks": (with_report("evaluate"), "mine/looks.json"),
     "predict": (lambda place, taken: ["predict", "x", place / "notes.csv", "-o", taken], "a.csv"),
     "merge": (lambda _, taken: ["merge", "bundle", taken], "mine"),
     "convert": (lambda _, taken: ["convert", "a.bin", "b.model", taken], "mine"),
@@ -51,6 +65,8 @@ def put(kind, path):
     match kind:
         case "a file":
             path.write_bytes(CANARY)
+        case "a JSON file":
+            path.write_text('{"views": 3, "name": "mine"}')
         case "a folder":
             (path / "deep").mkdir(parents=True)
             (path / "deep" / "file").write_bytes(CANARY)
@@ -80,7 +96,12 @@ def snapshot(folder):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    return small_study(tmp_path_factory.mktemp("small"))
+    place = small_study(tmp_path_factory.mktemp("small"))
+    alone = (place / "recipe.yaml").read_text()
+    one, several = f"backbone: {place}/backbone", f"backbones: {{a: {place}/backbone}}"
+    assert alone.count(one) == 1
+    (place / "several.yaml").write_text(alone.replace(one, several))
+    return place
 
 
 def test_every_command_is_known_to_write_or_not():
@@ -91,7 +112,7 @@ def test_every_command_is_known_to_write_or_not():
 
 
 @pytest.mark.parametrize(
-    "kind", ["a file", "a folder", "an empty folder", "a link", "a link to nowhere"]
+    "kind", ["a file", "a JSON file", "a folder", "an empty folder", "a link", "a link to nowhere"]
 )
 @pytest.mark.parametrize("writing", WRITING)
 def test_nothing_of_a_user_is_replaced_by_any_command(writing, kind, place, tmp_path):
@@ -112,6 +133,32 @@ def test_nothing_of_a_user_is_replaced_by_any_command(writing, kind, place, tmp_
     assert {path: after[path] for path in read if "runs" not in path.parts} == {
         path: read[path] for path in read if "runs" not in path.parts
     }
+
+
+LOOKS = {"0123456789abcdef": 3}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"views": 3}',
+        json.dumps(LOOKS),  # not as we write it
+        *(runs._json_text({**LOOKS, **other}) for other in [{"views": 3}, {"f" * 16: "three"}]),
+        *(runs._json_text({"f" * 16: count}) for count in [0, True, 1.5, None]),
+        "[]",
+        "{}\n",
+        '{"f": NaN}',
+    ],
+)
+def test_only_counted_looks_of_ours_are_counted_on(text, place, tmp_path):
+    recipe = config.load(Recipe, place / "recipe.yaml", [f"runs={tmp_path}", "name=mine"])
+    path = tmp_path / "mine" / "looks.json"
+    runs.write_json(path, LOOKS)
+    assert refuse_foreign_looks(recipe) == path
+    path.write_text(text)
+    with pytest.raises(RunError, match=r"looks\.json exists already"):
+        refuse_foreign_looks(recipe)
+    assert path.read_text() == text
 
 
 @pytest.mark.parametrize("link", ["the notes", "hard", "symbolic"])

@@ -188,9 +188,11 @@ def evaluate(
     loaded = _load(recipe, overrides, data, only)
     from notetune.report.page import check_output, write_report
     from notetune.workflows.evaluate import evaluate as run
+    from notetune.workflows.evaluate import refuse_foreign_looks
     from notetune.workflows.study import read_study
 
     check_output(loaded.folder.report)
+    refuse_foreign_looks(loaded)
     results = run(loaded, read_study(loaded))
     write_report(results, loaded.folder.report)
     show.results(results, loaded.folder.report, as_json=as_json)

@@ -1,10 +1,12 @@
 """Scores of all finished cells to one `Results` value, the source of every report."""
 
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -166,12 +168,28 @@ def _of_listed_patients(recipe: Recipe, tables: list[ScoreTable]) -> list[ScoreT
     return [part for table in tables if (part := table.of_notes(kept)) is not None]
 
 
+def refuse_foreign_looks(recipe: Recipe) -> Path:
+    """Where looks at the test scores are counted.
+
+    Raises:
+        RunError: If something else stands there.
+    """
+    path = recipe.folder.root / "looks.json"
+    runs.refuse_foreign_json(path, lambda looks: bool(looks) and all(map(_is_count, looks.items())))
+    return path
+
+
+def _is_count(look: tuple[str, Any]) -> bool:
+    family, count = look
+    return re.fullmatch(r"[0-9a-f]{16}", family) is not None and type(count) is int and count > 0
+
+
 def _looks(recipe: Recipe, asked: Questions) -> dict[str, str]:
     """Which comparisons are primary, and how often the test scores were looked at, with this look.
 
     Whoever changes the family after a look at the test scores chooses what to find.
     """
-    path = recipe.folder.root / "looks.json"
+    path = refuse_foreign_looks(recipe)
     looks: dict[str, int] = runs.read_json(path) if path.is_file() else {}
     family = primary.fingerprint(asked.primary)
     looks[family] = looks.get(family, 0) + 1

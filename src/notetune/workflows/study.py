@@ -14,7 +14,7 @@ from notetune.workflows import (
     perplexity,
     pretrain,
 )
-from notetune.workflows.evaluate import evaluate
+from notetune.workflows.evaluate import evaluate, refuse_foreign_looks
 from notetune.workflows.finished import Finished
 from notetune.workflows.prepare import (
     Prepared,
@@ -27,6 +27,9 @@ from notetune.workflows.prepare import (
 from notetune.workflows.prepare import inputs as prepare_inputs
 from notetune.workflows.progress import Track, named, silent
 from notetune.workflows.recipe import Recipe
+
+_RECIPE = "recipe.json"
+_SECTIONS = frozenset({"name", "prepare", "pretrain", "downstream", "evaluate"})
 
 
 def run_study(recipe: Recipe, track: Track = silent) -> Results:
@@ -42,8 +45,9 @@ def run_study(recipe: Recipe, track: Track = silent) -> Results:
         folders = [*(one.folder for one in recipe.studies.values()), recipe.folder]
         for root in dict.fromkeys(folder.root for folder in folders):
             held.enter_context(runs.locked(root))
-        sections = ("name", "prepare", "pretrain", "downstream", "evaluate")
-        runs.replace_json(recipe.folder.root / "recipe.json", recipe.as_json(), sections)
+            runs.refuse_foreign_json(root / _RECIPE, _SECTIONS.issubset)
+        refuse_foreign_looks(recipe)
+        runs.write_json(recipe.folder.root / _RECIPE, recipe.as_json())
         return evaluate(
             recipe,
             {name: _train(one, named(track, name)) for name, one in recipe.studies.items()},
@@ -67,7 +71,7 @@ def read_study(recipe: Recipe) -> dict[str, Finished]:
 
 def _train(recipe: Recipe, track: Track) -> Finished:
     prepared = prepare(recipe)
-    runs.write_json(recipe.folder.root / "recipe.json", _resolved(recipe, prepared).as_json())
+    runs.write_json(recipe.folder.root / _RECIPE, _resolved(recipe, prepared).as_json())
     corpus = prepare_corpus(recipe, prepared)
     trained = methods.pretrain_all(recipe, corpus, track)
     train_cells(recipe, prepared, corpus, track)
