@@ -14,15 +14,17 @@ from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.backbone import Backbone, Dtype
 from notetune.model.heads import Head, Pooling
 from notetune.model.stack import Layer, Stack, probe, stack
+from notetune.plain.bundles import ColumnsCard, HybridCard, WordsCard
 
 BUNDLE = "bundle.json"
 _HEAD, _SCORES = "head.safetensors", ".parquet"
 
 
 class BundleCard(Config):
-    """What a bundle says of itself.
+    """What a bundle with a language model says of itself.
 
     Attributes:
+        model: Says that it has one.
         format: Version of the folder's layout.
         task: Name of the outcome.
         kind: How its labels relate: one yes or no, one of several, any of several.
@@ -38,6 +40,7 @@ class BundleCard(Config):
         adapters: Names of its adapters, in the order they are put on.
     """
 
+    model: Literal["language-model"] = "language-model"
     format: int = runs.FORMAT
     task: str
     kind: Literal["binary", "multiclass", "multilabel"]
@@ -51,6 +54,15 @@ class BundleCard(Config):
     backbone_fingerprint: str
     dtype: Dtype = "float32"
     adapters: tuple[str, ...]
+
+
+Card = BundleCard | WordsCard | ColumnsCard | HybridCard
+_CARDS: dict[str, type[Card]] = {
+    "language-model": BundleCard,
+    "tf-idf": WordsCard,
+    "columns": ColumnsCard,
+    "hybrid": HybridCard,
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,7 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
     save_head(folder, bundle.head)
 
 
-def save_card(folder: Path, card: BundleCard) -> None:
+def save_card(folder: Path, card: Card) -> None:
     """Write a card into an existing folder."""
     runs.write_json(folder / BUNDLE, card.model_dump(mode="json"))
 
@@ -81,7 +93,7 @@ def save_head(folder: Path, head: Head) -> None:
     save_file(weights, folder / _HEAD)
 
 
-def read_card(folder: Path) -> BundleCard:
+def read_card(folder: Path) -> Card:
     """The card of a bundle, after its files were found intact.
 
     Scores that a cell left beside them name patients, so they may be gone.
@@ -102,7 +114,24 @@ def read_card(folder: Path) -> BundleCard:
     card = runs.read_json(folder / BUNDLE)
     if card.get("format") != runs.FORMAT:
         raise BundleError(f"{folder} has format {card.get('format')}, not {runs.FORMAT}.")
-    return parse(BundleCard, card, str(folder / BUNDLE))
+    model = card.get("model", "language-model")
+    if model not in _CARDS:
+        raise BundleError(
+            f"{folder} is a bundle of kind {model}; this version reads {', '.join(_CARDS)}."
+        )
+    return parse(_CARDS[model], card, str(folder / BUNDLE))
+
+
+def read_language_model_card(folder: Path) -> BundleCard:
+    """As `read_card`, of a bundle with a language model.
+
+    Raises:
+        BundleError: Also if it has none of its own.
+    """
+    card = read_card(folder)
+    if not isinstance(card, BundleCard):
+        raise BundleError(f"{folder} is a {card.model} bundle, which has no backbone of its own.")
+    return card
 
 
 def load_bundle(folder: Path, card: BundleCard, backbone: Backbone) -> Bundle:

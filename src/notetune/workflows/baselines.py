@@ -1,92 +1,215 @@
-"""Models without a language model, trained and scored on the same notes."""
+"""Models beside the trained ones: prevalence, words, columns, and the hybrid of several."""
 
-from typing import Any, Literal, assert_never
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from notetune import runs
-from notetune.metrics.scores import ScoreTable, write_scores
+from notetune.errors import RunError
+from notetune.metrics.scores import ScoreTable, read_scores, write_scores
+from notetune.model.bundle import save_card
+from notetune.plain.bundles import PARTS, ColumnsBundle, HybridCard, WordsBundle, save_stacked
+from notetune.plain.linear import FloatArray
+from notetune.plain.stacked import fit_stacked
+from notetune.workflows import task_models
+from notetune.workflows.downstream import Cell, cells
+from notetune.workflows.plain_models import ColumnsOfTask, WordsOfTask
 from notetune.workflows.prepare import Prepared, TaskTable
 from notetune.workflows.recipe import Recipe
+from notetune.workflows.sections import BaselineName
 
-Baseline = Literal["prevalence", "tf-idf"]
-FloatArray = npt.NDArray[np.float64]
+HYBRID = "hybrid"
+PENALTY = "penalty.json"
+_SCORED_SPLITS = ("validation", "test")
 
-
-def inputs(prepared: Prepared, task: str, baseline: Baseline) -> dict[str, Any]:
-    """What a baseline depends on."""
-    return {
-        "stage": "baseline",
-        "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
-        "cell": (task, baseline),
-    }
+OutOfFold = Callable[[Recipe, Prepared, Cell], ScoreTable]
+"""Scores of the training notes by a cell's model, fitted without their patients each."""
 
 
-def score_baseline(recipe: Recipe, prepared: Prepared, task: str, baseline: Baseline) -> None:
-    """Train a baseline and write its test scores, unless that was done from the same inputs."""
-    folder = recipe.folder.cell(task, baseline, 0)
-    depends_on = inputs(prepared, task, baseline)
+def cells_of(recipe: Recipe, prepared: Prepared, task: str) -> Iterator[Cell]:
+    """The baselines of a task; there is a hybrid for each run of its model."""
+    for name in recipe.baselines:
+        if name != HYBRID:
+            yield Cell(task, name, 0)
+            continue
+        for cell in cells(recipe, prepared):
+            if (cell.task, cell.variant) == (task, recipe.hybrid):
+                yield Cell(task, HYBRID, cell.seed)
+
+
+def made_folders(recipe: Recipe, prepared: Prepared, task: str) -> Iterator[Path]:
+    """Folders of the baselines of a task that were made as the recipe says now."""
+    for cell in cells_of(recipe, prepared, task):
+        folder = recipe.folder.cell(task, cell.variant, cell.seed)
+        try:
+            depends_on = inputs(recipe, prepared, cell)
+        except RunError:  # a part of the hybrid is not there
+            continue
+        if runs.was_made_from(folder, depends_on):
+            yield folder
+
+
+def inputs(recipe: Recipe, prepared: Prepared, cell: Cell) -> dict[str, Any]:
+    """What a baseline depends on.
+
+    Raises:
+        RunError: If a part of the hybrid is not finished.
+    """
+    of_cell: dict[str, Any] = {"stage": "baseline", "cell": (cell.task, cell.variant, cell.seed)}
+    if cell.variant == HYBRID:
+        parts = _parts(recipe, cell).items()
+        return {**of_cell, "parts": {name: task_models.upstream(part) for name, part in parts}}
+    depends_on = {**of_cell, "prepared": task_models.upstream(prepared.folder)[0]}
+    if cell.variant != "prevalence":
+        depends_on["min_patients"] = recipe.evaluate.tfidf_min_patients
+    if cell.variant == "tf-idf-cut":
+        depends_on["max_pieces"] = recipe.downstream.max_pieces
+    return depends_on
+
+
+def score_baselines(recipe: Recipe, prepared: Prepared, task: str) -> None:
+    """Fit what no trained model is needed for, and write validation and test scores.
+
+    Raises:
+        DataError: If no word is shared by enough patients, or a cell of a column is faulty.
+    """
+    wanted = dict.fromkeys(recipe.baselines)
+    if HYBRID in wanted:
+        wanted |= dict.fromkeys(_plain_parts(recipe))
+    for name in wanted:
+        if name != HYBRID:
+            _score_baseline(recipe, prepared, Cell(task, name, 0), name)
+
+
+def score_hybrid(recipe: Recipe, prepared: Prepared, cell: Cell, out_of_fold: OutOfFold) -> None:
+    """Join the finished parts of a hybrid into a bundle with scores, unless that was done.
+
+    Args:
+        recipe: The recipe.
+        prepared: Its notes.
+        cell: The hybrid of a run.
+        out_of_fold: Asked for the model of the hybrid.
+
+    Raises:
+        RunError: If a part is not finished.
+        DataError: If all training notes are of one patient.
+    """
+    folder = recipe.folder.cell(cell.task, HYBRID, cell.seed)
+    depends_on = inputs(recipe, prepared, cell)
     if runs.is_finished(folder, depends_on):
         return
-    table = prepared.tasks[task]
-    with runs.new_folder(folder, depends_on) as temporary:
-        scores = _test_scores(prepared, table, baseline)
-        write_scores(scores, temporary / "test.parquet")
-
-
-def _test_scores(prepared: Prepared, table: TaskTable, baseline: Baseline) -> ScoreTable:
-    train, test = table.rows("train"), table.rows("test")
-    targets_NK = table.targets_NK[train]
-    match baseline:
-        case "prevalence":
-            scores_NK = np.tile(targets_NK.mean(0, dtype=np.float64), (len(test), 1))
-        case "tf-idf":
-            scores_NK = _tfidf_scores(
-                table.task.kind,
-                prepared.texts(table.note_ids_N[train]),
-                targets_NK,
-                prepared.texts(table.note_ids_N[test]),
-            )
-        case _:
-            assert_never(baseline)
-    return ScoreTable(
-        table.task.name,
-        table.task.kind,
-        baseline,
-        0,
-        "test",
-        table.task.classes,
-        table.note_ids_N[test],
-        table.patient_ids_N[test],
-        table.targets_NK[test],
-        scores_NK,
+    table, parts = prepared.tasks[cell.task], _parts(recipe, cell)
+    learned = [
+        _of_training_notes(recipe, prepared, table, name, part)
+        for name, part in parts.items()
+        if name in _plain_parts(recipe)
+    ]
+    of_model = out_of_fold(recipe, prepared, _model_of(recipe, cell))
+    train = table.rows("train")
+    learned.append(of_model.in_note_order(table.note_ids_N[train]).scores_NK)
+    stacked = fit_stacked(table.task.kind, learned, table.targets_NK[train])
+    card = HybridCard(
+        task=table.task.name,
+        kind=table.task.kind,
+        classes=table.task.classes,
+        seed=cell.seed,
+        parts=tuple(parts),
+        columns=recipe.features if "columns" in parts else (),
     )
+    with runs.new_folder(folder, depends_on) as temporary:
+        save_card(temporary, card)
+        save_stacked(temporary, stacked)
+        for name, part in parts.items():
+            left_out = shutil.ignore_patterns("*.parquet")  # scores name patients
+            shutil.copytree(part, temporary / PARTS / name, ignore=left_out)
+        for split in _SCORED_SPLITS:
+            if len(rows := table.rows(split)):
+                found = [read_scores(part / f"{split}.parquet") for part in parts.values()]
+                order = table.note_ids_N[rows]
+                scores_NK = stacked.scores([one.in_note_order(order).scores_NK for one in found])
+                _write(temporary, table, cell, split, scores_NK)
 
 
-def _tfidf_scores(
-    kind: str, train_texts: list[str], targets_NK: npt.NDArray[np.int8], test_texts: list[str]
-) -> FloatArray:
-    """`(N, K)`: words and word pairs, and one logistic regression per label (one for classes)."""
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
-    train, test = vectorizer.fit_transform(train_texts), vectorizer.transform(test_texts)
-    if kind == "multiclass":
-        return _class_scores(train, targets_NK, test)
-    return np.column_stack([_label_scores(train, target_N, test) for target_N in targets_NK.T])
+def _score_baseline(recipe: Recipe, prepared: Prepared, cell: Cell, name: BaselineName) -> None:
+    folder = recipe.folder.cell(cell.task, name, 0)
+    depends_on, table = inputs(recipe, prepared, cell), prepared.tasks[cell.task]
+    if runs.is_finished(folder, depends_on):
+        return
+    with runs.new_folder(folder, depends_on) as temporary:
+        if name == "prevalence":
+            prior_K = table.targets_NK[table.rows("train")].mean(0, dtype=np.float64)
+            scores: Sequence[FloatArray] = [
+                np.tile(prior_K, (len(table.rows(split)), 1)) for split in _SCORED_SPLITS
+            ]
+        else:
+            scores = _fit(recipe, prepared, table, name, temporary)
+        for split, scores_NK in zip(_SCORED_SPLITS, scores, strict=True):
+            if len(scores_NK):
+                _write(temporary, table, cell, split, scores_NK)
 
 
-def _label_scores(train: Any, target_N: npt.NDArray[np.int8], test: Any) -> FloatArray:
-    if target_N.min() == target_N.max():
-        return np.full(test.shape[0], float(target_N[0]))
-    model = LogisticRegression(C=10.0, max_iter=1000, solver="liblinear")
-    scores: FloatArray = model.fit(train, target_N).predict_proba(test)[:, 1]
+def _fit(
+    recipe: Recipe, prepared: Prepared, table: TaskTable, name: BaselineName, folder: Path
+) -> Sequence[FloatArray]:
+    """Write a bundle of words or columns into a folder; its scores on the scored splits."""
+    bundle: ColumnsBundle | WordsBundle
+    if name == "columns":
+        columns = ColumnsOfTask(recipe, prepared, table)
+        bundle, penalty = columns.fit()
+        scores = [columns.scores(bundle, split) for split in _SCORED_SPLITS]
+    else:
+        assert name in ("tf-idf", "tf-idf-cut")
+        words = WordsOfTask(recipe, prepared, table, name)
+        bundle, penalty = words.fit()
+        scores = [words.scores(bundle, split) for split in _SCORED_SPLITS]
+    save_card(folder, bundle.card)
+    bundle.save(folder)
+    runs.write_json(folder / PENALTY, asdict(penalty))
     return scores
 
 
-def _class_scores(train: Any, targets_NK: npt.NDArray[np.int8], test: Any) -> FloatArray:
-    model = LogisticRegression(C=10.0, max_iter=1000).fit(train, targets_NK.argmax(1))
-    scores_NK = np.zeros((test.shape[0], targets_NK.shape[1]))
-    scores_NK[:, model.classes_] = model.predict_proba(test)  # a class may be absent in training
-    return scores_NK
+def _of_training_notes(
+    recipe: Recipe, prepared: Prepared, table: TaskTable, name: str, part: Path
+) -> FloatArray:
+    """`(N, K)` out-of-fold scores of a plain part, at the penalty that it was fitted with."""
+    penalty = float(runs.read_json(part / PENALTY)["value"])
+    if name == "columns":
+        return ColumnsOfTask(recipe, prepared, table).out_of_fold(penalty)
+    return WordsOfTask(recipe, prepared, table, "tf-idf").out_of_fold(penalty)
+
+
+def _parts(recipe: Recipe, cell: Cell) -> dict[str, Path]:
+    """The finished cells that a hybrid joins, by the names they have in its bundle."""
+    model = _model_of(recipe, cell)
+    parts = {str(name): recipe.folder.cell(cell.task, name, 0) for name in _plain_parts(recipe)}
+    return {**parts, model.variant: recipe.folder.cell(cell.task, model.variant, model.seed)}
+
+
+def _plain_parts(recipe: Recipe) -> tuple[BaselineName, ...]:
+    return ("tf-idf", "columns") if recipe.features else ("tf-idf",)
+
+
+def _model_of(recipe: Recipe, cell: Cell) -> Cell:
+    assert recipe.hybrid is not None
+    return Cell(cell.task, recipe.hybrid, cell.seed)
+
+
+def _write(folder: Path, table: TaskTable, cell: Cell, split: str, scores_NK: FloatArray) -> None:
+    rows = table.rows(split)
+    scores = ScoreTable(
+        table.task.name,
+        table.task.kind,
+        cell.variant,
+        cell.seed,
+        split,
+        table.task.classes,
+        table.note_ids_N[rows],
+        table.patient_ids_N[rows],
+        table.targets_NK[rows],
+        scores_NK,
+    )
+    write_scores(scores, folder / f"{split}.parquet")

@@ -39,6 +39,7 @@ from notetune.workflows.recipe import Recipe
 from notetune.workflows.training import TrainingRecord, read_record
 from notetune.workflows.variants import variant_of
 
+_BASELINES = ("prevalence", "tf-idf", "tf-idf-cut", "columns")
 _DOMAIN_STAGE = "domain adapter"
 
 
@@ -66,7 +67,7 @@ def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         recipe=recipe.as_json(),
         seeds=seeds,
-        baselines=config.baselines,
+        baselines=tuple(name for name in recipe.baselines if name != baselines.HYBRID),
         domain_pairs=tuple(_domain_pairs(models)),
         flow=tuple(_flow(first)),
         splits=tuple(row for task in prepared.tasks.values() for row in _split_counts(task)),
@@ -139,10 +140,7 @@ def _test_tables(recipe: Recipe, finished: Mapping[str, Finished]) -> list[Score
 def _trained_folders(one: Finished, task: str) -> Iterator[Path]:
     """Folders of the baselines and cells of a task, made as the recipe says now."""
     folder = one.recipe.folder
-    for baseline in one.recipe.evaluate.baselines:
-        found = folder.cell(task, baseline, 0)
-        if runs.was_made_from(found, baselines.inputs(one.prepared, task, baseline)):
-            yield found
+    yield from baselines.made_folders(one.recipe, one.prepared, task)
     for cell in one.cells:
         if cell.task == task:
             yield folder.cell(task, cell.variant, cell.seed)
@@ -168,7 +166,7 @@ def _references(models: Sequence[str]) -> list[tuple[str, str]]:
     Then every variant against the one without step 1, every variant against the same one of the
     first backbone that has it, and every model against TF-IDF.
     """
-    variants = [model for model in models if model not in ("prevalence", "tf-idf")]
+    variants = [model for model in models if model not in _BASELINES]
     by_backbone: dict[str, list[str]] = {}
     by_variant: dict[str, list[str]] = {}
     for model in variants:

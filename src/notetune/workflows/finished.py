@@ -44,4 +44,4 @@ def name_in_study(backbone: str, name: str) -> str:
 
 def model_in_study(backbone: str, model: str) -> str:
     """What a model of step 2 is called; a baseline or an encoder has no backbone of the study."""
-    return name_in_study(backbone, model) if model in VARIANTS else model
+    return name_in_study(backbone, model) if model in {*VARIANTS, "hybrid"} else model

@@ -17,6 +17,7 @@ from notetune.notes import outcomes, overlap, published, sources, splits
 from notetune.notes.outcomes import Task
 from notetune.notes.sources import Finished, FlowCount
 from notetune.notes.splits import OfficialSplit
+from notetune.plain.columns import typed
 from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import TokenStore, join_documents, open_store, read_documents
 from notetune.workflows.prepare_checks import (
@@ -38,6 +39,7 @@ from notetune.workflows.recipe import Recipe
 
 TEXTS = "texts"
 _TOKENS = "tokens"
+_COLUMNS = "columns.parquet"
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,12 @@ class Prepared:
         found = notes.filter(pl.col("note_id").is_in(wanted["note_id"].implode())).collect()
         joined = wanted.join(found, on="note_id", how="left", maintain_order="left")
         return joined["text"].to_list()
+
+    def columns(self, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> pl.DataFrame:
+        """`note_id` and the columns beside the text, numbers and levels, in the order asked for."""
+        wanted = pl.DataFrame({"note_id": np.asarray(note_ids)}, schema={"note_id": pl.String})
+        found = pl.read_parquet(self.folder / _COLUMNS)
+        return wanted.join(found, on="note_id", how="left", maintain_order="left")
 
 
 def inputs(recipe: Recipe) -> dict[str, Any]:
@@ -239,6 +247,7 @@ def assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: Pa
     for task, table in tasks:
         table.write_parquet(folder / "tasks" / f"{task.name}.parquet")
     in_split.write_parquet(folder / NOTES)
+    _write_columns(recipe, finished, in_split, folder / _COLUMNS)
     take_texts(shards, is_wanted, folder / TEXTS)
     _join_tokens(shards, is_wanted, in_split, folder / _TOKENS)
     corpus = _corpus(open_store(folder / _TOKENS), in_split)
@@ -252,6 +261,14 @@ def assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: Pa
     runs.write_json(folder / "facts.json", facts)
     if finished.rejections.height:
         sources.write_rejections(finished.rejections, folder / "rejections.csv")
+
+
+def _write_columns(recipe: Recipe, finished: Finished, notes: pl.DataFrame, path: Path) -> None:
+    """Write the columns beside the text, if there are any, as what they hold."""
+    source = recipe.source
+    if isinstance(source, sources.TableSource) and finished.columns is not None:
+        of_notes = finished.columns.join(notes, on="note_id", how="semi", maintain_order="left")
+        typed(of_notes, source.coded_features).write_parquet(path)
 
 
 def _split_tasks(

@@ -1,7 +1,7 @@
 """One recipe says everything about a study; one run folder holds everything it makes."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import torch
 from pydantic import (
@@ -19,20 +19,22 @@ from notetune.model.adapters.specs import (
 )
 from notetune.model.backbone import Dtype
 from notetune.model.device import DeviceName, torch_device
-from notetune.notes.sources import Source, starting_from
+from notetune.notes.sources import Source, TableSource, starting_from
 from notetune.notes.splits import Split, SplitConfig
 from notetune.workflows.run_folder import RunFolder
 from notetune.workflows.sections import (
     MASKED,
     NAME,
+    BaselineName,
     DownstreamConfig,
     EncodersConfig,
     EvaluateConfig,
     PrepareConfig,
     PretrainConfig,
 )
-from notetune.workflows.variants import VARIANTS
+from notetune.workflows.variants import VARIANTS, VariantName, variant_of
 
+_HYBRIDS: tuple[VariantName, ...] = ("domain-frozen", "full-domain", "head-only")
 _DIFFERS_BY_BACKBONE = ("backbone", "dtype", "pretrain", "downstream")
 
 
@@ -146,6 +148,55 @@ class Recipe(Config):
         assert len(self.studies) == max(1, len(self.backbones))
         return self
 
+    @model_validator(mode="after")
+    def _has_what_its_baselines_read(self) -> "Recipe":
+        if "columns" in (self.evaluate.baselines or ()) and not self.features:
+            raise ValueError("evaluate.baselines: columns needs prepare.source.features")
+        name, models = self.evaluate.hybrid, self.models_of_step_2
+        if name is None and "hybrid" in (self.evaluate.baselines or ()):
+            raise ValueError("evaluate.baselines: hybrid needs a model; evaluate.hybrid is null")
+        if name is not None and name != "auto":
+            fixed = [model for model in models if variant_of(model).trains_head_alone]
+            if name not in fixed:
+                why = "trains more than a head" if name in models else "is no model of this recipe"
+                raise ValueError(
+                    f"evaluate.hybrid: {name} {why}; a hybrid stands on a model whose features are "
+                    f"fixed: {', '.join(fixed) or 'here none, so set it to null'}"
+                )
+        return self
+
+    @property
+    def models_of_step_2(self) -> tuple[str, ...]:
+        """The variants of the backbone, then each encoder in its variants."""
+        encoders = self.encoders
+        pairs = [(name, variant) for name in encoders.models for variant in encoders.variants]
+        return (*self.downstream.variants, *(f"{name}+{variant}" for name, variant in pairs))
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Columns beside the text."""
+        source = self.prepare.source
+        return source.features if isinstance(source, TableSource) else ()
+
+    @property
+    def hybrid(self) -> str | None:
+        """The model of the hybrid; None where there is no hybrid."""
+        if self.evaluate.hybrid != "auto":
+            return self.evaluate.hybrid
+        return next((name for name in _HYBRIDS if name in self.downstream.variants), None)
+
+    @property
+    def baselines(self) -> tuple[BaselineName, ...]:
+        """The baselines that apply, of those that are wanted."""
+        lacking = {"columns"} if not self.features else set()
+        lacking |= {"hybrid"} if self.hybrid is None else set()
+        return tuple(name for name in self._wanted_baselines if name not in lacking)
+
+    @property
+    def _wanted_baselines(self) -> tuple[BaselineName, ...]:
+        given = self.evaluate.baselines
+        return get_args(BaselineName) if given is None else given
+
     @property
     def folder(self) -> RunFolder:
         """Where this study lives."""
@@ -156,7 +207,8 @@ class Recipe(Config):
     def studies(self) -> dict[str, "Recipe"]:
         """The recipe of each backbone, with a run folder inside this one's.
 
-        Models that need no backbone, baselines and encoders, belong to the first. Entries with the
+        Models that need no backbone, baselines and encoders, belong to the first; each has its own
+        hybrid. Entries with the
         same backbone and corpus share their prepared notes. A recipe of one backbone is its only
         study, and has no name.
 
@@ -175,7 +227,11 @@ class Recipe(Config):
                 )
             if "backbone" not in own:
                 raise ConfigError(f"{origin}.backbone is missing; give its folder.")
-            alone = {"encoders": {"models": {}}, "evaluate": {"baselines": []}} if studies else {}
+            alone: dict[str, Any] = {}
+            if studies:
+                wants_hybrid = "hybrid" in self._wanted_baselines and self.evaluate.hybrid
+                of_each = {"baselines": ["hybrid"] if wants_hybrid else []}
+                alone = {"encoders": {"models": {}}, "evaluate": of_each}
             place = {"backbones": {}, "name": name, "runs": str(self.folder.backbones)}
             study = changed(self, {**place, **alone, **own}, origin)
             corpus = study.pretrain.corpus

@@ -28,6 +28,7 @@ from notetune.workflows.variants import VariantName
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
+BaselineName = Literal["prevalence", "tf-idf", "tf-idf-cut", "columns", "hybrid"]
 EncoderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 EncoderVariant = Literal["full", "lora"]
 MASKED = "mlm"
@@ -196,7 +197,15 @@ class EvaluateConfig(Config):
 
     draws: Annotated[int, Field(ge=100)] = 2000
     """Bootstrap draws of patients."""
-    baselines: tuple[Literal["prevalence", "tf-idf"], ...] = ("prevalence", "tf-idf")
+    baselines: tuple[BaselineName, ...] | None = None
+    """All that apply when left out. `tf-idf-cut` reads as much of a note as the models do,
+    `columns` the `features` of the source, and `hybrid` joins `tf-idf`, `columns` and a model."""
+    tfidf_min_patients: PositiveInt = 10
+    """Words, pairs of words and levels of columns are used, and stand in a bundle, if the notes of
+    that many training patients share them."""
+    hybrid: str | None = "auto"
+    """The model of the hybrid, one of those that train a head alone; null for no hybrid. `auto` is
+    domain-frozen, or else full-domain or head-only, the first that the recipe has."""
     listed_patients: ListedPatients | None = None
     """Show the test scores on these patients alone too: those that no corpus of step 1 holds."""
     seed: NonNegativeInt = 0

@@ -60,8 +60,7 @@ def _train(recipe: Recipe, track: Track) -> Finished:
 def train_cells(recipe: Recipe, prepared: Prepared, track: Track = silent) -> None:
     """Train the baselines, get the encoders ready, and train every cell of a recipe."""
     for task in prepared.tasks:
-        for baseline in recipe.evaluate.baselines:
-            baselines.score_baseline(recipe, prepared, task, baseline)
+        baselines.score_baselines(recipe, prepared, task)
     for name in recipe.encoders.models if prepared.tasks else ():
         encoders.make_ready(recipe, prepared, name, track)
     for cell in downstream.cells(recipe, prepared):
