@@ -114,3 +114,22 @@ def test_without_validation_notes_the_penalty_is_the_default():
     )
     assert (penalty.value, penalty.path) == (terms._DEFAULT, ())
     assert penalty.why == "no validation notes: the default"
+
+
+def test_of_many_notes_some_labels_choose_the_penalty_for_all(monkeypatch):
+    features_NV, targets_NK = sparse_notes("multilabel")
+    whole, chosen_by_all = TermProblem(features_NV, targets_NK, "multilabel").along_path(
+        features_NV, targets_NK
+    )
+    monkeypatch.setattr(terms, "_MOST_NOTES_TURNED", 0)
+    monkeypatch.setattr(terms, "_LABELS_ON_PATH", 2)
+    linear, penalty = TermProblem(features_NV, targets_NK, "multilabel").along_path(
+        features_NV, targets_NK
+    )
+    assert penalty.why.endswith("; of 2 of 5 labels")
+    by_frequency = np.argsort(targets_NK.sum(0), kind="stable")
+    ends = targets_NK[:, by_frequency[[0, -1]]]
+    _, of_ends = TermProblem(features_NV, ends, "multilabel").along_path(features_NV, ends)
+    assert [p.penalty for p in penalty.path] == [p.penalty for p in of_ends.path]
+    assert linear.weight_KF.shape == whole.weight_KF.shape
+    assert chosen_by_all.value == penalty.value

@@ -14,6 +14,7 @@ import scipy.special
 from notetune.plain.linear import FloatArray, log_odds, probabilities
 
 _RIDGE = 1.0
+_CONSTANT = 1e-9  # rounding
 # Gives a class without any positive note a finite start, and makes the classes' starts unique.
 _RIDGE_OF_STARTS = 1e-3
 
@@ -54,7 +55,7 @@ def fit_stacked(
     """
     logits_MNK = np.stack([log_odds(kind, scores_NK) for scores_NK in scores_MNK])
     deviation_M = np.sqrt(logits_MNK.var(1).mean(1))
-    scale_M = np.where(deviation_M > 0, deviation_M, 1.0)
+    scale_M = np.where(deviation_M > _CONSTANT, deviation_M, 1.0)
     logits_MNK = logits_MNK / scale_M[:, np.newaxis, np.newaxis]
     models, _, classes = logits_MNK.shape
 

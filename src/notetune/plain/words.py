@@ -98,4 +98,6 @@ def count_terms(
 def _weighted(counts_NV: Any, idf_V: npt.NDArray[np.float64]) -> Any:
     weighted_NV = scipy.sparse.csr_matrix(counts_NV, dtype=np.float64)
     weighted_NV.data = (1 + np.log(weighted_NV.data)) * idf_V[weighted_NV.indices]
-    return normalize(weighted_NV, copy=False).astype(np.float32)
+    if weighted_NV.nnz:
+        weighted_NV = normalize(weighted_NV, copy=False)
+    return weighted_NV.astype(np.float32)

@@ -5,7 +5,7 @@ Shapes: N notes, V terms, K classes, R directions in which the notes differ, D =
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from notetune.plain.linear import Linear
 from notetune.train.lbfgs import Objective, minimum
 from notetune.train.logistic import PathPoint
 
-_ROUGH, _FINE = 1e-3, 1e-6
+_ROUGH, _FINE = 1e-3, 1e-5
 # Penalties per training note for rows of length 1, and those beyond the weak end.
 _PATH = tuple(10.0 ** (power / 2) for power in range(-2, -13, -1))
 _EXTENSION = tuple(10.0 ** (power / 2) for power in range(-13, -17, -1))
@@ -27,6 +27,7 @@ _RISES = 3  # points in a row above the best that end the path
 _DEFAULT = 1e-4
 _MOST_NOTES_TURNED = 4_000  # beyond, turning costs more than it saves
 _LABELS_AT_ONCE = 32
+_LABELS_ON_PATH = 64  # of many notes that are not turned: the penalty is one for all labels
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class TermProblem:
             targets_NK: `(N, K)` zeros and ones; one-hot for `multiclass`.
             kind: `binary`, `multiclass` or `multilabel`.
         """
-        self._kind, self._features_NV = kind, features_NV
+        self._kind, self._features_NV, self._all_NK = kind, features_NV, targets_NK
         notes, positives_K = len(targets_NK), targets_NK.sum(0)
         is_taught_K = (positives_K > 0) & ((positives_K < notes) | (kind == "multiclass"))
         self._taught_K = is_taught_K if features_NV.shape[1] else np.zeros_like(is_taught_K)
@@ -93,12 +94,24 @@ class TermProblem:
     ) -> tuple[Linear, Penalty]:
         """The solution at the penalty with the lowest loss on validation notes, if there are any.
 
+        With many notes and labels, some labels choose it for all: rare and frequent ones alike.
+
         Args:
             features_NV: `(N, V)` sparse, of the validation notes.
             targets_NK: `(N, K)` their labels.
         """
         if not len(targets_NK):
             return self.solve(_DEFAULT), Penalty(_DEFAULT, "no validation notes: the default")
+
+        labels = self._all_NK.shape[1]
+        if self._turn_RN is None and self._kind == "multilabel" and labels > _LABELS_ON_PATH:
+            by_frequency = np.argsort(self._all_NK.sum(0), kind="stable")
+            some = by_frequency[np.linspace(0, labels - 1, _LABELS_ON_PATH).astype(int)]
+            of_some = TermProblem(self._features_NV, self._all_NK[:, some], self._kind)
+            _, penalty = of_some.along_path(features_NV, targets_NK[:, some])
+            return self.solve(penalty.value), replace(
+                penalty, why=f"{penalty.why}; of {_LABELS_ON_PATH} of {labels} labels"
+            )
 
         def loss(penalty: float) -> float:
             logits_NK = self.solve(penalty, tolerance=_ROUGH).logits(features_NV)

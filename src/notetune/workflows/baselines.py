@@ -175,11 +175,19 @@ def _fit(
 def _of_training_notes(
     recipe: Recipe, prepared: Prepared, table: TaskTable, name: str, part: Path
 ) -> FloatArray:
-    """`(N, K)` out-of-fold scores of a plain part, at the penalty that it was fitted with."""
-    penalty = float(runs.read_json(part / PENALTY)["value"])
-    if name == "columns":
-        return ColumnsOfTask(recipe, prepared, table).out_of_fold(penalty)
-    return WordsOfTask(recipe, prepared, table, "tf-idf").out_of_fold(penalty)
+    """`(N, K)` out-of-fold scores of a plain part at its penalty, kept for all runs."""
+    folder = part.with_name("out-of-fold")
+    path, depends_on = folder / "train.parquet", {"part": task_models.upstream(part)}
+    if not runs.is_finished(folder, depends_on):
+        penalty = float(runs.read_json(part / PENALTY)["value"])
+        if name == "columns":
+            scores_NK = ColumnsOfTask(recipe, prepared, table).out_of_fold(penalty)
+        else:
+            scores_NK = WordsOfTask(recipe, prepared, table, "tf-idf").out_of_fold(penalty)
+        with runs.new_folder(folder, depends_on) as temporary:
+            _write(temporary, table, Cell(table.task.name, name, 0), "train", scores_NK)
+    train = table.note_ids_N[table.rows("train")]
+    return read_scores(path).in_note_order(train).scores_NK
 
 
 def _parts(recipe: Recipe, cell: Cell) -> dict[str, Path]:

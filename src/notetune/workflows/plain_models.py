@@ -107,7 +107,7 @@ class WordsOfTask:
     def _limit(self) -> TextLimit:
         backbone = resolve_backbone(self.recipe.backbone)
         return TextLimit(
-            backbone_name=self.recipe.backbone,
+            backbone_name=backbone.name,
             tokenizer_sha256=runs.sha256_of_file(backbone / "tokenizer.json"),
             max_tokens=self.recipe.prepare.max_tokens,
             max_pieces=self.recipe.downstream.max_pieces,

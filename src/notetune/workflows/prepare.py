@@ -101,16 +101,16 @@ class Prepared:
 
     def texts(self, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> list[str]:
         """Note texts, in the order asked for."""
-        wanted = pl.DataFrame({"note_id": np.asarray(note_ids)}, schema={"note_id": pl.String})
-        notes = pl.scan_parquet(self.folder / TEXTS)
-        found = notes.filter(pl.col("note_id").is_in(wanted["note_id"].implode())).collect()
-        joined = wanted.join(found, on="note_id", how="left", maintain_order="left")
-        return joined["text"].to_list()
+        return self._of_notes(TEXTS, note_ids)["text"].to_list()
 
     def columns(self, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> pl.DataFrame:
         """`note_id` and the columns beside the text, numbers and levels, in the order asked for."""
+        return self._of_notes(_COLUMNS, note_ids)
+
+    def _of_notes(self, name: str, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> pl.DataFrame:
         wanted = pl.DataFrame({"note_id": np.asarray(note_ids)}, schema={"note_id": pl.String})
-        found = pl.read_parquet(self.folder / _COLUMNS)
+        rows = pl.scan_parquet(self.folder / name)
+        found = rows.filter(pl.col("note_id").is_in(wanted["note_id"].implode())).collect()
         return wanted.join(found, on="note_id", how="left", maintain_order="left")
 
 
@@ -247,7 +247,9 @@ def assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: Pa
     for task, table in tasks:
         table.write_parquet(folder / "tasks" / f"{task.name}.parquet")
     in_split.write_parquet(folder / NOTES)
-    _write_columns(recipe, finished, in_split, folder / _COLUMNS)
+    if finished.columns is not None:
+        beside = finished.columns.join(in_split, on="note_id", how="semi", maintain_order="left")
+        typed(beside, recipe.coded_features).write_parquet(folder / _COLUMNS)
     take_texts(shards, is_wanted, folder / TEXTS)
     _join_tokens(shards, is_wanted, in_split, folder / _TOKENS)
     corpus = _corpus(open_store(folder / _TOKENS), in_split)
@@ -261,14 +263,6 @@ def assemble(recipe: Recipe, shards: list[Shard], finished: Finished, folder: Pa
     runs.write_json(folder / "facts.json", facts)
     if finished.rejections.height:
         sources.write_rejections(finished.rejections, folder / "rejections.csv")
-
-
-def _write_columns(recipe: Recipe, finished: Finished, notes: pl.DataFrame, path: Path) -> None:
-    """Write the columns beside the text, if there are any, as what they hold."""
-    source = recipe.source
-    if isinstance(source, sources.TableSource) and finished.columns is not None:
-        of_notes = finished.columns.join(notes, on="note_id", how="semi", maintain_order="left")
-        typed(of_notes, source.coded_features).write_parquet(path)
 
 
 def _split_tasks(

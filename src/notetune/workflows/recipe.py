@@ -179,6 +179,12 @@ class Recipe(Config):
         return source.features if isinstance(source, TableSource) else ()
 
     @property
+    def coded_features(self) -> tuple[str, ...]:
+        """Those of the columns whose numbers are codes."""
+        source = self.prepare.source
+        return source.coded_features if isinstance(source, TableSource) else ()
+
+    @property
     def hybrid(self) -> str | None:
         """The model of the hybrid; None where there is no hybrid."""
         if self.evaluate.hybrid != "auto":
