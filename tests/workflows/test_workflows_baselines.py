@@ -1,6 +1,7 @@
 """Words, columns and the hybrid, from notes to predictions."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from notetune import config, runs
 from notetune.errors import BundleError, ConfigError, DataError
 from notetune.metrics.scores import ScoreTable, read_scores
 from notetune.model.bundle import read_card
+from notetune.plain.columns import typed
 from notetune.serve.merge import merge
 from notetune.serve.predictor import load_predictor
 from notetune.workflows import baselines
@@ -109,6 +111,50 @@ def made_scores(recipe, prepared, cell):
         table.targets_NK[rows],
         scores_NK,
     )
+
+
+@pytest.mark.parametrize("cell", [None, "5", "one"])
+def test_columns_that_say_nothing_give_the_prevalence_and_no_validation_notes_the_default(
+    study, tmp_path, cell
+):
+    recipe, prepared = study
+    for task in TASKS:
+        whole = prepared.tasks[task]
+        split_N = np.where(whole.split_N == "validation", "unused", whole.split_N)
+        table = replace(whole, split_N=split_N)
+        frame = pl.DataFrame({"note_id": table.note_ids_N}).with_columns(
+            **dict.fromkeys(recipe.features, pl.lit(cell, pl.String))
+        )
+        typed(frame, recipe.coded_features).write_parquet(tmp_path / "columns.parquet")
+        columns = ColumnsOfTask(recipe, replace(prepared, folder=tmp_path), table)
+        bundle, penalty = columns.fit()
+        assert (penalty.why, penalty.path) == ("no validation notes: the default", ())
+        train = table.rows("train")
+        expected_K = table.targets_NK[train].mean(0)
+        assert np.abs(columns.scores(bundle, "test") - expected_K).max() < 1e-3
+        assert columns.out_of_fold(penalty.value).std(0).max() < 0.1
+        words = WordsOfTask(recipe, prepared, table, "tf-idf")
+        assert words.fit()[1].why == "no validation notes: the default"
+        assert columns.scores(bundle, "validation").shape == (0, len(table.task.classes))
+
+
+def test_a_fold_in_which_a_label_has_one_value_is_scored_like_the_others(study):
+    recipe, prepared = study
+    whole = prepared.tasks["codes"]
+    train = whole.rows("train")
+    fold_N = baselines_folds(whole.patient_ids_N[train])[0]
+    targets_NK = whole.targets_NK.copy()
+    targets_NK[:, 0] = 0
+    targets_NK[train[fold_N], 0] = 1  # so that the other folds see nothing else
+    table = replace(whole, targets_NK=targets_NK)
+    for scores_NK in (
+        WordsOfTask(recipe, prepared, table, "tf-idf").out_of_fold(1e-2),
+        ColumnsOfTask(recipe, prepared, table).out_of_fold(1e-2),
+    ):
+        prior = 1 / ((~fold_N).sum() + 2)
+        assert scores_NK[fold_N, 0] == pytest.approx(np.full(fold_N.sum(), prior), rel=1e-5)
+        assert (scores_NK[~fold_N, 0] > prior).all()
+        assert np.isfinite(scores_NK).all()
 
 
 def predict(study, bundle, path, *options):
