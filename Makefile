@@ -40,8 +40,10 @@ backbones/minilm-l6: | build/backbones
 demo: setup
 	$(BIN)/notetune demo
 
+# A test file runs in one process, since its tests share what they build; the models are so small
+# that more threads of one process would only wait for each other.
 test: setup
-	$(BIN)/pytest -m "not gpu and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not gpu and not slow" -n auto --dist loadfile
 
 test-slow: setup
 	$(BIN)/pytest -m slow

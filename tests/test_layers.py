@@ -18,7 +18,7 @@ LAYERS = (
     {"infer"},
     {"train"},
     {"model", "tokens", "search"},
-    {"notes", "metrics"},
+    {"notes", "metrics", "plain"},
     {"runs"},
     {"ownership"},
     {"config"},
@@ -43,7 +43,7 @@ ONLY_IN = {
 # What importing these may not load, not even through another module. The command line also leaves
 # the other slow libraries to the command that needs them, so that --help is instant.
 FREE_OF = {
-    **dict.fromkeys(("notes", "tokens", "metrics", "search", "report"), ("torch",)),
+    **dict.fromkeys(("notes", "tokens", "metrics", "plain", "search", "report"), ("torch",)),
     "cli": ("torch", "transformers", "peft", "polars", "scipy", "sklearn", "matplotlib"),
 }
 

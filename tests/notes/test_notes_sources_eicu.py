@@ -170,6 +170,15 @@ def test_a_faulty_stay_stops_with_file_line_and_remedy(tmp_path, patient, proble
     assert CANARY not in str(caught.value)
 
 
+def test_columns_beside_the_text_are_those_that_are_asked_for(tmp_path):
+    source = write(tmp_path)
+    assert read(source).columns is None
+    cohort = read(source.model_copy(update={"features": ("age", "unittype")}))
+    assert cohort.columns.columns == ["note_id", "age", "unittype"]
+    assert cohort.columns["note_id"].to_list() == cohort.notes["note_id"].to_list()
+    assert cohort.columns["age"][0] == "90"  # "> 89" in the table
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_each_table_must_be_there(tmp_path, name):
     source = write(tmp_path)

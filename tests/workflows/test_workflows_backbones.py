@@ -53,7 +53,7 @@ downstream:
   tokens_per_row: 256
   epochs: 0.5
 encoders: {{models: {{small: mlm}}, variants: [full], epochs: 0.5, tokens_per_row: 256}}
-evaluate: {{draws: 100, baselines: [tf-idf]}}
+evaluate: {{draws: 100, baselines: [tf-idf], hybrid: two/head-only}}
 """
 MODELS = [
     "tf-idf",
@@ -62,6 +62,7 @@ MODELS = [
     "small+full",
     "two/head-only",
     "two/domain-trainable+task-lora",
+    "two/hybrid",
     "one-whole/full-domain",
 ]
 
@@ -100,7 +101,8 @@ def test_each_entry_is_the_recipe_with_its_own_changes(place):
     assert whole.folder.root == recipe.folder.root / "backbones/one-whole"
     assert whole.folder.prepared == one.folder.prepared == one.folder.root / "prepared"
     assert two.folder.prepared == two.folder.root / "prepared"
-    assert load(place, "backbones={}").studies == {"": load(place, "backbones={}")}
+    alone = load(place, "backbones={}", "evaluate.hybrid=null")
+    assert alone.studies == {"": alone}
 
 
 @pytest.mark.parametrize(
@@ -137,8 +139,9 @@ def test_one_report_compares_all_models_of_a_task(results):
     assert primary == [
         ("one-whole/full-domain", "one/head-only", "domain adapter"),
         ("best-validated", "tf-idf", "best validated"),
+        ("two/hybrid", "tf-idf", "hybrid"),
     ]
-    assert len({cost.model for cost in results.costs} & set(MODELS)) == len(MODELS) - 1
+    assert set(MODELS) - {cost.model for cost in results.costs} == {"tf-idf", "two/hybrid"}
     features = [cost for cost in results.costs if cost.stage == "features"]
     assert [cost.model for cost in features] == [
         *("one/head-only", "one/domain-trainable+task-lora", "small+full"),
@@ -168,8 +171,9 @@ def test_the_second_run_keeps_everything_and_reads_the_same(place, results):
     manifests = sorted((place / "runs/several").rglob("manifest.json"))
     # Two prepared twice; 3 domain adapters and 2 prompts, each measured, and 3 measured without;
     # an encoder; per task a baseline and 6; features of a head alone on each, and of the three
-    # models that train more as they start.
-    assert len(manifests) == 4 + 2 * 5 + 3 + 1 + 2 * 7 + 3 + 3
+    # models that train more as they start; per task the hybrid, its baseline and what that gives
+    # to notes it did not see, and two parts with a manifest each.
+    assert len(manifests) == 4 + 2 * 5 + 3 + 1 + 2 * 7 + 3 + 3 + 2 * (3 + 2)
     before = [path.stat().st_mtime_ns for path in manifests]
     assert run_study(recipe).tasks == results.tasks
     assert [path.stat().st_mtime_ns for path in manifests] == before

@@ -79,7 +79,7 @@ def finished(place, planned):
 def test_encoders_stand_in_scores_report_and_costs(finished):
     results = json.loads((finished / "report/report.json").read_text())
     (task,) = results["tasks"]
-    assert [row["model"] for row in task["rows"]] == ["prevalence", "head-only", *MODELS]
+    assert [row["model"] for row in task["rows"]] == ["prevalence", "head-only", *MODELS, "hybrid"]
     costs = [(cost["model"], cost["stage"]) for cost in results["costs"]]
     assert ("tiny-encoder", "pretrain") in costs
     assert {model for model, _ in costs} >= set(MODELS)

@@ -290,7 +290,7 @@ def test_a_whole_study_runs_where_the_recipe_leaves_it_all_open(place):
     models = f"{{bert: {place / 'bert'}, own: mlm}}"
     done = notetune(
         *("study", "run", place / "recipe.yaml", *ALL_AUTO, "name=whole"),
-        *("downstream.tasks=[died]", "seeds=1"),
+        *("downstream.tasks=[died]", "seeds=1", "evaluate.hybrid=null"),
         "downstream.variants=[head-only, domain-frozen+task-lora]",
         f"encoders={{models: {models}, variants: [lora], epochs: 0.5}}",
     )
@@ -306,9 +306,12 @@ def test_a_whole_study_runs_where_the_recipe_leaves_it_all_open(place):
         "The first 128 tokens of "
     ]
     cards = [json.loads(path.read_text()) for path in root.glob("cells/*/*/*/bundle.json")]
+    (words,) = [card for card in cards if card["model"] == "tf-idf" and card["limit"]]
+    own = facts["edges"]["opener_id"]
+    assert (words["limit"]["opener_id"], words["limit"]["max_tokens"]) == (own, 128)
+    cards = [card for card in cards if card["model"] == "language-model"]
     assert len(cards) == 4
     opened_by = {card["variant"]: card["opener_id"] for card in cards}
-    own = facts["edges"]["opener_id"]
     assert opened_by == {
         "head-only": own,
         "domain-frozen+task-lora": own,

@@ -42,8 +42,9 @@ def recipe(tmp_path_factory):
 def test_a_study_of_1266_labels_trains_scores_and_predicts(recipe):
     results = run_study(recipe)
     (task,) = results.tasks
-    assert {row.model for row in task.rows} == {"prevalence", "tf-idf", "head-only", "task-lora"}
-    for variant in ("head-only", "task-lora"):
+    baselines = {"prevalence", "tf-idf", "tf-idf-cut"}
+    assert {row.model for row in task.rows} == {*baselines, "head-only", "task-lora", "hybrid"}
+    for variant in ("head-only", "task-lora", "hybrid"):
         folder = recipe.folder.cell("codes", variant, 0)
         table = read_scores(folder / "test.parquet")
         assert table.scores_NK.shape == (len(table.note_ids_N), LABELS)

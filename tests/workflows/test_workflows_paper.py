@@ -51,17 +51,22 @@ def results(tmp_path_factory):
         "downstream.epochs=1",
         "encoders.epochs=1",
         "evaluate.draws=100",
+        "evaluate.tfidf_min_patients=2",
     ]
     return run_study(config.load(Recipe, PAPER, overrides))
 
 
 def test_the_paper_preset_runs_on_the_synthetic_hospital_into_one_report(results):
-    models = ["prevalence", "tf-idf", *(f"llama-7b/{variant}" for variant in VARIANTS)]
+    models = ["prevalence", "tf-idf", "tf-idf-cut"]
+    models += [f"llama-7b/{variant}" for variant in VARIANTS]
     models += [
         "small+full",
         "small+lora",
+        "llama-7b/hybrid",
         "pmc-llama-7b/head-only",
+        "pmc-llama-7b/hybrid",
         "clinical-llama-7b/full-domain",
+        "clinical-llama-7b/hybrid",
     ]
     assert [task.task for task in results.tasks] == TASKS
     assert [[row.model for row in task.rows] for task in results.tasks] == [models] * len(TASKS)

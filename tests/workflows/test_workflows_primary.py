@@ -18,8 +18,8 @@ SOURCE = {
 }
 
 
-def recipe(variants, baselines=("prevalence", "tf-idf"), primary=None, **keys):
-    evaluate = {"baselines": list(baselines), "primary": primary}
+def recipe(variants, baselines=("prevalence", "tf-idf"), primary=None, hybrid=None, **keys):
+    evaluate = {"baselines": list(baselines), "primary": primary, "hybrid": hybrid}
     downstream = {"variants": list(variants)}
     study = {"name": "asked", "prepare": {"source": SOURCE}, "downstream": downstream}
     return parse(Recipe, {**study, "evaluate": evaluate, **keys}, "test")
@@ -50,6 +50,7 @@ def test_by_default_each_step_is_asked_about_once_and_the_best_one_against_tf_id
     assert primary(["domain-trainable", "task-lora"], baselines=()) == [
         ("domain-trainable", "task-lora", "domain adapter")
     ]
+    assert primary(["head-only"], hybrid="auto") == [AGAINST_TFIDF, ("hybrid", "tf-idf", "hybrid")]
 
 
 def test_of_several_backbones_the_first_that_has_a_pair_is_asked_about():
@@ -59,7 +60,10 @@ def test_of_several_backbones_the_first_that_has_a_pair_is_asked_about():
         "other": "tiny",
     }
     found = primary(["head-only", "domain-frozen"], backbones=backbones)
-    assert found == [("large/domain-frozen", "large/head-only", "domain adapter"), AGAINST_TFIDF]
+    asked = [("large/domain-frozen", "large/head-only", "domain adapter"), AGAINST_TFIDF]
+    assert found == asked
+    found = primary(["head-only", "domain-frozen"], backbones=backbones, hybrid="auto")
+    assert found == [*asked, ("small/hybrid", "tf-idf", "hybrid")]
 
 
 def test_everything_else_is_exploratory():
@@ -72,6 +76,11 @@ def test_everything_else_is_exploratory():
     assert all((name, "tf-idf") in pairs for name in ALL)
     several = recipe(["head-only"], backbones={"a": "tiny", "b": "tiny"})
     assert Pair("b/head-only", "a/head-only") in questions(several).exploratory
+    words = {"hybrid": "b/head-only", "backbones": {"a": "tiny", "b": "tiny"}}
+    joined = questions(recipe(["head-only"], baselines=("tf-idf", "tf-idf-cut"), **words))
+    assert Pair("b/hybrid", "tf-idf", about="hybrid") in joined.primary
+    assert Pair("b/hybrid", "b/head-only") in joined.exploratory
+    assert not [pair for pair in joined.exploratory if "a/hybrid" in (pair.model, pair.against)]
 
 
 def test_what_runs_are_follows_from_what_trains():
@@ -82,6 +91,12 @@ def test_what_runs_are_follows_from_what_trains():
     assert about["task-lora"] == ModelRuns("task-lora")
     on_step_1 = [one for one in about.values() if one.shares == "step 1 of the backbone"]
     assert [one.model for one in on_step_1] == [name for name in ALL if name.startswith("domain")]
+    every = recipe(["domain-frozen"], ("tf-idf", "tf-idf-cut"), hybrid="auto")
+    about = {one.model: one for one in questions(every).runs}
+    assert about["hybrid"] == ModelRuns("hybrid", "step 1 of the backbone", is_candidate=False)
+    assert about["tf-idf-cut"] == ModelRuns("tf-idf-cut", None, True, is_candidate=False)
+    fixed = questions(recipe(["head-only"], hybrid="auto")).runs
+    assert ModelRuns("hybrid", None, True, is_candidate=False) in fixed
     several = recipe(["domain-frozen"], backbones={"a": "tiny", "b": "tiny"})
     shares = [one.shares for one in questions(several).runs if one.shares]
     assert shares == ["step 1 of a", "step 1 of b"]

@@ -31,13 +31,17 @@ from notetune.workflows.sections import EvaluateConfig
 from notetune.workflows.study import read_study
 from notetune.workflows.training import read_record
 
+BASELINES = ["prevalence", "tf-idf", "tf-idf-cut"]
 VARIANTS = [
     "head-only",
     "task-lora",
     "domain-frozen+task-lora",
     "domain-trainable+task-lora",
 ]
-CELLS = 3 * (1 + 3 * 2)  # tasks, variants, runs: the head alone has one
+# Tasks, variants, runs: the head alone has one, and so has the hybrid on it.
+TASKS = ("died", "stay", "codes")
+CELLS = 3 * (1 + 3 * 2)
+OTHERS = 3 * (len(BASELINES) + 1)
 
 
 def notetune_in_a_fresh_process(*arguments):
@@ -67,9 +71,9 @@ def test_a_study_ends_in_a_report_with_every_model(place, finished):
     results = json.loads((report / "report.json").read_text())
     assert [task["task"] for task in results["tasks"]] == ["died", "stay", "codes"]
     for task in results["tasks"]:
-        assert [row["model"] for row in task["rows"]] == ["prevalence", "tf-idf", *VARIANTS]
+        assert [row["model"] for row in task["rows"]] == [*BASELINES, *VARIANTS, "hybrid"]
         assert [item["about"] for item in task["primary"]] == [
-            *("domain adapter", "task adapter", "best validated")
+            *("domain adapter", "task adapter", "best validated", "hybrid")
         ]
         assert len(task["exploratory"]) >= len(VARIANTS)
     assert "domain-trainable+task-lora" in (report / "report.html").read_text()
@@ -100,7 +104,8 @@ def test_every_file_is_private(place, finished):
 def test_note_text_is_in_no_output_but_the_prepared_notes(place, finished):
     assert CANARY not in finished.stdout + finished.stderr
     holding = [p.name for p in files_below(place / "runs") if CANARY.encode() in p.read_bytes()]
-    assert set(holding) <= {"000000.parquet"}  # Parquet may compress it
+    # Parquet may compress it; all patients share this word, so TF-IDF has it.
+    assert set(holding) <= {"000000.parquet", "terms.json"}
     texts = pl.read_parquet(place / "runs/small/prepared/texts")["text"]
     assert all(CANARY in text for text in texts)
 
@@ -119,23 +124,29 @@ def test_the_same_command_again_trains_nothing_and_gives_the_same_numbers(place,
 def test_a_finished_study_says_so(place, finished):
     status = notetune("study", "status", place / "recipe.yaml", "--json")
     stages = json.loads(status.stdout)
-    assert len(stages) == 4 + CELLS
+    assert len(stages) == 4 + CELLS + OTHERS
     assert all(stage["is_finished"] for stage in stages)
 
 
 def test_a_key_that_only_measures_leaves_every_training_finished(place, finished):
     keys = ("draws=200", "seed=1", "baselines=[prevalence]", "listed_patients={file: none.csv}")
-    keys += ("primary=[]",)
+    keys += ("primary=[]", "tfidf_min_patients=9", "hybrid=null")
     assert {key.partition("=")[0] for key in keys} == set(EvaluateConfig.model_fields)
     unfinished = {}
     for key in (*(f"evaluate.{key}" for key in keys), "pretrain.perplexity_documents=5"):
         done = notetune("study", "status", place / "recipe.yaml", key, "--json")
         assert done.returncode == 0, done.stderr
         stages = json.loads(done.stdout)
-        assert len(stages) == 4 + CELLS
         if names := [stage["name"] for stage in stages if not stage["is_finished"]]:
             unfinished[key] = names
-    assert unfinished == {"pretrain.perplexity_documents=5": ["perplexity"]}
+        lacking = {"baselines": 6, "hybrid": 3}.get(key.split(".")[1].split("=")[0], 0)
+        assert len(stages) == 4 + CELLS + OTHERS - lacking
+    of_task = [f"{task} · {name}" for task in TASKS for name in ("tf-idf", "tf-idf-cut")]
+    again = [*of_task, *(f"{task} · hybrid · seed 0" for task in TASKS)]
+    assert unfinished == {
+        "evaluate.tfidf_min_patients=9": again,
+        "pretrain.perplexity_documents=5": ["perplexity"],
+    }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -319,7 +330,7 @@ def test_what_was_trained_with_other_settings_stays_out_of_the_report(place, fin
     assert not is_noticed
     done = notetune("evaluate", *recipe, "downstream.features.pooling=last")
     assert done.returncode == 0, done.stderr
-    assert rows() == (["prevalence", "tf-idf"], True)
+    assert rows() == (BASELINES, True)
     done = notetune("evaluate", *recipe, "pretrain.adapter.rank=3")
     assert done.returncode == 2
     assert "no adapter that was trained as the recipe says now" in done.stderr

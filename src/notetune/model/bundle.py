@@ -14,17 +14,18 @@ from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.backbone import Backbone, Dtype
 from notetune.model.heads import Head, Layers, Pooling
 from notetune.model.stack import Layer, Stack, probe, stack
+from notetune.plain.bundles import FORMAT, ColumnsCard, HybridCard, WordsCard
 
 BUNDLE = "bundle.json"
-FORMAT = 2
 _FORMATS = (1, FORMAT)
 _HEAD, _SCORES = "head.safetensors", ".parquet"
 
 
 class BundleCard(Config):
-    """What a bundle says of itself.
+    """What a bundle with a language model says of itself.
 
     Attributes:
+        model: Says that it has one.
         format: Version of the folder's layout. The first did not say what stands round documents:
             BOS in front of each, EOS at the end of a note.
         task: Name of the outcome.
@@ -46,6 +47,7 @@ class BundleCard(Config):
         adapters: Names of its adapters, in the order they are put on.
     """
 
+    model: Literal["language-model"] = "language-model"
     format: int = FORMAT
     task: str
     kind: Literal["binary", "multiclass", "multilabel"]
@@ -66,6 +68,15 @@ class BundleCard(Config):
     adapters: tuple[str, ...]
 
 
+Card = BundleCard | WordsCard | ColumnsCard | HybridCard
+_CARDS: dict[str, type[Card]] = {
+    "language-model": BundleCard,
+    "tf-idf": WordsCard,
+    "columns": ColumnsCard,
+    "hybrid": HybridCard,
+}
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A bundle in memory, ready to score."""
@@ -83,7 +94,7 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
     save_head(folder, bundle.head)
 
 
-def save_card(folder: Path, card: BundleCard) -> None:
+def save_card(folder: Path, card: Card) -> None:
     """Write a card into an existing folder."""
     runs.write_json(folder / BUNDLE, card.model_dump(mode="json"))
 
@@ -94,7 +105,7 @@ def save_head(folder: Path, head: Head) -> None:
     save_file(weights, folder / _HEAD)
 
 
-def read_card(folder: Path) -> BundleCard:
+def read_card(folder: Path) -> Card:
     """The card of a bundle, after its files were found intact.
 
     Scores that a cell left beside them name patients, so they may be gone.
@@ -118,7 +129,24 @@ def read_card(folder: Path) -> BundleCard:
             f"{folder} has format {card.get('format')}; this version reads "
             f"{' and '.join(map(str, _FORMATS))}. Use the notetune version that wrote it."
         )
-    return parse(BundleCard, card, str(folder / BUNDLE))
+    model = card.get("model", "language-model")
+    if model not in _CARDS:
+        raise BundleError(
+            f"{folder} is a bundle of kind {model}; this version reads {', '.join(_CARDS)}."
+        )
+    return parse(_CARDS[model], card, str(folder / BUNDLE))
+
+
+def read_language_model_card(folder: Path) -> BundleCard:
+    """As `read_card`, of a bundle with a language model.
+
+    Raises:
+        BundleError: Also if it has none of its own.
+    """
+    card = read_card(folder)
+    if not isinstance(card, BundleCard):
+        raise BundleError(f"{folder} is a {card.model} bundle, which has no backbone of its own.")
+    return card
 
 
 def load_bundle(folder: Path, card: BundleCard, backbone: Backbone) -> Bundle:

@@ -16,6 +16,7 @@ from notetune.notes.sources import TableSource
 from notetune.notes.sources.rejections import place
 from notetune.notes.strict_csv import csv_text
 from notetune.ownership import refuse_existing
+from notetune.plain.bundles import ColumnsCard, HybridCard
 from notetune.serve.predictor import load_predictor
 
 
@@ -27,14 +28,16 @@ def predict_file(
     Rows that the source's policy leaves out are counted in a warning.
 
     Returns:
-        Columns `patient_id`, `note_id`, `task`, `label`, `score`, `tokens`, `pieces`, `truncated`.
+        Columns `patient_id`, `note_id`, `task`, `label`, `score` and, where tokens are read,
+        `tokens`, `pieces`, `truncated`.
 
     Raises:
-        DataError: If the file or a note is faulty.
+        DataError: If the file, a note or a cell of a column that the bundle reads is faulty.
         BundleError: If the bundle is.
     """
     card = read_card(bundle)
-    cohort = sources.read(source)
+    features = card.columns if isinstance(card, ColumnsCard | HybridCard) else ()
+    cohort = sources.read(source.model_copy(update={"features": features}))
     notes, left_out = cohort.notes, cohort.rejections
     if left_out.height:
         first = place(Path(left_out["file"][0]), left_out["line"][0])
@@ -42,7 +45,14 @@ def predict_file(
         message = f"{left_out.height} rows are left out ({reasons}); the first is {first}."
         warnings.warn(message, RunWarning, stacklevel=2)
     predictor = load_predictor(bundle, backbone, torch_device(device))
-    predictions = predictor.predict(notes["text"].to_list())
+    predictions = predictor.predict(notes["text"].to_list(), cohort.columns)
+    for name, count in predictions.unkept.items():
+        message = (
+            f"column {name}: {count} of {notes.height} notes have a level that the bundle does not "
+            "know, or that was rare in its training; it counts for nothing."
+        )
+        warnings.warn(message, RunWarning, stacklevel=2)
+    reading = predictions.reading.columns if predictions.reading else {}
     classes = len(card.classes)
     return pl.DataFrame(
         {
@@ -51,7 +61,7 @@ def predict_file(
             "task": [card.task] * (classes * notes.height),
             "label": list(card.classes) * notes.height,
             "score": predictions.scores_NK.ravel(),
-            **{n: np.repeat(v, classes) for n, v in predictions.reading.columns.items()},
+            **{n: np.repeat(v, classes) for n, v in reading.items()},
         }
     )
 

@@ -6,7 +6,14 @@ from notetune import runs
 from notetune.errors import BundleError
 from notetune.model.adapters.files import is_adapter, read_adapter
 from notetune.model.backbone import Backbone, backbone_fingerprint, load_backbone, write_backbone
-from notetune.model.bundle import BUNDLE, Bundle, load_bundle, read_card, save_bundle, save_head
+from notetune.model.bundle import (
+    BUNDLE,
+    Bundle,
+    load_bundle,
+    read_language_model_card,
+    save_bundle,
+    save_head,
+)
 from notetune.model.merge import Merged, merge_adapters
 from notetune.model.stack import DOMAIN, Layer, probe, stack
 from notetune.ownership import refuse_existing
@@ -47,7 +54,7 @@ def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
 
 
 def _merge_bundle(folder: Path, out: Path, backbone: str | None) -> Merged:
-    card = read_card(folder)
+    card = read_language_model_card(folder)
     loaded = load_backbone(backbone or card.backbone_name)
     bundle = load_bundle(folder, card, loaded)
     merged = merge_adapters(bundle.model)

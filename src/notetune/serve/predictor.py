@@ -3,68 +3,59 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
-import numpy as np
-import numpy.typing as npt
+import polars as pl
 import torch
 from torch import Tensor
 
 from notetune import infer
-from notetune.errors import DataError
 from notetune.model.adapters.specs import Full
 from notetune.model.backbone import WEIGHTS as BACKBONE_WEIGHTS
 from notetune.model.backbone import load_backbone, resolve_backbone
 from notetune.model.batch import PackedBatch
-from notetune.model.bundle import Bundle, load_bundle, read_card
+from notetune.model.bundle import Bundle, BundleCard, load_bundle, read_card
 from notetune.model.losses import probabilities
-from notetune.notes.clean import clean_text
+from notetune.plain.bundles import (
+    PARTS,
+    ColumnsCard,
+    HybridCard,
+    WordsCard,
+    load_columns,
+    load_stacked,
+    load_words,
+)
+from notetune.serve.plain import (
+    ColumnsPredictor,
+    HybridPredictor,
+    WordsPredictor,
+    reader_of,
+)
+from notetune.serve.predictions import Predictions, Predictor, cleaned, store_of
 from notetune.tokens.edges import Edges
 from notetune.tokens.encode import Encoder, load_encoder
-from notetune.tokens.store import Reading, encode_notes
 from notetune.train.batches import read_row
 
 _TOKENS_PER_ROW = 4096
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Scores of notes, in the order in which the notes were given.
-
-    Attributes:
-        scores_NK: `(N, K)` probabilities.
-        reading: How much of each note was read.
-    """
-
-    scores_NK: npt.NDArray[np.float64]
-    reading: Reading
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """A loaded bundle; scores do not depend on which notes come together."""
+class LanguageModelPredictor:
+    """A language model with its head."""
 
     bundle: Bundle
     encoder: Encoder
 
-    def predict(self, texts: Sequence[str]) -> Predictions:
+    def predict(self, texts: Sequence[str], columns: pl.DataFrame | None = None) -> Predictions:
         """Score notes.
 
         Raises:
-            DataError: If there is no note, or a note is empty after cleaning; it is named by its
-                place.
+            DataError: As `cleaned`.
             BundleError: If an adapter of the bundle does not act on the first note. Weights that
                 are all trained were looked at when they were loaded: that reads the backbone again.
         """
-        cleaned = [clean_text(text) for text in texts]
-        empty = [place for place, text in enumerate(cleaned) if not text.strip()]
-        if empty or not cleaned:
-            which = f"note number {empty[0] + 1} is empty" if empty else "there is no note"
-            raise DataError(f"{which}; give at least one note, each with text.")
         card, model = self.bundle.card, self.bundle.model
-        names = [str(place) for place in range(len(cleaned))]
-        columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
-        store = encode_notes(self.encoder, card.max_tokens, cleaned, columns)
-        documents_N = store.first_documents(names)
+        store, documents_N = store_of(self.encoder, card.max_tokens, cleaned(texts))
         first = read_row(store, documents_N[:1], model.backbone.device)
         small = [layer.name for layer in model.layers if not isinstance(layer.spec, Full)]
         model.check(first, card.pooling, small, card.layers)
@@ -84,12 +75,12 @@ class Predictor:
 def load_predictor(
     folder: Path, backbone: str | None = None, device: torch.device | str = "cpu"
 ) -> Predictor:
-    """Load a bundle onto its backbone.
+    """Load a bundle, a language model onto its backbone.
 
     Args:
         folder: The bundle.
         backbone: Folder of its backbone; without it, the bundle itself if it was merged, else the
-            backbone of the name it was trained on.
+            backbone of the name it was trained on. For a hybrid, that of its model.
         device: Where to compute.
 
     Raises:
@@ -97,6 +88,23 @@ def load_predictor(
         BackboneError: If the backbone cannot be used.
     """
     card = read_card(folder)
+    match card:
+        case BundleCard():
+            return _language_model(folder, card, backbone, device)
+        case WordsCard():
+            return WordsPredictor(load_words(folder, card), reader_of(card.limit, backbone))
+        case ColumnsCard():
+            return ColumnsPredictor(load_columns(folder, card))
+        case HybridCard():
+            parts = [load_predictor(folder / PARTS / part, backbone, device) for part in card.parts]
+            return HybridPredictor(load_stacked(folder, card), tuple(parts))
+        case _:
+            assert_never(card)
+
+
+def _language_model(
+    folder: Path, card: BundleCard, backbone: str | None, device: torch.device | str
+) -> LanguageModelPredictor:
     is_merged = (folder / BACKBONE_WEIGHTS).is_file()
     name = backbone or (str(folder) if is_merged else card.backbone_name)
     loaded = load_backbone(name, card.dtype, device)
@@ -104,4 +112,4 @@ def load_predictor(
     if card.end_id is not None:
         edges = Edges(card.opener_id, card.end_id, card.opener, card.ends_every_piece)
     encoder = load_encoder(resolve_backbone(name), edges, frames_pieces=loaded.is_encoder)
-    return Predictor(load_bundle(folder, card, loaded), encoder)
+    return LanguageModelPredictor(load_bundle(folder, card, loaded), encoder)

@@ -101,6 +101,22 @@ class TokenStore:
             np.asarray(self.is_cut_D[ends_N - 1]),
         )
 
+    def read_texts(
+        self, texts: Sequence[str], documents_N: Int64Array, most_pieces: int
+    ) -> list[str]:
+        """The beginnings of notes that `reading` counts, character for character.
+
+        Args:
+            texts: `(N,)` whole notes, as they were encoded.
+            documents_N: The first document of each.
+            most_pieces: Most pieces of each.
+        """
+        ends_N = documents_N + self.reading(documents_N, most_pieces).pieces_N
+        bytes_D = np.concatenate([[0], np.cumsum(self.text_bytes_D, dtype=np.int64)])
+        sizes_N = (bytes_D[ends_N] - bytes_D[documents_N]).tolist()
+        pairs = zip(texts, sizes_N, strict=True)
+        return [text.encode()[:size].decode(errors="ignore") for text, size in pairs]
+
 
 def whole_pieces(store: TokenStore, is_counted_N: npt.NDArray[np.bool_]) -> int:
     """The fewest pieces a note with which `WHOLE_SHARE` of some notes are read whole."""

@@ -1,92 +1,113 @@
-"""Models without a language model, trained and scored on the same notes."""
+"""Models without a language model: prevalence, words, and columns beside the text."""
 
-from typing import Any, Literal, assert_never
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from notetune import runs
-from notetune.metrics.scores import ScoreTable, write_scores
+from notetune.metrics.scores import read_scores, write_scores
+from notetune.model.bundle import save_card
+from notetune.plain.bundles import ColumnsBundle, WordsBundle
+from notetune.plain.linear import FloatArray
+from notetune.workflows import task_models
+from notetune.workflows.cell import SCORED_SPLITS, Cell, score_table
+from notetune.workflows.plain_models import ColumnsOfTask, WordsOfTask
 from notetune.workflows.prepare import Prepared, TaskTable
 from notetune.workflows.recipe import Recipe
+from notetune.workflows.sections import BaselineName
 
-Baseline = Literal["prevalence", "tf-idf"]
-FloatArray = npt.NDArray[np.float64]
+_PENALTY = "penalty.json"
 
 
-def inputs(prepared: Prepared, task: str, baseline: Baseline) -> dict[str, Any]:
+def inputs(recipe: Recipe, prepared: Prepared, task: str, name: BaselineName) -> dict[str, Any]:
     """What a baseline depends on."""
-    return {
+    depends_on: dict[str, Any] = {
         "stage": "baseline",
-        "prepared": runs.read_json(prepared.folder / runs.MANIFEST)["inputs"],
-        "cell": (task, baseline),
+        "cell": (task, name),
+        "prepared": task_models.upstream(prepared.folder)[0],
     }
+    if name != "prevalence":
+        depends_on["min_patients"] = recipe.evaluate.tfidf_min_patients
+    if name == "tf-idf-cut":
+        depends_on["max_pieces"] = prepared.max_pieces(recipe)
+    return depends_on
 
 
-def score_baseline(recipe: Recipe, prepared: Prepared, task: str, baseline: Baseline) -> None:
-    """Train a baseline and write its test scores, unless that was done from the same inputs."""
-    folder = recipe.folder.cell(task, baseline, 0)
-    depends_on = inputs(prepared, task, baseline)
+def is_made(recipe: Recipe, prepared: Prepared, task: str, name: BaselineName) -> bool:
+    """Whether a baseline was made as the recipe says now."""
+    folder = recipe.folder.cell(task, name, 0)
+    return runs.was_made_from(folder, inputs(recipe, prepared, task, name))
+
+
+def score_baseline(recipe: Recipe, prepared: Prepared, task: str, name: BaselineName) -> None:
+    """Fit a baseline and write its validation and test scores, unless that was done.
+
+    Raises:
+        DataError: If no word is shared by enough patients, or a cell of a column is faulty.
+    """
+    folder = recipe.folder.cell(task, name, 0)
+    depends_on, table = inputs(recipe, prepared, task, name), prepared.tasks[task]
     if runs.is_finished(folder, depends_on):
         return
-    table = prepared.tasks[task]
     with runs.new_folder(folder, depends_on) as temporary:
-        scores = _test_scores(prepared, table, baseline)
-        write_scores(scores, temporary / "test.parquet")
+        if name == "prevalence":
+            prior_K = table.targets_NK[table.rows("train")].mean(0, dtype=np.float64)
+            scores: Sequence[FloatArray] = [
+                np.tile(prior_K, (len(table.rows(split)), 1)) for split in SCORED_SPLITS
+            ]
+        else:
+            scores = _fit(recipe, prepared, table, name, temporary)
+        for split, scores_NK in zip(SCORED_SPLITS, scores, strict=True):
+            if len(scores_NK):
+                found = score_table(table, Cell(task, name, 0), split, scores_NK)
+                write_scores(found, temporary / f"{split}.parquet")
 
 
-def _test_scores(prepared: Prepared, table: TaskTable, baseline: Baseline) -> ScoreTable:
-    train, test = table.rows("train"), table.rows("test")
-    targets_NK = table.targets_NK[train]
-    match baseline:
-        case "prevalence":
-            scores_NK = np.tile(targets_NK.mean(0, dtype=np.float64), (len(test), 1))
-        case "tf-idf":
-            scores_NK = _tfidf_scores(
-                table.task.kind,
-                prepared.texts(table.note_ids_N[train]),
-                targets_NK,
-                prepared.texts(table.note_ids_N[test]),
-            )
-        case _:
-            assert_never(baseline)
-    return ScoreTable(
-        table.task.name,
-        table.task.kind,
-        baseline,
-        0,
-        "test",
-        table.task.classes,
-        table.note_ids_N[test],
-        table.patient_ids_N[test],
-        table.targets_NK[test],
-        scores_NK,
-    )
-
-
-def _tfidf_scores(
-    kind: str, train_texts: list[str], targets_NK: npt.NDArray[np.int8], test_texts: list[str]
+def out_of_fold_scores(
+    recipe: Recipe, prepared: Prepared, task: str, name: BaselineName
 ) -> FloatArray:
-    """`(N, K)`: words and word pairs, and one logistic regression per label (one for classes)."""
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
-    train, test = vectorizer.fit_transform(train_texts), vectorizer.transform(test_texts)
-    if kind == "multiclass":
-        return _class_scores(train, targets_NK, test)
-    return np.column_stack([_label_scores(train, target_N, test) for target_N in targets_NK.T])
+    """`(N, K)` scores of the training notes at a finished baseline's penalty, kept for all runs.
+
+    Features and weights come from other patients than a note's each.
+    """
+    part, table = recipe.folder.cell(task, name, 0), prepared.tasks[task]
+    folder = part.with_name("out-of-fold")
+    path, depends_on = folder / "train.parquet", {"part": task_models.upstream(part)}
+    if not runs.is_finished(folder, depends_on):
+        penalty = float(runs.read_json(part / _PENALTY)["value"])
+        of_task = _of_task(recipe, prepared, table, name)
+        scores = score_table(table, Cell(task, name, 0), "train", of_task.out_of_fold(penalty))
+        with runs.new_folder(folder, depends_on) as temporary:
+            write_scores(scores, temporary / path.name)
+    train = table.note_ids_N[table.rows("train")]
+    return read_scores(path).in_note_order(train).scores_NK
 
 
-def _label_scores(train: Any, target_N: npt.NDArray[np.int8], test: Any) -> FloatArray:
-    if target_N.min() == target_N.max():
-        return np.full(test.shape[0], float(target_N[0]))
-    model = LogisticRegression(C=10.0, max_iter=1000, solver="liblinear")
-    scores: FloatArray = model.fit(train, target_N).predict_proba(test)[:, 1]
+def _fit(
+    recipe: Recipe, prepared: Prepared, table: TaskTable, name: BaselineName, folder: Path
+) -> Sequence[FloatArray]:
+    """Write a bundle of words or columns into a folder; its scores on the scored splits."""
+    bundle: ColumnsBundle | WordsBundle
+    of_task = _of_task(recipe, prepared, table, name)
+    if isinstance(of_task, ColumnsOfTask):
+        bundle, penalty = of_task.fit()
+        scores = [of_task.scores(bundle, split) for split in SCORED_SPLITS]
+    else:
+        bundle, penalty = of_task.fit()
+        scores = [of_task.scores(bundle, split) for split in SCORED_SPLITS]
+    save_card(folder, bundle.card)
+    bundle.save(folder)
+    runs.write_json(folder / _PENALTY, asdict(penalty))
     return scores
 
 
-def _class_scores(train: Any, targets_NK: npt.NDArray[np.int8], test: Any) -> FloatArray:
-    model = LogisticRegression(C=10.0, max_iter=1000).fit(train, targets_NK.argmax(1))
-    scores_NK = np.zeros((test.shape[0], targets_NK.shape[1]))
-    scores_NK[:, model.classes_] = model.predict_proba(test)  # a class may be absent in training
-    return scores_NK
+def _of_task(
+    recipe: Recipe, prepared: Prepared, table: TaskTable, name: BaselineName
+) -> ColumnsOfTask | WordsOfTask:
+    if name == "columns":
+        return ColumnsOfTask(recipe, prepared, table)
+    assert name in ("tf-idf", "tf-idf-cut")
+    return WordsOfTask(recipe, prepared, table, name)

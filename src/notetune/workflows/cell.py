@@ -17,6 +17,8 @@ from notetune.workflows.features import FixedFeatures, StackFeatures
 from notetune.workflows.prepare import TaskTable
 from notetune.workflows.task_models import TaskModel
 
+SCORED_SPLITS = ("validation", "test")
+
 
 @dataclass(frozen=True)
 class Cell:

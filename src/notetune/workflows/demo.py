@@ -17,7 +17,7 @@ def introduction(patients: int) -> str:
         f"  1. writes a synthetic hospital of {patients} patients (no real person is in it),\n"
         "  2. splits its notes by patient and turns them into tokens,\n"
         "  3. adapts a small LLaMA to the notes (step 1: the domain adapter),\n"
-        "  4. trains four variants of step 2 on three outcomes, beside TF-IDF,\n"
+        "  4. trains three variants of step 2 on three outcomes, beside TF-IDF and a hybrid,\n"
         "  5. writes a report with intervals and paired differences.\n"
         "Stop it at any time: the same command goes on where it stopped."
     )

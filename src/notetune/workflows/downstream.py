@@ -21,7 +21,7 @@ from notetune.train.choice import Choice
 from notetune.train.logistic import Solution
 from notetune.train.optim import adamw
 from notetune.workflows import task_models
-from notetune.workflows.cell import Cell, TrainedCell
+from notetune.workflows.cell import SCORED_SPLITS, Cell, TrainedCell
 from notetune.workflows.features import StackFeatures
 from notetune.workflows.heads import solved_cell
 from notetune.workflows.prepare import Prepared, labels_digest
@@ -37,8 +37,6 @@ from notetune.workflows.training import (
     fit,
     write_record,
 )
-
-_SCORED_SPLITS = ("validation", "test")
 
 
 def cells(recipe: Recipe, prepared: Prepared) -> list[Cell]:
@@ -104,7 +102,7 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
                 trained = training.trained
         trained.save(temporary)
         write_record(temporary / TRAINING, record)
-        for split in _SCORED_SPLITS:
+        for split in SCORED_SPLITS:
             trained.write_scores(split, temporary)
 
 

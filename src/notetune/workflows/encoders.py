@@ -26,8 +26,9 @@ from notetune.tokens.store import FORMAT, TokenStore, join_documents, open_store
 from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch
 from notetune.train.checkpoints import STEPS
 from notetune.train.optim import adamw
+from notetune.workflows.assemble import TEXTS
 from notetune.workflows.intake import longest_document, read_pieces, sampled
-from notetune.workflows.prepare import TEXTS, Prepared, open_corpus
+from notetune.workflows.prepare import Prepared, open_corpus
 from notetune.workflows.pretrain import TRAINING, training_documents
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import write_provenance

@@ -29,7 +29,7 @@ from notetune.metrics.results import (
 )
 from notetune.metrics.scores import ScoreTable, read_scores
 from notetune.notes import overlap
-from notetune.workflows import baselines, encoders, primary, task_models
+from notetune.workflows import baselines, encoders, hybrids, primary, task_models
 from notetune.workflows.features import features_cost
 from notetune.workflows.finished import Finished
 from notetune.workflows.methods import method_rows, perplexity_rows
@@ -70,7 +70,7 @@ def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         recipe=recipe.as_json(),
         seeds=seeds,
-        baselines=config.baselines,
+        baselines=recipe.baselines,
         flow=tuple(_flow(first)),
         splits=tuple(row for task in prepared.tasks.values() for row in _split_counts(task)),
         methods=tuple(_methods(finished)),
@@ -145,11 +145,10 @@ def _score_tables(recipe: Recipe, finished: Mapping[str, Finished]) -> list[Scor
 def _trained_folders(one: Finished, task: str) -> Iterator[Path]:
     """Folders of the baselines and cells of a task, made as the recipe says now."""
     folder = one.recipe.folder
-    for baseline in one.recipe.evaluate.baselines:
-        found = folder.cell(task, baseline, 0)
-        if runs.was_made_from(found, baselines.inputs(one.prepared, task, baseline)):
-            yield found
-    for cell in one.cells:
+    for baseline in one.recipe.baselines:
+        if baselines.is_made(one.recipe, one.prepared, task, baseline):
+            yield folder.cell(task, baseline, 0)
+    for cell in (*one.cells, *hybrids.made_cells(one.recipe, one.prepared, one.cells)):
         if cell.task == task:
             yield folder.cell(task, cell.variant, cell.seed)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,47 +17,33 @@ from notetune.model.adapters.specs import reserved_per_document
 from notetune.model.backbone import backbone_fingerprint, resolve_backbone
 from notetune.notes import clean, outcomes, overlap, published, sources, splits
 from notetune.notes.outcomes import Task
-from notetune.notes.sources import Finished, FlowCount
+from notetune.notes.sources import FlowCount
 from notetune.tokens.edges import Edges
 from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import (
     IN_CORPUS,
     TokenStore,
-    join_documents,
     open_store,
-    read_documents,
-    whole_pieces,
+)
+from notetune.workflows.assemble import (
+    COLUMNS,
+    FACTS,
+    TEXTS,
+    TOKENS,
+    CorpusCount,
+    assemble,
 )
 from notetune.workflows.intake import Intake, read_pieces, take_in
 from notetune.workflows.prepare_checks import (
-    CORPUS,
     HeldOut,
-    corpus_notes,
-    signatures_of,
-    split_findings,
-    task_findings,
 )
 from notetune.workflows.prepare_shards import (
     NOTES,
     SIGNATURES,
-    TEXT_HASH,
-    Shard,
-    slices,
-    take_texts,
     usable_cores,
     write_shards,
 )
-from notetune.workflows.prepare_tasks import (
-    checked,
-    is_labelled,
-    published_counts,
-    split_flow,
-    split_tasks,
-)
 from notetune.workflows.recipe import Recipe
-
-TEXTS = "texts"
-_TOKENS = "tokens"
 
 
 @dataclass(frozen=True)
@@ -81,17 +67,6 @@ class TaskTable:
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Row numbers of one split."""
         return np.flatnonzero(self.split_N == split)
-
-
-@dataclass(frozen=True)
-class CorpusCount:
-    """How much there is of one source in one split."""
-
-    source: str
-    split: str
-    notes: int
-    documents: int
-    tokens: int
 
 
 @dataclass(frozen=True)
@@ -132,11 +107,17 @@ class Prepared:
 
     def texts(self, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> list[str]:
         """Note texts, in the order asked for."""
+        return self._of_notes(TEXTS, note_ids)["text"].to_list()
+
+    def columns(self, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> pl.DataFrame:
+        """`note_id` and the columns beside the text, numbers and levels, in the order asked for."""
+        return self._of_notes(COLUMNS, note_ids)
+
+    def _of_notes(self, name: str, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> pl.DataFrame:
         wanted = pl.DataFrame({"note_id": np.asarray(note_ids)}, schema={"note_id": pl.String})
-        notes = pl.scan_parquet(self.folder / TEXTS)
-        found = notes.filter(pl.col("note_id").is_in(wanted["note_id"].implode())).collect()
-        joined = wanted.join(found, on="note_id", how="left", maintain_order="left")
-        return joined["text"].to_list()
+        rows = pl.scan_parquet(self.folder / name)
+        found = rows.filter(pl.col("note_id").is_in(wanted["note_id"].implode())).collect()
+        return wanted.join(found, on="note_id", how="left", maintain_order="left")
 
 
 def inputs(recipe: Recipe, like: Prepared | None = None) -> dict[str, Any]:
@@ -244,7 +225,7 @@ def documents_digest(prepared: Prepared, *, of_step_1: bool) -> dict[str, str]:
     return {
         name: digest
         for name, digest in files.items()
-        if name.startswith(f"{_TOKENS}/") and (of_step_1 or not name.endswith(IN_CORPUS))
+        if name.startswith(f"{TOKENS}/") and (of_step_1 or not name.endswith(IN_CORPUS))
     }
 
 
@@ -274,7 +255,7 @@ def open_prepared(folder: Path) -> Prepared:
     Raises:
         RunError: If it is missing or not whole.
     """
-    facts, store = runs.read_json(folder / "facts.json"), open_store(folder / _TOKENS)
+    facts, store = runs.read_json(folder / FACTS), open_store(folder / TOKENS)
     tasks = {}
     for values in facts["tasks"]:
         task = Task(**{**values, "classes": tuple(values["classes"])})
@@ -311,131 +292,6 @@ def compare_with_published(prepared: Prepared) -> tuple[published.Comparison, ..
             "sources. Leave --check out."
         )
     return published.compare(prepared.counts)
-
-
-def assemble(
-    recipe: Recipe,
-    shards: list[Shard],
-    finished: Finished,
-    folder: Path,
-    encode: Callable[[pl.DataFrame, pl.Series], Intake],
-    held_out: HeldOut,
-) -> None:
-    """Write everything that depends on all notes: splits, labels, checks, and one token store.
-
-    Args:
-        recipe: What to do.
-        shards: All notes.
-        finished: What the source had to say after them.
-        folder: An empty folder.
-        encode: Encodes the shards, with what the splits and `labelled` of all notes tell, a
-            Boolean column beside them.
-        held_out: What step 1 may not read of.
-    """
-    if not shards:
-        raise DataError("the source has no notes; check its paths and columns.")
-    config = recipe.prepare
-    notes = pl.read_parquet([shard.folder / NOTES for shard in shards])
-    _check_unique(notes["note_id"])
-    assignment = splits.split_patients(notes["patient_id"].unique().to_list(), recipe.split)
-    notes = notes.join(assignment, on="patient_id", how="left", maintain_order="left")
-    tasks, task_flow = split_tasks(recipe, finished, notes, assignment)
-    counts = published_counts(recipe, finished, tasks)
-    tasks = [checked(task, table, config.min_train_positives) for task, table in tasks]
-    has_patients = sources.names_patients(recipe.source)
-    findings = split_findings(shards, notes, has_patients=has_patients)
-    findings += task_findings(shards, notes, tasks)
-    corpus = corpus_notes(recipe, shards, notes, held_out)
-    findings += corpus.findings
-    _stop_at_leaks(findings, allowed=config.allow_leaks)
-
-    is_wanted = notes["split"].is_not_null()
-    notes = notes.drop(TEXT_HASH).with_columns(corpus.in_corpus)
-    in_split = notes.filter(is_wanted)
-    flow = [
-        *finished.flow,
-        split_flow("notes by patient split", notes.height, in_split.height),
-        corpus.flow,
-        *task_flow,
-    ]
-    (folder / "tasks").mkdir()
-    for task, table in tasks:
-        table.write_parquet(folder / "tasks" / f"{task.name}.parquet")
-    in_split.write_parquet(folder / NOTES)
-    take_texts(shards, is_wanted, folder / TEXTS)
-    np.save(folder / SIGNATURES, signatures_of(shards, is_wanted))
-    labelled = is_labelled(notes, tasks)
-    intake = encode(notes, labelled)
-    _join_tokens(shards, is_wanted, in_split, folder / _TOKENS, intake)
-    store = open_store(folder / _TOKENS)
-    counted = in_split["split"].eq("train") & labelled.filter(is_wanted)
-    intake = dataclasses.replace(intake, whole_pieces=whole_pieces(store, counted.to_numpy()))
-    counted_corpus = _corpus(store, in_split)
-    facts = {
-        "tasks": [dataclasses.asdict(task) for task, _ in tasks],
-        "flow": [dataclasses.asdict(stage) for stage in flow],
-        "findings": [dataclasses.asdict(finding) for finding in findings],
-        "corpus": [dataclasses.asdict(count) for count in counted_corpus],
-        "counts": counts,
-        "has_patients": has_patients,
-        "intake": dataclasses.asdict(intake),
-    }
-    runs.write_json(folder / "facts.json", facts)
-    if finished.rejections.height:
-        sources.write_rejections(finished.rejections, folder / "rejections.csv")
-
-
-def _join_tokens(
-    shards: list[Shard], is_wanted: pl.Series, notes: pl.DataFrame, folder: Path, intake: Intake
-) -> None:
-    folder.mkdir()
-    parts = (
-        read_documents(shard.tokens).of_notes(wanted.to_numpy())
-        for shard, wanted in slices(shards, is_wanted)
-    )
-    columns = {
-        "note_ids": notes["note_id"],
-        "patient_ids": notes["patient_id"],
-        "source_N": notes["source"],
-        "split_N": notes["split"],
-        "in_corpus_N": notes["in_corpus"],
-    }
-    join_documents(folder, parts, columns, intake.edges, intake.max_tokens)
-
-
-def _corpus(store: TokenStore, notes: pl.DataFrame) -> list[CorpusCount]:
-    """Notes, documents and tokens per source and split, most tokens first."""
-    sizes = {
-        "notes": np.ones(notes.height, np.int64),
-        "documents": np.bincount(store.note_number_D, minlength=notes.height),
-        "tokens": np.add.reduceat(store.lengths_D, np.flatnonzero(store.piece_D == 0)),
-    }
-    columns = [pl.Series(name, values) for name, values in sizes.items()]
-    table = notes.select("source", "split").with_columns(columns)
-    order = ("tokens", "source", "split")
-    sums = table.group_by("source", "split").sum().sort(order, descending=True)
-    return [CorpusCount(**values) for values in sums.iter_rows(named=True)]
-
-
-def _check_unique(note_ids: pl.Series) -> None:
-    repeated = note_ids.filter(note_ids.is_duplicated())
-    if len(repeated):
-        raise DataError(
-            f"note id {repeated[0]} is given to {(repeated == repeated[0]).sum()} notes "
-            f"({repeated.n_unique()} ids are repeated). Make note ids unique."
-        )
-
-
-def _stop_at_leaks(findings: Sequence[overlap.Finding], *, allowed: bool) -> None:
-    blocking = [finding for finding in findings if finding.blocks]
-    if blocking and not allowed:
-        is_of_step_1 = blocking[0].split_b == CORPUS
-        remedy = "Set pretrain.leaked_texts=drop to leave them out of step 1"
-        raise DataError(
-            f"leak check: {blocking[0].sentence}. "
-            f"{remedy if is_of_step_1 else 'Mend the split or the notes'}, or set "
-            "prepare.allow_leaks=true to go on; the report will say so."
-        )
 
 
 def _file_states(recipe: Recipe) -> list[tuple[str, int, int]]:

@@ -1,7 +1,7 @@
 """One recipe says everything about a study; one run folder holds everything it makes."""
 
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, assert_never
+from typing import Annotated, Any, NamedTuple, assert_never, get_args
 
 import torch
 from pydantic import (
@@ -22,13 +22,14 @@ from notetune.model.adapters.specs import (
 )
 from notetune.model.backbone import Dtype
 from notetune.model.device import DeviceName, torch_device
-from notetune.notes.sources import Source, starting_from
+from notetune.notes.sources import EicuSource, Source, TableSource, starting_from
 from notetune.notes.sources.table import TaskedSource
 from notetune.notes.splits import AnySplit, ColumnSplit, OfficialSplit, SplitConfig
 from notetune.workflows.run_folder import RunFolder
 from notetune.workflows.sections import (
     LEAST_TOKENS,
     MASKED,
+    BaselineName,
     DownstreamConfig,
     EncodersConfig,
     EvaluateConfig,
@@ -37,8 +38,9 @@ from notetune.workflows.sections import (
     TokensPerRow,
     row_of,
 )
-from notetune.workflows.variants import VARIANTS, model_in_study
+from notetune.workflows.variants import HYBRID, VARIANTS, VariantName, model_in_study, variant_of
 
+_IN_HYBRIDS: tuple[VariantName, ...] = ("domain-frozen", "full-domain", "head-only")
 _DIFFERS_BY_BACKBONE = ("backbone", "dtype", "seeds", "pretrain", "downstream")
 
 
@@ -178,6 +180,27 @@ class Recipe(Config):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _has_what_its_baselines_read(self) -> "Recipe":
+        if "columns" in (self.evaluate.baselines or ()) and not self.features:
+            raise ValueError("evaluate.baselines: columns needs prepare.source.features")
+        name = self.evaluate.hybrid
+        if name in (None, "auto"):
+            return self
+        models = {
+            model_in_study(backbone, model): variant_of(model)
+            for backbone, one in self.studies.items()
+            for model in one.models_of_step_2
+        }
+        fixed = [model for model, parts in models.items() if parts.trains_head_alone]
+        if name not in fixed:
+            why = "trains more than a head" if name in models else "is no model of this recipe"
+            raise ValueError(
+                f"evaluate.hybrid: {name} {why}; a hybrid stands on a model whose features are "
+                f"fixed: {', '.join(fixed) or 'here none, so set it to null'}"
+            )
+        return self
+
     @property
     def rows(self) -> "list[Row]":
         """The rows of all sections whose models the recipe has."""
@@ -208,6 +231,44 @@ class Recipe(Config):
         return max(map(positions_taken, domain)) + positions_taken(self.downstream.adapter)
 
     @property
+    def models_of_step_2(self) -> tuple[str, ...]:
+        """The variants of the backbone, then each encoder in its variants."""
+        encoders = self.encoders
+        pairs = [(name, variant) for name in encoders.models for variant in encoders.variants]
+        return (*self.downstream.variants, *(f"{name}+{variant}" for name, variant in pairs))
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Columns beside the text."""
+        source = self.prepare.source
+        return source.features if isinstance(source, TableSource | EicuSource) else ()
+
+    @property
+    def coded_features(self) -> tuple[str, ...]:
+        """Those of the columns whose numbers are codes."""
+        source = self.prepare.source
+        return source.coded_features if isinstance(source, TableSource) else ()
+
+    @property
+    def hybrids(self) -> dict[str, str]:
+        """The model of step 2 that each hybrid of one backbone stands on, by the hybrid's name."""
+        variants, encoders, given = self.downstream.variants, self.encoders, self.evaluate.hybrid
+        wanted = _IN_HYBRIDS if given == "auto" else (given,)
+        of_backbone: str | None = next((name for name in wanted if name in variants), None)
+        found = {} if of_backbone is None else {HYBRID: of_backbone}
+        for name in encoders.models if "head-only" in encoders.variants else ():
+            if given in ("auto", f"{name}+head-only"):
+                found[f"{name}+{HYBRID}"] = f"{name}+head-only"
+        return found
+
+    @property
+    def baselines(self) -> tuple[BaselineName, ...]:
+        """The baselines that apply, of those that are wanted."""
+        given = self.evaluate.baselines
+        wanted = get_args(BaselineName) if given is None else given
+        return tuple(name for name in wanted if name != "columns" or self.features)
+
+    @property
     def folder(self) -> RunFolder:
         """Where this study lives."""
         root = self.runs / self.name
@@ -217,9 +278,9 @@ class Recipe(Config):
     def studies(self) -> dict[str, "Recipe"]:
         """The recipe of each backbone, with a run folder inside this one's.
 
-        Models that need no backbone, baselines and encoders, belong to the first. Entries with the
-        same backbone and corpus share their prepared notes. A recipe of one backbone is its only
-        study, and has no name.
+        Models that need no backbone, baselines and encoders, belong to the first; each has its own
+        hybrid. Entries with the same backbone and corpus share their prepared notes. A recipe of
+        one backbone is its only study, and has no name.
 
         Raises:
             ConfigError: If what an entry changes is not a valid recipe.
@@ -236,9 +297,9 @@ class Recipe(Config):
                 )
             if "backbone" not in own:
                 raise ConfigError(f"{origin}.backbone is missing; give its folder.")
-            alone: dict[str, Any] = {"evaluate": {"primary": None}}
+            alone: dict[str, Any] = {"evaluate": self._evaluated_with(name, is_first=not studies)}
             if studies:
-                alone = {"encoders": {"models": {}}, "evaluate": {"primary": None, "baselines": []}}
+                alone["encoders"] = {"models": {}}
             place = {"backbones": {}, "name": name, "runs": str(self.folder.backbones)}
             study = changed(self, {**place, **alone, **own}, origin)
             corpus = study.pretrain.corpus
@@ -249,17 +310,23 @@ class Recipe(Config):
             studies[name] = study.model_copy(update={"prepared": shared})
         return studies or {"": self}
 
+    def _evaluated_with(self, backbone: str, *, is_first: bool) -> dict[str, Any]:
+        """What `evaluate` says of one backbone."""
+        hybrid = self.evaluate.hybrid
+        if hybrid not in (None, "auto"):
+            of, _, model = hybrid.rpartition("/")
+            is_its_own = of == backbone if of else is_first
+            hybrid = model if is_its_own else None
+        found: dict[str, Any] = {"primary": None, "hybrid": hybrid}
+        return found if is_first else {**found, "baselines": []}
+
     @property
     def models(self) -> tuple[str, ...]:
         """All models of the study, by the names that its report gives them."""
         names: list[str] = []
         for backbone, one in self.studies.items():
-            encoders = one.encoders
-            names += one.evaluate.baselines
-            names += [model_in_study(backbone, variant) for variant in one.downstream.variants]
-            names += [
-                f"{name}+{variant}" for name in encoders.models for variant in encoders.variants
-            ]
+            found = (*one.models_of_step_2, *one.hybrids)
+            names += [*one.baselines, *(model_in_study(backbone, model) for model in found)]
         return tuple(dict.fromkeys(names))
 
     @property

@@ -27,6 +27,7 @@ from notetune.train.choice import ValidationConfig
 from notetune.train.optim import OptimConfig
 from notetune.workflows.variants import VariantName
 
+BaselineName = Literal["prevalence", "tf-idf", "tf-idf-cut", "columns"]
 EncoderName = Annotated[str, Field(pattern=NAME)]
 EncoderVariant = Literal["head-only", "full", "lora"]
 MASKED = "mlm"
@@ -268,7 +269,16 @@ class EvaluateConfig(Config):
     """Comparisons whose p-values are corrected for one another (Holm); all others are exploratory.
     When left out, on each task: domain adapter on or off, task adapter on or off, the best
     validated model against TF-IDF, and the hybrid against TF-IDF where there is one."""
-    baselines: tuple[Literal["prevalence", "tf-idf"], ...] = ("prevalence", "tf-idf")
+    baselines: tuple[BaselineName, ...] | None = None
+    """All that apply when left out. `tf-idf-cut` reads as much of a note as the models do, and
+    `columns` the `features` of the source."""
+    tfidf_min_patients: PositiveInt = 10
+    """Words, pairs of words and levels of columns are used, and stand in a bundle, if the notes of
+    that many training patients share them."""
+    hybrid: str | None = "auto"
+    """The model that a hybrid joins with `tf-idf` and, where there are any, `columns`: one that
+    trains a head alone, by its name in the report; null for no hybrid. `auto` makes one for each
+    backbone (with domain-frozen, or else full-domain or head-only) and each encoder."""
     listed_patients: ListedPatients | None = None
     """Show the test scores on these patients alone too: those that no corpus of step 1 holds."""
     seed: NonNegativeInt = 0

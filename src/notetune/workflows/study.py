@@ -9,6 +9,7 @@ from notetune.workflows import (
     baselines,
     downstream,
     encoders,
+    hybrids,
     intake,
     methods,
     perplexity,
@@ -91,16 +92,19 @@ def train_cells(
     Runs come one after the other, each with its step 1, so that those that are done can be read.
     """
     for task in prepared.tasks:
-        for baseline in recipe.evaluate.baselines:
-            baselines.score_baseline(recipe, prepared, task, baseline)
-    for name in recipe.encoders.models if prepared.tasks else ():
-        encoders.make_ready(recipe, prepared, name, track)
-    cells = downstream.cells(recipe, prepared)
+        for name in recipe.baselines:
+            baselines.score_baseline(recipe, prepared, task, name)
+    for encoder in recipe.encoders.models if prepared.tasks else ():
+        encoders.make_ready(recipe, prepared, encoder, track)
+    cells, joined = downstream.cells(recipe, prepared), hybrids.cells(recipe, prepared)
     for seed in range(recipe.seeds):
         pretrain.train_run(recipe, corpus, seed, track)
         for cell in cells:
             if cell.seed == seed:
                 downstream.downstream(recipe, prepared, cell, track)
+        for cell in joined:
+            if cell.seed == seed:
+                hybrids.join(recipe, prepared, cell)
 
 
 @dataclass(frozen=True)
@@ -142,8 +146,14 @@ def _status(recipe: Recipe) -> list[Stage]:
         folder = encoders.stage_folder(recipe, name)
         is_done = runs.is_finished(folder, encoders.inputs(recipe, prepared, name))
         stages.append(Stage(f"encoder {name}", is_done))
+    for task in prepared.tasks:
+        for baseline in recipe.baselines:
+            is_done = baselines.is_made(recipe, prepared, task, baseline)
+            stages.append(Stage(f"{task} · {baseline}", is_done))
     trained = downstream.trained_cells(recipe, prepared)
     for cell in downstream.cells(recipe, prepared):
         folder = recipe.folder.cell(cell.task, cell.variant, cell.seed)
         stages.append(Stage(cell.label, cell in trained and not runs.damaged_files(folder)))
+    made = set(hybrids.made_cells(recipe, prepared, trained))
+    stages += [Stage(cell.label, cell in made) for cell in hybrids.cells(recipe, prepared)]
     return stages

@@ -82,9 +82,7 @@ class TaskModel:
 
 def names(recipe: Recipe) -> list[str]:
     """All models of step 2: the variants of the backbone, then each encoder in its variants."""
-    config = recipe.encoders
-    pairs = [(name, variant) for name in config.models for variant in config.variants]
-    return [*recipe.downstream.variants, *(f"{name}+{variant}" for name, variant in pairs)]
+    return list(recipe.models_of_step_2)
 
 
 def task_model(

@@ -57,6 +57,7 @@ VARIANTS: dict[VariantName, Variant] = {
     "full-domain": Variant(has_domain=True, trains_domain=False, has_task=False),
 }
 
+HYBRID = "hybrid"
 _TASK_ALONE = Variant(has_domain=False, trains_domain=False, has_task=True)
 
 
@@ -73,5 +74,5 @@ def name_in_study(backbone: str, name: str) -> str:
 
 
 def model_in_study(backbone: str, model: str) -> str:
-    """What a model of step 2 is called; a baseline or an encoder has no backbone of the study."""
-    return name_in_study(backbone, model) if model in VARIANTS else model
+    """What a model is called in a study; a baseline or an encoder has no backbone of the study."""
+    return name_in_study(backbone, model) if model in {*VARIANTS, HYBRID} else model

@@ -57,13 +57,15 @@ class Cohort:
 
     `notes` has the columns of `NOTES_SCHEMA` and unique note ids; each task comes with a table of
     `TASK_SCHEMA` (and `PREDICTION_TIME`, where it is known) whose note ids are all in `notes`.
-    `rejections` has the columns of `REJECTIONS_SCHEMA`.
+    `rejections` has the columns of `REJECTIONS_SCHEMA`. `columns` has the cells beside each
+    note as text, null where they are empty; it is None where the source was asked for none.
     """
 
     notes: pl.DataFrame
     tasks: tuple[tuple[Task, pl.DataFrame], ...]
     flow: tuple[FlowCount, ...]
     rejections: pl.DataFrame = field(default_factory=no_rejections)
+    columns: pl.DataFrame | None = None
 
     def __post_init__(self) -> None:
         _check_schema("notes", self.notes, NOTES_SCHEMA)
@@ -151,11 +153,12 @@ class Finished:
     flow: tuple[FlowCount, ...]
     rejections: pl.DataFrame = field(default_factory=no_rejections)
     patient_count: int = 0
+    columns: pl.DataFrame | None = None
 
 
 def as_stream(cohort: Cohort) -> NoteStream:
     """A source that had to be read whole, as a stream of one chunk."""
-    finished = Finished(cohort.tasks, cohort.flow, cohort.rejections)
+    finished = Finished(cohort.tasks, cohort.flow, cohort.rejections, columns=cohort.columns)
     return NoteStream(iter([cohort.notes]), lambda: finished)
 
 
@@ -163,4 +166,6 @@ def collect(stream: NoteStream) -> Cohort:
     """All of a stream in memory; for sources of modest size and for tests."""
     chunks = [pl.DataFrame(schema=NOTES_SCHEMA), *stream.chunks]
     finished = stream.finish()
-    return Cohort(pl.concat(chunks), finished.tasks, finished.flow, finished.rejections)
+    return Cohort(
+        pl.concat(chunks), finished.tasks, finished.flow, finished.rejections, finished.columns
+    )

@@ -48,6 +48,7 @@ _PATIENT_COLUMNS: Final = (
     "unitadmitsource",
     "apacheadmissiondx",
 )
+EicuFeature = Literal["age", "gender", "ethnicity", "unittype", "unitadmitsource"]
 _AS_OF = "Known 24 hours after unit admission."
 
 
@@ -98,6 +99,9 @@ class EicuSource(Config):
 
     kind: Literal["eicu"]
     folder: Path
+    features: tuple[EicuFeature, ...] = ()
+    """Columns of the patient table beside the text, known at admission to the unit; an age over 89
+    is 90."""
 
 
 def read_eicu(source: EicuSource) -> Cohort:
@@ -125,7 +129,7 @@ def read_eicu(source: EicuSource) -> Cohort:
     )
     icd9, icd9_flow = _icd9(source.folder, stays)
     tasks = (_mortality(stays), _length_of_stay(stays), icd9)
-    return Cohort(notes, tasks, (stay_flow, icd9_flow))
+    return Cohort(notes, tasks, (stay_flow, icd9_flow), columns=_columns(source, stays))
 
 
 def _stays(folder: Path) -> tuple[pl.DataFrame, FlowCount]:
@@ -150,6 +154,14 @@ def _stays(folder: Path) -> tuple[pl.DataFrame, FlowCount]:
     for column in ("hospitaladmitoffset", "hospitaldischargeoffset"):
         kept = _with_minutes(path, kept, column)
     return kept, flow
+
+
+def _columns(source: EicuSource, stays: pl.DataFrame) -> pl.DataFrame | None:
+    """`note_id` and what stands beside the text; None where nothing is asked for."""
+    if not source.features:
+        return None
+    columns = stays.select("note_id", *dict.fromkeys(source.features))
+    return columns.with_columns(pl.col(pl.String).replace("> 89", "90"))
 
 
 def _with_minutes(path: Path, table: pl.DataFrame, column: str) -> pl.DataFrame:

@@ -56,9 +56,22 @@ class TableSource(TaskedSource):
     columns: TableColumns
     source: str = "note"
     """What the notes are: it groups them in reports."""
+    features: tuple[str, ...] = ()
+    """Columns beside the text, such as [age, sex]: a column of numbers alone is standardised, any
+    other is one feature for each level that enough patients share; empty cells have their own."""
+    coded_features: tuple[str, ...] = ()
+    """Those of `features` whose numbers are codes, so that each number is a level."""
     duplicate_texts: Literal["keep", "merge"] = "keep"
     """merge: notes of one patient with the same text become one note with all their labels. It
     holds all notes in memory."""
+
+    @model_validator(mode="after")
+    def _codes_are_features(self) -> Self:
+        if unknown := [name for name in self.coded_features if name not in self.features]:
+            raise ValueError(f"coded_features: {unknown[0]} is none of the features; add it there")
+        if len(set(self.features)) != len(self.features):
+            raise ValueError("features: a column is named twice")
+        return self
 
 
 def open_table(source: TableSource) -> NoteStream:
@@ -77,7 +90,7 @@ def open_table(source: TableSource) -> NoteStream:
     times = () if columns.time is None else (columns.time,)
     reading = TableReading(
         source.path,
-        Layout(columns.text, columns.note_id, columns.patient_id, times),
+        Layout(columns.text, columns.note_id, columns.patient_id, times, source.features),
         source.tasks,
         source,
         rejections,
@@ -88,7 +101,7 @@ def open_table(source: TableSource) -> NoteStream:
 
 
 def _rows(source: TableSource, files: Sequence[Path], rejections: Rejections) -> Iterator[RawNote]:
-    mapped = [*source.columns.model_dump().values(), *source.task_columns]
+    mapped = [*source.columns.model_dump().values(), *source.task_columns, *source.features]
     wanted = list(dict.fromkeys(name for name in mapped if name is not None))
     for number, file in enumerate(files, start=1):
         prefix = source.source if len(files) == 1 else f"{source.source}-{number}"

@@ -20,6 +20,7 @@ from notetune.notes.sources.table_tasks import (
     TaskRows,
     label_set,
     read_cell,
+    read_feature,
     read_id,
     read_time,
 )
@@ -38,12 +39,14 @@ class Layout:
         note_id: The note id; without it, a note is named after its source and line.
         patient_id: The patient id; without it, each note counts as its own patient.
         times: The time, the first of these that is filled in.
+        features: Columns beside the text.
     """
 
     text: str
     note_id: str | None = None
     patient_id: str | None = None
     times: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class _Note:
     text: str
     labels: dict[str, LabelSet | None]
     """Task name to labels; None where the label is missing."""
+    features: tuple[str | None, ...]
 
 
 class TableReading:
@@ -105,6 +109,7 @@ class TableReading:
         self._lookups = {task.name: load_lookup(task, policy) for task in tasks}
         self._used: dict[str, set[str]] = {task.name: set() for task in tasks}
         self._text_of: dict[str, int] = {}  # note id to the hash of its text
+        self._columns: list[tuple[str | None, ...]] = []
         self._kept = 0
         self._merged_away = 0
 
@@ -122,6 +127,8 @@ class TableReading:
             notes = iter(self._merged(list(notes)))
         for chunk in _chunked(notes):
             self._kept += len(chunk)
+            if self._layout.features:
+                self._columns += [(note.note_id, *note.features) for note in chunk]
             for task in self._tasks:
                 task.add([(note.note_id, note.labels[task.spec.name]) for note in chunk])
             frame = _frame(chunk)
@@ -167,7 +174,10 @@ class TableReading:
         times = (read_time(record.cells[column]) for column in layout.times)
         time = next((time for time in times if time is not None), None)
         labels = {task.spec.name: self._labels(task.spec, record) for task in self._tasks}
-        return _Note(name, patient_id, raw.source, time, text, labels)
+        features = tuple(
+            read_feature(record.where, column, record.cells[column]) for column in layout.features
+        )
+        return _Note(name, patient_id, raw.source, time, text, labels, features)
 
     def _text(self, record: Record) -> str:
         column = self._layout.text
@@ -247,7 +257,11 @@ class TableReading:
             tasks.append((task, table))
             without = {"missing label": self._kept - table.height}
             flow.append(FlowCount(f"task {task.name}", self._kept, table.height, without))
-        return Finished(tuple(tasks), tuple(flow), pl.concat(rejections))
+        columns = None
+        if names := self._layout.features:
+            schema = dict.fromkeys(("note_id", *names), pl.String)
+            columns = pl.DataFrame(self._columns, schema=schema, orient="row")
+        return Finished(tuple(tasks), tuple(flow), pl.concat(rejections), columns=columns)
 
     def _met_flow(self, task: TableTask, lookup: Lookup) -> FlowCount:
         """How many ids of a table beside the notes have a note.

@@ -1,5 +1,6 @@
 """Outcome tasks without code: from a label column, a table of labels or a table of ICD codes."""
 
+import math
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -208,6 +209,26 @@ def read_id(where: str, column: str, value: Any, what: str) -> str:
             f"line of at most {MAX_ID_CHARS}. Name the id column."
         )
     return name
+
+
+def read_feature(where: str, column: str, value: Any) -> str | None:
+    """A cell beside the text as text, a number in one spelling; None where it is empty.
+
+    Raises:
+        Rejected: As `read_cell`.
+        DataError: If it is too long for a level, or a structure.
+    """
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        value = str(int(value)) if value.is_integer() else repr(value)
+    text = read_cell(where, column, value)
+    if len(text) > MAX_CLASS_CHARS:
+        raise DataError(
+            f"{where}: column {column} holds {len(text)} characters; a feature is a number or a "
+            f"level of at most {MAX_CLASS_CHARS}. Name another column."
+        )
+    return text or None
 
 
 def read_time(value: Any) -> datetime | None:

@@ -1,0 +1,162 @@
+"""Columns beside the text: numbers and levels as the features of a linear model.
+
+Shapes: N notes, F features.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from pydantic import Field
+
+from notetune.config import Config
+from notetune.errors import DataError
+
+_NOTE = "note_id"
+
+
+class NumberColumn(Config):
+    """A column of numbers: standardised, with a flag where it is empty."""
+
+    kind: Literal["number"] = "number"
+    name: str
+    mean: float
+    scale: float
+    """Standard deviation over the training notes; 1 for a constant."""
+
+
+class LevelColumn(Config):
+    """A column of levels: a feature for each that enough patients share, and one for empty cells.
+
+    A rare level and one that training never saw are the same: none of them is kept.
+    """
+
+    kind: Literal["level"] = "level"
+    name: str
+    levels: tuple[str, ...]
+
+
+Column = Annotated[NumberColumn | LevelColumn, Field(discriminator="kind")]
+
+
+class Columns(Config):
+    """All columns of a model, in the order of its features."""
+
+    columns: tuple[Column, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names in a table of notes."""
+        return tuple(column.name for column in self.columns)
+
+    def features(self, frame: pl.DataFrame) -> npt.NDArray[np.float32]:
+        """`(N, F)` float32 features of the rows of a table.
+
+        Args:
+            frame: `note_id` and the columns, numbers as numbers or as text.
+
+        Raises:
+            DataError: If a cell of a column of numbers is no number.
+        """
+        parts_NF = [part_N for column in self.columns for part_N in _features(column, frame)]
+        return np.column_stack(parts_NF).astype(np.float32)
+
+    def unkept(self, frame: pl.DataFrame) -> dict[str, int]:
+        """How many notes have a level that is none of those kept, by column, where some have."""
+        counts = {}
+        for column in self.columns:
+            if isinstance(column, LevelColumn):
+                known = frame[column.name].is_in(list(column.levels))
+                counts[column.name] = int((~known).fill_null(value=False).sum())
+        return {name: count for name, count in counts.items() if count}
+
+
+def typed(frame: pl.DataFrame, coded: Sequence[str]) -> pl.DataFrame:
+    """Columns of text as what they hold: numbers where every filled-in cell is one.
+
+    Args:
+        frame: `note_id` and columns of text.
+        coded: Columns whose numbers are codes: they stay text.
+
+    Raises:
+        DataError: If most cells of a column are numbers and some are not.
+    """
+    found = []
+    for series in frame.drop(_NOTE).iter_columns():
+        numbers, is_odd = _numbers(series)
+        filled, odd = series.len() - series.null_count(), int(is_odd.sum())
+        if series.name in coded or odd == filled:
+            found.append(series)
+        elif not odd:
+            found.append(numbers)
+        elif odd < filled / 2:
+            raise _not_numbers(
+                frame,
+                series.name,
+                is_odd,
+                "mend them, empty them, or name the column in prepare.source.coded_features too if "
+                "its numbers are codes",
+            )
+        else:
+            found.append(series)
+    return frame.select(_NOTE).with_columns(found)
+
+
+def fit_columns(
+    frame: pl.DataFrame, patients_N: npt.NDArray[np.str_], min_patients: int
+) -> Columns:
+    """How the columns of training notes become features.
+
+    Args:
+        frame: `note_id` and the columns, as `typed` made them.
+        patients_N: `(N,)` patient of each row.
+        min_patients: Fewest patients of a level that is kept.
+    """
+    patients = pl.Series("patient", patients_N)
+    columns: list[Column] = []
+    for series in frame.drop(_NOTE).iter_columns():
+        if series.dtype == pl.String:
+            pairs = pl.DataFrame({"level": series, "patient": patients}).drop_nulls().unique()
+            counts = pairs.group_by("level").len().filter(pl.col("len") >= min_patients)
+            levels = tuple(counts["level"].sort().to_list())
+            columns.append(LevelColumn(name=series.name, levels=levels))
+        else:
+            values_N = series.drop_nulls().to_numpy()
+            mean = float(values_N.mean()) if len(values_N) else 0.0
+            deviation = float(values_N.std()) if len(values_N) else 0.0
+            scale = deviation if deviation > 1e-9 * abs(mean) else 1.0
+            columns.append(NumberColumn(name=series.name, mean=mean, scale=scale))
+    return Columns(columns=tuple(columns))
+
+
+def _features(column: Column, frame: pl.DataFrame) -> Iterator[npt.NDArray[np.float64]]:
+    series = frame[column.name]
+    if isinstance(column, LevelColumn):
+        cells = series.cast(pl.String)
+        for level in column.levels:
+            yield (cells == level).fill_null(value=False).to_numpy().astype(np.float64)
+    else:
+        numbers, is_odd = _numbers(series)
+        if is_odd.any():
+            raise _not_numbers(
+                frame, column.name, is_odd, "training had numbers alone there: mend or empty them"
+            )
+        yield ((numbers - column.mean) / column.scale).fill_null(0.0).to_numpy()
+    yield series.is_null().to_numpy().astype(np.float64)
+
+
+def _numbers(series: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """The cells as numbers, and which of them are filled in with something else."""
+    numbers = series.cast(pl.Float64, strict=False)
+    is_number = numbers.is_finite().fill_null(value=False)
+    return numbers, ~is_number & series.is_not_null()
+
+
+def _not_numbers(frame: pl.DataFrame, name: str, is_odd: pl.Series, remedy: str) -> DataError:
+    first = frame[_NOTE].filter(is_odd)[0]
+    return DataError(
+        f"column {name}: {int(is_odd.sum())} of {frame.height} notes have something there that is "
+        f"no number, the first is note {first}; {remedy}."
+    )

@@ -1,0 +1,82 @@
+"""A linear model of a note's features, and what its logits mean.
+
+Shapes: N notes, F features, K classes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.special
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from notetune.errors import BundleError
+
+WEIGHTS = "weights.safetensors"
+FloatArray = npt.NDArray[np.float64]
+# Scores of float32 models reach 0 and 1, where a logit has no end.
+_LEAST_SCORE = 1e-6
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Weights and intercepts.
+
+    Attributes:
+        weight_KF: `(K, F)` float32.
+        bias_K: `(K,)` float32.
+    """
+
+    weight_KF: npt.NDArray[np.float32]
+    bias_K: npt.NDArray[np.float32]
+
+    def logits(self, features_NF: Any) -> FloatArray:
+        """`(N, K)` for dense features or a sparse matrix of them; those of a note are its own."""
+        products_NK: FloatArray = np.asarray(features_NF @ self.weight_KF.T, np.float64)
+        return products_NK + self.bias_K
+
+    @property
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """What is saved of it."""
+        return {"weight": np.ascontiguousarray(self.weight_KF), "bias": self.bias_K}
+
+
+def probabilities(kind: str, logits_NK: FloatArray) -> FloatArray:
+    """`(N, K)`: softmax over classes for `multiclass`, otherwise a sigmoid per label."""
+    scores_NK: FloatArray = (
+        scipy.special.softmax(logits_NK, axis=1)
+        if kind == "multiclass"
+        else scipy.special.expit(logits_NK)
+    )
+    return scores_NK
+
+
+def log_odds(kind: str, scores_NK: FloatArray) -> FloatArray:
+    """`(N, K)` logits of scores: of each label, or the log scores of classes."""
+    clipped_NK = np.clip(scores_NK, _LEAST_SCORE, 1 - _LEAST_SCORE)
+    logits_NK: FloatArray = (
+        np.log(clipped_NK) if kind == "multiclass" else scipy.special.logit(clipped_NK)
+    )
+    return logits_NK
+
+
+def save_tensors(folder: Path, tensors: dict[str, npt.NDArray[Any]]) -> None:
+    """Write arrays into an existing folder."""
+    save_file(tensors, folder / WEIGHTS)
+
+
+def load_tensors(folder: Path, *names: str) -> list[npt.NDArray[Any]]:
+    """The arrays that `save_tensors` wrote.
+
+    Raises:
+        BundleError: If the file cannot be read or lacks one of them.
+    """
+    path = folder / WEIGHTS
+    try:
+        tensors = load_file(path)
+        return [tensors[name] for name in names]
+    except (OSError, SafetensorError, KeyError):
+        raise BundleError(f"{path} cannot be read; restore it from a copy.") from None

@@ -1,0 +1,70 @@
+"""What every loaded bundle does: it scores notes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from notetune.errors import DataError
+from notetune.notes.clean import clean_text
+from notetune.tokens.encode import Encoder
+from notetune.tokens.packing import Int64Array
+from notetune.tokens.store import Reading, TokenStore, encode_notes
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Scores of notes, in the order in which the notes were given.
+
+    Attributes:
+        scores_NK: `(N, K)` probabilities.
+        reading: How much of each note was read; None where no tokens are.
+        unkept: Notes with a level that the bundle does not know, by column.
+    """
+
+    scores_NK: npt.NDArray[np.float64]
+    reading: Reading | None = None
+    unkept: dict[str, int] = field(default_factory=dict)
+
+
+class Predictor(Protocol):
+    """A loaded bundle; scores do not depend on which notes come together."""
+
+    def predict(self, texts: Sequence[str], columns: pl.DataFrame | None = None) -> Predictions:
+        """Score notes.
+
+        Args:
+            texts: N texts.
+            columns: `(N,)` rows of `note_id` and the columns that the bundle reads; others need
+                none.
+
+        Raises:
+            DataError: If there is no note, a note is empty, or a column is missing or faulty.
+        """
+
+
+def cleaned(texts: Sequence[str]) -> list[str]:
+    """Texts as notes are read.
+
+    Raises:
+        DataError: If there is none, or one is empty after cleaning; it is named by its place.
+    """
+    found = [clean_text(text) for text in texts]
+    empty = [place for place, text in enumerate(found) if not text.strip()]
+    if empty or not found:
+        which = f"note number {empty[0] + 1} is empty" if empty else "there is no note"
+        raise DataError(f"{which}; give at least one note, each with text.")
+    return found
+
+
+def store_of(
+    encoder: Encoder, max_tokens: int, texts: Sequence[str]
+) -> tuple[TokenStore, Int64Array]:
+    """Texts in tokens, and the first document of each."""
+    names = [str(place) for place in range(len(texts))]
+    columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
+    store = encode_notes(encoder, max_tokens, texts, columns)
+    return store, store.first_documents(names)

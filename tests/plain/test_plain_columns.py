@@ -1,0 +1,85 @@
+"""Columns beside the text, counted by hand."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from notetune.errors import DataError
+from notetune.plain.columns import Columns, LevelColumn, NumberColumn, fit_columns, typed
+
+CANARY = "zyxcanary"
+
+
+def table(**columns):
+    count = len(next(iter(columns.values())))
+    ids = {"note_id": [f"n{number}" for number in range(count)]}
+    return pl.DataFrame({**ids, **columns}, schema=dict.fromkeys([*ids, *columns], pl.String))
+
+
+def test_a_column_of_numbers_alone_is_numbers_and_codes_stay_levels():
+    frame = table(
+        age=["7", "8.5", None, "-1e2"], ward=["1", "2", "1", None], sex=["f", "m", "1", "f"]
+    )
+    found = typed(frame, ("ward",))
+    assert found.schema["age"] == pl.Float64
+    assert found["age"].to_list() == [7.0, 8.5, None, -100.0]
+    assert found.schema["ward"] == found.schema["sex"] == pl.String
+
+
+@pytest.mark.parametrize("odd", [CANARY, "nan", "inf", "1,5"])
+def test_a_number_column_with_something_else_stops_without_showing_it(odd):
+    frame = table(age=["1", "2", "3", odd])
+    with pytest.raises(DataError) as caught:
+        typed(frame, ())
+    assert str(caught.value) == (
+        "column age: 1 of 4 notes have something there that is no number, the first is note n3; "
+        "mend them, empty them, or name the column in prepare.source.coded_features too if its "
+        "numbers are codes."
+    )
+    columns = fit_columns(typed(table(age=["1", "2"]), ()), np.array(["a", "b"]), 1)
+    with pytest.raises(DataError, match="training had numbers alone there") as caught:
+        columns.features(frame)
+    assert CANARY not in str(caught.value)
+
+
+def test_features_are_standardised_numbers_shared_levels_and_flags():
+    frame = typed(
+        table(
+            age=["40", "60", None, "80"], ward=["x", "x", "rare", None], drug=["1", "1", "2", "2"]
+        ),
+        ("drug",),
+    )
+    patients = np.array(["a", "b", "c", "c"])
+    columns = fit_columns(frame, patients, 2)
+    scale = np.std([40, 60, 80])
+    assert columns == Columns(
+        columns=(
+            NumberColumn(name="age", mean=60.0, scale=float(scale)),
+            LevelColumn(name="ward", levels=("x",)),
+            LevelColumn(name="drug", levels=("1",)),  # 2 is one patient's
+        )
+    )
+    expected = [
+        [-20 / scale, 0, 1, 0, 1, 0],
+        [0, 0, 1, 0, 1, 0],
+        [0, 1, 0, 0, 0, 0],
+        [20 / scale, 0, 0, 1, 0, 0],
+    ]
+    assert np.abs(columns.features(frame) - np.array(expected)).max() < 1e-6
+
+
+def test_an_unknown_level_is_all_zero_and_counted():
+    columns = fit_columns(table(ward=["x", "x", "y"]), np.array(["a", "b", "c"]), 2)
+    new = table(ward=["x", "new", "y", None])
+    assert columns.features(new).tolist() == [[1, 0], [0, 0], [0, 0], [0, 1]]
+    assert columns.unkept(new) == {"ward": 2}
+    assert columns.unkept(table(ward=["x"])) == {}
+
+
+@pytest.mark.parametrize("cells", [[None] * 3, ["5"] * 3, ["one"] * 3])
+def test_a_column_that_is_empty_or_always_the_same_says_nothing(cells):
+    columns = fit_columns(typed(table(flag=cells), ()), np.array(["a", "b", "c"]), 2)
+    features_NF = columns.features(table(flag=cells))
+    assert features_NF.shape[1] in (1, 2)
+    assert not np.ptp(features_NF, axis=0).any()
+    assert np.isfinite(columns.features(table(flag=[None, "5", "9"]))).all() or cells[0] == "one"
