@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from notetune import __version__
-from notetune.cli import app, main, terminal
+from notetune.cli import app, load, main, terminal
 
 COMMANDS = (
     ["demo"],
@@ -87,7 +87,7 @@ def test_a_bug_is_exit_code_1_and_its_message_is_not_shown(monkeypatch, capsys):
     def fail(*_, **__):
         raise ValueError("note text: zyxcanary")
 
-    monkeypatch.setattr(app, "_load", fail)
+    monkeypatch.setattr(load, "study", fail)
     assert run(monkeypatch, "study", "run", "recipe.yaml") == 1
     captured = capsys.readouterr()
     assert "unexpected ValueError at " in captured.err
@@ -99,7 +99,7 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(app, "_load", interrupt)
+    monkeypatch.setattr(load, "study", interrupt)
     assert run(monkeypatch, "study", "run", "recipe.yaml") == 130
     assert "The same command run again goes on" in capsys.readouterr().err
 

@@ -5,7 +5,8 @@ import pytest
 from builders import random_llama
 
 from notetune.errors import BackboneError
-from notetune.model.backbone import backbone_fingerprint, load_backbone, resolve_backbone
+from notetune.model.backbone import load_backbone
+from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
 
 
 @pytest.fixture

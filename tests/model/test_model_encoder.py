@@ -17,7 +17,8 @@ from transformers import AutoModel, BertModel
 from notetune.errors import BackboneError
 from notetune.model.adapters.files import save_adapter
 from notetune.model.adapters.specs import LoRA
-from notetune.model.backbone import Backbone, backbone_fingerprint, load_backbone, outline_backbone
+from notetune.model.backbone import Backbone, load_backbone, outline_backbone
+from notetune.model.backbone_folder import backbone_fingerprint
 from notetune.model.batch import packed_batch
 from notetune.model.heads import pool
 from notetune.model.stack import TASK, Layer, stack

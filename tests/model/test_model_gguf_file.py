@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from notetune.errors import BackboneError
-from notetune.model.backbone import load_backbone, resolve_backbone
+from notetune.model.backbone import load_backbone
+from notetune.model.backbone_folder import resolve_backbone
 from notetune.model.conversion import convert
 from notetune.tokens.edges import read_declared
 from notetune.tokens.encode import load_encoder

@@ -10,7 +10,8 @@ import pytest
 from builders import small_store
 
 from notetune import infer
-from notetune.model.backbone import load_backbone, resolve_backbone
+from notetune.model.backbone import load_backbone
+from notetune.model.backbone_folder import resolve_backbone
 from notetune.model.stack import stack
 from notetune.tokens.encode import load_encoder
 from notetune.tokens.store import encode_notes

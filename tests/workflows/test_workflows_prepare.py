@@ -15,7 +15,7 @@ import pytest
 
 from notetune import config, runs
 from notetune.errors import DataError, Stopped
-from notetune.model.backbone import resolve_backbone
+from notetune.model.backbone_folder import resolve_backbone
 from notetune.notes import overlap, sources
 from notetune.notes.sources import Finished, NoteStream
 from notetune.tokens.encode import Encoder, load_encoder

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from notetune import __version__, runs
-from notetune.cli import show, terminal
+from notetune.cli import load, show, terminal
 from notetune.errors import ConfigError, NotetuneError, Stopped
 from notetune.ownership import refuse_foreign
 
@@ -106,7 +106,7 @@ def prepare(
     as_json: AsJson = False,
 ) -> None:
     """Notes to splits, labels and tokens."""
-    loaded = _load_one(recipe, overrides, data, only)
+    loaded = load.one(recipe, overrides, data, only)
     from notetune.workflows.prepare import compare_with_published, prepare_corpus
     from notetune.workflows.prepare import prepare as run
 
@@ -130,7 +130,7 @@ def pretrain(
     as_json: AsJson = False,
 ) -> None:
     """Step 1: train a domain adapter on packed notes, and the methods to compare it with."""
-    loaded = _load_one(recipe, overrides, data, only)
+    loaded = load.one(recipe, overrides, data, only)
     if dry_run:
         return _plan(loaded, as_json=as_json)
     from notetune.workflows import methods, together
@@ -159,7 +159,7 @@ def downstream(
     as_json: AsJson = False,
 ) -> None:
     """Step 2: train task adapters and heads into bundles (step 1 first where it is missing)."""
-    loaded = _load_one(recipe, overrides, data, only)
+    loaded = load.one(recipe, overrides, data, only)
     if dry_run:
         return _plan(loaded, as_json=as_json)
     from notetune.workflows import study
@@ -185,7 +185,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Estimate the scores of everything that is trained, and write the report."""
-    loaded = _load(recipe, overrides, data, only)
+    loaded = load.study(recipe, overrides, data, only)
     from notetune.report.page import check_output, write_report
     from notetune.workflows.evaluate import evaluate as run
     from notetune.workflows.evaluate import refuse_foreign_looks
@@ -292,7 +292,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Parameters, memory and time of every training, from the backbone's config.json alone."""
-    loaded = _load_one(recipe, overrides, data, only)
+    loaded = load.one(recipe, overrides, data, only)
     from notetune.workflows.inspect import needs
 
     show.needs(needs(loaded), as_json=as_json)
@@ -330,7 +330,7 @@ def study_run(
     as_json: AsJson = False,
 ) -> None:
     """Run every stage of a recipe that is not done yet, and write the report."""
-    loaded = _load(recipe, overrides, data, only)
+    loaded = load.study(recipe, overrides, data, only)
     if gpu and not dry_run:
         raise ConfigError("--gpu goes with --dry-run: it estimates for a GPU that is not here.")
     if dry_run and (card := gpu or loaded.gpu):
@@ -350,39 +350,10 @@ def study_status(
     as_json: AsJson = False,
 ) -> None:
     """Say which stages of a recipe are done."""
-    loaded = _load(recipe, overrides, data, only)
+    loaded = load.study(recipe, overrides, data, only)
     from notetune.workflows import study
 
     show.stages(study.status(loaded), as_json=as_json)
-
-
-def _load(
-    recipe: Path, overrides: list[str] | None, data: Path | None, only: str | None
-) -> "Recipe":
-    from notetune import config
-    from notetune.workflows.recipe import Recipe
-
-    changed = [*([f"data={data}"] if data else []), *(overrides or [])]
-    loaded = config.load(Recipe, recipe, changed)
-    if only is None:
-        return loaded
-    if only not in loaded.backbones:
-        known = ", ".join(loaded.backbones) or "none"
-        raise ConfigError(f"--only {only}: the recipe's backbones are {known}.")
-    return loaded.studies[only]
-
-
-def _load_one(
-    recipe: Path, overrides: list[str] | None, data: Path | None, only: str | None
-) -> "Recipe":
-    """A recipe of one backbone."""
-    loaded = _load(recipe, overrides, data, only)
-    if loaded.backbones:
-        raise ConfigError(
-            f"{recipe} names {len(loaded.backbones)} backbones; say which one with "
-            f"--only {next(iter(loaded.backbones))}, or take them all with `notetune study run`."
-        )
-    return loaded
 
 
 def _run(recipe: "Recipe", *, as_json: bool) -> None:

@@ -1,13 +1,10 @@
 """Backbones from local Hugging Face folders: decoders, and encoders of the BERT kind."""
 
-import functools
-import json
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,12 +20,17 @@ from transformers.utils import logging as transformers_logging
 from notetune import runs
 from notetune.errors import BackboneError
 from notetune.model.attention import PACKED_ATTENTION, Additions, Documents, with_front
+from notetune.model.backbone_folder import (
+    BESIDE_WEIGHTS,
+    WEIGHTS,
+    backbone_fingerprint,
+    read_config,
+    resolve_backbone,
+)
 from notetune.model.batch import PackedBatch, packed_batch
 from notetune.model.float8 import is_float8, quantise_layers
-from notetune.model.semantic_types import VOCABULARY_WITH_TYPES, add_semantic_types
+from notetune.model.semantic_types import add_semantic_types
 
-SHIPPED_BACKBONE = "tiny"
-WEIGHTS = "model.safetensors"
 Dtype = Literal["float32", "bfloat16", "float8"]
 _STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float8": torch.bfloat16}
 _ENCODERS: dict[str, dict[str, Any]] = {  # with what leaves the unused pooling layer out
@@ -38,16 +40,6 @@ _ENCODERS: dict[str, dict[str, Any]] = {  # with what leaves the unused pooling 
 _EXACT_LAYERS = {"full_attention", "sliding_attention"}
 # Of the largest logit.
 _TOLERANCE: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 5e-2, "float8": 5e-2}
-_BESIDE_WEIGHTS = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-)
-BACKBONE_FILES = ("config.json", WEIGHTS, *_BESIDE_WEIGHTS)
-"""What `write_backbone` writes."""
-_PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 
 
 @dataclass(frozen=True)
@@ -212,41 +204,6 @@ class Backbone:
             )
 
 
-def resolve_backbone(name: str, *, needs_weights: bool = True) -> Path:
-    """The folder of a backbone: a path, or the name of the shipped one.
-
-    Args:
-        name: Path or name.
-        needs_weights: Whether a folder with a configuration alone is refused.
-
-    Raises:
-        BackboneError: If it is not a folder with a safetensors model, or holds pickled weights
-            only, or asks to run code of its own.
-    """
-    shipped = Path(str(files("notetune") / "backbones" / name))
-    folder = shipped if name == SHIPPED_BACKBONE and shipped.is_dir() else Path(name)
-    if folder.suffix == ".gguf":
-        raise BackboneError(f"{name} is a GGUF; `notetune convert {name} FOLDER` makes a backbone.")
-    if not folder.is_dir():
-        raise BackboneError(
-            f"backbone {name} is not a folder; give a Hugging Face model folder or "
-            f"`{SHIPPED_BACKBONE}` for the shipped one."
-        )
-    config = folder / "config.json"
-    if not config.is_file():
-        raise BackboneError(f"{folder} has no config.json, so it is not a backbone folder.")
-    if needs_weights and not any(folder.glob("*.safetensors")):
-        pickles = [path.name for path in folder.iterdir() if path.suffix in _PICKLE_SUFFIXES]
-        found = f"only the pickled checkpoint {pickles[0]}" if pickles else "no weights"
-        raise BackboneError(
-            f"{folder} holds {found}; a pickle can run code, so only .safetensors is read. "
-            "Convert it with `save_pretrained(..., safe_serialization=True)`."
-        )
-    if "auto_map" in _read_config(config):
-        raise BackboneError(f"{config} asks to run code of its own (auto_map); that is refused.")
-    return folder
-
-
 def load_backbone(
     name: str, dtype: Dtype = "float32", device: torch.device | str = "cpu"
 ) -> Backbone:
@@ -298,11 +255,11 @@ def outline_backbone(name: str, dtype: Dtype = "float32") -> Backbone:
 def write_backbone(folder: Path, backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
     """Write other weights for a backbone as a folder that plain transformers loads."""
     assert backbone.folder is not None
-    config = _read_config(backbone.folder / "config.json")
+    config = read_config(backbone.folder / "config.json")
     config.pop("torch_dtype", None)  # what older versions called it
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
     runs.write_json(folder / "config.json", {**config, "dtype": dtypes[-1]})
-    for name in _BESIDE_WEIGHTS:
+    for name in BESIDE_WEIGHTS:
         if (backbone.folder / name).is_file():
             shutil.copyfile(backbone.folder / name, folder / name)
     save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
@@ -310,7 +267,7 @@ def write_backbone(folder: Path, backbone: Backbone, tensors: Mapping[str, Tenso
 
 def _kind(folder: Path) -> tuple[Any, dict[str, Any]]:
     """The class that loads a folder, and what else it must be told."""
-    model_type = _read_config(folder / "config.json").get("model_type")
+    model_type = read_config(folder / "config.json").get("model_type")
     if model_type in _ENCODERS:
         return AutoModel, _ENCODERS[model_type]
     return AutoModelForCausalLM, {}
@@ -388,32 +345,3 @@ def _refuse_inexact(backbone: Backbone) -> None:
             "carries something from one document into the next, in a way that packed rows do not "
             "know; choose another backbone."
         )
-
-
-def backbone_fingerprint(folder: Path) -> str:
-    """Fingerprint of configuration, tokenizer and weights."""
-    states = [(path, path.stat()) for path in _parts(folder)]
-    return _fingerprint(tuple((path, s.st_size, s.st_mtime_ns) for path, s in states))
-
-
-@functools.cache
-def _fingerprint(files: tuple[tuple[Path, int, int], ...]) -> str:
-    """Read gigabytes once in a process, as long as sizes and times of the files stay the same."""
-    return runs.fingerprint({path.name: runs.sha256_of_file(path) for path, _, _ in files})
-
-
-def _parts(folder: Path) -> Iterator[Path]:
-    yield folder / "config.json"
-    beside = (folder / "tokenizer.json", folder / VOCABULARY_WITH_TYPES)
-    yield from (path for path in beside if path.is_file())
-    yield from sorted(folder.glob("*.safetensors"))
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise BackboneError(f"{path} is not JSON; copy the backbone again.") from None
-    if not isinstance(config, dict):
-        raise BackboneError(f"{path} is not a model configuration; copy the backbone again.")
-    return config

@@ -20,7 +20,8 @@ from transformers.utils import logging as transformers_logging
 
 from notetune import runs
 from notetune.errors import BackboneError
-from notetune.model.backbone import WEIGHTS, load_backbone
+from notetune.model.backbone import load_backbone
+from notetune.model.backbone_folder import WEIGHTS
 from notetune.model.llama2c import to_tokenizer
 
 _MAGIC = b"GGUF"

@@ -8,8 +8,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from notetune.errors import BackboneError
+from notetune.model.backbone_folder import VOCABULARY_WITH_TYPES
 
-VOCABULARY_WITH_TYPES = "vocab_updated.txt"
 _WEIGHT = "tui_type_embeddings.weight"
 _SHORTEST = 3  # shorter words and concept names carry no type
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from notetune import runs
 from notetune.errors import BundleError
 from notetune.model.adapters.files import is_adapter, read_adapter
-from notetune.model.backbone import Backbone, backbone_fingerprint, load_backbone, write_backbone
+from notetune.model.backbone import Backbone, load_backbone, write_backbone
+from notetune.model.backbone_folder import backbone_fingerprint
 from notetune.model.bundle import (
     BUNDLE,
     Bundle,

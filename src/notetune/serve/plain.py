@@ -7,7 +7,7 @@ import polars as pl
 
 from notetune import runs
 from notetune.errors import BundleError, DataError
-from notetune.model.backbone import resolve_backbone
+from notetune.model.backbone_folder import resolve_backbone
 from notetune.plain.bundles import ColumnsBundle, TextLimit, WordsBundle
 from notetune.plain.stacked import Stacked
 from notetune.serve.predictions import Predictions, Predictor, cleaned, store_of

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from notetune import infer
 from notetune.model.adapters.specs import Full
-from notetune.model.backbone import WEIGHTS as BACKBONE_WEIGHTS
-from notetune.model.backbone import load_backbone, resolve_backbone
+from notetune.model.backbone import load_backbone
+from notetune.model.backbone_folder import WEIGHTS as BACKBONE_WEIGHTS
+from notetune.model.backbone_folder import resolve_backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.bundle import Bundle, BundleCard, load_bundle, read_card
 from notetune.model.losses import probabilities

@@ -11,14 +11,8 @@ import polars as pl
 
 from notetune import runs
 from notetune.errors import ConfigError
-from notetune.model.backbone import (
-    Backbone,
-    Dtype,
-    backbone_fingerprint,
-    load_backbone,
-    outline_backbone,
-    resolve_backbone,
-)
+from notetune.model.backbone import Backbone, Dtype, load_backbone, outline_backbone
+from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
 from notetune.model.masked import MaskedBatch, MaskedEncoder, new_masked_encoder
 from notetune.tokens.edges import Edges
 from notetune.tokens.encode import Documents, Encoder, LongNotes, load_encoder

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from notetune.errors import ConfigError
-from notetune.model.backbone import outline_backbone, resolve_backbone
+from notetune.model.backbone import outline_backbone
+from notetune.model.backbone_folder import resolve_backbone
 from notetune.model.stack import Stack
 from notetune.notes import published, sources
 from notetune.notes.outcomes import SPLITS

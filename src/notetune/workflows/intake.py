@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from notetune import infer
-from notetune.model.backbone import load_backbone, outline_backbone, resolve_backbone
+from notetune.model.backbone import load_backbone, outline_backbone
+from notetune.model.backbone_folder import resolve_backbone
 from notetune.model.stack import stack
 from notetune.tokens.edges import Declared, Edges, read_declared
 from notetune.tokens.encode import Encoder

@@ -12,12 +12,8 @@ from notetune import infer, runs
 from notetune.errors import DataError, RunError
 from notetune.model.adapters.files import read_adapter
 from notetune.model.adapters.specs import reserved_per_document
-from notetune.model.backbone import (
-    Backbone,
-    backbone_fingerprint,
-    load_backbone,
-    resolve_backbone,
-)
+from notetune.model.backbone import Backbone, load_backbone
+from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
 from notetune.model.compiled import compile_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.tokens.encode import load_encoder

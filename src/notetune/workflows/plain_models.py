@@ -14,7 +14,7 @@ from torch import Tensor
 
 from notetune import runs
 from notetune.errors import DataError
-from notetune.model.backbone import resolve_backbone
+from notetune.model.backbone_folder import resolve_backbone
 from notetune.plain.bundles import (
     ColumnsBundle,
     ColumnsCard,

@@ -14,7 +14,7 @@ import polars as pl
 from notetune import __version__, runs
 from notetune.errors import ConfigError, DataError
 from notetune.model.adapters.specs import reserved_per_document
-from notetune.model.backbone import backbone_fingerprint, resolve_backbone
+from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
 from notetune.notes import clean, outcomes, overlap, published, sources, splits
 from notetune.notes.outcomes import Task
 from notetune.notes.sources import FlowCount

@@ -8,7 +8,8 @@ from typing import Any
 from notetune import runs
 from notetune.model.adapters.files import read_adapter
 from notetune.model.adapters.specs import AdapterSpec, Full, reserved_per_document
-from notetune.model.backbone import Backbone, Dtype, backbone_fingerprint, resolve_backbone
+from notetune.model.backbone import Backbone, Dtype
+from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
 from notetune.model.heads import Layers, Pooling
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.tokens.store import TokenStore

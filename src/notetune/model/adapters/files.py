@@ -18,8 +18,9 @@ from notetune.errors import BundleError
 from notetune.model.adapters.base import Adapter
 from notetune.model.adapters.peft_config import from_peft, to_peft
 from notetune.model.adapters.specs import AdapterSpec, Full
-from notetune.model.backbone import BACKBONE_FILES, Backbone, write_backbone
-from notetune.model.backbone import WEIGHTS as BACKBONE_WEIGHTS
+from notetune.model.backbone import Backbone, write_backbone
+from notetune.model.backbone_folder import BACKBONE_FILES
+from notetune.model.backbone_folder import WEIGHTS as BACKBONE_WEIGHTS
 from notetune.model.sharded import whole
 
 WEIGHTS = "adapter_model.safetensors"

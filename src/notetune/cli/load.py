@@ -1,0 +1,41 @@
+"""What the commands name becomes a recipe."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from notetune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from notetune.workflows.recipe import Recipe
+
+
+def study(
+    recipe: Path, overrides: list[str] | None, data: Path | None, only: str | None
+) -> "Recipe":
+    """A recipe with its keys changed, or that of one of its backbones.
+
+    Raises:
+        ConfigError: If it is no recipe, or has no such backbone.
+    """
+    from notetune import config
+    from notetune.workflows.recipe import Recipe
+
+    changed = [*([f"data={data}"] if data else []), *(overrides or [])]
+    loaded = config.load(Recipe, recipe, changed)
+    if only is None:
+        return loaded
+    if only not in loaded.backbones:
+        known = ", ".join(loaded.backbones) or "none"
+        raise ConfigError(f"--only {only}: the recipe's backbones are {known}.")
+    return loaded.studies[only]
+
+
+def one(recipe: Path, overrides: list[str] | None, data: Path | None, only: str | None) -> "Recipe":
+    """As `study`, where one backbone must be left."""
+    loaded = study(recipe, overrides, data, only)
+    if loaded.backbones:
+        raise ConfigError(
+            f"{recipe} names {len(loaded.backbones)} backbones; say which one with "
+            f"--only {next(iter(loaded.backbones))}, or take them all with `notetune study run`."
+        )
+    return loaded

@@ -1,0 +1,94 @@
+"""Folders of backbones: which one a name means, what is in it, and its fingerprint."""
+
+import functools
+import json
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from notetune import runs
+from notetune.errors import BackboneError
+
+SHIPPED_BACKBONE = "tiny"
+WEIGHTS = "model.safetensors"
+VOCABULARY_WITH_TYPES = "vocab_updated.txt"
+BESIDE_WEIGHTS = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
+BACKBONE_FILES = ("config.json", WEIGHTS, *BESIDE_WEIGHTS)
+"""What is written of one."""
+_PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
+
+
+def resolve_backbone(name: str, *, needs_weights: bool = True) -> Path:
+    """The folder of a backbone: a path, or the name of the shipped one.
+
+    Args:
+        name: Path or name.
+        needs_weights: Whether a folder with a configuration alone is refused.
+
+    Raises:
+        BackboneError: If it is not a folder with a safetensors model, or holds pickled weights
+            only, or asks to run code of its own.
+    """
+    shipped = Path(str(files("notetune") / "backbones" / name))
+    folder = shipped if name == SHIPPED_BACKBONE and shipped.is_dir() else Path(name)
+    if folder.suffix == ".gguf":
+        raise BackboneError(f"{name} is a GGUF; `notetune convert {name} FOLDER` makes a backbone.")
+    if not folder.is_dir():
+        raise BackboneError(
+            f"backbone {name} is not a folder; give a Hugging Face model folder or "
+            f"`{SHIPPED_BACKBONE}` for the shipped one."
+        )
+    config = folder / "config.json"
+    if not config.is_file():
+        raise BackboneError(f"{folder} has no config.json, so it is not a backbone folder.")
+    if needs_weights and not any(folder.glob("*.safetensors")):
+        pickles = [path.name for path in folder.iterdir() if path.suffix in _PICKLE_SUFFIXES]
+        found = f"only the pickled checkpoint {pickles[0]}" if pickles else "no weights"
+        raise BackboneError(
+            f"{folder} holds {found}; a pickle can run code, so only .safetensors is read. "
+            "Convert it with `save_pretrained(..., safe_serialization=True)`."
+        )
+    if "auto_map" in read_config(config):
+        raise BackboneError(f"{config} asks to run code of its own (auto_map); that is refused.")
+    return folder
+
+
+def backbone_fingerprint(folder: Path) -> str:
+    """Fingerprint of configuration, tokenizer and weights."""
+    states = [(path, path.stat()) for path in _parts(folder)]
+    return _fingerprint(tuple((path, s.st_size, s.st_mtime_ns) for path, s in states))
+
+
+@functools.cache
+def _fingerprint(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Read gigabytes once in a process, as long as sizes and times of the files stay the same."""
+    return runs.fingerprint({path.name: runs.sha256_of_file(path) for path, _, _ in files})
+
+
+def _parts(folder: Path) -> Iterator[Path]:
+    yield folder / "config.json"
+    beside = (folder / "tokenizer.json", folder / VOCABULARY_WITH_TYPES)
+    yield from (path for path in beside if path.is_file())
+    yield from sorted(folder.glob("*.safetensors"))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What a `config.json` says.
+
+    Raises:
+        BackboneError: If it is no JSON object.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise BackboneError(f"{path} is not JSON; copy the backbone again.") from None
+    if not isinstance(config, dict):
+        raise BackboneError(f"{path} is not a model configuration; copy the backbone again.")
+    return config
