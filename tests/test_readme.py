@@ -39,7 +39,7 @@ def test_the_demo_prints_what_readme_says(tmp_path):
         check=True,
         env={**os.environ, "COLUMNS": "98", "OMP_NUM_THREADS": "1"},
     )
-    printed = [line.rstrip() for line in done.stdout.splitlines()]
+    printed = [line.rstrip() for line in done.stdout.splitlines() if line.strip()]
     words = [in_words(line) for line in printed]
     parts = demo_parts()
     assert len(parts) == 2

@@ -82,10 +82,11 @@ def test_the_other_runs_decide_by_their_mean_auroc_on_validation():
     assert len(item.chosen) == 2
 
 
-def test_where_tf_idf_wins_the_choice_nothing_differs():
-    item, _ = asked(tables({"tf-idf": [3.0], "one": [1, 1, 1], "two": [2, 2, 2]}))
-    assert item.chosen == {"tf-idf": 3}
-    assert (item.difference.value, item.p_value, item.is_found) == (0, 1, False)
+def test_the_model_that_it_is_held_against_is_not_chosen():
+    item, aurocs = asked(tables({"tf-idf": [3.0], "one": [1, 1, 1], "two": [2, 2, 2]}))
+    assert item.chosen == {"two": 3}
+    expected = np.mean(aurocs["two"]) - aurocs["tf-idf"][0]
+    assert item.difference.value == pytest.approx(expected)
 
 
 def test_a_hybrid_is_not_chosen():
@@ -112,13 +113,11 @@ def test_one_run_chooses_on_itself_and_is_not_tested():
 def test_without_validation_scores_there_is_no_choice():
     given = [t for t in tables({"tf-idf": [1], "one": [1, 1]}) if t.split == "test"]
     item, _ = asked(given)
-    assert (item.difference, item.reason) == (None, "no validation scores of tf-idf")
-    alone = [
-        t
-        for t in tables({"tf-idf": [1], "one": [1, 1]})
-        if t.split == "test" or t.model == "tf-idf"
-    ]
-    assert "fewer than two models" in asked(alone)[0].reason
+    assert item.difference is None
+    assert item.reason == "no model that may be chosen has all its validation scores"
+    several = (ModelRuns("tf-idf"), *RUNS[1:])
+    fewer = tables({"tf-idf": [1, 1], "one": [1, 1, 1]})
+    assert asked(fewer, several)[0].reason == "tf-idf has not all runs"
 
 
 def test_a_declared_task_is_the_only_one_and_counts_even_if_it_is_not_there():

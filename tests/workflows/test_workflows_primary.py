@@ -86,7 +86,7 @@ def test_everything_else_is_exploratory():
 def test_what_runs_are_follows_from_what_trains():
     about = {one.model: one for one in questions(recipe(ALL)).runs}
     assert about["prevalence"] == ModelRuns("prevalence", None, True, is_candidate=False)
-    assert about["tf-idf"] == ModelRuns("tf-idf", None, True)
+    assert about["tf-idf"] == ModelRuns("tf-idf", None, True, is_candidate=False)
     assert about["head-only"] == ModelRuns("head-only", None, True)
     assert about["task-lora"] == ModelRuns("task-lora")
     on_step_1 = [one for one in about.values() if one.shares == "step 1 of the backbone"]

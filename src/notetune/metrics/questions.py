@@ -138,17 +138,18 @@ def _best_validated(answer: Answer, scores: TaskScores, validation: Sequence[Sco
     seem better than it is.
     """
     against = answer.pair.against
-    by_model = _validated(scores, validation)
-    if against not in by_model:
-        return replace(answer, reason=f"no validation scores of {against}")
+    by_model = {m: one for m, one in _validated(scores, validation).items() if m != against}
+    if not by_model:
+        return replace(answer, reason="no model that may be chosen has all its validation scores")
     runs = max((tuple(of_model) for of_model in by_model.values()), key=len)
     candidates = {
         model: of_model
         for model, of_model in by_model.items()
         if set(of_model) == set(runs) or scores.aurocs[model].is_fixed
     }
-    if against not in candidates or len(candidates) < 2:
-        return replace(answer, reason=f"fewer than two models have all runs, or {against} has not")
+    other = scores.aurocs[against]
+    if set(other.runs) != set(runs) and not other.is_fixed:
+        return replace(answer, reason=f"{against} has not all runs")
     chosen = [_choice(candidates, run) for run in runs]
     counts = {model: chosen.count(model) for model in dict.fromkeys(chosen)}
     tables = [_table_of(scores, model, run) for model, run in zip(chosen, runs, strict=True)]
@@ -160,7 +161,7 @@ def _best_validated(answer: Answer, scores: TaskScores, validation: Sequence[Sco
             scores.auroc_per_run(tables), scores.auroc_per_run(others), strict=True
         )
     ]
-    is_single = any(scores.aurocs[model].has_unknown_spread for model in candidates)
+    is_single = any(scores.aurocs[model].has_unknown_spread for model in (*candidates, against))
     why = ONE_RUN if is_single else None
     found = difference_of(paired, spread_of_runs(per_run), scores.labels.rarer, why)
     return replace(answer, chosen=counts, found=found)

@@ -16,7 +16,7 @@ from notetune.workflows.variants import (
 )
 
 PREVALENCE, TFIDF, COLUMNS = "prevalence", "tf-idf", "columns"
-_NO_CANDIDATES = (PREVALENCE, "tf-idf-cut", COLUMNS)
+_NO_CANDIDATES = (PREVALENCE, TFIDF, "tf-idf-cut", COLUMNS)
 DOMAIN_ADAPTER, TASK_ADAPTER = "domain adapter", "task adapter"
 
 
@@ -88,7 +88,7 @@ def _default_family(models: Sequence[str], hybrids: Sequence[str]) -> Iterator[P
         of_subject = [pair for pair in steps if pair.about == subject]
         yield from sorted(of_subject, key=lambda pair: _variant(pair.model) != first_of)[:1]
     if TFIDF in models:
-        if set(models) - {TFIDF, *_NO_CANDIDATES, *hybrids}:
+        if set(models) - {*_NO_CANDIDATES, *hybrids}:
             yield Pair(BEST_VALIDATED, TFIDF, about=about(BEST_VALIDATED, TFIDF))
         for hybrid in hybrids[:1]:
             yield Pair(hybrid, TFIDF, about=HYBRID)
