@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import sentencepiece
 from tokenizers import Tokenizer
 
+from notetune.model.piece_tokenizer import to_tokenizer
 from notetune.tokens.packing import Int64Array
 
 TINY = Path(__file__).parents[1] / "src/notetune/backbones/tiny"
@@ -71,6 +73,14 @@ def whole_notes(sources: Iterator[npt.NDArray[np.int64]], count: int) -> Notes:
     return Notes(tuple(ids[:MAX_TOKENS] for ids in itertools.islice(sources, count)))
 
 
+def llama2_tokenizer(data: Path) -> Tokenizer:
+    """LLaMA 2's."""
+    path = data / "llama/llama2_tokenizer.model"
+    model = sentencepiece.SentencePieceProcessor(str(path))
+    numbers = range(model.GetPieceSize())
+    return to_tokenizer([(model.IdToPiece(n), model.GetScore(n)) for n in numbers])
+
+
 def report_texts(data: Path) -> list[str]:
     """MTSamples reports, each once."""
     csv.field_size_limit(10_000_000)
@@ -85,10 +95,7 @@ def reports(data: Path, shape: str) -> Iterator[npt.NDArray[np.int64]]:
     if shape == "tiny":
         tokenizer = Tokenizer.from_file(str(TINY / "tokenizer.json"))
     else:
-        from notetune.model import llama2c
-
-        pieces = llama2c._read_pieces(data / "llama/llama2_tokenizer.model")
-        tokenizer = llama2c.to_tokenizer(pieces)
+        tokenizer = llama2_tokenizer(data)
     for number in np.random.default_rng(0).permutation(len(notes)):
         ids = tokenizer.encode(notes[number], add_special_tokens=False).ids
         yield np.array([BOS, *ids])

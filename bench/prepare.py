@@ -30,12 +30,12 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # per core, before anything read
 
 import numpy as np
 import polars as pl
+from documents import llama2_tokenizer
 from rows import Rows, timed
 
 from notetune import config
-from notetune.model import llama2c
 from notetune.notes.clean import clean_text
-from notetune.notes.sources import Finished
+from notetune.sources import Finished
 from notetune.tokens.edges import Edges
 from notetune.tokens.encode import DOCUMENT_FIELDS, Documents, Encoder, LongNotes, load_encoder
 from notetune.tokens.packing import pack_documents
@@ -243,8 +243,7 @@ def real_texts(data: Path) -> list[str]:
 
 def encoders(data: Path) -> dict[str, Encoder]:
     """The shipped tokenizer, and that of LLaMA 2."""
-    pieces = llama2c._read_pieces(data / "llama/llama2_tokenizer.model")
-    tokenizer = llama2c.to_tokenizer(pieces)
+    tokenizer = llama2_tokenizer(data)
     tokenizer.encode_special_tokens = True
     return {
         "shipped, 2k pieces": load_encoder(ROOT / "src/notetune/backbones/tiny"),

@@ -1,6 +1,10 @@
-"""Backbones in the llama2.c format, converted to a Hugging Face folder."""
+"""Convert a llama2.c checkpoint to a backbone folder.
+
+python scripts/llama2c.py stories260K.bin tok512.model FOLDER
+"""
 
 import struct
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,16 +13,14 @@ import numpy.typing as npt
 import sentencepiece
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
 
 from notetune import runs
 from notetune.errors import BackboneError
+from notetune.model.piece_tokenizer import to_tokenizer
 
 _HEADER = struct.Struct("<7i")
 _VERSIONED_MAGIC = 0x616B3432
-_SPACE = "\u2581"
-_FIRST_BYTE = "<0x00>"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def convert(weights: Path, tokenizer: Path, folder: Path) -> Shape:
         if not path.is_file():
             raise BackboneError(f"{path} is not a file; give the .bin and the .model of llama2.c.")
     shape, blocks = read_weights(weights)
-    pieces = _read_pieces(tokenizer)
+    pieces = read_pieces(tokenizer)
     if len(pieces) != shape.vocabulary:
         raise BackboneError(
             f"{tokenizer} has {len(pieces)} pieces but {weights} embeds {shape.vocabulary} tokens; "
@@ -173,7 +175,8 @@ def _config(shape: Shape) -> dict[str, object]:
     }
 
 
-def _read_pieces(path: Path) -> list[tuple[str, float]]:
+def read_pieces(path: Path) -> list[tuple[str, float]]:
+    """The pieces of a SentencePiece model, each with its score."""
     processor = sentencepiece.SentencePieceProcessor()
     try:
         processor.LoadFromFile(str(path))
@@ -185,35 +188,5 @@ def _read_pieces(path: Path) -> list[tuple[str, float]]:
     ]
 
 
-def to_tokenizer(pieces: list[tuple[str, float]]) -> Tokenizer:
-    """The same byte-pair encoding: the best-scored neighbouring pair merges first."""
-    ids = {piece: number for number, (piece, _) in enumerate(pieces)}
-    merges = []
-    for piece, score in pieces:
-        for cut in range(1, len(piece)):
-            left, right = piece[:cut], piece[cut:]
-            if left in ids and right in ids:
-                merges.append((-score, ids[left], ids[right], left, right))
-    model = models.BPE(
-        vocab=ids,
-        merges=[(left, right) for *_, left, right in sorted(merges)],
-        unk_token="<unk>",
-        fuse_unk=True,
-        byte_fallback=_FIRST_BYTE in ids,  # without byte pieces, rare characters are unknown
-    )
-    tokenizer = Tokenizer(model)
-    if any(_SPACE in piece[1:] for piece, _ in pieces):
-        steps = [normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)]
-        tokenizer.normalizer = normalizers.Sequence(steps)
-    else:  # no piece crosses a word, so words can be encoded one by one, which is faster
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, prepend_scheme="first")
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace(_SPACE, " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
-    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
-    return tokenizer
+if __name__ == "__main__":
+    convert(*map(Path, sys.argv[1:]))

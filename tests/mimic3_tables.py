@@ -5,7 +5,7 @@ import gzip
 import random
 from datetime import datetime, timedelta
 
-from notetune.notes.sources import Mimic3Source
+from notetune.sources import Mimic3Source
 
 CANARY = "zygomorphic"
 COLUMNS = {

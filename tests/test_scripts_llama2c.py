@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
+from llama2c import convert, read_weights, to_huggingface
 from transformers import AutoModelForCausalLM
 
 from notetune.errors import BackboneError
-from notetune.model.llama2c import convert, read_weights, to_huggingface
 from notetune.tokens.encode import load_encoder
 
 SMALL = (16, 24, 2, 4, 2, 40, 32)  # hidden, feed forward, layers, heads, kv heads, tokens, context
@@ -84,9 +84,8 @@ def with_config(tmp_path, checkpoint):
     """The converted weights as a folder, without a tokenizer."""
     import json
 
+    from llama2c import _config
     from safetensors.torch import save_file
-
-    from notetune.model.llama2c import _config
 
     shape, blocks = read_weights(checkpoint)
     save_file(to_huggingface(shape, blocks), tmp_path / "model.safetensors", {"format": "pt"})

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notetune.errors import DataError
-from notetune.notes.strict_csv import Row, find_csv, read_rows, read_table, require_csv
+from notetune.strict_csv import Row, find_csv, read_rows, read_table, require_csv
 
-DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 CANARY = "zygomorphic"
 HEADER = b"note_id,text,label\n"
 GOOD = HEADER + f'1,"{CANARY} one\nline two",a\n2,{CANARY},b\n'.encode()

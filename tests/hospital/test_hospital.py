@@ -20,8 +20,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from notetune.errors import RunError
-from notetune.notes.synthetic import SyntheticConfig, write_hospital
-from notetune.notes.synthetic.tables import Table
+from notetune.hospital import SyntheticConfig, write_hospital
+from notetune.hospital.tables import Table
 
 csv.field_size_limit(10_000_000)
 
@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path):
 
 def test_the_bytes_do_not_depend_on_the_hash_seed_of_the_process(tmp_path):
     code = (
-        "import pathlib, sys; from notetune.notes.synthetic import *;"
+        "import pathlib, sys; from notetune.hospital import *;"
         "write_hospital(pathlib.Path(sys.argv[1]), SyntheticConfig(patients=5))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "1")]

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from notetune.notes.synthetic import SyntheticConfig, write_hospital
+from notetune.hospital import SyntheticConfig, write_hospital
 
 csv.field_size_limit(10_000_000)
 

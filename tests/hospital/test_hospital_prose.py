@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notetune.notes.synthetic import SyntheticConfig, codes, write_hospital
-from notetune.notes.synthetic.condition import Acute
-from notetune.notes.synthetic.conditions import ACUTE, LASTING
-from notetune.notes.synthetic.layout import mimic3_summary, mimic4_summary, summary_sections
-from notetune.notes.synthetic.oracle import auroc
-from notetune.notes.synthetic.outcome_model import OutcomeModel
-from notetune.notes.synthetic.patients import presentations, sample_patient
-from notetune.notes.synthetic.prose import AUTHORS, Voice, author, fill, wrapped
-from notetune.notes.synthetic.stays import stays_of
+from notetune.hospital import SyntheticConfig, codes, write_hospital
+from notetune.hospital.condition import Acute
+from notetune.hospital.conditions import ACUTE, LASTING
+from notetune.hospital.layout import mimic3_summary, mimic4_summary, summary_sections
+from notetune.hospital.oracle import auroc
+from notetune.hospital.outcome_model import OutcomeModel
+from notetune.hospital.patients import presentations, sample_patient
+from notetune.hospital.prose import AUTHORS, Voice, author, fill, wrapped
+from notetune.hospital.stays import stays_of
 
 EVERY_CONDITION = (*ACUTE.values(), *LASTING.values())
 NAMED_SLOTS = {"he", "He", "his", "His", "him", "man", "name", "spouse", "age", "side", "Side"}

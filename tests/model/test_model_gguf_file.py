@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from notetune.errors import BackboneError
 from notetune.model.backbone import load_backbone
 from notetune.model.backbone_folder import resolve_backbone
-from notetune.model.conversion import convert
+from notetune.model.gguf_file import convert
 from notetune.tokens.edges import read_declared
 from notetune.tokens.encode import load_encoder
 

@@ -10,7 +10,7 @@ import pytest
 
 from notetune import config
 from notetune.errors import DataError
-from notetune.notes.sources import Cohort, TableSource, read, write_rejections
+from notetune.sources import Cohort, TableSource, read, write_rejections
 
 CANARY = "Zygomorphic"
 HEADER = "id,patient,died,text\n"

@@ -22,9 +22,9 @@ from catalogue import (
     stops,
 )
 
+from notetune import strict_csv
 from notetune.errors import DataError
-from notetune.notes import strict_csv
-from notetune.notes.sources import read
+from notetune.sources import read
 
 CASES = Cases()
 

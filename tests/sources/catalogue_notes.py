@@ -27,9 +27,9 @@ from catalogue import (
 
 from notetune.errors import DataError
 from notetune.metrics.ranking import auroc_score
-from notetune.notes import outcomes, overlap, splits
+from notetune.notes import outcomes, overlap
 from notetune.notes.near_duplicates import signatures
-from notetune.notes.sources import read, write_rejections
+from notetune.sources import read, splits, write_rejections
 
 CASES = Cases()
 

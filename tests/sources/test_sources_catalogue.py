@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from notetune.errors import DataError
-from notetune.notes.sources import open_notes
+from notetune.sources import open_notes
 
 CASES = {**catalogue_files.CASES, **catalogue_notes.CASES}
 

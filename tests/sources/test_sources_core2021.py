@@ -5,15 +5,15 @@ import pytest
 from mimic3_tables import Folder, classes_of, flow_of, inputs, labels_of, small, summary
 
 from notetune.errors import DataError
-from notetune.notes.sources import read
-from notetune.notes.sources.core2021 import (
+from notetune.sources import read
+from notetune.sources.mimic.core2021 import (
     admission_text,
     as_pandas_reads,
     diagnosis_label,
     is_report,
     summary_text,
 )
-from notetune.notes.sources.core2021_files import write_core2021_files
+from notetune.sources.mimic.core2021_files import write_core2021_files
 
 END = "\n\nDischarge Diagnosis:\nnone"
 

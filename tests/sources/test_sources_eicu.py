@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from notetune.errors import DataError
-from notetune.notes.sources import EicuSource, FlowCount, read
+from notetune.sources import EicuSource, FlowCount, read
 
 DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 CANARY = "zygomorphic"

@@ -7,7 +7,7 @@ import pytest
 
 from notetune import config
 from notetune.errors import DataError
-from notetune.notes.sources import TableSource, read
+from notetune.sources import TableSource, read
 
 CANARY = "zygomorphic"
 HEADER = "id,patient,age,sex,ward,text\n"

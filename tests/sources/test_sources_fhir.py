@@ -7,7 +7,7 @@ import pytest
 
 from notetune import config
 from notetune.errors import DataError
-from notetune.notes.sources import FhirSource, FlowCount, read
+from notetune.sources import FhirSource, FlowCount, read
 
 CANARY = "zygomorphic"
 

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 from mimic3_tables import classes_of, flow_of, inputs, labels_of
 
+from notetune.hospital import SyntheticConfig, write_hospital
 from notetune.notes.outcomes import LENGTH_OF_STAY_CLASSES
-from notetune.notes.sources import Mimic3Source, read
-from notetune.notes.synthetic import SyntheticConfig, write_hospital
+from notetune.sources import Mimic3Source, read
 
 PATIENTS = 300
 VERSIONS = ("correct", "core-2021")

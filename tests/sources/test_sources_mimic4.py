@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 
 from notetune.errors import DataError
+from notetune.hospital import SyntheticConfig, write_hospital
 from notetune.notes.outcomes import LENGTH_OF_STAY_CLASSES
-from notetune.notes.sources import FlowCount, Mimic4Source, open_notes, read
-from notetune.notes.synthetic import SyntheticConfig, write_hospital
+from notetune.sources import FlowCount, Mimic4Source, open_notes, read
 
 PATIENTS = 300
 CANARY = "zygomorphic"

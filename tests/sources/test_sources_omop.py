@@ -5,7 +5,7 @@ import pytest
 
 from notetune import config
 from notetune.errors import ConfigError, DataError
-from notetune.notes.sources import FlowCount, OmopSource, read
+from notetune.sources import FlowCount, OmopSource, read
 
 CANARY = "zygomorphic"
 HEADER = (

@@ -8,7 +8,8 @@ from mimic3_tables import small
 
 from notetune.errors import DataError
 from notetune.notes.outcomes import Task
-from notetune.notes.published import (
+from notetune.sources import FlowCount, read
+from notetune.sources.mimic.published import (
     PUBLISHED,
     SPLIT_FILES,
     compare,
@@ -16,7 +17,6 @@ from notetune.notes.published import (
     label_hash,
     task_counts,
 )
-from notetune.notes.sources import FlowCount, read
 
 DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

@@ -1,7 +1,7 @@
 import pytest
 
 from notetune.notes.clean import clean_text
-from notetune.notes.sources.sections import (
+from notetune.sources.mimic.sections import (
     SECTION_LABELS,
     admission_sections,
     admission_text,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from notetune import config
 from notetune.config import Config
 from notetune.errors import ConfigError, DataError
-from notetune.notes.splits import (
+from notetune.sources.splits import (
     ColumnSplit,
     OfficialSplit,
     Split,

@@ -11,8 +11,8 @@ import pytest
 from notetune import config
 from notetune.errors import ConfigError, DataError
 from notetune.notes.outcomes import label_matrix
-from notetune.notes.sources import Cohort, FlowCount, TableSource, read
-from notetune.notes.sources.cohort import NOTES_SCHEMA, TASK_SCHEMA
+from notetune.sources import Cohort, FlowCount, TableSource, read
+from notetune.sources.cohort import NOTES_SCHEMA, TASK_SCHEMA
 
 DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 CANARY = "zygomorphic"

@@ -12,7 +12,7 @@ import pytest
 from notetune import config
 from notetune.errors import ConfigError, DataError
 from notetune.notes.outcomes import label_matrix
-from notetune.notes.sources import (
+from notetune.sources import (
     FlowCount,
     TableSource,
     files_of,
@@ -21,7 +21,7 @@ from notetune.notes.sources import (
     starting_from,
     write_rejections,
 )
-from notetune.notes.sources.cohort import REJECTIONS_SCHEMA
+from notetune.sources.cohort import REJECTIONS_SCHEMA
 
 CANARY = "zygomorphic"
 IDS = {"text": "text", "note_id": "id", "patient_id": "patient"}
@@ -69,14 +69,14 @@ def test_a_table_passes_in_chunks_of_at_most_10_000_notes_the_same_each_time(tmp
 
 
 def test_a_chunk_of_long_notes_ends_early(tmp_path, monkeypatch):
-    monkeypatch.setattr("notetune.notes.sources.table_stream._CHARS_PER_CHUNK", 1_000)
+    monkeypatch.setattr("notetune.sources.tables.stream._CHARS_PER_CHUNK", 1_000)
     (tmp_path / "a.jsonl").write_text("\n".join([json.dumps({"text": "x" * 400})] * 7))
     stream = open_notes(source_of(tmp_path / "a.jsonl", columns={"text": "text"}))
     assert [chunk.height for chunk in stream.chunks] == [3, 3, 1]
 
 
 def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
-    monkeypatch.setattr("notetune.notes.sources.table_stream._CHARS_PER_CHUNK", 8_000_000)
+    monkeypatch.setattr("notetune.sources.tables.stream._CHARS_PER_CHUNK", 8_000_000)
 
     def peak_bytes(notes):
         path = tmp_path / f"{notes}.csv.gz"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mimic3_tables import CANARY, flow_of, labels_of, small
 
 from notetune.errors import DataError
-from notetune.notes.sources import read
-from notetune.notes.sources.ventilation import charted_episodes, episodes_of
+from notetune.sources import read
+from notetune.sources.mimic.ventilation import charted_episodes, episodes_of
 
 START = dt.datetime.fromisoformat("2150-01-01")
 SIGN = {"vent": (True, False, False), "oxygen": (False, True, False), "out": (False, False, True)}

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from mimic3_tables import flow_of, labels_of, small, summary
 
 from notetune.errors import DataError
-from notetune.notes.sources import read
-from notetune.notes.sources.ventilation_labels import read_plain_pickle, read_ventilation_labels
+from notetune.sources import read
+from notetune.sources.mimic.ventilation_labels import read_plain_pickle, read_ventilation_labels
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -129,7 +129,7 @@ def test_other_contents_are_refused(tmp_path, value, problem):
 def test_a_missing_or_too_long_file_stops(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="is missing"):
         read_plain_pickle(tmp_path / "none.pkl")
-    monkeypatch.setattr("notetune.notes.sources.ventilation_labels._MAX_BYTES", 5)
+    monkeypatch.setattr("notetune.sources.mimic.ventilation_labels._MAX_BYTES", 5)
     (tmp_path / "long.pkl").write_bytes(pickle.dumps(list(range(99))))
     with pytest.raises(DataError, match="it is over 5 bytes"):
         read_plain_pickle(tmp_path / "long.pkl")

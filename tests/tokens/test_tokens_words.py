@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llama2c import read_pieces
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from notetune.model import llama2c
+from notetune.model.piece_tokenizer import to_tokenizer
 from notetune.notes.clean import clean_text
 from notetune.tokens import words
 from notetune.tokens.edges import Edges
@@ -77,7 +78,7 @@ def mini_llama(*, extra: tuple[str, ...] = (), metaspace: bool = False, **model)
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{n:02X}>" for n in range(256)), *characters]
     pieces += ["▁▁", "▁a", "ab", "▁ab", "▁P", "▁Pt", "▁▁▁▁", *model.pop("pieces", ())]
     scores = [(piece, -float(number)) for number, piece in enumerate(pieces)]
-    tokenizer = llama2c.to_tokenizer(scores)
+    tokenizer = to_tokenizer(scores)
     if metaspace:
         tokenizer.normalizer = None
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="first", split=False)
@@ -244,8 +245,8 @@ def test_words_give_the_ids_and_spans_of_real_texts(name, real_texts, open_data)
     if name in ENCODERS:
         encoder = ENCODERS[name]
     else:
-        pieces = llama2c._read_pieces(open_data / f"llama/{name}.model")
-        encoder = encoder_of(llama2c.to_tokenizer(pieces))
+        pieces = read_pieces(open_data / f"llama/{name}.model")
+        encoder = encoder_of(to_tokenizer(pieces))
     assert encoder.words is not None
     found = [check(encoder, text, 256) for text in real_texts]
     assert len(found) >= 180

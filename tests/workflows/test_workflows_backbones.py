@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from builders import random_llama
+from builders import random_encoder, random_llama
 from small_study import write_word_notes
 
 from notetune import config
@@ -52,7 +52,7 @@ downstream:
   variants: [head-only, domain-trainable+task-lora]
   tokens_per_row: 256
   epochs: 0.5
-encoders: {{models: {{small: mlm}}, variants: [full], epochs: 0.5, tokens_per_row: 256}}
+encoders: {{models: {{small: {place}/small}}, variants: [full], epochs: 0.5, tokens_per_row: 256}}
 evaluate: {{draws: 100, baselines: [tf-idf], hybrid: two/head-only}}
 """
 MODELS = [
@@ -72,6 +72,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("backbones")
     random_llama(folder / "one")
     random_llama(folder / "two", seed=1)
+    random_encoder(folder / "small")
     write_word_notes(folder / "notes.csv", 60)
     write_word_notes(folder / "corpus.csv", 70, first=1000)
     (folder / "recipe.yaml").write_text(RECIPE.format(place=folder))
@@ -170,9 +171,9 @@ def test_the_second_run_keeps_everything_and_reads_the_same(place, results):
     recipe = load(place)
     manifests = sorted((place / "runs/several").rglob("manifest.json"))
     # Two prepared twice; 3 domain adapters and 2 prompts, each measured, and 3 measured without;
-    # an encoder; per task a baseline and 6; features of a head alone on each, and of the three
-    # models that train more as they start; per task the hybrid, its baseline and what that gives
-    # to notes it did not see, and two parts with a manifest each.
+    # the tokens of an encoder; per task a baseline and 6; features of a head alone on each, and of
+    # the three models that train more as they start; per task the hybrid, its baseline and what
+    # that gives to notes it did not see, and two parts with a manifest each.
     assert len(manifests) == 4 + 2 * 5 + 3 + 1 + 2 * 7 + 3 + 3 + 2 * (3 + 2)
     before = [path.stat().st_mtime_ns for path in manifests]
     assert run_study(recipe).tasks == results.tasks

@@ -1,4 +1,4 @@
-"""Encoders in a study: one from a folder, one pretrained on the notes, each full and with LoRA."""
+"""An encoder in a study, full and with LoRA."""
 
 import json
 
@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from builders import random_encoder, random_llama
 from safetensors.torch import load_file
-from small_study import files_below, notetune, write_notes, write_word_notes
+from small_study import files_below, notetune, write_notes
 
 from notetune import config
 from notetune.metrics.scores import read_scores
@@ -16,7 +16,7 @@ from notetune.tokens.encode import load_encoder
 from notetune.tokens.store import open_store
 from notetune.workflows.recipe import Recipe
 
-MODELS = ["bert+full", "bert+lora", "tiny-encoder+full", "tiny-encoder+lora"]
+MODELS = ["bert+full", "bert+lora"]
 RECIPE = """
 name: small
 runs: {folder}/runs
@@ -37,16 +37,11 @@ pretrain:
   tokens_per_row: 256
 downstream: {{variants: [head-only], max_pieces: 1, tokens_per_row: 256}}
 encoders:
-  models: {{bert: {folder}/bert, tiny-encoder: mlm}}
+  models: {{bert: {folder}/bert}}
   adapter: {{rank: 2, alpha: 4, targets: [query, value]}}
   features: {{pooling: mean}}
   epochs: 1
   tokens_per_row: 256
-  mlm:
-    shape: {{hidden: 16, layers: 1, heads: 2}}
-    epochs: 1
-    tokens_per_row: 256
-    optim: {{targets_per_step: 512}}
 evaluate: {{draws: 100, baselines: [prevalence]}}
 """
 
@@ -81,9 +76,7 @@ def test_encoders_stand_in_scores_report_and_costs(finished):
     (task,) = results["tasks"]
     assert [row["model"] for row in task["rows"]] == ["prevalence", "head-only", *MODELS, "hybrid"]
     costs = [(cost["model"], cost["stage"]) for cost in results["costs"]]
-    assert ("tiny-encoder", "pretrain") in costs
     assert {model for model, _ in costs} >= set(MODELS)
-    assert "tiny-encoder" in results["learning_curves"]
     assert "bert+lora" in (finished / "report/report.html").read_text()
     (notice,) = [text for text in results["notices"] if text.startswith("bert: ")]
     assert notice.endswith("longer than 48 of its tokens; it reads their beginning.")
@@ -116,17 +109,6 @@ def test_an_encoder_reads_labelled_notes_in_its_own_tokens(finished, place):
         assert store.document(number).tolist() == [2, *body, 3]
 
 
-def test_the_encoder_that_is_made_here_has_the_backbones_tokens(finished):
-    folder = finished / "encoders/tiny-encoder"
-    names = {path.name for path in files_below(folder)}
-    assert {"config.json", "model.safetensors", "tokenizer.json", "provenance.json"} <= names
-    store = open_store(finished / "prepared/tokens")
-    first = store.document(0)
-    texts = pl.read_parquet(finished / "prepared/texts")
-    tokens = load_encoder(folder, frames_pieces=True).documents([texts["text"][0]], 48)
-    assert tokens.ids[: len(first)].tolist() == first.tolist()
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_predict_gives_the_scores_of_the_study(finished, place, model, tmp_path):
     bundle = finished / "cells/died" / model / "seed-0"
@@ -135,9 +117,8 @@ def test_predict_gives_the_scores_of_the_study(finished, place, model, tmp_path)
     notes.filter(pl.col("note").is_in(test.note_ids_N.tolist())).reverse().write_csv(
         tmp_path / "notes.csv"
     )
-    encoder = place / "bert" if model.startswith("bert") else finished / "encoders/tiny-encoder"
     out = tmp_path / "scores.parquet"
-    columns = ("--note-id=note", "--patient-id=patient", f"--backbone={encoder}")
+    columns = ("--note-id=note", "--patient-id=patient", f"--backbone={place}/bert")
     done = notetune("predict", bundle, tmp_path / "notes.csv", *columns, "-o", out)
     assert done.returncode == 0, done.stderr
     got = pl.read_parquet(out)
@@ -159,12 +140,12 @@ def test_the_same_command_again_trains_nothing_and_status_says_so(finished, plac
     assert before == after
     stages = json.loads(notetune("study", "status", place / "recipe.yaml", "--json").stdout)
     names = [stage["name"] for stage in stages]
-    assert {"encoder bert", "encoder tiny-encoder", "died · bert+full · seed 0"} <= set(names)
+    assert {"encoder bert", "died · bert+full · seed 0"} <= set(names)
     assert all(stage["is_finished"] for stage in stages)
 
 
 def test_another_encoder_leaves_everything_else_as_it_was(finished, place):
-    more = f"encoders.models={{bert: {place / 'bert'}, tiny-encoder: mlm, other: {place / 'bert'}}}"
+    more = f"encoders.models={{bert: {place / 'bert'}, other: {place / 'bert'}}}"
     stages = json.loads(notetune("study", "status", place / "recipe.yaml", more, "--json").stdout)
     is_open = [stage["name"] for stage in stages if not stage["is_finished"]]
     assert is_open == ["encoder other", "died · other+full · seed 0", "died · other+lora · seed 0"]
@@ -173,29 +154,9 @@ def test_another_encoder_leaves_everything_else_as_it_was(finished, place):
 def test_a_dry_run_plans_the_encoders(planned):
     names = [stage["name"] for stage in planned]
     cells = [f"died · {model} · seed 0" for model in MODELS]
-    assert names == [
-        "pretrain · seed 0",
-        "died · head-only · seed 0",
-        *cells[:2],
-        "encoder tiny-encoder",
-        *cells[2:],
-    ]
+    assert names == ["pretrain · seed 0", "died · head-only · seed 0", *cells]
     assert all(stage["seconds"] > 0 for stage in planned)
     assert [stage["name"] for stage in planned if not stage["steps"]] == [names[1]]
-
-
-def test_an_encoder_that_has_read_of_test_patients_is_refused(place, tmp_path):
-    columns = "{text: text, note_id: note, patient_id: patient}"
-    write_word_notes(tmp_path / "corpus.csv", 60)  # other texts of the same patients
-    source = f"{{kind: table, path: {tmp_path}/corpus.csv, columns: {columns}}}"
-    corpus = f"pretrain.corpus={{source: {source}, split: {{kind: fractions, seed: 5}}}}"
-    models = "encoders.models={tiny-encoder: mlm}"
-    recipe = (place / "recipe.yaml", f"runs={tmp_path}", corpus)
-    done = notetune("study", "run", *recipe, models)
-    assert done.returncode == 2
-    assert "patients of test of died are also in corpus of step 1" in done.stderr
-    done = notetune("study", "run", *recipe, "encoders.models={}")
-    assert done.returncode == 0, done.stderr  # a head alone on the backbone has read nothing
 
 
 def test_encoders_beside_a_float8_backbone_are_bfloat16(place, tmp_path):
@@ -218,4 +179,4 @@ def test_a_decoder_among_the_encoders_is_refused(place, tmp_path):
 @pytest.mark.parametrize("name", ["Bert", "a+b", "../up"])
 def test_a_name_of_an_encoder_that_cannot_name_a_folder_is_refused(place, name):
     with pytest.raises(Exception, match=r"encoders\.models"):
-        config.load(Recipe, place / "recipe.yaml", [f"encoders.models={{'{name}': mlm}}"])
+        config.load(Recipe, place / "recipe.yaml", [f"encoders.models={{'{name}': bert}}"])

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders import random_llama
+from builders import random_encoder, random_llama
 
 from notetune import config
 from notetune.cli import main
@@ -137,6 +137,7 @@ def test_what_is_larger_than_the_memory_does_not_fit(llama):
 
 def test_notes_that_are_here_are_counted(tmp_path):
     random_llama(tmp_path / "backbone")
+    random_encoder(tmp_path / "bert")
     with (tmp_path / "notes.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "died"])
@@ -154,7 +155,7 @@ prepare:
   split: {{kind: fractions, validation: 0.2, test: 0.2}}
   max_tokens: 32
 downstream: {{variants: [head-only]}}
-encoders: {{models: {{small: mlm}}, variants: [lora]}}
+encoders: {{models: {{small: {tmp_path}/bert}}, variants: [lora]}}
 """)
     found = estimate(config.load(Recipe, tmp_path / "recipe.yaml"), "a100-40")
     assert found.counts == ("counted in the notes",)

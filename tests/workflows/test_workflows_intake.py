@@ -16,8 +16,9 @@ from notetune import config, runs
 from notetune.errors import BundleError
 from notetune.metrics.scores import read_scores
 from notetune.model.bundle import BUNDLE, read_card
-from notetune.notes.sources import TableSource
 from notetune.serve.files import predict_file
+from notetune.sources import TableSource
+from notetune.tokens.store import open_store
 from notetune.workflows import downstream, encoders, intake, notices
 from notetune.workflows.downstream import Cell
 from notetune.workflows.finished import Finished
@@ -217,11 +218,11 @@ def test_what_is_read_stays_within_positions_and_rows(place, settings, expected,
 
 def test_an_encoder_has_its_own_limit_and_its_own_pieces(place):
     random_encoder(place / "bert")
-    models = f"encoders={{models: {{bert: {place / 'bert'}, own: mlm}}, variants: [lora]}}"
+    models = f"encoders={{models: {{bert: {place / 'bert'}}}, variants: [lora]}}"
     recipe = load(place, *ALL_AUTO, "prepare.opener=bos", "name=encoder", models)
     prepared = prepare(recipe)
     encoders.make_ready(recipe, prepared, "bert")
-    store = encoders.open_tokens(recipe, prepared, "bert")
+    store = open_store(recipe.folder.encoder_tokens("bert"))
     assert store.max_tokens == 64
     assert store.edges.ends_every_piece
     of_notes = np.bincount(store.note_number_D)[store.split_N == "train"]
@@ -229,8 +230,6 @@ def test_an_encoder_has_its_own_limit_and_its_own_pieces(place):
     model = task_model(recipe, prepared, "bert+lora")
     assert (model.max_tokens, model.max_pieces) == (64, wanted)
     assert wanted > 1
-    own = task_model(recipe, prepared, "own+lora")
-    assert (own.max_tokens, own.max_pieces, own.store) == (128, 1, prepared.store)
 
 
 def test_the_corpus_of_step_1_is_read_as_the_notes_of_the_tasks(place):
@@ -287,7 +286,7 @@ def test_the_report_says_what_was_chosen_and_why(place, tmp_path):
 
 def test_a_whole_study_runs_where_the_recipe_leaves_it_all_open(place):
     random_encoder(place / "bert")
-    models = f"{{bert: {place / 'bert'}, own: mlm}}"
+    models = f"{{bert: {place / 'bert'}}}"
     done = notetune(
         *("study", "run", place / "recipe.yaml", *ALL_AUTO, "name=whole"),
         *("downstream.tasks=[died]", "seeds=1", "evaluate.hybrid=null"),
@@ -310,11 +309,10 @@ def test_a_whole_study_runs_where_the_recipe_leaves_it_all_open(place):
     own = facts["edges"]["opener_id"]
     assert (words["limit"]["opener_id"], words["limit"]["max_tokens"]) == (own, 128)
     cards = [card for card in cards if card["model"] == "language-model"]
-    assert len(cards) == 4
+    assert len(cards) == 3
     opened_by = {card["variant"]: card["opener_id"] for card in cards}
     assert opened_by == {
         "head-only": own,
         "domain-frozen+task-lora": own,
-        "own+lora": own,
         "bert+lora": 2,
     }

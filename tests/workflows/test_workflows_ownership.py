@@ -206,7 +206,7 @@ def test_a_name_that_becomes_part_of_a_path_is_refused_before_a_note_is_read(nam
         f"name='{name}'",
         f"backbones={{'{name}': tiny}}",
         f"pretrain.compare={{'{name}': {{}}}}",
-        f"encoders.models={{'{name}': mlm}}",
+        f"encoders.models={{'{name}': bert}}",
     ]
     for override in overrides:
         with pytest.raises(ConfigError, match="pattern"):

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from builders import random_llama
+from builders import random_encoder, random_llama
 
 from notetune import config
-from notetune.notes.synthetic import SyntheticConfig, write_hospital
+from notetune.hospital import SyntheticConfig, write_hospital
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.study import run_study
 
@@ -28,6 +28,7 @@ def results(tmp_path_factory):
     place = tmp_path_factory.mktemp("paper")
     write_hospital(place / "hospital", SyntheticConfig(patients=60))
     random_llama(place / "backbone")
+    random_encoder(place / "encoder")
     shallow = "{adaptation-prompts: {adapter: {layers: 2}}, p-tuning: {adapter: {hidden: 8}}}"
     full = "{adapter: {kind: full}, compare: {}}"
     overrides = [
@@ -41,8 +42,7 @@ def results(tmp_path_factory):
         "backbones.pmc-llama-7b.downstream={variants: [head-only]}",
         f"backbones.clinical-llama-7b={{backbone: {place}/backbone, pretrain: {full}, "
         "downstream: {variants: [full-domain]}}",
-        "encoders.models={small: mlm}",
-        "encoders.mlm.epochs=0.02",
+        f"encoders.models={{small: {place}/encoder}}",
         "prepare.split={kind: fractions, validation: 0.2, test: 0.3}",
         "prepare.max_tokens=40",
         "prepare.min_train_positives=8",

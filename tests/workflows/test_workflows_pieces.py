@@ -12,8 +12,8 @@ from notetune import config
 from notetune.errors import ConfigError
 from notetune.metrics.scores import read_scores
 from notetune.model.bundle import read_card
-from notetune.notes.sources import TableSource
 from notetune.serve.files import predict_file
+from notetune.sources import TableSource
 from notetune.workflows import downstream, encoders
 from notetune.workflows.cell import Cell
 from notetune.workflows.features import FixedFeatures
@@ -118,18 +118,14 @@ def test_an_encoder_reads_as_many_pieces(place, prepared):
     [
         ("downstream.tokens_per_row=71", "below 4 pieces of prepare.max_tokens 16 . 2 virtual"),
         (
-            "encoders={tokens_per_row: 63, models: {e: mlm}}",
+            "encoders={tokens_per_row: 63, models: {e: bert}}",
             "encoders.tokens_per_row 63 .* must hold the longest note",
-        ),
-        (
-            "encoders={mlm: {tokens_per_row: 15}, models: {e: mlm}}",
-            "encoders.mlm.tokens_per_row 15 .* must hold the longest document",
         ),
         ("prepare.long_notes=first", "needs prepare.long_notes pieces"),
     ],
 )
 def test_pieces_that_cannot_be_read_are_refused(place, setting, named):
     load(place, "encoders.tokens_per_row=1")  # there are none
-    load(place, "downstream.tokens_per_row=72", "encoders={tokens_per_row: 64, models: {e: mlm}}")
+    load(place, "downstream.tokens_per_row=72", "encoders={tokens_per_row: 64, models: {e: bert}}")
     with pytest.raises(ConfigError, match=named):
         load(place, setting)

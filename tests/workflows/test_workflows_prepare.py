@@ -13,11 +13,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from notetune import config, runs
+from notetune import config, runs, sources
 from notetune.errors import DataError, Stopped
 from notetune.model.backbone_folder import resolve_backbone
-from notetune.notes import overlap, sources
-from notetune.notes.sources import Finished, NoteStream
+from notetune.notes import overlap
+from notetune.sources import Finished, NoteStream
 from notetune.tokens.encode import Encoder, load_encoder
 from notetune.tokens.store import encode_notes
 from notetune.workflows import prepare as workflow

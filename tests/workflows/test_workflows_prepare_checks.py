@@ -9,9 +9,9 @@ import pytest
 from notetune import config
 from notetune.cli import main
 from notetune.errors import DataError
-from notetune.notes import published
-from notetune.notes.published import PUBLISHED
-from notetune.notes.synthetic import SyntheticConfig, write_hospital
+from notetune.hospital import SyntheticConfig, write_hospital
+from notetune.sources.mimic import published
+from notetune.sources.mimic.published import PUBLISHED
 from notetune.workflows.prepare import compare_with_published, prepare
 from notetune.workflows.recipe import Recipe
 

@@ -219,8 +219,8 @@ def predict(
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
 ) -> None:
     """Score new notes with a bundle: one line per note and class, never the text."""
-    from notetune.notes.sources import TableColumns, TableSource
     from notetune.serve.files import check_output, predict_file, write_predictions
+    from notetune.sources import TableColumns, TableSource
 
     check_output(output)
     columns = TableColumns(text=text, note_id=note_id, patient_id=patient_id)
@@ -251,17 +251,14 @@ def merge(
 
 @app.command()
 def convert(
-    model: Annotated[Path, typer.Argument(help="GGUF file, or llama2.c checkpoint (.bin).")],
+    model: Annotated[Path, typer.Argument(help="GGUF file.")],
     out: Annotated[Path, typer.Argument(help="Hugging Face folder to write; it must not exist.")],
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="SentencePiece model (.model) of a llama2.c checkpoint.")
-    ] = None,
 ) -> None:
-    """Convert a GGUF or a llama2.c model into a backbone folder."""
+    """Convert a GGUF into a backbone folder."""
     refuse_foreign(out)  # before anything is read
-    from notetune.model.conversion import convert as run
+    from notetune.model.gguf_file import convert as run
 
-    backbone = run(model, out, tokenizer)
+    backbone = run(model, out)
     shape = backbone.shape
     typer.echo(
         f"{out}: {shape.layers} layers, hidden size {shape.hidden}, {shape.heads} heads "
@@ -277,7 +274,7 @@ def synthesize(
     signal: Annotated[float, typer.Option(help="How much the text tells; 0 is nothing.")] = 1.0,
 ) -> None:
     """Write a synthetic hospital in the shapes of MIMIC-III and MIMIC-IV, with its ground truth."""
-    from notetune.notes.synthetic import SyntheticConfig, write_hospital
+    from notetune.hospital import SyntheticConfig, write_hospital
 
     write_hospital(folder, SyntheticConfig(patients=patients, seed=seed, signal=signal))
     typer.echo(f"{folder}: {patients} patients (mimic3/, mimic4/, truth/)")

@@ -9,7 +9,7 @@ from notetune.cli import terminal
 
 if TYPE_CHECKING:
     from notetune.metrics.results import MethodRow, Results
-    from notetune.notes.published import Comparison
+    from notetune.sources.mimic.published import Comparison
     from notetune.workflows.estimate import Estimate
     from notetune.workflows.inspect import Needs
     from notetune.workflows.perplexity import PerplexityRow

@@ -6,8 +6,8 @@ the words (`prose`, `narrative`, `hospital_course`, `layout`, `ward_notes`) of e
 records, `truth` and `oracle` what is true of them.
 """
 
-from notetune.notes.synthetic.hospital import SyntheticConfig, write_hospital
-from notetune.notes.synthetic.truth import AdmissionTruth, EdgeCase, HospitalTruth, Verdict
+from notetune.hospital.hospital import SyntheticConfig, write_hospital
+from notetune.hospital.truth import AdmissionTruth, EdgeCase, HospitalTruth, Verdict
 
 __all__ = [
     "AdmissionTruth",

@@ -1,6 +1,6 @@
 """Acute diseases of the gut, the liver, the pancreas and the kidneys; ketoacidosis."""
 
-from notetune.notes.synthetic.condition import Acute, Effects
+from notetune.hospital.condition import Acute, Effects
 
 ABDOMINAL = (
     Acute(

@@ -1,6 +1,6 @@
 """Acute infections and acute diseases of the lungs."""
 
-from notetune.notes.synthetic.condition import Acute, Effects
+from notetune.hospital.condition import Acute, Effects
 
 MEDICAL = (
     Acute(

@@ -1,6 +1,6 @@
 """Acute conditions of surgery, trauma, toxicology and infection of the brain."""
 
-from notetune.notes.synthetic.condition import Acute, Effects
+from notetune.hospital.condition import Acute, Effects
 
 SURGICAL = (
     Acute(

@@ -1,6 +1,6 @@
 """Acute conditions of the heart, the vessels and the brain."""
 
-from notetune.notes.synthetic.condition import Acute, Effects
+from notetune.hospital.condition import Acute, Effects
 
 VASCULAR = (
     Acute(

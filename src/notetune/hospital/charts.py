@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from notetune.notes.synthetic.codes import VENTILATION_PROCEDURES
-from notetune.notes.synthetic.outcome_model import MINUTES_PER_DAY, Outcome, OutcomeModel
-from notetune.notes.synthetic.patients import (
+from notetune.hospital.codes import VENTILATION_PROCEDURES
+from notetune.hospital.outcome_model import MINUTES_PER_DAY, Outcome, OutcomeModel
+from notetune.hospital.patients import (
     Patient,
     Presentation,
     planned_admissions,
     presentations,
 )
-from notetune.notes.synthetic.prose import AUTHORS, Author, author
-from notetune.notes.synthetic.stays import Stay, stay_with, stays_of
-from notetune.notes.synthetic.truth import (
+from notetune.hospital.prose import AUTHORS, Author, author
+from notetune.hospital.stays import Stay, stay_with, stays_of
+from notetune.hospital.truth import (
     AdmissionTruth,
     Core2021Truth,
     EdgeCase,

@@ -1,6 +1,6 @@
 """Chronic conditions: they persist over a patient's admissions."""
 
-from notetune.notes.synthetic.condition import Chronic, Effects
+from notetune.hospital.condition import Chronic, Effects
 
 CHRONIC = (
     Chronic(

@@ -4,8 +4,8 @@ import copy
 import datetime as dt
 from collections.abc import Callable
 
-from notetune.notes.synthetic.charts import Chart, Draft, Fate, Note
-from notetune.notes.synthetic.truth import Verdict
+from notetune.hospital.charts import Chart, Draft, Fate, Note
+from notetune.hospital.truth import Verdict
 
 Mimic4Edge = tuple[Fate, Callable[[Chart], list[Draft]]]
 

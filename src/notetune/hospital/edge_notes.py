@@ -9,9 +9,9 @@ import dataclasses
 import datetime as dt
 from collections.abc import Callable, Mapping
 
-from notetune.notes.synthetic.charts import Chart, Draft, Fate, Note, Visit
-from notetune.notes.synthetic.layout import mimic3_summary, summary_sections
-from notetune.notes.synthetic.truth import Verdict
+from notetune.hospital.charts import Chart, Draft, Fate, Note, Visit
+from notetune.hospital.layout import mimic3_summary, summary_sections
+from notetune.hospital.truth import Verdict
 
 NoteEdge = tuple[Fate, Callable[[Chart], list[Draft]]]
 

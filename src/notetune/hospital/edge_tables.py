@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from notetune.notes.synthetic.charts import Chart, Draft, Fate, Visit
-from notetune.notes.synthetic.codes import (
+from notetune.hospital.charts import Chart, Draft, Fate, Visit
+from notetune.hospital.codes import (
     EXTRA_DIAGNOSES,
     NEWBORN_DIAGNOSES,
     NEWBORN_PROCEDURES,
 )
-from notetune.notes.synthetic.truth import Verdict
+from notetune.hospital.truth import Verdict
 
 TableEdge = tuple[Fate, Callable[[Chart], list[Draft]]]
 

@@ -1,7 +1,7 @@
 """Vital signs and the physical examination, as the conditions and their grades make them."""
 
-from notetune.notes.synthetic.patients import Presentation
-from notetune.notes.synthetic.prose import Voice
+from notetune.hospital.patients import Presentation
+from notetune.hospital.prose import Voice
 
 SYSTEMS = (
     "general", "heent", "neck", "heart", "lungs", "chest", "abdomen", "rectal", "extremities",

@@ -10,20 +10,20 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from notetune import runs
 from notetune.config import Config
-from notetune.notes.synthetic.charts import (
+from notetune.hospital.charts import (
     Chart,
     admission_truth,
     edge_case,
     edge_positions,
 )
-from notetune.notes.synthetic.edge_mimic4 import MIMIC4_EDGES
-from notetune.notes.synthetic.edge_notes import NOTE_EDGES
-from notetune.notes.synthetic.edge_tables import TABLE_EDGES
-from notetune.notes.synthetic.mimic3 import Mimic3Writer, mimic3_key, mimic3_subject_id
-from notetune.notes.synthetic.mimic4 import Mimic4Writer, mimic4_key
-from notetune.notes.synthetic.oracle import Scored, oracle_scores
-from notetune.notes.synthetic.outcome_model import OutcomeModel
-from notetune.notes.synthetic.truth import AdmissionTruth, EdgeCase, HospitalTruth, write_truth
+from notetune.hospital.edge_mimic4 import MIMIC4_EDGES
+from notetune.hospital.edge_notes import NOTE_EDGES
+from notetune.hospital.edge_tables import TABLE_EDGES
+from notetune.hospital.mimic3 import Mimic3Writer, mimic3_key, mimic3_subject_id
+from notetune.hospital.mimic4 import Mimic4Writer, mimic4_key
+from notetune.hospital.oracle import Scored, oracle_scores
+from notetune.hospital.outcome_model import OutcomeModel
+from notetune.hospital.truth import AdmissionTruth, EdgeCase, HospitalTruth, write_truth
 
 LEAST_PATIENTS_FOR_EDGES = 50
 MIMIC3_EDGES = (*NOTE_EDGES, *TABLE_EDGES)

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from notetune.notes.synthetic.codes import DIAGNOSIS_TITLES, PROCEDURE_TITLES
-from notetune.notes.synthetic.examination import FEBRILE
-from notetune.notes.synthetic.prose import Voice, fill
-from notetune.notes.synthetic.stays import Stay
+from notetune.hospital.codes import DIAGNOSIS_TITLES, PROCEDURE_TITLES
+from notetune.hospital.examination import FEBRILE
+from notetune.hospital.prose import Voice, fill
+from notetune.hospital.stays import Stay
 
 _SURGICAL_FROM, _SURGICAL_TO = "0", "87"  # ICD-9 chapters of operations, as text
 _DEATHS = (

@@ -9,15 +9,15 @@ import datetime as dt
 import random
 from collections.abc import Mapping
 
-from notetune.notes.synthetic.examination import vital_signs
-from notetune.notes.synthetic.hospital_course import course_sections, disposition
-from notetune.notes.synthetic.narrative import (
+from notetune.hospital.examination import vital_signs
+from notetune.hospital.hospital_course import course_sections, disposition
+from notetune.hospital.narrative import (
     admission_sections,
     home_medicines,
     words_for,
 )
-from notetune.notes.synthetic.patients import Presentation
-from notetune.notes.synthetic.prose import (
+from notetune.hospital.patients import Presentation
+from notetune.hospital.prose import (
     Author,
     Voice,
     fill,
@@ -25,7 +25,7 @@ from notetune.notes.synthetic.prose import (
     mimic4_marks,
     wrapped,
 )
-from notetune.notes.synthetic.stays import Stay
+from notetune.hospital.stays import Stay
 
 _MIMIC3_ORDER = (
     "Allergies", "Attending", "Chief Complaint", "Major Surgical or Invasive Procedure",

@@ -6,15 +6,15 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from notetune.notes.synthetic import codes
-from notetune.notes.synthetic.charts import Chart, Fate, Note, Visit, drawn_stays, scattered_id
-from notetune.notes.synthetic.charts import author_of as author_of_stay
-from notetune.notes.synthetic.layout import date_of_birth, mimic3_summary, summary_sections
-from notetune.notes.synthetic.outcome_model import MINUTES_PER_DAY, OutcomeModel
-from notetune.notes.synthetic.patients import sample_patient
-from notetune.notes.synthetic.stays import Stay
-from notetune.notes.synthetic.tables import Cell, Table
-from notetune.notes.synthetic.ward_notes import mimic3_radiology, ward_notes
+from notetune.hospital import codes
+from notetune.hospital.charts import Chart, Fate, Note, Visit, drawn_stays, scattered_id
+from notetune.hospital.charts import author_of as author_of_stay
+from notetune.hospital.layout import date_of_birth, mimic3_summary, summary_sections
+from notetune.hospital.outcome_model import MINUTES_PER_DAY, OutcomeModel
+from notetune.hospital.patients import sample_patient
+from notetune.hospital.stays import Stay
+from notetune.hospital.tables import Cell, Table
+from notetune.hospital.ward_notes import mimic3_radiology, ward_notes
 
 SUMMARY = ("Discharge summary", "Report")
 _ICD_TITLE = 24  # characters of SHORT_TITLE

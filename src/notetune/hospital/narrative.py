@@ -7,11 +7,11 @@ the labels than the latent conditions do.
 import random
 from collections.abc import Sequence
 
-from notetune.notes.synthetic.condition import Acute, Condition
-from notetune.notes.synthetic.conditions import ACUTE, LASTING
-from notetune.notes.synthetic.examination import examination, vital_signs
-from notetune.notes.synthetic.patients import Presentation, Problem
-from notetune.notes.synthetic.prose import Author, Voice, deidentified_age
+from notetune.hospital.condition import Acute, Condition
+from notetune.hospital.conditions import ACUTE, LASTING
+from notetune.hospital.examination import examination, vital_signs
+from notetune.hospital.patients import Presentation, Problem
+from notetune.hospital.prose import Author, Voice, deidentified_age
 
 _NO_HISTORY = ("no significant past medical history", "no known medical problems", "no major PMH")
 _PLAIN_HISTORY = (

@@ -6,17 +6,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from notetune.notes.synthetic.codes import (
+from notetune.hospital.codes import (
     DIAGNOSIS_ICD10,
     PROCEDURE_ICD10,
     VENTILATION_PROCEDURES,
 )
-from notetune.notes.synthetic.outcome_model import (
+from notetune.hospital.outcome_model import (
     DIAGNOSIS_CODES,
     PROCEDURE_CODES,
     Probabilities,
 )
-from notetune.notes.synthetic.truth import (
+from notetune.hospital.truth import (
     AdmissionTruth,
     diagnosis_label,
     procedure_label,

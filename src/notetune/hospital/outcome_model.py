@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from notetune.notes.synthetic import codes
-from notetune.notes.synthetic.condition import Codes, Condition
-from notetune.notes.synthetic.conditions import ACUTE, LASTING
-from notetune.notes.synthetic.patients import SECOND_PROBLEM, Presentation, Problem
+from notetune.hospital import codes
+from notetune.hospital.condition import Codes, Condition
+from notetune.hospital.conditions import ACUTE, LASTING
+from notetune.hospital.patients import SECOND_PROBLEM, Presentation, Problem
 
 MINUTES_PER_DAY = 24 * 60
 LOS_LIMITS = (3.05, 7.05, 14.05)

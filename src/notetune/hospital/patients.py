@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from notetune.notes.synthetic.condition import Acute, Chronic, Condition, Grade
-from notetune.notes.synthetic.conditions import ACUTE, LASTING
+from notetune.hospital.condition import Acute, Chronic, Condition, Grade
+from notetune.hospital.conditions import ACUTE, LASTING
 
 MOST_CHRONIC = 3
 SECOND_PROBLEM = 0.38

@@ -5,8 +5,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from notetune.notes.synthetic.outcome_model import Outcome, OutcomeModel
-from notetune.notes.synthetic.patients import (
+from notetune.hospital.outcome_model import Outcome, OutcomeModel
+from notetune.hospital.patients import (
     Patient,
     Presentation,
     planned_admissions,

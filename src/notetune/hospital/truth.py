@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from notetune import runs
-from notetune.notes.synthetic.outcome_model import PROLONGED_DAYS
+from notetune.hospital.outcome_model import PROLONGED_DAYS
 
 TASKS = ("MOR", "LOS", "PMV", "DIAG", "PROC")
 """In-hospital death, length of stay, prolonged ventilation, diagnoses, procedures.

@@ -5,11 +5,11 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from notetune.notes.synthetic.charts import Note
-from notetune.notes.synthetic.examination import vital_signs
-from notetune.notes.synthetic.layout import voice_for
-from notetune.notes.synthetic.prose import Author, Voice, mimic3_marks, mimic4_marks, wrapped
-from notetune.notes.synthetic.stays import Stay
+from notetune.hospital.charts import Note
+from notetune.hospital.examination import vital_signs
+from notetune.hospital.layout import voice_for
+from notetune.hospital.prose import Author, Voice, mimic3_marks, mimic4_marks, wrapped
+from notetune.hospital.stays import Stay
 
 _RULE = "_" * 78
 _QUESTIONS = ("? acute process", "interval change", "r/o {term}", "please evaluate", "{term}?")

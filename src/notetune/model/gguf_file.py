@@ -20,9 +20,9 @@ from transformers.utils import logging as transformers_logging
 
 from notetune import runs
 from notetune.errors import BackboneError
-from notetune.model.backbone import load_backbone
+from notetune.model.backbone import Backbone, load_backbone, outline_backbone
 from notetune.model.backbone_folder import WEIGHTS
-from notetune.model.llama2c import to_tokenizer
+from notetune.model.piece_tokenizer import to_tokenizer
 
 _MAGIC = b"GGUF"
 _NEEDED = ("block_count", "context_length", "embedding_length", "attention.head_count")
@@ -74,21 +74,17 @@ _CUTS = {
 }
 
 
-def is_gguf(path: Path) -> bool:
-    """Whether a file begins as a GGUF does."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+def convert(source: Path, folder: Path) -> Backbone:
+    """Write a backbone folder from a GGUF file, and return its outline.
 
-
-def convert(source: Path, folder: Path) -> None:
-    """Write a Hugging Face folder from a GGUF file; weights in float32, as transformers reads them.
+    Weights are in float32, as transformers reads them.
 
     Raises:
-        BackboneError: If the file is damaged, or has an architecture, a tensor, a type or a
-            tokenizer that would not be read exactly.
+        BackboneError: If the folder exists, or the file is damaged, or has an architecture, a
+            tensor, a type or a tokenizer that would not be read exactly.
     """
+    if folder.exists() or folder.is_symlink():
+        raise BackboneError(f"{folder} exists already; name a folder that does not.")
     content = _read(source)
     tokenizer = _tokenizer(source, content)
     with runs.new_folder(folder, {"model": source.name}) as new:
@@ -97,6 +93,7 @@ def convert(source: Path, folder: Path) -> None:
         runs.write_json(new / "tokenizer_config.json", _tokenizer_config(content))
         (new / "README.md").write_text(_about(source, content), encoding="utf-8")
         load_backbone(str(new))
+    return outline_backbone(str(folder))
 
 
 class _Content:
@@ -131,8 +128,11 @@ class _Content:
 
 
 def _read(path: Path) -> _Content:
-    if not is_gguf(path):
-        raise BackboneError(f"{path} is not a GGUF file; give a file that begins with `GGUF`.")
+    if not path.is_file():
+        raise BackboneError(f"{path} is not a file; give a GGUF.")
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise BackboneError(f"{path} is not a GGUF file; give a file that begins with `GGUF`.")
     try:
         content = _Content(gguf.GGUFReader(path))
     except (ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:

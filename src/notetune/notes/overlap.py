@@ -14,7 +14,7 @@ from notetune.errors import DataError
 from notetune.notes.near_duplicates import Signatures, are_matched, signatures
 from notetune.notes.outcomes import SPLITS
 from notetune.notes.overlap_text import normalised_text, text_hashes
-from notetune.notes.strict_csv import read_rows
+from notetune.strict_csv import read_rows
 
 __all__ = [
     "OUTCOME_WORDS",

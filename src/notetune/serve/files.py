@@ -7,17 +7,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from notetune import runs
+from notetune import runs, sources
 from notetune.errors import ConfigError, RunWarning
 from notetune.model.bundle import read_card
 from notetune.model.device import DeviceName, torch_device
-from notetune.notes import sources
-from notetune.notes.sources import TableSource
-from notetune.notes.sources.rejections import place
-from notetune.notes.strict_csv import csv_text
 from notetune.ownership import refuse_existing
 from notetune.plain.bundles import ColumnsCard, HybridCard
 from notetune.serve.predictor import load_predictor
+from notetune.sources import TableSource
+from notetune.sources.rejections import place
+from notetune.strict_csv import csv_text
 
 
 def predict_file(

@@ -4,7 +4,7 @@ from typing import Annotated, assert_never
 
 from pydantic import Field
 
-from notetune.notes.sources.cohort import (
+from notetune.sources.cohort import (
     NOTES_SCHEMA,
     TASK_SCHEMA,
     Cohort,
@@ -14,16 +14,16 @@ from notetune.notes.sources.cohort import (
     as_stream,
     collect,
 )
-from notetune.notes.sources.eicu import EicuSource, read_eicu
-from notetune.notes.sources.fhir import FhirSource, open_fhir
-from notetune.notes.sources.meds import MedsSource, open_meds
-from notetune.notes.sources.mimic3 import Mimic3Source, open_mimic3
-from notetune.notes.sources.mimic4 import Mimic4Source, open_mimic4
-from notetune.notes.sources.omop import OmopSource, open_omop
-from notetune.notes.sources.paths import files_of, starting_from
-from notetune.notes.sources.rejections import write_rejections
-from notetune.notes.sources.table import TableColumns, TableSource, open_table
-from notetune.notes.sources.table_tasks import CodeTable, LabelTable, TableTask
+from notetune.sources.eicu import EicuSource, read_eicu
+from notetune.sources.fhir import FhirSource, open_fhir
+from notetune.sources.meds import MedsSource, open_meds
+from notetune.sources.mimic.mimic3 import Mimic3Source, open_mimic3
+from notetune.sources.mimic.mimic4 import Mimic4Source, open_mimic4
+from notetune.sources.omop import OmopSource, open_omop
+from notetune.sources.paths import files_of, starting_from
+from notetune.sources.rejections import write_rejections
+from notetune.sources.tables.source import TableColumns, TableSource, open_table
+from notetune.sources.tables.tasks import CodeTable, LabelTable, TableTask
 
 Source = (
     TableSource | EicuSource | Mimic3Source | Mimic4Source | MedsSource | OmopSource | FhirSource

@@ -6,7 +6,7 @@ from typing import Final
 import polars as pl
 
 from notetune.errors import DataError
-from notetune.notes.sources.cohort import stop_if_any
+from notetune.sources.cohort import stop_if_any
 
 _TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
 

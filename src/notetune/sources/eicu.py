@@ -20,7 +20,7 @@ from notetune.notes.outcomes import (
     icd9_category,
     length_of_stay_class,
 )
-from notetune.notes.sources.cohort import (
+from notetune.sources.cohort import (
     NOTES_SCHEMA,
     TASK_SCHEMA,
     Cohort,
@@ -28,7 +28,7 @@ from notetune.notes.sources.cohort import (
     reject,
     stop_if_any,
 )
-from notetune.notes.strict_csv import read_table, require_csv
+from notetune.strict_csv import read_table, require_csv
 
 _LAST_MINUTE: Final = 1440
 """Entries up to this offset from unit admission are in the note. Source: data README, trap 2."""

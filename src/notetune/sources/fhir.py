@@ -7,18 +7,18 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from notetune.notes.sources.cohort import NoteStream
-from notetune.notes.sources.fhir_text import (
+from notetune.sources.cohort import NoteStream
+from notetune.sources.fhir_text import (
     Binaries,
     attachment_text,
     open_binaries,
 )
-from notetune.notes.sources.paths import matching_files
-from notetune.notes.sources.rejections import Rejected, Rejections
-from notetune.notes.sources.table import TaskedSource
-from notetune.notes.sources.table_files import Record, read_objects
-from notetune.notes.sources.table_stream import Layout, RawNote, TableReading
-from notetune.notes.sources.table_tasks import MAX_CLASS_CHARS, read_cell
+from notetune.sources.paths import matching_files
+from notetune.sources.rejections import Rejected, Rejections
+from notetune.sources.tables.files import Record, read_objects
+from notetune.sources.tables.source import TaskedSource
+from notetune.sources.tables.stream import Layout, RawNote, TableReading
+from notetune.sources.tables.tasks import MAX_CLASS_CHARS, read_cell
 
 _SUFFIXES: Final = (".ndjson", ".ndjson.gz")
 _STATUSES: Final = ("current", "superseded", "entered-in-error")

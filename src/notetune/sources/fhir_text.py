@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from notetune.errors import DataError
-from notetune.notes.sources.paths import matching_files
-from notetune.notes.sources.rejections import Rejected
-from notetune.notes.strict_csv import numbered_lines, open_file
+from notetune.sources.paths import matching_files
+from notetune.sources.rejections import Rejected
+from notetune.strict_csv import numbered_lines, open_file
 
 _BINARY = re.compile(r"(?:.*/)?Binary/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?")
 # Python knows more codecs than text has: some run other decoders or escapes.

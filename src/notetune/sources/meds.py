@@ -8,12 +8,12 @@ import polars as pl
 from pydantic import Field
 
 from notetune.errors import DataError
-from notetune.notes.sources.cohort import NoteStream
-from notetune.notes.sources.paths import matching_files
-from notetune.notes.sources.rejections import Rejections
-from notetune.notes.sources.table import TaskedSource
-from notetune.notes.sources.table_files import parquet_records
-from notetune.notes.sources.table_stream import Layout, RawNote, TableReading
+from notetune.sources.cohort import NoteStream
+from notetune.sources.paths import matching_files
+from notetune.sources.rejections import Rejections
+from notetune.sources.tables.files import parquet_records
+from notetune.sources.tables.source import TaskedSource
+from notetune.sources.tables.stream import Layout, RawNote, TableReading
 
 
 class MedsSource(TaskedSource):

@@ -7,12 +7,12 @@ from typing import Literal
 from pydantic import Field
 
 from notetune.errors import DataError
-from notetune.notes.sources.cohort import NoteStream
-from notetune.notes.sources.rejections import Rejected, Rejections
-from notetune.notes.sources.table import TaskedSource
-from notetune.notes.sources.table_files import column_names, read_records, table_files
-from notetune.notes.sources.table_stream import Layout, RawNote, TableReading
-from notetune.notes.sources.table_tasks import MAX_CLASS_CHARS, read_cell
+from notetune.sources.cohort import NoteStream
+from notetune.sources.rejections import Rejected, Rejections
+from notetune.sources.tables.files import column_names, read_records, table_files
+from notetune.sources.tables.source import TaskedSource
+from notetune.sources.tables.stream import Layout, RawNote, TableReading
+from notetune.sources.tables.tasks import MAX_CLASS_CHARS, read_cell
 
 
 class OmopSource(TaskedSource):

@@ -10,8 +10,8 @@ from pydantic import Field
 from notetune import runs
 from notetune.config import Config
 from notetune.errors import DataError
-from notetune.notes.sources.cohort import REJECTIONS_SCHEMA
-from notetune.notes.strict_csv import csv_text
+from notetune.sources.cohort import REJECTIONS_SCHEMA
+from notetune.strict_csv import csv_text
 
 
 class ReadingPolicy(Config):

@@ -11,10 +11,10 @@ from pydantic import Field, model_validator
 from notetune.config import Config
 from notetune.errors import DataError
 from notetune.notes.outcomes import SPLITS
-from notetune.notes.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.notes.sources.table_files import read_records, table_files
-from notetune.notes.sources.table_tasks import read_cell, read_id
-from notetune.notes.strict_csv import MAX_CELL_CHARS, read_rows
+from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
+from notetune.sources.tables.files import read_records, table_files
+from notetune.sources.tables.tasks import read_cell, read_id
+from notetune.strict_csv import MAX_CELL_CHARS, read_rows
 
 
 class SplitConfig(Config):

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from notetune import runs
+from notetune import runs, sources
 from notetune.errors import DataError
-from notetune.notes import overlap, sources, splits
+from notetune.notes import overlap
 from notetune.notes.outcomes import Task
-from notetune.notes.sources import Finished, FlowCount
 from notetune.plain.columns import typed
+from notetune.sources import Finished, FlowCount, splits
 from notetune.tokens.store import (
     TokenStore,
     join_documents,

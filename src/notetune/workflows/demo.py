@@ -4,7 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from notetune import config, runs
-from notetune.notes.synthetic import SyntheticConfig, write_hospital
+from notetune.hospital import SyntheticConfig, write_hospital
 from notetune.workflows.recipe import Recipe
 
 _MINUTES = 5

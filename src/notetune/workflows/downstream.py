@@ -37,6 +37,7 @@ from notetune.workflows.training import (
     fit,
     write_record,
 )
+from notetune.workflows.variants import variant_of
 
 
 def cells(recipe: Recipe, prepared: Prepared) -> list[Cell]:
@@ -78,7 +79,7 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
     """Train a cell into its bundle with scores, unless it was trained from the same inputs.
 
     Raises:
-        DataError: If the domain adapter or the encoder has read notes of test patients.
+        DataError: If the domain adapter has read notes of test patients.
         BundleError: If an adapter of the stack does not act, or a frozen one has changed.
         TrainingError: If the loss is not finite.
     """
@@ -86,9 +87,8 @@ def downstream(recipe: Recipe, prepared: Prepared, cell: Cell, track: Track = si
     depends_on = inputs(recipe, prepared, cell)
     if runs.is_finished(folder, depends_on):
         return
-    pretrained = task_models.pretrained_folder(recipe, cell.variant, cell.seed)
-    if pretrained is not None:
-        stop_at_known_patients(recipe, prepared, pretrained)
+    if variant_of(cell.variant).has_domain:
+        stop_at_known_patients(recipe, prepared, recipe.folder.domain(cell.seed))
     with (
         runs.work_folder(folder, depends_on) as work,
         runs.new_folder(folder, depends_on) as temporary,

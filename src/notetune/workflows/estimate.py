@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from notetune import sources
 from notetune.errors import ConfigError
 from notetune.model.backbone import outline_backbone
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.model.stack import Stack
-from notetune.notes import published, sources
 from notetune.notes.outcomes import SPLITS
-from notetune.notes.splits import SplitConfig
+from notetune.sources.mimic import published
+from notetune.sources.splits import SplitConfig
 from notetune.tokens.packing import Int64Array
 from notetune.train.batches import pretraining_steps_per_epoch
 from notetune.train.cost import StepCost
@@ -161,7 +162,7 @@ class _Estimator:
             if name.startswith(inspect.STEP_1):
                 yield self._step_1(name, model, cost)
             elif encoder in recipe.encoders.models:
-                outline = encoders.outline(recipe, encoder, longest)
+                outline = encoders.outline(recipe, encoder)
                 most = min(longest, outline.max_positions)
                 alone = inspect.forward_flops(outline, recipe.encoders.features.pooling, most)
                 yield from self._step_2(name, model, cost, alone, most)

@@ -29,7 +29,7 @@ from notetune.metrics.results import (
 )
 from notetune.metrics.scores import ScoreTable, read_scores
 from notetune.notes import overlap
-from notetune.workflows import baselines, encoders, hybrids, primary, task_models
+from notetune.workflows import baselines, hybrids, primary, task_models
 from notetune.workflows.features import features_cost
 from notetune.workflows.finished import Finished
 from notetune.workflows.methods import method_rows, perplexity_rows
@@ -62,7 +62,7 @@ def evaluate(recipe: Recipe, finished: Mapping[str, Finished]) -> Results:
     tasks, headline = compare_study(tables, asked, config.draws, config.seed)
     of_listed = _of_listed_patients(recipe, [t for t in tables if t.split == "test"])
     listed, _ = compare_study(of_listed, Questions(runs=asked.runs), config.draws, config.seed)
-    step_1 = {**_domain_records(finished), **encoders.read_pretrained(first.recipe)}
+    step_1 = _domain_records(finished)
     trained = _records(finished)
     seeds = tuple(range(recipe.seeds))
     return Results(

@@ -146,7 +146,7 @@ def steps(recipe: Recipe, longest: int) -> Iterator[tuple[str, Stack, StepCost]]
             adapter = Full() if encoder_variant == "full" else recipe.encoders.adapter
             trains = encoder_variant != "head-only"
             layers = [Layer(TASK, adapter, is_trained=True)] if trains else []
-            outline = encoders.outline(recipe, name, longest)
+            outline = encoders.outline(recipe, name)
             model = stack(outline, layers)
             most = min(longest, outline.max_positions)
             lengths = _lengths(most, model, recipe.encoders.tokens_per_row)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from notetune import runs
 from notetune.notes import overlap
-from notetune.notes.sources import Mimic3Source
+from notetune.sources import Mimic3Source
 from notetune.tokens.store import WHOLE_SHARE
 from notetune.workflows import encoders
 from notetune.workflows.finished import Finished
@@ -27,7 +27,7 @@ def notices(recipe: Recipe, finished: Mapping[str, Finished]) -> Iterator[str]:
     yield from _missing(finished)
     yield from _short(finished)
     yield from _of_notes(first)
-    yield from encoders.notices(first.recipe, first.prepared)
+    yield from encoders.notices(first.recipe)
     yield from _intakes(finished)
     yield from recipe.notices
 

@@ -33,7 +33,6 @@ from notetune.workflows.prepare import (
     prepare_corpus,
 )
 from notetune.workflows.recipe import Recipe
-from notetune.workflows.sections import MASKED
 from notetune.workflows.task_models import TaskModel, task_model
 from notetune.workflows.training import peak_memory_mib, restart_peak_memory
 from notetune.workflows.variants import variant_of
@@ -143,7 +142,7 @@ def _plan(recipe: Recipe, prepared: Prepared, corpus: Prepared) -> Plan:
         if cell.variant in recipe.downstream.variants
     ]
     for name in recipe.encoders.models:
-        stages += _encoder_stages(recipe, prepared, corpus, name)
+        stages += _encoder_stages(recipe, prepared, name)
     return Plan(tuple(stages), peak_memory_mib())
 
 
@@ -199,36 +198,11 @@ def _size_in_step_2(recipe: Recipe, layer: Layer) -> int:
     return stack(outline, [layer], predicts_tokens=False).trainable_count
 
 
-def _encoder_stages(
-    recipe: Recipe, prepared: Prepared, corpus: Prepared, name: str
-) -> list[PlannedStage]:
+def _encoder_stages(recipe: Recipe, prepared: Prepared, name: str) -> list[PlannedStage]:
     """The trainings of one encoder; its tokens go into a folder that does not stay."""
-    if recipe.encoders.models[name] == MASKED:
-        stage = _masked_stage(recipe, corpus, name)
-        return [stage, *_encoder_cells(recipe, prepared, name, prepared.store)]
     with tempfile.TemporaryDirectory() as folder:
         encoders.write_tokens(recipe, prepared, name, Path(folder))
         return _encoder_cells(recipe, prepared, name, open_store(Path(folder)))
-
-
-def _masked_stage(recipe: Recipe, corpus: Prepared, name: str) -> PlannedStage:
-    config = recipe.encoders.mlm
-    encoder = encoders.new_encoder(recipe, corpus.store.max_tokens)
-    documents = pretrain.training_documents(recipe, corpus)
-    lengths = corpus.store.lengths_D[documents]
-    room = (encoders.masked_row(recipe, corpus), 0)
-    parameters = list(encoder.model.parameters())
-    seconds = _seconds_per_token(
-        lambda row: encoder.summed_loss(encoder.masking.apply(row, np.random.default_rng(0))),
-        parameters,
-        _one_row(corpus.store, documents, room, encoder.backbone.device),
-    )
-    figures = (
-        encoders.step_count(recipe, corpus),
-        sum(parameter.numel() for parameter in parameters),
-        seconds * config.epochs * float(lengths.sum()),
-    )
-    return _stage(f"encoder {name}", lengths, room, figures)
 
 
 def _encoder_cells(
@@ -238,7 +212,7 @@ def _encoder_cells(
     for variant in recipe.encoders.variants:
         planned = task_model(recipe, prepared, f"{name}+{variant}", store)
         layers = [Layer(TASK, planned.adapter, is_trained=True)] if planned.parts.has_task else []
-        model = stack(encoders.untrained(recipe, name, store.max_tokens), layers)
+        model = stack(encoders.untrained(recipe, name), layers)
         seconds = _seconds_per_token_of(model, planned)
         for cell in downstream.cells(recipe, prepared):
             if cell.variant != f"{name}+{variant}":

@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from notetune import __version__, runs
+from notetune import __version__, runs, sources
 from notetune.errors import ConfigError, DataError
 from notetune.model.adapters.specs import reserved_per_document
 from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
-from notetune.notes import clean, outcomes, overlap, published, sources, splits
+from notetune.notes import clean, outcomes, overlap
 from notetune.notes.outcomes import Task
-from notetune.notes.sources import FlowCount
+from notetune.sources import FlowCount, splits
+from notetune.sources.mimic import published
 from notetune.tokens.edges import Edges
 from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import (

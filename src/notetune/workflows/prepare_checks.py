@@ -12,8 +12,8 @@ import polars as pl
 from notetune.notes import overlap
 from notetune.notes.near_duplicates import Signatures, are_matched, have_earlier_match
 from notetune.notes.outcomes import SPLITS, Task
-from notetune.notes.sources import FlowCount
-from notetune.notes.sources.cohort import PREDICTION_TIME
+from notetune.sources import FlowCount
+from notetune.sources.cohort import PREDICTION_TIME
 from notetune.workflows.prepare_shards import (
     NOTES,
     SIGNATURES,

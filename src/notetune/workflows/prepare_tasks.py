@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import polars as pl
 
 from notetune.errors import ConfigError
-from notetune.notes import outcomes, published, splits
+from notetune.notes import outcomes
 from notetune.notes.outcomes import Task
-from notetune.notes.sources import Finished, FlowCount
+from notetune.sources import Finished, FlowCount, splits
+from notetune.sources.mimic import published
 from notetune.workflows.recipe import Recipe
 
 

@@ -22,13 +22,12 @@ from notetune.model.adapters.specs import (
 )
 from notetune.model.backbone import Dtype
 from notetune.model.device import DeviceName, torch_device
-from notetune.notes.sources import EicuSource, Source, TableSource, starting_from
-from notetune.notes.sources.table import TaskedSource
-from notetune.notes.splits import AnySplit, ColumnSplit, OfficialSplit, SplitConfig
+from notetune.sources import EicuSource, Source, TableSource, starting_from
+from notetune.sources.splits import AnySplit, ColumnSplit, OfficialSplit, SplitConfig
+from notetune.sources.tables.source import TaskedSource
 from notetune.workflows.run_folder import RunFolder
 from notetune.workflows.sections import (
     LEAST_TOKENS,
-    MASKED,
     BaselineName,
     DownstreamConfig,
     EncodersConfig,
@@ -214,8 +213,6 @@ class Recipe(Config):
         ]
         if self.encoders.models:
             rows.append(Row("encoders", self.encoders.tokens_per_row, 0, pieces))
-        if MASKED in self.encoders.models.values():
-            rows.append(Row("encoders.mlm", self.encoders.mlm.tokens_per_row, 0, 1))
         return rows
 
     @property

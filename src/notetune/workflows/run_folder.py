@@ -51,10 +51,6 @@ class RunFolder:
         """Features that no training changes, in a folder per model; they may be deleted."""
         return self.root / "features"
 
-    def encoder(self, name: str) -> Path:
-        """An encoder that was pretrained on the notes."""
-        return self.root / "encoders" / name
-
     def encoder_tokens(self, name: str) -> Path:
         """The notes in the tokens of another encoder."""
         return self.prepared / "encoders" / name

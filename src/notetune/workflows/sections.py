@@ -18,9 +18,8 @@ from notetune.model.adapters.specs import (
     LoRA,
 )
 from notetune.model.heads import Layers, Pooling
-from notetune.model.masked import EncoderShape
-from notetune.notes.sources import SourceConfig
-from notetune.notes.splits import Split, SplitConfig
+from notetune.sources import SourceConfig
+from notetune.sources.splits import Split, SplitConfig
 from notetune.tokens.edges import Opener
 from notetune.tokens.encode import LongNotes
 from notetune.train.choice import ValidationConfig
@@ -30,7 +29,6 @@ from notetune.workflows.variants import VariantName
 BaselineName = Literal["prevalence", "tf-idf", "tf-idf-cut", "columns"]
 EncoderName = Annotated[str, Field(pattern=NAME)]
 EncoderVariant = Literal["head-only", "full", "lora"]
-MASKED = "mlm"
 LEAST_TOKENS = 8
 ROW = 4096
 """Tokens of a row where the recipe leaves it to us and no note is longer."""
@@ -205,26 +203,11 @@ class DownstreamConfig(ValidationConfig):
     the features of the model as it starts, on standardised features."""
 
 
-class MaskedConfig(Config):
-    """The encoder `mlm`: a small BERT that learns the notes of step 1 by guessing hidden tokens."""
-
-    shape: EncoderShape = EncoderShape()
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Share of the tokens that are hidden and predicted."""
-    epochs: PositiveFloat = 3
-    tokens_per_row: TokensPerRow = "auto"
-    """As in `pretrain`."""
-    optim: OptimConfig = OptimConfig(peak_lr=1e-3)
-    """Its `targets_per_step` counts all tokens that are read."""
-    seed: NonNegativeInt = 0
-
-
 class EncodersConfig(Config):
     """Encoders for comparison in step 2, each under the name NAME+VARIANT."""
 
     models: dict[EncoderName, str] = Field(default_factory=dict)
-    """A name for each Hugging Face folder of an encoder; `mlm` in place of a folder pretrains a
-    small one on the notes."""
+    """A name for each Hugging Face folder of an encoder."""
     variants: tuple[EncoderVariant, ...] = ("full", "lora")
     """All weights train, LoRA does, or nothing but the head (`head-only`)."""
     adapter: LoRA = LoRA(targets=("query", "value", "Wqkv"))
@@ -237,7 +220,6 @@ class EncodersConfig(Config):
     lora_optim: OptimConfig = OptimConfig(peak_lr=5e-4, targets_per_step=16)
     head_lr: PositiveFloat = 1e-3
     """Peak learning rate of the head, with either."""
-    mlm: MaskedConfig = MaskedConfig()
 
 
 class ListedPatients(Config):
@@ -252,8 +234,8 @@ class PrimaryComparison(Config):
     """A comparison that is declared before the test scores are seen."""
 
     model: str
-    """A model as the report names it, or `best-validated`: for each run, the model with the highest
-    validation AUROC of the other runs."""
+    """A model as the report names it, or `best-validated`: for each run, the language model with
+    the highest validation AUROC of the other runs."""
     against: str
     """The model that it is held against."""
     task: str | None = None

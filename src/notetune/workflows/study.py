@@ -95,7 +95,7 @@ def train_cells(
         for name in recipe.baselines:
             baselines.score_baseline(recipe, prepared, task, name)
     for encoder in recipe.encoders.models if prepared.tasks else ():
-        encoders.make_ready(recipe, prepared, encoder, track)
+        encoders.make_ready(recipe, prepared, encoder)
     cells, joined = downstream.cells(recipe, prepared), hybrids.cells(recipe, prepared)
     for seed in range(recipe.seeds):
         pretrain.train_run(recipe, corpus, seed, track)
@@ -143,7 +143,7 @@ def _status(recipe: Recipe) -> list[Stage]:
         is_done = done[0] and perplexity.is_measured(one, corpus, measures_before=one is recipe)
         stages.append(Stage(f"perplexity{tail}", is_done))
     for name in recipe.encoders.models:
-        folder = encoders.stage_folder(recipe, name)
+        folder = recipe.folder.encoder_tokens(name)
         is_done = runs.is_finished(folder, encoders.inputs(recipe, prepared, name))
         stages.append(Stage(f"encoder {name}", is_done))
     for task in prepared.tasks:

@@ -12,13 +12,13 @@ from notetune.model.backbone import Backbone, Dtype
 from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
 from notetune.model.heads import Layers, Pooling
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
-from notetune.tokens.store import TokenStore
+from notetune.tokens.store import TokenStore, open_store
 from notetune.train.choice import ValidationConfig
 from notetune.train.optim import OptimConfig
 from notetune.workflows import encoders, pretrain
 from notetune.workflows.prepare import Prepared, TaskTable, documents_digest, open_corpus
 from notetune.workflows.recipe import Recipe
-from notetune.workflows.sections import MASKED, row_of
+from notetune.workflows.sections import row_of
 from notetune.workflows.variants import Variant, variant_of
 
 # What holds for encoders as for the backbone.
@@ -93,8 +93,8 @@ def task_model(
     encoder = _encoder_of(recipe, name)
     if encoder is None:
         return _of_backbone(recipe, prepared, name)
-    tokens = store or encoders.open_tokens(recipe, prepared, encoder)
-    return _of_encoder(recipe, prepared, name, encoder, tokens)
+    tokens = store or open_store(recipe.folder.encoder_tokens(encoder))
+    return _of_encoder(recipe, name, encoder, tokens)
 
 
 def _of_backbone(recipe: Recipe, prepared: Prepared, name: str) -> TaskModel:
@@ -120,14 +120,12 @@ def _of_backbone(recipe: Recipe, prepared: Prepared, name: str) -> TaskModel:
     )
 
 
-def _of_encoder(
-    recipe: Recipe, prepared: Prepared, name: str, encoder: str, store: TokenStore
-) -> TaskModel:
+def _of_encoder(recipe: Recipe, name: str, encoder: str, store: TokenStore) -> TaskModel:
     is_full, config = name == f"{encoder}+full", recipe.encoders
-    pieces = encoders.max_pieces(recipe, prepared, encoder, store)
+    pieces = encoders.max_pieces(recipe, store)
     return TaskModel(
         name=name,
-        backbone=encoders.backbone_folder(recipe, encoder),
+        backbone=config.models[encoder],
         dtype=encoders.weights_dtype(recipe),
         store=store,
         parts=variant_of(name),
@@ -155,7 +153,7 @@ def inputs(recipe: Recipe, prepared: Prepared, name: str, seed: int) -> dict[str
     """What a model depends on besides the task."""
     parts, is_encoder = variant_of(name), _encoder_of(recipe, name) is not None
     section = recipe.encoders if is_encoder else recipe.downstream
-    unread = {"models", "mlm"} if is_encoder else {"tasks", "domain_lr"}
+    unread = {"models"} if is_encoder else {"tasks", "domain_lr"}
     config = section.model_dump(mode="json", exclude={"variants", *unread})
     if parts.trains_head_alone:
         config = section.model_dump(mode="json", include={"features"})
@@ -175,7 +173,7 @@ def made_from(recipe: Recipe, prepared: Prepared, name: str, seed: int) -> dict[
     """The finished stages that a model stands on, and the type of its backbone's weights."""
     encoder = _encoder_of(recipe, name)
     if encoder is not None:
-        tokens = upstream(encoders.stage_folder(recipe, encoder))
+        tokens = upstream(recipe.folder.encoder_tokens(encoder))
         return {"upstream": tokens, "dtype": encoders.weights_dtype(recipe)}
     adapter = {}
     if variant_of(name).has_domain:
@@ -196,18 +194,8 @@ def is_ready(recipe: Recipe, prepared: Prepared, name: str, seed: int) -> bool:
         return runs.was_made_from(recipe.folder.domain(seed), depends_on)
     encoder = _encoder_of(recipe, name)
     return encoder is None or runs.was_made_from(
-        encoders.stage_folder(recipe, encoder), encoders.inputs(recipe, prepared, encoder)
+        recipe.folder.encoder_tokens(encoder), encoders.inputs(recipe, prepared, encoder)
     )
-
-
-def pretrained_folder(recipe: Recipe, name: str, seed: int) -> Path | None:
-    """What the notes of step 1 trained below a model: a domain adapter, or an encoder from here."""
-    if variant_of(name).has_domain:
-        return recipe.folder.domain(seed)
-    encoder = _encoder_of(recipe, name)
-    if encoder is not None and recipe.encoders.models[encoder] == MASKED:
-        return recipe.folder.encoder(encoder)
-    return None
 
 
 def upstream(folder: Path) -> tuple[str, dict[str, str]]:

@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from notetune.notes.sources.columns import is_whole_number, not_whole
-from notetune.notes.sources.sections import SECTION_LABELS, has_core_sections
-from notetune.notes.sources.summaries import AdmissionText
-from notetune.notes.strict_csv import read_rows
+from notetune.sources.columns import is_whole_number, not_whole
+from notetune.sources.mimic.sections import SECTION_LABELS, has_core_sections
+from notetune.sources.mimic.summaries import AdmissionText
+from notetune.strict_csv import read_rows
 
 # A line feed is spelled out before the search, so that one pattern spans lines.
 _BREAK: Final = "\\n"

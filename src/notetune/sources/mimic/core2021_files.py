@@ -12,8 +12,8 @@ import polars as pl
 from notetune import runs
 from notetune.errors import DataError
 from notetune.notes.outcomes import Task
-from notetune.notes.sources.cohort import Cohort
-from notetune.notes.strict_csv import read_table
+from notetune.sources.cohort import Cohort
+from notetune.strict_csv import read_table
 
 _FILES: Final = {
     "mortality": ("MP_IN_adm", "hospital_expire_flag"),

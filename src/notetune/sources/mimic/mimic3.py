@@ -12,28 +12,28 @@ import polars as pl
 from notetune.config import Config
 from notetune.errors import DataError
 from notetune.notes.clean import clean_text
-from notetune.notes.sources import core2021
-from notetune.notes.sources.cohort import (
+from notetune.sources.cohort import (
     NOTES_SCHEMA,
     Finished,
     FlowCount,
     NoteStream,
     stop_if_any,
 )
-from notetune.notes.sources.columns import check_whole_numbers, with_times
-from notetune.notes.sources.mimic3_tasks import (
+from notetune.sources.columns import check_whole_numbers, with_times
+from notetune.sources.mimic import core2021
+from notetune.sources.mimic.mimic3_tasks import (
     VentilationFrom,
     read_admissions,
     read_tasks,
     require_task_tables,
 )
-from notetune.notes.sources.sections import (
+from notetune.sources.mimic.sections import (
     admission_sections,
     admission_text,
     has_core_sections,
     states_death,
 )
-from notetune.notes.sources.summaries import (
+from notetune.sources.mimic.summaries import (
     NOTES_PER_CHUNK,
     SUMMARY_SCHEMA,
     AdmissionNotes,
@@ -43,7 +43,7 @@ from notetune.notes.sources.summaries import (
     plan_summaries,
     text_digest,
 )
-from notetune.notes.strict_csv import Row, read_rows, require_csv
+from notetune.strict_csv import Row, read_rows, require_csv
 
 _NOTE_COLUMNS: Final = (
     "ROW_ID",

@@ -19,23 +19,23 @@ from notetune.notes.outcomes import (
     icd9_procedure_category,
     length_of_stay_class,
 )
-from notetune.notes.sources import core2021
-from notetune.notes.sources.cohort import TASK_SCHEMA, FlowCount, reject, stop_if_any
-from notetune.notes.sources.columns import (
+from notetune.sources.cohort import TASK_SCHEMA, FlowCount, reject, stop_if_any
+from notetune.sources.columns import (
     check_whole_numbers,
     is_whole_number,
     not_whole,
     with_times,
 )
-from notetune.notes.sources.ventilation import (
+from notetune.sources.mimic import core2021
+from notetune.sources.mimic.ventilation import (
     charted_episodes,
     first_stays,
     prolonged_ventilation,
     read_episodes,
     ventilation_task,
 )
-from notetune.notes.sources.ventilation_labels import read_ventilation_labels
-from notetune.notes.strict_csv import find_csv, read_rows, read_table, require_csv
+from notetune.sources.mimic.ventilation_labels import read_ventilation_labels
+from notetune.strict_csv import find_csv, read_rows, read_table, require_csv
 
 _SECONDS_PER_DAY: Final = 86_400
 _AS_OF: Final = "Known at admission."

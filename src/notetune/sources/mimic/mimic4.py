@@ -10,18 +10,18 @@ import polars as pl
 from notetune.config import Config
 from notetune.errors import DataError
 from notetune.notes.clean import clean_text
-from notetune.notes.sources.cohort import (
+from notetune.sources.cohort import (
     NOTES_SCHEMA,
     Finished,
     FlowCount,
     NoteStream,
     stop_if_any,
 )
-from notetune.notes.sources.columns import check_whole_numbers, with_times
-from notetune.notes.sources.mimic3 import correct_admission_text
-from notetune.notes.sources.mimic3_tasks import TaskWithTable, read_admissions
-from notetune.notes.sources.mimic4_tasks import read_mimic4_tasks
-from notetune.notes.sources.summaries import (
+from notetune.sources.columns import check_whole_numbers, with_times
+from notetune.sources.mimic.mimic3 import correct_admission_text
+from notetune.sources.mimic.mimic3_tasks import TaskWithTable, read_admissions
+from notetune.sources.mimic.mimic4_tasks import read_mimic4_tasks
+from notetune.sources.mimic.summaries import (
     NOTES_PER_CHUNK,
     SUMMARY_SCHEMA,
     AdmissionNotes,
@@ -30,7 +30,7 @@ from notetune.notes.sources.summaries import (
     plan_summaries,
     text_digest,
 )
-from notetune.notes.strict_csv import Row, find_csv, read_rows, require_csv
+from notetune.strict_csv import Row, find_csv, read_rows, require_csv
 
 _NOTE_COLUMNS: Final = ("note_id", "subject_id", "hadm_id", "charttime", "text")
 _SCANNED: Final = ("note_id", "hadm_id", "note_type", "note_seq", "charttime", "text")

@@ -19,16 +19,16 @@ from notetune.notes.outcomes import (
     icd10_category,
     icd10_procedure_category,
 )
-from notetune.notes.sources.cohort import FlowCount, reject
-from notetune.notes.sources.columns import is_whole_number, not_whole
-from notetune.notes.sources.mimic3_tasks import (
+from notetune.sources.cohort import FlowCount, reject
+from notetune.sources.columns import is_whole_number, not_whole
+from notetune.sources.mimic.mimic3_tasks import (
     TaskWithTable,
     label_table,
     length_of_stay,
     mortality,
 )
-from notetune.notes.sources.ventilation import first_stays, prolonged_ventilation, read_episodes
-from notetune.notes.strict_csv import find_csv, read_rows, require_csv
+from notetune.sources.mimic.ventilation import first_stays, prolonged_ventilation, read_episodes
+from notetune.strict_csv import find_csv, read_rows, require_csv
 
 INVASIVE: Final = ("InvasiveVent", "Tracheostomy")
 """Values of ventilation_status that count. Source: data specification, section 5.2."""

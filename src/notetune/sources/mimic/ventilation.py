@@ -18,14 +18,14 @@ from typing import Final, NamedTuple
 import polars as pl
 
 from notetune.notes.outcomes import Task
-from notetune.notes.sources.cohort import TASK_SCHEMA, FlowCount, reject, stop_if_any
-from notetune.notes.sources.columns import (
+from notetune.sources.cohort import TASK_SCHEMA, FlowCount, reject, stop_if_any
+from notetune.sources.columns import (
     check_whole_numbers,
     is_whole_number,
     not_whole,
     with_times,
 )
-from notetune.notes.strict_csv import Row, read_rows, read_table, require_csv
+from notetune.strict_csv import Row, read_rows, read_table, require_csv
 
 EPISODE_SCHEMA: Final = {
     "stay_id": pl.String(),

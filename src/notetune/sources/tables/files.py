@@ -9,10 +9,10 @@ from typing import Any, Final
 import polars as pl
 
 from notetune.errors import DataError
-from notetune.notes.sources.paths import matching_files
-from notetune.notes.sources.rejections import Rejected, Rejections, place
-from notetune.notes.strict_csv import MAX_CELL_CHARS, numbered_lines, open_file, read_header
-from notetune.notes.strict_csv import read_rows as read_csv_rows
+from notetune.sources.paths import matching_files
+from notetune.sources.rejections import Rejected, Rejections, place
+from notetune.strict_csv import MAX_CELL_CHARS, numbered_lines, open_file, read_header
+from notetune.strict_csv import read_rows as read_csv_rows
 
 TABLE_SUFFIXES: Final = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
 _PARQUET_ROWS_AT_ONCE: Final = 5_000

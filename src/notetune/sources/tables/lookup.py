@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from notetune.errors import DataError
-from notetune.notes.sources.cohort import FlowCount
-from notetune.notes.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.notes.sources.table_files import Record, read_records, table_files
-from notetune.notes.sources.table_tasks import (
+from notetune.sources.cohort import FlowCount
+from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
+from notetune.sources.tables.files import Record, read_records, table_files
+from notetune.sources.tables.tasks import (
     CodeTable,
     LabelSet,
     LabelTable,

@@ -7,12 +7,12 @@ from typing import Literal, Self
 from pydantic import PositiveInt, model_validator
 
 from notetune.config import Config
-from notetune.notes.sources.cohort import NoteStream
-from notetune.notes.sources.rejections import ReadingPolicy, Rejections
-from notetune.notes.sources.table_files import read_records, table_files
-from notetune.notes.sources.table_stream import Layout, RawNote, TableReading
-from notetune.notes.sources.table_tasks import TableTask
-from notetune.notes.strict_csv import MAX_CELL_CHARS
+from notetune.sources.cohort import NoteStream
+from notetune.sources.rejections import ReadingPolicy, Rejections
+from notetune.sources.tables.files import read_records, table_files
+from notetune.sources.tables.stream import Layout, RawNote, TableReading
+from notetune.sources.tables.tasks import TableTask
+from notetune.strict_csv import MAX_CELL_CHARS
 
 
 class TableColumns(Config):

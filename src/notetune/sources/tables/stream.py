@@ -10,11 +10,11 @@ import polars as pl
 
 from notetune.errors import DataError
 from notetune.notes.clean import clean_text
-from notetune.notes.sources.cohort import NOTES_SCHEMA, Finished, FlowCount, NoteStream
-from notetune.notes.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.notes.sources.table_files import Record
-from notetune.notes.sources.table_lookup import Lookup, load_lookup
-from notetune.notes.sources.table_tasks import (
+from notetune.sources.cohort import NOTES_SCHEMA, Finished, FlowCount, NoteStream
+from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
+from notetune.sources.tables.files import Record
+from notetune.sources.tables.lookup import Lookup, load_lookup
+from notetune.sources.tables.tasks import (
     LabelSet,
     TableTask,
     TaskRows,
@@ -24,7 +24,7 @@ from notetune.notes.sources.table_tasks import (
     read_id,
     read_time,
 )
-from notetune.notes.strict_csv import MAX_CELL_CHARS
+from notetune.strict_csv import MAX_CELL_CHARS
 
 NOTES_PER_CHUNK: Final = 10_000
 _CHARS_PER_CHUNK: Final = 64_000_000

@@ -23,8 +23,8 @@ from notetune.notes.outcomes import (
     icd10_category,
     icd10_procedure_category,
 )
-from notetune.notes.sources.cohort import PREDICTION_TIME, TASK_SCHEMA
-from notetune.notes.sources.rejections import Rejected
+from notetune.sources.cohort import PREDICTION_TIME, TASK_SCHEMA
+from notetune.sources.rejections import Rejected
 
 # Ids and classes appear in messages and reports: a wrongly named column must not put text there.
 MAX_ID_CHARS: Final = 200
