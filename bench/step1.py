@@ -46,7 +46,8 @@ from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch
 from notetune.train.cost import matrix_rate, step_cost
 from notetune.train.loop import train
-from notetune.train.optim import OptimConfig, adamw
+from notetune.train.optim import adamw
+from notetune.train.settings import OptimConfig
 from notetune.workflows.training import peak_memory_mib, restart_peak_memory
 
 ROOT = Path(__file__).parents[1]

@@ -41,7 +41,8 @@ from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import Reading
 from notetune.train.batches import LabelledBatch, labelled_rows, shuffled_steps
 from notetune.train.loop import train
-from notetune.train.optim import OptimConfig, adamw
+from notetune.train.optim import adamw
+from notetune.train.settings import OptimConfig
 
 SPEC = LoRA(rank=16, alpha=32)
 LABELS = 10

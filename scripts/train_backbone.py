@@ -25,7 +25,8 @@ from notetune.tokens.encode import load_encoder
 from notetune.tokens.store import TokenStore, open_store, write_store
 from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch
 from notetune.train.loop import train
-from notetune.train.optim import OptimConfig, adamw
+from notetune.train.optim import adamw
+from notetune.train.settings import OptimConfig
 
 VOCABULARY = 2048
 MAX_TOKENS = 512

@@ -48,6 +48,9 @@ FREE_OF = {
     **dict.fromkeys(("hospital", "sources", "notes", "tokens"), ("torch",)),
     **dict.fromkeys(("metrics", "plain", "search", "report"), ("torch",)),
     "cli": ("torch", "transformers", "peft", "polars", "scipy", "sklearn", "matplotlib"),
+    # A misspelt key is said at once, and so are all keys.
+    "workflows/recipe.py": ("torch", "transformers", "peft", "scipy", "sklearn", "matplotlib"),
+    "workflows/recipe_keys.py": ("torch", "transformers", "peft", "scipy", "sklearn", "matplotlib"),
 }
 
 
@@ -144,7 +147,7 @@ def problems_in(sources: Mapping[str, str]) -> tuple[int, list[str]]:
         theirs = {parts[1] for parts in modules if parts[0] == "notetune" and parts[1:]}
         edges += len(theirs & set(RANK) - {layer})
         problems += direction_problems(path, found)
-        heavy = loaded_by(path, imports) & set(FREE_OF.get(layer, ()))
+        heavy = loaded_by(path, imports) & {*FREE_OF.get(layer, ()), *FREE_OF.get(path, ())}
         problems += [f"{path}: importing it loads {name}" for name in sorted(heavy)]
         if layer != "cli":
             lines = reads_environment(trees[path])
@@ -190,6 +193,13 @@ BROKEN = {
             "workflows/pretrain.py": "import torch",
         },
         "cli.py: importing it loads torch",
+    ),
+    "torch through what a recipe holds": (
+        {
+            "workflows/recipe.py": "from notetune.train.optim import OptimConfig",
+            "train/optim.py": "import torch",
+        },
+        "workflows/recipe.py: importing it loads torch",
     ),
     "torch through a package": (
         {

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +15,8 @@ from notetune.model.stack import Stack
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore
 from notetune.train.batches import rows_in_order
+from notetune.train.settings import Average
 
-Average = Literal["token", "batch-mean"]
 _NOTES_PER_BATCH = 10  # of the published evaluation
 
 

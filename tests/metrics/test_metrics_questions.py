@@ -6,7 +6,8 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from notetune.metrics.comparison import compare_study
-from notetune.metrics.questions import BEST_VALIDATED, Pair, Questions
+from notetune.metrics.names import BEST_VALIDATED
+from notetune.metrics.questions import Pair, Questions
 from notetune.metrics.scores import ScoreTable
 from notetune.metrics.uncertainty import ModelRuns
 

@@ -22,8 +22,9 @@ from notetune.model.sharded import shard, whole
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.train.checkpoints import Checkpoints, Position
 from notetune.train.loop import train
-from notetune.train.optim import OptimConfig, adamw
+from notetune.train.optim import adamw
 from notetune.train.parallel import ALONE, World, this_world
+from notetune.train.settings import OptimConfig
 
 # Fewer rows than processes, one document for both, and an odd number: nobody may wait for long.
 STEPS = [

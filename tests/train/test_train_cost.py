@@ -25,7 +25,8 @@ from notetune.model.adapters.specs import LoRA
 from notetune.model.backbone import load_backbone
 from notetune.model.batch import packed_batch
 from notetune.model.stack import DOMAIN, Layer, stack
-from notetune.train.optim import OptimConfig, adamw
+from notetune.train.optim import adamw
+from notetune.train.settings import OptimConfig
 from notetune.workflows.training import peak_memory_mib, restart_peak_memory
 
 def step(model, lengths):

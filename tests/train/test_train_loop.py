@@ -10,7 +10,8 @@ from torch import nn
 from notetune import runs
 from notetune.errors import TrainingError
 from notetune.train.loop import StepError, train
-from notetune.train.optim import OptimConfig, adamw
+from notetune.train.optim import adamw
+from notetune.train.settings import OptimConfig
 
 
 @dataclass(frozen=True)

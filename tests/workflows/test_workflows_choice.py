@@ -13,9 +13,10 @@ from notetune import config
 from notetune.errors import Stopped
 from notetune.metrics.scores import read_scores
 from notetune.train.batches import LabelledBatch
-from notetune.train.choice import Choice, ValidationConfig
+from notetune.train.choice import Choice
 from notetune.train.loop import train
-from notetune.train.optim import OptimConfig, adamw
+from notetune.train.optim import adamw
+from notetune.train.settings import OptimConfig, ValidationConfig
 from notetune.workflows import downstream
 from notetune.workflows.cell import Cell
 from notetune.workflows.prepare import prepare

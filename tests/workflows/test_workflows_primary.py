@@ -4,7 +4,8 @@ import pytest
 
 from notetune.config import parse
 from notetune.errors import ConfigError
-from notetune.metrics.questions import BEST_VALIDATED, Pair
+from notetune.metrics.names import BEST_VALIDATED
+from notetune.metrics.questions import Pair
 from notetune.metrics.uncertainty import ModelRuns
 from notetune.workflows.primary import fingerprint, questions
 from notetune.workflows.recipe import Recipe

@@ -14,7 +14,8 @@ from notetune.errors import DataError
 from notetune.metrics.best import Standing, standings
 from notetune.metrics.curves import mean_calibration, mean_roc, reliability_points
 from notetune.metrics.intervals import PatientDraws, average, patient_draws
-from notetune.metrics.questions import BEST_VALIDATED, Questions, answers, corrected
+from notetune.metrics.names import BEST_VALIDATED
+from notetune.metrics.questions import Questions, answers, corrected
 from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.results import HeadlineRow, LabelRow, ModelRow, TaskResult
 from notetune.metrics.scores import ScoreTable

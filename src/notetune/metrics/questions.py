@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
+from notetune.metrics.names import BEST_VALIDATED
 from notetune.metrics.results import Comparison
 from notetune.metrics.scores import ScoreTable
 from notetune.metrics.task_scores import TaskScores, macro_of_defined
@@ -18,7 +19,6 @@ from notetune.metrics.uncertainty import (
     spread_of_runs,
 )
 
-BEST_VALIDATED = "best-validated"
 """In place of a model: for each run, the one with the highest mean validation AUROC of the others.
 """
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from notetune.model.attention import PACKED_ATTENTION, Additions, Documents, wit
 from notetune.model.backbone_folder import (
     BESIDE_WEIGHTS,
     WEIGHTS,
+    Dtype,
     backbone_fingerprint,
     read_config,
     resolve_backbone,
@@ -31,7 +32,6 @@ from notetune.model.batch import PackedBatch, packed_batch
 from notetune.model.float8 import is_float8, quantise_layers
 from notetune.model.semantic_types import add_semantic_types
 
-Dtype = Literal["float32", "bfloat16", "float8"]
 _STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float8": torch.bfloat16}
 _ENCODERS: dict[str, dict[str, Any]] = {  # with what leaves the unused pooling layer out
     "bert": {"add_pooling_layer": False},

@@ -5,11 +5,13 @@ import json
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from notetune import runs
 from notetune.errors import BackboneError
 
+Dtype = Literal["float32", "bfloat16", "float8"]
+"""What the weights of a backbone are computed in."""
 SHIPPED_BACKBONE = "tiny"
 WEIGHTS = "model.safetensors"
 VOCABULARY_WITH_TYPES = "vocab_updated.txt"

@@ -11,8 +11,10 @@ from notetune import runs
 from notetune.config import Config, parse
 from notetune.errors import BundleError
 from notetune.model.adapters.files import read_adapter, save_adapter
-from notetune.model.backbone import Backbone, Dtype
-from notetune.model.heads import Head, Layers, Pooling
+from notetune.model.backbone import Backbone
+from notetune.model.backbone_folder import Dtype
+from notetune.model.heads import Head
+from notetune.model.layers import Layers, Pooling
 from notetune.model.stack import Layer, Stack, probe, stack
 from notetune.plain.bundles import FORMAT, ColumnsCard, HybridCard, WordsCard
 

@@ -30,8 +30,9 @@ from notetune.model.adapters.virtual import VirtualTokens
 from notetune.model.attention import Additions
 from notetune.model.backbone import Backbone
 from notetune.model.batch import PackedBatch, packed_batch
-from notetune.model.heads import Head, Layers, Pooling, chosen_layers, pool
+from notetune.model.heads import Head, pool
 from notetune.model.last_layer import last_layer_of
+from notetune.model.layers import Layers, Pooling, chosen_layers
 from notetune.model.losses import next_token_loss, next_token_losses
 
 DOMAIN, TASK = "domain", "task"

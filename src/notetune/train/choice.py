@@ -3,27 +3,12 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor
 
-from notetune.config import Config
 from notetune.errors import TrainingError
-
-Criterion = Literal["auroc", "loss"]
-
-
-class ValidationConfig(Config):
-    """How often a model meets the validation notes, and what that decides."""
-
-    evaluations_per_epoch: PositiveInt = 2
-    """Evaluations on the validation notes per pass over the training notes."""
-    choose: Criterion = "auroc"
-    """A state is kept for the highest macro AUROC on validation, or for the lowest loss."""
-    patience: PositiveInt | None = 10
-    """Stop after so many evaluations in a row without a better one; never when null."""
+from notetune.train.settings import Criterion, ValidationConfig
 
 
 @dataclass(frozen=True)

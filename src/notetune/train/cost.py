@@ -17,11 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from notetune.model.backbone import Dtype
+from notetune.model.backbone_folder import Dtype
 from notetune.model.batch import PackedBatch, packed_batch
 from notetune.model.float8 import product_of, quantise
 from notetune.model.stack import Stack
-from notetune.train.optim import OptimConfig, adamw
+from notetune.train.optim import adamw
+from notetune.train.settings import OptimConfig
 
 _MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}
 _TIMED, _AT_ONCE = 9, {"cpu": 1, "cuda": 16}

@@ -10,8 +10,8 @@ import polars as pl
 
 from notetune import runs
 from notetune.errors import ConfigError
-from notetune.model.backbone import Backbone, Dtype, load_backbone, outline_backbone
-from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
+from notetune.model.backbone import Backbone, load_backbone, outline_backbone
+from notetune.model.backbone_folder import Dtype, backbone_fingerprint, resolve_backbone
 from notetune.tokens.encode import Documents, Encoder, LongNotes, load_encoder
 from notetune.tokens.store import FORMAT, TokenStore, join_documents, open_store, whole_pieces
 from notetune.workflows.assemble import TEXTS

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from notetune import infer, runs
 from notetune.errors import ConfigError
 from notetune.model.adapters.files import copy_adapter, save_adapter
-from notetune.model.backbone import Dtype, load_backbone
+from notetune.model.backbone import load_backbone
+from notetune.model.backbone_folder import Dtype
 from notetune.model.batch import PackedBatch
-from notetune.model.heads import chosen_layers
+from notetune.model.layers import chosen_layers
 from notetune.model.stack import DOMAIN
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore

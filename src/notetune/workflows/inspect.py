@@ -9,7 +9,7 @@ from notetune.model.adapters.files import SavedAdapter
 from notetune.model.adapters.specs import AdapterSpec, Full, Prompt
 from notetune.model.backbone import Backbone, outline_backbone
 from notetune.model.batch import PackedBatch
-from notetune.model.heads import Pooling
+from notetune.model.layers import Pooling
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.train.cost import StepCost, matrix_rate, step_cost
 from notetune.workflows import encoders, methods

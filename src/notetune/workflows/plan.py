@@ -15,7 +15,7 @@ from notetune.model.adapters.files import SavedAdapter
 from notetune.model.adapters.specs import reserved_per_document
 from notetune.model.backbone import load_backbone, outline_backbone
 from notetune.model.batch import PackedBatch
-from notetune.model.heads import chosen_layers
+from notetune.model.layers import chosen_layers
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.tokens.packing import Int64Array, pack_documents
 from notetune.tokens.store import TokenStore, open_store

@@ -4,7 +4,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from notetune.metrics.questions import BEST_VALIDATED, Pair, Questions
+from notetune.metrics.names import BEST_VALIDATED
+from notetune.metrics.questions import Pair, Questions
 from notetune.metrics.uncertainty import ModelRuns
 from notetune.workflows.recipe import Recipe
 from notetune.workflows.variants import (

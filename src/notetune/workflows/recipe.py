@@ -1,9 +1,8 @@
 """One recipe says everything about a study; one run folder holds everything it makes."""
 
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, assert_never, get_args
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, assert_never, get_args
 
-import torch
 from pydantic import (
     Field,
     JsonValue,
@@ -14,13 +13,13 @@ from pydantic import (
 
 from notetune.config import NAME, Config, changed
 from notetune.errors import ConfigError
-from notetune.metrics.questions import BEST_VALIDATED
+from notetune.metrics.names import BEST_VALIDATED
 from notetune.model.adapters.specs import (
     needs_plain_weights,
     positions_taken,
     reserved_per_document,
 )
-from notetune.model.backbone import Dtype
+from notetune.model.backbone_folder import Dtype
 from notetune.model.device import DeviceName, torch_device
 from notetune.sources import EicuSource, Source, TableSource, starting_from
 from notetune.sources.splits import AnySplit, ColumnSplit, OfficialSplit, SplitConfig
@@ -38,6 +37,9 @@ from notetune.workflows.sections import (
     row_of,
 )
 from notetune.workflows.variants import HYBRID, VARIANTS, VariantName, model_in_study, variant_of
+
+if TYPE_CHECKING:
+    import torch
 
 _IN_HYBRIDS: tuple[VariantName, ...] = ("domain-frozen", "full-domain", "head-only")
 _DIFFERS_BY_BACKBONE = ("backbone", "dtype", "seeds", "pretrain", "downstream")
@@ -383,7 +385,7 @@ class Recipe(Config):
                 assert_never(split)
 
     @property
-    def torch_device(self) -> torch.device:
+    def torch_device(self) -> "torch.device":
         """The device to compute on.
 
         Raises:

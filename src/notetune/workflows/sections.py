@@ -12,18 +12,16 @@ from pydantic import (
 )
 
 from notetune.config import NAME, Config
-from notetune.infer import Average
 from notetune.model.adapters.specs import (
     AdapterSpec,
     LoRA,
 )
-from notetune.model.heads import Layers, Pooling
+from notetune.model.layers import Layers, Pooling
 from notetune.sources import SourceConfig
 from notetune.sources.splits import Split, SplitConfig
 from notetune.tokens.edges import Opener
 from notetune.tokens.encode import LongNotes
-from notetune.train.choice import ValidationConfig
-from notetune.train.optim import OptimConfig
+from notetune.train.settings import Average, OptimConfig, ValidationConfig
 from notetune.workflows.variants import VariantName
 
 BaselineName = Literal["prevalence", "tf-idf", "tf-idf-cut", "columns"]

@@ -8,13 +8,12 @@ from typing import Any
 from notetune import runs
 from notetune.model.adapters.files import read_adapter
 from notetune.model.adapters.specs import AdapterSpec, Full, reserved_per_document
-from notetune.model.backbone import Backbone, Dtype
-from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
-from notetune.model.heads import Layers, Pooling
+from notetune.model.backbone import Backbone
+from notetune.model.backbone_folder import Dtype, backbone_fingerprint, resolve_backbone
+from notetune.model.layers import Layers, Pooling
 from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.tokens.store import TokenStore, open_store
-from notetune.train.choice import ValidationConfig
-from notetune.train.optim import OptimConfig
+from notetune.train.settings import OptimConfig, ValidationConfig
 from notetune.workflows import encoders, pretrain
 from notetune.workflows.prepare import Prepared, TaskTable, documents_digest, open_corpus
 from notetune.workflows.recipe import Recipe

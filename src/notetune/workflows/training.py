@@ -22,8 +22,8 @@ from notetune.train.checkpoints import Checkpoints, Position
 from notetune.train.choice import Choice, Evaluation
 from notetune.train.logistic import PathPoint
 from notetune.train.loop import BatchT, Step, StepError, train
-from notetune.train.optim import OptimConfig
 from notetune.train.parallel import World, this_world
+from notetune.train.settings import OptimConfig
 from notetune.workflows.progress import Track
 
 _MOST_POINTS = 200
