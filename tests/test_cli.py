@@ -68,7 +68,7 @@ def test_the_version_is_printed(monkeypatch, capsys):
         (["predict"], "Missing argument"),
         (["study", "run", "nowhere.yaml"], "nowhere.yaml is not a file"),
         (["convert", "a.gguf", "out"], "a.gguf is not a file"),
-        (["convert", __file__, "out"], "give its SentencePiece model with --tokenizer FILE"),
+        (["convert", __file__, "out"], "is not a GGUF file"),
         (["convert", __file__, "/"], "/ was not made by notetune"),
         (["predict", "nowhere", "notes.csv"], "nowhere is not a bundle"),
         (["demo", "--patients", "7"], "50"),

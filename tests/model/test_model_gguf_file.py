@@ -1,7 +1,6 @@
 """Files are written by the gguf package; weights are held against what went into them."""
 
 import struct
-from pathlib import Path
 
 import gguf
 import numpy as np
@@ -269,9 +268,3 @@ def test_a_gguf_as_a_backbone_names_the_command(tmp_path):
     path = write_gguf(tmp_path / "a.gguf")
     with pytest.raises(BackboneError, match=rf"`notetune convert {path} FOLDER` makes a backbone"):
         resolve_backbone(str(path))
-
-
-def test_a_tokenizer_beside_a_gguf_is_refused(tmp_path):
-    path = write_gguf(tmp_path / "a.gguf")
-    with pytest.raises(BackboneError, match="holds its own tokenizer"):
-        convert(path, tmp_path / "out", Path("tok.model"))

@@ -223,7 +223,7 @@ def test_a_stage_command_asks_which_backbone_and_takes_one(place, capsys, monkey
 def test_a_dry_run_has_the_trainings_of_all_backbones_and_counts_the_corpus(place, tmp_path):
     found = plan(load(place, f"runs={tmp_path}"))
     names = [stage.name for stage in found.stages]
-    assert len(names) == 3 + 2 + 1 + 2 * 6
+    assert len(names) == 3 + 2 + 2 * 6
     assert names[:2] == ["one · pretrain · seed 0", "one · pretrain · prompts"]
     assert "two · stay · domain-trainable+task-lora · seed 0" in names
     assert [s.documents for s in found.stages if s.name == "one · pretrain · seed 0"] == [

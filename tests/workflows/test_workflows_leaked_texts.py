@@ -119,6 +119,7 @@ def test_the_unlabelled_case_of_codiesp_that_is_a_labelled_one_is_found(tmp_path
         f"runs={tmp_path}",
         "backbones={}",
         "encoders.models={}",
+        "evaluate.primary=null",
         "prepare.max_tokens=256",
         "prepare.split.test=[train]",
         "prepare.split.train=[validation]",

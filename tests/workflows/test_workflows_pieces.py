@@ -106,7 +106,7 @@ def test_an_encoder_reads_as_many_pieces(place, prepared):
     downstream.downstream(recipe, opened, Cell("died", "bert+lora", 0))
     told = pl.read_parquet(recipe.folder.cell("died", "bert+lora", 0) / "test.parquet")
     assert told["pieces"].max() == MAX_PIECES
-    (said,) = encoders.notices(recipe, opened)
+    (said,) = encoders.notices(recipe)
     assert f"longer than {MAX_PIECES} pieces of {MAX_TOKENS} of its tokens" in said
     assert encoders.inputs(recipe, opened, "bert") != encoders.inputs(
         load(place, given, "downstream.max_pieces=1"), opened, "bert"
