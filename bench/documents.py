@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import sentencepiece
 from tokenizers import Tokenizer
 
 from notetune.model.piece_tokenizer import to_tokenizer
@@ -75,6 +74,8 @@ def whole_notes(sources: Iterator[npt.NDArray[np.int64]], count: int) -> Notes:
 
 def llama2_tokenizer(data: Path) -> Tokenizer:
     """LLaMA 2's."""
+    import sentencepiece  # a GPU machine has none, and needs none for random weights
+
     path = data / "llama/llama2_tokenizer.model"
     model = sentencepiece.SentencePieceProcessor(str(path))
     numbers = range(model.GetPieceSize())
