@@ -1,11 +1,20 @@
 """All latent conditions of the synthetic hospital."""
 
-from notetune.hospital.acute_abdominal import ABDOMINAL
-from notetune.hospital.acute_medical import MEDICAL
-from notetune.hospital.acute_surgical import SURGICAL
-from notetune.hospital.acute_vascular import VASCULAR
-from notetune.hospital.chronic import CHRONIC
-from notetune.hospital.condition import Acute, Chronic
+from typing import Any, TypeVar
 
-ACUTE: dict[str, Acute] = {row.name: row for row in (*MEDICAL, *ABDOMINAL, *VASCULAR, *SURGICAL)}
-LASTING: dict[str, Chronic] = {row.name: row for row in CHRONIC}
+from notetune.hospital.condition import Acute, Chronic, Condition, Effects
+from notetune.hospital.texts import read_yaml
+
+_Row = TypeVar("_Row", bound=Condition)
+
+
+def _rows(name: str, kind: type[_Row]) -> dict[str, _Row]:
+    return {key: kind(name=key, **_with_effects(row)) for key, row in read_yaml(name).items()}
+
+
+def _with_effects(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "effects": Effects(**row.get("effects", {}))}
+
+
+ACUTE = _rows("acute.yaml", Acute)
+LASTING = _rows("chronic.yaml", Chronic)

@@ -2,69 +2,21 @@
 
 from notetune.hospital.patients import Presentation
 from notetune.hospital.prose import Voice
+from notetune.hospital.texts import PHRASES
 
-SYSTEMS = (
-    "general", "heent", "neck", "heart", "lungs", "chest", "abdomen", "rectal", "extremities",
-    "skin", "neuro",
-)  # fmt: skip
+_PHRASES = PHRASES["examination"]
+
+SYSTEMS: tuple[str, ...] = _PHRASES["systems"]
 """The order in which systems are examined."""
 
-_NAMES = (
-    ("GEN", "HEENT", "NECK", "CV", "PULM", "CHEST", "ABD", "RECTAL", "EXT", "SKIN", "NEURO"),
-    ("General", "HEENT", "Neck", "Cardiac", "Lungs", "Chest", "Abdomen", "Rectal", "Extremities",
-     "Skin", "Neuro"),
-    ("Gen", "HEENT", "Neck", "Heart", "Resp", "Chest wall", "Abd", "Rectal", "Extr", "Skin",
-     "Neurologic"),
-)  # fmt: skip
+_NAMES: tuple[tuple[str, ...], ...] = _PHRASES["names"]
 """What three schools of authors call the systems."""
 
-_NORMAL = {
-    "heent": (
-        "{NCAT|atraumatic}, {PERRL|pupils equal and reactive}, {MMM|OP clear}",
-        "sclerae anicteric, oropharynx clear",
-    ),
-    "neck": ("supple, no LAD", "{JVP not elevated|JVP flat}, no carotid bruits"),
-    "heart": (
-        "{RRR|regular}, normal S1 S2, {no m/r/g|no murmurs}",
-        "RR, {nl|normal} S1/S2, no rubs or gallops",
-    ),
-    "lungs": (
-        "{CTAB|CTA bilaterally}, no {wheezes|rales}",
-        "{clear|clear anteriorly}, {good air movement|no crackles}",
-    ),
-    "abdomen": (
-        "soft, {NT/ND|nontender, nondistended}, {+BS|bowel sounds present}",
-        "{benign|obese, soft, nontender}",
-    ),
-    "extremities": (
-        "{WWP|warm and well perfused}, no {edema|c/c/e}",
-        "no edema, {2+|palpable} distal pulses",
-    ),
-    "neuro": (
-        "{A&Ox3|alert and oriented x3}, CN II-XII {intact|grossly intact}",
-        "{nonfocal|moving all extremities}, strength 5/5 throughout",
-    ),
-    "skin": ("no rashes", "warm and dry, no lesions"),
-}
+_NORMAL: dict[str, tuple[str, ...]] = _PHRASES["normal"]
 
-_IMPAIRED = (
-    "{responds to voice|opens eyes to voice}, {follows simple commands|inconsistently follows}",
-    "{lethargic|drowsy}, {withdraws to pain|moves all extremities}",
-    "{limited by mental status|not cooperative with exam}",
-)
+_IMPAIRED: tuple[str, ...] = _PHRASES["impaired"]
 _ONE_FINDING = {"heart", "lungs", "abdomen", "neuro"}
-_GENERAL = (
-    ("{NAD|no acute distress}", "{pleasant|comfortable}, {NAD|conversant}", "well appearing"),
-    (
-        "{fatigued|tired appearing}, {NAD|able to give history}",
-        "{uncomfortable|anxious}, conversant",
-    ),
-    (
-        "{critically|very} ill appearing",
-        "{in extremis|in marked distress}",
-        "{gray and clammy|unwell}",
-    ),
-)
+_GENERAL: tuple[tuple[str, ...], ...] = _PHRASES["general"]
 
 FEBRILE = {"septic_shock", "urosepsis", "pneumonia", "aspiration", "meningitis"}
 _BREATHLESS = {

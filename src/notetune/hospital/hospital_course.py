@@ -6,41 +6,17 @@ from notetune.hospital.codes import DIAGNOSIS_TITLES, PROCEDURE_TITLES
 from notetune.hospital.examination import FEBRILE
 from notetune.hospital.prose import Voice, fill
 from notetune.hospital.stays import Stay
+from notetune.hospital.texts import PHRASES
+
+_PHRASES = PHRASES["hospital_course"]
 
 _SURGICAL_FROM, _SURGICAL_TO = "0", "87"  # ICD-9 chapters of operations, as text
-_DEATHS = (
-    "{He} was made comfort measures only after a family meeting and expired on <DATE {day}>.",
-    "Despite maximal support {he} became asystolic and was pronounced dead at {1-12}:{10-59} "
-    "{am|pm}. The family was at the bedside.",
-    "Time of death was {1-12}:{10-59} {am|pm} on <DATE {day}>. The medical examiner declined.",
-    "The patient passed away on <DATE {day}> with family present.",
-)
-_HOME = (
-    "{He} was discharged {home|home with VNA|home with services} in {stable|good} condition.",
-    "{He} was tolerating a regular diet and ambulating at the time of discharge.",
-)
-_FACILITY = (
-    "{He} was deconditioned and PT recommended rehab.",
-    "{He} was discharged to {rehab|a skilled nursing facility} once a bed was available.",
-)
-_INSTRUCTIONS = (
-    "Please take your medications as prescribed. Call your doctor for fever, {chest pain|worsening "
-    "breathing|bleeding} or any other concern.",
-    "You were admitted with {term}. Weigh yourself every morning and keep your appointments.",
-    "You were cared for at <HOSPITAL> for {term}. Return to the ED if your symptoms come back.",
-)
-_STARTED = (
-    "oxycodone {5|10} mg q4h prn", "senna 1 tab BID", "pantoprazole 40 mg daily",
-    "levofloxacin {500|750} mg daily for {3|5} days", "prednisone {20|40} mg daily, taper",
-    "metoprolol succinate {25|50} mg daily", "enoxaparin 40 mg daily",
-)  # fmt: skip
-_LABS = (
-    "WBC-{a} RBC-{3.1-4.8} Hgb-{8.1-14.2} Hct-{25.0-42.0} MCV-{82-98} Plt Ct-{88-390}",
-    "Glucose-{82-260} UreaN-{b} Creat-{c} Na-{128-146} K-{3.2-5.4} Cl-{94-112} HCO3-{16-29}",
-    "ALT-{12-80} AST-{14-90} AlkPhos-{44-160} TotBili-{0.2-1.6}",
-    "PT-{11.2-16.8} PTT-{24.0-41.0} INR(PT)-{d}",
-    "Lactate-{e}",
-)
+_DEATHS: tuple[str, ...] = _PHRASES["deaths"]
+_HOME: tuple[str, ...] = _PHRASES["home"]
+_FACILITY: tuple[str, ...] = _PHRASES["facility"]
+_INSTRUCTIONS: tuple[str, ...] = _PHRASES["instructions"]
+_STARTED: tuple[str, ...] = _PHRASES["started"]
+_LABS: tuple[str, ...] = _PHRASES["labs"]
 
 
 def course_sections(stay: Stay, voice: Voice, medicines: Sequence[str]) -> dict[str, str]:

@@ -12,75 +12,22 @@ from notetune.hospital.conditions import ACUTE, LASTING
 from notetune.hospital.examination import examination, vital_signs
 from notetune.hospital.patients import Presentation, Problem
 from notetune.hospital.prose import Author, Voice, deidentified_age
+from notetune.hospital.texts import PHRASES
+
+_PHRASES = PHRASES["narrative"]
 
 _NO_HISTORY = ("no significant past medical history", "no known medical problems", "no major PMH")
-_PLAIN_HISTORY = (
-    "{GERD|reflux}", "{hypothyroidism|hypothyroid}", "{osteoarthritis|OA} of the {knees|hips}",
-    "s/p appendectomy", "s/p cholecystectomy", "gout", "{hyperlipidemia|high cholesterol|HLD}",
-    "cataracts", "migraine", "s/p {left|right} knee replacement", "seasonal allergies",
-    "nephrolithiasis", "chronic low back pain", "diverticulosis", "{psoriasis|eczema}",
-    "{obstructive sleep apnea|OSA on CPAP}", "s/p inguinal hernia repair", "glaucoma",
-)  # fmt: skip
-_PLAIN_MEDICINES = (
-    "omeprazole {20|40} mg daily", "levothyroxine {50|75|100|125} mcg daily",
-    "acetaminophen 650 mg q6h prn", "docusate 100 mg BID", "multivitamin daily",
-    "simvastatin {20|40} mg QHS", "gabapentin {100|300} mg TID", "vitamin D 1000 units daily",
-    "allopurinol {100|300} mg daily", "latanoprost eye drops QHS",
-)  # fmt: skip
-_ALLERGIES = (
-    "{No Known Allergies to Drugs|No known drug allergies|NKDA}",
-    "{No Known Allergies to Drugs|No known drug allergies|NKDA}",
-    "{Penicillins|Penicillin (rash)}", "{Sulfa|Sulfonamides}", "Codeine", "{Morphine|Oxycodone}",
-    "Lisinopril (cough)", "{Latex|Shellfish|Iodine contrast}", "Penicillins / Codeine",
-)  # fmt: skip
-_OPENINGS = (
-    "{age} {year old|year-old|year old} {man} with {history} {presenting with|who presents with|"
-    "who presented with|admitted with|transferred from <HOSPITAL> with} {onset}.",
-    "{name} is a {age}-year-old {man} with {history} who {presented to the emergency department|"
-    "came to the ED|was brought in} with {onset}.",
-    "This is a {age} year old {man} with {history} who {presents with|was sent in with} {onset}.",
-)
-_OPENINGS_STORY_FIRST = (
-    "{age} {year old|year-old} {man} {presenting with|admitted with|who presented with} {onset}. "
-    "{His} {past medical history is|history is} notable for {history}.",
-    "{name} was in {his} usual state of health until {{2-5} days|the day} prior to admission when "
-    "{he} developed {onset}. At baseline {he} has {history}.",
-)
-_ELECTIVE_OPENINGS = (
-    "{age} {year old|year-old} {man} with {history} {referred with|evaluated for|admitted "
-    "electively with} {onset}.",
-    "{name} is a {age} year old {man} with {history} who {was referred|is here} for surgery after "
-    "{onset}.",
-)
-_SECOND = (
-    "{He} was also found to have {term}.",
-    "{The|{His}} course was also notable for {term}.",
-    "In addition there was {term} on arrival.",
-)
-_NEGATIVES = (
-    "{He} denies {list}.",
-    "No {list}.",
-    "On review of systems {he} denies {list}.",
-    "{He} has had no {list}.",
-    "ROS was negative for {list}.",
-)
-_DOUBTS = (
-    "{He} was sent in to r/o {term}.",
-    "There was initial concern for {term}, which was not borne out.",
-    "The family worried about {term} but the workup was unrevealing.",
-    "Per report there was {a question of|possible} {term} at <HOSPITAL>, not confirmed here.",
-)
-_EARLIER = (
-    "Prior admission <DATE {day}>, {onset}. {grade}",
-    "Of note, {he} was last here on <DATE {day}> with {onset}. {grade}",
-    "Per the last discharge summary (<DATE {day}>), {he} had come in with {onset}. {grade}",
-)
-_SOCIAL = (
-    "{Retired {teacher|electrician|nurse|machinist}|Worked in {retail|an office|construction}}.",
-    "{Tobacco|Smoking}: {never|quit in <YEAR>|{10-60} pack years}.",
-    "{EtOH|Alcohol}: {none|socially|{2-5} drinks per week}.",
-    "No {illicits|drug use}.",
-)
+_PLAIN_HISTORY: tuple[str, ...] = _PHRASES["plain_history"]
+_PLAIN_MEDICINES: tuple[str, ...] = _PHRASES["plain_medicines"]
+_ALLERGIES: tuple[str, ...] = _PHRASES["allergies"]
+_OPENINGS: tuple[str, ...] = _PHRASES["openings"]
+_OPENINGS_STORY_FIRST: tuple[str, ...] = _PHRASES["openings_story_first"]
+_ELECTIVE_OPENINGS: tuple[str, ...] = _PHRASES["elective_openings"]
+_SECOND: tuple[str, ...] = _PHRASES["second"]
+_NEGATIVES: tuple[str, ...] = _PHRASES["negatives"]
+_DOUBTS: tuple[str, ...] = _PHRASES["doubts"]
+_EARLIER: tuple[str, ...] = _PHRASES["earlier"]
+_SOCIAL: tuple[str, ...] = _PHRASES["social"]
 _HOUSE = "Lives {alone|with {his} {spouse}|in assisted living|with {his} daughter}."
 _NURSING_HOME = "{Lives in a nursing home|Long term care resident}, {walks with help|bedbound}."
 _KIN = ("Father", "Mother", "Brother", "Sister", "Grandfather")

@@ -11,6 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from notetune.hospital.texts import PHRASES
+
+_PHRASES = PHRASES["prose"]
+
 AUTHORS = 48
 _Item = TypeVar("_Item")
 
@@ -22,55 +26,7 @@ _ONE_OF_MANY = re.compile(r"(?<![\d.,/-])1 (day|week|month|hour|liter|unit|cycle
 _LONG_WORD = re.compile(r"(?<![<\w])[a-z]{6,}(?![\w>])")
 _ARTICLE = re.compile(r"\b(?:the|a|an) (?=[a-z])")
 
-SHORTHAND: Mapping[str, str] = {
-    "shortness of breath": "SOB",
-    "dyspnea on exertion": "DOE",
-    "chest pain": "CP",
-    "abdominal pain": "abd pain",
-    "blood pressure": "BP",
-    "nausea and vomiting": "N/V",
-    "nausea": "N",
-    "year old": "yo",
-    "year-old": "y/o",
-    "history of": "h/o",
-    "past medical history": "PMH",
-    "presented with": "p/w",
-    "presents with": "p/w",
-    "presented": "pres",
-    "complicated by": "c/b",
-    "secondary to": "2/2",
-    "emergency department": "ED",
-    "status post": "s/p",
-    "bilateral": "b/l",
-    "without": "w/o",
-    "with": "w/",
-    "The patient": "Pt",
-    "the patient": "pt",
-    "antibiotics": "abx",
-    "hematocrit": "Hct",
-    "creatinine": "Cr",
-    "ejection fraction": "EF",
-    "mechanical": "mech",
-    "catheterization": "cath",
-    "transferred": "txfr'd",
-    "treated": "tx'd",
-    "heart failure": "HF",
-    "saturation": "sat",
-    "medications": "meds",
-    "evaluation": "eval",
-    "twice a day": "BID",
-    "twice daily": "BID",
-    "daily": "qd",
-    "right": "R",
-    "left": "L",
-    "days": "d",
-    "weeks": "wks",
-    "hours": "hrs",
-    "negative": "neg",
-    "positive": "pos",
-    "temperature": "T",
-    "received": "rec'd",
-}
+SHORTHAND: Mapping[str, str] = _PHRASES["shorthand"]
 _LONG_FORM = re.compile(
     r"\b(" + "|".join(re.escape(key) for key in sorted(SHORTHAND, key=len, reverse=True)) + r")\b"
 )

@@ -10,62 +10,18 @@ from notetune.hospital.examination import vital_signs
 from notetune.hospital.layout import voice_for
 from notetune.hospital.prose import Author, Voice, mimic3_marks, mimic4_marks, wrapped
 from notetune.hospital.stays import Stay
+from notetune.hospital.texts import PHRASES
+
+_PHRASES = PHRASES["ward_notes"]
 
 _RULE = "_" * 78
 _QUESTIONS = ("? acute process", "interval change", "r/o {term}", "please evaluate", "{term}?")
 _FILM, _ULTRASOUND, _HEAD, _BODY = "film", "ultrasound", "head", "body"
-_TECHNIQUES = {
-    _FILM: "{Single portable|Frontal and lateral} {view|radiograph} obtained.",
-    _ULTRASOUND: "Grayscale and color Doppler images were obtained.",
-    _HEAD: "Contiguous axial images through the brain{| with coronal reformats}.",
-    _BODY: "{Multidetector|Helical} CT images were acquired{| after IV contrast}.",
-}
-_INCIDENTAL = {
-    _FILM: (
-        "Heart size is {normal|mildly enlarged|top normal}.",
-        "The mediastinal and hilar contours are {stable|unremarkable}.",
-        "There is no pneumothorax.",
-        "{Degenerative changes of the spine.|The aorta is tortuous.}",
-        "Osseous structures are intact.",
-    ),
-    _ULTRASOUND: (
-        "The {side} kidney measures {9.2-12.4} cm.",
-        "The bladder is {decompressed|moderately distended}.",
-        "{Trace|No} free fluid is seen.",
-    ),
-    _HEAD: (
-        "The paranasal sinuses and mastoid air cells are {clear|partially opacified}.",
-        "No fracture is identified.",
-        "{Mild periventricular hypodensity suggests small vessel disease.|Orbits are normal.}",
-    ),
-    _BODY: (
-        "The spleen and adrenals are unremarkable.",
-        "There is {a simple {side} renal cyst|no lymphadenopathy}.",
-        "{Atherosclerotic calcification of the aorta.|The airways are patent.}",
-        "No suspicious osseous lesion.",
-    ),
-}
+_TECHNIQUES: dict[str, str] = _PHRASES["techniques"]
+_INCIDENTAL: dict[str, tuple[str, ...]] = _PHRASES["incidental"]
 _COMPARISONS = ("None.", "<DATE {day}>.", "Prior study from <YEAR>.")
-_CHEST_FILMS = (
-    ("ET tube {2-5} cm above the carina. {Bibasilar atelectasis.|Lungs clear.}", "Tube in place."),
-    ("NG tube in the stomach. No pneumothorax.", "Lines and tubes in standard position."),
-    ("Small {side} effusion, unchanged.", "{No|Little} interval change."),
-)
-_NURSING = {
-    "NEURO": ("{Alert and oriented x3|Lethargic but arousable|Sedated on propofol}, {PERRL|MAE}.",),
-    "RESP": (
-        "LS {clear|coarse|diminished at bases}, {suctioned for thick secretions|no distress}.",
-        "Sats {90-99}% on {RA|2L|4L|vent}.",
-    ),
-    "CV": (
-        "HR {60-118} {SR|ST|AF}, no ectopy. {BP stable|SBP {82-150}}.",
-        "{Off|On} pressors, CVP {6-16}.",
-    ),
-    "GI": ("Abd soft, {+|hypoactive} BS, {TF at goal|NPO|taking small amts}.",),
-    "GU": ("Foley patent, {clear yellow|amber} urine {20-120} cc/hr.",),
-    "SOCIAL": ("{Family|{spouse}} in to visit, updated by team.",),
-    "PLAN": ("{Wean O2 as tol|Follow labs|Cont current plan|OOB to chair}.",),
-}
+_CHEST_FILMS: tuple[tuple[str, ...], ...] = _PHRASES["chest_films"]
+_NURSING: dict[str, tuple[str, ...]] = _PHRASES["nursing"]
 _OTHERS = {
     ("Physician ", "Physician Resident Progress Note"): (
         "24 hour events: {none|spiked to {101.0-103.0}|line changed|transfused {1-2} units}.",
@@ -109,10 +65,7 @@ _OTHERS = {
     ),
 }
 _OTHER_SHARES = (0.25, 0.3, 0.15, 0.06, 0.04, 0.03, 0.05, 0.03, 0.01, 0.01)
-_RESPIRATORY = (
-    "Pt remains {intubated and|on vent,} {AC|PSV|SIMV}, PEEP {5-12}, FiO2 {40|50|60}%. RSBI "
-    "{38-118}. {Plan to wean|No changes this shift}.",
-)
+_RESPIRATORY: tuple[str, ...] = _PHRASES["respiratory"]
 
 
 @dataclass(frozen=True)

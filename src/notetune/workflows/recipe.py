@@ -173,7 +173,8 @@ class Recipe(Config):
                 if name not in models and (name, pair.model) != (BEST_VALIDATED, name):
                     raise ValueError(
                         f"{where} names the model {name}, which this study does not have; it has "
-                        f"{', '.join(models)}, and as model {BEST_VALIDATED}"
+                        f"{', '.join(models)}, and as model {BEST_VALIDATED}. null "
+                        "asks the default questions"
                     )
             if pair.task is not None and tasks and pair.task not in tasks:
                 raise ValueError(

@@ -1,0 +1,1 @@
+"""What the hospital is made of, as files of text."""

@@ -1,0 +1,34 @@
+"""The files of `data/`: conditions, codes and phrases as values."""
+
+import csv
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+_DATA = files("notetune.hospital") / "data"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_yaml(name: str) -> dict[str, Any]:
+    """A file of values; its lists become tuples."""
+    # Both loaders build plain values only.
+    loaded = yaml.load((_DATA / name).read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506
+    return {key: _fixed(value) for key, value in loaded.items()}
+
+
+def read_csv(name: str) -> list[dict[str, str]]:
+    """The rows of a table."""
+    return list(csv.DictReader((_DATA / name).read_text(encoding="utf-8").splitlines()))
+
+
+def _fixed(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_fixed, value))
+    if isinstance(value, dict):
+        return {key: _fixed(one) for key, one in value.items()}
+    return value
+
+
+PHRASES = read_yaml("phrases.yaml")
+"""What authors write, by the module that writes it."""
