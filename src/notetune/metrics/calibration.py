@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq, root
 from scipy.special import expit, logit
-from scipy.stats import norm
+from scipy.stats import binomtest
 
 from notetune.errors import DataError
 
@@ -18,10 +19,8 @@ FloatArray = npt.NDArray[np.float64]
 
 _SMALLEST_PROBABILITY = 1e-9
 """Probabilities of exactly 0 or 1 are moved this far inside before a logit is taken."""
-_NEWTON_STEPS = 100
-_SMALLEST_STEP = 1e-6
-"""Newton's method has arrived when no coefficient moves by more: it doubles the correct digits in
-each step, so what remains is far smaller."""
+_ARRIVED = 1e-10  # relative to the coefficients
+_FARTHEST = 60.0  # beyond the logits of the smallest and largest probability together
 
 
 @dataclass(frozen=True)
@@ -122,12 +121,11 @@ def calibration_line(targets_N: npt.ArrayLike, probabilities_N: npt.ArrayLike) -
         return CalibrationLine(math.nan, math.nan)
     inside = np.clip(probabilities, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
     logits = logit(inside)
-    ones = np.ones_like(logits)
-    (intercept,) = _logistic_fit(ones[:, np.newaxis], targets, offset_N=logits)
+    rate = targets.mean()
+    intercept = float(brentq(lambda b: expit(logits + b).mean() - rate, -_FARTHEST, _FARTHEST))
     if np.ptp(logits) == 0 or _is_separated(targets, logits):
         return CalibrationLine(intercept, math.nan)
-    _, slope = _logistic_fit(np.column_stack([ones, logits]), targets, offset_N=0 * logits)
-    return CalibrationLine(intercept, slope)
+    return CalibrationLine(intercept, _slope(targets, logits))
 
 
 def reliability_bins(
@@ -152,13 +150,17 @@ def reliability_bins(
     bin_N = np.searchsorted(np.unique(inner_edges), probabilities, side="left")
     _, index_N, counts = np.unique(bin_N, return_inverse=True, return_counts=True)
     observed = np.bincount(index_N, weights=targets) / counts
-    low, high = _wilson_interval(observed, counts, level)
+    positives = np.bincount(index_N, weights=targets).astype(int)
+    ends = [
+        binomtest(found, count).proportion_ci(level, "wilson")
+        for found, count in zip(positives.tolist(), counts.tolist(), strict=True)
+    ]
     return ReliabilityBins(
         counts=counts.astype(np.int64),
         predicted=np.bincount(index_N, weights=probabilities) / counts,
         observed=observed,
-        low=low,
-        high=high,
+        low=np.array([low for low, _ in ends]),
+        high=np.array([high for _, high in ends]),
     )
 
 
@@ -172,16 +174,6 @@ def expected_calibration_error(bins: ReliabilityBins) -> float:
     return float(np.average(np.abs(bins.observed - bins.predicted), weights=bins.counts))
 
 
-def _wilson_interval(
-    observed: FloatArray, counts: npt.NDArray[np.int64], level: float
-) -> tuple[FloatArray, FloatArray]:
-    z = norm.ppf((1 + level) / 2)
-    centre = (observed + z**2 / (2 * counts)) / (1 + z**2 / counts)
-    spread = np.sqrt(observed * (1 - observed) / counts + z**2 / (4 * counts**2))
-    half_width = z * spread / (1 + z**2 / counts)
-    return np.clip(centre - half_width, 0, 1), np.clip(centre + half_width, 0, 1)
-
-
 def _is_separated(targets_N: FloatArray, logits_N: FloatArray) -> bool:
     """Whether some threshold parts the classes, ties allowed: the best slope is then infinite."""
     of_positives, of_negatives = logits_N[targets_N == 1], logits_N[targets_N == 0]
@@ -190,31 +182,21 @@ def _is_separated(targets_N: FloatArray, logits_N: FloatArray) -> bool:
     )
 
 
-def _logistic_fit(
-    design_NF: FloatArray, targets_N: FloatArray, offset_N: FloatArray
-) -> tuple[float, ...]:
-    """Damped Newton steps to the maximum likelihood; nan when they do not end."""
+def _slope(targets_N: FloatArray, logits_N: FloatArray) -> float:
+    """Of the logistic regression on logits, where the gradient vanishes; nan if not found."""
+    design_N2 = np.column_stack([np.ones_like(logits_N), logits_N])
 
-    def loss_at(coefficients_F: FloatArray) -> float:
-        logits_N = design_NF @ coefficients_F + offset_N
-        return float(np.mean(np.logaddexp(0, logits_N) - targets_N * logits_N))
+    def gradient(coefficients_2: FloatArray) -> FloatArray:
+        slopes_2: FloatArray = design_N2.T @ (expit(design_N2 @ coefficients_2) - targets_N)
+        return slopes_2
 
-    coefficients: FloatArray = np.zeros(design_NF.shape[1])
-    for _ in range(_NEWTON_STEPS):
-        fitted = expit(design_NF @ coefficients + offset_N)
-        gradient = design_NF.T @ (targets_N - fitted)
-        curvature = (design_NF * (fitted * (1 - fitted))[:, np.newaxis]).T @ design_NF
-        try:
-            step = np.linalg.solve(curvature, gradient)
-        except np.linalg.LinAlgError:
-            break
-        loss = loss_at(coefficients)
-        while loss_at(coefficients + step) > loss and np.abs(step).max() > _SMALLEST_STEP:
-            step = step / 2
-        coefficients = coefficients + step
-        if np.abs(step).max() <= _SMALLEST_STEP:
-            return tuple(float(value) for value in coefficients)
-    return tuple(math.nan for _ in coefficients)
+    def curvature(coefficients_2: FloatArray) -> FloatArray:
+        fitted_N = expit(design_N2 @ coefficients_2)
+        curves_22: FloatArray = (design_N2 * (fitted_N * (1 - fitted_N))[:, None]).T @ design_N2
+        return curves_22
+
+    found = root(gradient, np.zeros(2), jac=curvature, tol=_ARRIVED)
+    return float(found.x[1]) if found.success else math.nan
 
 
 def _checked(

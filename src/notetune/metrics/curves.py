@@ -9,6 +9,7 @@ from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import roc_curve
 
 from notetune.metrics.calibration import (
     calibration_line,
@@ -17,7 +18,6 @@ from notetune.metrics.calibration import (
     reliability_bins,
     scaled_brier_score,
 )
-from notetune.metrics.ranking import roc_curve
 from notetune.metrics.results import Calibration, ReliabilityPoints, RocPoints
 from notetune.metrics.scores import ScoreTable
 
@@ -33,8 +33,11 @@ def mean_roc(runs: Sequence[ScoreTable]) -> RocPoints:
         Vertical averaging: Fawcett (2006), algorithm 4.
     """
     grid = np.linspace(0, 1, _ROC_POINTS - 1)
-    curves = [roc_curve(table.targets_NK[:, 0], table.scores_NK[:, 0]) for table in runs]
-    heights_SG = [np.interp(grid, c.false_positive_rates, c.true_positive_rates) for c in curves]
+    curves = [
+        roc_curve(table.targets_NK[:, 0], table.scores_NK[:, 0], drop_intermediate=False)
+        for table in runs
+    ]
+    heights_SG = [np.interp(grid, false, true) for false, true, _ in curves]
     return RocPoints(
         model=runs[0].model,
         false_positive_rates=(0.0, *_rounded(grid)),

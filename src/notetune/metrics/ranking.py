@@ -5,7 +5,6 @@ without both values has no ranking to judge, so its score is nan and never 0 or 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -22,22 +21,6 @@ _LABELS_AT_ONCE = 32
 _NOTES_AT_ONCE = 512
 """Labels sorted together, and the height of the tiles in which they are transposed. On 9,829
 notes x 1,266 labels tiles take the copy from 0.15 s to 0.04 s."""
-
-
-@dataclass(frozen=True)
-class RocCurve:
-    """Points of a ROC curve from (0, 0) to (1, 1), one per distinct score.
-
-    Attributes:
-        false_positive_rates: `(points,)` in [0, 1], ascending.
-        true_positive_rates: `(points,)` in [0, 1], ascending.
-        thresholds: `(points,)` descending; a note is called positive at or above it. The first
-            is infinite: nobody is called positive.
-    """
-
-    false_positive_rates: FloatArray
-    true_positive_rates: FloatArray
-    thresholds: FloatArray
 
 
 def auroc_score(labels_N: npt.ArrayLike, scores_N: npt.ArrayLike) -> float:
@@ -91,11 +74,8 @@ def auroc_scores(labels_NK: npt.ArrayLike, scores_NK: npt.ArrayLike) -> FloatArr
     return aurocs_K
 
 
-def average_precision_score(labels_N: npt.ArrayLike, scores_N: npt.ArrayLike) -> float:
-    """Precision averaged over the positives: the area under the precision-recall steps.
-
-    Returns:
-        A value in (0, 1], or nan when only one class is present.
+def average_precision_scores(labels_NK: npt.ArrayLike, scores_NK: npt.ArrayLike) -> FloatArray:
+    """Average precision of each label: `(K,)`, nan where a label has one class only.
 
     Raises:
         DataError: As `auroc_score`.
@@ -103,15 +83,6 @@ def average_precision_score(labels_N: npt.ArrayLike, scores_N: npt.ArrayLike) ->
     Source:
         sum over thresholds of (recall_n - recall_{n-1}) * precision_n, tied scores sharing one
         threshold (no interpolation).
-    """
-    return float(average_precision_scores(_column(labels_N), _column(scores_N))[0])
-
-
-def average_precision_scores(labels_NK: npt.ArrayLike, scores_NK: npt.ArrayLike) -> FloatArray:
-    """Average precision of each label: `(K,)`, nan where a label has one class only.
-
-    Raises:
-        DataError: As `auroc_score`.
     """
     is_positive_NK, scores = _checked(labels_NK, scores_NK)
     precisions_K = np.full(scores.shape[1], np.nan)
@@ -122,32 +93,6 @@ def average_precision_scores(labels_NK: npt.ArrayLike, scores_NK: npt.ArrayLike)
         right_P = len(positive_P) - np.searchsorted(positive_P, positive_P, side="left")
         precisions_K[k] = np.mean(right_P / called_P)
     return precisions_K
-
-
-def roc_curve(labels_N: npt.ArrayLike, scores_N: npt.ArrayLike) -> RocCurve:
-    """The ROC curve with one point per distinct score.
-
-    Raises:
-        DataError: As `auroc_score`, and if only one class is present.
-    """
-    is_positive_N1, scores_N1 = _checked(_column(labels_N), _column(scores_N))
-    positives = int(is_positive_N1.sum())
-    negatives = len(is_positive_N1) - positives
-    if positives == 0 or negatives == 0:
-        raise DataError(
-            f"a ROC curve needs both classes; found {positives} positives and {negatives} "
-            "negatives. Leave the curve out for this label."
-        )
-    order = np.argsort(-scores_N1[:, 0], kind="stable")
-    ranked = scores_N1[order, 0]
-    last_of_tie = np.r_[np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1]
-    true_positives = np.cumsum(is_positive_N1[order, 0])[last_of_tie]
-    false_positives = last_of_tie + 1 - true_positives
-    return RocCurve(
-        false_positive_rates=np.r_[0.0, false_positives / negatives],
-        true_positive_rates=np.r_[0.0, true_positives / positives],
-        thresholds=np.r_[np.inf, ranked[last_of_tie]],
-    )
 
 
 def _sorted_labels(

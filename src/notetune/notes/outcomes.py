@@ -161,12 +161,6 @@ def check_train_classes(task: Task, table: pl.DataFrame) -> None:
         )
 
 
-def single_class_splits(task: Task, table: pl.DataFrame) -> tuple[str, ...]:
-    """The non-empty splits in which every note has the same answer, so that a score is "n/a"."""
-    parts = {name: table.filter(pl.col("split") == name) for name in SPLITS}
-    return tuple(name for name, part in parts.items() if part.height and not _varies(task, part))
-
-
 def _varies(task: Task, part: pl.DataFrame) -> bool:
     counts = _positives_per_class(part)
     return any(0 < counts.get(name, 0) < part.height for name in task.classes)
