@@ -17,7 +17,7 @@ from transformers import (
 from notetune.model.batch import PackedBatch, packed_batch
 from notetune.model.stack import Stack
 from notetune.tokens.encode import load_encoder
-from notetune.tokens.store import TokenStore, open_store, write_store
+from notetune.tokens.store import TokenStore, join_documents, open_store
 
 VOCABULARY = 260
 
@@ -151,5 +151,7 @@ def small_store(
         "source_N": ["note"] * len(texts),
         "split_N": splits,
     }
-    write_store(folder, load_encoder(backbone), max_tokens, texts, columns)
+    encoder = load_encoder(backbone)
+    parts = [encoder.documents(texts, max_tokens)]
+    join_documents(folder, parts, columns, encoder.edges, max_tokens)
     return open_store(folder)

@@ -2,6 +2,7 @@ import csv
 import hashlib
 
 import pytest
+from core2021_files import write_core2021_files
 from mimic3_tables import Folder, classes_of, flow_of, inputs, labels_of, small, summary
 
 from notetune.errors import DataError
@@ -13,7 +14,6 @@ from notetune.sources.mimic.core2021 import (
     is_report,
     summary_text,
 )
-from notetune.sources.mimic.core2021_files import write_core2021_files
 
 END = "\n\nDischarge Diagnosis:\nnone"
 

@@ -182,18 +182,6 @@ def encode_notes(
     return TokenStore(ids=documents.ids, **_arrays([documents]), **names)
 
 
-def write_store(
-    folder: Path,
-    encoder: Encoder,
-    max_tokens: int,
-    texts: Sequence[str],
-    columns: Mapping[str, Any],
-) -> None:
-    """Encode notes into an existing empty folder; arguments as for `encode_notes`."""
-    parts = [encoder.documents(texts, max_tokens)]
-    join_documents(folder, parts, columns, encoder.edges, max_tokens)
-
-
 def save_documents(folder: Path, documents: Documents) -> None:
     """Write the documents of some notes into a folder, for `read_documents`."""
     np.save(folder / _TABLE, documents.table_D)

@@ -160,16 +160,6 @@ _MIMIC3_STAGES: Final = {
 }
 _MIMIC4_STAGES: Final = ("discharge notes", "radiology notes")
 
-SPLIT_FILES: Final = {
-    "train": "f9005aa01e028864f7875bd178f614a473385fee580b2e45e88a10f0e805ee6f",
-    "validation": "bebe8258eecf3412f61fc5be27c06b049ae35c064e4691b527175d1d6d574dcd",
-    "test": "bcec605a30ebae0c1903d9067ee196428ec378a3b3faa2df2f0d4f5bc0b2bc54",
-}
-"""sha256 of the published files of patient ids (mimic_train, mimic_val, mimic_test.csv).
-
-Source: data specification, section 2.7.
-"""
-
 
 @dataclass(frozen=True)
 class Comparison:
