@@ -14,6 +14,7 @@ README = Path(__file__).parents[1] / "README.md"
 TOLERANCE, MINUS = 0.02, "\u2212"
 MARKS = re.compile(r"[≈★](?= |$)")
 NUMBER = re.compile(r"[+\u2212]?\d[\d,.]*")
+DURATION = re.compile(r"# (?:s|min|h # min)(?= |$)")
 SCORE = re.compile(r"[+\u2212]?[01]\.\d{3}")
 
 
@@ -24,7 +25,8 @@ def demo_parts():
 
 
 def in_words(line):
-    return NUMBER.sub("#", " ".join(MARKS.sub("", line).split()))
+    numbered = NUMBER.sub("#", " ".join(MARKS.sub("", line).split()))
+    return DURATION.sub("a time", numbered)
 
 
 def scores(lines):

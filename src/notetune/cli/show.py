@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from notetune.cli import terminal
 
 if TYPE_CHECKING:
-    from notetune.metrics.results import MethodRow, Results
+    from notetune.metrics.results import MethodRow, PerplexityRow, Results
     from notetune.sources.mimic.published import Comparison
     from notetune.workflows.estimate import Estimate
     from notetune.workflows.inspect import Needs
-    from notetune.workflows.perplexity import PerplexityRow
     from notetune.workflows.plan import Plan
     from notetune.workflows.prepare import Prepared
     from notetune.workflows.recipe import Recipe
@@ -58,11 +57,11 @@ def _prepared_as_json(
 
 
 def _prepared(prepared: "Prepared", comparisons: "Sequence[Comparison]") -> None:
-    rows = []
-    for stage in prepared.flow:
-        reasons = ", ".join(f"{name}: {n:,}" for name, n in stage.rejected.items() if n)
-        rows.append((stage.stage, f"{stage.read:,}", f"{stage.kept:,}", reasons or "-"))
-    terminal.show_table("Cohort flow", ("stage", "read", "kept", "left out"), rows)
+    from notetune.metrics.results import FlowStage
+    from notetune.report import tables
+
+    flow = [FlowStage(**asdict(stage)) for stage in prepared.flow]
+    terminal.show_report_table(tables.flow_table(flow))
     terminal.out.print("Leak checks: " + "; ".join(f.sentence for f in prepared.findings))
     if comparisons:
         _published(comparisons)
@@ -97,67 +96,26 @@ def pretrained(
             {
                 "folder": folder,
                 "methods": [row.model_dump(mode="json") for row in methods],
-                "perplexity": [asdict(row) for row in perplexity],
+                "perplexity": [row.model_dump(mode="json") for row in perplexity],
             }
         )
-    _perplexity_by_source(perplexity)
-    _methods(methods)
+    from notetune.report import adaptation
+
+    terminal.show_report_table(adaptation.perplexity_table(perplexity))
+    terminal.show_report_table(adaptation.methods_table(methods))
     terminal.out.print(f"Domain adapter: {folder}", soft_wrap=True)
     return None
 
 
-def _perplexity_by_source(perplexity: Sequence["PerplexityRow"]) -> None:
-    rows = [
-        (
-            f"{row.split}, {row.source}, {row.model}",
-            f"{row.perplexity:.2f}",
-            f"{row.bits_per_byte:.3f}",
-            f"{row.tokens:,}",
-        )
-        for row in perplexity
-    ]
-    terminal.show_table("Perplexity", ("texts", "perplexity", "bits per byte", "tokens"), rows)
-
-
-def _methods(methods: Sequence["MethodRow"]) -> None:
-    splits = ("train", "validation", "test", "general")
-    rows = []
-    for row in methods:
-        share = row.trainable_parameters / row.total_parameters if row.total_parameters else 0
-        costs = [
-            "-" if value is None else f"{value:,.{digits}f}"
-            for value, digits in (
-                (row.tokens_per_second, 0),
-                (row.seconds and row.seconds / 60, 1),
-                (row.peak_memory_mib, 0),
-            )
-        ]
-        rows.append(
-            (
-                row.method,
-                f"{row.trainable_parameters:,}",
-                f"{share:.2%}",
-                *(f"{row.perplexity[s]:.2f}" if s in row.perplexity else "n/a" for s in splits),
-                *costs,
-            )
-        )
-    columns = ("method", "trained", "share", *splits, "tokens/s", "minutes", "MiB")
-    terminal.show_table("Step 1 by method: perplexity and cost", columns, rows)
-
-
 def results(results: "Results", folder: Path, *, as_json: bool) -> None:
     """Step 1, AUROC of each model and task, the primary comparisons in words, and the report."""
-    from notetune.report import summary, tables
+    from notetune.report import adaptation, summary, tables
 
     if as_json:
         return terminal.show_json(results.model_dump(mode="json"))
-    _methods(results.methods)
+    terminal.show_report_table(adaptation.methods_table(results.methods))
     if results.tasks:
-        table = tables.headline_table(results)
-        rows = [[f"{cell.text}\n{cell.detail}".strip() for cell in row] for row in table.rows]
-        terminal.show_table(table.caption, table.columns, rows)
-        for note in table.notes:
-            terminal.out.print(note, soft_wrap=True)
+        terminal.show_report_table(tables.headline_table(results))
     for said in summary.summary(results):
         if said.about in summary.ASKED.values():
             terminal.out.print("\n  ".join((said.about, *said.sentences)), soft_wrap=True)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -25,6 +25,9 @@ from rich.progress import (
 from rich.table import Table
 
 from notetune.errors import RunWarning, Stopped
+
+if TYPE_CHECKING:
+    from notetune.report.table import Table as ReportTable
 
 T = TypeVar("T")
 
@@ -60,6 +63,14 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
     _show(title, columns, rows, "right")
 
 
+def show_report_table(table: "ReportTable") -> None:
+    """A table of the report, with its marks, digits and notes."""
+    rows = [[_escaped(f"{cell.text}\n{cell.detail}".strip()) for cell in row] for row in table.rows]
+    _show(table.caption, table.columns, rows, "right", table.text_columns)
+    for note in table.notes:
+        out.print(note, soft_wrap=True)
+
+
 def show_texts(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table of texts on standard output, all columns left."""
     _show(title, columns, ([_escaped(cell) for cell in row] for row in rows), "left")
@@ -70,13 +81,15 @@ def _show(
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],
     justify: Literal["left", "right"],
+    lefts: int = 1,
 ) -> None:
     table = Table(
         title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
     )
     table.add_column(columns[0], no_wrap=True)
-    for column in columns[1:]:
-        table.add_column(column, justify=justify, overflow="fold")
+    for number, column in enumerate(columns[1:], start=1):
+        side = "left" if number < lefts else justify
+        table.add_column(column, justify=side, overflow="fold")
     for row in rows:
         table.add_row(*row)
     out.print(table)

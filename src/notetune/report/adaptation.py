@@ -1,12 +1,14 @@
 """Step 1 as tables: its methods side by side, and perplexity by source."""
 
-from notetune.metrics.results import Results
+from collections.abc import Sequence
+
+from notetune.metrics.results import MethodRow, PerplexityRow
 from notetune.report.numbers import NOT_AVAILABLE, duration, number
 from notetune.report.table import Cell, Table, count_cell
 from notetune.report.tables import parameters_cell
 
 
-def methods_table(results: Results) -> Table:
+def methods_table(methods: Sequence[MethodRow]) -> Table:
     """The methods of step 1 side by side, with their perplexities and costs."""
     splits = {
         "train": "Train",
@@ -15,7 +17,7 @@ def methods_table(results: Results) -> Table:
         "general": "General",
     }
     rows = []
-    for row in results.methods:
+    for row in methods:
         perplexities = [row.perplexity.get(split) for split in splits]
         rows.append(
             (
@@ -38,7 +40,7 @@ def methods_table(results: Results) -> Table:
     )
 
 
-def perplexity_table(results: Results) -> Table:
+def perplexity_table(rows: Sequence[PerplexityRow]) -> Table:
     """Perplexity per model, split and source."""
     return Table(
         "Perplexity per target token and bits per byte of text. Lower is better.",
@@ -52,7 +54,7 @@ def perplexity_table(results: Results) -> Table:
                 Cell(number(row.bits_per_byte), sort=row.bits_per_byte),
                 count_cell(row.tokens),
             )
-            for row in results.perplexity
+            for row in rows
         ),
         text_columns=3,
     )

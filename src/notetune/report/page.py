@@ -100,7 +100,7 @@ def report_sections(results: Results) -> tuple[Section, ...]:
     """Everything that the report shows, in order."""
     return (
         Section("summary", "Summary", _summary_blocks(results)),
-        Section("cohort", "Cohort", _table_or_nothing(tables.flow_table(results))),
+        Section("cohort", "Cohort", _table_or_nothing(tables.flow_table(results.flow))),
         Section("splits", "Splits", _table_or_nothing(tables.splits_table(results))),
         Section("adaptation", "Domain adaptation", _adaptation_blocks(results)),
         *(
@@ -129,8 +129,8 @@ def _summary_blocks(results: Results) -> tuple[Block, ...]:
 
 def _adaptation_blocks(results: Results) -> tuple[Block, ...]:
     found = _present(
-        adaptation.methods_table(results) if results.methods else None,
-        adaptation.perplexity_table(results) if results.perplexity else None,
+        adaptation.methods_table(results.methods) if results.methods else None,
+        adaptation.perplexity_table(results.perplexity) if results.perplexity else None,
         figures.learning_figure(results),
     )
     return found or (Prose("No domain adapter was trained."),)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from notetune.metrics.intervals import Estimate
 from notetune.metrics.results import (
+    FlowStage,
     HeadlineRow,
     LeakageFinding,
     ModelRow,
@@ -100,7 +101,7 @@ def headline_table(results: Results) -> Table:
     )
 
 
-def flow_table(results: Results) -> Table:
+def flow_table(flow: Sequence[FlowStage]) -> Table:
     """The cohort, stage by stage."""
     return Table(
         "What each stage read and kept, and why it rejected the rest.",
@@ -113,7 +114,7 @@ def flow_table(results: Results) -> Table:
                 count_cell(stage.kept),
                 count_cell(sum(stage.rejected.values())),
             )
-            for stage in results.flow
+            for stage in flow
         ),
         text_columns=2,
     )

@@ -97,7 +97,7 @@ def _methods(finished: Mapping[str, Finished]) -> Iterator[MethodRow]:
 def _perplexities(finished: Mapping[str, Finished]) -> Iterator[PerplexityRow]:
     for name, one in finished.items():
         for row in perplexity_rows(one.methods):
-            yield PerplexityRow(**{**asdict(row), "model": name_in_study(name, row.model)})
+            yield row.model_copy(update={"model": name_in_study(name, row.model)})
 
 
 def _learning_curves(records: dict[str, TrainingRecord]) -> dict[str, tuple[CurvePoint, ...]]:

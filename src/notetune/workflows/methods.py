@@ -1,9 +1,7 @@
 """Step 1 by several methods on the same notes: one carries step 2, the others stand beside it."""
 
-import dataclasses
-
-from notetune.metrics.results import MethodRow
-from notetune.workflows.perplexity import AFTER, ALL_SOURCES, BEFORE, PerplexityRow
+from notetune.metrics.results import MethodRow, PerplexityRow
+from notetune.workflows.perplexity import AFTER, ALL_SOURCES, BEFORE
 from notetune.workflows.prepare import Prepared
 from notetune.workflows.pretrain import Pretrained, pretrain, read_pretrained, train_run
 from notetune.workflows.progress import Track, silent
@@ -51,7 +49,7 @@ def perplexity_rows(methods: dict[str, Pretrained]) -> list[PerplexityRow]:
     rows = list(methods[first].perplexity)
     for name in others:
         rows += [
-            dataclasses.replace(row, model=name)
+            row.model_copy(update={"model": name})
             for row in methods[name].perplexity
             if row.model == AFTER
         ]

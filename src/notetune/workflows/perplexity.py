@@ -1,7 +1,6 @@
 """Perplexity of what step 1 starts from and of what it has saved; nothing here trains."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from notetune import infer, runs
 from notetune.errors import DataError, RunError
+from notetune.metrics.results import PerplexityRow
 from notetune.model.adapters.files import read_adapter
 from notetune.model.adapters.specs import reserved_per_document
 from notetune.model.backbone import Backbone, load_backbone
@@ -28,18 +28,6 @@ from notetune.workflows.together import spread, stage_folders
 PERPLEXITY = "perplexity.json"
 GENERAL, ALL_SOURCES = "general", "all"
 BEFORE, AFTER = "before", "after"
-
-
-@dataclass(frozen=True)
-class PerplexityRow:
-    """Perplexity of one model on the notes of one source in one split."""
-
-    model: str
-    split: str
-    source: str
-    perplexity: float
-    bits_per_byte: float
-    tokens: int
 
 
 def folders(recipe: Recipe, *, measures_before: bool) -> dict[str, Path]:
@@ -91,7 +79,8 @@ def measure(recipe: Recipe, prepared: Prepared, *, measures_before: bool) -> Non
     for when, folder in missing.items():
         with stage_folders(folder, inputs(recipe, prepared, when)) as (_, temporary):
             model = _model(recipe, backbone, when)
-            rows = [asdict(row) for row in _rows(when, model, recipe, prepared)]
+            found = _rows(when, model, recipe, prepared)
+            rows = [row.model_dump(mode="json") for row in found]
             runs.write_json(temporary / PERPLEXITY, rows)
 
 
@@ -134,7 +123,14 @@ def _rows(when: str, model: Stack, recipe: Recipe, prepared: Prepared) -> Iterat
     samples = (*_samples(recipe, prepared), general(recipe, prepared.store))
     for split, source, store, documents in samples:
         got = infer.perplexity(model, store, documents, size, recipe.pretrain.perplexity)
-        yield PerplexityRow(when, split, source, got.perplexity, got.bits_per_byte, got.targets)
+        yield PerplexityRow(
+            model=when,
+            split=split,
+            source=source,
+            perplexity=got.perplexity,
+            bits_per_byte=got.bits_per_byte,
+            tokens=got.targets,
+        )
 
 
 _Sample = tuple[str, str, TokenStore, Int64Array]

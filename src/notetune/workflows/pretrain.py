@@ -7,6 +7,7 @@ from typing import Any
 
 from notetune import runs
 from notetune.errors import DataError, RunError
+from notetune.metrics.results import PerplexityRow
 from notetune.model.adapters.files import save_adapter
 from notetune.model.adapters.specs import reserved_per_document
 from notetune.model.backbone import load_backbone
@@ -18,7 +19,7 @@ from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoc
 from notetune.train.checkpoints import STEPS
 from notetune.train.optim import adamw
 from notetune.workflows import perplexity
-from notetune.workflows.perplexity import PerplexityRow, tokens_per_row
+from notetune.workflows.perplexity import tokens_per_row
 from notetune.workflows.prepare import Prepared, documents_digest
 from notetune.workflows.progress import Track, silent
 from notetune.workflows.provenance import write_provenance
