@@ -41,9 +41,10 @@ demo: setup
 	$(BIN)/notetune demo
 
 # A test file runs in one process, since its tests share what they build; the models are so small
-# that more threads of one process would only wait for each other.
+# that more threads of one process would only wait for each other. In their order, so that the
+# demo of test_readme, minutes in one test, is not the last.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not gpu and not slow" -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not gpu and not slow" -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	$(BIN)/pytest -m slow

@@ -21,7 +21,12 @@ SCORE = re.compile(r"[+\u2212]?[01]\.\d{3}")
 def demo_parts():
     """The lines of README's demo, in the parts that `...` separates."""
     block = README.read_text(encoding="utf-8").split("ended in\n\n```\n")[1].split("```")[0]
-    return [part.strip("\n").splitlines() for part in block.split("...\n")]
+    return [[line for line in part.splitlines() if is_told(line)] for part in block.split("...\n")]
+
+
+def is_told(line):
+    """Whether a line is more than the rule under the head of a table."""
+    return bool(line.strip(" ─"))
 
 
 def in_words(line):
@@ -41,7 +46,7 @@ def test_the_demo_prints_what_readme_says(tmp_path):
         check=True,
         env={**os.environ, "COLUMNS": "98", "OMP_NUM_THREADS": "1"},
     )
-    printed = [line.rstrip() for line in done.stdout.splitlines() if line.strip()]
+    printed = [line.rstrip() for line in done.stdout.splitlines() if is_told(line)]
     words = [in_words(line) for line in printed]
     parts = demo_parts()
     assert len(parts) == 2

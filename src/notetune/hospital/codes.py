@@ -6,7 +6,7 @@ is one plausible ICD-10-CM or ICD-10-PCS code, not an official crosswalk.
 
 from typing import NamedTuple
 
-from notetune.hospital.texts import read_csv
+from notetune.hospital.texts import read_yaml
 
 
 class Code(NamedTuple):
@@ -17,13 +17,9 @@ class Code(NamedTuple):
     title: str
 
 
-def _read(kind: str) -> tuple[Code, ...]:
-    rows = read_csv("codes.csv")
-    return tuple(Code(r["icd9"], r["icd10"], r["title"]) for r in rows if r["kind"] == kind)
-
-
-DIAGNOSES = _read("diagnosis")
-PROCEDURES = _read("procedure")
+_CODES = read_yaml("codes.yaml")
+DIAGNOSES = tuple(Code(*row) for row in _CODES["diagnosis"])
+PROCEDURES = tuple(Code(*row) for row in _CODES["procedure"])
 
 EXTRA_DIAGNOSES = (
     Code("9110", "S20419A", "Abrasion of trunk"),

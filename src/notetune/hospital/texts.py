@@ -1,6 +1,5 @@
 """The files of `data/`: conditions, codes and phrases as values."""
 
-import csv
 from importlib.resources import files
 from typing import Any
 
@@ -15,11 +14,6 @@ def read_yaml(name: str) -> dict[str, Any]:
     # Both loaders build plain values only.
     loaded = yaml.load((_DATA / name).read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506
     return {key: _fixed(value) for key, value in loaded.items()}
-
-
-def read_csv(name: str) -> list[dict[str, str]]:
-    """The rows of a table."""
-    return list(csv.DictReader((_DATA / name).read_text(encoding="utf-8").splitlines()))
 
 
 def _fixed(value: Any) -> Any:
