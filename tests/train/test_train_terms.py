@@ -6,7 +6,8 @@ import scipy.sparse
 from sklearn.linear_model import LogisticRegression
 
 from notetune.train import terms
-from notetune.train.terms import TermProblem, chosen
+from notetune.train.path import RISES, chosen
+from notetune.train.terms import TermProblem
 
 NOTES, TERMS = 90, 160
 KINDS = ("binary", "multiclass", "multilabel")
@@ -72,7 +73,7 @@ def test_without_any_term_every_note_gets_the_prior():
     _, targets_NK = sparse_notes("multilabel")
     empty = scipy.sparse.csr_matrix((NOTES, 0), dtype=np.float32)
     linear, penalty = TermProblem(empty, targets_NK, "multilabel").along_path(empty, targets_NK)
-    assert len(penalty.path) == terms._RISES + 1
+    assert len(penalty.path) == RISES + 1
     positives_K = targets_NK.sum(0) + 1
     expected_K = np.log(positives_K / (NOTES + 2 - positives_K))
     assert np.abs(linear.logits(empty) - expected_K).max() < 1e-6
@@ -98,13 +99,13 @@ def test_the_penalty_is_the_one_with_the_lowest_validation_loss():
 
 
 def test_a_path_that_ends_at_its_end_is_extended_once_and_says_so():
-    weakest = chosen(lambda penalty: penalty)
+    weakest = chosen(lambda penalty: penalty, terms._PATH, terms._EXTENSION)
     assert weakest.value == terms._EXTENSION[-1]
     assert weakest.why == "lowest validation loss; the path was extended; at its weak end"
     assert len(weakest.path) == len(terms._PATH) + len(terms._EXTENSION)
-    strongest = chosen(lambda penalty: -penalty)
+    strongest = chosen(lambda penalty: -penalty, terms._PATH, terms._EXTENSION)
     assert strongest.why == "lowest validation loss; at its strong end"
-    assert len(strongest.path) == 1 + terms._RISES
+    assert len(strongest.path) == 1 + RISES
 
 
 def test_without_validation_notes_the_penalty_is_the_default():

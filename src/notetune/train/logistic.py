@@ -3,7 +3,6 @@
 Shapes: N notes, H features, K classes, R directions in which the features vary.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,27 +14,14 @@ from notetune.errors import DataError
 from notetune.model.heads import Head, log_prior
 from notetune.model.losses import balanced_weights, outcome_loss, probabilities
 from notetune.train.lbfgs import Objective, minimum
+from notetune.train.path import PathPoint, chosen, unchosen
 
 FOLDS = 5
 _ROUGH, _FINE = 1e-3, 1e-6
 # Penalties per training note, and those beyond the weak end that are tried once.
 _PATH = tuple(10.0 ** (power / 2) for power in range(2, -9, -1))
 _EXTENSION = tuple(10.0 ** (power / 2) for power in range(-9, -13, -1))
-_RISES = 3  # points in a row above the best that end the path
 _DEFAULT = 0.1
-
-
-@dataclass(frozen=True)
-class PathPoint:
-    """One penalty that was tried.
-
-    Attributes:
-        penalty: Per training note; scikit-learn's `C` is 1 / (penalty * N).
-        loss: Nats per validation note.
-    """
-
-    penalty: float
-    loss: float
 
 
 @dataclass(frozen=True)
@@ -150,29 +136,18 @@ class HeadProblem:
     def along_path(self, validation: LabelledNotes | None) -> Solution:
         """The solution at the penalty with the lowest loss on the validation notes."""
         if validation is None or not len(validation.targets_NK):
-            return replace(self.solve(_DEFAULT), why="no validation notes: the default")
-        points: list[PathPoint] = []
-        best, why = self._walk(_PATH, validation, points), "lowest validation loss"
-        if best == _PATH[-1]:
-            best = self._walk(_EXTENSION, validation, points)
-            why = f"{why}; the path was extended"
-        if best in (_PATH[0], _EXTENSION[-1]):
-            why = f"{why}; at its {'strong' if best == _PATH[0] else 'weak'} end"
-        self._unknowns_KD = self._start()  # so that the way to the minimum is always the same
-        return replace(self.solve(best), path=tuple(points), why=why)
+            found = unchosen(_DEFAULT)
+            return replace(self.solve(found.value), why=found.why)
+        targets_NK = torch.from_numpy(validation.targets_NK)
 
-    def _walk(
-        self, penalties: Sequence[float], validation: LabelledNotes, points: list[PathPoint]
-    ) -> float:
-        for penalty in penalties:
+        def loss(penalty: float) -> float:
             head = self.solve(penalty, tolerance=_ROUGH).head()
             logits_NK = head(validation.features_NH).cpu()
-            summed = outcome_loss(self._kind, logits_NK, torch.from_numpy(validation.targets_NK))
-            points.append(PathPoint(penalty, summed.item() / len(logits_NK)))
-            best = min(points, key=lambda point: point.loss)
-            if len(points) - 1 - points.index(best) >= _RISES:
-                break
-        return best.penalty
+            return outcome_loss(self._kind, logits_NK, targets_NK).item() / len(logits_NK)
+
+        found = chosen(loss, _PATH, _EXTENSION)
+        self._unknowns_KD = self._start()  # so that the way to the minimum is always the same
+        return replace(self.solve(found.value), path=found.path, why=found.why)
 
     def _start(self) -> Tensor:
         """`(K, D)` unknowns that predict how frequent each class is."""

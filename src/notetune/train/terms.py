@@ -4,8 +4,7 @@ Shapes: N notes, V terms, K classes, R directions in which the notes differ, D =
 """
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,32 +16,16 @@ from notetune.model.heads import log_prior
 from notetune.model.losses import outcome_loss
 from notetune.plain.linear import Linear
 from notetune.train.lbfgs import Objective, minimum
-from notetune.train.logistic import PathPoint
+from notetune.train.path import Penalty, chosen, unchosen
 
 _ROUGH, _FINE = 1e-3, 1e-5
 # Penalties per training note for rows of length 1, and those beyond the weak end.
 _PATH = tuple(10.0 ** (power / 2) for power in range(-2, -13, -1))
 _EXTENSION = tuple(10.0 ** (power / 2) for power in range(-13, -17, -1))
-_RISES = 3  # points in a row above the best that end the path
 _DEFAULT = 1e-4
 _MOST_NOTES_TURNED = 4_000  # beyond, turning costs more than it saves
 _LABELS_AT_ONCE = 32
 _LABELS_ON_PATH = 64  # of many notes that are not turned: the penalty is one for all labels
-
-
-@dataclass(frozen=True)
-class Penalty:
-    """A penalty, and how it was found.
-
-    Attributes:
-        value: Per training note; scikit-learn's `C` is 1 / (value * N).
-        why: What made it the penalty.
-        path: The penalties that were tried, in order; empty without validation notes.
-    """
-
-    value: float
-    why: str
-    path: tuple[PathPoint, ...] = ()
 
 
 class TermProblem:
@@ -101,7 +84,8 @@ class TermProblem:
             targets_NK: `(N, K)` their labels.
         """
         if not len(targets_NK):
-            return self.solve(_DEFAULT), Penalty(_DEFAULT, "no validation notes: the default")
+            penalty = unchosen(_DEFAULT)
+            return self.solve(penalty.value), penalty
 
         labels = self._all_NK.shape[1]
         if self._turn_RN is None and self._kind == "multilabel" and labels > _LABELS_ON_PATH:
@@ -120,7 +104,7 @@ class TermProblem:
             )
             return summed.item() / len(targets_NK)
 
-        penalty = chosen(loss)
+        penalty = chosen(loss, _PATH, _EXTENSION)
         self._unknowns_KD = self._start()  # so that the way to the minimum is always the same
         return self.solve(penalty.value), penalty
 
@@ -156,28 +140,6 @@ class TermProblem:
         weight_KV[self._taught_K] = weights_KR
         bias_K[self._taught_K] = intercept_K.float().numpy()
         return Linear(weight_KV, bias_K)
-
-
-def chosen(loss: Callable[[float], float]) -> Penalty:
-    """The penalty with the lowest loss along a path from strong to weak, which may be extended."""
-    points: list[PathPoint] = []
-    best, why = _walk(_PATH, loss, points), "lowest validation loss"
-    if best == _PATH[-1]:
-        best, why = _walk(_EXTENSION, loss, points), f"{why}; the path was extended"
-    if best in (_PATH[0], _EXTENSION[-1]):
-        why = f"{why}; at its {'strong' if best == _PATH[0] else 'weak'} end"
-    return Penalty(best, why, tuple(points))
-
-
-def _walk(
-    penalties: Sequence[float], loss: Callable[[float], float], points: list[PathPoint]
-) -> float:
-    for penalty in penalties:
-        points.append(PathPoint(penalty, loss(penalty)))
-        best = min(points, key=lambda point: point.loss)
-        if len(points) - 1 - points.index(best) >= _RISES:
-            break
-    return best.penalty
 
 
 def _turned(features_NV: Any) -> tuple[npt.NDArray[np.float64], Tensor]:

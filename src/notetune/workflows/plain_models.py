@@ -27,7 +27,8 @@ from notetune.plain.columns import Columns, fit_columns
 from notetune.plain.linear import FloatArray, Linear, probabilities
 from notetune.plain.words import CountedNotes, count_terms
 from notetune.train.logistic import HeadProblem, LabelledNotes, left_out
-from notetune.train.terms import Penalty, TermProblem
+from notetune.train.path import Penalty
+from notetune.train.terms import TermProblem
 from notetune.workflows.prepare import Prepared, TaskTable
 from notetune.workflows.recipe import Recipe
 

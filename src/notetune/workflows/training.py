@@ -20,9 +20,9 @@ from notetune.errors import Stopped, TrainingError
 from notetune.tokens.store import TokenStore
 from notetune.train.checkpoints import Checkpoints, Position
 from notetune.train.choice import Choice, Evaluation
-from notetune.train.logistic import PathPoint
 from notetune.train.loop import BatchT, Step, StepError, train
 from notetune.train.parallel import World, this_world
+from notetune.train.path import PathPoint
 from notetune.train.settings import OptimConfig
 from notetune.workflows.progress import Track
 

@@ -1,1 +1,0 @@
-"""What the hospital is made of, as files of text."""
