@@ -237,29 +237,28 @@ def _by_length(
     documents: Documents,
     prefix: tuple[Tensor, Tensor] | None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Queries, keys and values of the documents; neighbours of one length stand in one batch."""
-    start = asked = 0
-    for length, run in groupby(documents.lengths_D):
-        count = len(list(run))
-        span = slice(start, start + count * length)
-        k, v = (_split(tensor, span, count, length) for tensor in (key, value))
-        if documents.asked_D is None:
-            q = _split(query, span, count, length)
-        else:
-            q = _split(query, slice(asked, asked + count), count, 1)
-            asked += count
+    """Queries, keys and values of the documents; neighbours of one length stand in one batch.
+
+    Each tensor is split once: the gradient of every slice would be as long as the row.
+    """
+    runs = [(length, len(list(run))) for length, run in groupby(documents.lengths_D)]
+    tokens = [count * length for length, count in runs]
+    asked = tokens if documents.asked_D is None else [count for _, count in runs]
+    parts = [torch.split(*part, dim=2) for part in ((query, asked), (key, tokens), (value, tokens))]
+    for (_, count), q, k, v in zip(runs, *parts, strict=True):
+        q, k, v = (_documents(part, count) for part in (q, k, v))
         if prefix is not None:
             k, v = (
                 torch.cat([front.expand(count, -1, -1, -1), own], dim=2)
                 for front, own in zip(prefix, (k, v), strict=True)
             )
         yield q, k, v
-        start = span.stop
 
 
-def _split(tensor: Tensor, span: slice, count: int, length: int) -> Tensor:
+def _documents(tensor: Tensor, count: int) -> Tensor:
+    """`(count, heads, length, head_dim)` for `count` documents of one length, end to end."""
     heads, head_dim = tensor.shape[1], tensor.shape[3]
-    return tensor[0, :, span].reshape(heads, count, length, head_dim).transpose(0, 1)
+    return tensor[0].reshape(heads, count, -1, head_dim).transpose(0, 1)
 
 
 def _direction(
