@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from notetune.train.logistic import HeadProblem, LabelledNotes, Solution
-from notetune.workflows.training import peak_memory_mib, restart_peak_memory
+from notetune.train.training import peak_memory_mib, restart_peak_memory
 
 RESULTS = Path(__file__).parent / "results" / "heads.csv"
 VALIDATION = 4918

@@ -35,15 +35,15 @@ from rows import Rows, timed
 
 from notetune import config
 from notetune.notes.clean import clean_text
+from notetune.prepare.assemble import assemble
+from notetune.prepare.prepared import Intake
+from notetune.prepare.shards import Shard
 from notetune.sources import Finished
+from notetune.study.recipe import Recipe
 from notetune.tokens.edges import Edges
 from notetune.tokens.encode import DOCUMENT_FIELDS, Documents, Encoder, LongNotes, load_encoder
 from notetune.tokens.packing import pack_documents
 from notetune.tokens.store import save_documents
-from notetune.workflows.intake import Intake
-from notetune.workflows.prepare import assemble
-from notetune.workflows.prepare_shards import Shard
-from notetune.workflows.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 MIMIC_RADIOLOGY, MIMIC_DISCHARGE = 2_321_355, 331_794
@@ -198,7 +198,9 @@ def only_joining(folder: Path) -> None:
     ]
     (folder / "prepared").mkdir()
     is_made_up = Intake(Edges(0, 1), MAX_TOKENS)
-    assemble(recipe, shards, Finished((), ()), folder / "prepared", lambda *_: is_made_up)
+    assemble(
+        recipe.preparation, shards, Finished((), ()), folder / "prepared", lambda *_: is_made_up
+    )
 
 
 def made_shard(folder: Path, first: int, count: int) -> Shard:

@@ -43,12 +43,13 @@ from notetune.model.batch import packed_batch
 from notetune.model.compiled import compile_layers
 from notetune.model.float8 import quantise_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
-from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch
+from notetune.tokens.packing import steps_per_epoch
+from notetune.train.batches import pretraining_steps
 from notetune.train.cost import matrix_rate, step_cost
 from notetune.train.loop import train
 from notetune.train.optim import adamw
 from notetune.train.settings import OptimConfig
-from notetune.workflows.training import peak_memory_mib, restart_peak_memory
+from notetune.train.training import peak_memory_mib, restart_peak_memory
 
 ROOT = Path(__file__).parents[1]
 # Those of the paper's Table 2, and full fine-tuning.
@@ -163,7 +164,7 @@ def train_ours(bench: Bench, spec: AdapterSpec, way: Way) -> float:
     batches = pretraining_steps(
         notes, everything, **sizes, seed=0, reserved_per_document=slots, device=bench.device
     )
-    count = pretraining_steps_per_epoch(notes.lengths_D, *sizes.values(), slots)
+    count = steps_per_epoch(notes.lengths_D, *sizes.values(), slots)
     optim = OptimConfig()
     steps = train(
         batches,

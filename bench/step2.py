@@ -246,22 +246,25 @@ def measure_search(texts: list[str], shape: str, device: str, cold_runs: int, ro
     # What reads notes may not be there on a GPU machine.
     import shutil
 
-    from notetune.workflows.downstream import Cell, downstream
-    from notetune.workflows.prepare import prepare
+    from notetune.study.jobs import jobs_of
+    from notetune.study.run import prepare_notes
+    from notetune.study.step2 import train_model
+    from notetune.study.wanted import facts_of
 
     with tempfile.TemporaryDirectory() as folder:
         recipe = _search_recipe(Path(folder), texts, shape, device)
-        prepared = prepare(recipe)
+        notes = prepare_notes(recipe)
+        jobs = jobs_of(recipe, "", facts_of(recipe, notes))
+        (head,) = (job for job in jobs if job.model and job.model.variant == "head-only")
 
-        def run(seed: int) -> float:
-            cell = Cell("label", "head-only", seed)
-            return timed(lambda: downstream(recipe, prepared, cell))[0]
+        def run() -> float:
+            return timed(lambda: train_model(head, notes.prepared))[0]
 
         cold = []
-        for number in range(cold_runs):
+        for _ in range(cold_runs):
             shutil.rmtree(recipe.folder.features, ignore_errors=True)
-            cold.append(run(TRIALS + number))
-        kept = [run(seed) for seed in range(TRIALS)]
+            cold.append(run())
+        kept = [run() for _ in range(TRIALS)]
     question, x = f"step 2, a head alone, {shape}", f"{len(texts)} notes, {TRIALS} trials"
     rows.add(question, "a cold run", x, cold, "s")
     rows.add(question, "a run on kept features", x, kept, "s")
@@ -270,7 +273,7 @@ def measure_search(texts: list[str], shape: str, device: str, cold_runs: int, ro
 
 
 def _search_recipe(folder: Path, texts: list[str], shape: str, device: str) -> Any:
-    from notetune.workflows.recipe import Recipe
+    from notetune.study.recipe import Recipe
 
     backbone = str(TINY) if shape == "tiny" else _random_backbone(folder / "backbone", shape)
     labels = np.random.default_rng(0).integers(0, 2, len(texts))

@@ -22,8 +22,9 @@ from notetune.model.attention import PACKED_ATTENTION
 from notetune.model.backbone import Backbone
 from notetune.model.stack import stack
 from notetune.tokens.encode import load_encoder
+from notetune.tokens.packing import steps_per_epoch
 from notetune.tokens.store import TokenStore, open_store, write_store
-from notetune.train.batches import pretraining_steps, pretraining_steps_per_epoch
+from notetune.train.batches import pretraining_steps
 from notetune.train.loop import train
 from notetune.train.optim import adamw
 from notetune.train.settings import OptimConfig
@@ -169,7 +170,7 @@ def fit(model: LlamaForCausalLM, store: TokenStore, epochs: float) -> dict[str, 
     optim = OptimConfig(peak_lr=2e-3, warmup_fraction=0.03, weight_decay=0.1, targets_per_step=8192)
     documents = store.documents_of("train")
     lengths = store.lengths_D[documents]
-    per_epoch = pretraining_steps_per_epoch(lengths, TOKENS_PER_ROW, optim.targets_per_step)
+    per_epoch = steps_per_epoch(lengths, TOKENS_PER_ROW, optim.targets_per_step)
     step_count = round(epochs * per_epoch)
     backbone = Backbone(model.train(), "tiny", "", MAX_TOKENS)
     batches = pretraining_steps(

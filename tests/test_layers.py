@@ -14,21 +14,22 @@ PACKAGE = Path(__file__).parents[1] / "src" / "notetune"
 
 LAYERS = (
     {"cli"},
-    {"workflows", "serve", "report"},
+    {"study", "serve", "report"},
+    {"prepare"},
     {"infer"},
     {"train"},
     {"model", "tokens", "search"},
     {"hospital", "sources"},
     {"notes", "metrics", "plain"},
     {"runs", "strict_csv"},
-    {"ownership"},
-    {"config"},
+    {"ownership", "run_folder"},
+    {"config", "progress"},
     {"errors"},
 )
 RANK = {name: -depth for depth, names in enumerate(LAYERS) for name in names}
 
 ONLY_IN = {
-    "torch": ("model", "train", "infer", "serve", "workflows"),
+    "torch": ("model", "train", "infer", "serve", "study"),
     "transformers": (
         "model/backbone.py",
         "model/attention.py",
@@ -41,16 +42,18 @@ ONLY_IN = {
     "rich": ("cli",),
 }
 # Parts of the package that only these may import.
-USED_BY = {"hospital": ("hospital", "cli", "workflows/demo.py")}
+USED_BY = {"hospital": ("hospital", "cli")}
 # What importing these may not load, not even through another module. The command line also leaves
 # the other slow libraries to the command that needs them, so that --help is instant.
 FREE_OF = {
     **dict.fromkeys(("hospital", "sources", "notes", "tokens"), ("torch",)),
     **dict.fromkeys(("metrics", "plain", "search", "report"), ("torch",)),
     "cli": ("torch", "transformers", "peft", "polars", "scipy", "sklearn", "matplotlib"),
-    # A misspelt key is said at once, and so are all keys.
-    "workflows/recipe.py": ("torch", "transformers", "peft", "scipy", "sklearn", "matplotlib"),
-    "workflows/recipe_keys.py": ("torch", "transformers", "peft", "scipy", "sklearn", "matplotlib"),
+    # A misspelt key is said at once, and so are all keys and what is done.
+    **dict.fromkeys(
+        ("study/recipe.py", "study/wanted.py", "study/jobs.py"),
+        ("torch", "transformers", "peft", "scipy", "sklearn", "matplotlib"),
+    ),
 }
 
 
@@ -181,25 +184,25 @@ BROKEN = {
     "torch in metrics": ({"metrics/a.py": "from torch import nn"}, "torch is only for model"),
     "peft beside its file": ({"model/stack.py": "import peft"}, "only for model/adapters"),
     "transformers in train": ({"train/a.py": "import transformers.optimization"}, "is only for"),
-    "the hospital in a workflow": (
-        {"workflows/study.py": "from notetune.hospital import patients"},
+    "the hospital in a study": (
+        {"study/run.py": "from notetune.hospital import patients"},
         "hospital is only for hospital, cli",
     ),
     "rich in report": ({"report/page.py": "import rich.table"}, "rich is only for cli"),
     "torch in cli": ({"cli.py": "def f():\n    import torch"}, "torch is only for model"),
-    "torch through a workflow": (
+    "torch through a study": (
         {
-            "cli.py": "from notetune.workflows.pretrain import pretrain",
-            "workflows/pretrain.py": "import torch",
+            "cli.py": "from notetune.study.step1 import pretrain",
+            "study/step1.py": "import torch",
         },
         "cli.py: importing it loads torch",
     ),
     "torch through what a recipe holds": (
         {
-            "workflows/recipe.py": "from notetune.train.optim import OptimConfig",
+            "study/recipe.py": "from notetune.train.optim import OptimConfig",
             "train/optim.py": "import torch",
         },
-        "workflows/recipe.py: importing it loads torch",
+        "study/recipe.py: importing it loads torch",
     ),
     "torch through a package": (
         {
@@ -237,12 +240,10 @@ ALLOWED = {
         "from notetune.cli.study import app\n"
         "print(os.environ)\n"
         "def command():\n"
-        "    from notetune.workflows.pretrain import pretrain\n"
+        "    from notetune.study.step1 import pretrain\n"
     ),
-    "cli/study.py": (
-        "import rich\nif TYPE_CHECKING:\n    from notetune.workflows.pretrain import Recipe"
-    ),
-    "workflows/pretrain.py": "import torch, polars\nfrom notetune.model import adapters",
+    "cli/study.py": ("import rich\nif TYPE_CHECKING:\n    from notetune.study.step1 import Recipe"),
+    "study/step1.py": "import torch, polars\nfrom notetune.model import adapters",
     "config.py": "",
     "errors.py": "",
     "__init__.py": "import os\nos.environ.setdefault('A', '1')",
@@ -252,6 +253,6 @@ ALLOWED = {
 def test_the_allowed_imports_are_no_problem_and_are_counted():
     edges, problems = problems_in(ALLOWED)
     assert problems == []
-    # metrics/a -> config, sources -> notes, hospital -> errors, cli/main -> config and workflows,
-    # cli/study -> workflows, workflows -> model
+    # metrics/a -> config, sources -> notes, hospital -> errors, cli/main -> config and study,
+    # cli/study -> study, study -> model
     assert edges == 7

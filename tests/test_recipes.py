@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from notetune import config
-from notetune.workflows.recipe import Recipe
-from notetune.workflows.variants import VARIANTS
+from notetune.study.models import VARIANTS
+from notetune.study.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("src/notetune/workflows/*.yaml")])
+RECIPES = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("src/notetune/cli/*.yaml")])
 
 
 def test_the_shipped_recipes_are_found():
@@ -35,17 +35,17 @@ def test_a_recipe_is_valid_and_named_after_its_file(path):
 
 def test_relative_sources_start_from_the_data_folder():
     recipe = config.load(Recipe, ROOT / "recipes/eicu.yaml", ["data=/somewhere"])
-    assert recipe.source.folder == Path("/somewhere/eicu_demo")
+    assert recipe.preparation.source.folder == Path("/somewhere/eicu_demo")
     absolute = config.load(
         Recipe, ROOT / "recipes/mtsamples.yaml", ["prepare.source.path=/else/notes.csv"]
     )
-    assert absolute.source.path == Path("/else/notes.csv")
+    assert absolute.preparation.source.path == Path("/else/notes.csv")
 
 
 def test_the_files_of_an_official_split_start_from_the_data_folder():
     split = "{kind: files, train: a.csv, validation: b.csv, test: /else/c.csv}"
     overrides = ["data=/somewhere", f"prepare.split={split}"]
-    files = config.load(Recipe, ROOT / "recipes/mimic3.yaml", overrides).split.files
+    files = config.load(Recipe, ROOT / "recipes/mimic3.yaml", overrides).preparation.split.files
     assert [str(path) for path in files.values()] == [
         "/somewhere/a.csv",
         "/somewhere/b.csv",

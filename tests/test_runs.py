@@ -44,7 +44,7 @@ class TestNewFolder:
         }
         manifest = json.loads((tmp_path / "stage" / "manifest.json").read_text())
         assert set(manifest["files"]) == {"weights.bin", "sub/notes.txt"}
-        assert manifest["format"] == 1
+        assert manifest["format"] == runs.FORMAT == 2
         assert {"notetune", "python", "numpy"} <= set(manifest["provenance"])
 
     def test_is_not_there_before_the_block_ends(self, tmp_path):
@@ -163,14 +163,26 @@ class TestIsFinished:
     def test_is_false_for_a_folder_that_does_not_exist(self, tmp_path):
         assert not runs.is_finished(tmp_path / "none", INPUTS)
 
-    def test_refuses_the_format_of_another_version_by_name(self, stage):
-        manifest = runs.read_json(stage / "manifest.json") | {"format": 2}
-        del manifest["digest"]
-        digest = {"digest": runs.fingerprint(manifest)}
-        runs.write_json(stage / "manifest.json", manifest | digest)
+    def test_what_an_earlier_version_made_is_whole_but_is_made_again(self, stage):
+        of_format(stage, 1)
+        assert runs.damaged_files(stage) == []
+        assert runs.is_older(stage)
+        assert not runs.is_finished(stage, INPUTS)
+        of_format(stage, runs.FORMAT)
+        assert runs.is_finished(stage, INPUTS)
+        assert not runs.is_older(stage)
+
+    def test_refuses_the_format_of_a_later_version_by_name(self, stage):
+        of_format(stage, 3)
         for check in (lambda: runs.is_finished(stage, INPUTS), lambda: runs.damaged_files(stage)):
-            with pytest.raises(RunError, match="has format 2; this version reads format 1"):
+            with pytest.raises(RunError, match="has format 3; this version reads up to 2"):
                 check()
+
+
+def of_format(folder, number):
+    manifest = runs.read_json(folder / "manifest.json") | {"format": number}
+    del manifest["digest"]
+    runs.write_json(folder / "manifest.json", manifest | {"digest": runs.fingerprint(manifest)})
 
 
 def run_python(code, **options):

@@ -33,7 +33,7 @@ from notetune.ownership import (
 )
 from notetune.ownership import MANIFEST as MANIFEST
 
-FORMAT = 1
+FORMAT = 2  # of what a folder is made from; files of older ones are still read
 _RECORDED_PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "polars")
 
 
@@ -193,7 +193,19 @@ def was_made_from(folder: Path, inputs: Any) -> bool:
         RunError: If another version of notetune, with another format, wrote the folder.
     """
     manifest = _manifest(folder)
-    return manifest is not None and manifest["inputs"] == fingerprint(inputs)
+    if manifest is None or manifest["format"] != FORMAT:
+        return False
+    return bool(manifest["inputs"] == fingerprint(inputs))
+
+
+def is_older(folder: Path) -> bool:
+    """Whether an earlier version of notetune wrote `folder`, so that it is made again.
+
+    Raises:
+        RunError: If a later version did.
+    """
+    manifest = _manifest(folder)
+    return manifest is not None and manifest["format"] < FORMAT
 
 
 def damaged_files(folder: Path) -> list[str]:
@@ -272,9 +284,9 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
         return None
     if manifest.pop(DIGEST, None) != fingerprint(manifest):
         return None
-    if manifest["format"] != FORMAT:
+    if manifest.get("format") not in range(1, FORMAT + 1):
         raise RunError(
-            f"{folder} has format {manifest.get('format')}; this version reads format {FORMAT}. "
+            f"{folder} has format {manifest.get('format')}; this version reads up to {FORMAT}. "
             "Use the notetune version that wrote it."
         )
     return manifest

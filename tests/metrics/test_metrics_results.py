@@ -48,7 +48,7 @@ def test_results_come_back_from_json_unchanged(tmp_path):
     [
         lambda: FlowStage(stage="s", read=10, kept=7, rejected={"newborn": 2}),
         lambda: PerplexityRow(
-            model="m", split="s", source="r", perplexity=math.nan, bits_per_byte=1, tokens=1
+            method="m", split="s", source="r", perplexity=math.nan, bits_per_byte=1, tokens=1
         ),
         lambda: results(note="free text"),
         lambda: TaskResult(

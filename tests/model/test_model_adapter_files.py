@@ -15,7 +15,7 @@ from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.adapters.specs import AdaptationPrompt, Full, LoRA, Prefix, Prompt, PTuning
 from notetune.model.backbone import load_backbone
 from notetune.model.stack import DOMAIN, TASK, Layer, stack
-from notetune.workflows.sections import PretrainConfig
+from notetune.study.sections import PretrainConfig
 
 
 @pytest.fixture(scope="module")

@@ -207,7 +207,7 @@ def full_results(**changes):
         ),
         "perplexity": (
             PerplexityRow(
-                model="before",
+                method=None,
                 split="test",
                 source="discharge",
                 perplexity=9.8765,
@@ -215,7 +215,8 @@ def full_results(**changes):
                 tokens=412_345,
             ),
             PerplexityRow(
-                model="after",
+                method="lora",
+                is_domain_adapter=True,
                 split="test",
                 source="discharge",
                 perplexity=5.4321,

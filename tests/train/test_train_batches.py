@@ -7,11 +7,11 @@ from builders import random_batch, random_llama, small_store
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notetune.tokens.packing import steps_per_epoch
 from notetune.train.batches import (
     LabelledBatch,
     labelled_rows,
     pretraining_steps,
-    pretraining_steps_per_epoch,
     rows_in_order,
     shuffled_steps,
 )
@@ -34,7 +34,7 @@ def step_documents(step):
 def test_an_epoch_of_pretraining_reads_every_document_once(store):
     documents = store.documents_of("train")
     lengths = store.lengths_D[documents]
-    per_epoch = pretraining_steps_per_epoch(lengths, 64, 100)
+    per_epoch = steps_per_epoch(lengths, 64, 100)
     assert per_epoch > 2
     stream = pretraining_steps(store, documents, tokens_per_row=64, targets_per_step=100, seed=3)
     for _ in range(3):

@@ -84,7 +84,9 @@ def test_without_a_checkpoint_a_training_begins_anew_and_so_does_its_log(tmp_pat
 def test_the_two_newest_are_kept_with_what_was_found_on_the_way(tmp_path):
     training, found = SmallTraining(tmp_path), ()
     for step in training.run_from(Position(0)):
-        found += (Evaluation(step.number + 1, 1 / 3, None if step.number else 0.1),)
+        found += (
+            Evaluation(steps=step.number + 1, loss=1 / 3, auroc=None if step.number else 0.1),
+        )
         training.checkpoints.save(Position(step.number + 1, step.halvings, found))
     assert names_in(tmp_path) == ["step-00000011", "step-00000012", "steps.jsonl"]
     assert SmallTraining(tmp_path).checkpoints.restore() == Position(12, 1, found)

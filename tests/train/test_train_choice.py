@@ -11,7 +11,10 @@ from notetune.train.settings import ValidationConfig
 def found(*aurocs, losses=None):
     losses = losses or [1.0] * len(aurocs)
     pairs = zip(losses, aurocs, strict=True)
-    return [Evaluation(number, loss, auroc) for number, (loss, auroc) in enumerate(pairs, start=1)]
+    return [
+        Evaluation(steps=number, loss=loss, auroc=auroc)
+        for number, (loss, auroc) in enumerate(pairs, start=1)
+    ]
 
 
 def test_the_criterion_decides_which_evaluation_is_best():

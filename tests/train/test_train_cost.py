@@ -27,7 +27,7 @@ from notetune.model.batch import packed_batch
 from notetune.model.stack import DOMAIN, Layer, stack
 from notetune.train.optim import adamw
 from notetune.train.settings import OptimConfig
-from notetune.workflows.training import peak_memory_mib, restart_peak_memory
+from notetune.train.training import peak_memory_mib, restart_peak_memory
 
 def step(model, lengths):
     batch = packed_batch([np.full(n, 5) for n in lengths], range(len(lengths)))

@@ -12,7 +12,7 @@ from notetune.errors import ConfigError, NotetuneError, Stopped
 from notetune.ownership import refuse_foreign
 
 if TYPE_CHECKING:
-    from notetune.workflows.recipe import Recipe
+    from notetune.study.recipe import Recipe
 
 app = typer.Typer(
     help="Adapt a language model to clinical notes, and measure honestly what that brings.",
@@ -33,6 +33,8 @@ DataFolder = Annotated[
 ]
 _INTERRUPTED = 130  # what typer returns after Ctrl-C
 _BY_SIGNAL = 128  # added to the number of a signal, as a shell does
+
+_STEP_1 = ("pretrain", "perplexity")
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -87,7 +89,7 @@ def demo(
     patients: Annotated[int, typer.Option(min=50, help="Patients of the hospital.")] = 600,
 ) -> None:
     """Make a synthetic hospital, run both steps on it, and write a report (about 5 minutes)."""
-    from notetune.workflows.demo import demo_recipe, introduction
+    from notetune.cli.demo import demo_recipe, introduction
 
     terminal.out.print(introduction(patients))
     _run(demo_recipe(folder, patients), as_json=False)
@@ -107,17 +109,16 @@ def prepare(
 ) -> None:
     """Notes to splits, labels and tokens."""
     loaded = load.one(recipe, overrides, data, only)
-    from notetune.workflows.prepare import compare_with_published, prepare_corpus
-    from notetune.workflows.prepare import prepare as run
+    from notetune.prepare.build import compare_with_published
+    from notetune.study.run import prepare_notes
 
     with runs.locked(loaded.folder.root):
-        prepared = run(loaded)
-        corpus = prepare_corpus(loaded, prepared)
-    comparisons = compare_with_published(prepared) if check else ()
+        notes = prepare_notes(loaded)
+    comparisons = compare_with_published(notes.prepared) if check else ()
     beside = None
-    if corpus is not prepared:
-        beside = (corpus, compare_with_published(corpus) if check else ())
-    show.prepared(prepared, comparisons, beside, as_json=as_json)
+    if notes.corpus is not notes.prepared:
+        beside = (notes.corpus, compare_with_published(notes.corpus) if check else ())
+    show.prepared(notes.prepared, comparisons, beside, as_json=as_json)
 
 
 @app.command()
@@ -132,19 +133,21 @@ def pretrain(
     """Step 1: train a domain adapter on packed notes, and the methods to compare it with."""
     loaded = load.one(recipe, overrides, data, only)
     if dry_run:
-        return _plan(loaded, as_json=as_json)
-    from notetune.workflows import methods, together
-    from notetune.workflows.prepare import prepare as prepare_run
-    from notetune.workflows.prepare import prepare_corpus
-    from notetune.workflows.progress import silent
+        return _dry_run(loaded, as_json=as_json)
+    from notetune.progress import silent
+    from notetune.study.evaluate import methods, perplexities
+    from notetune.study.jobs import jobs_of
+    from notetune.study.run import prepare_notes, run_jobs
+    from notetune.study.wanted import facts_of
+    from notetune.train import processes
 
-    with together.joined(loaded.folder.root) as is_first:
-        corpus = together.in_turn(lambda: prepare_corpus(loaded, prepare_run(loaded)))
-        track = terminal.track if is_first else silent
-        trained = methods.pretrain_all(loaded, corpus, track)
-        methods.pretrain_runs(loaded, corpus, track)
+    with processes.joined(loaded.folder.root) as is_first:
+        notes = processes.in_turn(lambda: prepare_notes(loaded))
+        listed = jobs_of(loaded, "", facts_of(loaded, notes))
+        jobs = [job for job in listed if job.stage in _STEP_1]
+        run_jobs(jobs, notes, terminal.track if is_first else silent)
     if is_first:
-        rows = methods.method_rows(trained), methods.perplexity_rows(trained)
+        rows = methods(jobs), perplexities(jobs)
         show.pretrained(*rows, loaded.folder.domain(0), as_json=as_json)
     return None
 
@@ -161,18 +164,15 @@ def downstream(
     """Step 2: train task adapters and heads into bundles (step 1 first where it is missing)."""
     loaded = load.one(recipe, overrides, data, only)
     if dry_run:
-        return _plan(loaded, as_json=as_json)
-    from notetune.workflows import study
-    from notetune.workflows.prepare import prepare as prepare_run
-    from notetune.workflows.prepare import prepare_corpus
-    from notetune.workflows.pretrain import pretrain as pretrain_run
+        return _dry_run(loaded, as_json=as_json)
+    from notetune.study.jobs import jobs_of, status
+    from notetune.study.run import prepare_notes, run_jobs
+    from notetune.study.wanted import facts_of
 
     with runs.locked(loaded.folder.root):
-        prepared = prepare_run(loaded)
-        corpus = prepare_corpus(loaded, prepared)
-        pretrain_run(loaded, corpus, terminal.track)
-        study.train_cells(loaded, prepared, corpus, terminal.track)
-    show.stages(study.status(loaded), as_json=as_json)
+        notes = prepare_notes(loaded)
+        run_jobs(jobs_of(loaded, "", facts_of(loaded, notes)), notes, terminal.track)
+    show.status(status(loaded), as_json=as_json)
     return None
 
 
@@ -187,13 +187,12 @@ def evaluate(
     """Estimate the scores of everything that is trained, and write the report."""
     loaded = load.study(recipe, overrides, data, only)
     from notetune.report.page import check_output, write_report
-    from notetune.workflows.evaluate import evaluate as run
-    from notetune.workflows.evaluate import refuse_foreign_looks
-    from notetune.workflows.study import read_study
+    from notetune.study.evaluate import evaluate as run
+    from notetune.study.evaluate import refuse_foreign_looks
 
     check_output(loaded.folder.report)
     refuse_foreign_looks(loaded)
-    results = run(loaded, read_study(loaded))
+    results = run(loaded)
     write_report(results, loaded.folder.report)
     show.results(results, loaded.folder.report, as_json=as_json)
 
@@ -290,7 +289,7 @@ def inspect(
 ) -> None:
     """Parameters, memory and time of every training, from the backbone's config.json alone."""
     loaded = load.one(recipe, overrides, data, only)
-    from notetune.workflows.inspect import needs
+    from notetune.study.costs import needs
 
     show.needs(needs(loaded), as_json=as_json)
 
@@ -301,10 +300,10 @@ def keys(
     as_json: AsJson = False,
 ) -> None:
     """List the keys of a recipe with their defaults and what they are for."""
-    from notetune.workflows import recipe_keys
-    from notetune.workflows.recipe import Recipe
+    from notetune.cli.keys import keys as keys_of
+    from notetune.study.recipe import Recipe
 
-    known = recipe_keys.keys(Recipe)
+    known = keys_of(Recipe)
     found = [key for key in known if not section or f"{key.name}.".startswith(f"{section}.")]
     if not found:
         raise ConfigError(f"no key {section} in a recipe; `notetune keys` lists them all.")
@@ -330,10 +329,8 @@ def study_run(
     loaded = load.study(recipe, overrides, data, only)
     if gpu and not dry_run:
         raise ConfigError("--gpu goes with --dry-run: it estimates for a GPU that is not here.")
-    if dry_run and (card := gpu or loaded.gpu):
-        return _estimate(loaded, card, as_json=as_json)
     if dry_run:
-        return _plan(loaded, as_json=as_json)
+        return _dry_run(loaded, gpu or loaded.gpu, as_json=as_json)
     _run(loaded, as_json=as_json)
     return None
 
@@ -348,14 +345,14 @@ def study_status(
 ) -> None:
     """Say which stages of a recipe are done."""
     loaded = load.study(recipe, overrides, data, only)
-    from notetune.workflows import study
+    from notetune.study.jobs import status
 
-    show.stages(study.status(loaded), as_json=as_json)
+    show.status(status(loaded), as_json=as_json)
 
 
 def _run(recipe: "Recipe", *, as_json: bool) -> None:
     from notetune.report.page import check_output, write_report
-    from notetune.workflows.study import run_study
+    from notetune.study.run import run_study
 
     check_output(recipe.folder.report)
     results = run_study(recipe, terminal.track)
@@ -363,13 +360,7 @@ def _run(recipe: "Recipe", *, as_json: bool) -> None:
     show.results(results, recipe.folder.report, as_json=as_json)
 
 
-def _plan(recipe: "Recipe", *, as_json: bool) -> None:
-    from notetune.workflows.plan import plan
+def _dry_run(recipe: "Recipe", gpu: str | None = None, *, as_json: bool) -> None:
+    from notetune.study.costs import costs
 
-    show.plan(recipe, plan(recipe), as_json=as_json)
-
-
-def _estimate(recipe: "Recipe", gpu: str, *, as_json: bool) -> None:
-    from notetune.workflows.estimate import estimate
-
-    show.estimate(recipe, estimate(recipe, gpu), as_json=as_json)
+    show.costs(recipe, costs(recipe, gpu), as_json=as_json)

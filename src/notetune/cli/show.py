@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 from notetune.cli import terminal
 
 if TYPE_CHECKING:
+    from notetune.cli.keys import Key
     from notetune.metrics.results import MethodRow, PerplexityRow, Results
+    from notetune.prepare.prepared import Prepared
     from notetune.sources.mimic.published import Comparison
-    from notetune.workflows.estimate import Estimate
-    from notetune.workflows.inspect import Needs
-    from notetune.workflows.plan import Plan
-    from notetune.workflows.prepare import Prepared
-    from notetune.workflows.recipe import Recipe
-    from notetune.workflows.recipe_keys import Key
-    from notetune.workflows.study import Stage
+    from notetune.study.costs import Costs, Needs
+    from notetune.study.jobs import Status
+    from notetune.study.recipe import Recipe
 
 _DIGITS_OF_A_HASH = 16
 
@@ -125,67 +123,43 @@ def results(results: "Results", folder: Path, *, as_json: bool) -> None:
     return None
 
 
-def plan(recipe: "Recipe", plan: "Plan", *, as_json: bool) -> None:
-    """The resolved recipe, and every training with its size and estimated time."""
+def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
+    """The resolved recipe, every training with its size and time, and what that is based on."""
     if as_json:
-        return terminal.show_json({"recipe": recipe.as_json(), **asdict(plan)})
-    terminal.show_json(recipe.as_json())
-    rows = [
-        (
-            stage.name,
-            f"{stage.documents:,}",
-            f"{stage.tokens:,}",
-            f"{stage.rows:,}",
-            f"{stage.steps:,}",
-            f"{stage.trainable_parameters:,}",
-            _duration(stage.seconds),
-        )
-        for stage in plan.stages
-    ]
-    columns = ("training", "documents", "tokens", "rows", "steps", "trainable", "time")
-    title = "Documents, tokens and rows per epoch; steps and time of all epochs"
-    terminal.show_table(title, columns, rows)
-    terminal.out.print(
-        f"About {_duration(plan.seconds)} of training and {plan.peak_memory_mib:,.0f} MiB, "
-        "measured on one row on this machine; evaluations, perplexities and baselines come on top. "
-        "Nothing was written."
-    )
-    return None
-
-
-def estimate(recipe: "Recipe", estimate: "Estimate", *, as_json: bool) -> None:
-    """Every training on a named GPU, and what the estimate is based on."""
-    if as_json:
-        return terminal.show_json({"recipe": recipe.as_json(), **asdict(estimate)})
-    columns = ("training", "seeds", "notes", "steps", "trained", "GiB", "hours each", "hours")
-    for name, seconds in estimate.seconds.items():
+        return terminal.show_json({"recipe": recipe.as_json(), **asdict(costs)})
+    columns = ("training", "seeds", "documents", "tokens", "steps", "trained", "GiB", "time each")
+    for name, seconds in costs.seconds.items():
         rows = [
             (
-                training.model if training.task is None else f"{training.task} · {training.model}",
+                training.name,
                 " ".join(map(str, training.seeds)),
                 f"{training.documents:,}",
+                f"{training.tokens:,}",
                 f"{training.steps:,}",
                 f"{training.trainable_parameters:,}",
-                f"{training.memory_gib:,.1f}" + ("" if training.fits else " !"),
-                f"{training.seconds / 3600:,.2f}",
-                f"{training.seconds * len(training.seeds) / 3600:,.1f}",
+                f"{training.memory_gib:,.1f}" + ("" if costs.fits(training) else " !"),
+                _duration(training.seconds),
             )
-            for training in estimate.trainings
+            for training in costs.trainings
             if training.backbone == name
         ]
-        title = f"{name or recipe.name}: {seconds / 3600:,.1f} h on one {estimate.gpu}"
+        title = f"{name or recipe.name}: {_duration(seconds)} on one {costs.clock}"
         terminal.show_table(title, columns, rows)
-    count = sum(len(training.seeds) for training in estimate.trainings)
-    too_large = sum(len(training.seeds) for training in estimate.trainings if not training.fits)
-    hours = sum(estimate.seconds.values()) / 3600
+    count = sum(len(training.seeds) for training in costs.trainings)
+    fitting = ""
+    if costs.memory_gib is not None:
+        left_out = [len(t.seeds) for t in costs.trainings if not costs.fits(t)]
+        fitting = (
+            f" with {costs.memory_gib:g} GiB; not fitting into its memory (!): {sum(left_out)}"
+        )
     terminal.out.print(
-        f"{count} trainings, {hours:,.0f} h in all on one {estimate.gpu} with "
-        f"{estimate.memory_gib:g} GiB ({estimate.source}); not fitting into its memory (!): "
-        f"{too_large}.\n"
-        f"An estimate: operations counted without weights, at {estimate.share:.0%} of the card's "
-        "highest rate, which is assumed; all epochs; without reading, encoding, TF-IDF and the "
-        "perplexities of step 1. Memory: all tensors at the worst moment of a step.\n"
-        f"Notes: {'; '.join(estimate.counts)}.\nNothing was written.",
+        f"{count} trainings, {_duration(sum(costs.seconds.values()))} in all on one {costs.clock}"
+        f"{fitting}.\n"
+        f"An estimate: operations counted without weights, {costs.rate}; all epochs, with the "
+        "rounds on the validation notes and the features that heads start from; without reading, "
+        "encoding, TF-IDF, hybrids, the solving of heads and the perplexities of step 1. Documents "
+        "and tokens are those of one epoch. Memory: all tensors at the worst moment of a step.\n"
+        f"Notes: {'; '.join(costs.counts)}.\nNothing was written.",
         soft_wrap=True,
     )
     return None
@@ -221,12 +195,13 @@ def needs(needs: "Needs", *, as_json: bool) -> None:
     return None
 
 
-def stages(stages: Sequence["Stage"], *, as_json: bool) -> None:
-    """Which stages are done."""
+def status(jobs: Sequence["Status"], *, as_json: bool) -> None:
+    """Which jobs are done."""
     if as_json:
-        return terminal.show_json([asdict(stage) for stage in stages])
-    rows = [(stage.name, "done" if stage.is_finished else "open") for stage in stages]
-    terminal.show_table("Stages", ("stage", "state"), rows)
+        return terminal.show_json([asdict(job) for job in jobs])
+    states = ["done" if j.is_finished else "older format" if j.is_older else "open" for j in jobs]
+    rows = [(job.name, state) for job, state in zip(jobs, states, strict=True)]
+    terminal.show_table("Jobs", ("job", "state"), rows)
     return None
 
 

@@ -7,20 +7,16 @@ not exist is None with a reason beside it, never NaN, 0 or 0.5.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ConfigDict, Field, JsonValue, NonNegativeInt, ValidationError, model_validator
+from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_validator
 
-from notetune.config import Config
 from notetune.errors import DataError
 from notetune.metrics.best import Standing
 from notetune.metrics.intervals import Estimate
+from notetune.metrics.learning import CurvePoint as CurvePoint
+from notetune.metrics.learning import Evaluation as Evaluation
+from notetune.metrics.learning import Value
 from notetune.metrics.scores import TaskKind
 from notetune.runs import read_json, write_json
-
-
-class Value(Config):
-    """Base of the values below: frozen, no unknown key, every number finite."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class FlowStage(Value):
@@ -49,9 +45,17 @@ class SplitCount(Value):
 
 
 class PerplexityRow(Value):
-    """Perplexity of one model ("before", "after", ...) on one source of one split."""
+    """Perplexity on one source of one split.
 
-    model: str
+    Attributes:
+        method: The method of step 1 whose adapter is on the backbone; None for none.
+        is_domain_adapter: Whether that is the adapter on which step 2 builds.
+        backbone: Its name in a study of several.
+    """
+
+    method: str | None
+    is_domain_adapter: bool = False
+    backbone: str = ""
     split: str
     source: str
     perplexity: float
@@ -69,22 +73,6 @@ class MethodRow(Value):
     tokens_per_second: float | None = None
     seconds: float | None = None
     peak_memory_mib: float | None = None
-
-
-class CurvePoint(Value):
-    """One logged optimizer step."""
-
-    step: NonNegativeInt
-    loss: float
-    learning_rate: float
-
-
-class Evaluation(Value):
-    """A model in the middle of its training, on the validation notes; `loss` in nats per note."""
-
-    steps: NonNegativeInt
-    loss: float
-    auroc: float | None
 
 
 class KeptState(Value):

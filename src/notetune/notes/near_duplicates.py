@@ -10,7 +10,6 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-import datasketch  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -42,6 +41,8 @@ def signatures(texts: Iterable[str]) -> Signatures:
     Source:
         Broder 1997 (resemblance by minimal hashes); Li and Koenig 2010 (b-bit minwise hashing).
     """
+    import datasketch  # type: ignore[import-untyped]  # with all of scipy.integrate
+
     # The runs are hashed already: `operator.index` gives each number back.
     empty = datasketch.MinHash(num_perm=_PERMUTATIONS, seed=_SEED, hashfunc=operator.index)
     rows = []

@@ -40,14 +40,20 @@ def methods_table(methods: Sequence[MethodRow]) -> Table:
     )
 
 
+def adapted(row: PerplexityRow) -> str:
+    """What a perplexity is of: a backbone with the adapter of a method, or with none."""
+    method = row.method or "none"
+    return f"{row.backbone}/{method}" if row.backbone else method
+
+
 def perplexity_table(rows: Sequence[PerplexityRow]) -> Table:
-    """Perplexity per model, split and source."""
+    """Perplexity per method, split and source."""
     return Table(
         "Perplexity per target token and bits per byte of text. Lower is better.",
-        ("Model", "Split", "Source", "Perplexity", "Bits per byte", "Tokens"),
+        ("Method", "Split", "Source", "Perplexity", "Bits per byte", "Tokens"),
         tuple(
             (
-                Cell(row.model),
+                Cell(adapted(row)),
                 Cell(row.split),
                 Cell(row.source),
                 Cell(number(row.perplexity), sort=row.perplexity),

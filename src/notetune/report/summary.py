@@ -135,19 +135,21 @@ def _baseline_sentences(results: Results) -> list[str]:
 
 def _perplexity_sentences(results: Results) -> list[str]:
     """What the domain adapter's training changed on unseen notes and on general text."""
-    by_state = {
-        (*row.model.rpartition("/")[::2], row.split, row.source): row for row in results.perplexity
+    alone = {
+        (row.backbone, row.split, row.source): row
+        for row in results.perplexity
+        if row.method is None
     }
     sentences = []
-    for (backbone, state, split, source), row in by_state.items():
-        start = by_state.get((backbone, "before", split, source))
-        if state != "after" or split == "train" or start is None:
+    for row in results.perplexity:
+        start = alone.get((row.backbone, row.split, row.source))
+        if not row.is_domain_adapter or row.split == "train" or start is None:
             continue
         verb = "fell" if row.perplexity < start.perplexity else "rose"
         before, after = number(start.perplexity), number(row.perplexity)
         sentences.append(
-            f"Perplexity{f' of {backbone}' if backbone else ''} on {_texts(row)} "
-            f"{'stayed' if before == after else verb}: {before} before, {after} {state}."
+            f"Perplexity{f' of {row.backbone}' if row.backbone else ''} on {_texts(row)} "
+            f"{'stayed' if before == after else verb}: {before} before, {after} after."
         )
     return sentences
 

@@ -160,3 +160,20 @@ def _check_lengths(lengths_D: Int64Array, tokens_per_row: int) -> None:
             f"({bad.size} of {lengths_D.size} documents are outside). "
             "Raise tokens_per_row or lower prepare.max_tokens."
         )
+
+
+def steps_per_epoch(
+    lengths_D: Int64Array,
+    tokens_per_row: int,
+    targets_per_step: int,
+    reserved_per_document: int = 0,
+) -> int:
+    """Steps that one pass over the documents takes: at least one, at most one per row.
+
+    Example:
+        >>> steps_per_epoch(np.full(10, 101), tokens_per_row=101, targets_per_step=250)
+        4
+    """
+    targets = int(lengths_D.sum()) - len(lengths_D)
+    row_count = pack_documents(lengths_D + reserved_per_document, tokens_per_row).row_count
+    return min(max(1, round(targets / targets_per_step)), row_count)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from notetune.model.batch import PackedBatch, packed_batch
-from notetune.tokens.packing import Int64Array, pack_documents
+from notetune.tokens.packing import Int64Array, pack_documents, steps_per_epoch
 from notetune.tokens.store import TokenStore
 
 
@@ -62,23 +62,6 @@ def _slots(
     return reading.tokens_N + reserved_per_document * reading.pieces_N
 
 
-def pretraining_steps_per_epoch(
-    lengths_D: Int64Array,
-    tokens_per_row: int,
-    targets_per_step: int,
-    reserved_per_document: int = 0,
-) -> int:
-    """Steps that one pass over the documents takes: at least one, at most one per row.
-
-    Example:
-        >>> pretraining_steps_per_epoch(np.full(10, 101), tokens_per_row=101, targets_per_step=250)
-        4
-    """
-    targets = int(lengths_D.sum()) - len(lengths_D)
-    row_count = pack_documents(lengths_D + reserved_per_document, tokens_per_row).row_count
-    return min(max(1, round(targets / targets_per_step)), row_count)
-
-
 def pretraining_steps(
     store: TokenStore,
     documents_D: Int64Array,
@@ -96,9 +79,7 @@ def pretraining_steps(
     before `first_step` is not read.
     """
     lengths_D = store.lengths_D[documents_D]
-    per_epoch = pretraining_steps_per_epoch(
-        lengths_D, tokens_per_row, targets_per_step, reserved_per_document
-    )
+    per_epoch = steps_per_epoch(lengths_D, tokens_per_row, targets_per_step, reserved_per_document)
     first_epoch, skipped = divmod(first_step, per_epoch)
     for epoch in itertools.count(first_epoch):
         plan = pack_documents(lengths_D + reserved_per_document, tokens_per_row, (seed, epoch))

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from notetune import runs
 from notetune.errors import RunError, RunWarning
+from notetune.metrics.learning import Evaluation
 from notetune.model.sharded import spread_like, whole
-from notetune.train.choice import Evaluation
 from notetune.train.loop import Step
 from notetune.train.parallel import ALONE, World
 

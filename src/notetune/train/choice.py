@@ -8,22 +8,8 @@ import torch
 from torch import Tensor
 
 from notetune.errors import TrainingError
+from notetune.metrics.learning import Evaluation
 from notetune.train.settings import Criterion, ValidationConfig
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A model in the middle of its training, on the validation notes.
-
-    Attributes:
-        steps: Updates before it.
-        loss: Nats per note.
-        auroc: Macro over the labels with both values; None if there is none.
-    """
-
-    steps: int
-    loss: float
-    auroc: float | None
 
 
 def best_of(evaluations: Sequence[Evaluation], choose: Criterion) -> Evaluation:
@@ -94,7 +80,7 @@ class Choice:
             raise TrainingError(
                 f"after {steps} steps the validation loss is {loss}. Lower optim.peak_lr."
             )
-        self.evaluations += (Evaluation(steps, loss, auroc),)
+        self.evaluations += (Evaluation(steps=steps, loss=loss, auroc=auroc),)
         if self.best_steps == steps:
             _copy(self.parameters, self.best)
 

@@ -25,6 +25,7 @@ from notetune.train.optim import adamw
 from notetune.train.settings import OptimConfig
 
 _MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}
+_TIMED_STEPS = 3
 _TIMED, _AT_ONCE = 9, {"cpu": 1, "cuda": 16}
 _ADAM_BYTES = 2 * 4  # two float32 averages per parameter
 
@@ -71,6 +72,32 @@ def step_cost(
             counter.peak += _ADAM_BYTES * sum(parameter.numel() for parameter in parameters)
             adamw(OptimConfig(), (parameters, 0.0)).step()
     return StepCost(counter.peak, counter.flops, sum(lengths_D))
+
+
+def step_seconds(
+    model: Stack,
+    loss: Callable[[PackedBatch], Tensor],
+    lengths_D: tuple[int, ...],
+    *,
+    trains: bool = True,
+) -> float:
+    """Seconds that such a step takes where the model is; arguments as of `step_cost`, with weights.
+
+    The update of the weights is not among them.
+    """
+    documents = [np.zeros(length, np.int64) for length in lengths_D]
+    batch = packed_batch(documents, range(len(documents)), model.backbone.device)
+    parameters = list(model.parameters_by_name().values())
+    seconds = []
+    for _ in range(_TIMED_STEPS + 1):
+        started = time.perf_counter()
+        with torch.set_grad_enabled(trains):
+            result = loss(batch)
+        if trains:
+            torch.autograd.grad(result, parameters)
+        result.item()  # waits for the device
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:])
 
 
 def matrix_rate(device: torch.device, dtype: Dtype) -> float:

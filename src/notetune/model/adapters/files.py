@@ -26,6 +26,7 @@ from notetune.model.sharded import whole
 WEIGHTS = "adapter_model.safetensors"
 _PEFT_CONFIG = "adapter_config.json"
 _CARD = "adapter.json"
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class SavedAdapter:
 class _Card(Config):
     """What we write beside the files of peft."""
 
-    format: int = runs.FORMAT
+    format: int = FORMAT
     backbone: str
     spec: AdapterSpec
     sha256_of_tensors: str
@@ -114,9 +115,9 @@ def read_adapter(folder: Path) -> SavedAdapter:
     if not (folder / _CARD).is_file():
         return _read_from_peft(folder)
     settings = runs.read_json(folder / _CARD)
-    if settings.get("format") != runs.FORMAT:
+    if settings.get("format") != FORMAT:
         raise BundleError(
-            f"{folder} has format {settings.get('format')}; this version reads {runs.FORMAT}."
+            f"{folder} has format {settings.get('format')}; this version reads {FORMAT}."
         )
     card = parse(_Card, settings, str(folder / _CARD))
     path = folder / (BACKBONE_WEIGHTS if isinstance(card.spec, Full) else WEIGHTS)

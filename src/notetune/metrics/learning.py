@@ -1,0 +1,33 @@
+"""What is remembered of a training while it goes on."""
+
+from pydantic import ConfigDict, NonNegativeInt
+
+from notetune.config import Config
+
+
+class Value(Config):
+    """Base of the values below: frozen, no unknown key, every number finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class CurvePoint(Value):
+    """One step of a learning curve; `loss` is in nats per target."""
+
+    step: NonNegativeInt
+    loss: float
+    learning_rate: float
+
+
+class Evaluation(Value):
+    """A model in the middle of its training, on the validation notes.
+
+    Attributes:
+        steps: Updates before it.
+        loss: Nats per note.
+        auroc: Macro over the labels with both values; None if there is none.
+    """
+
+    steps: NonNegativeInt
+    loss: float
+    auroc: float | None

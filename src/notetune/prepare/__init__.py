@@ -1,0 +1,1 @@
+"""Notes to a prepared folder: splits, labels, leak checks, and tokens."""

@@ -1,0 +1,202 @@
+"""All notes of a source into one prepared folder: splits, labels, checks, and one token store."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from notetune import runs, sources
+from notetune.errors import DataError
+from notetune.notes import overlap
+from notetune.notes.outcomes import Task
+from notetune.plain.columns import typed
+from notetune.prepare.checks import (
+    CORPUS,
+    HeldOut,
+    corpus_notes,
+    signatures_of,
+    split_findings,
+    task_findings,
+)
+from notetune.prepare.prepared import COLUMNS, FACTS, TEXTS, TOKENS, CorpusCount, Intake
+from notetune.prepare.settings import Preparation
+from notetune.prepare.shards import (
+    NOTES,
+    SIGNATURES,
+    TEXT_HASH,
+    Shard,
+    slices,
+    take_texts,
+)
+from notetune.prepare.tasks import (
+    checked,
+    is_labelled,
+    published_counts,
+    split_flow,
+    split_tasks,
+)
+from notetune.sources import Finished, FlowCount, splits
+from notetune.tokens.store import (
+    TokenStore,
+    join_documents,
+    open_store,
+    read_documents,
+    whole_pieces,
+)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """All notes with their splits, and what was found of them.
+
+    Attributes:
+        notes: Every note, with `split` and `in_corpus`.
+        tasks: The tasks that are left, with their labels.
+        flow: What was left out on the way.
+        findings: Of the leak checks.
+        counts: What is published of such data.
+    """
+
+    notes: pl.DataFrame
+    tasks: list[tuple[Task, pl.DataFrame]]
+    flow: list[FlowCount]
+    findings: list[overlap.Finding]
+    counts: dict[str, Any]
+
+
+def assemble(
+    spec: Preparation,
+    shards: list[Shard],
+    finished: Finished,
+    folder: Path,
+    encode: Callable[[pl.DataFrame, pl.Series], Intake],
+    held_out: HeldOut,
+) -> None:
+    """Write everything that depends on all notes: splits, labels, checks, and one token store.
+
+    Args:
+        spec: What to do.
+        shards: All notes.
+        finished: What the source had to say after them.
+        folder: An empty folder.
+        encode: Encodes the shards, with what the splits and `labelled` of all notes tell, a
+            Boolean column beside them.
+        held_out: What step 1 may not read of.
+    """
+    if not shards:
+        raise DataError("the source has no notes; check its paths and columns.")
+    judged = _judged(spec, shards, finished, held_out)
+    is_wanted = judged.notes["split"].is_not_null()
+    in_split = judged.notes.filter(is_wanted)
+    (folder / "tasks").mkdir()
+    for task, table in judged.tasks:
+        table.write_parquet(folder / "tasks" / f"{task.name}.parquet")
+    in_split.write_parquet(folder / NOTES)
+    if finished.columns is not None:
+        beside = finished.columns.join(in_split, on="note_id", how="semi", maintain_order="left")
+        typed(beside, spec.codes).write_parquet(folder / COLUMNS)
+    take_texts(shards, is_wanted, folder / TEXTS)
+    np.save(folder / SIGNATURES, signatures_of(shards, is_wanted))
+    labelled = is_labelled(judged.notes, judged.tasks)
+    intake = encode(judged.notes, labelled)
+    _join_tokens(shards, is_wanted, in_split, folder / TOKENS, intake)
+    store = open_store(folder / TOKENS)
+    counted = in_split["split"].eq("train") & labelled.filter(is_wanted)
+    intake = dataclasses.replace(intake, whole_pieces=whole_pieces(store, counted.to_numpy()))
+    facts = {
+        "tasks": [dataclasses.asdict(task) for task, _ in judged.tasks],
+        "flow": [dataclasses.asdict(stage) for stage in judged.flow],
+        "findings": [dataclasses.asdict(finding) for finding in judged.findings],
+        "corpus": [dataclasses.asdict(count) for count in _corpus(store, in_split)],
+        "counts": judged.counts,
+        "has_patients": sources.names_patients(spec.source),
+        "intake": dataclasses.asdict(intake),
+    }
+    runs.write_json(folder / FACTS, facts)
+    if finished.rejections.height:
+        sources.write_rejections(finished.rejections, folder / "rejections.csv")
+
+
+def _judged(
+    spec: Preparation, shards: list[Shard], finished: Finished, held_out: HeldOut
+) -> _Judged:
+    config = spec.config
+    notes = pl.read_parquet([shard.folder / NOTES for shard in shards])
+    _check_unique(notes["note_id"])
+    assignment = splits.split_patients(notes["patient_id"].unique().to_list(), spec.split)
+    notes = notes.join(assignment, on="patient_id", how="left", maintain_order="left")
+    tasks, task_flow = split_tasks(spec, finished, notes, assignment)
+    counts = published_counts(spec, finished, tasks)
+    tasks = [checked(task, table, config.min_train_positives) for task, table in tasks]
+    has_patients = sources.names_patients(spec.source)
+    findings = split_findings(shards, notes, has_patients=has_patients)
+    findings += task_findings(shards, notes, tasks)
+    corpus = corpus_notes(spec, shards, notes, held_out)
+    findings += corpus.findings
+    _stop_at_leaks(findings, allowed=config.allow_leaks)
+    in_split = notes.height - notes["split"].null_count()
+    flow = [
+        *finished.flow,
+        split_flow("notes by patient split", notes.height, in_split),
+        corpus.flow,
+        *task_flow,
+    ]
+    with_corpus = notes.drop(TEXT_HASH).with_columns(corpus.in_corpus)
+    return _Judged(with_corpus, tasks, flow, findings, counts)
+
+
+def _join_tokens(
+    shards: list[Shard], is_wanted: pl.Series, notes: pl.DataFrame, folder: Path, intake: Intake
+) -> None:
+    folder.mkdir()
+    parts = (
+        read_documents(shard.tokens).of_notes(wanted.to_numpy())
+        for shard, wanted in slices(shards, is_wanted)
+    )
+    columns = {
+        "note_ids": notes["note_id"],
+        "patient_ids": notes["patient_id"],
+        "source_N": notes["source"],
+        "split_N": notes["split"],
+        "in_corpus_N": notes["in_corpus"],
+    }
+    join_documents(folder, parts, columns, intake.edges, intake.max_tokens)
+
+
+def _corpus(store: TokenStore, notes: pl.DataFrame) -> list[CorpusCount]:
+    """Notes, documents and tokens per source and split, most tokens first."""
+    sizes = {
+        "notes": np.ones(notes.height, np.int64),
+        "documents": np.bincount(store.note_number_D, minlength=notes.height),
+        "tokens": np.add.reduceat(store.lengths_D, np.flatnonzero(store.piece_D == 0)),
+    }
+    columns = [pl.Series(name, values) for name, values in sizes.items()]
+    table = notes.select("source", "split").with_columns(columns)
+    order = ("tokens", "source", "split")
+    sums = table.group_by("source", "split").sum().sort(order, descending=True)
+    return [CorpusCount(**values) for values in sums.iter_rows(named=True)]
+
+
+def _check_unique(note_ids: pl.Series) -> None:
+    repeated = note_ids.filter(note_ids.is_duplicated())
+    if len(repeated):
+        raise DataError(
+            f"note id {repeated[0]} is given to {(repeated == repeated[0]).sum()} notes "
+            f"({repeated.n_unique()} ids are repeated). Make note ids unique."
+        )
+
+
+def _stop_at_leaks(findings: Sequence[overlap.Finding], *, allowed: bool) -> None:
+    blocking = [finding for finding in findings if finding.blocks]
+    if blocking and not allowed:
+        is_of_step_1 = blocking[0].split_b == CORPUS
+        remedy = "Set pretrain.leaked_texts=drop to leave them out of step 1"
+        raise DataError(
+            f"leak check: {blocking[0].sentence}. "
+            f"{remedy if is_of_step_1 else 'Mend the split or the notes'}, or set "
+            "prepare.allow_leaks=true to go on; the report will say so."
+        )

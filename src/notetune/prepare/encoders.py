@@ -1,0 +1,87 @@
+"""The labelled notes in the tokens of an encoder beside the backbone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from notetune.errors import ConfigError
+from notetune.model.backbone import Backbone, outline_backbone
+from notetune.model.backbone_folder import Dtype, resolve_backbone
+from notetune.prepare.intake import longest_document, sampled
+from notetune.prepare.prepared import TEXTS, Prepared
+from notetune.prepare.settings import EncodeSpec
+from notetune.tokens.encode import Documents, Encoder, load_encoder
+from notetune.tokens.store import join_documents
+
+
+def outline_encoder(name: str, key: str, dtype: Dtype = "float32") -> Backbone:
+    """An encoder without weights.
+
+    Args:
+        name: Its folder.
+        key: The key of the recipe that names it.
+        dtype: Type of its weights.
+
+    Raises:
+        ConfigError: If the folder is that of a decoder.
+    """
+    encoder = outline_backbone(name, dtype)
+    if not encoder.is_encoder:
+        raise ConfigError(f"{key}: {encoder.name} is a decoder; give it as the backbone.")
+    return encoder
+
+
+def write_tokens(
+    spec: EncodeSpec, name: str, most_tokens: int, prepared: Prepared, folder: Path
+) -> None:
+    """Encode the notes with a label, with the encoder's own tokenizer.
+
+    Args:
+        spec: What to do.
+        name: Folder of the encoder.
+        most_tokens: Longest document that it can read.
+        prepared: The notes.
+        folder: An existing folder to write into.
+    """
+    store = prepared.store
+    labelled = np.unique(np.concatenate([task.note_ids_N for task in prepared.tasks.values()]))
+    is_labelled_N = np.isin(store.note_ids, labelled)
+    columns = {
+        "note_ids": store.note_ids[is_labelled_N],
+        "patient_ids": store.patient_ids[is_labelled_N],
+        "source_N": store.source_N[is_labelled_N],
+        "split_N": store.split_N[is_labelled_N],
+        "in_corpus_N": store.in_corpus_N[is_labelled_N],
+    }
+    tokens = load_encoder(resolve_backbone(name), frames_pieces=True)
+    longest = _longest(spec, prepared, tokens, min(spec.room, most_tokens))
+    parts = _documents(spec, prepared, (tokens, longest), is_labelled_N)
+    join_documents(folder, parts, columns, tokens.edges, longest)
+
+
+def _longest(spec: EncodeSpec, prepared: Prepared, encoder: Encoder, most: int) -> int:
+    """Longest document of an encoder of a folder, in its own tokens."""
+    if spec.max_tokens != "auto":
+        return most
+    trained = [task.note_ids_N[task.rows("train")] for task in prepared.tasks.values()]
+    sample = sampled(np.unique(np.concatenate(trained)).tolist())
+    return longest_document(encoder, prepared.texts(sample), most, most)[0]
+
+
+def _documents(
+    spec: EncodeSpec,
+    prepared: Prepared,
+    encoding: tuple[Encoder, int],
+    is_wanted_N: npt.NDArray[np.bool_],
+) -> Iterator[Documents]:
+    """The documents of each wanted note that are read, one file of texts in memory at a time."""
+    (encoder, longest), first = encoding, 0
+    for path in sorted((prepared.folder / TEXTS).iterdir()):
+        texts = pl.read_parquet(path, columns=["text"])["text"]
+        wanted = texts.filter(pl.Series(is_wanted_N[first : first + len(texts)]))
+        first += len(texts)
+        if len(wanted):
+            yield encoder.documents(wanted.to_list(), longest, spec.long_notes)

@@ -1,0 +1,233 @@
+"""A prepared folder, opened: notes, tasks, tokens, and what was found on the way."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from notetune import __version__, runs, sources
+from notetune.metrics.scores import ScoreTable
+from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
+from notetune.notes import clean, outcomes, overlap
+from notetune.notes.outcomes import Task
+from notetune.prepare.settings import Preparation
+from notetune.prepare.shards import NOTES, SIGNATURES
+from notetune.sources import FlowCount, splits
+from notetune.tokens.edges import Edges
+from notetune.tokens.store import FORMAT as STORE_FORMAT
+from notetune.tokens.store import IN_CORPUS, TokenStore, open_store
+
+TEXTS, TOKENS, COLUMNS, FACTS = "texts", "tokens", "columns.parquet", "facts.json"
+AS_THE_RECIPE_SAYS = "the recipe says so"
+
+
+@dataclass(frozen=True)
+class CorpusCount:
+    """How much there is of one source in one split."""
+
+    source: str
+    split: str
+    notes: int
+    documents: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Intake:
+    """How notes become documents, and why so.
+
+    Attributes:
+        edges: What opens a document and what ends a note.
+        max_tokens: Longest document.
+        opener_why: Why that opens it.
+        max_tokens_why: Why it is that long.
+        perplexities: Of the openers that were tried, by the name of the opener.
+        whole_pieces: Pieces a note with which 95 % of the labelled training notes are read whole.
+    """
+
+    edges: Edges
+    max_tokens: int
+    opener_why: str = AS_THE_RECIPE_SAYS
+    max_tokens_why: str = AS_THE_RECIPE_SAYS
+    perplexities: dict[str, float] = field(default_factory=dict)
+    whole_pieces: int = 1
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """A task with its notes.
+
+    Attributes:
+        task: The task.
+        note_ids_N: `(N,)` notes with a label, all splits.
+        patient_ids_N: `(N,)` their patients.
+        split_N: `(N,)` their splits.
+        targets_NK: `(N, K)` int8 labels.
+    """
+
+    task: Task
+    note_ids_N: npt.NDArray[np.str_]
+    patient_ids_N: npt.NDArray[np.str_]
+    split_N: npt.NDArray[np.str_]
+    targets_NK: npt.NDArray[np.int8]
+
+    def rows(self, split: str) -> npt.NDArray[np.int64]:
+        """Row numbers of one split."""
+        return np.flatnonzero(self.split_N == split)
+
+    def scores(
+        self, model: str, seed: int, split: str, scores_NK: npt.NDArray[np.float64]
+    ) -> ScoreTable:
+        """Scores of the notes of one split by a model, with their labels."""
+        rows = self.rows(split)
+        return ScoreTable(
+            self.task.name,
+            self.task.kind,
+            model,
+            seed,
+            split,
+            self.task.classes,
+            self.note_ids_N[rows],
+            self.patient_ids_N[rows],
+            self.targets_NK[rows],
+            scores_NK,
+        )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared folder, opened.
+
+    Attributes:
+        folder: Where it is.
+        store: Its documents.
+        tasks: Its tasks by name.
+        flow: Rows read, kept and left out, stage by stage.
+        findings: What the leak checks found.
+        corpus: Notes, documents and tokens per source and split.
+        counts: Figures of the cohort that are published too, under the keys of
+            `published.PUBLISHED`; empty where none are.
+        intake: How the notes became documents, and why so.
+        has_patients: Whether the notes name their patients.
+    """
+
+    folder: Path
+    store: TokenStore
+    tasks: dict[str, TaskTable]
+    flow: tuple[FlowCount, ...]
+    findings: tuple[overlap.Finding, ...]
+    corpus: tuple[CorpusCount, ...]
+    counts: dict[str, int | str]
+    intake: Intake
+    has_patients: bool
+
+    def texts(self, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> list[str]:
+        """Note texts, in the order asked for."""
+        return self._of_notes(TEXTS, note_ids)["text"].to_list()
+
+    def columns(self, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> pl.DataFrame:
+        """`note_id` and the columns beside the text, numbers and levels, in the order asked for."""
+        return self._of_notes(COLUMNS, note_ids)
+
+    def _of_notes(self, name: str, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> pl.DataFrame:
+        wanted = pl.DataFrame({"note_id": np.asarray(note_ids)}, schema={"note_id": pl.String})
+        rows = pl.scan_parquet(self.folder / name)
+        found = rows.filter(pl.col("note_id").is_in(wanted["note_id"].implode())).collect()
+        return wanted.join(found, on="note_id", how="left", maintain_order="left")
+
+    def documents_digest(self, *, of_step_1: bool) -> str:
+        """Digest of the documents, with their ids and splits.
+
+        Args:
+            of_step_1: Whether it matters which of them step 1 may read.
+        """
+        return self._digest(
+            lambda name: (
+                name.startswith(f"{TOKENS}/") and (of_step_1 or not name.endswith(IN_CORPUS))
+            )
+        )
+
+    @property
+    def texts_digest(self) -> str:
+        """Digest of all texts, with the splits of their notes and the columns beside them."""
+        return self._digest(lambda name: name.startswith(f"{TEXTS}/") or name in (NOTES, COLUMNS))
+
+    def labels_digest(self, task: str) -> str:
+        """Digest of the labels of a task."""
+        return self._digest(lambda name: name == f"tasks/{task}.parquet")
+
+    def _digest(self, is_read: Callable[[str], bool]) -> str:
+        files = runs.read_json(self.folder / runs.MANIFEST)["files"]
+        return runs.fingerprint({name: sha for name, sha in files.items() if is_read(name)})
+
+
+def open_prepared(folder: Path) -> Prepared:
+    """Open a prepared folder.
+
+    Raises:
+        RunError: If it is missing or not whole.
+    """
+    facts, store = runs.read_json(folder / FACTS), open_store(folder / TOKENS)
+    tasks = {}
+    for values in facts["tasks"]:
+        task = Task(**{**values, "classes": tuple(values["classes"])})
+        table = pl.read_parquet(folder / "tasks" / f"{task.name}.parquet")
+        tasks[task.name] = TaskTable(
+            task,
+            table["note_id"].to_numpy().astype(np.str_),
+            table["patient_id"].to_numpy().astype(np.str_),
+            table["split"].to_numpy().astype(np.str_),
+            outcomes.label_matrix(task, table),
+        )
+    return Prepared(
+        folder,
+        store,
+        tasks,
+        tuple(FlowCount(**values) for values in facts["flow"]),
+        tuple(overlap.Finding(**values) for values in facts["findings"]),
+        tuple(CorpusCount(**values) for values in facts["corpus"]),
+        facts["counts"],
+        Intake(**{**facts["intake"], "edges": Edges(**facts["intake"]["edges"])}),
+        facts["has_patients"],
+    )
+
+
+def inputs(spec: Preparation, like: Prepared | None = None) -> dict[str, Any]:
+    """What a prepared folder depends on; `like` as for `build.prepare`."""
+    bounds: dict[str, Any] = {}
+    given: dict[str, Any] = {}
+    if like is not None:
+        store, files = like.store, runs.read_json(like.folder / runs.MANIFEST)["files"]
+        given = {"edges": dataclasses.asdict(store.edges), "max_tokens": store.max_tokens}
+        given["held out"] = [files[name] for name in (NOTES, SIGNATURES)]
+    elif spec.config.max_tokens == "auto":
+        bounds = {"room": spec.room, "positions_taken": spec.positions_taken}
+    if like is None and spec.config.opener == "auto":
+        bounds["dtype"] = spec.dtype  # perplexities may choose the opener
+    return {
+        **bounds,
+        **given,
+        "stage": "prepare",
+        "version": __version__,
+        "store": STORE_FORMAT,
+        "cleaning": clean.VERSION,
+        # Files are the same whatever the number of workers.
+        "config": spec.config.model_dump(mode="json", exclude={"workers"}),
+        "tasks": spec.tasks,
+        "leaked_texts": spec.leaked_texts if spec.is_of_step_1 else None,
+        "files": _file_states(spec),
+        "backbone": backbone_fingerprint(resolve_backbone(spec.backbone)),
+    }
+
+
+def _file_states(spec: Preparation) -> list[tuple[str, int, int]]:
+    """Name, size and time of every file that the source and the split may read."""
+    of_split = filter(Path.is_file, splits.split_files(spec.split))
+    paths = [*sources.files_of(spec.source), *of_split]
+    states = [(path.name, path.stat()) for path in paths]
+    return [(name, state.st_size, state.st_mtime_ns) for name, state in states]

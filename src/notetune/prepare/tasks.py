@@ -1,0 +1,70 @@
+"""The tasks of a source that a recipe wants, split by patient and fit to be taught."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from notetune.errors import ConfigError
+from notetune.notes import outcomes
+from notetune.notes.outcomes import Task
+from notetune.prepare.settings import Preparation
+from notetune.sources import Finished, FlowCount, splits
+from notetune.sources.mimic import published
+
+
+def split_tasks(
+    spec: Preparation, finished: Finished, notes: pl.DataFrame, assignment: pl.DataFrame
+) -> tuple[list[tuple[Task, pl.DataFrame]], list[FlowCount]]:
+    """The wanted tasks, their tables with a split, and their flow."""
+    tasks, flow = [], []
+    for task, labels in _wanted_tasks(spec, finished):
+        table, lost = splits.split_table(labels, notes, assignment)
+        flow.append(split_flow(f"{task.name}: labelled notes", table.height + lost, table.height))
+        tasks.append((task, table))
+    return tasks, flow
+
+
+def checked(task: Task, table: pl.DataFrame, min_train_positives: int) -> tuple[Task, pl.DataFrame]:
+    """A task that can be taught, with the classes that are frequent enough."""
+    task, table = outcomes.keep_frequent_classes(task, table, min_train_positives)
+    outcomes.check_labels(task, table)
+    outcomes.check_train_classes(task, table)
+    return task, table
+
+
+def _wanted_tasks(spec: Preparation, finished: Finished) -> list[tuple[Task, pl.DataFrame]]:
+    by_name = {task.name: (task, table) for task, table in finished.tasks}
+    wanted = spec.tasks or tuple(by_name)
+    unknown = [name for name in wanted if name not in by_name]
+    if unknown:
+        raise ConfigError(
+            f"downstream.tasks: the source has no task {unknown[0]}; it has "
+            f"{', '.join(by_name) or 'none'}."
+        )
+    return [by_name[name] for name in wanted]
+
+
+def split_flow(stage: str, read: int, kept: int) -> FlowCount:
+    """Notes that a patient split kept."""
+    return FlowCount(stage, read, kept, {"patient in no split": read - kept})
+
+
+def is_labelled(notes: pl.DataFrame, tasks: list[tuple[Task, pl.DataFrame]]) -> pl.Series:
+    """Boolean, which of the notes have a label of some task."""
+    ids = [table["note_id"] for _, table in tasks] or [pl.Series([], dtype=pl.String)]
+    return notes["note_id"].is_in(pl.concat(ids).unique().implode())
+
+
+def published_counts(
+    spec: Preparation, finished: Finished, tasks: Sequence[tuple[Task, pl.DataFrame]]
+) -> dict[str, int | str]:
+    """The figures of the cohort that are published too; its tasks are published for MIMIC-III."""
+    kind = spec.source.kind
+    if kind not in ("mimic3", "mimic4"):
+        return {}
+    counts = published.flow_counts(kind, finished.flow)
+    if kind == "mimic3":
+        counts["patients"] = finished.patient_count
+        for task, table in tasks:
+            counts |= published.task_counts(task, table)
+    return counts

@@ -1,0 +1,435 @@
+"""What the trainings of a study take: parameters, steps, memory and operations, counted as jobs.
+
+Nothing is trained and no weights are needed to count; only the clock of this machine loads them.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from notetune.errors import ConfigError
+from notetune.model.adapters.files import SavedAdapter
+from notetune.model.adapters.specs import AdapterSpec, Prompt
+from notetune.model.backbone import Backbone, load_backbone, outline_backbone
+from notetune.model.backbone_folder import Dtype
+from notetune.model.batch import PackedBatch
+from notetune.model.device import torch_device
+from notetune.model.layers import chosen_layers
+from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
+from notetune.prepare.encoders import outline_encoder
+from notetune.prepare.settings import row_of
+from notetune.study.counts import Counted, assumed_facts, count_notes
+from notetune.study.jobs import Job, jobs_of
+from notetune.study.recipe import Recipe
+from notetune.study.specs import CellSpec, DomainSpec, FeatureSpec
+from notetune.tokens.packing import Int64Array
+from notetune.train.cost import StepCost, matrix_rate, step_cost, step_seconds
+from notetune.train.gpus import ASSUMED_SHARE, GPUS, USABLE_SHARE
+from notetune.train.training import peak_memory_mib, restart_peak_memory
+
+ENCODERS = "encoders"
+TRAININGS = ("pretrain", "model")
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What one training takes, the same for each of its seeds.
+
+    Attributes:
+        backbone: Its name in the study, "" if there is one alone; `ENCODERS` for encoders.
+        model: Stage with its method, or model of step 2.
+        task: What it predicts; None in step 1.
+        seeds: Each is a training of its own.
+        documents: Read in each epoch.
+        tokens: Read in each epoch.
+        steps: Optimizer updates, if it does not stop early.
+        trainable_parameters: Of adapters and head.
+        total_parameters: Of backbone and adapters.
+        memory_gib: All tensors at the worst moment of a step.
+        flops: Operations of one seed: its steps, its rounds on the validation notes, its scores,
+            and its share of the features, which are computed once for all tasks.
+        seconds: They take on the clock.
+    """
+
+    backbone: str
+    model: str
+    task: str | None
+    seeds: tuple[int, ...]
+    documents: int
+    tokens: int
+    steps: int
+    trainable_parameters: int
+    total_parameters: int
+    memory_gib: float
+    flops: float
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return self.model if self.task is None else f"{self.task} · {self.model}"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """All trainings of a study by one clock.
+
+    Attributes:
+        clock: The card, or this machine.
+        memory_gib: Its memory; None where that is not known.
+        rate: How its operations per second are known.
+        counts: Where the numbers of notes are from.
+        trainings: Backbone by backbone.
+    """
+
+    clock: str
+    memory_gib: float | None
+    rate: str
+    counts: tuple[str, ...]
+    trainings: tuple[TrainingCost, ...]
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of all seeds, by backbone, the encoders last."""
+        names = dict.fromkeys(training.backbone for training in self.trainings)
+        return {
+            name: sum(t.seconds * len(t.seeds) for t in self.trainings if t.backbone == name)
+            for name in sorted(names, key=lambda name: name == ENCODERS)
+        }
+
+    def fits(self, training: TrainingCost) -> bool:
+        """Whether a training is in the memory."""
+        return self.memory_gib is None or training.memory_gib <= USABLE_SHARE * self.memory_gib
+
+
+def costs(recipe: Recipe, gpu: str | None = None) -> Costs:
+    """Count every training of a study, and say how long it takes here or on a named GPU.
+
+    Notes are counted if they are prepared, or can be; else published counts stand in for them.
+
+    Raises:
+        ConfigError: If the GPU is unknown or lacks the recipe's type of weights, or if the notes
+            are not here and no counts of them are published.
+        NotetuneError: As `prepare`, so a dry run finds faulty input too.
+    """
+    if gpu is not None and gpu not in GPUS:
+        raise ConfigError(f"gpu {gpu} is unknown; known are {', '.join(GPUS)}.")
+    rate_of = _rate_on(gpu) if gpu else _rate_here()
+    trainings: list[TrainingCost] = []
+    counted: dict[Path, Counted] = {}
+    for backbone, one in recipe.studies.items():
+        notes = one.folder.prepared
+        counted[notes] = counted.get(notes) or count_notes(one)
+        trainings += _Counting(one, backbone, counted[notes], rate_of).trainings()
+    origins = tuple(dict.fromkeys(found.origin for found in counted.values()))
+    if gpu is None:
+        rate = "their rate measured on one row of each backbone on this machine"
+        return Costs(str(torch_device(recipe.device)), None, rate, origins, tuple(trainings))
+    card = GPUS[gpu]
+    rate = f"{card.source}; {ASSUMED_SHARE:.0%} of the card's highest rate, which is assumed"
+    return Costs(gpu, card.memory_gib, rate, origins, tuple(trainings))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a training, run where tensors have shapes but no data.
+
+    Attributes:
+        job: The training.
+        longest: Tokens of a document, of which an encoder may read fewer.
+    """
+
+    job: Job
+    longest: int
+
+    @property
+    def dtype(self) -> Dtype:
+        """Type of the backbone's weights."""
+        assert isinstance(self.job.spec, DomainSpec | CellSpec)
+        spec = self.job.spec
+        return spec.weights.dtype if isinstance(spec, DomainSpec) else spec.features.weights.dtype
+
+    @property
+    def trains(self) -> bool:
+        """Whether the step goes back and updates."""
+        return isinstance(self.job.spec, DomainSpec) or self._cell.training is not None
+
+    @cached_property
+    def document_tokens(self) -> int:
+        """Tokens of each document of its row."""
+        backbone = self.model.backbone
+        return min(self.longest, backbone.max_positions) if backbone.is_encoder else self.longest
+
+    @cached_property
+    def model(self) -> Stack:
+        """Its model, without weights."""
+        return self.model_on(self._outline)
+
+    def model_on(self, backbone: Backbone) -> Stack:
+        """Its model on a backbone that may have weights."""
+        spec = self.job.spec
+        if isinstance(spec, DomainSpec):
+            return stack(backbone, [Layer(DOMAIN, without_text(spec.adapter), is_trained=True)])
+        layers, training = [], self._cell.training
+        if self._cell.features.has_domain:
+            trains = training is not None and training.trains_domain
+            domain = _as_saved(Step(self.job.needed("pretrain"), self.longest).model)
+            layers.append(Layer(DOMAIN, domain, is_trained=trains))
+        if training and training.task_adapter:
+            layers.append(Layer(TASK, without_text(training.task_adapter), is_trained=True))
+        return stack(backbone, layers, predicts_tokens=False)
+
+    @cached_property
+    def cost(self) -> StepCost:
+        """What the step takes."""
+        return step_cost(self.model, self.loss_of(self.model), self.lengths, trains=self.trains)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of the documents of a full row."""
+        size, spec = self.document_tokens + self.model.reserved_per_document, self.job.spec
+        reads = spec if isinstance(spec, DomainSpec) else self._cell.features
+        return (self.document_tokens,) * max(1, row_of(reads.tokens_per_row, size) // size)
+
+    @cached_property
+    def forward_flops(self) -> float:
+        """Operations per token to score a document with its backbone alone."""
+        model = stack(self._outline)
+        loss = _features_sum(model, self._cell.features)
+        cost = step_cost(model, loss, (self.document_tokens,), trains=False)
+        return cost.flops / cost.tokens
+
+    def loss_of(self, model: Stack) -> Callable[[PackedBatch], Tensor]:
+        """What the step minimises; a head is too small to count."""
+        if isinstance(self.job.spec, DomainSpec):
+            return model.summed_token_loss
+        return _features_sum(model, self._cell.features)
+
+    @property
+    def _outline(self) -> Backbone:
+        place, model = self.job.place, self.job.model
+        if model and model.encoder:
+            return outline_encoder(place.backbone, place.key, self.dtype)
+        return outline_backbone(place.backbone, self.dtype)
+
+    @property
+    def _cell(self) -> CellSpec:
+        assert isinstance(self.job.spec, CellSpec)
+        return self.job.spec
+
+
+def without_text(adapter: AdapterSpec) -> AdapterSpec:
+    """The same adapter at the same cost, but no tokenizer is needed to start it."""
+    if isinstance(adapter, Prompt):
+        return adapter.model_copy(update={"init": "random"})
+    return adapter
+
+
+def _as_saved(model: Stack) -> SavedAdapter:
+    """The domain adapter as step 2 reads it: without a network that it learnt through."""
+    adapter = model.adapters[DOMAIN]
+    return SavedAdapter(adapter.spec, adapter.tensors(), model.backbone.fingerprint)
+
+
+def _features_sum(model: Stack, reads: FeatureSpec) -> Callable[[PackedBatch], Tensor]:
+    return lambda batch: model.features(batch, reads.pooling, reads.layers).sum()
+
+
+@dataclass
+class _Counting:
+    """The trainings of one backbone, and those of the encoders beside it."""
+
+    recipe: Recipe
+    backbone: str
+    counted: Counted
+    rate_of: Callable[[Step], float]
+
+    def trainings(self) -> Iterator[TrainingCost]:
+        """Each once, whatever its seeds."""
+        seeds: dict[tuple[str | None, str, str], list[Job]] = {}
+        for job in jobs_of(self.recipe, self.backbone, self.counted.facts):
+            if job.stage in TRAININGS:
+                model = job.model.name if job.model else ""
+                seeds.setdefault((job.method, model, job.task), []).append(job)
+        steps: dict[tuple[str | None, str], Step] = {}
+        for (method, model, _), jobs in seeds.items():
+            step = Step(jobs[0], self.counted.facts.max_tokens)
+            yield self._training(jobs, steps.setdefault((method, model), step))
+
+    def _training(self, jobs: list[Job], step: Step) -> TrainingCost:
+        spec, backbone = jobs[0].spec, step.model.backbone
+        if isinstance(spec, DomainSpec):
+            lengths, head = self.counted.corpus_D, 0
+            passes = spec.epochs * float(lengths.sum())
+            flops = passes * step.cost.flops / step.cost.tokens
+            steps = spec.step_count(lengths)
+        else:
+            assert isinstance(spec, CellSpec)
+            lengths, flops = self._of_step_2(spec, step)
+            steps = spec.step_count(len(lengths))
+            layers = chosen_layers(spec.features.layers, backbone.shape.layers)
+            width = backbone.hidden_size * len(layers)
+            head = (width + 1) * self.counted.classes[spec.task]
+        return TrainingCost(
+            backbone=ENCODERS if backbone.is_encoder else self.backbone,
+            model=_name(jobs[0]),
+            task=jobs[0].task or None,
+            seeds=tuple(job.seed for job in jobs),
+            documents=len(lengths),
+            tokens=int(lengths.sum()),
+            steps=steps,
+            trainable_parameters=step.model.trainable_count + head,
+            total_parameters=step.model.total_count,
+            memory_gib=step.cost.peak_bytes / 2**30,
+            flops=flops,
+            seconds=flops / self.rate_of(step),
+        )
+
+    def _of_step_2(self, spec: CellSpec, step: Step) -> tuple[Int64Array, float]:
+        """Tokens of each training note, and the operations of the whole training.
+
+        The notes of the largest task stand for those of all.
+        """
+        facts, tasks = self.counted.facts, self.counted.tasks
+        # An encoder that reads less at once takes more pieces, if it may.
+        is_auto = spec.features.max_pieces == "auto"
+        most = facts.max_pieces * (facts.max_tokens if is_auto else step.document_tokens)
+        read = {
+            task: {split: np.minimum(tokens_N, most) for split, tokens_N in splits.items()}
+            for task, splits in tasks.items()
+        }
+        totals = [sum(int(part.sum()) for part in splits.values()) for splits in read.values()]
+        shared, lengths = max(totals) / len(tasks), read[spec.task]["train"]
+        per_token = step.cost.flops / step.cost.tokens
+        training = spec.training
+        if training is None:
+            return lengths, shared * per_token
+        rounds = training.epochs * training.validation.evaluations_per_epoch + 2
+        scored = rounds * float(read[spec.task]["validation"].sum())
+        scored += float(read[spec.task]["test"].sum()) + shared
+        trained = training.epochs * float(lengths.sum())
+        return lengths, trained * per_token + scored * step.forward_flops
+
+
+def _rate_on(gpu: str) -> Callable[[Step], float]:
+    """Operations per second on a card."""
+
+    def rate(step: Step) -> float:
+        rates = GPUS[gpu].rates
+        dtype = step.model.backbone.dtype  # weights that train are float32
+        if dtype not in rates:
+            raise ConfigError(
+                f"gpu {gpu} computes no {dtype}; it has {', '.join(rates)}. Set dtype."
+            )
+        return ASSUMED_SHARE * rates[dtype]
+
+    return rate
+
+
+def _rate_here() -> Callable[[Step], float]:
+    """Operations per second on this machine: of the first step of each backbone, as it runs."""
+    found: dict[str, float] = {}
+
+    def rate(step: Step) -> float:
+        place = step.job.place
+        if place.backbone not in found:
+            backbone = load_backbone(place.backbone, step.dtype, torch_device(place.device))
+            model = step.model_on(backbone)
+            seconds = step_seconds(model, step.loss_of(model), step.lengths, trains=step.trains)
+            found[place.backbone] = step.cost.flops / seconds
+        return found[place.backbone]
+
+    return rate
+
+
+@dataclass(frozen=True)
+class TrainingNeeds:
+    """What one training needs.
+
+    Attributes:
+        name: Stage with its method, or variant of step 2.
+        trainable_parameters: Of its adapters; a head adds `Needs.head_per_class` per class.
+        total_parameters: Of backbone and adapters.
+        memory_mib: Highest memory of a step.
+        flops_per_token: Operations of matrix products per token.
+        least_seconds: For a million tokens, if all of them ran at `Needs.matrix_rate`.
+    """
+
+    name: str
+    trainable_parameters: int
+    total_parameters: int
+    memory_mib: float
+    flops_per_token: float
+    least_seconds: float
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The trainings of a recipe, and what the estimates are based on.
+
+    Attributes:
+        backbone: Its name.
+        parameters: Of the backbone.
+        dtype: Type of its weights.
+        device: Where the recipe would compute.
+        matrix_rate: Operations per second that a large matrix product just reached there.
+        document_tokens: Tokens of each document of the row that was counted.
+        head_per_class: Parameters of a head per class.
+        trainings: Step 1 by method, then the variants of step 2.
+    """
+
+    backbone: str
+    parameters: int
+    dtype: str
+    device: str
+    matrix_rate: float
+    document_tokens: int
+    head_per_class: int
+    trainings: tuple[TrainingNeeds, ...]
+
+
+def needs(recipe: Recipe) -> Needs:
+    """Count parameters, memory and operations of every training from the backbone's config alone.
+
+    One step of each runs on the meta device, with the code of the real step, on a row full of the
+    longest documents. Its memory is that of all tensors alive at the worst moment (weights,
+    adapters, activations, gradients, optimizer state and temporaries); on a CPU, that of this
+    process without any is added. Not counted is what a kernel uses within one operation, and what
+    an allocator keeps: glibc's heap has been seen to grow to twice what was alive. Where the recipe
+    leaves `max_tokens` to the notes, the longest documents are as long as they can get.
+
+    Raises:
+        BackboneError: If the folder has no usable configuration.
+    """
+    device = torch_device(recipe.device)
+    backbone = outline_backbone(recipe.backbone, recipe.dtype)
+    restart_peak_memory()
+    process_mib = peak_memory_mib() if device.type == "cpu" else 0.0
+    rate, facts = matrix_rate(device, recipe.dtype), assumed_facts(recipe, ("any task",))
+    found = []
+    for job in jobs_of(recipe, "", facts):
+        if job.stage in TRAININGS and not job.seed:
+            step = Step(job, facts.max_tokens)
+            per_token = step.cost.flops / step.cost.tokens
+            memory_mib = process_mib + step.cost.peak_bytes / 2**20
+            sizes = (step.model.trainable_count, step.model.total_count)
+            least = 1e6 * per_token / rate
+            found.append(TrainingNeeds(_name(job), *sizes, memory_mib, per_token, least))
+    return Needs(
+        backbone.name,
+        sum(parameter.numel() for parameter in backbone.model.parameters()),
+        recipe.dtype,
+        str(device),
+        rate,
+        facts.max_tokens,
+        backbone.hidden_size + 1,
+        tuple(found),
+    )
+
+
+def _name(job: Job) -> str:
+    return job.model.name if job.model else f"pretrain · {job.method}"

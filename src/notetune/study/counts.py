@@ -1,0 +1,135 @@
+"""How much there is to read: counted in the notes, or taken from what is published of them."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from notetune import sources
+from notetune.errors import ConfigError
+from notetune.model.backbone import outline_backbone
+from notetune.model.backbone_folder import resolve_backbone
+from notetune.notes.outcomes import SPLITS
+from notetune.prepare.build import prepare
+from notetune.prepare.settings import LEAST_TOKENS
+from notetune.sources.mimic import published
+from notetune.sources.splits import SplitConfig
+from notetune.study.jobs import facts_here, notes_here
+from notetune.study.recipe import Recipe
+from notetune.study.specs import Facts, Notes
+from notetune.study.wanted import domain_spec, facts_of
+from notetune.tokens.edges import read_declared
+from notetune.tokens.packing import Int64Array
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Tokens of what is read.
+
+    Attributes:
+        facts: What jobs must know of the notes.
+        corpus_D: Of each document that step 1 trains on.
+        tasks: Of each note of a task, as far as it is read, by task and split.
+        classes: Of each task.
+        origin: Where the numbers are from.
+    """
+
+    facts: Facts
+    corpus_D: Int64Array
+    tasks: Mapping[str, Mapping[str, Int64Array]]
+    classes: Mapping[str, int]
+    origin: str
+
+
+def count_notes(recipe: Recipe) -> Counted:
+    """Count the notes, or take published counts where they are not here.
+
+    Raises:
+        ConfigError: If no counts of such notes are published.
+    """
+    folder = resolve_backbone(recipe.backbone, needs_weights=False)
+    read = [spec for spec in (recipe.preparation, recipe.corpus) if spec]
+    has_notes = all(sources.files_of(spec.source) for spec in read)
+    if not has_notes or not any(folder.glob("*.safetensors")):
+        return _published(recipe)
+    with _notes_of(recipe) as (one, notes):
+        prepared, store = notes.prepared, notes.prepared.store
+        facts = facts_of(one, notes)
+        tasks = {}
+        for name, table in prepared.tasks.items():
+            ids = {split: table.note_ids_N[table.rows(split)].tolist() for split in SPLITS}
+            tasks[name] = {
+                split: store.reading(store.first_documents(notes_N), facts.max_pieces).tokens_N
+                for split, notes_N in ids.items()
+            }
+        classes = {name: len(table.task.classes) for name, table in prepared.tasks.items()}
+        domain = domain_spec(one, facts, 0)
+        corpus_D = notes.corpus.store.lengths_D[domain.documents_of(notes.corpus.store)]
+        return Counted(facts, np.array(corpus_D), tasks, classes, "counted in the notes")
+
+
+@contextmanager
+def _notes_of(recipe: Recipe) -> Iterator[tuple[Recipe, Notes]]:
+    """The notes of a backbone; what is not prepared goes into a folder that does not stay."""
+    if facts_here(recipe) is not None:
+        yield recipe, notes_here(recipe)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        config = recipe.prepare
+        declared = read_declared(resolve_backbone(recipe.backbone))
+        if config.opener == "auto" and declared.own_edges is None:
+            # Weights would choose it; that is at most one token a document less.
+            config = config.model_copy(update={"opener": "none"})
+        changes = {"prepare": config, "runs": Path(folder), "prepared": None}
+        aside = recipe.model_copy(update=changes)
+        prepared = prepare(aside.preparation)
+        yield aside, Notes(prepared, prepare(aside.corpus, prepared) if aside.corpus else prepared)
+
+
+def assumed_longest(recipe: Recipe) -> int:
+    """Longest document where no notes are here to tell: as long as there can be."""
+    given = recipe.prepare.max_tokens
+    if given != "auto":
+        return given
+    positions = outline_backbone(recipe.backbone).max_positions - recipe.positions_taken
+    return max(LEAST_TOKENS, min(positions, recipe.most_tokens))
+
+
+def assumed_facts(recipe: Recipe, tasks: tuple[str, ...]) -> Facts:
+    """The facts of notes that are not here: documents as long as there can be."""
+    longest, given = assumed_longest(recipe), recipe.downstream.max_pieces
+    pieces = 1 if given == "auto" else given
+    return Facts(tasks, ("",) * len(tasks), "", "", longest, pieces, "", longest)
+
+
+def _published(recipe: Recipe) -> Counted:
+    of_step_1 = recipe.corpus or recipe.preparation
+    if (of_step_1.source.kind, recipe.prepare.source.kind) != published.COUNTED_KINDS:
+        raise ConfigError(
+            f"prepare.source: the notes are not in {recipe.data}, or {recipe.backbone} has no "
+            "weights, and counts are published for step 1 on mimic4 and tasks on mimic3 only; put "
+            "the missing files there."
+        )
+    wanted = recipe.downstream.tasks
+    tasks = {n: t for n, t in published.assumed_tasks().items() if n in (wanted or (n,))}
+    facts, origin = assumed_facts(recipe, tuple(tasks)), published.ASSUMPTION
+    longest, most = facts.max_tokens, facts.max_pieces * facts.max_tokens
+    if "auto" in (recipe.prepare.max_tokens, recipe.downstream.max_pieces):
+        read = f"{facts.max_pieces} x {longest:,} tokens"
+        origin += f"; of each note the first {read} are assumed to be read"
+    corpus, split = published.assumed_corpus(), of_step_1.split
+    share = 1 - split.validation - split.test if isinstance(split, SplitConfig) else 1
+    lengths = [
+        np.full(round(share * count), min(longest, corpus.tokens[source]), np.int64)
+        for source, count in corpus.counts.items()
+        if source in (recipe.pretrain.sources or corpus.counts)
+    ]
+    read_N = {
+        name: {s: np.full(n, min(most, notes.tokens[s])) for s, n in notes.counts.items()}
+        for name, notes in tasks.items()
+    }
+    classes = {name: notes.classes for name, notes in tasks.items()}
+    return Counted(facts, np.concatenate(lengths), read_N, classes, origin)

@@ -1,0 +1,384 @@
+"""Scores of all finished cells to one `Results` value, the source of every report."""
+
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from notetune import runs
+from notetune.errors import RunError
+from notetune.metrics.comparison import compare_study
+from notetune.metrics.questions import Questions
+from notetune.metrics.results import (
+    Cost,
+    FlowStage,
+    KeptState,
+    LeakageFinding,
+    MethodRow,
+    PerplexityRow,
+    Results,
+    SplitCount,
+)
+from notetune.metrics.scores import ScoreTable, read_scores
+from notetune.model.device import torch_device
+from notetune.notes import overlap
+from notetune.prepare.checks import CORPUS
+from notetune.prepare.prepared import Prepared, TaskTable
+from notetune.prepare.provenance import corpus_findings
+from notetune.study import perplexity, questions
+from notetune.study.features import features_cost
+from notetune.study.jobs import TRAINING, Job, Stage, jobs_of, notes_here
+from notetune.study.models import name_in_study
+from notetune.study.notices import compat_switches, notices
+from notetune.study.recipe import Recipe
+from notetune.study.specs import Notes
+from notetune.study.wanted import facts_of
+from notetune.train.training import TrainingRecord, read_record
+
+_DOMAIN_STAGE = "domain adapter"
+_SPLITS = ("test", "validation")
+NO_METHOD = "none"
+_MUST_BE_THERE: dict[Stage, str] = {
+    "pretrain": "adapter that was trained",
+    "perplexity": "perplexity that was measured",
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was made with one backbone.
+
+    Attributes:
+        backbone: Its name in the study; "" in a study of one.
+        recipe: That of the backbone.
+        notes: Its notes.
+        jobs: All jobs that read them, in order.
+        done: Those that were run as the recipe says now, on what stands there now.
+    """
+
+    backbone: str
+    recipe: Recipe
+    notes: Notes
+    jobs: tuple[Job, ...]
+    done: frozenset[Job]
+
+    def done_of(self, *stages: Stage) -> list[Job]:
+        """The jobs of some stages that are done, in order."""
+        return [job for job in self.jobs if job in self.done and job.stage in stages]
+
+    @property
+    def missing(self) -> list[Job]:
+        """The models of step 2 that are not made."""
+        return [job for job in self.jobs if job.stage == "model" and job not in self.done]
+
+
+def read_study(recipe: Recipe) -> list[Made]:
+    """What finished jobs left in the run folder, backbone by backbone.
+
+    Raises:
+        RunError: If the notes are not prepared, or the first run of a method of step 1 was not
+            trained or measured as the recipe says now.
+    """
+    found: list[Made] = []
+    for backbone, one in recipe.studies.items():
+        notes = notes_here(one)
+        others = [job for before in found for job in before.jobs]
+        jobs = jobs_of(one, backbone, facts_of(one, notes), others)
+        done = frozenset(job for job in jobs if job.is_made())
+        for job in jobs:
+            if job.stage in _MUST_BE_THERE and not job.seed and job not in done:
+                raise RunError(
+                    f"{job.folder} holds no {_MUST_BE_THERE[job.stage]} as the recipe says now; "
+                    "run `notetune pretrain` or `notetune study run` with this recipe, or take "
+                    "back what changed in it. Nothing that is finished is trained again."
+                )
+        found.append(Made(backbone, one, notes, tuple(jobs), done))
+    return found
+
+
+def evaluate(recipe: Recipe) -> Results:
+    """Estimate, compare and collect everything that the report shows.
+
+    Raises:
+        RunError: As of `read_study`, or if no model of the recipe is finished.
+    """
+    made = read_study(recipe)
+    first, config = made[0], recipe.evaluate
+    tables, asked = _score_tables(recipe, made), questions.questions(recipe)
+    tasks, headline = compare_study(tables, asked, config.draws, config.seed)
+    of_listed = _of_listed_patients(recipe, [t for t in tables if t.split == "test"])
+    listed, _ = compare_study(of_listed, Questions(runs=asked.runs), config.draws, config.seed)
+    step_1, step_2 = _records(made, "pretrain"), _records(made, "model")
+    return Results(
+        title=recipe.title or recipe.name,
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        recipe=recipe.as_json(),
+        seeds=tuple(range(recipe.seeds)),
+        baselines=recipe.baselines,
+        flow=tuple(_flow(first.notes)),
+        splits=tuple(
+            row for task in first.notes.prepared.tasks.values() for row in _split_counts(task)
+        ),
+        methods=tuple(row for one in made for row in methods(one.jobs)),
+        perplexity=tuple(row for one in made for row in perplexities(one.jobs)),
+        learning_curves={
+            _run_name(job): record.curve for job, record in {**step_1, **step_2}.items()
+        },
+        kept=tuple(_kept_states(step_2)),
+        tasks=tasks,
+        listed_patients=listed,
+        headline=headline,
+        costs=(
+            *(_cost(job, record) for job, record in step_1.items()),
+            *(cost for one in made for cost in _feature_costs(one)),
+            *(_cost(job, record) for job, record in step_2.items()),
+        ),
+        leakage=tuple(_leakage(first)),
+        compat_switches=tuple(compat_switches(recipe)),
+        notices=tuple(notices(recipe, made)),
+        provenance={**_provenance(recipe, first.notes.prepared), **_looks(recipe, asked)},
+    )
+
+
+def perplexities(jobs: Sequence[Job]) -> list[PerplexityRow]:
+    """All perplexities that finished jobs measured."""
+    return [
+        row.model_copy(update={"backbone": job.backbone})
+        for job in jobs
+        if job.stage == "perplexity"
+        for row in perplexity.read(job)
+    ]
+
+
+def methods(jobs: Sequence[Job]) -> list[MethodRow]:
+    """The methods side by side, as in Table 2 of the paper, after a row without any."""
+    found = []
+    for job in jobs:
+        if job.stage != "perplexity":
+            continue
+        name = name_in_study(job.backbone, job.method or NO_METHOD)
+        row = MethodRow(method=name, perplexity=_by_split(perplexity.read(job)))
+        if job.method is not None:
+            record = read_record(job.needed("pretrain").folder / TRAINING)
+            row = row.model_copy(
+                update={
+                    "trainable_parameters": record.trainable_parameters,
+                    "total_parameters": record.total_parameters,
+                    "tokens_per_second": record.tokens / record.seconds,
+                    "seconds": record.seconds,
+                    "peak_memory_mib": record.peak_memory_mib,
+                }
+            )
+        found.append(row)
+    return found
+
+
+def _by_split(rows: Sequence[PerplexityRow]) -> dict[str, float]:
+    """Perplexity of each split over all sources."""
+    over_all = {row.split for row in rows if row.source == perplexity.ALL_SOURCES}
+    return {
+        row.split: row.perplexity
+        for row in rows
+        if row.source == perplexity.ALL_SOURCES or row.split not in over_all
+    }
+
+
+def _leakage(first: Made) -> Iterator[LeakageFinding]:
+    prepared, corpus = first.notes.prepared, first.notes.corpus
+    of_corpus = corpus_findings(first.recipe.folder.domain(0), prepared)
+    own = corpus.findings if corpus is not prepared else ()
+    texts = [finding for finding in own if finding.split_b == CORPUS]
+    for finding in (*prepared.findings, *texts, *of_corpus):
+        yield LeakageFinding(**asdict(finding))
+
+
+def _flow(notes: Notes) -> Iterator[FlowStage]:
+    for stage in notes.prepared.flow:
+        yield FlowStage(**asdict(stage))
+    if notes.corpus is not notes.prepared:
+        for stage in notes.corpus.flow:
+            yield FlowStage(**{**asdict(stage), "stage": f"corpus of step 1: {stage.stage}"})
+
+
+def _score_tables(recipe: Recipe, made: Sequence[Made]) -> list[ScoreTable]:
+    """Test and validation scores of all models, task by task, in the order to show."""
+    tables, shown = [], set(recipe.models)
+    for task in dict.fromkeys(name for one in made for name in one.notes.prepared.tasks):
+        for one in made:
+            # A hybrid may have parts that the report does not show.
+            jobs = [
+                job
+                for stage in ("baseline", "model", "hybrid")
+                for job in one.done_of(stage)
+                if job.task == task and job.model in shown
+            ]
+            for split in _SPLITS:
+                for job in jobs:
+                    path = job.folder / f"{split}.parquet"
+                    if path.is_file() and job.model:
+                        tables.append(replace(read_scores(path), model=job.model.label))
+    if not any(table.split == "test" for table in tables):
+        raise RunError(
+            f"{recipe.folder.root} holds no scores yet; run `notetune downstream` or "
+            "`notetune study run` with this recipe first."
+        )
+    return tables
+
+
+def _of_listed_patients(recipe: Recipe, tables: list[ScoreTable]) -> list[ScoreTable]:
+    """The scores on the patients that the recipe lists; none without a list."""
+    listed = recipe.evaluate.listed_patients
+    if listed is None:
+        return []
+    notes = pl.concat(
+        pl.DataFrame({"note_id": table.note_ids_N, "patient_id": table.patient_ids_N})
+        for table in tables
+    )
+    path = recipe.data / listed.file
+    kept = overlap.notes_of_listed_patients(notes, path, listed.column).to_numpy().astype(np.str_)
+    return [part for table in tables if (part := table.of_notes(kept)) is not None]
+
+
+def refuse_foreign_looks(recipe: Recipe) -> Path:
+    """Where looks at the test scores are counted.
+
+    Raises:
+        RunError: If something else stands there.
+    """
+    path = recipe.folder.root / "looks.json"
+    runs.refuse_foreign_json(path, lambda looks: bool(looks) and all(map(_is_count, looks.items())))
+    return path
+
+
+def _is_count(look: tuple[str, Any]) -> bool:
+    family, count = look
+    return re.fullmatch(r"[0-9a-f]{16}", family) is not None and type(count) is int and count > 0
+
+
+def _looks(recipe: Recipe, asked: Questions) -> dict[str, str]:
+    """Which comparisons are primary, and how often the test scores were looked at, with this look.
+
+    Whoever changes the family after a look at the test scores chooses what to find.
+    """
+    path = refuse_foreign_looks(recipe)
+    looks: dict[str, int] = runs.read_json(path) if path.is_file() else {}
+    family = questions.fingerprint(asked.primary)
+    looks[family] = looks.get(family, 0) + 1
+    runs.write_json(path, looks)
+    return {
+        "primary comparisons": family,
+        "looks at the test scores": (
+            f"{sum(looks.values())}, of these {looks[family]} with these primary comparisons"
+        ),
+    }
+
+
+def _records(made: Sequence[Made], stage: Stage) -> dict[Job, TrainingRecord]:
+    """How the jobs of a stage were trained, those of further runs of step 1 aside."""
+    return {
+        job: read_record(job.folder / TRAINING)
+        for one in made
+        for job in one.done_of(stage)
+        if stage == "model" or not job.seed
+    }
+
+
+def _run_name(job: Job) -> str:
+    """What the report calls a training."""
+    if job.model:
+        return f"{job.task} · {job.model.label} · seed {job.seed}"
+    return name_in_study(job.backbone, _DOMAIN_STAGE if job.is_domain else job.method or NO_METHOD)
+
+
+def _kept_states(records: dict[Job, TrainingRecord]) -> Iterator[KeptState]:
+    for job, record in records.items():
+        if record.kept is not None:
+            yield KeptState(
+                run=_run_name(job),
+                steps=record.kept.steps,
+                all_steps=record.steps,
+                why=record.kept.why,
+                evaluations=record.kept.evaluations,
+            )
+
+
+def _cost(job: Job, record: TrainingRecord) -> Cost:
+    return Cost(
+        model=job.model.label if job.model else _run_name(job),
+        stage=f"{job.task} · seed {job.seed}" if job.model else job.stage,
+        trainable_parameters=record.trainable_parameters,
+        total_parameters=record.total_parameters,
+        seconds=record.all_seconds,
+        tokens_per_second=record.tokens / record.seconds if record.tokens else None,
+        peak_memory_mib=record.peak_memory_mib,
+    )
+
+
+def _feature_costs(one: Made) -> Iterator[Cost]:
+    """Of features that heads learnt from, each computed once; under the first model's name."""
+    shown = set()
+    for job in one.done_of("model"):
+        found = None if job.seed else features_cost(job, one.notes.prepared)
+        if found is None or found[0] in shown or job.model is None:
+            continue
+        folder, cost = found
+        shown.add(folder)
+        yield Cost(
+            model=job.model.label,
+            stage="features",
+            trainable_parameters=0,
+            total_parameters=cost.parameters,
+            seconds=cost.seconds,
+            tokens_per_second=cost.tokens / cost.seconds,
+            peak_memory_mib=cost.peak_memory_mib,
+        )
+
+
+def _split_counts(task: TaskTable) -> list[SplitCount]:
+    counts = []
+    for split in ("train", "validation", "test"):
+        rows = task.rows(split)
+        positives = task.targets_NK[rows].sum(0, dtype=int).tolist()
+        counts.append(
+            SplitCount(
+                task=task.task.name,
+                split=split,
+                notes=len(rows),
+                patients=len(set(task.patient_ids_N[rows].tolist())),
+                positives=dict(zip(task.task.classes, positives, strict=True)),
+            )
+        )
+    return counts
+
+
+def _provenance(recipe: Recipe, prepared: Prepared) -> dict[str, str]:
+    manifest = runs.read_json(prepared.folder / runs.MANIFEST)
+    notes = pl.scan_parquet(prepared.folder / "notes.parquet").select(pl.len()).collect().item()
+    return {
+        **runs.provenance(),
+        "revision": _git_revision(),
+        "prepared data": manifest["files"]["notes.parquet"][:16],
+        "notes": f"{notes:,}",
+        "device": str(torch_device(recipe.device)),
+    }
+
+
+def _git_revision() -> str:
+    """Revision of the source tree this package runs from, or `release` when it is installed."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "release"
+    return found.stdout.strip()

@@ -1,0 +1,312 @@
+"""How the notes of a cell become what its head reads: computed once, or at every step."""
+
+import hashlib
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from notetune import infer, runs
+from notetune.errors import ConfigError
+from notetune.model.adapters.files import copy_adapter, read_adapter, save_adapter
+from notetune.model.backbone import load_backbone
+from notetune.model.backbone_folder import Dtype
+from notetune.model.batch import PackedBatch
+from notetune.model.device import torch_device
+from notetune.model.layers import chosen_layers
+from notetune.model.stack import DOMAIN, TASK, Layer, stack
+from notetune.prepare.prepared import Prepared
+from notetune.progress import Track, silent
+from notetune.study.jobs import Job
+from notetune.study.specs import CellSpec
+from notetune.tokens.packing import Int64Array
+from notetune.tokens.store import TokenStore, open_store
+from notetune.train.batches import LabelledBatch, labelled_rows, read_row
+from notetune.train.training import peak_memory_mib, restart_peak_memory
+
+_ABOUT, _DOCUMENTS, _VALUES = "features.json", "documents.npy", "features.npy"
+_COST = "cost.json"
+_CHECKED_NOTES = 4
+_NOTES_PER_PART = 128
+
+
+@dataclass(frozen=True)
+class AboutModel:
+    """What a cell must know of the model below its head.
+
+    Attributes:
+        backbone: Name of the backbone's folder.
+        fingerprint: Of the backbone.
+        dtype: Type of its weights.
+        hidden_size: Width H of a feature.
+        parameters: Of backbone and adapters.
+        adapters: Names of the adapters, in the order they are put on.
+    """
+
+    backbone: str
+    fingerprint: str
+    dtype: Dtype
+    hidden_size: int
+    parameters: int
+    adapters: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FeatureCost:
+    """What it took to compute the features of all labelled notes.
+
+    Attributes:
+        parameters: Of backbone and adapters.
+        seconds: Wall time, without loading the backbone.
+        tokens: Tokens of the notes, without padding.
+        peak_memory_mib: Largest memory of the process, or of the GPU where one was used.
+    """
+
+    parameters: int
+    seconds: float
+    tokens: int
+    peak_memory_mib: float
+
+
+class StackFeatures:
+    """What a head reads of notes that pass the stack each time, since adapters train.
+
+    Attributes:
+        about: The model that makes the features.
+        pieces: Documents of one note that are read.
+    """
+
+    def __init__(self, job: Job, spec: CellSpec, store: TokenStore) -> None:
+        reads = spec.features
+        device = torch_device(job.place.device)
+        backbone = load_backbone(job.place.backbone, reads.weights.dtype, device)
+        chosen = chosen_layers(reads.layers, backbone.shape.layers)
+        if spec.training and chosen[-1] < backbone.shape.layers:
+            raise ConfigError(
+                f"features.layers: adapters of {spec.model} train, so the last layer, "
+                f"{backbone.shape.layers}, must be among {', '.join(map(str, chosen))}."
+            )
+        self._spec, self._store = reads, store
+        self.pieces, self._tokens_per_row = reads.pieces_in(store), reads.row_in(store)
+        self._stack = stack(backbone, _layers(job, spec), spec.seed, predicts_tokens=False)
+        self.about = AboutModel(
+            backbone.name,
+            backbone.fingerprint,
+            backbone.dtype,
+            backbone.hidden_size * len(chosen),
+            self._stack.total_count,
+            tuple(layer.name for layer in self._stack.layers),
+        )
+
+    def parameters_by_name(self) -> dict[str, nn.Parameter]:
+        """Those of the adapters that train, always in the same order."""
+        return self._stack.parameters_by_name()
+
+    def train_mode(self) -> None:
+        """Turn on the dropout of what trains; all else stays deterministic."""
+        self._stack.train_mode()
+
+    def steps(
+        self, documents_N: Int64Array, targets_NK: npt.NDArray[np.int8], steps: Iterable[Int64Array]
+    ) -> Iterator[list[LabelledBatch]]:
+        """Each step's notes packed into rows of their own."""
+        return labelled_rows(
+            self._store,
+            documents_N,
+            targets_NK,
+            steps,
+            tokens_per_row=self._tokens_per_row,
+            reserved_per_document=self._stack.reserved_per_document,
+            device=self._stack.backbone.device,
+            max_pieces=self.pieces,
+        )
+
+    def of(self, inputs: PackedBatch | Tensor) -> Tensor:
+        """`(N, H)` features of the notes of a row."""
+        assert isinstance(inputs, PackedBatch)
+        return self._stack.features(inputs, self._spec.pooling, self._spec.layers)
+
+    def of_notes(self, documents_N: Int64Array) -> Tensor:
+        """`(N, H)` features as they are now, without dropout and gradient."""
+        values_NH = infer.outputs_per_note(
+            self._stack,
+            self.of,
+            self._store,
+            documents_N,
+            self._tokens_per_row,
+            self.pieces,
+        )
+        return torch.from_numpy(values_NH).to(self._stack.backbone.device)
+
+    def check(self, documents_N: Int64Array, *, only_frozen: bool = False) -> None:
+        """Refuse a model that is not what it says, on a few of the notes; see `Stack.check`.
+
+        Before its training an adapter may not act yet, so then `only_frozen` ones are looked at.
+        """
+        sample = documents_N[:_CHECKED_NOTES]
+        row = read_row(self._store, sample, self._stack.backbone.device)
+        names = self._stack.frozen_hashes if only_frozen else None
+        self._stack.check(row, self._spec.pooling, names, self._spec.layers)
+
+    def save_adapters(self, folder: Path) -> None:
+        """Write each adapter, as it is now, into a folder of its name."""
+        for name, adapter in self._stack.adapters.items():
+            save_adapter(folder / name, adapter, self._stack.backbone)
+
+
+class FixedFeatures:
+    """What a head reads where nothing below it trains: computed once, then read from disk.
+
+    The features of all labelled notes serve all tasks and heads, from the folder `features/KEY`,
+    where KEY is the fingerprint of all that they depend on. The backbone is not loaded to read
+    them.
+
+    Attributes:
+        about: The model that makes the features.
+    """
+
+    def __init__(self, job: Job, prepared: Prepared, track: Track = silent) -> None:
+        spec, store = as_it_starts(job), store_of(job, prepared)
+        self._adapter = job.needed("pretrain").folder if spec.features.has_domain else None
+        self._device = torch_device(job.place.device)
+        documents_D = labelled_documents(prepared, store)
+        folder, depends_on = kept_features(job, documents_D)
+        with runs.one_at_a_time(folder):
+            if not runs.is_finished(folder, depends_on):
+                with (
+                    runs.work_folder(folder, depends_on) as work,
+                    runs.new_folder(folder, depends_on) as temporary,
+                ):
+                    made = StackFeatures(job, spec, store)
+                    label = f"features · {spec.model}"
+                    _compute(made, label, store, documents_D, work, temporary, track)
+        about = runs.read_json(folder / _ABOUT)
+        self.about = AboutModel(**{**about, "adapters": tuple(about["adapters"])})
+        self._documents_D: Int64Array = np.load(folder / _DOCUMENTS)
+        self._values_DH = np.load(folder / _VALUES, mmap_mode="r")
+
+    def of_notes(self, documents_N: Int64Array) -> Tensor:
+        """`(N, H)` features, in the order asked for."""
+        place_N = np.searchsorted(self._documents_D, documents_N)
+        return torch.from_numpy(self._values_DH[place_N]).to(self._device)
+
+    def save_adapters(self, folder: Path) -> None:
+        """Write the domain adapter, as step 1 left it, into a folder of its name."""
+        if self._adapter:
+            copy_adapter(self._adapter, folder / DOMAIN)
+
+
+def as_it_starts(job: Job) -> CellSpec:
+    """A model of step 2 without what trains below its head."""
+    assert isinstance(job.spec, CellSpec)
+    return replace(job.spec, training=None)
+
+
+def kept_features(job: Job, documents_D: Int64Array) -> tuple[Path, dict[str, Any]]:
+    """Where the features of a model as it starts are kept, and what they are made from.
+
+    Jobs whose features are the same to the last bit share them.
+
+    Args:
+        job: A job of step 2.
+        documents_D: The first documents of all labelled notes.
+    """
+    needs = [need for need in job.needs if need.stage in ("pretrain", "encode")]
+    inputs = {
+        "stage": "features",
+        "spec": as_it_starts(job).features,
+        "needs": [runs.read_json(need.folder / runs.MANIFEST)["files"] for need in needs],
+        "documents": hashlib.sha256(documents_D.tobytes()).hexdigest(),
+    }
+    return job.place.features / runs.fingerprint(inputs), inputs
+
+
+def features_cost(job: Job, prepared: Prepared) -> tuple[Path, FeatureCost] | None:
+    """Where the kept features are and what computing them cost; None if they are gone."""
+    documents_D = labelled_documents(prepared, store_of(job, prepared))
+    path = kept_features(job, documents_D)[0] / _COST
+    return (path.parent, FeatureCost(**runs.read_json(path))) if path.is_file() else None
+
+
+def store_of(job: Job, prepared: Prepared) -> TokenStore:
+    """The notes in the tokens of a model of step 2."""
+    encoding = [need for need in job.needs if need.stage == "encode"]
+    return open_store(encoding[0].folder) if encoding else prepared.store
+
+
+def labelled_documents(prepared: Prepared, store: TokenStore) -> Int64Array:
+    """The first documents of all notes with a label, in order."""
+    tasks = prepared.tasks.values()
+    of_tasks = [store.first_documents(task.note_ids_N.tolist()) for task in tasks]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *of_tasks]))
+
+
+def _layers(job: Job, spec: CellSpec) -> list[Layer]:
+    """The adapters of a model before its training; the domain adapter is that of the run."""
+    layers, training = [], spec.training
+    if spec.features.has_domain:
+        saved = read_adapter(job.needed("pretrain").folder)
+        trains = training is not None and training.trains_domain
+        layers.append(Layer(DOMAIN, saved, is_trained=trains))
+    if training and training.task_adapter:
+        layers.append(Layer(TASK, training.task_adapter, is_trained=True))
+    return layers
+
+
+def _compute(
+    made: StackFeatures,
+    label: str,
+    store: TokenStore,
+    documents_D: Int64Array,
+    work: Path,
+    folder: Path,
+    track: Track,
+) -> None:
+    """Compute features in parts that stay in the work folder, so that a killed process goes on."""
+    made.check(documents_D)
+    restart_peak_memory()
+    count = math.ceil(len(documents_D) / _NOTES_PER_PART)
+    parts = [
+        _Part(documents, work / f"{number:05}.npz")
+        for number, documents in enumerate(np.array_split(documents_D, count))
+    ]
+    missing = [part for part in parts if not part.path.is_file()]
+    steps = (part.compute(made) for part in missing)
+    done = count - len(missing)
+    for _ in track(label, steps, count, lambda notes: f"{notes:,} notes a part", done):
+        pass
+    values, seconds = zip(*(part.read() for part in parts), strict=True)
+    tokens_N = store.reading(documents_D, made.pieces).tokens_N
+    cost = FeatureCost(made.about.parameters, sum(seconds), int(tokens_N.sum()), peak_memory_mib())
+    np.save(folder / _DOCUMENTS, documents_D)
+    np.save(folder / _VALUES, np.concatenate(values))
+    runs.write_json(folder / _ABOUT, asdict(made.about))
+    runs.write_json(folder / _COST, asdict(cost))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The features of some of the notes, in a file."""
+
+    documents_N: Int64Array
+    path: Path
+
+    def compute(self, made: StackFeatures) -> int:
+        """Write them and how long it took; the number of notes."""
+        started = time.perf_counter()
+        values_NH = made.of_notes(self.documents_N).cpu().numpy()
+        with runs.new_file(self.path) as file:
+            np.savez(file, values=values_NH, seconds=time.perf_counter() - started)
+        return len(values_NH)
+
+    def read(self) -> tuple[npt.NDArray[np.float32], float]:
+        """The features and the seconds."""
+        with np.load(self.path) as found:
+            return found["values"], float(found["seconds"])

@@ -1,0 +1,111 @@
+"""The variants of the paper's Table 3: which adapters a model has, and which of them train."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+VariantName = Literal[
+    "head-only",
+    "task-lora",
+    "domain-frozen",
+    "domain-frozen+task-lora",
+    "domain-trainable",
+    "domain-trainable+task-lora",
+    "full-domain",
+]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which adapters a model has besides its head, and which of them train with the head."""
+
+    has_domain: bool
+    trains_domain: bool
+    has_task: bool
+
+    @property
+    def trains_head_alone(self) -> bool:
+        """Whether the hidden states stay the same throughout training."""
+        return not (self.trains_domain or self.has_task)
+
+    @property
+    def without_domain(self) -> VariantName:
+        """The variant that learns the task as this one does, but has no step 1 behind it.
+
+        A domain adapter that trains on is an adapter of the task too, so without step 1 it is a
+        task adapter.
+        """
+        return "task-lora" if self.has_task or self.trains_domain else "head-only"
+
+    @property
+    def without_task(self) -> VariantName | None:
+        """The variant that lacks the task adapter only; None if there is no such adapter."""
+        if not self.has_task:
+            return None
+        if not self.has_domain:
+            return "head-only"
+        return "domain-trainable" if self.trains_domain else "domain-frozen"
+
+
+VARIANTS: dict[VariantName, Variant] = {
+    "head-only": Variant(has_domain=False, trains_domain=False, has_task=False),
+    "task-lora": Variant(has_domain=False, trains_domain=False, has_task=True),
+    "domain-frozen": Variant(has_domain=True, trains_domain=False, has_task=False),
+    "domain-frozen+task-lora": Variant(has_domain=True, trains_domain=False, has_task=True),
+    "domain-trainable": Variant(has_domain=True, trains_domain=True, has_task=False),
+    "domain-trainable+task-lora": Variant(has_domain=True, trains_domain=True, has_task=True),
+    # A head on the fully fine-tuned backbone; only for `pretrain.adapter` of kind full.
+    "full-domain": Variant(has_domain=True, trains_domain=False, has_task=False),
+}
+
+HYBRID = "hybrid"
+Kind = Literal["baseline", "variant", "encoder", "hybrid"]
+_TASK_ALONE = Variant(has_domain=False, trains_domain=False, has_task=True)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that a study scores.
+
+    Attributes:
+        kind: A baseline, a variant on a backbone, an encoder, or a hybrid.
+        variant: The baseline, the variant, how the encoder trains, or `hybrid`.
+        backbone: The backbone whose run folder holds it; "" in a study of one.
+        encoder: The encoder that it is, or that a hybrid stands on; else "".
+        stands_on: The model that a hybrid joins with words and columns.
+    """
+
+    kind: Kind
+    variant: str
+    backbone: str = ""
+    encoder: str = ""
+    stands_on: "Model | None" = None
+
+    @property
+    def name(self) -> str:
+        """What its folder and its bundle are called."""
+        return f"{self.encoder}+{self.variant}" if self.encoder else self.variant
+
+    @property
+    def label(self) -> str:
+        """What reports call it; a baseline or an encoder has no backbone of the study."""
+        is_of_backbone = self.backbone and self.kind != "baseline" and not self.encoder
+        return f"{self.backbone}/{self.name}" if is_of_backbone else self.name
+
+    @property
+    def parts(self) -> Variant:
+        """Its adapters, or those of what a hybrid stands on; a baseline has none."""
+        if self.stands_on:
+            return self.stands_on.parts
+        if self.kind == "encoder" and self.variant != "head-only":
+            return _TASK_ALONE
+        return VARIANTS.get(self.variant, VARIANTS["head-only"])  # type: ignore[call-overload, no-any-return]
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether one run is all there is: no seed changes anything."""
+        return self.parts.trains_head_alone and not self.parts.has_domain
+
+
+def name_in_study(backbone: str, name: str) -> str:
+    """What a thing of a backbone is called in a study of several: after its backbone."""
+    return f"{backbone}/{name}" if backbone else name

@@ -1,0 +1,197 @@
+"""What every reader of the scores must know: what is missing, unsure, or not the best way."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from notetune import runs
+from notetune.notes import overlap
+from notetune.prepare.prepared import Intake, Prepared, inputs
+from notetune.sources import Mimic3Source
+from notetune.study.features import store_of
+from notetune.study.jobs import TRAINING, Job
+from notetune.study.models import name_in_study
+from notetune.study.recipe import Recipe
+from notetune.study.specs import CellSpec
+from notetune.tokens.store import WHOLE_SHARE
+from notetune.train.training import read_record
+
+if TYPE_CHECKING:
+    from notetune.study.evaluate import Made
+
+_FEW_PATIENTS = 10
+_FEW_STEPS = 20
+
+
+def notices(recipe: Recipe, made: "Sequence[Made]") -> Iterator[str]:
+    """The sentences of a study, those of the recipe last."""
+    yield from _missing(made)
+    yield from _short(made)
+    yield from _of_notes(made[0])
+    yield from of_encoders(made[0])
+    yield from _intakes(made)
+    yield from recipe.notices
+
+
+def compat_switches(recipe: Recipe) -> list[str]:
+    """Settings that repeat what the published pipeline does although it is not the best."""
+    switches = []
+    source = recipe.prepare.source
+    if isinstance(source, Mimic3Source) and source.labels == "core-2021":
+        switches.append("labels: core-2021 (those of the published scripts, accidents included)")
+    if recipe.prepare.long_notes == "first":
+        switches.append(
+            "long_notes: first (what a note has beyond its first piece is dropped, in step 1 too)"
+        )
+    if recipe.pretrain.perplexity == "batch-mean":
+        switches.append(
+            "perplexity: batch-mean (exp of the unweighted mean of the means of batches of ten "
+            "documents; batches with few tokens count as much as others)"
+        )
+    if recipe.downstream.class_weights == "balanced":
+        switches.append(
+            "class_weights: balanced (rare values weigh more in training, so the scores of step 2 "
+            "are not probabilities)"
+        )
+    return switches
+
+
+def _missing(made: "Sequence[Made]") -> Iterator[str]:
+    """Say that trainings of the recipe are not in the report."""
+    missing = [job for one in made for job in one.missing]
+    if missing:
+        first = missing[0]
+        model = first.model.label if first.model else ""
+        yield (
+            f"{len(missing)} trainings of the recipe are left out ({first.task} · {model} · seed "
+            f"{first.seed} is the first): "
+            "they are not finished, or were made with other settings or from other notes. "
+            "`notetune study status` names them."
+        )
+    for one in made:
+        spec = one.recipe.preparation
+        if not runs.was_made_from(spec.folder, inputs(spec)):
+            yield (
+                "The notes were prepared by another version, with other settings, or from files "
+                "that have changed or gone since."
+            )
+            return
+
+
+def _short(made: "Sequence[Made]") -> Iterator[str]:
+    """Say where trainings were too short to tell one model from another."""
+    for one in made:
+        for task in one.notes.prepared.tasks:
+            folders = [job.folder for job in one.done_of("model") if job.task == task]
+            records = [read_record(folder / TRAINING) for folder in folders]
+            steps = [record.steps for record in records if record.kept]  # a solved head has none
+            few = [count for count in steps if count < _FEW_STEPS]
+            if few:
+                yield (
+                    f"{name_in_study(one.backbone, task)}: {len(few)} of {len(steps)} trainings "
+                    f"took fewer than {_FEW_STEPS} steps (as few as {min(few)}), too few to tell "
+                    "what a model can learn; more epochs or a lower targets_per_step give more."
+                )
+
+
+def of_encoders(first: "Made") -> Iterator[str]:
+    """Say where encoders read the beginning of notes alone."""
+    jobs: dict[str, Job] = {}
+    for job in first.done_of("model"):
+        if job.model and job.model.encoder:
+            jobs.setdefault(job.model.encoder, job)
+    for encoder, job in jobs.items():
+        assert isinstance(job.spec, CellSpec)
+        store = store_of(job, first.notes.prepared)
+        most = job.spec.features.pieces_in(store)
+        first_documents = np.flatnonzero(store.piece_D == 0)
+        share = float(store.reading(first_documents, most).truncated_N.mean())
+        if share:
+            pieces = f"{most} pieces of " if most > 1 else ""
+            yield (
+                f"{encoder}: {share:.0%} of the labelled notes are longer than {pieces}"
+                f"{store.max_tokens} of its tokens; it reads their beginning."
+            )
+
+
+def _unsure(prepared: Prepared) -> Iterator[str]:
+    """Say where the test patients are few, and what was not searched."""
+    for name, task in prepared.tasks.items():
+        test = task.rows("test")
+        patients = [
+            min(len(set(task.patient_ids_N[test][is_in].tolist())) for is_in in (value, ~value))
+            for value in task.targets_NK[test].astype(bool).T
+        ]
+        few = [count for count in patients if count < _FEW_PATIENTS]
+        if few:
+            yield (
+                f"{name}: {len(few)} of {len(patients)} labels have a value that fewer than "
+                f"{_FEW_PATIENTS} test patients have (as few as {min(few)}); their own AUROC can "
+                "be far off."
+            )
+        if name not in overlap.OUTCOME_WORDS:
+            yield f"{name}: no words are known that tell its outcome, so notes were not searched."
+
+
+def _of_notes(first: "Made") -> Iterator[str]:
+    """Say what is particular about the notes and how they were read."""
+    recipe, prepared = first.recipe, first.notes.prepared
+    yield from _unsure(prepared)
+    if recipe.prepare.allow_leaks and any(finding.blocks for finding in prepared.findings):
+        yield "Leak checks that should stop the study were overridden by the recipe."
+    if recipe.corpus:
+        yield (
+            f"Step 1 read other notes ({recipe.corpus.source.kind}) than the tasks "
+            f"({recipe.prepare.source.kind}). Patients are compared by id, so nobody is found who "
+            "has another id there: MIMIC-IV holds patients of MIMIC-III under new ids. "
+            "evaluate.listed_patients shows the scores on patients whom the corpus cannot hold."
+        )
+    for name, task in prepared.tasks.items():
+        documents = prepared.store.first_documents(task.note_ids_N.tolist())
+        most = pieces_of(first)
+        share = float(prepared.store.reading(documents, most).truncated_N.mean())
+        if share:
+            pieces = f"{most} pieces of " if most > 1 else ""
+            yield (
+                f"{name}: {share:.0%} of the notes are longer than {pieces}"
+                f"{prepared.store.max_tokens} tokens; the language models read their beginning, "
+                "TF-IDF reads all of them."
+            )
+
+
+def pieces_of(one: "Made") -> int:
+    """Documents of one note that a backbone reads."""
+    prepared = one.notes.prepared
+    return one.recipe.max_pieces(prepared.intake.whole_pieces, prepared.store.max_tokens)
+
+
+def _intakes(made: "Sequence[Made]") -> Iterator[str]:
+    """Say how notes were read by each backbone, where the recipe left that open."""
+    for one in made:
+        lead = f"{one.backbone}: " if one.backbone else ""
+        if one.recipe.prepare.opener == "auto":
+            yield lead + _opener_sentence(one.notes.prepared.intake)
+        given = (one.recipe.prepare.max_tokens, one.recipe.downstream.max_pieces)
+        if "auto" in given:
+            yield lead + _length_sentence(one, *given)
+
+
+def _opener_sentence(intake: Intake) -> str:
+    edges, tried = intake.edges, intake.perplexities
+    what = "nothing" if edges.opener_id is None else f"{edges.opener} (id {edges.opener_id})"
+    found = ", ".join(f"{name} {value:.2f}" for name, value in tried.items())
+    why = f"{intake.opener_why} ({found})" if found else intake.opener_why
+    return f"What opens every document is {what}: {why}."
+
+
+def _length_sentence(one: "Made", max_tokens: int | str, max_pieces: int | str) -> str:
+    intake, pieces = one.notes.prepared.intake, pieces_of(one)
+    times = f"{pieces} pieces of " if pieces > 1 else ""
+    why = [intake.max_tokens_why] if max_tokens == "auto" else []
+    if max_pieces == "auto" and pieces < intake.whole_pieces:
+        why.append("a row has no room for more pieces")
+    elif max_pieces == "auto" and pieces > 1:
+        why.append(f"{WHOLE_SHARE:.0%} of the labelled training notes have no more pieces")
+    because = f" ({'; '.join(why)})" if why else ""
+    return f"The first {times}{intake.max_tokens:,} tokens of a note are read{because}."

@@ -1,0 +1,158 @@
+"""What a study asks: the comparisons that its recipe declares, and further ones."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+
+from notetune.metrics.names import BEST_VALIDATED
+from notetune.metrics.questions import Pair, Questions
+from notetune.metrics.uncertainty import ModelRuns
+from notetune.study.models import HYBRID, Model
+from notetune.study.recipe import Recipe
+
+TFIDF, COLUMNS, PREVALENCE = "tf-idf", "columns", "prevalence"
+DOMAIN_ADAPTER, TASK_ADAPTER = "domain adapter", "task adapter"
+
+
+def questions(recipe: Recipe) -> Questions:
+    """All comparisons of a study, and what the runs of its models are.
+
+    The primary ones follow from the recipe alone, so they stand before anything is trained.
+    """
+    models = recipe.models
+    by_label = {model.label: model for model in models}
+    if recipe.evaluate.primary is None:
+        primary = tuple(_default_family(models))
+    else:
+        primary = tuple(
+            Pair(
+                one.model,
+                one.against,
+                one.task,
+                _about(by_label.get(one.model), by_label[one.against]),
+            )
+            for one in recipe.evaluate.primary
+        )
+    everywhere = {(pair.model, pair.against) for pair in primary if pair.task is None}
+    further = [
+        *_one_step_apart(models),
+        *_across_backbones(models),
+        *_against_tfidf(models),
+        *_against_its_parts(models),
+    ]
+    exploratory = tuple(
+        pair
+        for pair in dict.fromkeys(_pair(*two) for two in further)
+        if (pair.model, pair.against) not in everywhere
+    )
+    return Questions(primary, exploratory, tuple(map(_runs_of, models)))
+
+
+def fingerprint(primary: Sequence[Pair]) -> str:
+    """Changes with the declared comparisons."""
+    found = [(pair.model, pair.against, pair.task) for pair in primary]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
+
+
+def _pair(model: Model, against: Model) -> Pair:
+    return Pair(model.label, against.label, about=_about(model, against))
+
+
+def _about(model: Model | None, against: Model) -> str:
+    """What makes two models different, if that is one thing that has a name.
+
+    Args:
+        model: A model; None for the best validated one.
+        against: What it is held against.
+    """
+    if model is None:
+        return "best validated"
+    if model.kind == "hybrid" and _is_baseline(against, TFIDF):
+        return HYBRID
+    if (model.kind, against.kind) != ("variant", "variant"):
+        return ""
+    if model.parts.has_domain and against.variant == model.parts.without_domain:
+        return DOMAIN_ADAPTER
+    return TASK_ADAPTER if against.variant == model.parts.without_task else ""
+
+
+def _is_baseline(model: Model, name: str) -> bool:
+    return model.kind == "baseline" and model.variant == name
+
+
+def _default_family(models: Sequence[Model]) -> Iterator[Pair]:
+    """One question for each step, the one against the strongest baseline, and the first hybrid.
+
+    Each step is asked about where the fewest things train: the domain adapter under a head alone,
+    the task adapter on the domain adapter, both with the first backbone that has such a pair.
+    """
+    steps = [(two, _pair(*two)) for two in _one_step_apart(models)]
+    for subject, first_of in (
+        (DOMAIN_ADAPTER, "domain-frozen"),
+        (TASK_ADAPTER, "domain-frozen+task-lora"),
+    ):
+        of_subject = [(model, pair) for (model, _), pair in steps if pair.about == subject]
+        found = sorted(of_subject, key=lambda one: one[0].variant != first_of)[:1]
+        yield from (pair for _, pair in found)
+    for tfidf in models:
+        if _is_baseline(tfidf, TFIDF):
+            if any(map(_is_candidate, models)):
+                yield Pair(BEST_VALIDATED, tfidf.label, about=_about(None, tfidf))
+            hybrids = [model for model in models if model.kind == "hybrid"]
+            yield from (_pair(hybrid, tfidf) for hybrid in hybrids[:1])
+
+
+def _one_step_apart(models: Sequence[Model]) -> Iterator[tuple[Model, Model]]:
+    """Each model, and the one that lacks its domain adapter or its task adapter only.
+
+    That is of the same backbone, or else of the first that has it.
+    """
+    variants = [model for model in models if model.kind == "variant"]
+    for model in variants:
+        lacking = [model.parts.without_domain] if model.parts.has_domain else []
+        lacking += [model.parts.without_task] if model.parts.without_task else []
+        for other in lacking:
+            others = [one for one in variants if one.variant == other]
+            same = [one for one in others if one.backbone == model.backbone]
+            yield from ((model, one) for one in (*same, *others)[:1])
+
+
+def _across_backbones(models: Sequence[Model]) -> Iterator[tuple[Model, Model]]:
+    """Each variant, and the same one of the first backbone that has it."""
+    first: dict[str, Model] = {}
+    for model in models:
+        if model.kind == "variant" and first.setdefault(model.variant, model) != model:
+            yield model, first[model.variant]
+
+
+def _against_tfidf(models: Sequence[Model]) -> Iterator[tuple[Model, Model]]:
+    for tfidf in models:
+        if _is_baseline(tfidf, TFIDF):
+            others = [one for one in models if one != tfidf and not _is_baseline(one, PREVALENCE)]
+            yield from ((model, tfidf) for model in others)
+
+
+def _against_its_parts(models: Sequence[Model]) -> Iterator[tuple[Model, Model]]:
+    """Whether text adds to columns, and words to a model."""
+    columns = [model for model in models if _is_baseline(model, COLUMNS)]
+    for hybrid in models:
+        if hybrid.stands_on:
+            yield from ((hybrid, part) for part in (*columns, hybrid.stands_on))
+
+
+def _is_candidate(model: Model) -> bool:
+    """Whether it may be the best validated language model."""
+    return model.kind in ("variant", "encoder")
+
+
+def _runs_of(model: Model) -> ModelRuns:
+    """Heads alone on the frozen backbone, and baselines, have one run that is always the same.
+
+    A hybrid has the runs of the model that it stands on.
+    """
+    return ModelRuns(
+        model.label,
+        shares=f"step 1 of {model.backbone or 'the backbone'}" if model.parts.has_domain else None,
+        is_deterministic=model.is_deterministic,
+        is_candidate=_is_candidate(model),
+    )

@@ -1,0 +1,418 @@
+"""One recipe says everything about a study; one run folder holds everything it makes."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, assert_never, get_args
+
+from pydantic import (
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from notetune.config import NAME, Config, changed
+from notetune.errors import ConfigError
+from notetune.metrics.names import BEST_VALIDATED
+from notetune.model.adapters.specs import (
+    needs_plain_weights,
+    positions_taken,
+    reserved_per_document,
+)
+from notetune.model.backbone_folder import Dtype
+from notetune.model.device import DeviceName
+from notetune.prepare.settings import (
+    LEAST_TOKENS,
+    Preparation,
+    PrepareConfig,
+    TokensPerRow,
+    read_pieces,
+    row_of,
+)
+from notetune.run_folder import RunFolder
+from notetune.sources import EicuSource, TableSource, starting_from
+from notetune.sources.splits import AnySplit, ColumnSplit, OfficialSplit, SplitConfig
+from notetune.sources.tables.source import TaskedSource
+from notetune.study.models import HYBRID, VARIANTS, Model
+from notetune.study.sections import (
+    BaselineName,
+    DownstreamConfig,
+    EncodersConfig,
+    EvaluateConfig,
+    PretrainConfig,
+)
+
+_IN_HYBRIDS: dict[str, int] = {"domain-frozen": 0, "full-domain": 1, "head-only": 2}
+"""Which variant a hybrid joins, where that is left to us: the first of them that there is."""
+_DIFFERS_BY_BACKBONE = ("backbone", "dtype", "seeds", "pretrain", "downstream")
+
+
+class Row(NamedTuple):
+    """What a row of a section must hold."""
+
+    section: str
+    given: TokensPerRow
+    virtual: int
+    """Virtual tokens in front of each document."""
+    pieces: int
+    """Documents of one note that are in it together."""
+
+
+class Recipe(Config):
+    """A whole study."""
+
+    name: Annotated[str, Field(pattern=NAME)]
+    """Name of the study and of its run folder."""
+    title: str = ""
+    runs: Path = Path("runs")
+    """Folder of run folders."""
+    data: Path = Path()
+    """Folder that relative paths of the source and of the split start from."""
+    backbone: str = "tiny"
+    """A Hugging Face model folder, or `tiny` for the shipped one."""
+    backbones: dict[Annotated[str, Field(pattern=NAME)], str | dict[str, JsonValue]] = Field(
+        default_factory=dict
+    )
+    """Several backbones by name, in place of `backbone`: each a folder, or the keys of this recipe
+    that are different for it (`backbone`, `dtype`, `seeds`, `pretrain`, `downstream`)."""
+    prepared: Path | None = None
+    """Folder of the prepared notes; `prepared` in the run folder when left out."""
+    dtype: Dtype = "float32"
+    """Type of the frozen backbone's weights; adapters, heads and losses are float32. `float8`: the
+    linear layers inside a bfloat16 decoder, each weight scaled per channel; encoders beside it
+    are bfloat16."""
+    device: DeviceName = "auto"
+    gpu: str | None = None
+    """The card, such as h100, that a dry run of the study estimates for; without, it times here."""
+    seeds: PositiveInt = 1
+    """Runs: each is a seed of step 1 with a step 2 of the same seed. What no seed changes, such as
+    a head on the frozen backbone, has one. With a single run no comparison can be called found."""
+    checkpoint_minutes: NonNegativeFloat = 10
+    """Minutes of training between two checkpoints; a killed run loses at most that much."""
+    prepare: PrepareConfig
+    pretrain: PretrainConfig = PretrainConfig()
+    downstream: DownstreamConfig = DownstreamConfig()
+    encoders: EncodersConfig = EncodersConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    notices: tuple[str, ...] = ()
+    """Sentences about the data that every reader of the report must see."""
+
+    @model_validator(mode="after")
+    def _names_its_domain(self) -> "Recipe":
+        kind = self.pretrain.adapter.kind
+        if "full-domain" in self.downstream.variants and kind != "full":
+            raise ValueError(
+                f"variant full-domain needs pretrain.adapter of kind full, not {kind}; choose "
+                "domain-frozen for an adapter"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trains_no_weights_twice(self) -> "Recipe":
+        kinds = {self.pretrain.adapter.kind, self.downstream.adapter.kind}
+        for name in self.downstream.variants:
+            if kinds == {"full"} and VARIANTS[name].has_domain and VARIANTS[name].has_task:
+                raise ValueError(
+                    f"variant {name} has a domain adapter and a task adapter, which cannot both be "
+                    "of kind full; set downstream.adapter to lora or another method"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_weights_it_trains(self) -> "Recipe":
+        compared = self.pretrain.compare.values()
+        specs = [self.pretrain.adapter, self.downstream.adapter, *(m.adapter for m in compared)]
+        if self.dtype == "float8" and any(needs_plain_weights(spec) for spec in specs):
+            raise ValueError(
+                "float8 is for frozen weights, so it goes with adapters: not with kind full, nor "
+                "with dora; set dtype bfloat16"
+            )
+        if self.dtype == "float8" and self.pretrain.sharded:
+            raise ValueError("float8 layers are not sharded; set dtype bfloat16")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_rows(self) -> "Recipe":
+        given = self.prepare.max_tokens
+        longest = LEAST_TOKENS if given == "auto" else given
+        for row in self.rows:
+            if row.given != "auto" and row.given < row.pieces * (longest + row.virtual):
+                times = f"{row.pieces} pieces of " if row.pieces > 1 else ""
+                least = "at least " if given == "auto" else ""
+                raise ValueError(
+                    f"{row.section}.tokens_per_row {row.given} is below {times}prepare.max_tokens "
+                    f"{least}{longest} + {row.virtual} virtual tokens; a row must hold the longest "
+                    f"{'note' if times else 'document'}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _has_pieces(self) -> "Recipe":
+        given = self.downstream.max_pieces
+        if given != "auto" and given > 1 and self.prepare.long_notes == "first":
+            raise ValueError(
+                f"downstream.max_pieces {given} needs prepare.long_notes "
+                "pieces; with first, every note has one piece"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _backbones_are_recipes(self) -> "Recipe":
+        if self.backbones and "backbone" in self.model_fields_set:
+            raise ValueError("give either backbone or backbones")
+        assert len(self.studies) == max(1, len(self.backbones))
+        return self
+
+    @model_validator(mode="after")
+    def _compares_what_is_there(self) -> "Recipe":
+        source = self.prepare.source
+        described = source.tasks if isinstance(source, TaskedSource) else ()
+        tasks = self.downstream.tasks or tuple(task.name for task in described)
+        models = [model.label for model in self.models] if self.evaluate.primary else []
+        for number, pair in enumerate(self.evaluate.primary or ()):
+            where = f"evaluate.primary.{number}"
+            for name in (pair.model, pair.against):
+                if name not in models and (name, pair.model) != (BEST_VALIDATED, name):
+                    raise ValueError(
+                        f"{where} names the model {name}, which this study does not have; it has "
+                        f"{', '.join(models)}, and as model {BEST_VALIDATED}. null "
+                        "asks the default questions"
+                    )
+            if pair.task is not None and tasks and pair.task not in tasks:
+                raise ValueError(
+                    f"{where} names the task {pair.task}; the tasks are {', '.join(tasks)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_its_baselines_read(self) -> "Recipe":
+        if "columns" in (self.evaluate.baselines or ()) and not self.features:
+            raise ValueError("evaluate.baselines: columns needs prepare.source.features")
+        name = self.evaluate.hybrid
+        if name in (None, "auto"):
+            return self
+        joined = [model for model in self.models if model.kind in ("variant", "encoder")]
+        fixed = [model.label for model in joined if model.parts.trains_head_alone]
+        if name not in fixed:
+            is_known = name in [model.label for model in joined]
+            why = "trains more than a head" if is_known else "is no model of this recipe"
+            raise ValueError(
+                f"evaluate.hybrid: {name} {why}; a hybrid stands on a model whose features are "
+                f"fixed: {', '.join(fixed) or 'here none, so set it to null'}"
+            )
+        return self
+
+    @property
+    def rows(self) -> "list[Row]":
+        """The rows of all sections whose models the recipe has."""
+        domain = reserved_per_document(self.pretrain.adapter)
+        both = domain + reserved_per_document(self.downstream.adapter)
+        others = [reserved_per_document(m.adapter) for m in self.pretrain.compare.values()]
+        pieces = 1 if self.downstream.max_pieces == "auto" else self.downstream.max_pieces
+        rows = [
+            Row("pretrain", self.pretrain.tokens_per_row, max(domain, *others, 0), 1),
+            Row("downstream", self.downstream.tokens_per_row, both, pieces),
+        ]
+        if self.encoders.models:
+            rows.append(Row("encoders", self.encoders.tokens_per_row, 0, pieces))
+        return rows
+
+    @property
+    def most_tokens(self) -> int:
+        """Longest document that every row has room for, where `max_tokens` is `auto`."""
+        room = min(row_of(row.given) // row.pieces - row.virtual for row in self.rows)
+        return max(LEAST_TOKENS, room)
+
+    @property
+    def positions_taken(self) -> int:
+        """Positions that adapters take in front of a document, at most."""
+        domain = [self.pretrain.adapter, *(m.adapter for m in self.pretrain.compare.values())]
+        return max(map(positions_taken, domain)) + positions_taken(self.downstream.adapter)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Columns beside the text."""
+        source = self.prepare.source
+        return source.features if isinstance(source, TableSource | EicuSource) else ()
+
+    @property
+    def coded_features(self) -> tuple[str, ...]:
+        """Those of the columns whose numbers are codes."""
+        source = self.prepare.source
+        return source.coded_features if isinstance(source, TableSource) else ()
+
+    @property
+    def baselines(self) -> tuple[BaselineName, ...]:
+        """The baselines that apply, of those that are wanted."""
+        given = self.evaluate.baselines
+        wanted = get_args(BaselineName) if given is None else given
+        return tuple(name for name in wanted if name != "columns" or self.features)
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where this study lives."""
+        root = self.runs / self.name
+        return RunFolder(root, self.prepared or root / "prepared")
+
+    @property
+    def studies(self) -> dict[str, "Recipe"]:
+        """The recipe of each backbone, with a run folder inside this one's.
+
+        Models that need no backbone, baselines and encoders, belong to the first; each has its own
+        hybrid. Entries with the same backbone and corpus share their prepared notes. A recipe of
+        one backbone is its only study, and has no name.
+
+        Raises:
+            ConfigError: If what an entry changes is not a valid recipe.
+        """
+        studies: dict[str, Recipe] = {}
+        prepared: dict[tuple[str, ...], Path] = {}
+        for name, entry in self.backbones.items():
+            own = {"backbone": entry} if isinstance(entry, str) else entry
+            origin = f"backbones.{name}"
+            if unknown := [key for key in own if key not in _DIFFERS_BY_BACKBONE]:
+                raise ConfigError(
+                    f"{origin}: {unknown[0]} is the same for all backbones; what can be different "
+                    f"is {', '.join(_DIFFERS_BY_BACKBONE)}."
+                )
+            if "backbone" not in own:
+                raise ConfigError(f"{origin}.backbone is missing; give its folder.")
+            alone: dict[str, Any] = {"evaluate": {"primary": None}}
+            if self.evaluate.hybrid != "auto":
+                alone["evaluate"]["hybrid"] = None
+            if studies:
+                alone["encoders"] = {"models": {}}
+                alone["evaluate"]["baselines"] = []
+            place = {"backbones": {}, "name": name, "runs": str(self.folder.backbones)}
+            study = changed(self, {**place, **alone, **own}, origin)
+            joined = [m.name for m in study.models_of(name) if m.label == self.evaluate.hybrid]
+            if joined:
+                alone["evaluate"]["hybrid"] = joined[0]
+                study = changed(self, {**place, **alone, **own}, origin)
+            corpus = study.pretrain.corpus
+            notes: tuple[str, ...] = (study.backbone, corpus.model_dump_json() if corpus else "")
+            if study.prepare.max_tokens == "auto":
+                notes = (*notes, str(study.most_tokens), str(study.positions_taken))
+            shared = prepared.setdefault((*notes, *study.downstream.tasks), study.folder.prepared)
+            studies[name] = study.model_copy(update={"prepared": shared})
+        return studies or {"": self}
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """All models of the study, backbone by backbone."""
+        return tuple(m for backbone, one in self.studies.items() for m in one.models_of(backbone))
+
+    def models_of(self, backbone: str) -> tuple[Model, ...]:
+        """The models of a recipe of one backbone, which a study of several knows by a name."""
+        config, encoders = self.downstream, self.encoders
+        variants = [Model("variant", name, backbone) for name in config.variants]
+        others = [
+            Model("encoder", variant, backbone, encoder)
+            for encoder in encoders.models
+            for variant in encoders.variants
+        ]
+        best = sorted(variants, key=lambda one: _IN_HYBRIDS.get(one.variant, len(_IN_HYBRIDS)))
+        fixed = [one for one in (*best, *others) if one.parts.trains_head_alone]
+        joined = {
+            one.encoder: one
+            for one in reversed(fixed)
+            if self.evaluate.hybrid in ("auto", one.name)
+        }
+        return (
+            *(Model("baseline", name, backbone) for name in self.baselines),
+            *variants,
+            *others,
+            *(
+                Model("hybrid", HYBRID, backbone, encoder, joined[encoder])
+                for encoder in ("", *encoders.models)
+                if encoder in joined
+            ),
+        )
+
+    @property
+    def preparation(self) -> Preparation:
+        """How the notes of the tasks are prepared; step 1 reads them too unless it has a corpus."""
+        return Preparation(
+            folder=self.folder.prepared,
+            source=starting_from(self.prepare.source, self.data),
+            split=self._from_data(self.prepare.split),
+            config=self.prepare,
+            backbone=self.backbone,
+            dtype=self.dtype,
+            device=self.device,
+            tasks=self.downstream.tasks,
+            codes=self.coded_features,
+            leaked_texts=self.pretrain.leaked_texts,
+            is_of_step_1=self.pretrain.corpus is None,
+            room=self.most_tokens,
+            positions_taken=self.positions_taken,
+        )
+
+    @property
+    def corpus(self) -> Preparation | None:
+        """How the notes of step 1 are prepared, where they are not those of the tasks."""
+        given = self.pretrain.corpus
+        if given is None:
+            return None
+        config = self.prepare.model_copy(update={"source": given.source, "split": given.split})
+        return replace(
+            self.preparation,
+            folder=self.folder.corpus,
+            source=starting_from(given.source, self.data),
+            split=self._from_data(given.split),
+            config=config,
+            tasks=(),
+            is_of_step_1=True,
+        )
+
+    def max_pieces(self, whole_pieces: int, max_tokens: int) -> int:
+        """Pieces of a note that the backbone reads in step 2.
+
+        Args:
+            whole_pieces: Those with which 95 % of the labelled training notes are read whole.
+            max_tokens: Longest document.
+        """
+        config = self.downstream
+        adapters = (self.pretrain.adapter, config.adapter)
+        virtual = sum(map(reserved_per_document, adapters))
+        return read_pieces(
+            config.max_pieces, whole_pieces, config.tokens_per_row, max_tokens, virtual
+        )
+
+    @property
+    def compared(self) -> dict[str, "Recipe"]:
+        """The recipe of each further method of step 1, with a run folder inside this one's."""
+        return {
+            name: self.model_copy(
+                update={
+                    "name": name,
+                    "runs": self.folder.compared,
+                    "pretrain": self.pretrain.model_copy(
+                        update={
+                            "adapter": method.adapter,
+                            "optim": method.optim or self.pretrain.optim,
+                            "compare": {},
+                        }
+                    ),
+                }
+            )
+            for name, method in self.pretrain.compare.items()
+        }
+
+    def _from_data(self, split: AnySplit) -> AnySplit:
+        """How patients are split; the paths of files start from `data`."""
+        match split:
+            case SplitConfig():
+                return split
+            case OfficialSplit():
+                paths = {name: self.data / path for name, path in split.files.items()}
+                return split.model_copy(update=paths)
+            case ColumnSplit():
+                return split.model_copy(update={"path": self.data / split.path})
+            case _:
+                assert_never(split)
+
+    def as_json(self) -> dict[str, Any]:
+        """The resolved recipe, JSON-like."""
+        return self.model_dump(mode="json")

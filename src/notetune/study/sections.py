@@ -1,0 +1,213 @@
+"""The sections of a recipe: what each stage takes."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from notetune.config import NAME, Config
+from notetune.model.adapters.specs import (
+    AdapterSpec,
+    LoRA,
+)
+from notetune.model.layers import Layers, Pooling
+from notetune.prepare.settings import Auto, LeakedTexts, TokensPerRow
+from notetune.sources import SourceConfig
+from notetune.sources.splits import Split, SplitConfig
+from notetune.study.models import VariantName
+from notetune.train.settings import Average, OptimConfig, ValidationConfig
+
+BaselineName = Literal["prevalence", "tf-idf", "tf-idf-cut", "columns"]
+EncoderName = Annotated[str, Field(pattern=NAME)]
+EncoderVariant = Literal["head-only", "full", "lora"]
+
+
+class CorpusConfig(Config):
+    """Notes that step 1 reads in place of those of the tasks; all else is as in `prepare`."""
+
+    source: SourceConfig
+    split: Split = SplitConfig()
+    """Its validation and test patients show the perplexity on unseen notes."""
+
+
+class ComparedMethod(Config):
+    """Another method of step 1."""
+
+    adapter: AdapterSpec = LoRA()
+    optim: OptimConfig | None = None
+    """As `pretrain.optim` when left out."""
+
+
+class PerplexityConfig(Config):
+    """How perplexity is measured; none of it trains anything again."""
+
+    perplexity_documents: PositiveInt = 2000
+    """Most documents per source and split that perplexity is measured on, drawn at random and the
+    same for every method and seed."""
+    perplexity: Average = "token"
+    """How the loss is averaged; `batch-mean` repeats the published way, and the report says so."""
+    general_text: Path | None = None
+    """A text file that shows what is forgotten; the shipped general English when left out."""
+
+
+class PretrainConfig(PerplexityConfig):
+    """Step 1: the domain adapter."""
+
+    adapter: AdapterSpec = LoRA()
+    """The method that makes the domain adapter, on which step 2 builds."""
+    compare: dict[Annotated[str, Field(pattern=NAME)], ComparedMethod] = Field(default_factory=dict)
+    """Further methods by name, trained on the same notes and reported beside it."""
+    corpus: CorpusConfig | None = None
+    """Another source of notes for step 1; those of the tasks when left out."""
+    sources: tuple[str, ...] = ()
+    """Sources of notes to train on; all when empty."""
+    leaked_texts: LeakedTexts = "stop"
+    """What to do with a note of step 1 whose text is equal or nearly equal to that of a validation
+    or test note of the tasks: stop, or leave it out of step 1 and count it in the flow."""
+    epochs: PositiveFloat = 1
+    tokens_per_row: TokensPerRow = "auto"
+    """Tokens computed at once, which decide the memory; a row holds whole documents. `auto`: 4096,
+    or as many as the longest document has."""
+    compiled: bool = False
+    """Compile the layers of the decoder first, for a few minutes; pays on a GPU, and float8 needs
+    it to be fast."""
+    sharded: bool = False
+    """Under torchrun: spread the layers over the processes, so that gradients and averages of all
+    weights fit; each loads the backbone first."""
+    optim: OptimConfig = OptimConfig()
+
+    @model_validator(mode="after")
+    def _shards_plain_layers(self) -> "PretrainConfig":
+        if self.sharded and self.compiled:
+            raise ValueError("layers are either sharded or compiled; leave one of the two out")
+        return self
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "PretrainConfig":
+        if self.adapter.kind in self.compare:
+            raise ValueError(
+                f"compare: {self.adapter.kind} is how the report names the domain adapter; give "
+                "the other method another name"
+            )
+        return self
+
+
+class DecoderFeatures(Config):
+    """What a head reads of a note on a decoder."""
+
+    layers: Layers = "last"
+    """Whose hidden states stand side by side: `last`, a list of layers (0 is the embeddings), or
+    `every N`, counted down from the last."""
+    pooling: Literal["last", "mean"] = "mean"
+    """Over all tokens, or the last one alone; the first token of a decoder has read no other."""
+
+
+class EncoderFeatures(Config):
+    """What a head reads of a note on an encoder."""
+
+    layers: Layers = "last"
+    """As of a decoder."""
+    pooling: Pooling = "first"
+
+
+class DownstreamConfig(ValidationConfig):
+    """Step 2: heads, solved; and task adapters, kept as they were best on the validation notes."""
+
+    tasks: tuple[str, ...] = ()
+    """Tasks of the source to predict; all when empty."""
+    variants: tuple[VariantName, ...] = (
+        "head-only",
+        "task-lora",
+        "domain-frozen+task-lora",
+        "domain-trainable+task-lora",
+    )
+    adapter: AdapterSpec = LoRA()
+    features: DecoderFeatures = DecoderFeatures()
+    """What heads read of a note."""
+    max_pieces: PositiveInt | Auto = "auto"
+    """Pieces of a long note that every model reads, encoders too; the rest is cut off. A note is
+    the mean over all their tokens, or over the first or last one of each. `auto`: as many as read
+    95 % of the labelled training notes whole, if a row has room for them; encoders have their own
+    number."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """With `balanced` both values of each label, or all classes, weigh the same in every training
+    of step 2, that of encoders too; the report says so."""
+    epochs: PositiveFloat = 3
+    tokens_per_row: TokensPerRow = "auto"
+    """As in `pretrain`; a row holds whole notes."""
+    optim: OptimConfig = OptimConfig(targets_per_step=16)
+    """For the variants that train adapters."""
+    domain_lr: PositiveFloat | None = None
+    """Peak learning rate of a domain adapter that trains on; that of `optim` when left out."""
+    head_lr: PositiveFloat = 1e-3
+    """Peak learning rate of the head beside adapters. It starts from the head that is solved on
+    the features of the model as it starts, on standardised features."""
+
+
+class EncodersConfig(Config):
+    """Encoders for comparison in step 2, each under the name NAME+VARIANT."""
+
+    models: dict[EncoderName, str] = Field(default_factory=dict)
+    """A name for each Hugging Face folder of an encoder."""
+    variants: tuple[EncoderVariant, ...] = ("full", "lora")
+    """All weights train, LoRA does, or nothing but the head (`head-only`)."""
+    adapter: LoRA = LoRA(targets=("query", "value", "Wqkv"))
+    """For `lora`; the targets are those of BERT and the joint projection of ModernBERT."""
+    features: EncoderFeatures = EncoderFeatures()
+    epochs: PositiveFloat = 3
+    tokens_per_row: TokensPerRow = "auto"
+    """As in `downstream`."""
+    full_optim: OptimConfig = OptimConfig(peak_lr=5e-5, targets_per_step=16)
+    lora_optim: OptimConfig = OptimConfig(peak_lr=5e-4, targets_per_step=16)
+    head_lr: PositiveFloat = 1e-3
+    """Peak learning rate of the head, with either."""
+
+
+class ListedPatients(Config):
+    """A file that names patients, such as PATIENTS.csv of the MIMIC-III CareVue subset."""
+
+    file: Path
+    column: str = "SUBJECT_ID"
+    """Its column with the patient id."""
+
+
+class PrimaryComparison(Config):
+    """A comparison that is declared before the test scores are seen."""
+
+    model: str
+    """A model as the report names it, or `best-validated`: for each run, the language model with
+    the highest validation AUROC of the other runs."""
+    against: str
+    """The model that it is held against."""
+    task: str | None = None
+    """The only task to compare them on; all tasks when left out."""
+
+
+class EvaluateConfig(Config):
+    """Scores to estimates."""
+
+    draws: Annotated[int, Field(ge=100)] = 2000
+    """Draws of patients."""
+    primary: tuple[PrimaryComparison, ...] | None = None
+    """Comparisons whose p-values are corrected for one another (Holm); all others are exploratory.
+    When left out, on each task: domain adapter on or off, task adapter on or off, the best
+    validated model against TF-IDF, and the hybrid against TF-IDF where there is one."""
+    baselines: tuple[BaselineName, ...] | None = None
+    """All that apply when left out. `tf-idf-cut` reads as much of a note as the models do, and
+    `columns` the `features` of the source."""
+    tfidf_min_patients: PositiveInt = 10
+    """Words, pairs of words and levels of columns are used, and stand in a bundle, if the notes of
+    that many training patients share them."""
+    hybrid: str | None = "auto"
+    """The model that a hybrid joins with `tf-idf` and, where there are any, `columns`: one that
+    trains a head alone, by its name in the report; null for no hybrid. `auto` makes one for each
+    backbone (with domain-frozen, or else full-domain or head-only) and each encoder."""
+    listed_patients: ListedPatients | None = None
+    """Show the test scores on these patients alone too: those that no corpus of step 1 holds."""
+    seed: NonNegativeInt = 0

@@ -1,0 +1,284 @@
+"""What each kind of job makes, as a value: its settings, and by digest the contents that it reads.
+
+The code that runs a job takes its settings from here and nowhere else, and the fingerprint of this
+value is what the result is made from: so nothing can act on a result without being part of it.
+"""
+
+import math
+from dataclasses import dataclass
+
+from notetune.errors import DataError
+from notetune.model.adapters.specs import AdapterSpec, reserved_per_document
+from notetune.model.backbone_folder import Dtype
+from notetune.model.layers import Layers, Pooling
+from notetune.prepare.prepared import Prepared
+from notetune.prepare.settings import Auto, EncodeSpec, TokensPerRow, read_pieces, row_of
+from notetune.study.sections import BaselineName
+from notetune.tokens.packing import Int64Array, steps_per_epoch
+from notetune.tokens.store import TokenStore, whole_pieces
+from notetune.train.settings import Average, OptimConfig, ValidationConfig
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What jobs must know of prepared notes.
+
+    Attributes:
+        tasks: Their tasks.
+        labels: Digest of the labels of each task, in the order of `tasks`.
+        texts: Digest of all texts, with the split of each note and its columns.
+        documents: Digest of the documents of the notes of the tasks.
+        max_tokens: Longest of them.
+        max_pieces: Documents of one note that step 2 reads.
+        corpus: Digest of the documents of step 1, and of which it may read.
+        corpus_max_tokens: Longest of them.
+    """
+
+    tasks: tuple[str, ...]
+    labels: tuple[str, ...]
+    texts: str
+    documents: str
+    max_tokens: int
+    max_pieces: int
+    corpus: str
+    corpus_max_tokens: int
+
+
+@dataclass(frozen=True)
+class Notes:
+    """The prepared notes of one backbone: those of the tasks, and those of step 1."""
+
+    prepared: Prepared
+    corpus: Prepared
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A frozen backbone."""
+
+    fingerprint: str
+    dtype: Dtype
+
+
+@dataclass(frozen=True)
+class DomainSpec:
+    """A domain adapter of step 1.
+
+    Attributes:
+        weights: What it adapts.
+        documents: Digest of the documents.
+        sources: Those of the notes to train on; all when empty.
+        adapter: The method.
+        optim: How it learns.
+        epochs: Passes over the documents.
+        tokens_per_row: Tokens computed at once, virtual ones included.
+        compiled: Whether layers are compiled.
+        sharded: Whether they are spread over processes.
+        seed: Number of the run.
+    """
+
+    weights: Weights
+    documents: str
+    sources: tuple[str, ...]
+    adapter: AdapterSpec
+    optim: OptimConfig
+    epochs: float
+    tokens_per_row: int
+    compiled: bool
+    sharded: bool
+    seed: int
+
+    def documents_of(self, store: TokenStore) -> Int64Array:
+        """Documents to train on: those of training patients, of these sources.
+
+        Raises:
+            DataError: If there is none.
+        """
+        documents = store.corpus_documents(self.sources)
+        if not len(documents):
+            known = ", ".join(sorted(set(store.source_N.tolist())))
+            raise DataError(
+                f"no training note of source {', '.join(self.sources)}; the sources are "
+                f"{known}. Mend pretrain.sources."
+            )
+        return documents
+
+    def step_count(self, lengths_D: Int64Array) -> int:
+        """Steps of the whole training on documents of these lengths."""
+        per_epoch = steps_per_epoch(
+            lengths_D,
+            self.tokens_per_row,
+            self.optim.targets_per_step,
+            reserved_per_document(self.adapter),
+        )
+        return max(1, round(self.epochs * per_epoch))
+
+
+@dataclass(frozen=True)
+class PerplexitySpec:
+    """Perplexity of a backbone alone, or with the adapter of a job that is needed.
+
+    Attributes:
+        weights: The backbone.
+        documents: Digest of the documents of step 1.
+        sources: As of `DomainSpec`; so are `tokens_per_row`, `compiled` and `sharded`.
+        has_adapter: Whether it is measured with an adapter.
+        general: The sha256 of the general text.
+        most_documents: Per source and split.
+        average: How the loss is averaged.
+    """
+
+    weights: Weights
+    documents: str
+    sources: tuple[str, ...]
+    has_adapter: bool
+    general: str
+    most_documents: int
+    average: Average
+    tokens_per_row: int
+    compiled: bool
+    sharded: bool
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """How a note becomes what a head reads.
+
+    Attributes:
+        weights: The backbone.
+        documents: Digest of the documents; "" for an encoder's, which a job that is needed makes.
+        has_domain: Whether the adapter of a job that is needed is on it.
+        layers: Those whose hidden states stand side by side.
+        pooling: How a document becomes one vector.
+        max_pieces: Documents of one note that are read; those that fit where it is `auto`.
+        tokens_per_row: Tokens computed at once.
+        virtual: Virtual tokens in front of each document.
+    """
+
+    weights: Weights
+    documents: str
+    has_domain: bool
+    layers: Layers
+    pooling: Pooling
+    max_pieces: int | Auto
+    tokens_per_row: TokensPerRow
+    virtual: int
+
+    def pieces_in(self, store: TokenStore) -> int:
+        """Documents of one note that are read."""
+        wanted = 1
+        if self.max_pieces == "auto":
+            wanted = whole_pieces(store, store.split_N == "train")
+        return read_pieces(
+            self.max_pieces, wanted, self.tokens_per_row, store.max_tokens, self.virtual
+        )
+
+    def row_in(self, store: TokenStore) -> int:
+        """Tokens of a row that holds the longest note."""
+        longest = self.pieces_in(store) * (store.max_tokens + self.virtual)
+        return row_of(self.tokens_per_row, longest)
+
+
+@dataclass(frozen=True)
+class AdapterTraining:
+    """How adapters and head learn together, from the solved head on.
+
+    Attributes:
+        task_adapter: The method of the task adapter, if there is one.
+        trains_domain: Whether the domain adapter trains on.
+        epochs: Passes over the training notes.
+        optim: How they learn.
+        domain_lr: Peak learning rate of the domain adapter, if it trains on; that of `optim` if 0.
+        head_lr: Peak learning rate of the head.
+        validation: Which state is kept.
+    """
+
+    task_adapter: AdapterSpec | None
+    trains_domain: bool
+    epochs: float
+    optim: OptimConfig
+    domain_lr: float
+    head_lr: float
+    validation: ValidationConfig
+
+    def steps_per_epoch(self, notes: int) -> int:
+        """Steps of one pass over so many training notes."""
+        return math.ceil(notes / self.optim.targets_per_step)
+
+    def step_count(self, notes: int) -> int:
+        """Steps of the whole training, if it does not stop early."""
+        return max(1, round(self.epochs * self.steps_per_epoch(notes)))
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """A model of step 2 on a task.
+
+    Attributes:
+        task: The task.
+        model: Name of the model.
+        seed: Number of the run.
+        labels: Digest of the labels.
+        features: What the head reads.
+        is_balanced: Whether both values of each label, or all classes, weigh the same.
+        training: How adapters learn; None where nothing but the head does, which is solved.
+    """
+
+    task: str
+    model: str
+    seed: int
+    labels: str
+    features: FeatureSpec
+    is_balanced: bool
+    training: AdapterTraining | None
+
+    def step_count(self, notes: int) -> int:
+        """Steps of its training on so many notes; a solved head has none."""
+        return self.training.step_count(notes) if self.training else 0
+
+
+@dataclass(frozen=True)
+class BaselineSpec:
+    """A model of a task without a language model.
+
+    Attributes:
+        task: The task.
+        name: Which one.
+        labels: Digest of the labels.
+        texts: Digest of the texts, and of the columns beside them; "" if it reads neither.
+        min_patients: Patients whose notes must share a word or a level.
+        documents: Digest of the documents to which notes are cut; "" for whole notes.
+        max_pieces: Documents of one note that are read then.
+    """
+
+    task: str
+    name: BaselineName
+    labels: str
+    texts: str = ""
+    min_patients: int = 0
+    documents: str = ""
+    max_pieces: int = 0
+
+
+@dataclass(frozen=True)
+class HybridSpec:
+    """A stack of the scores of jobs that are needed.
+
+    Attributes:
+        task: The task.
+        model: Name of the hybrid.
+        seed: Number of the run.
+        labels: Digest of the labels.
+        parts: Names of what it joins, in order.
+        columns: Columns beside the text, if these are among them.
+    """
+
+    task: str
+    model: str
+    seed: int
+    labels: str
+    parts: tuple[str, ...]
+    columns: tuple[str, ...]
+
+
+Spec = DomainSpec | PerplexitySpec | EncodeSpec | CellSpec | BaselineSpec | HybridSpec

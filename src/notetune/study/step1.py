@@ -1,0 +1,96 @@
+"""Step 1: train a domain adapter on packed notes."""
+
+import shutil
+
+from notetune.model.adapters.files import save_adapter
+from notetune.model.backbone import load_backbone
+from notetune.model.batch import PackedBatch
+from notetune.model.compiled import compile_layers
+from notetune.model.device import torch_device
+from notetune.model.stack import DOMAIN, Layer, Stack, stack
+from notetune.prepare.prepared import Prepared
+from notetune.prepare.provenance import write_provenance
+from notetune.progress import Track, silent
+from notetune.study.jobs import TRAINING, Job
+from notetune.study.specs import DomainSpec
+from notetune.tokens.packing import Int64Array
+from notetune.tokens.store import TokenStore
+from notetune.train.batches import pretraining_steps, read_row
+from notetune.train.checkpoints import STEPS
+from notetune.train.optim import adamw
+from notetune.train.processes import refuse_alone, spread, stage_folders
+from notetune.train.training import Training, Watch, fit, write_record
+
+_CHECKED_DOCUMENTS = 4
+
+
+def refuse(job: Job, corpus: Prepared) -> None:
+    """Refuse a training that could not begin, before anything is loaded.
+
+    Raises:
+        DataError: If there is no note to train on.
+        ConfigError: If it is sharded and this process is alone.
+    """
+    assert isinstance(job.spec, DomainSpec)
+    job.spec.documents_of(corpus.store)
+    if job.spec.sharded:
+        refuse_alone()
+
+
+def train_domain(job: Job, corpus: Prepared, track: Track = silent) -> None:
+    """Train the domain adapter of one run.
+
+    Raises:
+        DataError, ConfigError: As `refuse`.
+        TrainingError: If the loss is not finite.
+    """
+    spec, place, store = job.spec, job.place, corpus.store
+    assert isinstance(spec, DomainSpec)
+    with stage_folders(job.folder, job.inputs) as (work, temporary):
+        backbone = load_backbone(place.backbone, spec.weights.dtype, torch_device(place.device))
+        if spec.compiled:
+            compile_layers(backbone)
+        model = stack(backbone, [Layer(DOMAIN, spec.adapter, is_trained=True)], spec.seed)
+        if spec.sharded:
+            spread(backbone)
+        model.train_mode()
+        documents_D = spec.documents_of(store)
+        watch = Watch(model.trainable_count, model.total_count)
+        training = _training(job, spec, model, store, documents_D)
+        fit(training, work, place.checkpoint_minutes, watch, track)
+        record = watch.record()
+        model.check(read_row(store, documents_D[:_CHECKED_DOCUMENTS], backbone.device))
+        save_adapter(temporary, model.adapters[DOMAIN], backbone)
+        write_provenance(temporary, corpus, spec.sources)
+        write_record(temporary / TRAINING, record)
+        shutil.copyfile(work / STEPS, temporary / STEPS)
+
+
+def _training(
+    job: Job, spec: DomainSpec, model: Stack, store: TokenStore, documents_D: Int64Array
+) -> Training[PackedBatch]:
+    parameters = model.parameters_by_name()
+    return Training(
+        label=job.label,
+        inputs=job.inputs,
+        store=store,
+        parameters=parameters,
+        optimizer=adamw(spec.optim, (parameters.values(), spec.optim.peak_lr)),
+        optim=spec.optim,
+        rows=lambda first_step: pretraining_steps(
+            store,
+            documents_D,
+            tokens_per_row=spec.tokens_per_row,
+            targets_per_step=spec.optim.targets_per_step,
+            seed=spec.seed,
+            reserved_per_document=model.reserved_per_document,
+            first_step=first_step,
+            device=model.backbone.device,
+        ),
+        summed_loss=model.summed_token_loss,
+        step_count=spec.step_count(store.lengths_D[documents_D]),
+        seed=spec.seed,
+        unit="tokens",
+        tokens_per_target=1,
+        is_sharded=spec.sharded,
+    )

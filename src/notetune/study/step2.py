@@ -1,0 +1,334 @@
+"""Step 2: a model of one task in one run: its head is solved, and adapters train from there."""
+
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from notetune import runs
+from notetune.metrics.ranking import auroc_scores
+from notetune.metrics.scores import ScoreTable, write_scores
+from notetune.model.bundle import BundleCard, save_card, save_head
+from notetune.model.device import torch_device
+from notetune.model.heads import Head
+from notetune.model.losses import balanced_weights, outcome_loss, probabilities
+from notetune.model.stack import DOMAIN
+from notetune.prepare.prepared import Prepared, TaskTable
+from notetune.prepare.provenance import stop_at_known_patients
+from notetune.progress import Track, silent
+from notetune.study.features import FixedFeatures, StackFeatures, store_of
+from notetune.study.jobs import TRAINING, Job
+from notetune.study.specs import AdapterTraining, CellSpec
+from notetune.tokens.packing import Int64Array
+from notetune.tokens.store import TokenStore
+from notetune.train.batches import LabelledBatch, shuffled_steps
+from notetune.train.checkpoints import STEPS
+from notetune.train.choice import Choice
+from notetune.train.logistic import HeadProblem, LabelledNotes, Solution, out_of_fold
+from notetune.train.optim import adamw
+from notetune.train.training import (
+    HeadRecord,
+    Kept,
+    Training,
+    TrainingRecord,
+    Watch,
+    fit,
+    peak_memory_mib,
+    read_record,
+    restart_peak_memory,
+    write_record,
+)
+
+SCORED_SPLITS = ("validation", "test")
+
+
+def train_model(job: Job, prepared: Prepared, track: Track = silent) -> None:
+    """Train a model of step 2 into its bundle with scores.
+
+    Raises:
+        DataError: If the domain adapter has read notes of test patients.
+        BundleError: If an adapter of the stack does not act, or a frozen one has changed.
+        TrainingError: If the loss is not finite.
+    """
+    cell, depends_on = _Cell.of(job, prepared), job.inputs
+    if cell.spec.features.has_domain:
+        domain, allowed = job.needed("pretrain").folder, job.place.allow_leaks
+        stop_at_known_patients(domain, prepared, allowed=allowed)
+    with (
+        runs.work_folder(job.folder, depends_on) as work,
+        runs.new_folder(job.folder, depends_on) as temporary,
+    ):
+        trained, solution, record = _solved(cell, prepared, track)
+        if cell.spec.training:
+            training = _AdaptersAndHead(cell, cell.spec.training, solution)
+            record = replace(training.fit(work, track), head=record.head)
+            shutil.copyfile(work / STEPS, temporary / STEPS)
+            if record.kept_steps:  # else nothing was better than the head that it started from
+                trained = training.trained
+        trained.save(temporary)
+        write_record(temporary / TRAINING, record)
+        for split in SCORED_SPLITS:
+            trained.write_scores(split, temporary)
+
+
+def out_of_fold_scores(job: Job, prepared: Prepared) -> ScoreTable:
+    """Scores of the training notes of a finished model, by heads that saw none of their patients.
+
+    Features must be the same for every fold, so nothing but the head may train in the model.
+
+    Raises:
+        DataError: If all training notes are of one patient.
+    """
+    record, cell = read_record(job.folder / TRAINING), _Cell.of(job, prepared)
+    assert cell.spec.training is None
+    assert record.head is not None
+    features, task = FixedFeatures(job, prepared), cell.task
+    scores_NK = out_of_fold(
+        cell.notes("train", features),
+        task.patient_ids_N[task.rows("train")],
+        task.task.kind,
+        record.head.penalty,
+        balanced=cell.spec.is_balanced,
+    )
+    return task.scores(cell.spec.model, cell.spec.seed, "train", scores_NK)
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A model of step 2 with its notes.
+
+    Attributes:
+        job: The job.
+        spec: What it makes.
+        task: The task.
+        store: The notes in the tokens of the model.
+        documents_N: `(N,)` the first documents of the notes of the task.
+    """
+
+    job: Job
+    spec: CellSpec
+    task: TaskTable
+    store: TokenStore
+    documents_N: Int64Array
+
+    @classmethod
+    def of(cls, job: Job, prepared: Prepared) -> "_Cell":
+        spec = job.spec
+        assert isinstance(spec, CellSpec)
+        task, store = prepared.tasks[spec.task], store_of(job, prepared)
+        return cls(job, spec, task, store, store.first_documents(task.note_ids_N.tolist()))
+
+    @property
+    def device(self) -> torch.device:
+        return torch_device(self.job.place.device)
+
+    def notes(self, split: str, features: FixedFeatures) -> LabelledNotes:
+        """The features of the notes of a split, with their labels."""
+        rows = self.task.rows(split)
+        return LabelledNotes(features.of_notes(self.documents_N[rows]), self.task.targets_NK[rows])
+
+
+@dataclass(frozen=True)
+class _TrainedCell:
+    """A model of step 2 that can be scored and saved."""
+
+    cell: _Cell
+    features: FixedFeatures | StackFeatures
+    head: Head
+
+    @torch.no_grad()
+    def logits(self, rows: Int64Array) -> Tensor:
+        """`(N, K)` logits of some of the notes, on the host."""
+        logits: Tensor = self.head(self.features.of_notes(self.cell.documents_N[rows]))
+        return logits.cpu()
+
+    def write_scores(self, split: str, folder: Path) -> None:
+        """Write the scores of a split, if it has notes, with what was read of them."""
+        cell, spec = self.cell, self.cell.spec
+        rows = cell.task.rows(split)
+        if len(rows):
+            logits_NK = self.logits(rows)
+            scores_NK = probabilities(cell.task.task.kind, logits_NK).double().numpy()
+            table = cell.task.scores(spec.model, spec.seed, split, scores_NK)
+            most = spec.features.pieces_in(cell.store)
+            reading = cell.store.reading(cell.documents_N[rows], most)
+            write_scores(table, folder / f"{split}.parquet", reading.columns)
+
+    def save(self, folder: Path) -> None:
+        """Write the model as a bundle into an existing folder."""
+        spec, store, about = self.cell.spec, self.cell.store, self.features.about
+        task = self.cell.task.task
+        card = BundleCard(
+            task=task.name,
+            kind=task.kind,
+            classes=task.classes,
+            variant=spec.model,
+            seed=spec.seed,
+            pooling=spec.features.pooling,
+            layers=spec.features.layers,
+            max_tokens=store.max_tokens,
+            max_pieces=spec.features.pieces_in(store),
+            **asdict(store.edges),
+            backbone_name=about.backbone,
+            backbone_fingerprint=about.fingerprint,
+            dtype=about.dtype,
+            adapters=about.adapters,
+        )
+        save_card(folder, card)
+        self.features.save_adapters(folder)
+        save_head(folder, self.head)
+
+
+def _solved(
+    cell: _Cell, prepared: Prepared, track: Track
+) -> tuple[_TrainedCell, Solution, TrainingRecord]:
+    """Solve the head of a model: that is all of it, or what its adapters start from.
+
+    Raises:
+        BundleError: If an adapter of the stack does not act.
+        DataError: If a feature is not a number.
+    """
+    features = FixedFeatures(cell.job, prepared, track)
+    restart_peak_memory()
+    started = time.perf_counter()
+    train, validation = (cell.notes(split, features) for split in ("train", "validation"))
+    problem = HeadProblem(train, cell.task.task.kind, balanced=cell.spec.is_balanced)
+    found = problem.along_path(validation)
+    seconds = time.perf_counter() - started
+    size = found.weight_KH.numel() + found.bias_K.numel()
+    record = TrainingRecord(
+        steps=0,
+        trainable_parameters=size,
+        total_parameters=features.about.parameters + size,
+        seconds=0.0,
+        tokens=0,
+        peak_memory_mib=peak_memory_mib(),
+        curve=(),
+        head=HeadRecord(found.penalty, found.why, found.path, found.constant, seconds),
+    )
+    return _TrainedCell(cell, features, found.head().to(cell.device)), found, record
+
+
+class _AdaptersAndHead:
+    """Adapters and head of one model while they train, from the solved head on."""
+
+    def __init__(self, cell: _Cell, config: AdapterTraining, solution: Solution) -> None:
+        self._cell, self._config, self._task = cell, config, cell.task
+        self._features = StackFeatures(cell.job, cell.spec, cell.store)
+        self._head = solution.head(standardises=True).to(cell.device)
+        self._weights_2K = self._class_weights()
+
+    @property
+    def trained(self) -> _TrainedCell:
+        """The model as it is now, its head a plain linear layer."""
+        return _TrainedCell(self._cell, self._features, self._head.folded())
+
+    def _class_weights(self) -> Tensor | None:
+        if not self._cell.spec.is_balanced:
+            return None
+        targets_NK = self._task.targets_NK[self._task.rows("train")]
+        weights_2K = balanced_weights(self._task.task.kind, targets_NK)
+        return torch.from_numpy(weights_2K).to(self._cell.device)
+
+    def fit(self, work: Path, track: Track) -> TrainingRecord:
+        """Train head and adapters on the training notes, then check the stack."""
+        notes = self._cell.documents_N[self._task.rows("train")]
+        self._features.check(notes, only_frozen=True)
+        self._features.train_mode()
+        adapters = self._features.parameters_by_name()
+        head = dict(self._head.named_parameters(prefix="head"))
+        parameters = {**adapters, **head}
+        choice, why = self._choice(parameters)
+        training = self._training(adapters, head, choice)
+        watch = Watch(_size(parameters), self._features.about.parameters + _size(head))
+        fit(training, work, self._cell.job.place.checkpoint_minutes, watch, track)
+        steps = choice.best_steps if choice else training.step_count
+        if steps:  # else the adapters are as they started
+            self._features.check(notes)
+        return replace(watch.record(), kept=Kept(steps, why, choice.evaluations if choice else ()))
+
+    def _training(
+        self,
+        adapters: Mapping[str, nn.Parameter],
+        head: Mapping[str, nn.Parameter],
+        choice: Choice | None,
+    ) -> Training[LabelledBatch]:
+        cell, config = self._cell, self._config
+        notes = cell.documents_N[self._task.rows("train")]
+        domain = {n: p for n, p in adapters.items() if n.startswith(f"{DOMAIN}.")}
+        task = {n: p for n, p in adapters.items() if n not in domain}
+        return Training(
+            label=cell.job.label,
+            inputs=cell.job.inputs,
+            store=cell.store,
+            parameters={**adapters, **head},
+            optimizer=adamw(
+                config.optim,
+                (domain.values(), config.domain_lr),
+                (task.values(), config.optim.peak_lr),
+                (head.values(), config.head_lr),
+            ),
+            optim=config.optim,
+            rows=self._labelled_steps,
+            summed_loss=self._summed_loss,
+            step_count=config.step_count(len(notes)),
+            seed=cell.spec.seed,
+            unit="notes",
+            tokens_per_target=cell.store.reading(notes, self._features.pieces).tokens_N.mean(),
+            choice=choice,
+        )
+
+    def _choice(self, parameters: dict[str, nn.Parameter]) -> tuple[Choice | None, str]:
+        """What keeps the best state, if the validation notes can tell; and why it is that one."""
+        config, task = self._config, self._task
+        targets_NK = task.targets_NK[task.rows("validation")]
+        if not len(targets_NK):
+            return None, "last: the task has no validation notes"
+        if (
+            config.validation.choose == "auroc"
+            and not (targets_NK.any(0) & ~targets_NK.all(0)).any()
+        ):
+            return None, "last: no label has both values among the validation notes"
+        notes = len(task.rows("train"))
+        steps = (config.steps_per_epoch(notes), config.step_count(notes))
+        choice = Choice(config.validation, parameters, self._evaluate, *steps)
+        why = {"auroc": "highest validation AUROC", "loss": "lowest validation loss"}
+        return choice, why[config.validation.choose]
+
+    def _evaluate(self) -> tuple[float, float | None]:
+        """Loss and macro AUROC on the validation notes."""
+        kind, rows = self._task.task.kind, self._task.rows("validation")
+        targets_NK = self._task.targets_NK[rows]
+        logits_NK = self.trained.logits(rows)
+        self._features.train_mode()
+        summed = self._loss(logits_NK.to(self._cell.device), torch.from_numpy(targets_NK))
+        loss = summed.item() / len(rows)
+        if not math.isfinite(loss):
+            return loss, None
+        aurocs_K = auroc_scores(targets_NK, probabilities(kind, logits_NK).double().numpy())
+        is_defined_K = ~np.isnan(aurocs_K)
+        return loss, float(aurocs_K[is_defined_K].mean()) if is_defined_K.any() else None
+
+    def _labelled_steps(self, first_step: int) -> Iterator[list[LabelledBatch]]:
+        rows, seed = self._task.rows("train"), self._cell.spec.seed
+        steps = shuffled_steps(len(rows), self._config.optim.targets_per_step, seed, first_step)
+        targets_NK = self._task.targets_NK[rows]
+        return self._features.steps(self._cell.documents_N[rows], targets_NK, steps)
+
+    def _summed_loss(self, batch: LabelledBatch) -> Tensor:
+        logits = self._head(self._features.of(batch.inputs))
+        return self._loss(logits, batch.targets_NK)
+
+    def _loss(self, logits_NK: Tensor, targets_NK: Tensor) -> Tensor:
+        kind, device = self._task.task.kind, logits_NK.device
+        return outcome_loss(kind, logits_NK, targets_NK.to(device), self._weights_2K)
+
+
+def _size(parameters: Mapping[str, nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters.values())

@@ -1,0 +1,187 @@
+"""What a recipe and its notes say of each job."""
+
+from dataclasses import replace
+
+from notetune.model.adapters.specs import Full, reserved_per_document
+from notetune.model.backbone_folder import Dtype, backbone_fingerprint, resolve_backbone
+from notetune.prepare.settings import EncodeSpec, row_of
+from notetune.study.models import Model
+from notetune.study.recipe import Recipe
+from notetune.study.sections import BaselineName
+from notetune.study.specs import (
+    AdapterTraining,
+    BaselineSpec,
+    CellSpec,
+    DomainSpec,
+    Facts,
+    FeatureSpec,
+    Notes,
+    PerplexitySpec,
+    Weights,
+)
+from notetune.train.settings import ValidationConfig
+
+
+def facts_of(recipe: Recipe, notes: Notes) -> Facts:
+    """The facts of notes that are prepared."""
+    prepared, corpus = notes.prepared, notes.corpus
+    return Facts(
+        tasks=tuple(prepared.tasks),
+        labels=tuple(prepared.labels_digest(task) for task in prepared.tasks),
+        texts=prepared.texts_digest,
+        documents=prepared.documents_digest(of_step_1=False),
+        max_tokens=prepared.store.max_tokens,
+        max_pieces=recipe.max_pieces(prepared.intake.whole_pieces, prepared.store.max_tokens),
+        corpus=corpus.documents_digest(of_step_1=True),
+        corpus_max_tokens=corpus.store.max_tokens,
+    )
+
+
+def weights_of(backbone: str, dtype: Dtype) -> Weights:
+    """A backbone by what is in its folder, which may lack its weights."""
+    return Weights(backbone_fingerprint(resolve_backbone(backbone, needs_weights=False)), dtype)
+
+
+def domain_spec(recipe: Recipe, facts: Facts, seed: int) -> DomainSpec:
+    """The domain adapter of a run."""
+    config = recipe.pretrain
+    longest = facts.corpus_max_tokens + reserved_per_document(config.adapter)
+    return DomainSpec(
+        weights_of(recipe.backbone, recipe.dtype),
+        facts.corpus,
+        config.sources,
+        config.adapter,
+        config.optim,
+        config.epochs,
+        row_of(config.tokens_per_row, longest),
+        config.compiled,
+        config.sharded,
+        seed,
+    )
+
+
+def perplexity_spec(
+    recipe: Recipe, domain: DomainSpec, general: str, *, has_adapter: bool
+) -> PerplexitySpec:
+    """Perplexity with an adapter, or of its backbone alone."""
+    config = recipe.pretrain
+    return PerplexitySpec(
+        domain.weights,
+        domain.documents,
+        domain.sources,
+        has_adapter,
+        general,
+        config.perplexity_documents,
+        config.perplexity,
+        domain.tokens_per_row,
+        domain.compiled,
+        domain.sharded,
+    )
+
+
+def encode_spec(recipe: Recipe, facts: Facts, encoder: str) -> EncodeSpec:
+    """The notes in the tokens of an encoder."""
+    most, pieces = recipe.prepare.max_tokens, recipe.downstream.max_pieces
+    room = row_of(recipe.encoders.tokens_per_row) // (1 if pieces == "auto" else pieces)
+    return EncodeSpec(
+        facts.texts,
+        facts.labels,
+        weights_of(recipe.encoders.models[encoder], recipe.dtype).fingerprint,
+        most,
+        room if most == "auto" else most,
+        "first" if pieces == 1 else recipe.prepare.long_notes,
+    )
+
+
+def cell_spec(recipe: Recipe, facts: Facts, model: Model, task: str, seed: int) -> CellSpec:
+    """A model of step 2 on a task in one run."""
+    is_alone = model.parts.trains_head_alone
+    of_model = _encoder_training if model.encoder else _variant_training
+    return CellSpec(
+        task,
+        model.name,
+        seed,
+        facts.labels[facts.tasks.index(task)],
+        _encoder_features(recipe, facts, model)
+        if model.encoder
+        else _features(recipe, facts, model),
+        recipe.downstream.class_weights == "balanced",
+        None if is_alone else of_model(recipe, model),
+    )
+
+
+def _features(recipe: Recipe, facts: Facts, model: Model) -> FeatureSpec:
+    config = recipe.downstream
+    virtual = sum(map(reserved_per_document, (recipe.pretrain.adapter, config.adapter)))
+    return FeatureSpec(
+        weights_of(recipe.backbone, recipe.dtype),
+        facts.documents,
+        model.parts.has_domain,
+        config.features.layers,
+        config.features.pooling,
+        facts.max_pieces,
+        config.tokens_per_row,
+        virtual,
+    )
+
+
+def _encoder_features(recipe: Recipe, facts: Facts, model: Model) -> FeatureSpec:
+    config = recipe.encoders
+    # float8 is for decoders.
+    dtype: Dtype = "bfloat16" if recipe.dtype == "float8" else recipe.dtype
+    return FeatureSpec(
+        weights_of(config.models[model.encoder], dtype),
+        "",
+        has_domain=False,
+        layers=config.features.layers,
+        pooling=config.features.pooling,
+        max_pieces=recipe.downstream.max_pieces,
+        tokens_per_row=config.tokens_per_row,
+        virtual=0,
+    )
+
+
+def _variant_training(recipe: Recipe, model: Model) -> AdapterTraining:
+    config, parts = recipe.downstream, model.parts
+    return AdapterTraining(
+        config.adapter if parts.has_task else None,
+        parts.trains_domain,
+        config.epochs,
+        config.optim,
+        (config.domain_lr or config.optim.peak_lr) if parts.trains_domain else 0.0,
+        config.head_lr,
+        _validation(recipe),
+    )
+
+
+def _encoder_training(recipe: Recipe, model: Model) -> AdapterTraining:
+    config, is_full = recipe.encoders, model.variant == "full"
+    return AdapterTraining(
+        Full() if is_full else config.adapter,
+        trains_domain=False,
+        epochs=config.epochs,
+        optim=config.full_optim if is_full else config.lora_optim,
+        domain_lr=0.0,
+        head_lr=config.head_lr,
+        validation=_validation(recipe),
+    )
+
+
+def _validation(recipe: Recipe) -> ValidationConfig:
+    config = recipe.downstream
+    return ValidationConfig(
+        evaluations_per_epoch=config.evaluations_per_epoch,
+        choose=config.choose,
+        patience=config.patience,
+    )
+
+
+def baseline_spec(recipe: Recipe, facts: Facts, task: str, name: BaselineName) -> BaselineSpec:
+    """A baseline of a task."""
+    labels = facts.labels[facts.tasks.index(task)]
+    if name == "prevalence":
+        return BaselineSpec(task, name, labels)
+    whole = BaselineSpec(task, name, labels, facts.texts, recipe.evaluate.tfidf_min_patients)
+    if name != "tf-idf-cut":
+        return whole
+    return replace(whole, documents=facts.documents, max_pieces=facts.max_pieces)

@@ -1,0 +1,117 @@
+"""A stage in several processes that `torchrun` started: all train, the first one writes."""
+
+import datetime
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from notetune import runs
+from notetune.errors import ConfigError
+from notetune.model.backbone import Backbone
+from notetune.model.sharded import shard
+from notetune.train.parallel import this_world
+
+T = TypeVar("T")
+
+_LONGEST_WAIT = datetime.timedelta(hours=12)  # for the first process to measure or to save
+
+
+@contextmanager
+def joined(run: Path) -> Iterator[bool]:
+    """Hold a run folder, with the other processes if `torchrun` started this one.
+
+    Yields:
+        Whether this process is the first, which reports; always true for one that is alone.
+
+    Raises:
+        RunError: If another process holds the folder.
+    """
+    if not dist.is_torchelastic_launched():
+        with runs.locked(run):
+            yield True
+        return
+    has_cuda = torch.cuda.is_available()
+    if has_cuda:
+        torch.cuda.set_device(dist.get_node_local_rank())
+    dist.init_process_group("nccl" if has_cuda else "gloo", timeout=_LONGEST_WAIT)
+    try:
+        if this_world().rank:
+            yield False
+        else:
+            with runs.locked(run):
+                yield True
+    finally:
+        dist.destroy_process_group()
+
+
+def refuse_alone() -> None:
+    """Refuse to spread layers over several processes where there is one.
+
+    Raises:
+        ConfigError: If this process is alone.
+    """
+    if this_world().size == 1:
+        raise ConfigError(
+            "pretrain.sharded needs several processes; run `torchrun --nproc-per-node=N -m "
+            "notetune pretrain RECIPE`, or leave the key out."
+        )
+
+
+def spread(backbone: Backbone) -> None:
+    """Spread the layers of a backbone, adapters in them included, over the processes.
+
+    Raises:
+        ConfigError: If this process is alone.
+    """
+    refuse_alone()
+    body: Any = backbone.model.get_decoder()  # type: ignore[operator]
+    shard(body, list(body.layers))
+
+
+def in_turn(work: Callable[[], T]) -> T:
+    """Let the first process do what the others then find done."""
+    world = this_world()
+    if world.rank:
+        dist.barrier()
+        return work()
+    result = work()
+    if world.size > 1:
+        dist.barrier()
+    return result
+
+
+@contextmanager
+def stage_folders(folder: Path, inputs: Any) -> Iterator[tuple[Path, Path]]:
+    """The work folder of a stage, and the new folder that takes its place when the block ends.
+
+    What other processes than the first write into the new folder is thrown away. They read the
+    first one's work folder.
+    """
+    world = this_world()
+    if world.rank:
+        with tempfile.TemporaryDirectory() as unwanted:
+            yield Path(_from_first(None)), Path(unwanted)
+            dist.barrier()
+    else:
+        with (
+            runs.work_folder(folder, inputs) as work,
+            runs.new_folder(folder, inputs) as temporary,
+        ):
+            if world.size > 1:
+                _from_first(str(work))
+            yield work, temporary
+            if world.size > 1:
+                dist.barrier()  # all have read what they need from the work folder
+    if world.size > 1:
+        dist.barrier()  # the folder is in place
+
+
+def _from_first(text: str | None) -> str:
+    told = [text]
+    dist.broadcast_object_list(told)
+    return str(told[0])

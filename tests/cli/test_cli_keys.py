@@ -1,0 +1,72 @@
+"""The list of a recipe's keys: whole, once each, with defaults that hold."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import yaml
+from pydantic import Field
+from small_study import notetune
+
+from notetune.cli.keys import Key, keys
+from notetune.config import Config
+from notetune.study.recipe import Recipe
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+
+
+class Circle(Config):
+    kind: Literal["circle"] = "circle"
+    radius: float = 1.5
+    """Half its width."""
+
+
+class Square(Config):
+    kind: Literal["square"]
+    side: float
+
+
+class Drawing(Config):
+    main: Circle | Square = Circle()
+    """What is
+    in the middle."""
+    others: dict[str, Circle | Square] = Field(default_factory=dict)
+    circles: tuple[Circle, ...] = (Circle(radius=2),)
+    colour: Literal["red", "blue"] | None = None
+
+
+def test_keys_have_their_kind_default_and_meaning():
+    kinds = "Its kind is one of circle, square."
+    assert keys(Drawing) == [
+        Key("main", "", "{kind: circle}", f"What is in the middle. {kinds}"),
+        Key("main.radius", "circle", "1.5", "Half its width."),
+        Key("main.side", "square", "required", ""),
+        Key("others", "", "{}", f"{kinds} As main."),
+        Key("circles", "", "[{kind: circle, radius: 2.0}]", "Its kind is one of circle."),
+        Key("circles[].radius", "circle", "1.5", "Half its width."),
+        Key("colour", "", "-", "One of red, blue."),
+    ]  # fmt: skip
+
+
+def test_each_key_of_a_kind_is_listed_once():
+    found = [(key.name, key.kind) for key in keys(Recipe)]
+    assert len(set(found)) == len(found) > 100
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_keys_of_the_shipped_recipes_are_listed(path):
+    known = {key.name for key in keys(Recipe)}
+    recipe = yaml.safe_load(path.read_text())
+    used = {f"{section}.{key}" for section in ("pretrain", "downstream", "evaluate")
+            for key in recipe.get(section, {})}  # fmt: skip
+    assert used | recipe.keys() <= known
+
+
+def test_the_command_shows_a_section_or_names_the_fault():
+    done = notetune("keys", "downstream.head_lr", "--json")
+    assert [key["default"] for key in json.loads(done.stdout)] == ["0.001"]
+    assert "Peak learning rate of the head" in notetune("keys", "downstream").stdout
+    done = notetune("keys", "downstream.head")
+    assert done.returncode == 2
+    assert "no key downstream.head in a recipe" in done.stderr

@@ -1,0 +1,169 @@
+"""What `prepare` says about the notes: published figures, leaks by word and time, repeats."""
+
+import csv
+import json
+import sys
+
+import pytest
+
+from notetune import config
+from notetune.cli import main
+from notetune.errors import DataError
+from notetune.hospital import SyntheticConfig, write_hospital
+from notetune.prepare.build import compare_with_published, prepare
+from notetune.sources.mimic import published
+from notetune.sources.mimic.published import PUBLISHED
+from notetune.study.recipe import Recipe
+
+PATIENTS = 60
+TEXTS = ["no acute distress", "he expired at night", "seen by the ward team"]
+
+
+@pytest.fixture(scope="module")
+def hospital(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checks") / "hospital"
+    truth = write_hospital(folder, SyntheticConfig(patients=PATIENTS, mimic4_patients=PATIENTS))
+    return folder, truth
+
+
+def hospital_recipe(hospital, tmp_path, kind):
+    recipe = {
+        "name": kind,
+        "runs": str(tmp_path),
+        "prepare": {
+            "source": {"kind": kind, "folder": str(hospital[0] / kind)},
+            "min_train_positives": 2,
+            "workers": 1,
+        },
+        "downstream": {"tasks": ["mortality", "diagnoses"] if kind == "mimic3" else ["mortality"]},
+    }
+    path = tmp_path / f"{kind}.json"
+    path.write_text(json.dumps(recipe))
+    return path
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["notetune", *map(str, arguments)])
+    with pytest.raises(SystemExit) as done:
+        main()
+    return done.value.code or 0
+
+
+def test_the_figures_of_mimic3_stand_beside_the_published_ones(
+    hospital, tmp_path, monkeypatch, capsys
+):
+    path = hospital_recipe(hospital, tmp_path, "mimic3")
+    rows = compare_with_published(prepare(config.load(Recipe, path).preparation))
+    figures = {row.what: row.ours for row in rows}
+    truth = [
+        row
+        for row in hospital[1].admissions
+        if row.hospital == "mimic3" and "cohort" not in row.dropped
+    ]
+    assert figures["admissions"] == len(truth)
+    assert figures["patients"] == len({row.subject_id for row in truth})
+    labelled = sum("MOR" in row.labels for row in truth)
+    assert sum(figures[f"mortality: {split}"] for split in ("train", "validation", "test")) == (
+        labelled
+    )
+    labels = {label for row in truth for label in row.labels.get("DIAG", ())}
+    assert figures["diagnoses: labels"] == len(labels)
+    assert figures["diagnoses: sha256 of the sorted labels"] == published.label_hash(sorted(labels))
+    assert len(rows) == 13
+    assert run(monkeypatch, "prepare", path, "--check") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "0 of 13 figures agree." in shown
+    assert "48,745" in shown
+    assert "usually another MIMIC-III version than 1.4" in shown
+
+
+def test_a_figure_that_agrees_is_shown_as_such(hospital, tmp_path, monkeypatch, capsys):
+    path = hospital_recipe(hospital, tmp_path, "mimic4")
+    counts = prepare(config.load(Recipe, path).preparation).counts
+    assert set(counts) == {"discharge notes", "radiology notes"}
+    ours = tuple(
+        published.Published(row.what, (counts[row.what],), row.source, row.explanation)
+        for row in PUBLISHED
+        if row.what in counts
+    )
+    monkeypatch.setattr(published, "PUBLISHED", ours)
+    assert run(monkeypatch, "prepare", path, "--check", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)["published"]
+    assert [row["agrees"] for row in shown] == [True, True]
+
+
+def table_recipe(tmp_path, notes, **prepare_options):
+    """A recipe for notes of one patient each, with the task `mortality`."""
+    with (tmp_path / "notes.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["note", "patient", "text", "time", "predicted", "died"])
+        writer.writerows(notes)
+    columns = {"text": "text", "note_id": "note", "patient_id": "patient", "time": "time"}
+    task = {"name": "mortality", "kind": "binary", "column": "died"}
+    task["prediction_time"] = "predicted"
+    source = {"kind": "table", "path": str(tmp_path / "notes.csv"), "columns": columns}
+    return config.parse(
+        Recipe,
+        {
+            "name": "table",
+            "runs": str(tmp_path),
+            "prepare": {"source": {**source, "tasks": [task]}, "workers": 1, **prepare_options},
+        },
+        "recipe",
+    )
+
+
+def notes_of(texts, hour_of=lambda number: 7):
+    predicted = "2020-01-01 08:00:00"
+    return [
+        (f"n{n}", f"p{n}", text, f"2020-01-01 {hour_of(n):02}:00:00", predicted, n % 2)
+        for n, text in enumerate(texts)
+    ]
+
+
+def findings_of(prepared, check):
+    return {f.split_b: f for f in prepared.findings if f.check == check}
+
+
+def test_outcome_words_are_counted_in_every_split_of_their_task(tmp_path):
+    texts = [f"{TEXTS[number % 3]}, note {number}" for number in range(90)]
+    prepared = prepare(table_recipe(tmp_path, notes_of(texts)).preparation)
+    found = findings_of(prepared, "outcome words")
+    assert list(found) == ["train", "validation", "test"]
+    for split, finding in found.items():
+        task = prepared.tasks["mortality"]
+        held = ["expired" in text for text in prepared.texts(task.note_ids_N[task.rows(split)])]
+        assert (finding.count, finding.share) == (sum(held), sum(held) / len(held))
+    assert sum(finding.count for finding in found.values()) == 30
+
+
+def test_a_note_written_after_the_prediction_time_stops_the_run(tmp_path):
+    texts = [f"{TEXTS[0]} {number}" for number in range(60)]
+    notes = notes_of(texts, hour_of=lambda number: 9 if number == 5 else 7)
+    with pytest.raises(DataError, match=r"1 notes of .* written after the prediction time of mort"):
+        prepare(table_recipe(tmp_path, notes).preparation)
+    assert not (tmp_path / "table/prepared").exists()
+    prepared = prepare(table_recipe(tmp_path, notes, allow_leaks=True).preparation)
+    late = findings_of(prepared, "later than the prediction time")
+    assert sum(finding.count for finding in late.values()) == 1
+
+
+def test_repeated_training_notes_leave_step_1_but_keep_their_labels(tmp_path):
+    texts = [f"the same long words of every template number {n // 3} " * 9 for n in range(90)]
+    whole = prepare(table_recipe(tmp_path, notes_of(texts), allow_leaks=True).preparation)
+    assert whole.store.in_corpus_N.all()
+    options = {"allow_leaks": True, "drop_near_duplicates": True}
+    prepared = prepare(table_recipe(tmp_path, notes_of(texts), **options).preparation)
+    store = prepared.store
+    trained = store.note_ids[store.note_number_D[store.corpus_documents()]].tolist()
+    train = store.note_ids[store.split_N == "train"].tolist()
+    first = {}
+    for note_id in train:
+        first.setdefault(int(note_id[1:]) // 3, note_id)
+    assert trained == list(first.values())
+    assert 0 < len(trained) < len(train) == len(prepared.tasks["mortality"].rows("train"))
+    (flow,) = [stage for stage in prepared.flow if stage.stage == "training notes of step 1"]
+    assert {reason: n for reason, n in flow.rejected.items() if n} == {
+        "nearly the same as an earlier note": len(train) - len(trained)
+    }
+    assert store.in_corpus_N[store.split_N != "train"].all()

@@ -1,0 +1,207 @@
+"""`study run --dry-run --gpu NAME`: every cell of a study, without weights and without notes."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from builders import random_encoder, random_llama
+
+from notetune import config
+from notetune.cli import main
+from notetune.errors import ConfigError
+from notetune.model.backbone import outline_backbone
+from notetune.model.stack import DOMAIN, Layer, stack
+from notetune.study.costs import ENCODERS, costs, without_text
+from notetune.study.recipe import Recipe
+from notetune.train.gpus import ASSUMED_SHARE, GPUS
+
+ROOT = Path(__file__).parents[2]
+PAPER = ROOT / "recipes/paper.yaml"
+TASKS = ["mortality", "length_of_stay", "ventilation", "diagnoses", "procedures"]
+TABLE_2 = {  # trained parameters, as far as the paper prints them
+    ("llama-7b", "lora"): "8.4M",
+    ("llama-7b", "adaptation-prompts"): "1.2M",
+    ("llama-7b", "prefix-tuning"): "5.2M",
+    ("llama-7b", "prompt-tuning"): "61.4K",
+    ("llama-7b", "p-tuning"): "16.1M",
+    ("pmc-llama-7b", "lora"): "2.1M",
+    ("pmc-llama-7b", "adaptation-prompts"): "1.2M",
+    ("pmc-llama-7b", "prefix-tuning"): "2.6M",
+    ("pmc-llama-7b", "prompt-tuning"): "41.0K",
+    ("pmc-llama-7b", "p-tuning"): "2.2M",
+    ("clinical-llama-7b", "full"): "6738.4M",
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def load(*overrides):
+    return config.load(Recipe, PAPER, overrides)
+
+
+def as_printed(count):
+    return f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e3:.1f}K"
+
+
+def test_the_recipe_trains_as_many_parameters_as_table_2_says():
+    counts = {}
+    for backbone, one in load().studies.items():
+        for method, of_method in {one.pretrain.adapter.kind: one, **one.compared}.items():
+            adapter = without_text(of_method.pretrain.adapter)
+            outline = outline_backbone(str(ROOT / one.backbone), one.dtype)
+            model = stack(outline, [Layer(DOMAIN, adapter, is_trained=True)])
+            counts[backbone, method] = as_printed(model.trainable_count)
+    assert counts == TABLE_2
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Overrides that put a small shape in the place of every backbone."""
+    folder = tmp_path_factory.mktemp("shapes")
+    shapes = {"llama-7b": "llama", "bluebert": "bert"}
+    for shape, name in shapes.items():
+        values = json.loads((ROOT / "recipes/backbones" / shape / "config.json").read_text())
+        values |= {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+        values |= {"num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 99}
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(values))
+    names = ("llama-7b", "pmc-llama-7b", "clinical-llama-7b")
+    encoders = ("bluebert", "umlsbert", "bio-clinical-bert", "core")
+    shallow = "pretrain.compare.adaptation-prompts.adapter.layers=2"
+    return [
+        *(f"backbones.{name}.backbone={folder}/llama" for name in names[1:]),
+        f"backbones.{names[0]}={folder}/llama",
+        *(f"encoders.models.{name}={folder}/bert" for name in encoders),
+        shallow,
+        *(f"{stage}.tokens_per_row=540" for stage in ("pretrain", "downstream", "encoders")),
+    ]
+
+
+def test_every_cell_of_the_study_is_estimated_from_published_counts(small):
+    found = costs(load(*small), "h100")
+    cells = {(t.backbone, t.model, t.task): t for t in found.trainings}
+    assert len(cells) == len(found.trainings) == 5 + 5 + 1 + 5 * (6 + 6 + 1 + 8)
+    # Three runs, but one of the further methods of step 1 and of heads on what never changes.
+    assert sum(len(t.seeds) for t in found.trainings) == 3 * 3 + 8 + 5 * (3 * (21 - 2) + 2)
+    assert {t.task for t in found.trainings} == {None, *TASKS}
+    assert {t.backbone for t in found.trainings} == {*load().backbones, ENCODERS}
+    assert all(found.fits(t) and t.seconds > 0 for t in found.trainings)
+    assert "published counts" in found.counts[0]
+    diagnoses = cells["llama-7b", "head-only", "diagnoses"]
+    assert (diagnoses.documents, diagnoses.trainable_parameters) == (33_994, 65 * 1_266)
+    assert diagnoses.steps == 0  # a head is solved
+    assert cells["pmc-llama-7b", "pretrain · lora", None].trainable_parameters == 2 * 2 * 4 * 2 * 64
+    assert cells[ENCODERS, "core+full", "procedures"].trainable_parameters > 65 * 711
+    full = cells["clinical-llama-7b", "pretrain · full", None]  # weights that train are float32
+    rate = ASSUMED_SHARE * GPUS["h100"].rates["float32"]
+    assert full.seconds == pytest.approx(full.flops / rate)
+    # One forward pass over all notes, which 5 tasks share, against ten there and back over those
+    # of training.
+    head, task = (cells["llama-7b", v, "mortality"].seconds for v in ("head-only", "task-lora"))
+    assert 10 < task / (5 * head) < 25
+    assert sum(found.seconds.values()) == pytest.approx(
+        sum(t.seconds * len(t.seeds) for t in found.trainings)
+    )
+
+
+@pytest.fixture(scope="module")
+def llama():
+    overrides = ["pretrain.compare={}", "downstream.variants=[]", "encoders.models={}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        one = load(*overrides, "backbones={llama-7b: recipes/backbones/llama-7b}")
+        return {gpu: costs(one, gpu) for gpu in ("h100", "a10")}
+
+
+def test_step_1_of_llama_7b_takes_the_operations_that_a_formula_gives(llama):
+    layers, hidden, middle, vocabulary, longest = 32, 4096, 11_008, 32_000, 512
+    weights = layers * (4 * hidden**2 + 3 * hidden * middle) + hidden * vocabulary
+    scores = layers * 2 * hidden * longest / 2  # two products, half of them behind the token
+    # There, back without gradients of frozen weights, and the adapter's share of less than 1 %.
+    per_token = 2 * (weights + scores) + 2 * (weights + 2.5 * scores)
+    assert 26e9 < per_token < 27.2e9
+    tokens = 0.89 * 0.715e9
+    seconds = tokens * per_token / (ASSUMED_SHARE * GPUS["h100"].rates["bfloat16"])
+    h100, a10 = (llama[gpu].trainings[0] for gpu in ("h100", "a10"))
+    assert h100.seconds == pytest.approx(seconds, rel=0.02)
+    assert a10.seconds == pytest.approx(h100.seconds * 989 / 125)
+
+
+def test_what_is_larger_than_the_memory_does_not_fit(llama):
+    h100, a10 = (llama[gpu].trainings[0] for gpu in ("h100", "a10"))
+    assert llama["h100"].fits(h100)
+    assert not llama["a10"].fits(a10)
+    assert replace(a10, seconds=0) == replace(h100, seconds=0)
+
+
+def test_notes_that_are_here_are_counted(tmp_path):
+    random_llama(tmp_path / "backbone")
+    random_encoder(tmp_path / "bert")
+    with (tmp_path / "notes.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "died"])
+        writer.writerows([[f"note {number} " + "ill " * 12, number % 2] for number in range(50)])
+    (tmp_path / "recipe.yaml").write_text(f"""
+name: here
+runs: {tmp_path}/runs
+backbone: {tmp_path}/backbone
+prepare:
+  source:
+    kind: table
+    path: {tmp_path}/notes.csv
+    columns: {{text: text}}
+    tasks: [{{name: died, kind: binary, column: died}}]
+  split: {{kind: fractions, validation: 0.2, test: 0.2}}
+  max_tokens: 32
+downstream: {{variants: [head-only]}}
+encoders: {{models: {{small: {tmp_path}/bert}}, variants: [lora]}}
+""")
+    found = costs(config.load(Recipe, tmp_path / "recipe.yaml"), "a100-40")
+    assert found.counts == ("counted in the notes",)
+    step_1, head_only, encoder = found.trainings
+    assert (step_1.documents, head_only.documents, encoder.documents) == (60, 30, 30)
+    assert [t.backbone for t in found.trainings] == ["", "", ENCODERS]
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "gpu", "message"),
+    [
+        ([], "h1000", "gpu h1000 is unknown; known are h200, h100, a100-80"),
+        (["dtype=float8"], "a100-80", "computes no float8; it has float32, bfloat16"),
+        (["pretrain.corpus=null"], "h100", "counts are published for step 1 on mimic4"),
+    ],
+)
+def test_an_estimate_that_cannot_be_says_why(small, overrides, gpu, message):
+    one = load(*small, *overrides, "backbones.clinical-llama-7b={backbone: tiny}")
+    with pytest.raises(ConfigError) as raised:
+        costs(one, gpu)
+    assert message in str(raised.value)
+
+
+def test_the_command_prints_the_cells_and_what_they_rest_on(small, capsys, monkeypatch):
+    def notetune(*words):
+        monkeypatch.setattr("sys.argv", ["notetune", "study", "run", str(PAPER), *small, *words])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        return exit_.value.code or 0, capsys.readouterr()
+
+    few = ["downstream.variants=[head-only]", "encoders.models={}"]
+    code, said = notetune(*few, "--dry-run", "--gpu", "l40s", "--only", "llama-7b")
+    assert code == 0
+    text = " ".join(said.out.split())
+    assert "length_of_stay · head-only 0 30,421" in text
+    assert "40% of the card's highest rate, which is assumed" in text
+    assert "published counts (MIMIC-IV-Note 2.2" in text
+    assert "12 trainings" in text
+    code, said = notetune(*few, "--dry-run", "--only", "llama-7b")
+    assert code == 0
+    assert "one h100 with 80 GiB" in " ".join(said.out.split())
+    code, said = notetune("--gpu", "l40s")
+    assert code == 2
+    assert "--gpu goes with --dry-run" in said.err

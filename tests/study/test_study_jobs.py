@@ -1,0 +1,168 @@
+"""What a job depends on: every key of a recipe changes the jobs whose outcome it can change."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from builders import random_encoder
+from small_study import small_study
+
+from notetune import config, runs
+from notetune.cli.keys import keys
+from notetune.prepare import prepared
+from notetune.prepare.settings import Preparation
+from notetune.study.jobs import jobs_of
+from notetune.study.recipe import Recipe
+from notetune.study.specs import Facts
+
+MORE = """
+encoders:
+  models: {{bert: {folder}/bert}}
+  variants: [head-only, full, lora]
+"""
+SETTINGS = [
+    "seeds=1",
+    "evaluate.draws=100",
+    "prepare.source.features=[stay]",
+    "pretrain.compare={other: {adapter: {kind: prompt, virtual_tokens: 2}}}",
+    "downstream.variants=[head-only, task-lora, domain-frozen, domain-trainable+task-lora]",
+    "downstream.tasks=[died]",
+]
+FACTS = Facts(("died",), ("l",), "t", "d", 48, 1, "c", 48)
+
+STEP_1 = {"pretrain lora", "perplexity lora"}
+OTHER = {"pretrain other", "perplexity other"}
+ALONE = {"perplexity None"}
+ON_DOMAIN = {"domain-frozen", "domain-trainable+task-lora", "hybrid"}
+ADAPTERS = {"task-lora", "domain-trainable+task-lora"}
+BACKBONE = {"head-only", *ADAPTERS, *ON_DOMAIN}
+TRAINED_ENCODERS = {"bert+full", "bert+lora"}
+ENCODERS = {"bert+head-only", "bert+hybrid", *TRAINED_ENCODERS}
+WORDS = {"tf-idf", "tf-idf-cut"}
+HYBRIDS = {"hybrid", "bert+hybrid"}
+MEASURED = {*ALONE, "perplexity lora", "perplexity other"}
+EVERY_STEP_1 = {*STEP_1, *OTHER, *ALONE, *ON_DOMAIN}
+TRAINED_STEP_1 = EVERY_STEP_1 - ALONE
+CHANGES = {
+    "name=x": set(),
+    "title=x": set(),
+    "runs=/x": set(),
+    "prepared=/x": set(),
+    "notices=[x]": set(),
+    "device=auto": set(),
+    "gpu=h100": set(),
+    "checkpoint_minutes=0": set(),
+    "dtype=bfloat16": {"prepare", *EVERY_STEP_1, *BACKBONE, *ENCODERS},
+    "prepare.split.seed=7": {"prepare"},
+    "prepare.opener=none": {"prepare"},
+    "prepare.max_tokens=40": {"prepare", "encode", *ENCODERS},
+    "prepare.long_notes=first": {"prepare"},  # one piece is read anyway
+    "prepare.drop_near_duplicates=true": {"prepare"},
+    "prepare.min_train_positives=1": {"prepare"},
+    "prepare.allow_leaks=true": {"prepare"},
+    "prepare.workers=1": set(),
+    "pretrain.perplexity_documents=3": MEASURED,
+    "pretrain.perplexity=batch-mean": MEASURED,
+    "pretrain.general_text={folder}/text": MEASURED,
+    "pretrain.adapter.rank=3": TRAINED_STEP_1 - OTHER,
+    "pretrain.compare.other.adapter.virtual_tokens=3": OTHER,
+    "pretrain.compare.other.optim={peak_lr: 1}": OTHER,
+    "pretrain.sources=[visit]": EVERY_STEP_1,
+    "pretrain.leaked_texts=drop": {"prepare"},
+    "pretrain.epochs=2": TRAINED_STEP_1,
+    "pretrain.tokens_per_row=300": EVERY_STEP_1,
+    "pretrain.compiled=true": EVERY_STEP_1,
+    "pretrain.sharded=true": EVERY_STEP_1,
+    "pretrain.optim.peak_lr=1": TRAINED_STEP_1,
+    "downstream.tasks=[died, stay]": {"prepare"},
+    "downstream.adapter.rank=3": ADAPTERS,
+    "downstream.features.pooling=last": BACKBONE,
+    "downstream.features.layers=[0, 2]": BACKBONE,
+    "downstream.max_pieces=2": {"encode", "tf-idf-cut", *BACKBONE, *ENCODERS},
+    "downstream.class_weights=balanced": {*BACKBONE, *ENCODERS},
+    "downstream.epochs=2": ADAPTERS,
+    "downstream.tokens_per_row=300": BACKBONE,
+    "downstream.optim.peak_lr=1": ADAPTERS,
+    "downstream.domain_lr=1": {"domain-trainable+task-lora"},
+    "downstream.head_lr=1": ADAPTERS,
+    "downstream.evaluations_per_epoch=3": {*ADAPTERS, *TRAINED_ENCODERS},
+    "downstream.choose=loss": {*ADAPTERS, *TRAINED_ENCODERS},
+    "downstream.patience=1": {*ADAPTERS, *TRAINED_ENCODERS},
+    "encoders.adapter.rank=3": {"bert+lora"},
+    "encoders.features.pooling=mean": ENCODERS,
+    "encoders.features.layers=[0, 2]": ENCODERS,
+    "encoders.epochs=9": TRAINED_ENCODERS,
+    "encoders.tokens_per_row=300": ENCODERS,
+    "encoders.full_optim.peak_lr=1": {"bert+full"},
+    "encoders.lora_optim.peak_lr=1": {"bert+lora"},
+    "encoders.head_lr=1": TRAINED_ENCODERS,
+    "evaluate.draws=200": set(),
+    "evaluate.primary=[]": set(),
+    "evaluate.tfidf_min_patients=9": {*WORDS, "columns", *HYBRIDS},
+    "evaluate.listed_patients={file: x}": set(),
+    "evaluate.seed=1": set(),
+}
+# What adds or removes jobs, and leaves all others as they are.
+LISTS = (
+    "seeds=2",
+    "downstream.variants=[head-only, task-lora, domain-frozen]",
+    "encoders.variants=[full]",
+    "evaluate.baselines=[tf-idf, tf-idf-cut, columns]",
+    "evaluate.hybrid=null",
+)
+# Other notes, another backbone or encoder: by their contents, which are no keys.
+CONTENTS = {"data", "backbone", "backbones", "prepare.source", "pretrain.corpus", "encoders.models"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = small_study(tmp_path_factory.mktemp("jobs"))
+    random_encoder(folder / "bert")
+    (folder / "text").write_text("another text")
+    path = folder / "recipe.yaml"
+    path.write_text(path.read_text() + MORE.format(folder=folder))
+    return folder
+
+
+def identities(place, *changes):
+    """What each job is made from, by what it makes, down to the first of what it needs."""
+    given = [change.replace("{folder}", str(place)) for change in changes]
+    recipe = config.load(Recipe, place / "recipe.yaml", [*SETTINGS, *given])
+    pieces = recipe.max_pieces(FACTS.max_pieces, FACTS.max_tokens)
+    found = {}
+    for job in jobs_of(recipe, "", replace(FACTS, max_pieces=pieces)):
+        spec = prepared.inputs(job.spec) if isinstance(job.spec, Preparation) else job.spec
+        needs = [found[need] for need in job.needs if need.stage != "prepare"]
+        found[job] = runs.fingerprint([job.stage, spec, needs])
+    return {(name_of(job), job.seed): identity for job, identity in found.items()}
+
+
+def name_of(job):
+    if job.stage in ("pretrain", "perplexity"):
+        return f"{job.stage} {job.method}"
+    return job.model.name if job.model else job.stage
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_key_changes_the_jobs_whose_outcome_it_can_change_and_no_other(place, change):
+    before, after = identities(place), identities(place, change)
+    assert before.keys() == after.keys()
+    assert {name for name, _ in before} >= CHANGES[change]
+    assert {name for name, _ in before if before[name, 0] != after[name, 0]} == CHANGES[change]
+
+
+@pytest.mark.parametrize("change", LISTS)
+def test_a_list_of_models_or_runs_leaves_the_jobs_that_stay_as_they_are(place, change):
+    before, after = identities(place), identities(place, change)
+    assert before.keys() != after.keys()
+    assert all(after[job] == before[job] for job in before.keys() & after.keys())
+
+
+def test_no_key_of_a_recipe_is_left_out_above():
+    changed = {re.split("[={]", change)[0] for change in (*CHANGES, *LISTS)}
+    known = {key.name.replace("compare.NAME", "compare.other") for key in keys(Recipe)}
+    covered = {key for key in known if any(f"{one}.".startswith(f"{key}.") for one in changed)}
+    of_values = ("adapter", "optim", "full_optim", "lora_optim", "source", "split", "corpus")
+    inside = re.compile(rf"(^|\.)({'|'.join(of_values)})\.|evaluate\.(primary|listed_patients)")
+    left = {key for key in known - covered if not inside.search(key)}
+    assert left <= {*CONTENTS}

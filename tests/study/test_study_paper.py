@@ -1,0 +1,78 @@
+"""`recipes/paper.yaml` for real, with small backbones on a small synthetic hospital."""
+
+from pathlib import Path
+
+import pytest
+from builders import random_encoder, random_llama
+
+from notetune import config
+from notetune.hospital import SyntheticConfig, write_hospital
+from notetune.study.recipe import Recipe
+from notetune.study.run import run_study
+
+PAPER = Path(__file__).parents[2] / "recipes/paper.yaml"
+TASKS = ["ventilation", "mortality", "length_of_stay", "diagnoses", "procedures"]
+VARIANTS = [
+    "head-only",
+    "task-lora",
+    "domain-frozen",
+    "domain-frozen+task-lora",
+    "domain-trainable",
+    "domain-trainable+task-lora",
+]
+METHODS = ["none", "lora", "adaptation-prompts", "prefix-tuning", "prompt-tuning", "p-tuning"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    place = tmp_path_factory.mktemp("paper")
+    write_hospital(place / "hospital", SyntheticConfig(patients=60))
+    random_llama(place / "backbone")
+    random_encoder(place / "encoder")
+    shallow = "{adaptation-prompts: {adapter: {layers: 2}}, p-tuning: {adapter: {hidden: 8}}}"
+    full = "{adapter: {kind: full}, compare: {}}"
+    overrides = [
+        f"runs={place}/runs",
+        f"data={place}/hospital",
+        "dtype=float32",
+        "device=cpu",
+        f"backbones.llama-7b={{backbone: {place}/backbone, pretrain: {{compare: {shallow}}}}}",
+        f"backbones.pmc-llama-7b.backbone={place}/backbone",
+        "backbones.pmc-llama-7b.pretrain.compare={}",
+        "backbones.pmc-llama-7b.downstream={variants: [head-only]}",
+        f"backbones.clinical-llama-7b={{backbone: {place}/backbone, pretrain: {full}, "
+        "downstream: {variants: [full-domain]}}",
+        f"encoders.models={{small: {place}/encoder}}",
+        "prepare.split={kind: fractions, validation: 0.2, test: 0.3}",
+        "prepare.max_tokens=40",
+        "prepare.min_train_positives=8",
+        "pretrain.epochs=0.2",
+        "pretrain.perplexity_documents=20",
+        "downstream.epochs=1",
+        "encoders.epochs=1",
+        "evaluate.draws=100",
+        "evaluate.tfidf_min_patients=2",
+    ]
+    return run_study(config.load(Recipe, PAPER, overrides))
+
+
+def test_the_paper_preset_runs_on_the_synthetic_hospital_into_one_report(results):
+    models = ["prevalence", "tf-idf", "tf-idf-cut"]
+    models += [f"llama-7b/{variant}" for variant in VARIANTS]
+    models += [
+        "small+full",
+        "small+lora",
+        "llama-7b/hybrid",
+        "pmc-llama-7b/head-only",
+        "pmc-llama-7b/hybrid",
+        "clinical-llama-7b/full-domain",
+        "clinical-llama-7b/hybrid",
+    ]
+    assert [task.task for task in results.tasks] == TASKS
+    assert [[row.model for row in task.rows] for task in results.tasks] == [models] * len(TASKS)
+    assert [row.method for row in results.methods] == [
+        *(f"llama-7b/{method}" for method in METHODS),
+        *("pmc-llama-7b/none", "pmc-llama-7b/lora"),
+        *("clinical-llama-7b/none", "clinical-llama-7b/full"),
+    ]
+    assert any(stage.stage == "corpus of step 1: discharge notes" for stage in results.flow)

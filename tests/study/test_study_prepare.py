@@ -1,0 +1,379 @@
+import csv
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from notetune import config, runs, sources
+from notetune.errors import DataError, Stopped
+from notetune.model.backbone_folder import resolve_backbone
+from notetune.notes import overlap
+from notetune.prepare import shards as prepare_shards
+from notetune.prepare.build import inputs, prepare
+from notetune.prepare.prepared import open_prepared
+from notetune.sources import Finished, NoteStream
+from notetune.study.recipe import Recipe
+from notetune.tokens.encode import Encoder, load_encoder
+from notetune.tokens.store import encode_notes
+
+NOTES = 90
+PER_SHARD = 12
+RECIPE = """
+name: small
+runs: {folder}/runs
+prepare:
+  source:
+    kind: table
+    path: {folder}/notes.csv
+    source: report
+    columns: {{text: text, note_id: note, patient_id: patient}}
+    tasks:
+      - {{name: died, kind: binary, column: died}}
+  split: {{kind: fractions, validation: 0.2, test: 0.3}}
+  opener: bos
+  max_tokens: 32
+  allow_leaks: true
+"""
+PHRASES = ["chest pain", "denies fever", "lungs clear,", " heart regular", "5 mg b.i.d.\n"]
+
+
+def write_notes(path: Path) -> None:
+    rng = random.Random(0)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["note", "patient", "text", "died"])
+        for number in range(NOTES):
+            text = " ".join(rng.choices(PHRASES, k=rng.randint(1, 20)))
+            writer.writerow([f"n{number:03}", f"p{number // 2}", text, number % 2])
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with notes and a recipe, for shards of a few notes."""
+    monkeypatch.setattr(prepare_shards, "_NOTES_PER_SHARD", PER_SHARD)
+    write_notes(tmp_path / "notes.csv")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=tmp_path))
+    return tmp_path
+
+
+def recipe_in(folder: Path, *overrides: str, **options) -> Recipe:
+    recipe = config.load(Recipe, folder / "recipe.yaml", list(overrides))
+    changed = recipe.prepare.model_copy(update={"workers": 1, **options})
+    return recipe.model_copy(update={"prepare": changed})
+
+
+def prepare_locked(recipe: Recipe):
+    with runs.locked(recipe.folder.root):
+        return prepare(recipe.preparation)
+
+
+def bytes_below(folder: Path) -> dict[str, bytes]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def hidden_in(folder: Path) -> list[str]:
+    """What is left beside the prepared folder, but for locks."""
+    names = {path.name for path in folder.iterdir()} - {"prepared"}
+    return sorted(name for name in names if not name.endswith(".lock"))
+
+
+def test_streamed_shards_make_the_store_of_all_notes_at_once(place):
+    recipe = recipe_in(place)
+    prepared = prepare_locked(recipe)
+    cohort = sources.read(recipe.preparation.source)
+    assert cohort.notes.height == NOTES
+    split_of = dict(zip(prepared.store.note_ids, prepared.store.split_N, strict=True))
+    columns = {
+        "note_ids": cohort.notes["note_id"].to_list(),
+        "patient_ids": cohort.notes["patient_id"].to_list(),
+        "source_N": cohort.notes["source"].to_list(),
+        "split_N": [split_of[name] for name in cohort.notes["note_id"]],
+    }
+    encoder = load_encoder(resolve_backbone("tiny"))
+    whole = encode_notes(encoder, 32, cohort.notes["text"].to_list(), columns)
+    compared = 0
+    for name, value in vars(whole).items():
+        assert np.array_equal(value, getattr(prepared.store, name)), name
+        compared += 1
+    assert compared == 13
+    asked = ["n050", "n003", "n089"]
+    rows = dict(cohort.notes.select("note_id", "text").iter_rows())
+    assert prepared.texts(asked) == [rows[name] for name in asked]
+    assert len(bytes_below(prepared.folder / "texts")) == -(-NOTES // PER_SHARD)
+    assert hidden_in(recipe.folder.root) == []
+
+
+def test_the_checks_are_those_of_all_texts_at_once(place):
+    rows = [f"m{number},q{number},the same words of {number % 9},1\n" for number in range(40)]
+    with (place / "notes.csv").open("a") as file:
+        file.writelines(rows)
+    recipe = recipe_in(place)
+    prepared = prepare_locked(recipe)
+    notes = sources.read(recipe.preparation.source).notes
+    split_of = dict(zip(prepared.store.note_ids, prepared.store.split_N, strict=True))
+    table = notes.with_columns(split=pl.Series([split_of[name] for name in notes["note_id"]]))
+    of_splits = [f for f in prepared.findings if f.split_b != "corpus of step 1"]
+    assert tuple(of_splits) == overlap.split_findings(table)
+    assert sum(finding.count > 0 for finding in prepared.findings) >= 3
+
+
+def test_the_corpus_is_counted_by_source_and_split(place):
+    prepared = prepare_locked(recipe_in(place))
+    store = prepared.store
+    assert [count.split for count in prepared.corpus] == ["train", "test", "validation"]
+    for count in prepared.corpus:
+        documents = store.documents_of(count.split, [count.source])
+        assert count.source == "report"
+        assert count.notes == (store.split_N == count.split).sum()
+        assert count.documents == len(documents)
+        assert count.tokens == store.lengths_D[documents].sum()
+    assert sum(count.notes for count in prepared.corpus) == NOTES
+    assert sum(count.tokens for count in prepared.corpus) == len(store.ids)
+
+
+def test_the_same_bytes_come_from_any_number_of_workers(place):
+    one, two = (recipe_in(place, f"name=w{n}", workers=n) for n in (1, 2))
+    prepare_locked(one)
+    prepare_locked(two)
+    expected = bytes_below(one.folder.prepared)
+    assert len(expected) >= 20
+    assert bytes_below(two.folder.prepared) == expected
+    assert inputs(one.preparation) == inputs(two.preparation)
+
+
+def test_notes_of_patients_in_no_split_are_left_out(place):
+    for split, patients in {"train": range(20), "validation": range(20, 25), "test": [30]}.items():
+        rows = ["SUBJECT_ID", *(f"p{number}" for number in patients)]
+        (place / f"{split}.csv").write_text("\n".join(rows) + "\n")
+    files = {split: str(place / f"{split}.csv") for split in ("train", "validation", "test")}
+    lines = (place / "recipe.yaml").read_text().splitlines()
+    lines = [line for line in lines if not line.startswith(("  split:", "name:"))]
+    lines.insert(-1, f"  split: {json.dumps({'kind': 'files', **files})}")
+    lines.append("downstream: {tasks: [died]}")
+    (place / "recipe.yaml").write_text("\n".join(["name: official", *lines]))
+    prepared = prepare_locked(recipe_in(place))
+    wanted = [f"n{number:03}" for number in (*range(50), 60, 61)]
+    assert prepared.store.note_ids.tolist() == wanted
+    kept = pl.read_parquet(prepared.folder / "texts")["note_id"].to_list()
+    assert kept == pl.read_parquet(prepared.folder / "notes.parquet")["note_id"].to_list() == wanted
+    assert set(prepared.store.split_N) == {"train", "validation", "test"}
+    assert prepared.flow[-3].rejected == {"patient in no split": NOTES - len(wanted)}
+
+
+def test_only_the_first_piece_of_long_notes_is_kept_on_request(place):
+    pieces = prepare_locked(recipe_in(place))
+    first = prepare_locked(recipe_in(place, "name=first", long_notes="first"))
+    begins_D = pieces.store.piece_D == 0
+    assert 0 < begins_D.sum() == NOTES < len(begins_D)
+    assert first.store.lengths_D.tolist() == pieces.store.lengths_D[begins_D].tolist()
+    numbers = np.arange(NOTES)
+    truncated = pieces.store.reading(np.flatnonzero(begins_D), 1).truncated_N
+    assert first.store.reading(numbers, 1).truncated_N.tolist() == truncated.tolist()
+    assert truncated.any()
+    assert not truncated.all()
+    for number, document in zip(numbers, np.flatnonzero(begins_D), strict=True):
+        assert np.array_equal(first.store.document(number), pieces.store.document(document))
+
+
+def test_a_note_id_given_twice_is_found_across_chunks(place, monkeypatch):
+    recipe = recipe_in(place)
+    notes = sources.read(recipe.preparation.source).notes
+    stream = NoteStream(iter([notes, notes[7:8]]), lambda: Finished((), ()))
+    monkeypatch.setattr(sources, "open_notes", lambda source: stream)
+    with pytest.raises(DataError, match="note id n007 is given to 2 notes"):
+        prepare_locked(recipe)
+    assert hidden_in(recipe.folder.root) == []
+
+
+@pytest.fixture
+def encoded_notes(monkeypatch):
+    """The number of notes that were encoded in this process so far, in a list of one."""
+    count = [0]
+    documents = Encoder.documents
+
+    def counted(self, texts, *rest):
+        count[0] += len(texts)
+        return documents(self, texts, *rest)
+
+    monkeypatch.setattr(Encoder, "documents", counted)
+    return count
+
+
+def interrupt_after(recipe: Recipe, shards: int, monkeypatch) -> None:
+    """Prepare, and interrupt when so many shards were written."""
+    written = itertools.count(1)
+    save = prepare_shards.save_documents
+
+    def interrupted(*arguments):
+        if next(written) > shards:
+            raise KeyboardInterrupt
+        save(*arguments)
+
+    with monkeypatch.context() as context:
+        context.setattr(prepare_shards, "save_documents", interrupted)
+        with pytest.raises(Stopped, match=f"its work up to {shards - 1:06}-tokens is saved"):
+            prepare_locked(recipe)
+
+
+def test_an_interrupted_run_goes_on_after_its_last_shard(place, monkeypatch, encoded_notes):
+    uninterrupted = prepare_locked(recipe_in(place, "name=whole"))
+    recipe = recipe_in(place)
+    interrupt_after(recipe, 5, monkeypatch)
+    assert not recipe.folder.prepared.exists()
+    encoded_notes[0] = 0
+    prepared = prepare_locked(recipe)
+    assert encoded_notes[0] == NOTES - 5 * PER_SHARD
+    assert bytes_below(prepared.folder) == bytes_below(uninterrupted.folder)
+    assert hidden_in(recipe.folder.root) == []
+
+
+def test_a_damaged_shard_is_made_again(place, monkeypatch, encoded_notes):
+    uninterrupted = prepare_locked(recipe_in(place, "name=whole"))
+    recipe = recipe_in(place)
+    interrupt_after(recipe, 5, monkeypatch)
+    (ids,) = recipe.folder.root.glob(".prepared.*.work/000003-tokens/ids.npy")
+    ids.write_bytes(ids.read_bytes()[:-1])
+    encoded_notes[0] = 0
+    prepared = prepare_locked(recipe)
+    assert encoded_notes[0] == NOTES - 4 * PER_SHARD
+    assert bytes_below(prepared.folder) == bytes_below(uninterrupted.folder)
+
+
+def test_work_on_other_notes_is_not_gone_on_with(place, monkeypatch, encoded_notes):
+    recipe = recipe_in(place)
+    interrupt_after(recipe, 5, monkeypatch)
+    (old,) = recipe.folder.root.glob(".prepared.*.work")
+    text = (place / "notes.csv").read_text()
+    (place / "notes.csv").write_text(text.replace("chest", "CHEST"))
+    encoded_notes[0] = 0
+    interrupt_after(recipe, 2, monkeypatch)
+    (new,) = recipe.folder.root.glob(".prepared.*.work")
+    assert new != old
+    prepare_locked(recipe)
+    assert encoded_notes[0] == NOTES + PER_SHARD  # the third shard twice
+
+
+def test_work_left_by_a_run_killed_after_its_end_is_removed(place):
+    recipe = recipe_in(place)
+    prepare_locked(recipe)
+    name = f".prepared.{runs.fingerprint(inputs(recipe.preparation))}.work"
+    left, other = recipe.folder.root / name, recipe.folder.root / ".prepared.00ff.work"
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "shard").write_text("notes")
+    prepare_locked(recipe)
+    assert hidden_in(recipe.folder.root) == [other.name]
+
+
+# Kills: each run is forked from a server that has imported everything and computed nothing.
+FORKS = get_context("forkserver")
+
+
+def run_in_child(folder: Path, workers: int) -> None:
+    os.umask(0o077)
+    prepare_shards._NOTES_PER_SHARD = PER_SHARD
+    prepare_locked(recipe_in(folder, workers=workers))
+
+
+def start(folder: Path, workers: int = 1):
+    FORKS.set_forkserver_preload(["__main__", "notetune.prepare.build"])
+    process = FORKS.Process(target=run_in_child, args=(folder, workers))
+    process.start()
+    return process
+
+
+def finished_shards(root: Path) -> dict[str, int]:
+    """Name and inode of every shard that is complete."""
+    manifests = root.glob(".prepared.*.work/[0-9]*/manifest.json")
+    return {path.parent.name: path.stat().st_ino for path in manifests}
+
+
+def kill_many_times(folder: Path, kills: int, seed: int) -> dict[str, int]:
+    """Prepare over and over, killed at random moments; every completed run must be the same."""
+    rng, root = random.Random(seed), folder / "runs/small"
+    start(folder).join()  # the server starts with the first
+    started = time.monotonic()
+    shutil.rmtree(root)
+    process = start(folder)
+    process.join()
+    seconds = time.monotonic() - started
+    assert process.exitcode == 0
+    expected = bytes_below(root / "prepared")
+    shutil.rmtree(root)
+    counts = {"kills": 0, "completed": 0, "kills with shards": 0}
+    before: dict[str, int] = {}
+    while counts["kills"] < kills or not counts["completed"]:
+        process = start(folder)
+        process.join(rng.uniform(0, seconds) if counts["kills"] < kills else None)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        if process.exitcode == 0:
+            assert bytes_below(root / "prepared") == expected
+            assert hidden_in(root) == []
+            shutil.rmtree(root)
+            counts["completed"], before = counts["completed"] + 1, {}
+            continue
+        assert process.exitcode == -signal.SIGKILL
+        after = finished_shards(root)
+        is_done = (root / "prepared" / runs.MANIFEST).exists()  # killed while it tidied up
+        assert is_done or not after or before.items() <= after.items()  # no shard was made again
+        counts["kills"] += 1
+        counts["kills with shards"] += bool(after)
+        before = after
+    return counts
+
+
+def test_killed_runs_end_in_the_bytes_of_an_uninterrupted_one(place):
+    counts = kill_many_times(place, 5, seed=1)
+    assert counts["kills"] == 5
+
+
+@pytest.mark.slow
+def test_fifty_kills_end_in_the_bytes_of_an_uninterrupted_run(place):
+    counts = kill_many_times(place, 50, seed=2)
+    assert counts["kills"] == 50
+    assert counts["completed"] >= 2
+    assert counts["kills with shards"] >= 10
+
+
+def children_of(process_id: int) -> list[int]:
+    path = Path(f"/proc/{process_id}/task/{process_id}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs the process list of Linux")
+def test_workers_end_with_a_killed_run(place):
+    process = start(place, workers=2)
+    workers: list[int] = []
+    deadline = time.monotonic() + 60
+    while len(workers) < 2 and process.is_alive() and time.monotonic() < deadline:
+        workers = children_of(process.pid)
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert len(workers) >= 2
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert prepare_locked(recipe_in(place)).store.note_ids.size == NOTES
+
+
+def test_a_finished_folder_is_opened_and_not_built_again(place, encoded_notes):
+    recipe = recipe_in(place)
+    first = prepare_locked(recipe)
+    assert encoded_notes[0] == NOTES
+    again = prepare_locked(recipe)
+    assert encoded_notes[0] == NOTES
+    assert again.corpus == first.corpus == open_prepared(recipe.folder.prepared).corpus

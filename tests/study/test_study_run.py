@@ -1,0 +1,395 @@
+"""The whole way on a small hospital file, through the command line in real processes."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+from builders import random_llama
+from sklearn.metrics import roc_auc_score
+from small_study import CANARY, files_below, notetune, small_study
+
+from notetune import config, runs
+from notetune.errors import DataError
+from notetune.metrics.scores import read_scores
+from notetune.prepare.prepared import open_prepared
+from notetune.prepare.provenance import (
+    PROVENANCE,
+    corpus_findings,
+    patient_hashes,
+    stop_at_known_patients,
+)
+from notetune.serve.files import write_predictions
+from notetune.study import notices
+from notetune.study.evaluate import read_study
+from notetune.study.recipe import Recipe
+from notetune.study.sections import EvaluateConfig
+from notetune.train.training import read_record
+
+BASELINES = ["prevalence", "tf-idf", "tf-idf-cut"]
+VARIANTS = [
+    "head-only",
+    "task-lora",
+    "domain-frozen+task-lora",
+    "domain-trainable+task-lora",
+]
+# Tasks, variants, runs: the head alone has one, and so has the hybrid on it.
+TASKS = ("died", "stay", "codes")
+CELLS = 3 * (1 + 3 * 2)
+OTHERS = 3 * (len(BASELINES) + 1)
+
+
+def notetune_in_a_fresh_process(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "notetune", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return small_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    done = notetune_in_a_fresh_process("study", "run", place / "recipe.yaml")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_a_study_ends_in_a_report_with_every_model(place, finished):
+    report = place / "runs/small/report"
+    results = json.loads((report / "report.json").read_text())
+    assert [task["task"] for task in results["tasks"]] == ["died", "stay", "codes"]
+    for task in results["tasks"]:
+        assert [row["model"] for row in task["rows"]] == [*BASELINES, *VARIANTS, "hybrid"]
+        assert [item["about"] for item in task["primary"]] == [
+            *("domain adapter", "task adapter", "best validated", "hybrid")
+        ]
+        assert len(task["exploratory"]) >= len(VARIANTS)
+    assert "domain-trainable+task-lora" in (report / "report.html").read_text()
+    assert "report.html" in finished.stdout
+    said = " ".join(finished.stdout.split())
+    assert "notes help? domain-frozen+task-lora against task-lora: died cannot be told" in said
+    assert "mean over 2 runs, 95 % interval over patients and runs." in said
+    assert "★ and bold" in said
+    looks = results["provenance"]["looks at the test scores"]
+    assert looks == "1, of these 1 with these primary comparisons"
+
+
+def test_the_report_says_which_trainings_were_too_short(place, finished, monkeypatch):
+    said = json.loads((place / "runs/small/report/report.json").read_text())["notices"]
+    short = [notice for notice in said if "fewer than 20 steps" in notice]
+    assert [notice.partition(":")[0] for notice in short] == ["died", "stay", "codes"]
+    recipe = config.load(Recipe, place / "recipe.yaml")
+    monkeypatch.setattr(notices, "_FEW_STEPS", 1)
+    assert not [n for n in notices.notices(recipe, read_study(recipe)) if "steps" in n]
+
+
+def test_every_file_is_private(place, finished):
+    files = files_below(place / "runs")
+    assert len(files) > 50
+    assert {path.stat().st_mode & 0o077 for path in files} == {0}
+
+
+def test_note_text_is_in_no_output_but_the_prepared_notes(place, finished):
+    assert CANARY not in finished.stdout + finished.stderr
+    holding = [p.name for p in files_below(place / "runs") if CANARY.encode() in p.read_bytes()]
+    # Parquet may compress it; all patients share this word, so TF-IDF has it.
+    assert set(holding) <= {"000000.parquet", "terms.json"}
+    texts = pl.read_parquet(place / "runs/small/prepared/texts")["text"]
+    assert all(CANARY in text for text in texts)
+
+
+def test_the_same_command_again_trains_nothing_and_gives_the_same_numbers(place, finished):
+    before = {path: path.stat().st_mtime_ns for path in files_below(place / "runs/small/cells")}
+    assert len(before) > 30
+    again = notetune("study", "run", place / "recipe.yaml", "--json")
+    assert again.returncode == 0, again.stderr
+    after = {path: path.stat().st_mtime_ns for path in files_below(place / "runs/small/cells")}
+    assert before == after
+    first = json.loads((place / "runs/small/report/report.json").read_text())
+    assert json.loads(again.stdout)["tasks"] == first["tasks"]
+
+
+def test_a_finished_study_says_so(place, finished):
+    status = notetune("study", "status", place / "recipe.yaml", "--json")
+    stages = json.loads(status.stdout)
+    assert len(stages) == 5 + CELLS + OTHERS
+    assert all(stage["is_finished"] for stage in stages)
+
+
+def test_a_key_that_only_measures_leaves_every_training_finished(place, finished):
+    keys = ("draws=200", "seed=1", "baselines=[prevalence]", "listed_patients={file: none.csv}")
+    keys += ("primary=[]", "tfidf_min_patients=9", "hybrid=null")
+    assert {key.partition("=")[0] for key in keys} == set(EvaluateConfig.model_fields)
+    unfinished = {}
+    for key in (*(f"evaluate.{key}" for key in keys), "pretrain.perplexity_documents=5"):
+        done = notetune("study", "status", place / "recipe.yaml", key, "--json")
+        assert done.returncode == 0, done.stderr
+        stages = json.loads(done.stdout)
+        if names := [stage["name"] for stage in stages if not stage["is_finished"]]:
+            unfinished[key] = names
+        lacking = {"baselines": 3, "hybrid": 3}.get(key.split(".")[1].split("=")[0], 0)
+        assert len(stages) == 5 + CELLS + OTHERS - lacking
+    of_task = [f"{task} · {name}" for task in TASKS for name in ("tf-idf", "tf-idf-cut")]
+    again = [*of_task, *(f"{task} · hybrid · seed 0" for task in TASKS)]
+    assert unfinished == {
+        "evaluate.tfidf_min_patients=9": again,
+        "pretrain.perplexity_documents=5": ["perplexity · backbone alone", "perplexity"],
+    }
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_predict_gives_the_scores_of_the_study_for_each_note_alone_and_together(
+    place, finished, variant, tmp_path
+):
+    bundle = place / "runs/small/cells/codes" / variant / "seed-0"
+    test = read_scores(bundle / "test.parquet")
+    notes = pl.read_csv(place / "notes.csv", infer_schema=False)
+    asked = notes.filter(pl.col("note").is_in(test.note_ids_N.tolist()))
+    for name, table in {"all": asked.reverse(), "one": asked.head(1)}.items():
+        table.write_csv(tmp_path / f"{name}.csv")
+        is_fresh = (variant, name) == (VARIANTS[-1], "all")
+        command = notetune_in_a_fresh_process if is_fresh else notetune
+        done = command(
+            "predict",
+            bundle,
+            tmp_path / f"{name}.csv",
+            "--note-id=note",
+            "--patient-id=patient",
+            f"--backbone={place / 'backbone'}",
+            "-o",
+            tmp_path / f"{name}.parquet",
+        )
+        assert done.returncode == 0, done.stderr
+        got = pl.read_parquet(tmp_path / f"{name}.parquet")
+        assert got.height == table.height * 4
+        assert got["note_id"].unique(maintain_order=True).to_list() == table["note"].to_list()
+        expected = dict(zip(test.note_ids_N.tolist(), test.scores_NK, strict=True))
+        for (note_id,), part in got.group_by("note_id"):
+            assert part["score"].to_numpy() == pytest.approx(expected[note_id], abs=1e-5)
+
+
+def test_frozen_domain_adapters_leave_training_as_they_came(place, finished):
+    def hash_in(folder):
+        return json.loads((folder / "adapter.json").read_text())["sha256_of_tensors"]
+
+    domains = {hash_in(place / f"runs/small/domain/seed-{seed}") for seed in (0, 1)}
+    cells = place / "runs/small/cells"
+    frozen = [hash_in(p) for p in cells.glob("*/domain-frozen+task-lora/*/domain")]
+    trained = [
+        hash_in(path / "domain")
+        for path in cells.glob("*/domain-trainable+task-lora/*")
+        if read_record(path / "training.json").kept_steps  # else the solved head was the best
+    ]
+    assert len(frozen) == 6
+    assert len(trained) > 1
+    assert set(frozen) == domains
+    assert len(domains) == 2
+    assert not domains & set(trained)
+    assert len(set(trained)) == len(trained)
+
+
+def test_a_dry_run_counts_and_writes_nothing(place, tmp_path):
+    done = notetune(
+        "study", "run", place / "recipe.yaml", f"runs={tmp_path}", "--dry-run", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert sum(len(training["seeds"]) for training in plan["trainings"]) == 2 + CELLS
+    assert plan["recipe"]["name"] == "small"
+    pretrain = plan["trainings"][0]
+    assert pretrain["documents"] > 40
+    assert pretrain["trainable_parameters"] == 2 * (2 * (32 + 32) + 2 * (32 + 16))
+    assert not list(tmp_path.iterdir())
+
+
+def change_rows(place, tmp_path, change):
+    with (place / "notes.csv").open(encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    change(rows)
+    path = tmp_path / "notes.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def one_class(rows):
+    for row in rows[1:]:
+        row[3] = "0"
+
+
+BAD_INPUT = {
+    "missing file": (None, "nothing.csv"),
+    "missing column": (lambda rows: rows[0].__setitem__(2, "words"), "text"),
+    "empty text": (lambda rows: rows[5].__setitem__(2, " "), "line 6"),
+    "duplicate note id": (lambda rows: rows[5].__setitem__(0, rows[4][0]), "line 6"),
+    "unknown label": (lambda rows: rows[5].__setitem__(3, "2"), "line 6"),
+    "one class": (one_class, "same label"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_clear_line_and_leaves_nothing(place, tmp_path, case):
+    change, named = BAD_INPUT[case]
+    path = change_rows(place, tmp_path, change) if change else tmp_path / "nothing.csv"
+    done = notetune(
+        "prepare",
+        place / "recipe.yaml",
+        f"runs={tmp_path / 'runs'}",
+        f"prepare.source.path={path}",
+        "prepare.source.policy=strict",
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert named in line
+    assert CANARY not in line
+    left = [path for path in files_below(tmp_path / "runs") if not path.name.endswith(".lock")]
+    assert left == []
+
+
+def test_a_recipe_typo_names_the_nearest_key(place):
+    done = notetune("study", "run", place / "recipe.yaml", "pretrain.optim.peek_lr=1")
+    assert done.returncode == 2
+    assert "did you mean pretrain.optim.peak_lr?" in done.stderr
+
+
+def test_a_damaged_bundle_is_refused(place, finished, tmp_path):
+    bundle = tmp_path / "bundle"
+    source = place / "runs/small/cells/died/task-lora/seed-0"
+    for path in files_below(source):
+        target = bundle / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    assert runs.damaged_files(bundle) == []
+    head = bytearray((bundle / "head.safetensors").read_bytes())
+    head[-1] ^= 1
+    (bundle / "head.safetensors").write_bytes(head)
+    done = notetune("predict", bundle, place / "notes.csv", f"--backbone={place / 'backbone'}")
+    assert done.returncode == 2
+    assert r"head.safetensors is missing or differs from the manifest" in done.stderr
+
+
+def test_a_bundle_on_another_backbone_is_refused(place, finished, tmp_path):
+    other = random_llama(tmp_path / "other", seed=4)
+    bundle = place / "runs/small/cells/died/task-lora/seed-0"
+    done = notetune("predict", bundle, place / "notes.csv", f"--backbone={other}")
+    assert done.returncode == 2
+    assert "was trained on the backbone" in done.stderr
+
+
+def test_listed_patients_are_also_scored_alone(place, finished):
+    table = read_scores(place / "runs/small/cells/died/head-only/seed-0/test.parquet")
+    listed = sorted(set(table.patient_ids_N.tolist()))[::2]
+    (place / "listed.csv").write_text("\n".join(["SUBJECT_ID", *listed, "p999"]) + "\n")
+    before = {path: path.read_bytes() for path in files_below(place / "runs/small/report")}
+    option = f"evaluate.listed_patients={{file: {place / 'listed.csv'}}}"
+    done = notetune("evaluate", place / "recipe.yaml", option)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((place / "runs/small/report/report.json").read_text())
+    report = (place / "runs/small/report/report.html").read_text()
+    for path, content in before.items():
+        path.write_bytes(content)
+    alone = {task["task"]: task for task in results["listed_patients"]}
+    assert list(alone) == ["died", "stay", "codes"]
+    is_listed = np.isin(table.patient_ids_N, listed)
+    assert 0 < is_listed.sum() < len(is_listed)
+    assert alone["died"]["notes"] == is_listed.sum()
+    assert alone["died"]["patients"] == len(listed)
+    row = next(row for row in alone["died"]["rows"] if row["model"] == "head-only")
+    expected = roc_auc_score(table.targets_NK[is_listed], table.scores_NK[is_listed])
+    assert row["auroc_per_run"][0] == pytest.approx(expected, abs=1e-12)
+    assert "Listed patients only" in report
+    assert b"Listed patients only" not in before[place / "runs/small/report/report.html"]
+
+
+def test_what_was_trained_with_other_settings_stays_out_of_the_report(place, finished, tmp_path):
+    shutil.copytree(place / "runs", tmp_path / "runs")
+    recipe = (place / "recipe.yaml", f"runs={tmp_path}/runs")
+    notice = "trainings of the recipe are left out (died · head-only · seed 0 is the first)"
+
+    def rows():
+        results = json.loads((tmp_path / "runs/small/report/report.json").read_text())
+        models = [row["model"] for row in results["tasks"][0]["rows"]]
+        return models, any(notice in text for text in results["notices"])
+
+    assert notetune("evaluate", *recipe).returncode == 0
+    models, is_noticed = rows()
+    assert "head-only" in models
+    assert not is_noticed
+    done = notetune("evaluate", *recipe, "downstream.features.pooling=last")
+    assert done.returncode == 0, done.stderr
+    assert rows() == (BASELINES, True)
+    done = notetune("evaluate", *recipe, "pretrain.adapter.rank=3")
+    assert done.returncode == 2
+    assert "no adapter that was trained as the recipe says now" in done.stderr
+
+
+def test_a_domain_adapter_that_has_read_of_a_test_patient_is_refused(place, finished):
+    recipe = config.load(Recipe, place / "recipe.yaml")
+    prepared = open_prepared(recipe.folder.prepared)
+    path = recipe.folder.domain(0) / PROVENANCE
+    known = json.loads(path.read_text())
+    store = prepared.store
+    trained = set(store.patient_ids[store.split_N == "train"].tolist())
+    assert known["patients"] == patient_hashes(trained, known["salt"])
+    assert not trained & set(path.read_text().split('"'))
+    (corpus,) = known["corpora"]
+    assert (corpus["source"], corpus["patients"]) == ("visit", len(trained))
+    assert [finding.count for finding in corpus_findings(recipe.folder.domain(0), prepared)] == [
+        0,
+        0,
+        0,
+    ]
+    tested = store.patient_ids[store.split_N == "test"][:1].tolist()
+    foreign = {**known, "patients": [*known["patients"], *patient_hashes(tested, known["salt"])]}
+    before = path.read_bytes()
+    path.write_text(json.dumps(foreign))
+    try:
+        with pytest.raises(DataError, match=r"1 patients of test of .* in corpus of step 1"):
+            stop_at_known_patients(recipe.folder.domain(0), prepared, allowed=False)
+        stop_at_known_patients(recipe.folder.domain(0), prepared, allowed=True)
+    finally:
+        path.write_bytes(before)
+
+
+def test_predict_leaves_faulty_rows_out_where_it_is_told_to(place, finished, tmp_path):
+    bundle = place / "runs/small/cells/died/head-only/seed-0"
+    notes = tmp_path / "new.csv"
+    notes.write_text(f"id,text\na,{CANARY} well\nb,\nc,{CANARY} shock\n")
+    at = (bundle, notes, "--note-id=id", f"--backbone={place / 'backbone'}", "--device=cpu")
+    done = notetune("predict", *at)
+    assert done.returncode == 2
+    assert "line 3: empty text" in done.stderr
+    output = tmp_path / "new folder/scores.parquet"
+    done = notetune("predict", *at, "--policy=quarantine", "-o", output)
+    assert done.returncode == 0, done.stderr
+    assert "warning: 1 rows are left out (empty text); the first is" in done.stderr
+    assert pl.read_parquet(output)["note_id"].to_list() == ["a", "c"]
+    assert [path.name for path in output.parent.iterdir()] == [output.name]
+
+
+def test_predict_refuses_a_file_it_could_not_write_before_it_reads_anything(tmp_path):
+    done = notetune("predict", tmp_path / "none", tmp_path / "none.csv", "-o", tmp_path / "x.tsv")
+    assert done.returncode == 2
+    assert "x.tsv is neither .csv nor .parquet" in done.stderr
+
+
+def test_scores_are_harmless_in_a_spreadsheet(tmp_path):
+    table = pl.DataFrame({"note_id": ["=cmd()", "-7", "n1"], "score": [-0.5, 0.25, 1.0]})
+    write_predictions(table, tmp_path / "scores.csv")
+    rows = list(csv.reader((tmp_path / "scores.csv").read_text().splitlines()))
+    assert rows[1:] == [["'=cmd()", "-0.5"], ["'-7", "0.25"], ["n1", "1.0"]]
+    write_predictions(table, tmp_path / "scores.parquet")
+    assert pl.read_parquet(tmp_path / "scores.parquet").equals(table)
