@@ -16,21 +16,8 @@ from typing import Any, BinaryIO
 
 import filelock
 
-from notetune import __version__
+from notetune import __version__, ownership
 from notetune.errors import BackboneError, ConfigError, DataError, RunError, Stopped
-from notetune.ownership import (
-    DIGEST,
-    PART,
-    PART_NAME,
-    WORK_NAME,
-    refuse_existing,
-    refuse_foreign,
-    refuse_foreign_holder,
-    refuse_full_lock,
-    saved_in,
-    work_of,
-    works_of,
-)
 from notetune.ownership import MANIFEST as MANIFEST
 
 FORMAT = 2  # of what a folder is made from; files of older ones are still read
@@ -85,7 +72,7 @@ def refuse_foreign_json(path: Path, is_ours: Callable[[dict[str, Any]], bool]) -
         fits = isinstance(old, dict) and is_ours(old)
         fits = fits and path.read_text(encoding="utf-8") == _json_text(old)
     if not fits or path.is_symlink():
-        refuse_existing(path)
+        ownership.refuse_existing(path)
 
 
 def write_text(path: Path, text: str, *, replaces: bool = True) -> None:
@@ -102,16 +89,16 @@ def new_file(path: Path, *, replaces: bool = False) -> Iterator[BinaryIO]:
         RunError: If something stands there, unless it `replaces`, as in a folder of ours.
     """
     if not replaces:
-        refuse_existing(path)
+        ownership.refuse_existing(path)
     make_folder(path.parent)
-    handle, temporary = tempfile.mkstemp(PART, f".{path.name}.", path.parent)
+    handle, temporary = tempfile.mkstemp(ownership.PART, f".{path.name}.", path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         if not replaces:
-            refuse_existing(path)
+            ownership.refuse_existing(path)
         Path(temporary).replace(path)
         _sync(path.parent)
     except BaseException:
@@ -130,13 +117,13 @@ def new_folder(folder: Path, inputs: Any) -> Iterator[Path]:
     Raises:
         RunError: As `refuse_foreign`, before the block or after it.
     """
-    refuse_foreign(folder)
+    ownership.refuse_foreign(folder)
     make_folder(folder.parent)
     temporary = _part_folder(folder)
     try:
         yield temporary
         seal(temporary, inputs)
-        refuse_foreign(folder)  # something may have come meanwhile
+        ownership.refuse_foreign(folder)  # something may have come meanwhile
         if folder.exists():
             _replace(folder, temporary)
         else:
@@ -159,9 +146,9 @@ def work_folder(folder: Path, inputs: Any) -> Iterator[Path]:
         RunError: As `refuse_foreign` does for `folder`.
         Stopped: After Ctrl-C or SIGTERM; it says what is saved.
     """
-    refuse_foreign(folder)
-    work = work_of(folder, fingerprint(inputs))
-    for other in works_of(folder):
+    ownership.refuse_foreign(folder)
+    work = ownership.work_of(folder, fingerprint(inputs))
+    for other in ownership.works_of(folder):
         if other != work:
             shutil.rmtree(other)
     make_folder(work)
@@ -171,9 +158,9 @@ def work_folder(folder: Path, inputs: Any) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
         raise
     except KeyboardInterrupt:
-        raise Stopped(signal.SIGINT, saved_in(work, folder)) from None
+        raise Stopped(signal.SIGINT, ownership.saved_in(work, folder)) from None
     except Stopped as error:
-        raise Stopped(error.signal, error.saved or saved_in(work, folder)) from None
+        raise Stopped(error.signal, error.saved or ownership.saved_in(work, folder)) from None
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -235,7 +222,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     make_folder(folder)
     lock, holds = _lock(folder / ".lock", timeout=0), folder / ".holder"
-    refuse_foreign_holder(holds)
+    ownership.refuse_foreign_holder(holds)
     try:
         lock.acquire()
     except filelock.Timeout:
@@ -282,7 +269,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
         return None
     if not is_as_written or not isinstance(manifest, dict):
         return None
-    if manifest.pop(DIGEST, None) != fingerprint(manifest):
+    if manifest.pop(ownership.DIGEST, None) != fingerprint(manifest):
         return None
     if manifest.get("format") not in range(1, FORMAT + 1):
         raise RunError(
@@ -309,7 +296,7 @@ def make_folder(folder: Path) -> None:
 
 def _part_folder(folder: Path) -> Path:
     """A new private folder beside `folder`, on the same file system, so that a rename is atomic."""
-    return Path(tempfile.mkdtemp(PART, f".{folder.name}.", folder.parent))
+    return Path(tempfile.mkdtemp(ownership.PART, f".{folder.name}.", folder.parent))
 
 
 def _replace(folder: Path, temporary: Path) -> None:
@@ -326,8 +313,8 @@ def _replace(folder: Path, temporary: Path) -> None:
 
 
 def _clear_parts(folder: Path) -> None:
-    for part in sorted(folder.rglob(f".*{PART}")):
-        name = PART_NAME.fullmatch(part.name)
+    for part in sorted(folder.rglob(f".*{ownership.PART}")):
+        name = ownership.PART_NAME.fullmatch(part.name)
         if name is None or _is_being_made(part.parent / name["of"]):
             continue
         if part.is_dir() and not part.is_symlink():
@@ -335,15 +322,16 @@ def _clear_parts(folder: Path) -> None:
         else:
             part.unlink(missing_ok=True)
     for work in sorted(folder.rglob(".*.work")):
-        if name := WORK_NAME.fullmatch(work.name):
+        if name := ownership.WORK_NAME.fullmatch(work.name):
             done = work.parent / name["of"]
             manifest = _manifest(done)
-            if manifest and work == work_of(done, manifest["inputs"]) and not work.is_symlink():
+            finished = manifest and ownership.work_of(done, manifest["inputs"])
+            if work == finished and not work.is_symlink():
                 shutil.rmtree(work)  # killed after the last rename
 
 
 def _lock(path: Path, timeout: float = -1) -> filelock.BaseFileLock:
-    refuse_full_lock(path)
+    ownership.refuse_full_lock(path)
     return filelock.FileLock(path, timeout=timeout)
 
 
@@ -380,7 +368,7 @@ def seal(folder: Path, inputs: Any) -> None:
         "files": digests,
         "provenance": provenance(),
     }
-    write_json(folder / MANIFEST, {**manifest, DIGEST: fingerprint(manifest)})
+    write_json(folder / MANIFEST, {**manifest, ownership.DIGEST: fingerprint(manifest)})
     _sync(folder)
 
 

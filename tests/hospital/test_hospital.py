@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 
 from notetune.errors import RunError
 from notetune.hospital import SyntheticConfig, write_hospital
-from notetune.hospital.tables import Table
+from notetune.hospital.tables import CsvTable
 
 csv.field_size_limit(10_000_000)
 
@@ -109,7 +109,7 @@ def test_cells_are_written_as_each_hospital_writes_them(tmp_path):
     cells = ('a "b",\nc', "0066", 7, 1.5, None, dt.date(2101, 2, 3), dt.datetime(2101, 2, 3, 4, 5))  # noqa: DTZ001
     columns = ("Text", "Code", "N", "X", "Nothing", "Day", "Time")
     for name, dialect in (("three.csv", 3), ("four.csv.gz", 4)):
-        with Table(tmp_path / name, columns, dialect) as table:
+        with CsvTable(tmp_path / name, columns, dialect) as table:
             assert [table.append(*cells), table.append(*cells)] == [1, 2]
     line = '"a ""b"",\nc","0066",7,1.5000,,2101-02-03,2101-02-03 04:05:00\n'
     header = '"TEXT","CODE","N","X","NOTHING","DAY","TIME"\n'

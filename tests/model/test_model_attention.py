@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from notetune.model import attention
-from notetune.model.attention import Additions, Documents, packed_attention, with_front
+from notetune.model.attention import Additions, DocumentLayout, packed_attention, with_front
 
 LENGTHS = (5, 5, 1, 9, 3)
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 8
@@ -29,7 +29,7 @@ def inputs(device="cpu", dtype=torch.float64, prefix_lengths=()):
         torch.randn(2 * layers, KV_HEADS, length, HEAD_DIM).to(device, dtype)
         for length in prefix_lengths
     )
-    documents = Documents(LENGTHS, Additions(prefixes=prefixes), torch.device(device))
+    documents = DocumentLayout(LENGTHS, Additions(prefixes=prefixes), torch.device(device))
     return query, key, value, documents
 
 
@@ -140,7 +140,7 @@ def test_the_gpu_kernel_gives_output_and_gradients_of_the_definition(prefix_leng
     out.float().square().sum().backward()
     exact = [t.detach().float().cpu().requires_grad_() for t in (query, key, value)]
     prefixes = tuple(p.cpu().to(torch.bfloat16).float() for p in documents.additions.prefixes)
-    plain = Documents(LENGTHS, Additions(prefixes=prefixes), torch.device("cpu"))
+    plain = DocumentLayout(LENGTHS, Additions(prefixes=prefixes), torch.device("cpu"))
     expected = attention_by_definition(*exact, plain, window)
     expected.square().sum().backward()
     assert (out.float().cpu() - expected).abs().max() < 2e-2

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from leak_oracle import split_findings
 
 from notetune.errors import DataError
 from notetune.notes.near_duplicates import signatures
@@ -17,8 +18,7 @@ from notetune.notes.overlap import (
     notes_of_listed_patients,
     outcome_words,
     shared_patients,
-    shared_texts,
-    split_findings,
+    text_hashes,
 )
 
 TEXTS = ["Chest pain.", "chest  PAIN.\n", "Chest [**Known lastname 1**] pain.", "Fever", "Cough"]
@@ -61,11 +61,10 @@ def test_one_patient_on_two_sides_blocks_and_a_repeated_text_does_not():
 
 
 @given(st.lists(st.sampled_from(TEXTS)), st.lists(st.sampled_from(TEXTS)))
-def test_the_count_of_shared_texts_is_that_of_comparing_every_pair(ours, theirs):
-    finding = shared_texts("corpus", theirs, "test", ours)
+def test_texts_are_the_same_by_hash_as_by_comparing_every_pair(ours, theirs):
+    known = text_hashes(theirs)
     same = [any(normalised_text(a) == normalised_text(b) for b in theirs) for a in ours]
-    assert finding.count == sum(same)
-    assert finding.share == (sum(same) / len(ours) if ours else 0.0)
+    assert [digest in known for digest in text_hashes(ours)] == same
 
 
 def test_patients_are_counted_once_however_many_notes_they_have():
@@ -78,7 +77,7 @@ LONG = "the patient was seen and examined and is doing well on the current regim
 
 def test_an_edited_copy_is_a_near_duplicate_and_not_the_same_text():
     corpus, test = [LONG + "today", "Fever"], [LONG + "yesterday", "Cough", "fever"]
-    assert shared_texts("corpus", corpus, "test", test).count == 1
+    assert sum(digest in text_hashes(corpus) for digest in text_hashes(test)) == 1
     finding = near_duplicate_texts("corpus", signatures(corpus), "test", signatures(test))
     assert finding == Finding("near-duplicate text", "corpus", "test", 2, 2 / 3, blocks=False)
 

@@ -19,7 +19,7 @@ from notetune.model.bundle import read_card
 from notetune.plain.columns import typed
 from notetune.serve.merge import merge
 from notetune.serve.predictor import load_predictor
-from notetune.study import hybrids
+from notetune.study import baselines
 from notetune.study.baselines import ColumnsOfTask, WordsOfTask
 from notetune.study.recipe import Recipe
 from notetune.study.run import prepare_notes, run_jobs
@@ -114,7 +114,7 @@ def test_columns_that_say_nothing_give_the_prevalence_and_no_validation_notes_th
         frame = pl.DataFrame({"note_id": table.note_ids_N}).with_columns(
             **dict.fromkeys(recipe.features, pl.lit(cell, pl.String))
         )
-        typed(frame, recipe.coded_features).write_parquet(tmp_path / "columns.parquet")
+        typed(frame, recipe.preparation.codes).write_parquet(tmp_path / "columns.parquet")
         columns = columns_of(recipe, replace(prepared, folder=tmp_path), table)
         fitted = columns.fit()
         penalty = fitted.penalty
@@ -288,7 +288,7 @@ def test_the_hybrid_is_made_again_when_a_part_changes_and_not_before(study, monk
     penalty = runs.read_json(kept.parents[1] / "seed-0/penalty.json")["value"]
     assert np.array_equal(read_scores(kept).scores_NK, words.out_of_fold(penalty))
     made = runs.read_json(job.folder / runs.MANIFEST)
-    monkeypatch.setattr(hybrids, "fit_stacked", None)
+    monkeypatch.setattr(baselines, "fit_stacked", None)
     run(recipe, job)
     assert runs.read_json(job.folder / runs.MANIFEST) == made
     lower = recipe.model_copy(

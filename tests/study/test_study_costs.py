@@ -13,7 +13,8 @@ from notetune.cli import main
 from notetune.errors import ConfigError
 from notetune.model.backbone import outline_backbone
 from notetune.model.stack import DOMAIN, Layer, stack
-from notetune.study.costs import ENCODERS, costs, without_text
+from notetune.study.costs import ENCODERS, costs
+from notetune.study.counts import without_text
 from notetune.study.recipe import Recipe
 from notetune.train.gpus import ASSUMED_SHARE, GPUS
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from leak_oracle import split_findings
 
 from notetune import config, runs, sources
 from notetune.errors import DataError, Stopped
 from notetune.model.backbone_folder import resolve_backbone
-from notetune.notes import overlap
 from notetune.prepare import shards as prepare_shards
 from notetune.prepare.build import inputs, prepare
 from notetune.prepare.prepared import open_prepared
@@ -123,7 +123,7 @@ def test_the_checks_are_those_of_all_texts_at_once(place):
     split_of = dict(zip(prepared.store.note_ids, prepared.store.split_N, strict=True))
     table = notes.with_columns(split=pl.Series([split_of[name] for name in notes["note_id"]]))
     of_splits = [f for f in prepared.findings if f.split_b != "corpus of step 1"]
-    assert tuple(of_splits) == overlap.split_findings(table)
+    assert tuple(of_splits) == split_findings(table)
     assert sum(finding.count > 0 for finding in prepared.findings) >= 3
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from notetune.cli.keys import Key
     from notetune.metrics.results import MethodRow, PerplexityRow, Results
     from notetune.prepare.prepared import Prepared
-    from notetune.sources.mimic.published import Comparison
+    from notetune.sources.mimic.published import PublishedFigure
     from notetune.study.costs import Costs, Needs
     from notetune.study.jobs import Status
     from notetune.study.recipe import Recipe
@@ -21,8 +21,8 @@ _DIGITS_OF_A_HASH = 16
 
 def prepared(
     prepared: "Prepared",
-    comparisons: "Sequence[Comparison]",
-    corpus: "tuple[Prepared, Sequence[Comparison]] | None" = None,
+    comparisons: "Sequence[PublishedFigure]",
+    corpus: "tuple[Prepared, Sequence[PublishedFigure]] | None" = None,
     *,
     as_json: bool,
 ) -> None:
@@ -44,7 +44,7 @@ def prepared(
 
 
 def _prepared_as_json(
-    prepared: "Prepared", comparisons: "Sequence[Comparison]"
+    prepared: "Prepared", comparisons: "Sequence[PublishedFigure]"
 ) -> dict[str, object]:
     return {
         "folder": prepared.folder,
@@ -54,7 +54,7 @@ def _prepared_as_json(
     }
 
 
-def _prepared(prepared: "Prepared", comparisons: "Sequence[Comparison]") -> None:
+def _prepared(prepared: "Prepared", comparisons: "Sequence[PublishedFigure]") -> None:
     from notetune.metrics.results import FlowStage
     from notetune.report import tables
 
@@ -66,7 +66,7 @@ def _prepared(prepared: "Prepared", comparisons: "Sequence[Comparison]") -> None
     terminal.out.print(f"{prepared.folder}: {len(prepared.store.ids):,} tokens", soft_wrap=True)
 
 
-def _published(comparisons: "Sequence[Comparison]") -> None:
+def _published(comparisons: "Sequence[PublishedFigure]") -> None:
     """Our figures beside the published ones, and what usually explains each difference."""
     rows = [
         (row.what, _short(row.ours), _short(row.published), "agrees" if row.agrees else "differs")

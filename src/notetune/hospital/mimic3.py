@@ -13,7 +13,7 @@ from notetune.hospital.layout import date_of_birth, mimic3_summary, summary_sect
 from notetune.hospital.outcome_model import MINUTES_PER_DAY, OutcomeModel
 from notetune.hospital.patients import sample_patient
 from notetune.hospital.stays import Stay
-from notetune.hospital.tables import Cell, Table
+from notetune.hospital.tables import CsvTable, CsvValue
 from notetune.hospital.ward_notes import mimic3_radiology, ward_notes
 
 SUMMARY = ("Discharge summary", "Report")
@@ -44,12 +44,12 @@ class Mimic3Writer:
     def __init__(self, folder: Path, seed: int, model: OutcomeModel) -> None:
         self._folder, self._seed, self._model = folder, seed, model
         self._open = contextlib.ExitStack()
-        self._tables: Mapping[str, Table] = {}
+        self._tables: Mapping[str, CsvTable] = {}
         self._admissions = 0
 
     def __enter__(self) -> "Mimic3Writer":
         self._tables = {
-            name: self._open.enter_context(Table(self._folder / f"{name}.csv", text.split(), 3))
+            name: self._open.enter_context(CsvTable(self._folder / f"{name}.csv", text.split(), 3))
             for name, text in COLUMNS.items()
         }
         for row in (*codes.DIAGNOSES, *codes.EXTRA_DIAGNOSES):
@@ -128,7 +128,7 @@ class Mimic3Writer:
         )  # fmt: skip
 
     def _write_admission(
-        self, chart: Chart, visit: Visit, person: tuple[Cell, ...], rng: random.Random
+        self, chart: Chart, visit: Visit, person: tuple[CsvValue, ...], rng: random.Random
     ) -> None:
         stay = visit.stay
         first = stay.presentation.problems[0].condition
@@ -185,7 +185,7 @@ class Mimic3Writer:
         )  # fmt: skip
         note.note_id = str(row)
 
-    def _append(self, name: str, *cells: Cell) -> int:
+    def _append(self, name: str, *cells: CsvValue) -> int:
         table = self._tables[name]
         return table.append(table.rows + 1, *cells)
 

@@ -15,7 +15,7 @@ from notetune.hospital.layout import mimic4_summary, summary_sections
 from notetune.hospital.outcome_model import MINUTES_PER_DAY, OutcomeModel
 from notetune.hospital.patients import sample_patient
 from notetune.hospital.stays import Stay
-from notetune.hospital.tables import Cell, Table
+from notetune.hospital.tables import CsvTable, CsvValue
 from notetune.hospital.ward_notes import mimic4_radiology
 
 _NOTE = "note_id subject_id hadm_id note_type note_seq charttime storetime text"
@@ -59,12 +59,14 @@ class Mimic4Writer:
     def __init__(self, folder: Path, seed: int, model: OutcomeModel) -> None:
         self._folder, self._seed, self._model = folder, seed, model
         self._open = contextlib.ExitStack()
-        self._tables: Mapping[str, Table] = {}
+        self._tables: Mapping[str, CsvTable] = {}
         self._admissions = 0
 
     def __enter__(self) -> "Mimic4Writer":
         self._tables = {
-            name: self._open.enter_context(Table(self._folder / f"{name}.csv.gz", text.split(), 4))
+            name: self._open.enter_context(
+                CsvTable(self._folder / f"{name}.csv.gz", text.split(), 4)
+            )
             for name, text in COLUMNS.items()
         }
         for kind, rows in (("diagnoses", codes.DIAGNOSES), ("procedures", codes.PROCEDURES)):
@@ -146,7 +148,7 @@ class Mimic4Writer:
         return visit
 
     def _write_admission(
-        self, chart: Chart, visit: Visit, person: tuple[Cell, ...], rng: random.Random
+        self, chart: Chart, visit: Visit, person: tuple[CsvValue, ...], rng: random.Random
     ) -> None:
         stay = visit.stay
         is_elective = stay.presentation.problems[0].condition.elective
@@ -206,7 +208,7 @@ class Mimic4Writer:
         name, value = ("author", "___") if kind == "discharge" else ("exam_name", note.description)
         self._append(f"note/{kind}_detail", note.note_id, chart.subject_id, name, value, 1)
 
-    def _append(self, name: str, *cells: Cell) -> None:
+    def _append(self, name: str, *cells: CsvValue) -> None:
         self._tables[name].append(*cells)
 
 

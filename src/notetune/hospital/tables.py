@@ -7,10 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, Self
 
-Cell = str | int | float | dt.datetime | dt.date | None
+CsvValue = str | int | float | dt.datetime | dt.date | None
 
 
-class Table:
+class CsvTable:
     """A CSV file with a header and numbered rows.
 
     MIMIC-III: plain, upper-case header, strings always in quotes. MIMIC-IV: gzip, lower-case
@@ -29,7 +29,7 @@ class Table:
         self.rows = 0
         self._write([name.upper() if dialect == 3 else name.lower() for name in columns])
 
-    def append(self, *cells: Cell) -> int:
+    def append(self, *cells: CsvValue) -> int:
         """Write one row and return its number, counted from 1."""
         assert len(cells) == self._width, f"{len(cells)} cells for {self._width} columns"
         self._write(cells)
@@ -48,24 +48,24 @@ class Table:
         self._file.close()
         self._raw.close()
 
-    def _write(self, cells: Sequence[Cell]) -> None:
+    def _write(self, cells: Sequence[CsvValue]) -> None:
         line = ",".join(self._cell(cell) for cell in cells)
         self._file.write(f"{line}\n".encode())
 
 
-def _quoted_cell(cell: Cell) -> str:
+def _quoted_cell(cell: CsvValue) -> str:
     if isinstance(cell, str):
         return '"' + cell.replace('"', '""') + '"'
     return _bare(cell)
 
 
-def _plain_cell(cell: Cell) -> str:
+def _plain_cell(cell: CsvValue) -> str:
     if isinstance(cell, str) and any(mark in cell for mark in ',"\n\r'):
         return '"' + cell.replace('"', '""') + '"'
     return cell if isinstance(cell, str) else _bare(cell)
 
 
-def _bare(cell: Cell) -> str:
+def _bare(cell: CsvValue) -> str:
     if cell is None:
         return ""
     if isinstance(cell, dt.datetime):

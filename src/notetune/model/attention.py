@@ -70,7 +70,7 @@ class Additions:
 
 
 @dataclass(frozen=True)
-class Documents:
+class DocumentLayout:
     """What each layer must know of a row.
 
     Attributes:
@@ -139,7 +139,7 @@ def packed_attention(
     *,
     scaling: float,
     dropout: float = 0.0,
-    documents: Documents | None = None,
+    documents: DocumentLayout | None = None,
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
@@ -198,7 +198,7 @@ def packed_attention(
 
 def _attend(
     parts: tuple[Tensor, Tensor, Tensor],
-    documents: Documents,
+    documents: DocumentLayout,
     prefix: tuple[Tensor, Tensor] | None,
     *,
     is_causal: bool,
@@ -234,7 +234,7 @@ def _by_length(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    documents: Documents,
+    documents: DocumentLayout,
     prefix: tuple[Tensor, Tensor] | None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Queries, keys and values of the documents; neighbours of one length stand in one batch.
@@ -277,7 +277,7 @@ def _in_one_kernel(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    documents: Documents,
+    documents: DocumentLayout,
     prefix: tuple[Tensor, Tensor] | None,
     *,
     scale: float,

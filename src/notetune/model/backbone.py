@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from notetune import runs
 from notetune.errors import BackboneError
-from notetune.model.attention import PACKED_ATTENTION, Additions, Documents, with_front
+from notetune.model.attention import PACKED_ATTENTION, Additions, DocumentLayout, with_front
 from notetune.model.backbone_folder import (
     BESIDE_WEIGHTS,
     WEIGHTS,
@@ -168,7 +168,7 @@ class Backbone:
             position_ids=positions_T.unsqueeze(0),
             use_cache=False,
             output_hidden_states=layers is not None and min(layers) < self.shape.layers,
-            documents=Documents(lengths_D, additions, self.device),
+            documents=DocumentLayout(lengths_D, additions, self.device),
         )
         last = {self.shape.layers: output.last_hidden_state}  # transformers may norm it only there
         chosen = last.keys() if layers is None else layers
@@ -330,7 +330,7 @@ def _refuse_inexact(backbone: Backbone) -> None:
             backbone.model(
                 ids_T[None],
                 use_cache=False,
-                documents=Documents((len(ids_T),), Additions(), backbone.device),
+                documents=DocumentLayout((len(ids_T),), Additions(), backbone.device),
             )[name][0]
             for ids_T in torch.split(batch.ids_T, list(batch.lengths_D))
         ]

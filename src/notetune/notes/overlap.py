@@ -1,6 +1,5 @@
 """Leak checks between splits and corpora. Only counts come out, never a table of who matches."""
 
-import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,8 +10,7 @@ from typing import Final, Literal, assert_never
 import polars as pl
 
 from notetune.errors import DataError
-from notetune.notes.near_duplicates import Signatures, are_matched, signatures
-from notetune.notes.outcomes import SPLITS
+from notetune.notes.near_duplicates import Signatures, are_matched
 from notetune.notes.overlap_text import normalised_text, text_hashes
 from notetune.strict_csv import read_rows
 
@@ -25,8 +23,6 @@ __all__ = [
     "notes_of_listed_patients",
     "outcome_words",
     "shared_patients",
-    "shared_texts",
-    "split_findings",
     "text_hashes",
 ]
 
@@ -95,30 +91,6 @@ class Finding:
                 assert_never(self.check)
 
 
-def split_findings(table: pl.DataFrame) -> tuple[Finding, ...]:
-    """The checks of patients and texts over every pair of splits.
-
-    Args:
-        table: Columns `patient_id`, `split` and `text`, one row per note.
-
-    Returns:
-        For each of (train, validation), (train, test) and (validation, test): the patient check,
-        the text check and the near-duplicate check.
-    """
-    parts = {name: table.filter(pl.col("split") == name) for name in SPLITS}
-    hashes = {name: text_hashes(part["text"]) for name, part in parts.items()}
-    sketches = {name: signatures(part["text"]) for name, part in parts.items()}
-    return tuple(
-        finding
-        for a, b in itertools.combinations(SPLITS, 2)
-        for finding in (
-            shared_patients(a, parts[a]["patient_id"], b, parts[b]["patient_id"]),
-            _shared_hashes(a, hashes[a], b, hashes[b]),
-            near_duplicate_texts(a, sketches[a], b, sketches[b]),
-        )
-    )
-
-
 def shared_patients(
     split_a: str,
     patients_a: Iterable[str],
@@ -136,17 +108,6 @@ def shared_patients(
     ours, theirs = set(patients_b), set(patients_a)
     count = len(ours & theirs)
     return Finding("same patient", split_a, split_b, count, _share(count, len(ours)), count > 0)
-
-
-def shared_texts(
-    split_a: str, texts_a: Iterable[str], split_b: str, texts_b: Iterable[str]
-) -> Finding:
-    """How many notes of b have the same normalised text as a note of a; never blocks.
-
-    Exact copies occur in clean data too (short templates such as "No acute process."), so the
-    count is for the report. Also for a pretraining corpus (a) against a test split (b).
-    """
-    return _shared_hashes(split_a, text_hashes(texts_a), split_b, text_hashes(texts_b))
 
 
 def near_duplicate_texts(
@@ -229,15 +190,6 @@ def notes_of_listed_patients(
             "data set?"
         )
     return kept
-
-
-def _shared_hashes(
-    split_a: str, hashes_a: list[bytes], split_b: str, hashes_b: list[bytes]
-) -> Finding:
-    in_a = set(hashes_a)
-    count = sum(digest in in_a for digest in hashes_b)
-    share = _share(count, len(hashes_b))
-    return Finding("same text", split_a, split_b, count, share, blocks=False)
 
 
 def _share(count: int, total: int) -> float:

@@ -71,7 +71,7 @@ def _make(
         assemble(spec, shards, finished, temporary, encode, held_out)
 
 
-def compare_with_published(prepared: Prepared) -> tuple[published.Comparison, ...]:
+def compare_with_published(prepared: Prepared) -> tuple[published.PublishedFigure, ...]:
     """The figures of a cohort beside the published ones.
 
     Raises:

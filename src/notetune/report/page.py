@@ -46,14 +46,14 @@ class Statements:
 
 
 @dataclass(frozen=True)
-class Code:
+class CodeBlock:
     """Text to be shown as it is."""
 
     text: str
     kind: str = "code"
 
 
-Block: TypeAlias = Prose | Bullets | Statements | Code | Table | Figure
+Block: TypeAlias = Prose | Bullets | Statements | CodeBlock | Table | Figure
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def _provenance_blocks(results: Results) -> tuple[Block, ...]:
 def _recipe_blocks(results: Results) -> tuple[Block, ...]:
     if not results.recipe:
         return (Prose(_NOTHING),)
-    return (Code(json.dumps(results.recipe, indent=2, ensure_ascii=False)),)
+    return (CodeBlock(json.dumps(results.recipe, indent=2, ensure_ascii=False)),)
 
 
 def _table_or_nothing(table: Table) -> tuple[Block, ...]:
@@ -250,7 +250,7 @@ def _block_as_markdown(block: Block) -> str:
             return "\n".join(
                 f"- **{markdown_text(item.about)}**: {markdown_text(item.text)}" for item in items
             )
-        case Code(text=text):
+        case CodeBlock(text=text):
             return f"```json\n{text}\n```"
         case Table():
             return markdown(block)

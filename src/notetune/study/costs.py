@@ -5,29 +5,20 @@ Nothing is trained and no weights are needed to count; only the clock of this ma
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from notetune.errors import ConfigError
-from notetune.model.adapters.files import SavedAdapter
-from notetune.model.adapters.specs import AdapterSpec, Prompt
-from notetune.model.backbone import Backbone, load_backbone, outline_backbone
-from notetune.model.backbone_folder import Dtype
-from notetune.model.batch import PackedBatch
+from notetune.model.backbone import load_backbone, outline_backbone
 from notetune.model.device import torch_device
 from notetune.model.layers import chosen_layers
-from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
-from notetune.prepare.encoders import outline_encoder
-from notetune.prepare.settings import row_of
-from notetune.study.counts import Counted, assumed_facts, count_notes
+from notetune.study.counts import Counted, CountedStep, assumed_facts, count_notes
 from notetune.study.jobs import Job, jobs_of
 from notetune.study.recipe import Recipe
-from notetune.study.specs import CellSpec, DomainSpec, FeatureSpec
+from notetune.study.specs import CellSpec, DomainSpec
 from notetune.tokens.packing import Int64Array
-from notetune.train.cost import StepCost, matrix_rate, step_cost, step_seconds
+from notetune.train.cost import matrix_rate, step_seconds
 from notetune.train.gpus import ASSUMED_SHARE, GPUS, USABLE_SHARE
 from notetune.train.training import peak_memory_mib, restart_peak_memory
 
@@ -134,111 +125,6 @@ def costs(recipe: Recipe, gpu: str | None = None) -> Costs:
     return Costs(gpu, card.memory_gib, rate, origins, tuple(trainings))
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of a training, run where tensors have shapes but no data.
-
-    Attributes:
-        job: The training.
-        longest: Tokens of a document, of which an encoder may read fewer.
-    """
-
-    job: Job
-    longest: int
-
-    @property
-    def dtype(self) -> Dtype:
-        """Type of the backbone's weights."""
-        assert isinstance(self.job.spec, DomainSpec | CellSpec)
-        spec = self.job.spec
-        return spec.weights.dtype if isinstance(spec, DomainSpec) else spec.features.weights.dtype
-
-    @property
-    def trains(self) -> bool:
-        """Whether the step goes back and updates."""
-        return isinstance(self.job.spec, DomainSpec) or self._cell.training is not None
-
-    @cached_property
-    def document_tokens(self) -> int:
-        """Tokens of each document of its row."""
-        backbone = self.model.backbone
-        return min(self.longest, backbone.max_positions) if backbone.is_encoder else self.longest
-
-    @cached_property
-    def model(self) -> Stack:
-        """Its model, without weights."""
-        return self.model_on(self._outline)
-
-    def model_on(self, backbone: Backbone) -> Stack:
-        """Its model on a backbone that may have weights."""
-        spec = self.job.spec
-        if isinstance(spec, DomainSpec):
-            return stack(backbone, [Layer(DOMAIN, without_text(spec.adapter), is_trained=True)])
-        layers, training = [], self._cell.training
-        if self._cell.features.has_domain:
-            trains = training is not None and training.trains_domain
-            domain = _as_saved(Step(self.job.needed("pretrain"), self.longest).model)
-            layers.append(Layer(DOMAIN, domain, is_trained=trains))
-        if training and training.task_adapter:
-            layers.append(Layer(TASK, without_text(training.task_adapter), is_trained=True))
-        return stack(backbone, layers, predicts_tokens=False)
-
-    @cached_property
-    def cost(self) -> StepCost:
-        """What the step takes."""
-        return step_cost(self.model, self.loss_of(self.model), self.lengths, trains=self.trains)
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Tokens of the documents of a full row."""
-        size, spec = self.document_tokens + self.model.reserved_per_document, self.job.spec
-        reads = spec if isinstance(spec, DomainSpec) else self._cell.features
-        return (self.document_tokens,) * max(1, row_of(reads.tokens_per_row, size) // size)
-
-    @cached_property
-    def forward_flops(self) -> float:
-        """Operations per token to score a document with its backbone alone."""
-        model = stack(self._outline)
-        loss = _features_sum(model, self._cell.features)
-        cost = step_cost(model, loss, (self.document_tokens,), trains=False)
-        return cost.flops / cost.tokens
-
-    def loss_of(self, model: Stack) -> Callable[[PackedBatch], Tensor]:
-        """What the step minimises; a head is too small to count."""
-        if isinstance(self.job.spec, DomainSpec):
-            return model.summed_token_loss
-        return _features_sum(model, self._cell.features)
-
-    @property
-    def _outline(self) -> Backbone:
-        place, model = self.job.place, self.job.model
-        if model and model.encoder:
-            return outline_encoder(place.backbone, place.key, self.dtype)
-        return outline_backbone(place.backbone, self.dtype)
-
-    @property
-    def _cell(self) -> CellSpec:
-        assert isinstance(self.job.spec, CellSpec)
-        return self.job.spec
-
-
-def without_text(adapter: AdapterSpec) -> AdapterSpec:
-    """The same adapter at the same cost, but no tokenizer is needed to start it."""
-    if isinstance(adapter, Prompt):
-        return adapter.model_copy(update={"init": "random"})
-    return adapter
-
-
-def _as_saved(model: Stack) -> SavedAdapter:
-    """The domain adapter as step 2 reads it: without a network that it learnt through."""
-    adapter = model.adapters[DOMAIN]
-    return SavedAdapter(adapter.spec, adapter.tensors(), model.backbone.fingerprint)
-
-
-def _features_sum(model: Stack, reads: FeatureSpec) -> Callable[[PackedBatch], Tensor]:
-    return lambda batch: model.features(batch, reads.pooling, reads.layers).sum()
-
-
 @dataclass
 class _Counting:
     """The trainings of one backbone, and those of the encoders beside it."""
@@ -246,7 +132,7 @@ class _Counting:
     recipe: Recipe
     backbone: str
     counted: Counted
-    rate_of: Callable[[Step], float]
+    rate_of: Callable[[CountedStep], float]
 
     def trainings(self) -> Iterator[TrainingCost]:
         """Each once, whatever its seeds."""
@@ -255,12 +141,12 @@ class _Counting:
             if job.stage in TRAININGS:
                 model = job.model.name if job.model else ""
                 seeds.setdefault((job.method, model, job.task), []).append(job)
-        steps: dict[tuple[str | None, str], Step] = {}
+        steps: dict[tuple[str | None, str], CountedStep] = {}
         for (method, model, _), jobs in seeds.items():
-            step = Step(jobs[0], self.counted.facts.max_tokens)
+            step = CountedStep(jobs[0], self.counted.facts.max_tokens)
             yield self._training(jobs, steps.setdefault((method, model), step))
 
-    def _training(self, jobs: list[Job], step: Step) -> TrainingCost:
+    def _training(self, jobs: list[Job], step: CountedStep) -> TrainingCost:
         spec, backbone = jobs[0].spec, step.model.backbone
         if isinstance(spec, DomainSpec):
             lengths, head = self.counted.corpus_D, 0
@@ -289,7 +175,7 @@ class _Counting:
             seconds=flops / self.rate_of(step),
         )
 
-    def _of_step_2(self, spec: CellSpec, step: Step) -> tuple[Int64Array, float]:
+    def _of_step_2(self, spec: CellSpec, step: CountedStep) -> tuple[Int64Array, float]:
         """Tokens of each training note, and the operations of the whole training.
 
         The notes of the largest task stand for those of all.
@@ -315,10 +201,10 @@ class _Counting:
         return lengths, trained * per_token + scored * step.forward_flops
 
 
-def _rate_on(gpu: str) -> Callable[[Step], float]:
+def _rate_on(gpu: str) -> Callable[[CountedStep], float]:
     """Operations per second on a card."""
 
-    def rate(step: Step) -> float:
+    def rate(step: CountedStep) -> float:
         rates = GPUS[gpu].rates
         dtype = step.model.backbone.dtype  # weights that train are float32
         if dtype not in rates:
@@ -330,11 +216,11 @@ def _rate_on(gpu: str) -> Callable[[Step], float]:
     return rate
 
 
-def _rate_here() -> Callable[[Step], float]:
+def _rate_here() -> Callable[[CountedStep], float]:
     """Operations per second on this machine: of the first step of each backbone, as it runs."""
     found: dict[str, float] = {}
 
-    def rate(step: Step) -> float:
+    def rate(step: CountedStep) -> float:
         place = step.job.place
         if place.backbone not in found:
             backbone = load_backbone(place.backbone, step.dtype, torch_device(place.device))
@@ -379,7 +265,7 @@ class Needs:
         matrix_rate: Operations per second that a large matrix product just reached there.
         document_tokens: Tokens of each document of the row that was counted.
         head_per_class: Parameters of a head per class.
-        trainings: Step 1 by method, then the variants of step 2.
+        trainings: CountedStep 1 by method, then the variants of step 2.
     """
 
     backbone: str
@@ -413,7 +299,7 @@ def needs(recipe: Recipe) -> Needs:
     found = []
     for job in jobs_of(recipe, "", facts):
         if job.stage in TRAININGS and not job.seed:
-            step = Step(job, facts.max_tokens)
+            step = CountedStep(job, facts.max_tokens)
             per_token = step.cost.flops / step.cost.tokens
             memory_mib = process_mib + step.cost.peak_bytes / 2**20
             sizes = (step.model.trainable_count, step.model.total_count)

@@ -1,28 +1,36 @@
-"""How much there is to read: counted in the notes, or taken from what is published of them."""
+"""What a dry run counts: the notes, or what is published of them, and one step of a training."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from notetune import sources
 from notetune.errors import ConfigError
-from notetune.model.backbone import outline_backbone
-from notetune.model.backbone_folder import resolve_backbone
+from notetune.model.adapters.files import SavedAdapter
+from notetune.model.adapters.specs import AdapterSpec, Prompt
+from notetune.model.backbone import Backbone, outline_backbone
+from notetune.model.backbone_folder import Dtype, resolve_backbone
+from notetune.model.batch import PackedBatch
+from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
 from notetune.notes.outcomes import SPLITS
 from notetune.prepare.build import prepare
-from notetune.prepare.settings import LEAST_TOKENS
+from notetune.prepare.encoders import outline_encoder
+from notetune.prepare.settings import LEAST_TOKENS, row_of
 from notetune.sources.mimic import published
 from notetune.sources.splits import SplitConfig
-from notetune.study.jobs import facts_here, notes_here
+from notetune.study.jobs import Job, facts_here, notes_here
 from notetune.study.recipe import Recipe
-from notetune.study.specs import Facts, Notes
+from notetune.study.specs import CellSpec, DomainSpec, Facts, FeatureSpec, Notes
 from notetune.study.wanted import domain_spec, facts_of
 from notetune.tokens.edges import read_declared
 from notetune.tokens.packing import Int64Array
+from notetune.train.cost import StepCost, step_cost
 
 
 @dataclass(frozen=True)
@@ -133,3 +141,108 @@ def _published(recipe: Recipe) -> Counted:
     }
     classes = {name: notes.classes for name, notes in tasks.items()}
     return Counted(facts, np.concatenate(lengths), read_N, classes, origin)
+
+
+@dataclass(frozen=True)
+class CountedStep:
+    """One step of a training, run where tensors have shapes but no data.
+
+    Attributes:
+        job: The training.
+        longest: Tokens of a document, of which an encoder may read fewer.
+    """
+
+    job: Job
+    longest: int
+
+    @property
+    def dtype(self) -> Dtype:
+        """Type of the backbone's weights."""
+        assert isinstance(self.job.spec, DomainSpec | CellSpec)
+        spec = self.job.spec
+        return spec.weights.dtype if isinstance(spec, DomainSpec) else spec.features.weights.dtype
+
+    @property
+    def trains(self) -> bool:
+        """Whether the step goes back and updates."""
+        return isinstance(self.job.spec, DomainSpec) or self._cell.training is not None
+
+    @cached_property
+    def document_tokens(self) -> int:
+        """Tokens of each document of its row."""
+        backbone = self.model.backbone
+        return min(self.longest, backbone.max_positions) if backbone.is_encoder else self.longest
+
+    @cached_property
+    def model(self) -> Stack:
+        """Its model, without weights."""
+        return self.model_on(self._outline)
+
+    def model_on(self, backbone: Backbone) -> Stack:
+        """Its model on a backbone that may have weights."""
+        spec = self.job.spec
+        if isinstance(spec, DomainSpec):
+            return stack(backbone, [Layer(DOMAIN, without_text(spec.adapter), is_trained=True)])
+        layers, training = [], self._cell.training
+        if self._cell.features.has_domain:
+            trains = training is not None and training.trains_domain
+            domain = _as_saved(CountedStep(self.job.needed("pretrain"), self.longest).model)
+            layers.append(Layer(DOMAIN, domain, is_trained=trains))
+        if training and training.task_adapter:
+            layers.append(Layer(TASK, without_text(training.task_adapter), is_trained=True))
+        return stack(backbone, layers, predicts_tokens=False)
+
+    @cached_property
+    def cost(self) -> StepCost:
+        """What the step takes."""
+        return step_cost(self.model, self.loss_of(self.model), self.lengths, trains=self.trains)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of the documents of a full row."""
+        size, spec = self.document_tokens + self.model.reserved_per_document, self.job.spec
+        reads = spec if isinstance(spec, DomainSpec) else self._cell.features
+        return (self.document_tokens,) * max(1, row_of(reads.tokens_per_row, size) // size)
+
+    @cached_property
+    def forward_flops(self) -> float:
+        """Operations per token to score a document with its backbone alone."""
+        model = stack(self._outline)
+        loss = _features_sum(model, self._cell.features)
+        cost = step_cost(model, loss, (self.document_tokens,), trains=False)
+        return cost.flops / cost.tokens
+
+    def loss_of(self, model: Stack) -> Callable[[PackedBatch], Tensor]:
+        """What the step minimises; a head is too small to count."""
+        if isinstance(self.job.spec, DomainSpec):
+            return model.summed_token_loss
+        return _features_sum(model, self._cell.features)
+
+    @property
+    def _outline(self) -> Backbone:
+        place, model = self.job.place, self.job.model
+        if model and model.encoder:
+            return outline_encoder(place.backbone, place.key, self.dtype)
+        return outline_backbone(place.backbone, self.dtype)
+
+    @property
+    def _cell(self) -> CellSpec:
+        assert isinstance(self.job.spec, CellSpec)
+        return self.job.spec
+
+
+def without_text(adapter: AdapterSpec) -> AdapterSpec:
+    """The same adapter at the same cost, but no tokenizer is needed to start it."""
+    if isinstance(adapter, Prompt):
+        return adapter.model_copy(update={"init": "random"})
+    return adapter
+
+
+def _as_saved(model: Stack) -> SavedAdapter:
+    """The domain adapter as step 2 reads it: without a network that it learnt through."""
+    adapter = model.adapters[DOMAIN]
+    return SavedAdapter(adapter.spec, adapter.tensors(), model.backbone.fingerprint)
+
+
+def _features_sum(model: Stack, reads: FeatureSpec) -> Callable[[PackedBatch], Tensor]:
+    return lambda batch: model.features(batch, reads.pooling, reads.layers).sum()

@@ -1,5 +1,6 @@
 """The variants of the paper's Table 3: which adapters a model has, and which of them train."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,6 +60,8 @@ VARIANTS: dict[VariantName, Variant] = {
 
 HYBRID = "hybrid"
 Kind = Literal["baseline", "variant", "encoder", "hybrid"]
+_IN_HYBRIDS = {"domain-frozen": 0, "full-domain": 1, "head-only": 2}
+"""Which variant a hybrid joins where that is left to us: the first of them that there is."""
 _TASK_ALONE = Variant(has_domain=False, trains_domain=False, has_task=True)
 
 
@@ -104,6 +107,31 @@ class Model:
     def is_deterministic(self) -> bool:
         """Whether one run is all there is: no seed changes anything."""
         return self.parts.trains_head_alone and not self.parts.has_domain
+
+
+def models_of_step_2(
+    backbone: str,
+    variants: Sequence[str],
+    encoders: Sequence[tuple[str, str]],
+    hybrid: str | None,
+) -> list[Model]:
+    """The variants of a backbone, then encoders, then hybrids.
+
+    Args:
+        backbone: Its name in the study.
+        variants: Those of the backbone.
+        encoders: Names of encoders, each with a way in which it trains.
+        hybrid: The name of the model that a hybrid stands on; `auto` for one of the backbone and
+            one of each encoder.
+    """
+    models = [Model("variant", name, backbone) for name in variants]
+    models += [Model("encoder", variant, backbone, name) for name, variant in encoders]
+    joined: dict[str, Model] = {}
+    for model in sorted(models, key=lambda one: _IN_HYBRIDS.get(one.variant, 0)):
+        if model.parts.trains_head_alone and hybrid in ("auto", model.name):
+            joined.setdefault(model.encoder, model)
+    places = dict.fromkeys(model.encoder for model in models if model.encoder in joined)
+    return models + [Model("hybrid", HYBRID, backbone, e, joined[e]) for e in places]
 
 
 def name_in_study(backbone: str, name: str) -> str:

@@ -1,5 +1,6 @@
 """One recipe says everything about a study; one run folder holds everything it makes."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, assert_never, get_args
@@ -34,7 +35,7 @@ from notetune.run_folder import RunFolder
 from notetune.sources import EicuSource, TableSource, starting_from
 from notetune.sources.splits import AnySplit, ColumnSplit, OfficialSplit, SplitConfig
 from notetune.sources.tables.source import TaskedSource
-from notetune.study.models import HYBRID, VARIANTS, Model
+from notetune.study.models import VARIANTS, Model, models_of_step_2
 from notetune.study.sections import (
     BaselineName,
     DownstreamConfig,
@@ -43,12 +44,10 @@ from notetune.study.sections import (
     PretrainConfig,
 )
 
-_IN_HYBRIDS: dict[str, int] = {"domain-frozen": 0, "full-domain": 1, "head-only": 2}
-"""Which variant a hybrid joins, where that is left to us: the first of them that there is."""
 _DIFFERS_BY_BACKBONE = ("backbone", "dtype", "seeds", "pretrain", "downstream")
 
 
-class Row(NamedTuple):
+class SectionRow(NamedTuple):
     """What a row of a section must hold."""
 
     section: str
@@ -204,18 +203,18 @@ class Recipe(Config):
         return self
 
     @property
-    def rows(self) -> "list[Row]":
+    def rows(self) -> "list[SectionRow]":
         """The rows of all sections whose models the recipe has."""
         domain = reserved_per_document(self.pretrain.adapter)
         both = domain + reserved_per_document(self.downstream.adapter)
         others = [reserved_per_document(m.adapter) for m in self.pretrain.compare.values()]
         pieces = 1 if self.downstream.max_pieces == "auto" else self.downstream.max_pieces
         rows = [
-            Row("pretrain", self.pretrain.tokens_per_row, max(domain, *others, 0), 1),
-            Row("downstream", self.downstream.tokens_per_row, both, pieces),
+            SectionRow("pretrain", self.pretrain.tokens_per_row, max(domain, *others, 0), 1),
+            SectionRow("downstream", self.downstream.tokens_per_row, both, pieces),
         ]
         if self.encoders.models:
-            rows.append(Row("encoders", self.encoders.tokens_per_row, 0, pieces))
+            rows.append(SectionRow("encoders", self.encoders.tokens_per_row, 0, pieces))
         return rows
 
     @property
@@ -235,12 +234,6 @@ class Recipe(Config):
         """Columns beside the text."""
         source = self.prepare.source
         return source.features if isinstance(source, TableSource | EicuSource) else ()
-
-    @property
-    def coded_features(self) -> tuple[str, ...]:
-        """Those of the columns whose numbers are codes."""
-        source = self.prepare.source
-        return source.coded_features if isinstance(source, TableSource) else ()
 
     @property
     def baselines(self) -> tuple[BaselineName, ...]:
@@ -269,27 +262,7 @@ class Recipe(Config):
         studies: dict[str, Recipe] = {}
         prepared: dict[tuple[str, ...], Path] = {}
         for name, entry in self.backbones.items():
-            own = {"backbone": entry} if isinstance(entry, str) else entry
-            origin = f"backbones.{name}"
-            if unknown := [key for key in own if key not in _DIFFERS_BY_BACKBONE]:
-                raise ConfigError(
-                    f"{origin}: {unknown[0]} is the same for all backbones; what can be different "
-                    f"is {', '.join(_DIFFERS_BY_BACKBONE)}."
-                )
-            if "backbone" not in own:
-                raise ConfigError(f"{origin}.backbone is missing; give its folder.")
-            alone: dict[str, Any] = {"evaluate": {"primary": None}}
-            if self.evaluate.hybrid != "auto":
-                alone["evaluate"]["hybrid"] = None
-            if studies:
-                alone["encoders"] = {"models": {}}
-                alone["evaluate"]["baselines"] = []
-            place = {"backbones": {}, "name": name, "runs": str(self.folder.backbones)}
-            study = changed(self, {**place, **alone, **own}, origin)
-            joined = [m.name for m in study.models_of(name) if m.label == self.evaluate.hybrid]
-            if joined:
-                alone["evaluate"]["hybrid"] = joined[0]
-                study = changed(self, {**place, **alone, **own}, origin)
+            study = self._study(name, entry, is_first=not studies)
             corpus = study.pretrain.corpus
             notes: tuple[str, ...] = (study.backbone, corpus.model_dump_json() if corpus else "")
             if study.prepare.max_tokens == "auto":
@@ -298,6 +271,31 @@ class Recipe(Config):
             studies[name] = study.model_copy(update={"prepared": shared})
         return studies or {"": self}
 
+    def _study(
+        self, name: str, entry: str | Mapping[str, JsonValue], *, is_first: bool
+    ) -> "Recipe":
+        """The recipe of one entry of `backbones`."""
+        own = {"backbone": entry} if isinstance(entry, str) else entry
+        origin = f"backbones.{name}"
+        if unknown := [key for key in own if key not in _DIFFERS_BY_BACKBONE]:
+            raise ConfigError(
+                f"{origin}: {unknown[0]} is the same for all backbones; what can be different "
+                f"is {', '.join(_DIFFERS_BY_BACKBONE)}."
+            )
+        if "backbone" not in own:
+            raise ConfigError(f"{origin}.backbone is missing; give its folder.")
+        given = self.evaluate.hybrid
+        evaluate: dict[str, Any] = {"primary": None, "hybrid": given if given == "auto" else None}
+        changes = {"backbones": {}, "name": name, "runs": str(self.folder.backbones), **own}
+        if not is_first:
+            evaluate["baselines"], changes["encoders"] = [], {"models": {}}
+        study = changed(self, {**changes, "evaluate": evaluate}, origin)
+        for model in study.models_of(name):
+            if model.label == given:
+                evaluate["hybrid"] = model.name
+                return changed(self, {**changes, "evaluate": evaluate}, origin)
+        return study
+
     @property
     def models(self) -> tuple[Model, ...]:
         """All models of the study, backbone by backbone."""
@@ -305,44 +303,27 @@ class Recipe(Config):
 
     def models_of(self, backbone: str) -> tuple[Model, ...]:
         """The models of a recipe of one backbone, which a study of several knows by a name."""
-        config, encoders = self.downstream, self.encoders
-        variants = [Model("variant", name, backbone) for name in config.variants]
-        others = [
-            Model("encoder", variant, backbone, encoder)
-            for encoder in encoders.models
-            for variant in encoders.variants
-        ]
-        best = sorted(variants, key=lambda one: _IN_HYBRIDS.get(one.variant, len(_IN_HYBRIDS)))
-        fixed = [one for one in (*best, *others) if one.parts.trains_head_alone]
-        joined = {
-            one.encoder: one
-            for one in reversed(fixed)
-            if self.evaluate.hybrid in ("auto", one.name)
-        }
+        encoders, variants = self.encoders, self.downstream.variants
+        pairs = [(name, variant) for name in encoders.models for variant in encoders.variants]
         return (
             *(Model("baseline", name, backbone) for name in self.baselines),
-            *variants,
-            *others,
-            *(
-                Model("hybrid", HYBRID, backbone, encoder, joined[encoder])
-                for encoder in ("", *encoders.models)
-                if encoder in joined
-            ),
+            *models_of_step_2(backbone, variants, pairs, self.evaluate.hybrid),
         )
 
     @property
     def preparation(self) -> Preparation:
         """How the notes of the tasks are prepared; step 1 reads them too unless it has a corpus."""
+        source = self.prepare.source
         return Preparation(
             folder=self.folder.prepared,
-            source=starting_from(self.prepare.source, self.data),
+            source=starting_from(source, self.data),
             split=self._from_data(self.prepare.split),
             config=self.prepare,
             backbone=self.backbone,
             dtype=self.dtype,
             device=self.device,
             tasks=self.downstream.tasks,
-            codes=self.coded_features,
+            codes=source.coded_features if isinstance(source, TableSource) else (),
             leaked_texts=self.pretrain.leaked_texts,
             is_of_step_1=self.pretrain.corpus is None,
             room=self.most_tokens,

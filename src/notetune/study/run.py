@@ -14,7 +14,7 @@ from notetune.prepare.build import prepare
 from notetune.prepare.prepared import Intake, Prepared
 from notetune.prepare.settings import EncodeSpec
 from notetune.progress import Track, named, silent
-from notetune.study import baselines, hybrids, perplexity, step1, step2
+from notetune.study import baselines, perplexity, step1, step2
 from notetune.study.evaluate import evaluate, refuse_foreign_looks
 from notetune.study.jobs import Job, Stage, jobs_of
 from notetune.study.recipe import Recipe
@@ -32,7 +32,7 @@ _RUNS: Mapping[Stage, Callable[[Job, Notes, Track], None]] = {
     "encode": lambda job, notes, _: _encode(job, notes.prepared),
     "baseline": lambda job, notes, _: baselines.score_baseline(job, notes.prepared),
     "model": lambda job, notes, track: step2.train_model(job, notes.prepared, track),
-    "hybrid": lambda job, notes, _: hybrids.join(job, notes.prepared),
+    "hybrid": lambda job, notes, _: baselines.join(job, notes.prepared),
 }
 
 

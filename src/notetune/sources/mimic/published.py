@@ -162,7 +162,7 @@ _MIMIC4_STAGES: Final = ("discharge notes", "radiology notes")
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PublishedFigure:
     """Our figure beside the published one."""
 
     what: str
@@ -218,7 +218,7 @@ def label_hash(labels: tuple[str, ...] | list[str]) -> str:
     return hashlib.sha256(" ".join(labels).encode()).hexdigest()
 
 
-def compare(counts: Mapping[str, int | str]) -> tuple[Comparison, ...]:
+def compare(counts: Mapping[str, int | str]) -> tuple[PublishedFigure, ...]:
     """Our figures beside the published ones, in their order; figures not given are not shown.
 
     Args:
@@ -242,5 +242,5 @@ def compare(counts: Mapping[str, int | str]) -> tuple[Comparison, ...]:
             f"{value:,}" if isinstance(value, int) else value for value in published.values
         )
         explanation = "" if agrees else published.explanation
-        rows.append(Comparison(published.what, ours, shown, agrees, explanation))
+        rows.append(PublishedFigure(published.what, ours, shown, agrees, explanation))
     return tuple(rows)
