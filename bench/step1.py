@@ -36,7 +36,7 @@ from notetune.model.adapters.specs import (
     Prefix,
     Prompt,
     PTuning,
-    needs_plain_weights,
+    traits,
 )
 from notetune.model.attention import PACKED_ATTENTION
 from notetune.model.batch import packed_batch
@@ -137,7 +137,7 @@ def _trained_a_little(model: Stack) -> Stack:
 def _same_in_plain_peft(bench: Bench, ours: Stack, spec: AdapterSpec) -> Any:
     plain = bench.model("sdpa")
     adapter = ours.adapters[DOMAIN]
-    if isinstance(spec, Full):
+    if traits(spec).is_backbone:
         plain.load_state_dict(adapter.tensors(), strict=False)
         return plain
     with tempfile.TemporaryDirectory() as folder:
@@ -181,7 +181,7 @@ def train_ours(bench: Bench, spec: AdapterSpec, way: Way) -> float:
 def train_stock(bench: Bench, spec: AdapterSpec, pad_to: int) -> float:
     """Seconds of one epoch of the Trainer; `pad_to` 0 pads to the longest of a group by length."""
     model = bench.model("sdpa")
-    if isinstance(spec, Full):
+    if traits(spec).is_backbone:
         model.requires_grad_(requires_grad=True)
     else:
         config = to_peft(spec, bench.backbone(model))
@@ -255,7 +255,7 @@ def main() -> None:
         spec = METHODS[method]
         check_losses(bench, spec)
         ways = _ways(
-            has_float8=has_float8 and not needs_plain_weights(spec), compiled=given.compile
+            has_float8=has_float8 and not traits(spec).reads_weights, compiled=given.compile
         )
         if any(way.is_float8 for way in ways):
             check_float8(bench, spec)

@@ -8,7 +8,7 @@ from torch import Tensor
 from notetune.errors import BundleError
 from notetune.model.adapters.full import FullAdapter
 from notetune.model.adapters.lora import LoRAAdapter, merge_together
-from notetune.model.adapters.specs import Full, LoRA
+from notetune.model.adapters.specs import Full, traits
 from notetune.model.stack import Stack, probe
 
 _TOLERANCE = 1e-4  # of the largest hidden state
@@ -40,7 +40,7 @@ def merge_adapters(model: Stack) -> Merged:
             compute the same.
     """
     for layer in model.layers:
-        if not isinstance(layer.spec, LoRA | Full):
+        if not traits(layer.spec).merges:
             raise BundleError(
                 f"adapter {layer.name} is of kind {layer.spec.kind}, which adds virtual tokens and "
                 "not weights, so it cannot be merged; use it as it is. lora and full can be merged."

@@ -23,8 +23,7 @@ from notetune.model.adapters.specs import (
     Prefix,
     Prompt,
     PTuning,
-    needs_plain_weights,
-    reserved_per_document,
+    traits,
 )
 from notetune.model.adapters.virtual import VirtualTokens
 from notetune.model.attention import Additions
@@ -73,7 +72,7 @@ class Stack:
     @property
     def reserved_per_document(self) -> int:
         """Virtual tokens that stand in front of each document; a row must have room for them."""
-        return sum(reserved_per_document(layer.spec) for layer in self.layers)
+        return sum(traits(layer.spec).row_tokens for layer in self.layers)
 
     @property
     def trainable_count(self) -> int:
@@ -230,7 +229,7 @@ def stack(
         BundleError: If a saved adapter was trained on another backbone or does not fit, or if two
             adapters are the weights themselves.
     """
-    if sum(isinstance(layer.spec, Full) for layer in layers) > 1:
+    if sum(traits(layer.spec).is_backbone for layer in layers) > 1:
         raise BundleError(
             "two adapters of kind full are the same weights; one of them must be another method."
         )
@@ -268,7 +267,7 @@ def probe(backbone: Backbone) -> PackedBatch:
 
 def _put(backbone: Backbone, layer: Layer, others: Collection[Adapter]) -> Adapter:
     spec = layer.spec
-    if needs_plain_weights(spec) and backbone.dtype == "float8":
+    if traits(spec).reads_weights and backbone.dtype == "float8":
         raise BundleError(
             f"adapter {layer.name} ({spec.kind}) works on the weights themselves, which a float8 "
             "backbone has in parts; set dtype: bfloat16, or take LoRA without dora."

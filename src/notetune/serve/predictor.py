@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from notetune import infer
-from notetune.model.adapters.specs import Full
+from notetune.model.adapters.specs import traits
 from notetune.model.backbone import load_backbone
 from notetune.model.backbone_folder import WEIGHTS as BACKBONE_WEIGHTS
 from notetune.model.backbone_folder import resolve_backbone
@@ -58,7 +58,7 @@ class LanguageModelPredictor:
         card, model = self.bundle.card, self.bundle.model
         store, documents_N = store_of(self.encoder, card.max_tokens, cleaned(texts))
         first = read_row(store, documents_N[:1], model.backbone.device)
-        small = [layer.name for layer in model.layers if not isinstance(layer.spec, Full)]
+        small = [layer.name for layer in model.layers if not traits(layer.spec).is_backbone]
         model.check(first, card.pooling, small, card.layers)
         most = card.max_pieces
         rows = max(_TOKENS_PER_ROW, most * (card.max_tokens + model.reserved_per_document))

@@ -16,11 +16,7 @@ from pydantic import (
 from notetune.config import NAME, Config, changed
 from notetune.errors import ConfigError
 from notetune.metrics.names import BEST_VALIDATED
-from notetune.model.adapters.specs import (
-    needs_plain_weights,
-    positions_taken,
-    reserved_per_document,
-)
+from notetune.model.adapters.specs import traits
 from notetune.model.backbone_folder import Dtype
 from notetune.model.device import DeviceName
 from notetune.prepare.settings import (
@@ -122,7 +118,7 @@ class Recipe(Config):
     def _has_the_weights_it_trains(self) -> "Recipe":
         compared = self.pretrain.compare.values()
         specs = [self.pretrain.adapter, self.downstream.adapter, *(m.adapter for m in compared)]
-        if self.dtype == "float8" and any(needs_plain_weights(spec) for spec in specs):
+        if self.dtype == "float8" and any(traits(spec).reads_weights for spec in specs):
             raise ValueError(
                 "float8 is for frozen weights, so it goes with adapters: not with kind full, nor "
                 "with dora; set dtype bfloat16"
@@ -205,9 +201,9 @@ class Recipe(Config):
     @property
     def rows(self) -> "list[SectionRow]":
         """The rows of all sections whose models the recipe has."""
-        domain = reserved_per_document(self.pretrain.adapter)
-        both = domain + reserved_per_document(self.downstream.adapter)
-        others = [reserved_per_document(m.adapter) for m in self.pretrain.compare.values()]
+        domain = traits(self.pretrain.adapter).row_tokens
+        both = domain + traits(self.downstream.adapter).row_tokens
+        others = [traits(m.adapter).row_tokens for m in self.pretrain.compare.values()]
         pieces = 1 if self.downstream.max_pieces == "auto" else self.downstream.max_pieces
         rows = [
             SectionRow("pretrain", self.pretrain.tokens_per_row, max(domain, *others, 0), 1),
@@ -227,7 +223,8 @@ class Recipe(Config):
     def positions_taken(self) -> int:
         """Positions that adapters take in front of a document, at most."""
         domain = [self.pretrain.adapter, *(m.adapter for m in self.pretrain.compare.values())]
-        return max(map(positions_taken, domain)) + positions_taken(self.downstream.adapter)
+        most = max(traits(spec).positions for spec in domain)
+        return most + traits(self.downstream.adapter).positions
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -356,7 +353,7 @@ class Recipe(Config):
         """
         config = self.downstream
         adapters = (self.pretrain.adapter, config.adapter)
-        virtual = sum(map(reserved_per_document, adapters))
+        virtual = sum(traits(spec).row_tokens for spec in adapters)
         return read_pieces(
             config.max_pieces, whole_pieces, config.tokens_per_row, max_tokens, virtual
         )

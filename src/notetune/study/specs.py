@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from notetune.errors import DataError
-from notetune.model.adapters.specs import AdapterSpec, reserved_per_document
+from notetune.model.adapters.specs import AdapterSpec, traits
 from notetune.model.backbone_folder import Dtype
 from notetune.model.layers import Layers, Pooling
 from notetune.prepare.prepared import Prepared
@@ -109,7 +109,7 @@ class DomainSpec:
             lengths_D,
             self.tokens_per_row,
             self.optim.targets_per_step,
-            reserved_per_document(self.adapter),
+            traits(self.adapter).row_tokens,
         )
         return max(1, round(self.epochs * per_epoch))
 

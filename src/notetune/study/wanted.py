@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from notetune.model.adapters.specs import Full, reserved_per_document
+from notetune.model.adapters.specs import Full, traits
 from notetune.model.backbone_folder import Dtype, backbone_fingerprint, resolve_backbone
 from notetune.prepare.settings import EncodeSpec, row_of
 from notetune.study.models import Model
@@ -45,7 +45,7 @@ def weights_of(backbone: str, dtype: Dtype) -> Weights:
 def domain_spec(recipe: Recipe, facts: Facts, seed: int) -> DomainSpec:
     """The domain adapter of a run."""
     config = recipe.pretrain
-    longest = facts.corpus_max_tokens + reserved_per_document(config.adapter)
+    longest = facts.corpus_max_tokens + traits(config.adapter).row_tokens
     return DomainSpec(
         weights_of(recipe.backbone, recipe.dtype),
         facts.corpus,
@@ -112,7 +112,7 @@ def cell_spec(recipe: Recipe, facts: Facts, model: Model, task: str, seed: int) 
 
 def _features(recipe: Recipe, facts: Facts, model: Model) -> FeatureSpec:
     config = recipe.downstream
-    virtual = sum(map(reserved_per_document, (recipe.pretrain.adapter, config.adapter)))
+    virtual = sum(traits(s).row_tokens for s in (recipe.pretrain.adapter, config.adapter))
     return FeatureSpec(
         weights_of(recipe.backbone, recipe.dtype),
         facts.documents,

@@ -1,6 +1,6 @@
 """The adapter methods as values. The union is closed: a `match` over it must name every method."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple, assert_never
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -120,16 +120,36 @@ AdapterSpec = Annotated[
 ]
 
 
-def reserved_per_document(spec: AdapterSpec) -> int:
-    """Tokens of a row that an adapter takes in front of each document."""
-    return spec.virtual_tokens if isinstance(spec, Prompt | PTuning) else 0
+class Traits(NamedTuple):
+    """What the rest of the product must know of a method.
+
+    Attributes:
+        row_tokens: Tokens of a row that it takes in front of each document.
+        positions: Positions that it takes there.
+        reads_weights: Whether it trains or reads weights of linear layers, which float8 ones hide.
+        is_backbone: Whether it is the weights themselves, so that it is saved as a backbone.
+        merges: Whether it can be added to the weights of its backbone.
+    """
+
+    row_tokens: int = 0
+    positions: int = 0
+    reads_weights: bool = False
+    is_backbone: bool = False
+    merges: bool = False
 
 
-def positions_taken(spec: AdapterSpec) -> int:
-    """Positions that an adapter takes in front of each document."""
-    return spec.virtual_tokens if isinstance(spec, Prefix | Prompt | PTuning) else 0
-
-
-def needs_plain_weights(spec: AdapterSpec) -> bool:
-    """Whether a method trains or reads the weights of linear layers, which float8 ones hide."""
-    return isinstance(spec, Full) or (isinstance(spec, LoRA) and spec.dora)
+def traits(spec: AdapterSpec) -> Traits:
+    """The traits of a method with its settings."""
+    match spec:
+        case LoRA():
+            return Traits(reads_weights=spec.dora, merges=True)
+        case Prefix():
+            return Traits(positions=spec.virtual_tokens)
+        case Prompt() | PTuning():
+            return Traits(row_tokens=spec.virtual_tokens, positions=spec.virtual_tokens)
+        case AdaptationPrompt():
+            return Traits()
+        case Full():
+            return Traits(reads_weights=True, is_backbone=True, merges=True)
+        case _:
+            assert_never(spec)
