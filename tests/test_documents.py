@@ -1,0 +1,30 @@
+"""CONTRIBUTING and the design name files that are there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PLACES = (ROOT, ROOT / "src/notetune", ROOT / "tests", ROOT / "bench", ROOT / "docs")
+
+
+def files_named_in(path):
+    """Names of Python files in backticks, and of test modules without their ending."""
+    text = path.read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py)`", text)
+    modules = re.findall(r"`(test_\w+)`", text)
+    return [*named, *(f"{module}.py" for module in modules)]
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/design.md", "README.md"])
+def test_every_file_that_is_named_exists(name):
+    named = files_named_in(ROOT / name)
+    assert len(named) > 5
+    missing = [
+        file
+        for file in named
+        if not any((place / file).exists() for place in PLACES)
+        and not any((ROOT / "tests").rglob(Path(file).name))
+    ]
+    assert missing == []
