@@ -21,7 +21,7 @@ LAYERS = (
     {"model", "tokens", "search"},
     {"hospital", "sources"},
     {"notes", "metrics", "plain"},
-    {"runs", "strict_csv"},
+    {"runs", "strict_csv", "audit"},
     {"ownership", "run_folder"},
     {"config", "progress"},
     {"errors"},

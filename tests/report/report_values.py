@@ -1,5 +1,6 @@
 """Small results with every part filled in, and results with parts missing."""
 
+from notetune.audit import Finding, FlowCount
 from notetune.metrics.intervals import Estimate
 from notetune.metrics.results import (
     Calibration,
@@ -7,11 +8,9 @@ from notetune.metrics.results import (
     Cost,
     CurvePoint,
     Evaluation,
-    FlowStage,
     HeadlineRow,
     KeptState,
     LabelRow,
-    LeakageFinding,
     ModelRow,
     PerplexityRow,
     ReliabilityPoints,
@@ -191,7 +190,7 @@ def full_results(**changes):
         "recipe": {"optim": {"peak_lr": 0.00031}, "backbone": "models/<tiny>"},
         "seeds": (13, 17),
         "flow": (
-            FlowStage(stage="admissions", read=58_976, kept=50_976, rejected={"newborn": 8_000}),
+            FlowCount(stage="admissions", read=58_976, kept=50_976, rejected={"newborn": 8_000}),
         ),
         "splits": (
             SplitCount(
@@ -277,7 +276,7 @@ def full_results(**changes):
             ),
         ),
         "leakage": (
-            LeakageFinding(
+            Finding(
                 check="near-duplicate text",
                 split_a="train",
                 split_b="test",

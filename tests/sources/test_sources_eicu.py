@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from notetune.audit import FlowCount
 from notetune.errors import DataError
-from notetune.sources import EicuSource, FlowCount, read
+from notetune.sources import EicuSource, read
 
 DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 CANARY = "zygomorphic"

@@ -6,8 +6,9 @@ from datetime import datetime
 import pytest
 
 from notetune import config
+from notetune.audit import FlowCount
 from notetune.errors import DataError
-from notetune.sources import FhirSource, FlowCount, read
+from notetune.sources import FhirSource, read
 
 CANARY = "zygomorphic"
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from mimic3_tables import CANARY, Folder, flow_of, inputs, labels_of, small, summary
 
+from notetune.audit import FlowCount
 from notetune.errors import DataError
-from notetune.sources import FlowCount, Mimic3Source, open_notes, read
+from notetune.sources import Mimic3Source, open_notes, read
 from notetune.sources.mimic.mimic3_tasks import read_admissions
 
 DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))

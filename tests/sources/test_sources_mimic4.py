@@ -5,10 +5,11 @@ from collections import Counter
 import polars as pl
 import pytest
 
+from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.hospital import SyntheticConfig, write_hospital
 from notetune.notes.outcomes import LENGTH_OF_STAY_CLASSES
-from notetune.sources import FlowCount, Mimic4Source, open_notes, read
+from notetune.sources import Mimic4Source, open_notes, read
 
 PATIENTS = 300
 CANARY = "zygomorphic"

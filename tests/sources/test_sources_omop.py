@@ -4,8 +4,9 @@ import polars as pl
 import pytest
 
 from notetune import config
+from notetune.audit import FlowCount
 from notetune.errors import ConfigError, DataError
-from notetune.sources import FlowCount, OmopSource, read
+from notetune.sources import OmopSource, read
 
 CANARY = "zygomorphic"
 HEADER = (

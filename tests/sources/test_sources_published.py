@@ -6,9 +6,10 @@ import polars as pl
 import pytest
 from mimic3_tables import small
 
+from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.notes.outcomes import Task
-from notetune.sources import FlowCount, read
+from notetune.sources import read
 from notetune.sources.mimic.published import (
     PUBLISHED,
     compare,

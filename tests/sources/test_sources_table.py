@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 
 from notetune import config
+from notetune.audit import FlowCount
 from notetune.errors import ConfigError, DataError
 from notetune.notes.outcomes import label_matrix
-from notetune.sources import Cohort, FlowCount, TableSource, read
+from notetune.sources import Cohort, TableSource, read
 from notetune.sources.cohort import NOTES_SCHEMA, TASK_SCHEMA
 
 DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))

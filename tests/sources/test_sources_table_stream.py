@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 from notetune import config
+from notetune.audit import FlowCount
 from notetune.errors import ConfigError, DataError
 from notetune.notes.outcomes import label_matrix
 from notetune.sources import (
-    FlowCount,
     TableSource,
     files_of,
     open_notes,

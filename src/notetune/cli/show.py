@@ -55,11 +55,9 @@ def _prepared_as_json(
 
 
 def _prepared(prepared: "Prepared", comparisons: "Sequence[PublishedFigure]") -> None:
-    from notetune.metrics.results import FlowStage
     from notetune.report import tables
 
-    flow = [FlowStage(**asdict(stage)) for stage in prepared.flow]
-    terminal.show_report_table(tables.flow_table(flow))
+    terminal.show_report_table(tables.flow_table(prepared.flow))
     terminal.out.print("Leak checks: " + "; ".join(f.sentence for f in prepared.findings))
     if comparisons:
         _published(comparisons)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_validator
 
+from notetune.audit import Finding, FlowCount
 from notetune.errors import DataError
 from notetune.metrics.best import Standing
 from notetune.metrics.intervals import Estimate
@@ -17,21 +18,6 @@ from notetune.metrics.learning import Evaluation as Evaluation
 from notetune.metrics.learning import Value
 from notetune.metrics.scores import TaskKind
 from notetune.runs import read_json, write_json
-
-
-class FlowStage(Value):
-    """What one stage of preparing the cohort kept, and why it dropped the rest."""
-
-    stage: str
-    read: NonNegativeInt
-    kept: NonNegativeInt
-    rejected: dict[str, NonNegativeInt] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _adds_up(self) -> "FlowStage":
-        if self.read != self.kept + sum(self.rejected.values()):
-            raise ValueError("read must equal kept plus all rejected")
-        return self
 
 
 class SplitCount(Value):
@@ -253,21 +239,6 @@ class Cost(Value):
     peak_memory_mib: float | None = None
 
 
-class LeakageFinding(Value):
-    """One leak check between two sets of notes: `count` notes, a `share` of `split_b`.
-
-    One that is not judged, for want of ids, has found nothing and says nothing.
-    """
-
-    check: str
-    split_a: str
-    split_b: str
-    count: NonNegativeInt
-    share: float
-    blocks: bool
-    is_judged: bool = True
-
-
 class Results(Value):
     """A finished study. `report.json` is this value.
 
@@ -288,7 +259,7 @@ class Results(Value):
     recipe: dict[str, JsonValue] = Field(default_factory=dict)
     seeds: tuple[int, ...] = ()
     baselines: tuple[str, ...] = ("prevalence", "tf-idf")
-    flow: tuple[FlowStage, ...] = ()
+    flow: tuple[FlowCount, ...] = ()
     splits: tuple[SplitCount, ...] = ()
     methods: tuple[MethodRow, ...] = ()
     perplexity: tuple[PerplexityRow, ...] = ()
@@ -298,7 +269,7 @@ class Results(Value):
     listed_patients: tuple[TaskResult, ...] = ()
     headline: tuple[HeadlineRow, ...] = ()
     costs: tuple[Cost, ...] = ()
-    leakage: tuple[LeakageFinding, ...] = ()
+    leakage: tuple[Finding, ...] = ()
     compat_switches: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     provenance: dict[str, str] = Field(default_factory=dict)

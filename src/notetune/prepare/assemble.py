@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from notetune import runs, sources
+from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.notes import overlap
 from notetune.notes.outcomes import Task
@@ -39,7 +40,7 @@ from notetune.prepare.tasks import (
     split_flow,
     split_tasks,
 )
-from notetune.sources import Finished, FlowCount, splits
+from notetune.sources import Finished, splits
 from notetune.tokens.store import (
     TokenStore,
     join_documents,

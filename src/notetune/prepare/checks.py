@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from notetune.audit import FlowCount
 from notetune.notes import overlap
 from notetune.notes.near_duplicates import Signatures, are_matched, have_earlier_match
 from notetune.notes.outcomes import SPLITS, Task
@@ -22,7 +23,6 @@ from notetune.prepare.shards import (
     text_signatures,
     texts_of,
 )
-from notetune.sources import FlowCount
 from notetune.sources.cohort import PREDICTION_TIME
 
 CORPUS = "corpus of step 1"

@@ -11,13 +11,14 @@ import numpy.typing as npt
 import polars as pl
 
 from notetune import __version__, runs, sources
+from notetune.audit import FlowCount
 from notetune.metrics.scores import ScoreTable
 from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
 from notetune.notes import clean, outcomes, overlap
 from notetune.notes.outcomes import Task
 from notetune.prepare.settings import Preparation
 from notetune.prepare.shards import NOTES, SIGNATURES
-from notetune.sources import FlowCount, splits
+from notetune.sources import splits
 from notetune.tokens.edges import Edges
 from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import IN_CORPUS, TokenStore, open_store

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from notetune.audit import FlowCount
 from notetune.errors import ConfigError
 from notetune.notes import outcomes
 from notetune.notes.outcomes import Task
 from notetune.prepare.settings import Preparation
-from notetune.sources import Finished, FlowCount, splits
+from notetune.sources import Finished, splits
 from notetune.sources.mimic import published
 
 

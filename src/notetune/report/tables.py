@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from notetune.audit import Finding, FlowCount
 from notetune.metrics.intervals import Estimate
 from notetune.metrics.results import (
-    FlowStage,
     HeadlineRow,
-    LeakageFinding,
     ModelRow,
     Results,
     SplitCount,
@@ -101,7 +100,7 @@ def headline_table(results: Results) -> Table:
     )
 
 
-def flow_table(flow: Sequence[FlowStage]) -> Table:
+def flow_table(flow: Sequence[FlowCount]) -> Table:
     """The cohort, stage by stage."""
     return Table(
         "What each stage read and kept, and why it rejected the rest.",
@@ -268,7 +267,7 @@ def kept_table(results: Results) -> Table:
     )
 
 
-def _found(finding: LeakageFinding) -> tuple[Cell, Cell]:
+def _found(finding: Finding) -> tuple[Cell, Cell]:
     if not finding.is_judged:
         return Cell("not judged", sort=-1), Cell("", sort=-1)
     return count_cell(finding.count), Cell(share(finding.share), sort=finding.share)

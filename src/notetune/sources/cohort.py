@@ -7,6 +7,7 @@ from typing import Final
 
 import polars as pl
 
+from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.notes.outcomes import Task
 
@@ -32,23 +33,6 @@ REJECTIONS_SCHEMA: Final = {
 def no_rejections() -> pl.DataFrame:
     """An empty table of `REJECTIONS_SCHEMA`."""
     return pl.DataFrame(schema=REJECTIONS_SCHEMA)
-
-
-@dataclass(frozen=True)
-class FlowCount:
-    """One stage of the cohort flow: rows read = rows kept + rows rejected, each with a reason."""
-
-    stage: str
-    read: int
-    kept: int
-    rejected: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.read != self.kept + sum(self.rejected.values()):
-            raise DataError(
-                f"flow stage {self.stage}: {self.read} rows read, but {self.kept} kept and "
-                f"{sum(self.rejected.values())} rejected. This is a fault in the source reader."
-            )
 
 
 @dataclass(frozen=True)

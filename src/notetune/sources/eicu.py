@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 import polars as pl
 
+from notetune.audit import FlowCount
 from notetune.config import Config
 from notetune.notes.clean import clean_text
 from notetune.notes.outcomes import (
@@ -24,7 +25,6 @@ from notetune.sources.cohort import (
     NOTES_SCHEMA,
     TASK_SCHEMA,
     Cohort,
-    FlowCount,
     reject,
     stop_if_any,
 )

@@ -3,7 +3,7 @@
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,13 @@ import numpy as np
 import polars as pl
 
 from notetune import runs
+from notetune.audit import Finding, FlowCount
 from notetune.errors import RunError
 from notetune.metrics.comparison import compare_study
 from notetune.metrics.questions import Questions
 from notetune.metrics.results import (
     Cost,
-    FlowStage,
     KeptState,
-    LeakageFinding,
     MethodRow,
     PerplexityRow,
     Results,
@@ -121,7 +120,7 @@ def evaluate(recipe: Recipe) -> Results:
         recipe=recipe.as_json(),
         seeds=tuple(range(recipe.seeds)),
         baselines=recipe.baselines,
-        flow=tuple(_flow(first.notes)),
+        flow=_flow(first.notes),
         splits=tuple(
             row for task in first.notes.prepared.tasks.values() for row in _split_counts(task)
         ),
@@ -139,7 +138,7 @@ def evaluate(recipe: Recipe) -> Results:
             *(cost for one in made for cost in _feature_costs(one)),
             *(_cost(job, record) for job, record in step_2.items()),
         ),
-        leakage=tuple(_leakage(first)),
+        leakage=_leakage(first),
         compat_switches=tuple(compat_switches(recipe)),
         notices=tuple(notices(recipe, made)),
         provenance={**_provenance(recipe, first.notes.prepared), **_looks(recipe, asked)},
@@ -189,21 +188,17 @@ def _by_split(rows: Sequence[PerplexityRow]) -> dict[str, float]:
     }
 
 
-def _leakage(first: Made) -> Iterator[LeakageFinding]:
+def _leakage(first: Made) -> tuple[Finding, ...]:
     prepared, corpus = first.notes.prepared, first.notes.corpus
-    of_corpus = corpus_findings(first.recipe.folder.domain(0), prepared)
     own = corpus.findings if corpus is not prepared else ()
     texts = [finding for finding in own if finding.split_b == CORPUS]
-    for finding in (*prepared.findings, *texts, *of_corpus):
-        yield LeakageFinding(**asdict(finding))
+    return (*prepared.findings, *texts, *corpus_findings(first.recipe.folder.domain(0), prepared))
 
 
-def _flow(notes: Notes) -> Iterator[FlowStage]:
-    for stage in notes.prepared.flow:
-        yield FlowStage(**asdict(stage))
-    if notes.corpus is not notes.prepared:
-        for stage in notes.corpus.flow:
-            yield FlowStage(**{**asdict(stage), "stage": f"corpus of step 1: {stage.stage}"})
+def _flow(notes: Notes) -> tuple[FlowCount, ...]:
+    of_corpus = notes.corpus.flow if notes.corpus is not notes.prepared else ()
+    named = [replace(stage, stage=f"corpus of step 1: {stage.stage}") for stage in of_corpus]
+    return (*notes.prepared.flow, *named)
 
 
 def _score_tables(recipe: Recipe, made: Sequence[Made]) -> list[ScoreTable]:

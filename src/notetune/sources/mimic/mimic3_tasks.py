@@ -10,6 +10,7 @@ from typing import Final, Literal, assert_never
 import numpy as np
 import polars as pl
 
+from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.notes.outcomes import (
     LENGTH_OF_STAY_CLASSES,
@@ -19,7 +20,7 @@ from notetune.notes.outcomes import (
     icd9_procedure_category,
     length_of_stay_class,
 )
-from notetune.sources.cohort import TASK_SCHEMA, FlowCount, reject, stop_if_any
+from notetune.sources.cohort import TASK_SCHEMA, reject, stop_if_any
 from notetune.sources.columns import (
     check_whole_numbers,
     is_whole_number,

@@ -7,13 +7,13 @@ from typing import Final, Literal
 
 import polars as pl
 
+from notetune.audit import FlowCount
 from notetune.config import Config
 from notetune.errors import DataError
 from notetune.notes.clean import clean_text
 from notetune.sources.cohort import (
     NOTES_SCHEMA,
     Finished,
-    FlowCount,
     NoteStream,
     stop_if_any,
 )

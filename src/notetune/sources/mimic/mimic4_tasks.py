@@ -10,6 +10,7 @@ from typing import Final, Literal, NamedTuple
 
 import polars as pl
 
+from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.notes.outcomes import (
     Task,
@@ -19,7 +20,7 @@ from notetune.notes.outcomes import (
     icd10_category,
     icd10_procedure_category,
 )
-from notetune.sources.cohort import FlowCount, reject
+from notetune.sources.cohort import reject
 from notetune.sources.columns import is_whole_number, not_whole
 from notetune.sources.mimic.mimic3_tasks import (
     TaskWithTable,

@@ -7,9 +7,9 @@ from typing import Final, Literal
 
 import polars as pl
 
+from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.notes.outcomes import SPLITS, Task
-from notetune.sources.cohort import FlowCount
 
 _COUNTS = "data specification, section 2.5 (paper, table 1)"
 _HASHES = "data specification, section 2.7"

@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 
 import polars as pl
 
+from notetune.audit import FlowCount
 from notetune.errors import DataError
-from notetune.sources.cohort import NOTES_SCHEMA, FlowCount, reject
+from notetune.sources.cohort import NOTES_SCHEMA, reject
 
 NOTES_PER_CHUNK: Final = 4_000
 """Most notes of a chunk, and rows read at a time; 4,000 long summaries are about 40 MB."""

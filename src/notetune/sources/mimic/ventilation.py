@@ -17,8 +17,9 @@ from typing import Final, NamedTuple
 
 import polars as pl
 
+from notetune.audit import FlowCount
 from notetune.notes.outcomes import Task
-from notetune.sources.cohort import TASK_SCHEMA, FlowCount, reject, stop_if_any
+from notetune.sources.cohort import TASK_SCHEMA, reject, stop_if_any
 from notetune.sources.columns import (
     check_whole_numbers,
     is_whole_number,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from notetune.audit import FlowCount
 from notetune.errors import DataError
-from notetune.sources.cohort import FlowCount
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import Record, read_records, table_files
 from notetune.sources.tables.tasks import (

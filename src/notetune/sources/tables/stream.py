@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import polars as pl
 
+from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.notes.clean import clean_text
-from notetune.sources.cohort import NOTES_SCHEMA, Finished, FlowCount, NoteStream
+from notetune.sources.cohort import NOTES_SCHEMA, Finished, NoteStream
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import Record
 from notetune.sources.tables.lookup import Lookup, load_lookup
