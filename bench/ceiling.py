@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from rows import Rows
 
-from notetune.train.cost import matrix_rate
+from notetune.train.step_cost import matrix_rate
 
 ROOT = Path(__file__).parents[1]
 

@@ -45,10 +45,10 @@ from notetune.model.float8 import quantise_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.tokens.packing import steps_per_epoch
 from notetune.train.batches import pretraining_steps
-from notetune.train.cost import matrix_rate, step_cost
 from notetune.train.loop import train
 from notetune.train.optim import adamw
-from notetune.train.settings import OptimConfig
+from notetune.train.schedule import OptimConfig
+from notetune.train.step_cost import matrix_rate, step_cost
 from notetune.train.training import peak_memory_mib, restart_peak_memory
 
 ROOT = Path(__file__).parents[1]

@@ -42,7 +42,7 @@ from notetune.tokens.store import Reading
 from notetune.train.batches import LabelledBatch, labelled_rows, shuffled_steps
 from notetune.train.loop import train
 from notetune.train.optim import adamw
-from notetune.train.settings import OptimConfig
+from notetune.train.schedule import OptimConfig
 
 SPEC = LoRA(rank=16, alpha=32)
 LABELS = 10

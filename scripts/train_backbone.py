@@ -27,7 +27,7 @@ from notetune.tokens.store import TokenStore, open_store, write_store
 from notetune.train.batches import pretraining_steps
 from notetune.train.loop import train
 from notetune.train.optim import adamw
-from notetune.train.settings import OptimConfig
+from notetune.train.schedule import OptimConfig
 
 VOCABULARY = 2048
 MAX_TOKENS = 512

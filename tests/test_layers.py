@@ -22,7 +22,7 @@ LAYERS = (
     {"hospital", "sources"},
     {"notes", "metrics", "plain"},
     {"runs", "strict_csv", "audit"},
-    {"ownership", "run_folder"},
+    {"ownership", "study_paths"},
     {"config", "progress"},
     {"errors"},
 )

@@ -15,7 +15,7 @@ from notetune.model.stack import Stack
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore
 from notetune.train.batches import rows_in_order
-from notetune.train.settings import Average
+from notetune.train.schedule import Average
 
 _NOTES_PER_BATCH = 10  # of the published evaluation
 

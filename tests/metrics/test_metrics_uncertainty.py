@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import norm, t
 
 from notetune.errors import DataError
+from notetune.metrics.holm import holm
 from notetune.metrics.intervals import Replicates
 from notetune.metrics.uncertainty import (
     Difference,
@@ -14,7 +15,6 @@ from notetune.metrics.uncertainty import (
     Spread,
     check_runs,
     difference,
-    holm,
     interval,
     newcombe_interval,
     spread_of_runs,

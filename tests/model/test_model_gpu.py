@@ -10,7 +10,7 @@ from notetune.model.backbone import load_backbone
 from notetune.model.batch import packed_batch
 from notetune.model.compiled import compile_layers
 from notetune.model.stack import DOMAIN, Layer, stack
-from notetune.train.cost import matrix_rate
+from notetune.train.step_cost import matrix_rate
 
 pytestmark = pytest.mark.gpu
 

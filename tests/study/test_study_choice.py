@@ -18,10 +18,10 @@ from notetune.study import step2
 from notetune.study.recipe import Recipe
 from notetune.study.run import prepare_notes
 from notetune.train.batches import LabelledBatch
-from notetune.train.choice import Choice
+from notetune.train.early_stopping import Choice
 from notetune.train.loop import train
 from notetune.train.optim import adamw
-from notetune.train.settings import OptimConfig, ValidationConfig
+from notetune.train.schedule import OptimConfig, ValidationConfig
 from notetune.train.training import Training, Watch, fit
 
 AUROCS = {2: 0.6, 4: 0.9, 6: 0.7, 8: 0.89, 10: 0.95}

@@ -24,7 +24,7 @@ from notetune.train.checkpoints import Checkpoints, Position
 from notetune.train.loop import train
 from notetune.train.optim import adamw
 from notetune.train.parallel import ALONE, World, this_world
-from notetune.train.settings import OptimConfig
+from notetune.train.schedule import OptimConfig
 
 # Fewer rows than processes, one document for both, and an odd number: nobody may wait for long.
 STEPS = [

@@ -20,7 +20,7 @@ from notetune import runs
 from notetune.errors import RunError, RunWarning
 from notetune.train import checkpoints as module
 from notetune.train.checkpoints import Checkpoints, Position
-from notetune.train.choice import Evaluation
+from notetune.train.early_stopping import Evaluation
 
 FILES = ["weights.safetensors", "optimizer.safetensors", "state.json", "steps.jsonl"]
 FILES_AND_MANIFEST = [*FILES, "manifest.json"]

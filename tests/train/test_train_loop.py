@@ -11,7 +11,7 @@ from notetune import runs
 from notetune.errors import TrainingError
 from notetune.train.loop import StepError, train
 from notetune.train.optim import adamw
-from notetune.train.settings import OptimConfig
+from notetune.train.schedule import OptimConfig
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
+from notetune.metrics.holm import holm
 from notetune.metrics.names import BEST_VALIDATED
 from notetune.metrics.results import Comparison
 from notetune.metrics.scores import ScoreTable
@@ -15,7 +16,6 @@ from notetune.metrics.uncertainty import (
     ModelRuns,
     difference,
     difference_of,
-    holm,
     spread_of_runs,
 )
 

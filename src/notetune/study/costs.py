@@ -18,8 +18,8 @@ from notetune.study.jobs import Job, jobs_of
 from notetune.study.recipe import Recipe
 from notetune.study.specs import CellSpec, DomainSpec
 from notetune.tokens.packing import Int64Array
-from notetune.train.cost import matrix_rate, step_seconds
 from notetune.train.gpus import ASSUMED_SHARE, GPUS, USABLE_SHARE
+from notetune.train.step_cost import matrix_rate, step_seconds
 from notetune.train.training import peak_memory_mib, restart_peak_memory
 
 ENCODERS = "encoders"

@@ -30,7 +30,7 @@ from notetune.study.specs import CellSpec, DomainSpec, Facts, FeatureSpec, Notes
 from notetune.study.wanted import domain_spec, facts_of
 from notetune.tokens.edges import read_declared
 from notetune.tokens.packing import Int64Array
-from notetune.train.cost import StepCost, step_cost
+from notetune.train.step_cost import StepCost, step_cost
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from notetune.prepare.settings import (
     read_pieces,
     row_of,
 )
-from notetune.run_folder import RunFolder
 from notetune.sources import EicuSource, TableSource, starting_from
 from notetune.sources.splits import AnySplit, ColumnSplit, OfficialSplit, SplitConfig
 from notetune.sources.tables.source import TaskedSource
@@ -39,6 +38,7 @@ from notetune.study.sections import (
     EvaluateConfig,
     PretrainConfig,
 )
+from notetune.study_paths import RunFolder
 
 _DIFFERS_BY_BACKBONE = ("backbone", "dtype", "seeds", "pretrain", "downstream")
 

@@ -21,7 +21,7 @@ from notetune.prepare.settings import Auto, LeakedTexts, TokensPerRow
 from notetune.sources import SourceConfig
 from notetune.sources.splits import Split, SplitConfig
 from notetune.study.models import VariantName
-from notetune.train.settings import Average, OptimConfig, ValidationConfig
+from notetune.train.schedule import Average, OptimConfig, ValidationConfig
 
 BaselineName = Literal["prevalence", "tf-idf", "tf-idf-cut", "columns"]
 EncoderName = Annotated[str, Field(pattern=NAME)]

@@ -16,7 +16,7 @@ from notetune.prepare.settings import Auto, EncodeSpec, TokensPerRow, read_piece
 from notetune.study.sections import BaselineName
 from notetune.tokens.packing import Int64Array, steps_per_epoch
 from notetune.tokens.store import TokenStore, whole_pieces
-from notetune.train.settings import Average, OptimConfig, ValidationConfig
+from notetune.train.schedule import Average, OptimConfig, ValidationConfig
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore
 from notetune.train.batches import LabelledBatch, shuffled_steps
 from notetune.train.checkpoints import STEPS
-from notetune.train.choice import Choice
+from notetune.train.early_stopping import Choice
 from notetune.train.logistic import HeadProblem, LabelledNotes, Solution, out_of_fold
 from notetune.train.optim import adamw
 from notetune.train.training import (

@@ -19,7 +19,7 @@ from notetune.study.specs import (
     PerplexitySpec,
     Weights,
 )
-from notetune.train.settings import ValidationConfig
+from notetune.train.schedule import ValidationConfig
 
 
 def facts_of(recipe: Recipe, notes: Notes) -> Facts:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from notetune.model.sharded import by_kind
-from notetune.train.settings import OptimConfig
+from notetune.train.schedule import OptimConfig
 
 
 def adamw(config: OptimConfig, *groups: tuple[Iterable[nn.Parameter], float]) -> torch.optim.AdamW:

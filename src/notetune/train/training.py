@@ -21,11 +21,11 @@ from notetune.metrics.learning import CurvePoint, Evaluation
 from notetune.progress import Track
 from notetune.tokens.store import TokenStore
 from notetune.train.checkpoints import Checkpoints, Position
-from notetune.train.choice import Choice
+from notetune.train.early_stopping import Choice
 from notetune.train.loop import BatchT, Step, StepError, train
 from notetune.train.parallel import World, this_world
 from notetune.train.path import PathPoint
-from notetune.train.settings import OptimConfig
+from notetune.train.schedule import OptimConfig
 
 _MOST_POINTS = 200
 

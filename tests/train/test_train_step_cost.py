@@ -11,8 +11,8 @@ from builders import random_llama
 from notetune.model.adapters.specs import LoRA
 from notetune.model.backbone import outline_backbone
 from notetune.model.stack import DOMAIN, Layer, stack
-from notetune.train import cost
-from notetune.train.cost import matrix_rate, step_cost
+from notetune.train import step_cost as cost
+from notetune.train.step_cost import matrix_rate, step_cost
 
 WITHIN = 1.15
 """The estimate of memory is this near to what the operating system says, or nearer."""
@@ -26,7 +26,7 @@ from notetune.model.backbone import load_backbone
 from notetune.model.batch import packed_batch
 from notetune.model.stack import DOMAIN, Layer, stack
 from notetune.train.optim import adamw
-from notetune.train.settings import OptimConfig
+from notetune.train.schedule import OptimConfig
 from notetune.train.training import peak_memory_mib, restart_peak_memory
 
 def step(model, lengths):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from notetune.errors import TrainingError
-from notetune.train.choice import Choice, Evaluation, best_of, is_over
-from notetune.train.settings import ValidationConfig
+from notetune.train.early_stopping import Choice, Evaluation, best_of, is_over
+from notetune.train.schedule import ValidationConfig
 
 
 def found(*aurocs, losses=None):

@@ -22,7 +22,7 @@ from notetune.model.batch import PackedBatch, packed_batch
 from notetune.model.float8 import product_of, quantise
 from notetune.model.stack import Stack
 from notetune.train.optim import adamw
-from notetune.train.settings import OptimConfig
+from notetune.train.schedule import OptimConfig
 
 _MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}
 _TIMED_STEPS = 3

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from notetune.errors import TrainingError
 from notetune.metrics.learning import Evaluation
-from notetune.train.settings import Criterion, ValidationConfig
+from notetune.train.schedule import Criterion, ValidationConfig
 
 
 def best_of(evaluations: Sequence[Evaluation], choose: Criterion) -> Evaluation:
