@@ -305,7 +305,7 @@ class _Listing:
         for task in self.facts.tasks:
             for name in names:
                 spec = wanted.baseline_spec(self.recipe, self.facts, task, name)
-                if name in self.recipe.baselines or self._listed(spec) is None:
+                if name in self.recipe.baselines or spec not in self._baselines_listed:
                     yield self._baseline(spec)
 
     def _baseline(self, spec: BaselineSpec) -> Job:
@@ -313,8 +313,11 @@ class _Listing:
         folder = self.recipe.folder.cell(spec.task, spec.name, 0)
         return self._of_step_2(folder, "baseline", spec, self.preparing[:1], model)
 
-    def _listed(self, spec: BaselineSpec) -> Job | None:
-        return next((job for job in self.others if job.spec == spec), None)
+    @property
+    def _baselines_listed(self) -> dict[BaselineSpec, Job]:
+        """By what they are, those of the first backbone before others."""
+        listed = [job for job in reversed(self.others) if isinstance(job.spec, BaselineSpec)]
+        return {job.spec: job for job in listed}  # type: ignore[misc]
 
     @property
     def _plain_parts(self) -> tuple[BaselineName, ...]:
@@ -346,10 +349,8 @@ class _Listing:
 
     def _hybrid(self, model: Model, cell: Job) -> Job:
         names, recipe = self._plain_parts, self.recipe
-        plain = [
-            self._listed(wanted.baseline_spec(recipe, self.facts, cell.task, n)) for n in names
-        ]
-        parts = [*(job for job in plain if job), cell]
+        plain = [wanted.baseline_spec(recipe, self.facts, cell.task, name) for name in names]
+        parts = [*(self._baselines_listed[spec] for spec in plain), cell]
         spec = HybridSpec(
             cell.task,
             model.name,
