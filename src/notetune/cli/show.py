@@ -122,7 +122,7 @@ def results(results: "Results", folder: Path, *, as_json: bool) -> None:
 
 
 def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
-    """The resolved recipe, every training with its size and time, and what that is based on."""
+    """Every training with its size and time, and what that is based on; as JSON, the recipe too."""
     if as_json:
         return terminal.show_json({"recipe": recipe.as_json(), **asdict(costs)})
     columns = ("training", "seeds", "documents", "tokens", "steps", "trained", "GiB", "time each")

@@ -265,7 +265,7 @@ class Needs:
         matrix_rate: Operations per second that a large matrix product just reached there.
         document_tokens: Tokens of each document of the row that was counted.
         head_per_class: Parameters of a head per class.
-        trainings: CountedStep 1 by method, then the variants of step 2.
+        trainings: Step 1 by method, then the variants of step 2.
     """
 
     backbone: str
