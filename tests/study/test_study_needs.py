@@ -7,7 +7,7 @@ from transformers import LlamaConfig
 
 from notetune import config
 from notetune.cli import main
-from notetune.study.costs import needs
+from notetune.study.costs import costs_of_a_million
 from notetune.study.counts import assumed_longest
 from notetune.study.recipe import Recipe
 
@@ -53,6 +53,7 @@ downstream:
 
 H, LAYERS, VOCABULARY = 256, 3, 32_000
 BACKBONE = 2 * VOCABULARY * H + LAYERS * (4 * H * H + 3 * H * 512 + 2 * H) + H
+HEAD = H + 1
 TRAINED = {
     "pretrain · lora": LAYERS * 2 * 16 * 2 * H,
     "pretrain · small": LAYERS * 2 * 4 * 2 * H,
@@ -60,10 +61,10 @@ TRAINED = {
     "pretrain · prefix": 20 * 2 * LAYERS * H,
     "pretrain · prompt": 15 * H,
     "pretrain · everything": BACKBONE,
-    "head-only": 0,
-    "task-lora": LAYERS * 2 * 8 * 2 * H,
-    "domain-frozen+task-lora": LAYERS * 2 * 8 * 2 * H,
-    "domain-trainable+task-lora": LAYERS * 2 * (8 + 16) * 2 * H,
+    "any task · head-only": HEAD,
+    "any task · task-lora": HEAD + LAYERS * 2 * 8 * 2 * H,
+    "any task · domain-frozen+task-lora": HEAD + LAYERS * 2 * 8 * 2 * H,
+    "any task · domain-trainable+task-lora": HEAD + LAYERS * 2 * (8 + 16) * 2 * H,
 }
 
 
@@ -80,45 +81,45 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(place):
-    return needs(config.load(Recipe, place / "recipe.yaml"))
+    return costs_of_a_million(config.load(Recipe, place / "recipe.yaml"))
 
 
 def test_every_training_is_counted_without_weights(found):
-    assert (found.parameters, found.head_per_class) == (BACKBONE, H + 1)
     by_name = {training.name: training for training in found.trainings}
     assert by_name["pretrain · p-tuning"].trainable_parameters > 20 * H
     del by_name["pretrain · p-tuning"]
     counts = {name: training.trainable_parameters for name, training in by_name.items()}
     assert counts == TRAINED
     assert by_name["pretrain · everything"].total_parameters == BACKBONE
-    both = by_name["domain-frozen+task-lora"].total_parameters
-    assert both == BACKBONE + TRAINED["pretrain · lora"] + TRAINED["task-lora"]
+    both = by_name["any task · domain-frozen+task-lora"].total_parameters
+    adapters = TRAINED["pretrain · lora"] + TRAINED["any task · task-lora"] - HEAD
+    assert both == BACKBONE + adapters
 
 
 def test_what_trains_more_takes_more(found):
     by_name = {training.name: training for training in found.trainings}
     lora, everything = by_name["pretrain · lora"], by_name["pretrain · everything"]
-    head_only, task = by_name["head-only"], by_name["task-lora"]
-    assert everything.memory_mib > lora.memory_mib > by_name["pretrain · small"].memory_mib
-    assert task.memory_mib > head_only.memory_mib
+    head_only, task = by_name["any task · head-only"], by_name["any task · task-lora"]
+    assert everything.memory_gib > lora.memory_gib > by_name["pretrain · small"].memory_gib
+    assert task.memory_gib > head_only.memory_gib
     # Weights, gradients and two averages, each of four bytes.
-    assert everything.memory_mib > 4 * 4 * BACKBONE / 2**20
-    assert everything.flops_per_token > 1.4 * lora.flops_per_token
-    assert task.flops_per_token > 1.8 * head_only.flops_per_token
-    for training in found.trainings:
-        seconds = 1e6 * training.flops_per_token / found.matrix_rate
-        assert training.least_seconds == pytest.approx(seconds)
+    assert everything.memory_gib > 4 * 4 * BACKBONE / 2**30
+    assert everything.flops > 1.4 * lora.flops
+    assert task.flops > 1.8 * head_only.flops
+    rates = [training.flops / training.seconds for training in found.trainings]
+    assert rates == pytest.approx([rates[0]] * len(rates))
+    assert {training.tokens for training in found.trainings} == {round(1e6 / 512) * 512}
 
 
 def test_llama_7b_needs_only_its_configuration(place):
     overrides = [f"backbone={place}/llama-7b", "pretrain.compare={}", "downstream.variants=[]"]
-    found = needs(config.load(Recipe, place / "recipe.yaml", overrides))
+    found = costs_of_a_million(config.load(Recipe, place / "recipe.yaml", overrides))
     (lora,) = found.trainings
-    assert found.parameters == 6_738_415_616
+    assert lora.total_parameters == 6_738_415_616 + 8_388_608
     assert lora.trainable_parameters == 8_388_608  # Table 2 of the paper
     # 13.4 G forward and as much backward, since the frozen weights get no gradient.
-    assert 26e9 < lora.flops_per_token < 27e9
-    assert 1 < lora.memory_mib / (2 * 6_738_415_616 / 2**20) < 2
+    assert 26e9 < lora.flops / lora.tokens < 27e9
+    assert 1 < lora.memory_gib / (2 * 6_738_415_616 / 2**30) < 2
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
@@ -136,7 +137,7 @@ def test_the_command_says_what_it_found_and_what_that_is_based_on(
     else:
         assert f"{TRAINED['pretrain · lora']:,}" in text
         assert "without weights" in text
-        assert "257 parameters per class" in " ".join(text.split())
+        assert "1,953 of 512 tokens" in " ".join(text.split())
 
 
 def test_documents_are_as_long_as_they_can_get_where_the_notes_are_to_tell(place):

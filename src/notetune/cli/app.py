@@ -287,11 +287,11 @@ def inspect(
     only: Only = None,
     as_json: AsJson = False,
 ) -> None:
-    """Parameters, memory and time of every training, from the backbone's config.json alone."""
+    """Parameters, memory and time of a million tokens, from the backbone's config.json alone."""
     loaded = load.one(recipe, overrides, data, only)
-    from notetune.study.costs import needs
+    from notetune.study.costs import costs_of_a_million
 
-    show.needs(needs(loaded), as_json=as_json)
+    show.costs(loaded, costs_of_a_million(loaded), as_json=as_json)
 
 
 @app.command()

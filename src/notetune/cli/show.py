@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from notetune.metrics.results import MethodRow, PerplexityRow, Results
     from notetune.prepare.prepared import Prepared
     from notetune.sources.mimic.published import PublishedFigure
-    from notetune.study.costs import Costs, Needs
+    from notetune.study.costs import Costs
     from notetune.study.jobs import Status
     from notetune.study.recipe import Recipe
 
@@ -158,36 +158,6 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
         "encoding, TF-IDF, hybrids, the solving of heads and the perplexities of step 1. Documents "
         "and tokens are those of one epoch. Memory: all tensors at the worst moment of a step.\n"
         f"Notes: {'; '.join(costs.counts)}.\nNothing was written.",
-        soft_wrap=True,
-    )
-    return None
-
-
-def needs(needs: "Needs", *, as_json: bool) -> None:
-    """What every training needs, and what that is based on."""
-    if as_json:
-        return terminal.show_json(asdict(needs))
-    rows = [
-        (
-            training.name,
-            f"{training.trainable_parameters:,}",
-            f"{training.trainable_parameters / training.total_parameters:.4%}",
-            f"{training.memory_mib:,.0f}",
-            f"{training.flops_per_token / 1e9:.4g}",
-            _duration(training.least_seconds),
-        )
-        for training in needs.trainings
-    ]
-    title = f"{needs.backbone}: {needs.parameters:,} parameters, {needs.dtype}"
-    columns = ("training", "trained", "share", "MiB", "GFLOP/token", "per 1M tokens")
-    terminal.show_table(title, columns, rows)
-    process = ", with this process" if needs.device == "cpu" else ""
-    terminal.out.print(
-        f"Counted in one step of each training, without weights, on a row of documents of "
-        f"{needs.document_tokens:,} tokens. A head adds {needs.head_per_class:,} parameters per "
-        f"class. Memory: all tensors at their worst moment{process}; the allocator may keep up to "
-        f"twice that. Time: at least, at the {needs.matrix_rate / 1e9:,.0f} GFLOP/s that a large "
-        f"matrix product just reached on {needs.device}; `--dry-run` measures it on your notes.",
         soft_wrap=True,
     )
     return None

@@ -10,17 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from notetune.errors import ConfigError
-from notetune.model.backbone import load_backbone, outline_backbone
+from notetune.model.backbone import load_backbone
 from notetune.model.device import torch_device
 from notetune.model.layers import chosen_layers
-from notetune.study.counts import Counted, CountedStep, assumed_facts, count_notes
+from notetune.study.counts import Counted, CountedStep, a_million, count_notes
 from notetune.study.jobs import Job, jobs_of
 from notetune.study.recipe import Recipe
 from notetune.study.specs import CellSpec, DomainSpec
 from notetune.tokens.packing import Int64Array
 from notetune.train.gpus import ASSUMED_SHARE, GPUS, USABLE_SHARE
 from notetune.train.step_cost import matrix_rate, step_seconds
-from notetune.train.training import peak_memory_mib, restart_peak_memory
 
 ENCODERS = "encoders"
 TRAININGS = ("pretrain", "model")
@@ -110,8 +109,8 @@ def costs(recipe: Recipe, gpu: str | None = None) -> Costs:
     if gpu is not None and gpu not in GPUS:
         raise ConfigError(f"gpu {gpu} is unknown; known are {', '.join(GPUS)}.")
     rate_of = _rate_on(gpu) if gpu else _rate_here()
-    trainings: list[TrainingCost] = []
     counted: dict[Path, Counted] = {}
+    trainings: list[TrainingCost] = []
     for backbone, one in recipe.studies.items():
         notes = one.folder.prepared
         counted[notes] = counted.get(notes) or count_notes(one)
@@ -123,6 +122,22 @@ def costs(recipe: Recipe, gpu: str | None = None) -> Costs:
     card = GPUS[gpu]
     rate = f"{card.source}; {ASSUMED_SHARE:.0%} of the card's highest rate, which is assumed"
     return Costs(gpu, card.memory_gib, rate, origins, tuple(trainings))
+
+
+def costs_of_a_million(recipe: Recipe) -> Costs:
+    """Count every training of a backbone on a million tokens, from its config.json alone.
+
+    The time is the least: all operations at the rate that a large matrix product reaches here.
+
+    Raises:
+        BackboneError: If the folder has no usable configuration.
+    """
+    device = torch_device(recipe.device)
+    rate = matrix_rate(device, recipe.dtype)
+    counted = a_million(recipe)
+    trainings = tuple(_Counting(recipe, "", counted, lambda _: rate).trainings())
+    said = f"all at the {rate / 1e9:,.0f} GFLOP/s that a large matrix product just reached"
+    return Costs(str(device), None, said, (counted.origin,), trainings)
 
 
 @dataclass
@@ -230,91 +245,6 @@ def _rate_here() -> Callable[[CountedStep], float]:
         return found[place.backbone]
 
     return rate
-
-
-@dataclass(frozen=True)
-class TrainingNeeds:
-    """What one training needs.
-
-    Attributes:
-        name: Stage with its method, or variant of step 2.
-        trainable_parameters: Of its adapters; a head adds `Needs.head_per_class` per class.
-        total_parameters: Of backbone and adapters.
-        memory_mib: Highest memory of a step.
-        flops_per_token: Operations of matrix products per token.
-        least_seconds: For a million tokens, if all of them ran at `Needs.matrix_rate`.
-    """
-
-    name: str
-    trainable_parameters: int
-    total_parameters: int
-    memory_mib: float
-    flops_per_token: float
-    least_seconds: float
-
-
-@dataclass(frozen=True)
-class Needs:
-    """The trainings of a recipe, and what the estimates are based on.
-
-    Attributes:
-        backbone: Its name.
-        parameters: Of the backbone.
-        dtype: Type of its weights.
-        device: Where the recipe would compute.
-        matrix_rate: Operations per second that a large matrix product just reached there.
-        document_tokens: Tokens of each document of the row that was counted.
-        head_per_class: Parameters of a head per class.
-        trainings: Step 1 by method, then the variants of step 2.
-    """
-
-    backbone: str
-    parameters: int
-    dtype: str
-    device: str
-    matrix_rate: float
-    document_tokens: int
-    head_per_class: int
-    trainings: tuple[TrainingNeeds, ...]
-
-
-def needs(recipe: Recipe) -> Needs:
-    """Count parameters, memory and operations of every training from the backbone's config alone.
-
-    One step of each runs on the meta device, with the code of the real step, on a row full of the
-    longest documents. Its memory is that of all tensors alive at the worst moment (weights,
-    adapters, activations, gradients, optimizer state and temporaries); on a CPU, that of this
-    process without any is added. Not counted is what a kernel uses within one operation, and what
-    an allocator keeps: glibc's heap has been seen to grow to twice what was alive. Where the recipe
-    leaves `max_tokens` to the notes, the longest documents are as long as they can get.
-
-    Raises:
-        BackboneError: If the folder has no usable configuration.
-    """
-    device = torch_device(recipe.device)
-    backbone = outline_backbone(recipe.backbone, recipe.dtype)
-    restart_peak_memory()
-    process_mib = peak_memory_mib() if device.type == "cpu" else 0.0
-    rate, facts = matrix_rate(device, recipe.dtype), assumed_facts(recipe, ("any task",))
-    found = []
-    for job in jobs_of(recipe, "", facts):
-        if job.stage in TRAININGS and not job.seed:
-            step = CountedStep(job, facts.max_tokens)
-            per_token = step.cost.flops / step.cost.tokens
-            memory_mib = process_mib + step.cost.peak_bytes / 2**20
-            sizes = (step.model.trainable_count, step.model.total_count)
-            least = 1e6 * per_token / rate
-            found.append(TrainingNeeds(_name(job), *sizes, memory_mib, per_token, least))
-    return Needs(
-        backbone.name,
-        sum(parameter.numel() for parameter in backbone.model.parameters()),
-        recipe.dtype,
-        str(device),
-        rate,
-        facts.max_tokens,
-        backbone.hidden_size + 1,
-        tuple(found),
-    )
 
 
 def _name(job: Job) -> str:

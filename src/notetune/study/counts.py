@@ -113,6 +113,17 @@ def assumed_facts(recipe: Recipe, tasks: tuple[str, ...]) -> Facts:
     return Facts(tasks, ("",) * len(tasks), "", "", longest, pieces, "", longest)
 
 
+def a_million(recipe: Recipe) -> Counted:
+    """A million tokens in notes of the greatest length, for step 1 and a task of one class."""
+    facts = assumed_facts(recipe, ("any task",))
+    longest = facts.max_tokens
+    notes_N = np.full(round(1e6 / longest), longest, np.int64)
+    none = notes_N[:0]
+    splits = {"train": notes_N, "validation": none, "test": none}
+    origin = f"assumed to be {len(notes_N):,} of {longest:,} tokens, with one class"
+    return Counted(facts, notes_N, {"any task": splits}, {"any task": 1}, origin)
+
+
 def _published(recipe: Recipe) -> Counted:
     of_step_1 = recipe.corpus or recipe.preparation
     if (of_step_1.source.kind, recipe.prepare.source.kind) != published.COUNTED_KINDS:

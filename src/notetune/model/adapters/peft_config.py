@@ -8,7 +8,7 @@ import peft
 from notetune.config import parse
 from notetune.errors import BundleError
 from notetune.model.adapters.specs import AdaptationPrompt, LoRA, PeftSpec, Prefix, Prompt, PTuning
-from notetune.model.backbone import Backbone
+from notetune.model.backbone import Backbone, Shape
 
 _UNDERSTOOD = {
     # What a specification says too.
@@ -46,24 +46,11 @@ def to_peft(spec: PeftSpec, backbone: Backbone) -> peft.PeftConfig:
                 use_dora=spec.dora,
             )
         case Prefix():
-            width = shape.kv_heads * shape.head_dim
-            in_keys = {"num_attention_heads": shape.kv_heads, "token_dim": width}
-            return peft.PrefixTuningConfig(
-                num_virtual_tokens=spec.virtual_tokens,
-                prefix_projection=spec.projection,
-                encoder_hidden_size=spec.hidden or width,
-                **{**in_row, **in_keys},
-            )
+            return _prefix(spec, shape)
         case Prompt():
-            start = {
-                "prompt_tuning_init": "TEXT",
-                "prompt_tuning_init_text": spec.text,
-                "tokenizer_name_or_path": backbone.name,
-            }
+            start = _text_start(spec, backbone) if spec.init == "text" else {}
             return peft.PromptTuningConfig(
-                num_virtual_tokens=spec.virtual_tokens,
-                **in_row,
-                **(start if spec.init == "text" else {}),
+                num_virtual_tokens=spec.virtual_tokens, **in_row, **start
             )
         case PTuning():
             return peft.PromptEncoderConfig(
@@ -82,6 +69,27 @@ def to_peft(spec: PeftSpec, backbone: Backbone) -> peft.PeftConfig:
             )
         case _:
             assert_never(spec)
+
+
+def _prefix(spec: Prefix, shape: Shape) -> peft.PeftConfig:
+    width = shape.kv_heads * shape.head_dim
+    return peft.PrefixTuningConfig(
+        num_virtual_tokens=spec.virtual_tokens,
+        prefix_projection=spec.projection,
+        encoder_hidden_size=spec.hidden or width,
+        num_layers=shape.layers,
+        num_attention_heads=shape.kv_heads,
+        token_dim=width,
+        num_transformer_submodules=1,
+    )
+
+
+def _text_start(spec: Prompt, backbone: Backbone) -> dict[str, str]:
+    return {
+        "prompt_tuning_init": "TEXT",
+        "prompt_tuning_init_text": spec.text,
+        "tokenizer_name_or_path": backbone.name,
+    }
 
 
 def from_peft(settings: Mapping[str, Any], origin: str) -> PeftSpec:
