@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from notetune import __version__
-from notetune.cli import app, load, main, terminal
+from notetune.cli import app, load, main, study, terminal
 
 COMMANDS = (
     ["demo"],
@@ -20,6 +20,8 @@ COMMANDS = (
     ["synthesize"],
     ["study", "run"],
     ["study", "status"],
+    ["study", "work"],
+    ["study", "launch", "slurm"],
 )
 
 
@@ -38,7 +40,8 @@ def test_every_command_has_help(monkeypatch, capsys, command):
 
 def test_the_list_of_commands_above_is_complete():
     names = [c.name or c.callback.__name__ for c in app.app.registered_commands]
-    names += [f"study {c.name}" for c in app.study_app.registered_commands]
+    names += [f"study {c.name}" for c in study.app.registered_commands]
+    names += [f"study launch {c.name}" for c in study.launch_app.registered_commands]
     assert sorted(names) == sorted(" ".join(command) for command in COMMANDS)
 
 

@@ -21,7 +21,10 @@ LAYERS = (
     {"model", "tokens", "search"},
     {"hospital", "sources"},
     {"notes", "metrics", "plain"},
+    {"journal"},
+    {"claims"},
     {"runs", "strict_csv", "audit"},
+    {"lease"},
     {"ownership", "study_paths"},
     {"config", "progress"},
     {"errors"},
@@ -51,7 +54,7 @@ FREE_OF = {
     "cli": ("torch", "transformers", "peft", "polars", "scipy", "sklearn", "matplotlib"),
     # A misspelt key is said at once, and so are all keys and what is done.
     **dict.fromkeys(
-        ("study/recipe.py", "study/wanted.py", "study/jobs.py"),
+        ("study/recipe.py", "study/wanted.py", "study/jobs.py", "study/status.py"),
         ("torch", "transformers", "peft", "scipy", "sklearn", "matplotlib"),
     ),
 }

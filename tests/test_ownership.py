@@ -1,8 +1,11 @@
 """What may take the place of what: only what is ours and holds nothing else."""
 
+import os
+import time
+
 import pytest
 
-from notetune import runs
+from notetune import claims, runs
 from notetune.errors import RunError
 from notetune.ownership import refuse_foreign
 
@@ -60,9 +63,14 @@ def test_taking_a_folder_clears_nothing_of_a_user(tmp_path):
         (tmp_path / "deep" / name).write_bytes(CANARY)
     before = everything_in(tmp_path)
     assert len(before) == 3 * len(names) + 1
-    with runs.locked(tmp_path), runs.work_folder(tmp_path / "deep" / "stage", 1):
+    long_ago = time.time() - 3600
+    for path in before:
+        os.utime(path, (long_ago, long_ago))
+    claims.clear_parts(tmp_path)
+    stage = tmp_path / "deep" / "stage"
+    with claims.claimed(stage), runs.work_folder(stage, 1):
         pass
-    assert everything_in(tmp_path) - {tmp_path / ".lock"} == before
+    assert everything_in(tmp_path) == before
     assert all((tmp_path / "deep" / name).read_bytes() == CANARY for name in names)
 
 

@@ -1,17 +1,11 @@
 """Run folders: whole or absent, private, verifiable, and held by one process."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import threading
 from pathlib import Path
 
 import pytest
 
-from notetune import runs
+from notetune import claims, runs
 from notetune.errors import RunError
 
 INPUTS = {"notes": "abc", "seed": 3}
@@ -185,120 +179,15 @@ def of_format(folder, number):
     runs.write_json(folder / "manifest.json", manifest | {"digest": runs.fingerprint(manifest)})
 
 
-def run_python(code, **options):
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def hold(folder):
-    """A process that holds the lock of `folder` until it is killed."""
-    holder = run_python(f"""
-        import time
-        from pathlib import Path
-        from notetune import runs
-        with runs.locked(Path({str(folder)!r})):
-            print("held", flush=True)
-            time.sleep(60)
-    """)
-    assert holder.stdout.readline() == "held\n"
-    return holder
-
-
-def kill(process):
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-
-
-class TestLocked:
-    def test_refuses_a_second_process_at_once_and_names_the_first(self, tmp_path):
-        holder = hold(tmp_path / "run")
-        try:
-            with (
-                pytest.raises(RunError, match=rf"in use by process {holder.pid} on "),
-                runs.locked(tmp_path / "run"),
-            ):
-                pass
-        finally:
-            kill(holder)
-
-    def test_is_free_after_the_holder_was_killed(self, tmp_path):
-        kill(hold(tmp_path / "run"))
-        with runs.locked(tmp_path / "run"):
-            assert (tmp_path / "run" / ".holder").read_text().startswith(f"{os.getpid()} on ")
-
-    def test_is_free_after_an_error_inside(self, tmp_path):
-        for _ in range(2):
-            with pytest.raises(ValueError, match="inside"), runs.locked(tmp_path):
-                raise ValueError("inside")
-        assert not (tmp_path / ".holder").exists()
-
-    def test_refuses_a_second_holder_in_the_same_process(self, tmp_path):
-        refused = []
-
-        def again():
-            try:
-                with runs.locked(tmp_path):
-                    pass
-            except RunError as error:
-                refused.append(str(error))
-
-        with runs.locked(tmp_path):
-            thread = threading.Thread(target=again)
-            thread.start()
-            thread.join()
-            again()
-        assert len(refused) == 2
-
-    def test_clears_what_a_killed_process_left_half_written(self, tmp_path):
-        killed = run_python(f"""
-            import time
-            from pathlib import Path
-            from notetune import runs
-            run = Path({str(tmp_path / "run")!r})
-            with runs.locked(run), runs.new_folder(run / "adapters" / "one", 1) as part:
-                (part / "notes.txt").write_text("secret")
-                print("half", flush=True)
-                time.sleep(60)
-        """)
-        assert killed.stdout.readline() == "half\n"
-        kill(killed)
-        build(tmp_path / "run" / "kept")
-        assert sum(name.endswith("notes.txt") for name in everything_in(tmp_path)) == 2
-        with runs.locked(tmp_path / "run"):
-            left = everything_in(tmp_path / "run") - {".lock", ".holder"}
-        assert left == {"adapters", "kept"} | {
-            f"kept/{name}" for name in ("manifest.json", "weights.bin", "sub", "sub/notes.txt")
-        }
-
-
 class TestPrivateFiles:
     @pytest.mark.usefixtures("umask")
     def test_only_the_owner_may_read_what_is_written(self, tmp_path):
         runs.make_files_private()
         run = tmp_path / "run"
-        with runs.locked(run):
+        with claims.claimed(run / "stage"), claims.one_at_a_time(run / "features"):
             build(run / "stage")
             runs.write_json(run / "deep" / "result.json", {"value": 1})
             modes = {path: mode(path) for path in [run, *run.rglob("*")]}
         assert len(modes) == 10
         assert {value for path, value in modes.items() if path.is_dir()} == {0o700}
         assert {value for path, value in modes.items() if path.is_file()} == {0o600}
-
-
-def test_taking_a_run_leaves_alone_what_another_one_makes_in_it(tmp_path):
-    shared = tmp_path / "one" / "prepared"
-    with runs.one_at_a_time(shared), runs.new_folder(shared, "notes") as part:
-        (part / "notes.csv").write_text("x")
-        with runs.locked(tmp_path / "one"):
-            assert (part / "notes.csv").exists()
-    assert runs.is_finished(shared, "notes")
-    left = shared.with_name(".prepared.abc12_7z.notetune.part")
-    left.mkdir()
-    with runs.locked(tmp_path / "one"):
-        assert not left.exists()

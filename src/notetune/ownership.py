@@ -15,7 +15,8 @@ MANIFEST = "manifest.json"
 DIGEST = "digest"  # of the rest of the manifest
 _MANIFEST_KEYS = {"format", "inputs", "files", "provenance", DIGEST}
 # Names that nothing else gives: what has one is ours and half-done.
-PART, _WORK = ".notetune.part", ".work"
+PART, _WORK, LEASE = ".notetune.part", ".work", ".lease"
+_LEASE_START = b'{"token": "'
 PART_NAME = re.compile(r"\.(?P<of>.+)\.[a-z0-9_]{8}\.notetune\.part")
 WORK_NAME = re.compile(r"\.(?P<of>.+)\.[0-9a-f]{16}\.work")
 
@@ -67,14 +68,13 @@ def refuse_full_lock(path: Path) -> None:
         refuse_existing(path)
 
 
-def refuse_foreign_holder(path: Path) -> None:
-    """Refuse to write who holds a folder over anything else than that.
+def refuse_foreign_lease(path: Path) -> None:
+    """Refuse to take for a lease what is none.
 
     Raises:
         RunError: If something else stands there.
     """
-    is_file = path.is_file() and not path.is_symlink()
-    if not (is_file and re.fullmatch(rb"(\d+( on .*)?)?", path.read_bytes())):
+    if os.path.lexists(path) and not _is_lease(path):
         refuse_existing(path)
 
 
@@ -101,13 +101,25 @@ def _foreign(folder: Path, ours: frozenset[Path]) -> Iterator[Path]:
             continue
         if path.is_dir() and not path.is_symlink():
             yield from _foreign(path, ours)
-        elif path not in ours and not _is_lock(path):
+        elif path not in ours and not _is_lock(path) and not _is_lease(path):
             yield path
 
 
 def _is_lock(path: Path) -> bool:
     is_named_so = path.name.startswith(".") and path.suffix == ".lock"
     return is_named_so and not path.is_symlink() and not path.stat().st_size
+
+
+def _is_lease(path: Path) -> bool:
+    if path.suffix != LEASE or path.is_symlink() or not path.is_file():
+        return False
+    start = path.read_bytes()[: len(_LEASE_START)].strip(b"\0")
+    return _LEASE_START.startswith(start)  # a power loss leaves zeros, or a part
+
+
+def lease_of(folder: Path) -> Path:
+    """Where it stands who makes a folder."""
+    return folder.parent / f".{folder.name}{LEASE}"
 
 
 def work_of(folder: Path, inputs_fingerprint: str) -> Path:

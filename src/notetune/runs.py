@@ -1,4 +1,4 @@
-"""Run folders: private files, atomic stages with a checksummed manifest, a lock, provenance."""
+"""Run folders: private files, atomic stages with a checksummed manifest, provenance."""
 
 import contextlib
 import dataclasses
@@ -13,8 +13,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
-
-import filelock
 
 from notetune import __version__, ownership
 from notetune.errors import BackboneError, ConfigError, DataError, RunError, Stopped
@@ -195,6 +193,12 @@ def is_older(folder: Path) -> bool:
     return manifest is not None and manifest["format"] < FORMAT
 
 
+def made_from(folder: Path) -> str | None:
+    """The fingerprint of what `folder` was built from, by its manifest alone; None without one."""
+    manifest = _manifest(folder)
+    return None if manifest is None else str(manifest["inputs"])
+
+
 def damaged_files(folder: Path) -> list[str]:
     """Names of the files that are missing from `folder` or differ from its manifest.
 
@@ -211,43 +215,6 @@ def damaged_files(folder: Path) -> list[str]:
         for name, digest in manifest["files"].items()
         if not (folder / name).is_file() or sha256_of_file(folder / name) != digest
     ]
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process, and clear what a killed one left half-written in it.
-
-    Raises:
-        RunError: At once, if another process holds it.
-    """
-    make_folder(folder)
-    lock, holds = _lock(folder / ".lock", timeout=0), folder / ".holder"
-    ownership.refuse_foreign_holder(holds)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        holder = holds.read_text() if holds.exists() else "unknown"
-        raise RunError(
-            f"{folder} is in use by process {holder}; wait for it, or use another run folder."
-        ) from None
-    try:
-        write_text(holds, f"{os.getpid()} on {platform.node()}")
-        _clear_parts(folder)
-        yield
-    finally:
-        holds.unlink(missing_ok=True)
-        lock.release()
-
-
-@contextlib.contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Let processes that want the same stage folder in turn: the first makes it, others find it.
-
-    A killed process lets go of it.
-    """
-    make_folder(folder.parent)
-    with _lock(_lock_of(folder)):
-        yield
 
 
 def provenance() -> dict[str, str]:
@@ -310,44 +277,6 @@ def _replace(folder: Path, temporary: Path) -> None:
         aside.rmdir()
         raise
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def _clear_parts(folder: Path) -> None:
-    for part in sorted(folder.rglob(f".*{ownership.PART}")):
-        name = ownership.PART_NAME.fullmatch(part.name)
-        if name is None or _is_being_made(part.parent / name["of"]):
-            continue
-        if part.is_dir() and not part.is_symlink():
-            shutil.rmtree(part)
-        else:
-            part.unlink(missing_ok=True)
-    for work in sorted(folder.rglob(".*.work")):
-        if name := ownership.WORK_NAME.fullmatch(work.name):
-            done = work.parent / name["of"]
-            manifest = _manifest(done)
-            finished = manifest and ownership.work_of(done, manifest["inputs"])
-            if work == finished and not work.is_symlink():
-                shutil.rmtree(work)  # killed after the last rename
-
-
-def _lock(path: Path, timeout: float = -1) -> filelock.BaseFileLock:
-    ownership.refuse_full_lock(path)
-    return filelock.FileLock(path, timeout=timeout)
-
-
-def _lock_of(folder: Path) -> Path:
-    return folder.parent / f".{folder.name}.lock"
-
-
-def _is_being_made(folder: Path) -> bool:
-    """Whether another process makes a stage here that several runs share."""
-    if not _lock_of(folder).exists():
-        return False
-    try:
-        with _lock(_lock_of(folder), timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
 
 
 def seal(folder: Path, inputs: Any) -> None:

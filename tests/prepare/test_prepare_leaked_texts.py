@@ -11,9 +11,9 @@ from builders import random_llama
 from notetune import config
 from notetune.errors import DataError
 from notetune.prepare.build import prepare
-from notetune.study.jobs import status
 from notetune.study.recipe import Recipe
 from notetune.study.run import prepare_notes
+from notetune.study.status import progress
 
 RECIPE = """
 name: small
@@ -86,7 +86,7 @@ def test_a_corpus_without_patient_ids_is_compared_by_text(place):
     assert (finding.count, finding.blocks) == (7, False)
     (flow,) = [stage for stage in corpus.flow if stage.stage == "training notes of step 1"]
     assert flow.rejected["equal or nearly equal to a validation or test note"] == 7
-    assert all(stage.is_finished for stage in status(dropping)[:2])
+    assert all(job.state == "done" for job in progress(dropping).jobs[:2])
 
     allowing = load(place, RECIPE + "  allow_leaks: true\npretrain:" + CORPUS)
     corpus = prepare_notes(allowing).corpus

@@ -1,8 +1,8 @@
 """Single jobs of a study, as tests run them."""
 
 from notetune.progress import silent
-from notetune.study.jobs import jobs_of
-from notetune.study.run import prepare_notes, run_jobs
+from notetune.study.jobs import OF_NOTES, jobs_of
+from notetune.study.run import prepare_notes, run_job
 from notetune.study.wanted import facts_of
 
 
@@ -47,6 +47,13 @@ def train(recipe, task, model, seed=0, track=silent):
     job = model_job(recipe, task, model, seed)
     run(recipe, job, track=track)
     return job.folder
+
+
+def run_jobs(jobs, notes, track=silent):
+    """Run jobs in order; what is made is skipped."""
+    for job in jobs:
+        if job.stage not in OF_NOTES and not job.is_made(is_checked=True):
+            run_job(job, notes, track)
 
 
 def _needed(job):

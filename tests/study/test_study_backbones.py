@@ -14,9 +14,9 @@ from notetune.metrics.scores import read_scores
 from notetune.prepare.prepared import open_prepared
 from notetune.study.costs import costs
 from notetune.study.evaluate import evaluate
-from notetune.study.jobs import status
 from notetune.study.recipe import Recipe
 from notetune.study.run import prepare_notes, run_study
+from notetune.study.status import progress
 
 RECIPE = """
 name: several
@@ -180,8 +180,8 @@ def test_the_second_run_keeps_everything_and_reads_the_same(place, results):
     assert run_study(recipe).tasks == results.tasks
     assert [path.stat().st_mtime_ns for path in manifests] == before
     assert evaluate(recipe).headline == results.headline
-    stages = status(recipe)
-    assert all(stage.is_finished for stage in stages)
+    stages = progress(recipe).jobs
+    assert all(stage.state == "done" for stage in stages)
     assert len([s for s in stages if s.name.startswith("one-whole · died · full-domain")]) == 1
 
 
@@ -194,7 +194,7 @@ def test_other_notes_for_the_tasks_leave_the_domain_adapter_and_train_the_cells_
     recipe = load(place, f"runs={runs}", f"prepare.source.path={tmp_path}/notes.csv")
     one = recipe.studies["one"]
     prepare_notes(one)
-    finished = {stage.name: stage.is_finished for stage in status(one)}
+    finished = {job.name: job.state == "done" for job in progress(one).jobs}
     assert finished["prepare"]
     assert finished["pretrain · seed 0"]
     assert not finished["died · domain-trainable+task-lora · seed 0"]

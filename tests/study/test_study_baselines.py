@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from builders import random_llama
-from one_job import find, jobs_on, run
+from one_job import find, jobs_on, run, run_jobs
 from sklearn.linear_model import LogisticRegression
 from small_study import CANARY, files_below, notetune
 
@@ -22,7 +22,7 @@ from notetune.serve.predictor import load_predictor
 from notetune.study import baselines
 from notetune.study.baselines import ColumnsOfTask, WordsOfTask
 from notetune.study.recipe import Recipe
-from notetune.study.run import prepare_notes, run_jobs
+from notetune.study.run import prepare_notes
 
 RECIPE = """
 name: plain

@@ -138,16 +138,18 @@ def test_the_same_command_again_trains_nothing_and_status_says_so(finished, plac
         path: path.stat().st_mtime_ns for path in files_below(finished) if "cells" in str(path)
     }
     assert before == after
-    stages = json.loads(notetune("study", "status", place / "recipe.yaml", "--json").stdout)
+    stages = json.loads(notetune("study", "status", place / "recipe.yaml", "--json").stdout)["jobs"]
     names = [stage["name"] for stage in stages]
     assert {"encoder bert", "died · bert+full · seed 0"} <= set(names)
-    assert all(stage["is_finished"] for stage in stages)
+    assert all(stage["state"] == "done" for stage in stages)
 
 
 def test_another_encoder_leaves_everything_else_as_it_was(finished, place):
     more = f"encoders.models={{bert: {place / 'bert'}, other: {place / 'bert'}}}"
-    stages = json.loads(notetune("study", "status", place / "recipe.yaml", more, "--json").stdout)
-    is_open = [stage["name"] for stage in stages if not stage["is_finished"]]
+    stages = json.loads(notetune("study", "status", place / "recipe.yaml", more, "--json").stdout)[
+        "jobs"
+    ]
+    is_open = [stage["name"] for stage in stages if stage["state"] != "done"]
     assert is_open == ["encoder other", "died · other+full · seed 0", "died · other+lora · seed 0"]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from builders import byte_tokenizer, random_llama
-from one_job import domain_job, find, jobs_on, run
+from one_job import domain_job, find, jobs_on, run, run_jobs
 from small_study import write_word_notes
 from transformers import AutoModelForCausalLM
 
@@ -20,7 +20,7 @@ from notetune.serve.predictor import load_predictor
 from notetune.study import perplexity, step1
 from notetune.study.evaluate import evaluate, methods, read_study
 from notetune.study.recipe import Recipe
-from notetune.study.run import prepare_notes, run_jobs
+from notetune.study.run import prepare_notes
 from notetune.study.sections import PerplexityConfig
 from notetune.study.specs import DomainSpec, Notes
 from notetune.train.training import read_record

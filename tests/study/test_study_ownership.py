@@ -8,7 +8,7 @@ import pytest
 from small_study import notetune, small_study
 
 from notetune import config, runs
-from notetune.cli import app
+from notetune.cli import app, study
 from notetune.errors import ConfigError, RunError
 from notetune.study.evaluate import refuse_foreign_looks
 from notetune.study.recipe import Recipe
@@ -24,6 +24,12 @@ def with_recipe(*command):
 def with_report(*command):
     return lambda place, taken: [
         *command, place / "recipe.yaml", f"runs={taken.parent.parent}", f"name={taken.parent.name}"
+    ]  # fmt: skip
+
+
+def with_output(*command):
+    return lambda place, taken: [
+        *command, place / "recipe.yaml", f"runs={place}/elsewhere", "-o", taken
     ]  # fmt: skip
 
 
@@ -46,9 +52,12 @@ WRITING = {
     "study run, its recipe": (with_report("study", "run"), "mine/recipe.json"),
     "study run, its looks": (with_report("study", "run"), "mine/looks.json"),
     "study run, the recipe of a backbone": (with_backbone, "mine/backbones/a/recipe.json"),
-    "study run, its lock": (with_report("study", "run"), "mine/.lock"),
-    "study run, its holder": (with_report("study", "run"), "mine/.holder"),
+    "study run, a lease": (with_report("study", "run"), "mine/.prepared.lease"),
+    "study run, a lock": (with_report("study", "run"), "mine/.prepared.lock"),
     "study run, notes": (with_report("study", "run"), "mine/prepared"),
+    "study work": (with_recipe("study", "work"), "mine"),
+    "study work, its recipe": (with_report("study", "work"), "mine/recipe.json"),
+    "study launch slurm": (with_output("study", "launch", "slurm"), "mine.slurm"),
     "evaluate": (with_report("evaluate"), "mine/report"),
     "evaluate, its looks": (with_report("evaluate"), "mine/looks.json"),
     "predict": (lambda place, taken: ["predict", "x", place / "notes.csv", "-o", taken], "a.csv"),
@@ -106,8 +115,9 @@ def place(tmp_path_factory):
 
 def test_every_command_is_known_to_write_or_not():
     names = [c.name or c.callback.__name__ for c in app.app.registered_commands]
-    names += [f"study {c.name}" for c in app.study_app.registered_commands]
-    assert len(names) == 13
+    names += [f"study {c.name}" for c in study.app.registered_commands]
+    names += [f"study launch {c.name}" for c in study.launch_app.registered_commands]
+    assert len(names) == 15
     assert {name.partition(",")[0] for name in WRITING} == set(names) - ONLY_READ
 
 
@@ -117,7 +127,7 @@ def test_every_command_is_known_to_write_or_not():
 @pytest.mark.parametrize("writing", WRITING)
 def test_nothing_of_a_user_is_replaced_by_any_command(writing, kind, place, tmp_path):
     arguments, name = WRITING[writing]
-    if kind == "an empty folder" and name.endswith(("lock", "holder")):
+    if kind == "an empty folder" and name.endswith(("lock", "lease")):
         kind = "a folder"
     taken = tmp_path / name
     put(kind, taken)

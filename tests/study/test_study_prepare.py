@@ -71,11 +71,6 @@ def recipe_in(folder: Path, *overrides: str, **options) -> Recipe:
     return recipe.model_copy(update={"prepare": changed})
 
 
-def prepare_locked(recipe: Recipe):
-    with runs.locked(recipe.folder.root):
-        return prepare(recipe.preparation)
-
-
 def bytes_below(folder: Path) -> dict[str, bytes]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
@@ -89,7 +84,7 @@ def hidden_in(folder: Path) -> list[str]:
 
 def test_streamed_shards_make_the_store_of_all_notes_at_once(place):
     recipe = recipe_in(place)
-    prepared = prepare_locked(recipe)
+    prepared = prepare(recipe.preparation)
     cohort = sources.read(recipe.preparation.source)
     assert cohort.notes.height == NOTES
     split_of = dict(zip(prepared.store.note_ids, prepared.store.split_N, strict=True))
@@ -118,7 +113,7 @@ def test_the_checks_are_those_of_all_texts_at_once(place):
     with (place / "notes.csv").open("a") as file:
         file.writelines(rows)
     recipe = recipe_in(place)
-    prepared = prepare_locked(recipe)
+    prepared = prepare(recipe.preparation)
     notes = sources.read(recipe.preparation.source).notes
     split_of = dict(zip(prepared.store.note_ids, prepared.store.split_N, strict=True))
     table = notes.with_columns(split=pl.Series([split_of[name] for name in notes["note_id"]]))
@@ -128,7 +123,7 @@ def test_the_checks_are_those_of_all_texts_at_once(place):
 
 
 def test_the_corpus_is_counted_by_source_and_split(place):
-    prepared = prepare_locked(recipe_in(place))
+    prepared = prepare(recipe_in(place).preparation)
     store = prepared.store
     assert [count.split for count in prepared.corpus] == ["train", "test", "validation"]
     for count in prepared.corpus:
@@ -143,8 +138,8 @@ def test_the_corpus_is_counted_by_source_and_split(place):
 
 def test_the_same_bytes_come_from_any_number_of_workers(place):
     one, two = (recipe_in(place, f"name=w{n}", workers=n) for n in (1, 2))
-    prepare_locked(one)
-    prepare_locked(two)
+    prepare(one.preparation)
+    prepare(two.preparation)
     expected = bytes_below(one.folder.prepared)
     assert len(expected) >= 20
     assert bytes_below(two.folder.prepared) == expected
@@ -161,7 +156,7 @@ def test_notes_of_patients_in_no_split_are_left_out(place):
     lines.insert(-1, f"  split: {json.dumps({'kind': 'files', **files})}")
     lines.append("downstream: {tasks: [died]}")
     (place / "recipe.yaml").write_text("\n".join(["name: official", *lines]))
-    prepared = prepare_locked(recipe_in(place))
+    prepared = prepare(recipe_in(place).preparation)
     wanted = [f"n{number:03}" for number in (*range(50), 60, 61)]
     assert prepared.store.note_ids.tolist() == wanted
     kept = pl.read_parquet(prepared.folder / "texts")["note_id"].to_list()
@@ -171,8 +166,8 @@ def test_notes_of_patients_in_no_split_are_left_out(place):
 
 
 def test_only_the_first_piece_of_long_notes_is_kept_on_request(place):
-    pieces = prepare_locked(recipe_in(place))
-    first = prepare_locked(recipe_in(place, "name=first", long_notes="first"))
+    pieces = prepare(recipe_in(place).preparation)
+    first = prepare(recipe_in(place, "name=first", long_notes="first").preparation)
     begins_D = pieces.store.piece_D == 0
     assert 0 < begins_D.sum() == NOTES < len(begins_D)
     assert first.store.lengths_D.tolist() == pieces.store.lengths_D[begins_D].tolist()
@@ -191,7 +186,7 @@ def test_a_note_id_given_twice_is_found_across_chunks(place, monkeypatch):
     stream = NoteStream(iter([notes, notes[7:8]]), lambda: Finished((), ()))
     monkeypatch.setattr(sources, "open_notes", lambda source: stream)
     with pytest.raises(DataError, match="note id n007 is given to 2 notes"):
-        prepare_locked(recipe)
+        prepare(recipe.preparation)
     assert hidden_in(recipe.folder.root) == []
 
 
@@ -222,29 +217,29 @@ def interrupt_after(recipe: Recipe, shards: int, monkeypatch) -> None:
     with monkeypatch.context() as context:
         context.setattr(prepare_shards, "save_documents", interrupted)
         with pytest.raises(Stopped, match=f"its work up to {shards - 1:06}-tokens is saved"):
-            prepare_locked(recipe)
+            prepare(recipe.preparation)
 
 
 def test_an_interrupted_run_goes_on_after_its_last_shard(place, monkeypatch, encoded_notes):
-    uninterrupted = prepare_locked(recipe_in(place, "name=whole"))
+    uninterrupted = prepare(recipe_in(place, "name=whole").preparation)
     recipe = recipe_in(place)
     interrupt_after(recipe, 5, monkeypatch)
     assert not recipe.folder.prepared.exists()
     encoded_notes[0] = 0
-    prepared = prepare_locked(recipe)
+    prepared = prepare(recipe.preparation)
     assert encoded_notes[0] == NOTES - 5 * PER_SHARD
     assert bytes_below(prepared.folder) == bytes_below(uninterrupted.folder)
     assert hidden_in(recipe.folder.root) == []
 
 
 def test_a_damaged_shard_is_made_again(place, monkeypatch, encoded_notes):
-    uninterrupted = prepare_locked(recipe_in(place, "name=whole"))
+    uninterrupted = prepare(recipe_in(place, "name=whole").preparation)
     recipe = recipe_in(place)
     interrupt_after(recipe, 5, monkeypatch)
     (ids,) = recipe.folder.root.glob(".prepared.*.work/000003-tokens/ids.npy")
     ids.write_bytes(ids.read_bytes()[:-1])
     encoded_notes[0] = 0
-    prepared = prepare_locked(recipe)
+    prepared = prepare(recipe.preparation)
     assert encoded_notes[0] == NOTES - 4 * PER_SHARD
     assert bytes_below(prepared.folder) == bytes_below(uninterrupted.folder)
 
@@ -259,19 +254,19 @@ def test_work_on_other_notes_is_not_gone_on_with(place, monkeypatch, encoded_not
     interrupt_after(recipe, 2, monkeypatch)
     (new,) = recipe.folder.root.glob(".prepared.*.work")
     assert new != old
-    prepare_locked(recipe)
+    prepare(recipe.preparation)
     assert encoded_notes[0] == NOTES + PER_SHARD  # the third shard twice
 
 
 def test_work_left_by_a_run_killed_after_its_end_is_removed(place):
     recipe = recipe_in(place)
-    prepare_locked(recipe)
+    prepare(recipe.preparation)
     name = f".prepared.{runs.fingerprint(inputs(recipe.preparation))}.work"
     left, other = recipe.folder.root / name, recipe.folder.root / ".prepared.00ff.work"
     for folder in (left, other):
         folder.mkdir()
         (folder / "shard").write_text("notes")
-    prepare_locked(recipe)
+    prepare(recipe.preparation)
     assert hidden_in(recipe.folder.root) == [other.name]
 
 
@@ -282,7 +277,7 @@ FORKS = get_context("forkserver")
 def run_in_child(folder: Path, workers: int) -> None:
     os.umask(0o077)
     prepare_shards._NOTES_PER_SHARD = PER_SHARD
-    prepare_locked(recipe_in(folder, workers=workers))
+    prepare(recipe_in(folder, workers=workers).preparation)
 
 
 def start(folder: Path, workers: int = 1):
@@ -367,13 +362,13 @@ def test_workers_end_with_a_killed_run(place):
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert prepare_locked(recipe_in(place)).store.note_ids.size == NOTES
+    assert prepare(recipe_in(place).preparation).store.note_ids.size == NOTES
 
 
 def test_a_finished_folder_is_opened_and_not_built_again(place, encoded_notes):
     recipe = recipe_in(place)
-    first = prepare_locked(recipe)
+    first = prepare(recipe.preparation)
     assert encoded_notes[0] == NOTES
-    again = prepare_locked(recipe)
+    again = prepare(recipe.preparation)
     assert encoded_notes[0] == NOTES
     assert again.corpus == first.corpus == open_prepared(recipe.folder.prepared).corpus

@@ -123,9 +123,9 @@ def test_the_same_command_again_trains_nothing_and_gives_the_same_numbers(place,
 
 def test_a_finished_study_says_so(place, finished):
     status = notetune("study", "status", place / "recipe.yaml", "--json")
-    stages = json.loads(status.stdout)
+    stages = json.loads(status.stdout)["jobs"]
     assert len(stages) == 5 + CELLS + OTHERS
-    assert all(stage["is_finished"] for stage in stages)
+    assert all(stage["state"] == "done" for stage in stages)
 
 
 def test_a_key_that_only_measures_leaves_every_training_finished(place, finished):
@@ -136,8 +136,8 @@ def test_a_key_that_only_measures_leaves_every_training_finished(place, finished
     for key in (*(f"evaluate.{key}" for key in keys), "pretrain.perplexity_documents=5"):
         done = notetune("study", "status", place / "recipe.yaml", key, "--json")
         assert done.returncode == 0, done.stderr
-        stages = json.loads(done.stdout)
-        if names := [stage["name"] for stage in stages if not stage["is_finished"]]:
+        stages = json.loads(done.stdout)["jobs"]
+        if names := [stage["name"] for stage in stages if stage["state"] != "done"]:
             unfinished[key] = names
         lacking = {"baselines": 3, "hybrid": 3}.get(key.split(".")[1].split("=")[0], 0)
         assert len(stages) == 5 + CELLS + OTHERS - lacking

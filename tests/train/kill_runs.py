@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from small_training import SmallTraining, after
 
-from notetune import runs
+from notetune import claims, runs
 
 IDLE, SAVING, DONE = 0, 1, 2
 _AIMED = 0.6  # share of the kills that wait for a save to begin
@@ -27,7 +27,7 @@ _AIMED = 0.6  # share of the kills that wait for a save to begin
 
 def train_to_the_end(folder: Path, state: mmap.mmap, saves: int) -> None:
     """One process of the training; it tells in `state` and through the pipe what it is doing."""
-    with runs.locked(folder), runs.work_folder(folder / "stage", "inputs") as work:
+    with claims.claimed(folder / "stage"), runs.work_folder(folder / "stage", "inputs") as work:
         training = SmallTraining(work)
         for step in training.run_from(training.checkpoints.restore()):
             state[0] = SAVING

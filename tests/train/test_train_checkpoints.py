@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_training import INPUTS, STEPS, SmallTraining, after, in_child
 
-from notetune import runs
+from notetune import claims, ownership, runs
 from notetune.errors import RunError, RunWarning
 from notetune.train import checkpoints as module
 from notetune.train.checkpoints import Checkpoints, Position
@@ -305,13 +305,14 @@ def test_an_error_at_any_line_of_a_save_leaves_a_checkpoint_to_go_on_from(stoppe
     assert lines > 60
     outcomes = {"saved": 0, "told": 0}
     for number in range(1, lines + 1, 4):
-        work = shutil.copytree(stopped, tmp_path / str(number))
+        stage = tmp_path / str(number)
+        work = shutil.copytree(stopped, ownership.work_of(stage, "0" * 16))
         try:
             save_of_step_10(work, Interruption(number, no_space))
             outcomes["saved"] += 1
         except (RunError, OSError):
             outcomes["told"] += 1
-        with runs.locked(work):
+        with claims.claimed(stage):
             assert not list(work.glob(".*.part"))
         training = SmallTraining(work)
         assert training.checkpoints.restore().next_step in (9, 10)
@@ -326,14 +327,15 @@ def test_an_error_at_any_line_of_a_save_leaves_a_checkpoint_to_go_on_from(stoppe
 def test_a_kill_at_any_line_of_a_save_leaves_a_checkpoint_to_go_on_from(stopped, tmp_path):
     lines, newest = lines_of_a_save(stopped, tmp_path), []
     for number in (*range(1, lines, 4), lines):
-        work = shutil.copytree(stopped, tmp_path / "run" / str(number))
+        stage = tmp_path / "run" / str(number)
+        work = shutil.copytree(stopped, ownership.work_of(stage, "0" * 16))
         end = in_child(
             lambda work=work, number=number: save_of_step_10(
                 work, Interruption(number, lambda: os.kill(os.getpid(), signal.SIGKILL))
             )
         )
         assert os.WTERMSIG(end) == signal.SIGKILL
-        with runs.locked(work), warnings.catch_warnings(action="error"):
+        with claims.claimed(stage), warnings.catch_warnings(action="error"):
             newest.append(SmallTraining(work).checkpoints.restore().next_step)
             assert not list(work.glob(".*.part"))
         shutil.rmtree(work)

@@ -12,7 +12,7 @@ import pytest
 from power_loss import CONTENTS, NAMES, Disk, build, recorded
 from small_training import SmallTraining, after, as_json
 
-from notetune import runs
+from notetune import claims, runs
 from notetune.errors import RunError, RunWarning, Stopped
 
 SAVES, RESTART_AFTER = 10, 5
@@ -65,13 +65,13 @@ def record(tmp_path_factory):
 
 @contextlib.contextmanager
 def training_in(run):
-    with runs.locked(run), runs.work_folder(run / "stage", "inputs") as work:
+    with claims.claimed(run / "stage"), runs.work_folder(run / "stage", "inputs") as work:
         yield SmallTraining(work)
 
 
 def found_in(run):
     """The step at which a run goes on after a power loss, and what the training is there."""
-    with runs.locked(run):
+    with claims.claimed(run / "stage"):
         if runs.is_finished(run / "stage", "inputs"):
             return FINISHED, (run / "stage/outcome.json").read_text()
     with (

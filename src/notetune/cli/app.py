@@ -2,17 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from notetune import __version__, runs
-from notetune.cli import load, show, terminal
+from notetune.cli import load, show, study, terminal
+from notetune.cli.options import AsJson, DataFolder, DryRun, Only, Overrides, RecipePath
 from notetune.errors import ConfigError, NotetuneError, Stopped
 from notetune.ownership import refuse_foreign
-
-if TYPE_CHECKING:
-    from notetune.study.recipe import Recipe
 
 app = typer.Typer(
     help="Adapt a language model to clinical notes, and measure honestly what that brings.",
@@ -20,27 +18,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-study_app = typer.Typer(help="A whole study from one recipe.", no_args_is_help=True)
-app.add_typer(study_app, name="study")
+app.add_typer(study.app, name="study")
 
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change.")
-]
-DataFolder = Annotated[
-    Path | None,
-    typer.Option("--data", envvar="NOTETUNE_DATA", help="Replaces `data` of the recipe."),
-]
 _INTERRUPTED = 130  # what typer returns after Ctrl-C
 _BY_SIGNAL = 128  # added to the number of a signal, as a shell does
-
-_STEP_1 = ("pretrain", "perplexity")
-
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Only = Annotated[
-    str | None, typer.Option("--only", help="One of the recipe's `backbones`, by its name.")
-]
 
 
 def main() -> None:
@@ -92,7 +73,7 @@ def demo(
     from notetune.cli.demo import demo_recipe, introduction
 
     terminal.out.print(introduction(patients))
-    _run(demo_recipe(folder, patients), as_json=False)
+    study.run_and_report(demo_recipe(folder, patients), as_json=False)
     terminal.out.print("Look at the report, then try `notetune study run` on your own notes.")
 
 
@@ -112,8 +93,7 @@ def prepare(
     from notetune.prepare.build import compare_with_published
     from notetune.study.run import prepare_notes
 
-    with runs.locked(loaded.folder.root):
-        notes = prepare_notes(loaded)
+    notes = prepare_notes(loaded)
     comparisons = compare_with_published(notes.prepared) if check else ()
     beside = None
     if notes.corpus is not notes.prepared:
@@ -133,19 +113,15 @@ def pretrain(
     """Step 1: train a domain adapter on packed notes, and the methods to compare it with."""
     loaded = load.one(recipe, overrides, data, only)
     if dry_run:
-        return _dry_run(loaded, as_json=as_json)
+        return study.show_costs(loaded, as_json=as_json)
     from notetune.progress import silent
     from notetune.study.evaluate import methods, perplexities
-    from notetune.study.jobs import jobs_of
-    from notetune.study.run import prepare_notes, run_jobs
-    from notetune.study.wanted import facts_of
+    from notetune.study.run import work
     from notetune.train import processes
 
-    with processes.joined(loaded.folder.root) as is_first:
-        notes = processes.in_turn(lambda: prepare_notes(loaded))
-        listed = jobs_of(loaded, "", facts_of(loaded, notes))
-        jobs = [job for job in listed if job.stage in _STEP_1]
-        run_jobs(jobs, notes, terminal.track if is_first else silent)
+    with processes.joined():
+        is_first = processes.is_first()
+        jobs = work(loaded, terminal.track if is_first else silent, ("pretrain", "perplexity"))
     if is_first:
         rows = methods(jobs), perplexities(jobs)
         show.pretrained(*rows, loaded.folder.domain(0), as_json=as_json)
@@ -164,15 +140,12 @@ def downstream(
     """Step 2: train task adapters and heads into bundles (step 1 first where it is missing)."""
     loaded = load.one(recipe, overrides, data, only)
     if dry_run:
-        return _dry_run(loaded, as_json=as_json)
-    from notetune.study.jobs import jobs_of, status
-    from notetune.study.run import prepare_notes, run_jobs
-    from notetune.study.wanted import facts_of
+        return study.show_costs(loaded, as_json=as_json)
+    from notetune.study.run import work
+    from notetune.study.status import progress
 
-    with runs.locked(loaded.folder.root):
-        notes = prepare_notes(loaded)
-        run_jobs(jobs_of(loaded, "", facts_of(loaded, notes)), notes, terminal.track)
-    show.status(status(loaded), as_json=as_json)
+    work(loaded, terminal.track)
+    show.progress(progress(loaded), as_json=as_json)
     return None
 
 
@@ -308,59 +281,3 @@ def keys(
     if not found:
         raise ConfigError(f"no key {section} in a recipe; `notetune keys` lists them all.")
     show.keys(found, as_json=as_json)
-
-
-@study_app.command("run")
-def study_run(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    data: DataFolder = None,
-    only: Only = None,
-    dry_run: DryRun = False,
-    gpu: Annotated[
-        str | None,
-        typer.Option(
-            "--gpu", help="With --dry-run: estimate for this GPU, such as h100, not the recipe's."
-        ),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run every stage of a recipe that is not done yet, and write the report."""
-    loaded = load.study(recipe, overrides, data, only)
-    if gpu and not dry_run:
-        raise ConfigError("--gpu goes with --dry-run: it estimates for a GPU that is not here.")
-    if dry_run:
-        return _dry_run(loaded, gpu or loaded.gpu, as_json=as_json)
-    _run(loaded, as_json=as_json)
-    return None
-
-
-@study_app.command("status")
-def study_status(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    data: DataFolder = None,
-    only: Only = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say which stages of a recipe are done."""
-    loaded = load.study(recipe, overrides, data, only)
-    from notetune.study.jobs import status
-
-    show.status(status(loaded), as_json=as_json)
-
-
-def _run(recipe: "Recipe", *, as_json: bool) -> None:
-    from notetune.report.page import check_output, write_report
-    from notetune.study.run import run_study
-
-    check_output(recipe.folder.report)
-    results = run_study(recipe, terminal.track)
-    write_report(results, recipe.folder.report)
-    show.results(results, recipe.folder.report, as_json=as_json)
-
-
-def _dry_run(recipe: "Recipe", gpu: str | None = None, *, as_json: bool) -> None:
-    from notetune.study.costs import costs
-
-    show.costs(recipe, costs(recipe, gpu), as_json=as_json)

@@ -39,3 +39,12 @@ def one(recipe: Path, overrides: list[str] | None, data: Path | None, only: str 
             f"--only {next(iter(loaded.backbones))}, or take them all with `notetune study run`."
         )
     return loaded
+
+
+def worker_command(
+    recipe: Path, overrides: list[str] | None, data: Path | None, only: str | None
+) -> list[str]:
+    """The arguments of `notetune` that make a worker of the same study."""
+    options = {"--data": data, "--only": only}
+    given = [text for name, value in options.items() if value for text in (name, str(value))]
+    return ["study", "work", str(recipe), *(overrides or []), *given]

@@ -1,5 +1,6 @@
 """Results of the workflows as tables, or as JSON."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from notetune.prepare.prepared import Prepared
     from notetune.sources.mimic.published import PublishedFigure
     from notetune.study.costs import Costs
-    from notetune.study.jobs import Status
     from notetune.study.recipe import Recipe
+    from notetune.study.status import Progress
 
 _DIGITS_OF_A_HASH = 16
 
@@ -163,14 +164,27 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
     return None
 
 
-def status(jobs: Sequence["Status"], *, as_json: bool) -> None:
-    """Which jobs are done."""
+def progress(progress: "Progress", *, as_json: bool) -> None:
+    """What is done, who works on what, what failed and why, and the time left."""
     if as_json:
-        return terminal.show_json([asdict(job) for job in jobs])
-    states = ["done" if j.is_finished else "older format" if j.is_older else "open" for j in jobs]
-    rows = [(job.name, state) for job, state in zip(jobs, states, strict=True)]
-    terminal.show_table("Jobs", ("job", "state"), rows)
+        return terminal.show_json(asdict(progress))
+    rows = [(job.name, job.state, job.detail) for job in progress.jobs]
+    terminal.show_texts("Jobs", ("job", "state", ""), rows)
+    states = Counter(job.state for job in progress.jobs)
+    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    terminal.out.print(f"{counts}; {_left(progress)}", soft_wrap=True)
     return None
+
+
+def _left(progress: "Progress") -> str:
+    workers = f"{progress.workers} at work" if progress.workers else "nobody at work"
+    if all(job.state == "done" for job in progress.jobs):
+        return workers
+    untimed = f"{progress.untimed} jobs like none that was made"
+    if progress.seconds_left is None:
+        return f"{workers}; time left not known yet"
+    left = f"{workers}; about {_duration(progress.seconds_left)} left at this rate"
+    return f"{left}, and {untimed}" if progress.untimed else left
 
 
 def _short(value: int | str) -> str:

@@ -5,7 +5,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from notetune import runs, sources
+from notetune import claims, runs, sources
 from notetune.errors import ConfigError, DataError
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.prepare.assemble import assemble
@@ -36,7 +36,7 @@ def prepare(spec: Preparation, like: Prepared | None = None) -> Prepared:
     """
     folder, depends_on = spec.folder, inputs(spec, like)
     _refuse_to_replace_what_is_read(spec)
-    with runs.one_at_a_time(folder):
+    with claims.one_at_a_time(folder):
         if not runs.is_finished(folder, depends_on):
             with runs.work_folder(folder, depends_on) as work:
                 _make(spec, folder, depends_on, work, like)

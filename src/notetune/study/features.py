@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from notetune import infer, runs
+from notetune import claims, infer, runs
 from notetune.errors import ConfigError
 from notetune.model.adapters.files import copy_adapter, read_adapter, save_adapter
 from notetune.model.backbone import load_backbone
@@ -178,7 +178,7 @@ class FixedFeatures:
         self._device = torch_device(job.place.device)
         documents_D = labelled_documents(prepared, store)
         folder, depends_on = kept_features(job, documents_D)
-        with runs.one_at_a_time(folder):
+        with claims.one_at_a_time(folder):
             if not runs.is_finished(folder, depends_on):
                 with (
                     runs.work_folder(folder, depends_on) as work,
@@ -226,6 +226,12 @@ def kept_features(job: Job, documents_D: Int64Array) -> tuple[Path, dict[str, An
         "documents": hashlib.sha256(documents_D.tobytes()).hexdigest(),
     }
     return job.place.features / runs.fingerprint(inputs), inputs
+
+
+def is_computed_elsewhere(job: Job, prepared: Prepared) -> bool:
+    """Whether another process computes the features that a model starts from."""
+    folder, _ = kept_features(job, labelled_documents(prepared, store_of(job, prepared)))
+    return claims.is_being_made(folder)
 
 
 def features_cost(job: Job, prepared: Prepared) -> tuple[Path, FeatureCost] | None:

@@ -27,7 +27,8 @@ Stage = Literal[
     "model",
     "hybrid",
 ]
-_OF_NOTES = ("prepare", "prepare the corpus")
+OF_NOTES: tuple[Stage, ...] = ("prepare", "prepare the corpus")
+"""Stages that every other one needs."""
 TRAINING = "training.json"
 """How a job of step 1 or step 2 was trained."""
 
@@ -113,7 +114,7 @@ class Job:
         if isinstance(self.spec, Preparation):
             like = [open_prepared(job.folder) for job in self.needs]
             return prepared.inputs(self.spec, *like)
-        read = [job.folder for job in self.needs if job.stage not in _OF_NOTES]
+        read = [job.folder for job in self.needs if job.stage not in OF_NOTES]
         return {
             "stage": self.stage,
             "spec": self.spec,
@@ -126,7 +127,7 @@ class Job:
         Args:
             is_checked: Whether every file is read to see that it is whole.
         """
-        if not all(job.is_made() for job in self.needs if job.stage not in _OF_NOTES):
+        if not all(job.is_made() for job in self.needs if job.stage not in OF_NOTES):
             return False
         if not all((job.folder / runs.MANIFEST).is_file() for job in self.needs):
             return False
@@ -140,24 +141,6 @@ def jobs(recipe: Recipe) -> tuple[Job, ...]:
     for backbone, one in recipe.studies.items():
         found += jobs_of(one, backbone, facts_here(one), found)
     return tuple(found)
-
-
-@dataclass(frozen=True)
-class Status:
-    """One line of a study's status."""
-
-    name: str
-    is_finished: bool
-    is_older: bool = False
-    """Whether an earlier version of notetune made what is there."""
-
-
-def status(recipe: Recipe) -> list[Status]:
-    """Which jobs of a recipe are done; those that read notes are known once these are prepared."""
-    return [
-        Status(job.name, job.is_made(is_checked=True), runs.is_older(job.folder))
-        for job in jobs(recipe)
-    ]
 
 
 def facts_here(recipe: Recipe) -> Facts | None:

@@ -1,30 +1,37 @@
-"""A whole study: every job in order, each skipped when it is already done."""
+"""A whole study: any number of workers make its jobs, each of them once, and one evaluates."""
 
+import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from notetune import runs
-from notetune.errors import RunWarning
+from notetune import __version__, claims, lease, runs
+from notetune.errors import RunError, RunWarning
+from notetune.lease import Holder, Lease
 from notetune.metrics.results import Results
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.prepare import encoders
 from notetune.prepare.build import prepare
-from notetune.prepare.prepared import Intake, Prepared
-from notetune.prepare.settings import EncodeSpec
+from notetune.prepare.prepared import Intake, Prepared, open_prepared
+from notetune.prepare.settings import EncodeSpec, Preparation
 from notetune.progress import Track, named, silent
 from notetune.study import baselines, perplexity, step1, step2
 from notetune.study.evaluate import evaluate, refuse_foreign_looks
-from notetune.study.jobs import Job, Stage, jobs_of
+from notetune.study.features import is_computed_elsewhere
+from notetune.study.jobs import OF_NOTES, Job, Stage, jobs_of, notes_here
 from notetune.study.recipe import Recipe
 from notetune.study.specs import Notes
+from notetune.study.status import Diary
 from notetune.study.wanted import facts_of
 from notetune.tokens.edges import read_declared
+from notetune.train import processes
 
 _RECIPE = "recipe.json"
 _SECTIONS = frozenset({"name", "prepare", "pretrain", "downstream", "evaluate"})
-
+_OF_A_MACHINE = ("runs", "prepared", "data", "device", "gpu", "checkpoint_minutes")
+_CHOSEN_FOR_NOTES = (("prepare", "opener"), ("prepare", "max_tokens"), ("downstream", "max_pieces"))
+_SECONDS_BETWEEN_LOOKS = 2.0
 
 _RUNS: Mapping[Stage, Callable[[Job, Notes, Track], None]] = {
     "pretrain": lambda job, notes, track: step1.train_domain(job, notes.corpus, track),
@@ -37,62 +44,249 @@ _RUNS: Mapping[Stage, Callable[[Job, Notes, Track], None]] = {
 
 
 def run_study(recipe: Recipe, track: Track = silent) -> Results:
-    """Run all jobs of a recipe in its run folder and estimate the results.
+    """Make all jobs of a recipe in its run folder, and estimate the results.
 
     A run that was killed goes on: what is finished is kept.
 
     Raises:
-        NotetuneError: What any job raises; one that fails leaves nothing half-written.
+        NotetuneError: What a job raised, once all that do not need it are made.
     """
-    with ExitStack() as held:
-        # The recipe's own folder last: taking it clears what is half-written in all of them.
-        folders = [*(one.folder for one in recipe.studies.values()), recipe.folder]
-        for root in dict.fromkeys(folder.root for folder in folders):
-            held.enter_context(runs.locked(root))
-            runs.refuse_foreign_json(root / _RECIPE, _SECTIONS.issubset)
-        refuse_foreign_looks(recipe)
-        runs.write_json(recipe.folder.root / _RECIPE, recipe.as_json())
-        done: list[Job] = []
-        for backbone, one in recipe.studies.items():
-            notes = prepare_notes(one)
-            resolved = _resolved(one, notes.prepared.intake)
-            runs.write_json(one.folder.root / _RECIPE, resolved.as_json())
-            listed = jobs_of(one, backbone, facts_of(one, notes), done)
-            run_jobs(listed, notes, named(track, backbone))
-            done += listed
-        return evaluate(recipe)
+    refuse_foreign_looks(recipe)
+    work(recipe, track)
+    return evaluate(recipe)
+
+
+def work(
+    recipe: Recipe, track: Track = silent, stages: Collection[Stage] | None = None
+) -> list[Job]:
+    """Make what is not made, job by job, until nothing is left that this process could make.
+
+    Any number of processes may work on one run folder, on any machines that share it. Those that
+    `torchrun` started train together, and the first one decides what.
+
+    Args:
+        recipe: What the study is.
+        track: Shows progress.
+        stages: Only jobs of these, and what prepares their notes.
+
+    Returns:
+        All jobs of these stages.
+
+    Raises:
+        NotetuneError: What a job raised, once all that do not need it are made; at once, if a step
+            1 could not begin, or if others work on the run folder with another recipe, another
+            version, or other notes.
+    """
+    worker = _Worker(recipe, track, stages)
+    worker.begin()
+    worker.work()
+    if not worker.failed:
+        return worker.listed
+    first, *others = worker.failed.values()
+    if others:
+        _say(f"{len(others)} other jobs failed too; `notetune study status` says why")
+    raise first
+
+
+def run_job(job: Job, notes: Notes, track: Track = silent) -> None:
+    """Make what a job says, of what it needs.
+
+    Raises:
+        NotetuneError: What its code raises; nothing half-written is left.
+    """
+    _say_if_older(job)
+    _RUNS[job.stage](job, notes, track)
 
 
 def prepare_notes(recipe: Recipe) -> Notes:
     """Prepare the notes of the tasks and of step 1, unless that was done."""
-    corpus = recipe.corpus
-    for spec in filter(None, (recipe.preparation, corpus)):
-        _say_if_older(spec.folder)
-    prepared = prepare(recipe.preparation)
-    return Notes(prepared, prepare(corpus, prepared) if corpus else prepared)
+    for job in jobs_of(recipe, "", None):
+        if not job.is_made(is_checked=True):
+            _prepare(job)
+    return notes_here(recipe)
 
 
-def run_jobs(jobs: Sequence[Job], notes: Notes, track: Track = silent) -> None:
-    """Run jobs on notes that are prepared, in order; what is made is skipped.
+def _prepare(job: Job) -> None:
+    assert isinstance(job.spec, Preparation)
+    _say_if_older(job)
+    like = [open_prepared(need.folder) for need in job.needs]
+    prepare(job.spec, *like)
 
-    Raises:
-        NotetuneError: What any job raises; a step 1 that could not begin, before all else.
+
+@dataclass
+class _Worker:
+    """One of the processes that make the jobs of a study.
+
+    Attributes:
+        recipe: What the study is.
+        track: Shows progress.
+        stages: Only jobs of these, and what prepares their notes; None is all.
+        notes: Of each backbone whose notes are prepared.
+        known: The jobs of each backbone, those that read notes once these are prepared.
+        made: Jobs that were seen to be whole.
+        failed: What jobs raised in this process.
     """
-    for job in jobs:
-        if job.stage == "pretrain" and not job.is_made():
-            step1.refuse(job, notes.corpus)
-    for job in jobs:
-        if job.stage in _RUNS and not job.is_made(is_checked=True):
-            _say_if_older(job.folder)
-            _RUNS[job.stage](job, notes, track)
+
+    recipe: Recipe
+    track: Track
+    stages: Collection[Stage] | None
+    notes: dict[str, Notes] = field(default_factory=dict)
+    known: dict[str, list[Job]] = field(default_factory=dict)
+    made: set[Job] = field(default_factory=set)
+    failed: dict[Job, Exception] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Clear what killed workers left.
+
+        Raises:
+            RunError: If a live worker has another recipe, version or notes.
+        """
+        root = self.recipe.folder.root
+        for one in (*self.recipe.studies.values(), self.recipe):
+            runs.refuse_foreign_json(one.folder.root / _RECIPE, _SECTIONS.issubset)
+        if processes.is_first():
+            claims.clear_parts(root)
+            others = lease.holders_below(root)
+            _refuse_others(self.recipe, others)
+            runs.write_json(root / _RECIPE, self.recipe.as_json())
+        self._look_at_notes()
+
+    @property
+    def listed(self) -> list[Job]:
+        """The jobs that are known by now, in order."""
+        jobs = [job for known in self.known.values() for job in known]
+        return [j for j in jobs if self.stages is None or j.stage in (*OF_NOTES, *self.stages)]
+
+    def work(self) -> None:
+        """Make jobs until none is left, or what is left needs what failed or others failed at."""
+        if processes.is_first():
+            while self._makes_one():
+                self._look_at_notes()
+            processes.told(None)
+        else:
+            while (number := processes.told(None)) is not None:
+                self._look_at_notes()
+                self._run(self.listed[number], self.track)
+
+    def _look_at_notes(self) -> None:
+        """List the jobs of each backbone whose notes are prepared, and those of all before it."""
+        are_known = True
+        for backbone, one in self.recipe.studies.items():
+            if backbone in self.notes:
+                continue
+            self.known[backbone] = jobs_of(one, backbone, None)
+            jobs = self.known[backbone]
+            are_known = are_known and all(job.is_made(is_checked=True) for job in jobs)
+            if are_known:
+                self._list(backbone, one)
+
+    def _list(self, backbone: str, one: Recipe) -> None:
+        self.notes[backbone] = notes = notes_here(one)
+        others = [job for known in self.known.values() for job in known]
+        self.known[backbone] = jobs_of(one, backbone, facts_of(one, notes), others)
+        if processes.is_first():
+            resolved = _resolved(one, notes.prepared.intake)
+            runs.write_json(one.folder.root / _RECIPE, resolved.as_json())
+        for job in self.known[backbone]:
+            if job.stage == "pretrain" and not job.is_made():
+                step1.refuse(job, notes.corpus)
+
+    def _makes_one(self) -> bool:
+        """Make the first job that can be made now; whether there may be another."""
+        must_wait = False
+        for number, job in enumerate(self.listed):
+            if not self._can_make(job):
+                continue
+            if job.stage == "model" and is_computed_elsewhere(job, self._notes_of(job).prepared):
+                must_wait = True
+                continue
+            with claims.claimed(job.folder) as held:
+                if held is None:
+                    must_wait = True
+                elif not job.is_made(is_checked=True):
+                    processes.told(number)
+                    self._try(job, held)
+                    return True
+        if must_wait:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        return must_wait
+
+    def _can_make(self, job: Job) -> bool:
+        """Whether a job is not made, and all that it needs is."""
+        if job in self.made or job in self.failed:
+            return False
+        if job.is_made(is_checked=True):
+            self.made.add(job)
+            return False
+        return all(need in self.made for need in job.needs)
+
+    def _try(self, job: Job, held: Lease) -> None:
+        diary, began = Diary(self.recipe.folder.root), time.monotonic()
+        try:
+            self._run(job, held.watched(self.track))
+            diary.made(job, time.monotonic() - began)
+        except Exception as error:
+            if held.is_lost:
+                _say(f"{job.name} was taken over by another process")
+                return
+            diary.failed(job, error)
+            if processes.are_several():
+                raise
+            self.failed[job] = error
+
+    def _run(self, job: Job, track: Track) -> None:
+        if job.stage in OF_NOTES:
+            if processes.is_first():
+                _prepare(job)
+        else:
+            run_job(job, self._notes_of(job), named(track, job.backbone))
+
+    def _notes_of(self, job: Job) -> Notes:
+        return self.notes[job.backbone]
 
 
-def _say_if_older(folder: Path) -> None:
-    if runs.is_older(folder):
-        warnings.warn(
-            RunWarning(f"{folder} was made by an earlier version of notetune; it is made again."),
-            stacklevel=2,
+def _say_if_older(job: Job) -> None:
+    if runs.is_older(job.folder):
+        _say(f"{job.folder} was made by an earlier version of notetune; it is made again")
+
+
+def _say(text: str) -> None:
+    warnings.warn(RunWarning(f"{text}."), stacklevel=2)
+
+
+def _refuse_others(recipe: Recipe, others: Sequence[Holder]) -> None:
+    """Refuse to work beside others that would make something else of the same run folder."""
+    if not others:
+        return
+    root, other = recipe.folder.root, others[0]
+    found = [each.version for each in others if each.version != __version__]
+    if found:
+        raise RunError(
+            f"{other.name} works on {root} with notetune {found[0]}, and this is {__version__}; "
+            "run the same version, or wait for it."
         )
+    if (root / _RECIPE).exists() and not _is_same(recipe, runs.read_json(root / _RECIPE)):
+        raise RunError(
+            f"{other.name} works on {root} with another recipe; wait for it, or give this one "
+            "another `name`."
+        )
+    for backbone, one in recipe.studies.items():
+        for job in jobs_of(one, backbone, None):
+            if runs.made_from(job.folder) and not job.is_made():
+                raise RunError(
+                    f"{job.folder} was made from other files than this process sees, and "
+                    f"{other.name} works with it; give all workers the same `data`, or wait."
+                )
+
+
+def _is_same(recipe: Recipe, other: dict[str, Any]) -> bool:
+    """Whether another process has the same recipe, but for what its machine and notes decide."""
+    mine = recipe.as_json()
+    for section, key in _CHOSEN_FOR_NOTES:
+        if mine[section][key] == "auto":
+            other[section][key] = "auto"
+    both = ({k: v for k, v in each.items() if k not in _OF_A_MACHINE} for each in (mine, other))
+    return len({runs.fingerprint(each) for each in both}) == 1
 
 
 def _encode(job: Job, prepared: Prepared) -> None:

@@ -2,7 +2,7 @@
 
 import datetime
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,29 +22,17 @@ _LONGEST_WAIT = datetime.timedelta(hours=12)  # for the first process to measure
 
 
 @contextmanager
-def joined(run: Path) -> Iterator[bool]:
-    """Hold a run folder, with the other processes if `torchrun` started this one.
-
-    Yields:
-        Whether this process is the first, which reports; always true for one that is alone.
-
-    Raises:
-        RunError: If another process holds the folder.
-    """
+def joined() -> Iterator[None]:
+    """Work with the other processes if `torchrun` started this one."""
     if not dist.is_torchelastic_launched():
-        with runs.locked(run):
-            yield True
+        yield
         return
     has_cuda = torch.cuda.is_available()
     if has_cuda:
         torch.cuda.set_device(dist.get_node_local_rank())
     dist.init_process_group("nccl" if has_cuda else "gloo", timeout=_LONGEST_WAIT)
     try:
-        if this_world().rank:
-            yield False
-        else:
-            with runs.locked(run):
-                yield True
+        yield
     finally:
         dist.destroy_process_group()
 
@@ -73,16 +61,23 @@ def spread(backbone: Backbone) -> None:
     shard(body, list(body.layers))
 
 
-def in_turn(work: Callable[[], T]) -> T:
-    """Let the first process do what the others then find done."""
-    world = this_world()
-    if world.rank:
-        dist.barrier()
-        return work()
-    result = work()
-    if world.size > 1:
-        dist.barrier()
-    return result
+def is_first() -> bool:
+    """Whether this process reports and writes; always, if it is alone."""
+    return this_world().rank == 0
+
+
+def are_several() -> bool:
+    """Whether `torchrun` started this process with others."""
+    return this_world().size > 1
+
+
+def told(value: T | None) -> T | None:
+    """What the first process says, in all of them."""
+    if not are_several():
+        return value
+    message = [value if is_first() else None]
+    dist.broadcast_object_list(message)
+    return message[0]
 
 
 @contextmanager
@@ -95,23 +90,16 @@ def stage_folders(folder: Path, inputs: Any) -> Iterator[tuple[Path, Path]]:
     world = this_world()
     if world.rank:
         with tempfile.TemporaryDirectory() as unwanted:
-            yield Path(_from_first(None)), Path(unwanted)
+            yield Path(str(told(None))), Path(unwanted)
             dist.barrier()
     else:
         with (
             runs.work_folder(folder, inputs) as work,
             runs.new_folder(folder, inputs) as temporary,
         ):
-            if world.size > 1:
-                _from_first(str(work))
+            told(str(work))
             yield work, temporary
             if world.size > 1:
                 dist.barrier()  # all have read what they need from the work folder
     if world.size > 1:
         dist.barrier()  # the folder is in place
-
-
-def _from_first(text: str | None) -> str:
-    told = [text]
-    dist.broadcast_object_list(told)
-    return str(told[0])

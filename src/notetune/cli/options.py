@@ -1,0 +1,20 @@
+"""Arguments and options that several commands take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change.")
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option("--data", envvar="NOTETUNE_DATA", help="Replaces `data` of the recipe."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Only = Annotated[
+    str | None, typer.Option("--only", help="One of the recipe's `backbones`, by its name.")
+]

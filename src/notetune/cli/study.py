@@ -1,0 +1,130 @@
+"""The commands of whole studies."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from notetune import runs
+from notetune.cli import load, show, terminal
+from notetune.cli.options import AsJson, DataFolder, DryRun, Only, Overrides, RecipePath
+from notetune.cli.workers import beside, slurm_script
+from notetune.errors import ConfigError
+from notetune.ownership import refuse_existing
+
+if TYPE_CHECKING:
+    from notetune.study.recipe import Recipe
+
+app = typer.Typer(help="A whole study from one recipe.", no_args_is_help=True)
+launch_app = typer.Typer(help="Scripts that put workers on a cluster.", no_args_is_help=True)
+app.add_typer(launch_app, name="launch")
+
+
+@app.command("run")
+def study_run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    only: Only = None,
+    dry_run: DryRun = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu", help="With --dry-run: estimate for this GPU, such as h100, not the recipe's."
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine, each on a GPU of its own.")
+    ] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Run every stage of a recipe that is not done yet, and write the report."""
+    loaded = load.study(recipe, overrides, data, only)
+    if gpu and not dry_run:
+        raise ConfigError("--gpu goes with --dry-run: it estimates for a GPU that is not here.")
+    if dry_run:
+        return show_costs(loaded, gpu or loaded.gpu, as_json=as_json)
+    command = load.worker_command(recipe, overrides, data, only)
+    run_and_report(loaded, command, workers, as_json=as_json)
+    return None
+
+
+@app.command("work")
+def study_work(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    only: Only = None,
+) -> None:
+    """Make what is not made of a study, beside any number of others that do; no report."""
+    loaded = load.study(recipe, overrides, data, only)
+    from notetune.study.run import work
+
+    jobs = work(loaded, terminal.track)
+    typer.echo(f"{loaded.folder.root}: {len(jobs)} jobs are made, or are failed elsewhere")
+
+
+@launch_app.command("slurm")
+def launch_slurm(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    only: Only = None,
+    tasks: Annotated[int, typer.Option(min=1, help="Workers.")] = 4,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of each worker.")] = 1,
+    sbatch: Annotated[
+        list[str] | None, typer.Option(help="An option of sbatch, such as --partition=gpu.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A new file; default: stdout.")
+    ] = None,
+) -> None:
+    """Write a Slurm script whose tasks work on a study; submit it with `sbatch`."""
+    loaded = load.study(recipe, overrides, data, only)
+    if output:
+        refuse_existing(output)
+    command = load.worker_command(recipe, overrides, data, only)
+    script = slurm_script(loaded, command, tasks, gpus, sbatch or [])
+    if output:
+        runs.write_text(output, script, replaces=False)
+    else:
+        typer.echo(script, nl=False)
+
+
+@app.command("status")
+def study_status(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    only: Only = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what of a recipe is done, who works on what, what failed and why, and the time left."""
+    loaded = load.study(recipe, overrides, data, only)
+    from notetune.study.status import progress
+
+    show.progress(progress(loaded), as_json=as_json)
+
+
+def run_and_report(
+    recipe: "Recipe", command: Sequence[str] = (), workers: int = 1, *, as_json: bool
+) -> None:
+    """Run a study with so many workers on this machine, and write its report."""
+    from notetune.report.page import check_output, write_report
+    from notetune.study.run import run_study, work
+
+    check_output(recipe.folder.report)
+    if workers > 1:
+        with beside(recipe, command, workers):
+            work(recipe, terminal.track)
+    results = run_study(recipe, terminal.track)
+    write_report(results, recipe.folder.report)
+    show.results(results, recipe.folder.report, as_json=as_json)
+
+
+def show_costs(recipe: "Recipe", gpu: str | None = None, *, as_json: bool) -> None:
+    """Show what the trainings of a recipe take."""
+    from notetune.study.costs import costs
+
+    show.costs(recipe, costs(recipe, gpu), as_json=as_json)

@@ -1,0 +1,115 @@
+"""More processes for one study: on this machine, or as tasks of a Slurm array."""
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from notetune import runs
+from notetune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from notetune.study.recipe import Recipe
+
+_LOGS = "workers"
+_SECONDS_TO_SAVE = 600
+
+
+@contextlib.contextmanager
+def beside(recipe: "Recipe", command: Sequence[str], workers: int) -> Iterator[None]:
+    """Let other processes work beside this one until the block ends, each with a log.
+
+    They share the cores; where there are several GPUs each sees one.
+
+    Args:
+        recipe: Whose run folder holds the logs.
+        command: The arguments of `notetune` that make a worker.
+        workers: How many there are with this one.
+    """
+    from notetune.model.device import gpu_count, use_threads
+
+    logs, gpus = recipe.folder.root / _LOGS, gpu_count()
+    runs.make_folder(logs)
+    os.environ.update(share(0, workers, gpus))
+    use_threads(int(os.environ["OMP_NUM_THREADS"]))
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        for number in range(1, workers):
+            with (logs / f"{number}.log").open("ab") as log:
+                arguments = [sys.executable, "-m", "notetune", *command]
+                environment = os.environ | share(number, workers, gpus)
+                started.append(
+                    subprocess.Popen(
+                        arguments, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                    )
+                )
+        yield
+        for worker in started:
+            worker.wait()
+    finally:
+        for worker in started:
+            if worker.poll() is None:
+                worker.terminate()  # it saves its last step
+        for worker in started:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.wait(_SECONDS_TO_SAVE)
+
+
+def share(number: int, count: int, gpus: int) -> dict[str, str]:
+    """Which part of this machine a worker may use, as environment variables.
+
+    Args:
+        number: Of the worker, from 0.
+        count: All workers on this machine.
+        gpus: GPUs of this machine.
+    """
+    threads = max(1, (os.cpu_count() or 1) // count)
+    of_gpu = {"CUDA_VISIBLE_DEVICES": str(number % gpus)} if gpus > 1 else {}
+    return {"OMP_NUM_THREADS": str(threads), **of_gpu}
+
+
+def slurm_script(
+    recipe: "Recipe", command: Sequence[str], tasks: int, gpus: int, options: Sequence[str]
+) -> str:
+    """A script for `sbatch` whose tasks work on one study.
+
+    A task that Slurm stops has time to save its last step; one that is preempted is queued again.
+
+    Args:
+        recipe: The study.
+        command: The arguments of `notetune` that make a worker.
+        tasks: How many workers.
+        gpus: GPUs of each.
+        options: Further options of sbatch, such as `--partition=gpu`.
+
+    Raises:
+        ConfigError: If an option is none of sbatch's long ones, or spans lines.
+    """
+    for option in options:
+        if not option.startswith("--") or not option.isprintable():
+            raise ConfigError(f"--sbatch {option!r} is no option such as --partition=gpu.")
+    logs = (recipe.folder.root / _LOGS).resolve()
+    runs.make_folder(logs)  # Slurm makes none
+    given = [
+        f"--job-name={recipe.name}",
+        f"--array=0-{tasks - 1}",
+        f"--output={logs}/slurm-%A-%a.log",
+        "--ntasks=1",
+        "--requeue",
+        "--signal=TERM@120",
+        *([f"--gpus-per-task={gpus}"] if gpus else []),
+        *options,
+    ]
+    lines = [
+        "#!/bin/bash",
+        *(f"#SBATCH {option}" for option in given),
+        "umask 077",
+        f"cd {shlex.quote(str(Path.cwd()))}",
+        'export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"',
+        f"exec srun {shlex.join([sys.executable, '-m', 'notetune', *command])}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,122 @@
+"""A file of events: one line each, checksummed, appended durably by any number of processes.
+
+A process that is killed leaves at most a torn last line, which counts for nothing.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from notetune import claims, ownership, runs
+from notetune.errors import RunError
+
+Event: TypeAlias = dict[str, Any]
+
+_DIGEST = "digest"  # of the rest of the line
+
+
+class Journal:
+    """The events of one thing.
+
+    Args:
+        path: The file, which need not be there; nothing is read or written yet.
+        about: What its first line says; a file that says something else is refused.
+        way_out: What to do about a damaged file, as errors say it.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any], way_out: str) -> None:
+        self.path = path
+        self._about = dict(about)
+        self._way_out = way_out
+
+    def events(self) -> list[Event]:
+        """All events in order.
+
+        Raises:
+            RunError: If a line is damaged, or the file is about something else.
+        """
+        return self._read()[0]
+
+    def append(self, choose: Callable[[list[Event]], Sequence[Event]]) -> list[Event]:
+        """Record what is chosen in view of all events before, while no other process appends.
+
+        Args:
+            choose: From the events before to those to append; what it raises appends nothing.
+
+        Returns:
+            The events with those appended.
+
+        Raises:
+            RunError: As `events`, or if the file cannot be written; it is as before then.
+        """
+        try:
+            with claims.one_at_a_time(self.path):
+                before, size = self._read()
+                new = choose(before)
+                self._write("".join(_line(event) for event in new), size)
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be written ({error.strerror}); nothing was recorded. Make "
+                "room or allow it, then run the same command again."
+            ) from None
+        return [*before, *new]
+
+    def _write(self, lines: str, size: int) -> None:
+        if size == 0:
+            runs.write_text(self.path, _line(self._about) + lines)
+            return
+        with self.path.open("r+b", buffering=0) as file:
+            file.truncate(size)
+            file.seek(size)
+            try:
+                if file.write(lines.encode()) < len(lines.encode()):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(size)
+                raise
+
+    def _read(self) -> tuple[list[Event], int]:
+        """The events, and the bytes of all whole lines."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return [], 0
+        *lines, torn = data.split(b"\n")
+        if not lines and _line(self._about).encode().startswith(torn):
+            return [], 0
+        if not lines:
+            ownership.refuse_existing(self.path)
+        payloads = [_payload(line) for line in lines]
+        if None in payloads:
+            number = payloads.index(None) + 1
+            raise RunError(f"{self.path} line {number} is damaged or not ours; {self._way_out}")
+        self._refuse_other(payloads[0] or {})
+        return [payload for payload in payloads[1:] if payload], len(data) - len(torn)
+
+    def _refuse_other(self, about: Mapping[str, Any]) -> None:
+        for key, expected in self._about.items():
+            if about.get(key) != expected:
+                raise RunError(
+                    f"{self.path} has {key} {about.get(key)}, and here it is {expected}; "
+                    f"{self._way_out}"
+                )
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    whole = {**event, _DIGEST: runs.fingerprint(event)}
+    return json.dumps(whole, separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def _payload(line: bytes) -> Event | None:
+    """What a line says; None if it differs in any byte from how it was written."""
+    try:
+        payload: Event = json.loads(line)
+        del payload[_DIGEST]
+        is_as_written = _line(payload).encode() == line + b"\n"
+    except (ValueError, TypeError, KeyError):
+        return None
+    return payload if is_as_written else None

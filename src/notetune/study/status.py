@@ -1,0 +1,141 @@
+"""Where a study stands: what is made, who makes what, what failed and why, and the time left."""
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import mean
+from typing import Literal
+
+from notetune import runs
+from notetune.errors import NotetuneError
+from notetune.journal import Event, Journal
+from notetune.lease import Holder, holder_of, this_process
+from notetune.study.jobs import Job, jobs
+from notetune.study.recipe import Recipe
+
+State = Literal["done", "running", "failed", "older format", "open"]
+_WAY_OUT = "move it away; nothing that was made depends on it."
+
+
+@dataclass(frozen=True)
+class Status:
+    """One job of a study.
+
+    Attributes:
+        name: Its name.
+        state: `older format` if an earlier version of notetune made what is there.
+        detail: Who makes it since when, or why it failed.
+    """
+
+    name: str
+    state: State
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a study stands.
+
+    Attributes:
+        jobs: All that are known; those that read notes are known once these are prepared.
+        workers: Processes at work.
+        seconds_left: Until all jobs are made, by those that took as long before: of the same
+            model and task, or else the same model, or else the same kind; None if none is known.
+        untimed: Jobs that are not made and like which none was.
+    """
+
+    jobs: tuple[Status, ...]
+    workers: int
+    seconds_left: float | None
+    untimed: int
+
+
+class Diary:
+    """What became of the jobs of a run folder, by the workers that tried them."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._journal = Journal(root / "jobs.jsonl", {"format": 1, "of": "jobs"}, _WAY_OUT)
+
+    def made(self, job: Job, seconds: float) -> None:
+        """A job is made."""
+        self._append({"event": "made", "seconds": round(seconds, 3)}, job)
+
+    def failed(self, job: Job, error: Exception) -> None:
+        """A job failed; of an unexpected error no more than its kind is kept."""
+        kind = type(error).__name__
+        why = str(error) if isinstance(error, NotetuneError) else f"{kind}, a bug of notetune"
+        self._append({"event": "failed", "why": why}, job)
+
+    def last_events(self) -> dict[Path, Event]:
+        """What became of each folder at last."""
+        return {self._root / event["job"]: event for event in self._journal.events()}
+
+    def _append(self, event: Event, job: Job) -> None:
+        where = Path(os.path.relpath(job.folder, self._root)).as_posix()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        about = {"job": where, "by": this_process().name, "at": now}
+        self._journal.append(lambda _: [{**about, **event}])
+
+
+def progress(recipe: Recipe) -> Progress:
+    """Where a study stands now."""
+    listed = list(dict.fromkeys(jobs(recipe)))
+    roots = dict.fromkeys((recipe.folder.root, *(s.folder.root for s in recipe.studies.values())))
+    events: dict[Path, Event] = {}
+    for root in roots:
+        known = Diary(root).last_events() if root.exists() else {}
+        events |= {Path(os.path.normpath(folder)): event for folder, event in known.items()}
+    last = {job: events.get(Path(os.path.normpath(job.folder)), {}) for job in listed}
+    holders = {job: holder for job in listed if (holder := holder_of(job.folder))}
+    made = {job for job in listed if job.is_made(is_checked=True)}
+    lines = [_status(job, job in made, holders.get(job), last[job]) for job in listed]
+    workers = len({(holder.host, holder.process) for holder in holders.values()})
+    left, untimed = _seconds_left(listed, made, holders, last)
+    return Progress(tuple(lines), workers, left and left / max(1, workers), untimed)
+
+
+def _status(job: Job, is_made: bool, holder: Holder | None, last: Event) -> Status:  # noqa: FBT001
+    if holder:
+        since = datetime.fromtimestamp(holder.since).astimezone().isoformat(" ", "minutes")
+        return Status(job.name, "running", f"{holder.name} since {since}")
+    if is_made:
+        return Status(job.name, "done")
+    if last.get("event") == "failed":
+        return Status(job.name, "failed", last["why"])
+    return Status(job.name, "older format" if runs.is_older(job.folder) else "open")
+
+
+def _seconds_left(
+    listed: Iterable[Job],
+    made: set[Job],
+    holders: Mapping[Job, Holder],
+    last: Mapping[Job, Event],
+) -> tuple[float | None, int]:
+    """The work of jobs that are not made, and how many there are whose work is not known."""
+    times: dict[tuple[str, ...], list[float]] = {}
+    for job in made:
+        if seconds := last[job].get("seconds"):
+            for key in _likeness(job):
+                times.setdefault(key, []).append(seconds)
+    known, untimed = [], 0
+    for job in listed:
+        like = next((times[key] for key in _likeness(job) if key in times), None)
+        if job in made:
+            continue
+        if like is None:
+            untimed += 1
+            continue
+        spent = time.time() - holders[job].since if job in holders else 0.0
+        known.append(max(0.0, mean(like) - spent))
+    return (sum(known) if known or not untimed else None), untimed
+
+
+def _likeness(job: Job) -> list[tuple[str, ...]]:
+    """What jobs that take about as long have in common, the closest first."""
+    model = job.model.label if job.model else job.method or ""
+    of_model = (job.stage, job.backbone, model)
+    return [(*of_model, job.task), of_model, (job.stage, job.backbone)]
