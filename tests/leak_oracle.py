@@ -4,9 +4,11 @@ import itertools
 
 import polars as pl
 
+from notetune.audit import Finding
 from notetune.notes.near_duplicates import signatures
 from notetune.notes.outcomes import SPLITS
-from notetune.notes.overlap import Finding, near_duplicate_texts, normalised_text, shared_patients
+from notetune.notes.overlap import near_duplicate_texts, shared_patients
+from notetune.notes.overlap_text import normalised_text
 
 
 def split_findings(table):

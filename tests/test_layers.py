@@ -27,7 +27,7 @@ LAYERS = (
     {"lease"},
     {"ownership", "study_paths"},
     {"config", "progress"},
-    {"errors"},
+    {"errors", "aliases"},
 )
 RANK = {name: -depth for depth, names in enumerate(LAYERS) for name in names}
 

@@ -4,16 +4,28 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from notetune.errors import ConfigError
 
-NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-"""What a name must be that becomes part of a path."""
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+"""A name that becomes part of a path."""
+MAX_SHOWN_CHARS: Final = 120
+
+
+def _fits_a_line(text: str) -> str:
+    if not (0 < len(text) <= MAX_SHOWN_CHARS and text.isprintable()):
+        raise ValueError(f"it should be one line of 1 to {MAX_SHOWN_CHARS} printable characters")
+    return text
+
+
+Shown = Annotated[str, AfterValidator(_fits_a_line)]
+"""A name in the user's own words that is shown and looked up, and never part of a path: a column, a
+class, a source of notes."""
 
 
 class Config(BaseModel):

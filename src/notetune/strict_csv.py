@@ -113,7 +113,7 @@ def read_header(path: Path) -> tuple[str, ...]:
     """
     with open_file(path, ".csv") as file:
         reader = csv.reader(_decoded_lines(path, file, MAX_CELL_CHARS, []), strict=True)
-        return tuple(name.strip().lower() for name in _next_row(path, reader) or ())
+        return tuple(name.strip().lower() for name in _header(path, reader))
 
 
 def read_rows(
@@ -149,9 +149,7 @@ def read_rows(
     with open_file(path, ".csv") as file:
         lines = _decoded_lines(path, file, max_chars, None if on_bad_row is None else faults)
         reader = csv.reader(lines, strict=True)
-        header = _next_row(path, reader)
-        if header is None:
-            raise DataError(f"{path} is empty; it needs a header and at least one row.")
+        header = _header(path, reader)
         project = _projection(path, header, columns)
         for start, row in _whole_rows(path, reader):
             if len(row) != len(header):
@@ -165,6 +163,13 @@ def read_rows(
             else:
                 on_bad_row(start, faults[0].rule)
                 faults.clear()
+
+
+def _header(path: Path, reader: Any) -> list[str]:
+    header = _next_row(path, reader)
+    if header is None:
+        raise DataError(f"{path} is empty; it needs a header and at least one row.")
+    return header
 
 
 def _whole_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:

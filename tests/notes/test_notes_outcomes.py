@@ -12,8 +12,6 @@ from notetune.notes.outcomes import (
     Task,
     check_labels,
     check_train_classes,
-    icd9_category,
-    icd9_procedure_category,
     keep_frequent_classes,
     label_matrix,
     length_of_stay_class,
@@ -117,30 +115,6 @@ def test_a_train_split_with_one_answer_stops_and_elsewhere_it_does_not(task, one
     check_train_classes(task, fine)
     with pytest.raises(DataError, match="the train split has no note"):
         check_train_classes(task, fine.filter(pl.col("split") != "train"))
-
-
-@pytest.mark.parametrize(
-    ("code", "category"),
-    [
-        ("00845", "008"),
-        ("4019", "401"),
-        ("401.9", "401"),
-        ("V3000", "V30"),
-        ("V45.81", "V45"),
-        ("E8497", "E849"),
-        ("E849.7", "E849"),
-        (" e8497 ", "E849"),
-        ("042", "042"),
-        ("31.1", "31"),
-    ],
-)
-def test_a_diagnosis_code_rolls_up_to_its_category(code, category):
-    assert icd9_category(code) == category
-
-
-def test_a_procedure_code_keeps_three_digits_and_its_zeros():
-    codes = ["0066", "0331", "331", "3605", "66"]
-    assert [icd9_procedure_category(code) for code in codes] == ["006", "033", "331", "360", "66"]
 
 
 def test_each_bound_of_the_length_of_stay_belongs_to_the_shorter_class():

@@ -7,19 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from leak_oracle import split_findings
 
+from notetune.audit import Finding
 from notetune.errors import DataError
 from notetune.notes.near_duplicates import signatures
 from notetune.notes.overlap import (
     OUTCOME_WORDS,
-    Finding,
     late_notes,
     near_duplicate_texts,
-    normalised_text,
     notes_of_listed_patients,
     outcome_words,
     shared_patients,
-    text_hashes,
 )
+from notetune.notes.overlap_text import normalised_text, text_hashes
 
 TEXTS = ["Chest pain.", "chest  PAIN.\n", "Chest [**Known lastname 1**] pain.", "Fever", "Cough"]
 SPLITS = ["train", "validation", "test"]

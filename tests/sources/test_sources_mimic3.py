@@ -8,7 +8,7 @@ from mimic3_tables import CANARY, Folder, flow_of, inputs, labels_of, small, sum
 from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.sources import Mimic3Source, open_notes, read
-from notetune.sources.mimic.mimic3_tasks import read_admissions
+from notetune.sources.mimic.tasks import read_admissions
 
 DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 TIME = datetime.fromisoformat
@@ -251,7 +251,7 @@ def test_a_folder_without_a_table_or_without_a_cohort_stops(tmp_path):
 def test_notes_pass_in_chunks_and_an_admission_note_comes_with_its_last_summary(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("notetune.sources.mimic.mimic3.NOTES_PER_CHUNK", 3)
+    monkeypatch.setattr("notetune.sources.mimic.summaries.NOTES_PER_CHUNK", 3)
     folder = small()
     for number in range(5):
         folder.note(100, f"Round {number}", CATEGORY="Nursing")

@@ -271,6 +271,23 @@ def test_an_impossible_code_or_label_table_is_refused(tmp_path, change):
         source_of("a.csv", tasks=[{"name": "t", "kind": "multilabel", "column": "x"} | change])
 
 
+@pytest.mark.parametrize("name", ["", "a\tb", "two\nlines", "x" * 121])
+def test_a_name_in_the_users_words_is_one_line_of_at_most_120_characters(name):
+    task = {"name": "t", "kind": "multilabel", "column": "Cardiovascular / Pulmonary"}
+    at = {
+        "source": {"source": name},
+        "features.0": {"features": [name]},
+        "columns.text": {"columns": {"text": name}},
+        "tasks.0.column": {"tasks": [task | {"column": name}]},
+        "tasks.0.classes.0": {"tasks": [task | {"classes": [name]}]},
+    }
+    for key, changes in at.items():
+        with pytest.raises(ConfigError, match=f"{key}: it should be one line of 1 to 120") as error:
+            source_of("a.csv", **changes)
+        assert name not in str(error.value) or not name
+    assert source_of("a.csv", tasks=[task]).tasks[0].column == "Cardiovascular / Pulmonary"
+
+
 def test_every_path_of_a_source_starts_from_the_data_folder_and_counts_as_its_file(tmp_path):
     codes = {"path": "c.csv", "id_column": "i", "code_column": "c", "version": "icd9"}
     task = {"name": "t", "kind": "multilabel", "column": "x", "codes": codes}

@@ -8,11 +8,10 @@ from statistics import fmean
 from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from notetune.aliases import FloatArray
 from notetune.metrics.uncertainty import LEVEL, ModelScores, spread_of_runs
 
-FloatArray = npt.NDArray[np.float64]
 Standing: TypeAlias = Literal["best", "tied", "worse"]
 
 

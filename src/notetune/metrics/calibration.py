@@ -13,9 +13,8 @@ from scipy.optimize import brentq, root
 from scipy.special import expit, logit
 from scipy.stats import binomtest
 
+from notetune.aliases import FloatArray
 from notetune.errors import DataError
-
-FloatArray = npt.NDArray[np.float64]
 
 _SMALLEST_PROBABILITY = 1e-9
 """Probabilities of exactly 0 or 1 are moved this far inside before a logit is taken."""

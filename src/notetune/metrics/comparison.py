@@ -17,7 +17,7 @@ from notetune.metrics.intervals import PatientDraws, average, patient_draws
 from notetune.metrics.names import BEST_VALIDATED
 from notetune.metrics.questions import Questions, answers, corrected
 from notetune.metrics.ranking import auroc_scores
-from notetune.metrics.results import HeadlineRow, LabelRow, ModelRow, TaskResult
+from notetune.metrics.results import Comparison, HeadlineRow, LabelRow, ModelRow, TaskResult
 from notetune.metrics.scores import ScoreTable
 from notetune.metrics.task_scores import RunTables, TaskScores, aligned, labels_of
 from notetune.metrics.uncertainty import ModelRuns, ModelScores, check_runs, interval
@@ -61,19 +61,29 @@ def compare_study(
     validation = {
         task: [t for t in tables if t.task == task and t.split == VALIDATION] for task in tasks
     }
+    found = _comparisons(questions, tasks, validation)
+    results = tuple(
+        _task_result(scores, seed).model_copy(update=found[task]) for task, scores in tasks.items()
+    )
+    return results, _headline(list(about), tasks, patients, seed)
+
+
+def _comparisons(
+    questions: Questions,
+    tasks: Mapping[str, TaskScores],
+    validation: Mapping[str, Sequence[ScoreTable]],
+) -> dict[str, dict[str, tuple[Comparison, ...]]]:
+    """Those of each task, as its `TaskResult` has them; all primary ones are one family."""
     family = answers(questions.primary, tasks, validation)
     primary = list(zip((a.task for a in family), corrected(family), strict=True))
     others = answers(questions.exploratory, tasks, validation)
-    results = tuple(
-        _task_result(scores, seed).model_copy(
-            update={
-                "primary": tuple(item for name, item in primary if name == task),
-                "exploratory": tuple(a.as_comparison() for a in others if a.task == task),
-            }
-        )
-        for task, scores in tasks.items()
-    )
-    return results, _headline(list(about), tasks, patients, seed)
+    return {
+        task: {
+            "primary": tuple(item for name, item in primary if name == task),
+            "exploratory": tuple(a.as_comparison() for a in others if a.task == task),
+        }
+        for task in tasks
+    }
 
 
 def _tasks(

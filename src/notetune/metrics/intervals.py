@@ -14,10 +14,10 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from notetune.aliases import FloatArray
 from notetune.errors import DataError
 from notetune.metrics.ranking import auroc_scores, average_precision_scores
 
-FloatArray = npt.NDArray[np.float64]
 Targets = npt.NDArray[np.int8]
 Counts = npt.NDArray[np.uint8]
 WeightArray = npt.NDArray[np.float32]

@@ -1,17 +1,11 @@
 """What is remembered of a training while it goes on."""
 
-from pydantic import ConfigDict, NonNegativeInt
+from pydantic import NonNegativeInt
 
 from notetune.config import Config
 
 
-class Value(Config):
-    """Base of the values below: frozen, no unknown key, every number finite."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-
-class CurvePoint(Value):
+class CurvePoint(Config):
     """One step of a learning curve; `loss` is in nats per target."""
 
     step: NonNegativeInt
@@ -19,7 +13,7 @@ class CurvePoint(Value):
     learning_rate: float
 
 
-class Evaluation(Value):
+class Evaluation(Config):
     """A model in the middle of its training, on the validation notes.
 
     Attributes:

@@ -19,9 +19,6 @@ from notetune.metrics.uncertainty import (
     spread_of_runs,
 )
 
-"""In place of a model: for each run, the one with the highest mean validation AUROC of the others.
-"""
-
 
 @dataclass(frozen=True)
 class Pair:

@@ -9,18 +9,18 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_validator
 
+from notetune.aliases import TaskKind
 from notetune.audit import Finding, FlowCount
+from notetune.config import Config
 from notetune.errors import DataError
 from notetune.metrics.best import Standing
 from notetune.metrics.intervals import Estimate
 from notetune.metrics.learning import CurvePoint as CurvePoint
 from notetune.metrics.learning import Evaluation as Evaluation
-from notetune.metrics.learning import Value
-from notetune.metrics.scores import TaskKind
 from notetune.runs import read_json, write_json
 
 
-class SplitCount(Value):
+class SplitCount(Config):
     """Size of one split of one task; `positives` counts notes per class."""
 
     task: str
@@ -30,7 +30,7 @@ class SplitCount(Value):
     positives: dict[str, NonNegativeInt]
 
 
-class PerplexityRow(Value):
+class PerplexityRow(Config):
     """Perplexity on one source of one split.
 
     Attributes:
@@ -49,7 +49,7 @@ class PerplexityRow(Value):
     tokens: NonNegativeInt
 
 
-class MethodRow(Value):
+class MethodRow(Config):
     """One method of step 1; perplexity by split (`train`, `validation`, `test`, `general`)."""
 
     method: str
@@ -61,7 +61,7 @@ class MethodRow(Value):
     peak_memory_mib: float | None = None
 
 
-class KeptState(Value):
+class KeptState(Config):
     """Which state of a training run was kept: the one after `steps` of `all_steps` updates."""
 
     run: str
@@ -71,7 +71,7 @@ class KeptState(Value):
     evaluations: tuple[Evaluation, ...] = ()
 
 
-class Calibration(Value):
+class Calibration(Config):
     """Calibration of a binary task, means over runs; None where a figure does not exist.
 
     `intercept` is fitted with the slope fixed at 1.
@@ -84,7 +84,7 @@ class Calibration(Value):
     expected_calibration_error: float
 
 
-class ModelRow(Value):
+class ModelRow(Config):
     """One model on one task. Scores are means over its runs; intervals cover patients and runs.
 
     Attributes:
@@ -119,7 +119,7 @@ class ModelRow(Value):
     reason: str | None = None
 
 
-class Comparison(Value):
+class Comparison(Config):
     """AUROC of `model` minus AUROC of `against`, on the same patients.
 
     Attributes:
@@ -149,7 +149,7 @@ class Comparison(Value):
     reason: str | None = None
 
 
-class LabelRow(Value):
+class LabelRow(Config):
     """AUROC of each model on one label, means over runs; None when the label has one class."""
 
     label: str
@@ -157,7 +157,7 @@ class LabelRow(Value):
     aurocs: dict[str, float | None]
 
 
-class RocPoints(Value):
+class RocPoints(Config):
     """ROC curve of a model on a binary task, averaged over runs at equal false positive rates."""
 
     model: str
@@ -165,7 +165,7 @@ class RocPoints(Value):
     true_positive_rates: tuple[float, ...]
 
 
-class ReliabilityPoints(Value):
+class ReliabilityPoints(Config):
     """Reliability bins of the first run of a model on a binary task."""
 
     model: str
@@ -177,7 +177,7 @@ class ReliabilityPoints(Value):
     high: tuple[float, ...]
 
 
-class TaskResult(Value):
+class TaskResult(Config):
     """All models on the test split of one task, in the order in which they were given.
 
     Attributes:
@@ -217,7 +217,7 @@ class TaskResult(Value):
         return self
 
 
-class HeadlineRow(Value):
+class HeadlineRow(Config):
     """Mean test AUROC of one model over the tasks; None with `reason`."""
 
     model: str
@@ -227,7 +227,7 @@ class HeadlineRow(Value):
     reason: str | None = None
 
 
-class Cost(Value):
+class Cost(Config):
     """What one stage of one model cost."""
 
     model: str
@@ -239,7 +239,7 @@ class Cost(Value):
     peak_memory_mib: float | None = None
 
 
-class Results(Value):
+class Results(Config):
     """A finished study. `report.json` is this value.
 
     Attributes:

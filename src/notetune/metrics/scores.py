@@ -6,15 +6,15 @@ Shapes: N notes scored, K classes (one for a binary task: the positive class).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from notetune import runs
+from notetune.aliases import TaskKind
 from notetune.errors import DataError
-
-TaskKind: TypeAlias = Literal["binary", "multiclass", "multilabel"]
 
 FORMAT = "1"
 _OF_NOTES = ("tokens", "pieces", "truncated")
@@ -158,13 +158,8 @@ def write_scores(
         model=pl.lit(table.model),
         seed=pl.lit(table.seed, dtype=pl.Int64),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        frame.select(*_COLUMNS, *further).write_parquet(temporary, metadata={"format": FORMAT})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with runs.new_file(path, replaces=True) as file:
+        frame.select(*_COLUMNS, *further).write_parquet(file, metadata={"format": FORMAT})
 
 
 def read_scores(path: Path) -> ScoreTable:

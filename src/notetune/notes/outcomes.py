@@ -7,15 +7,15 @@ splitting it also has `patient_id` and `split`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal, assert_never
+from typing import Final, assert_never
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from notetune.aliases import TaskKind
 from notetune.errors import DataError
 
-TaskKind = Literal["binary", "multiclass", "multilabel"]
 SPLITS: Final = ("train", "validation", "test")
 
 LENGTH_OF_STAY_CLASSES: Final = ("<=3 days", "3-7 days", "7-14 days", ">14 days")
@@ -180,66 +180,6 @@ def length_of_stay_class(days: float) -> str:
     """
     longer_than = sum(days > bound for bound in _LENGTH_OF_STAY_BOUNDS_DAYS)
     return LENGTH_OF_STAY_CLASSES[longer_than]
-
-
-def icd9_category(code: str) -> str:
-    """The category of an ICD-9-CM diagnosis code, with or without its dot, zeros kept.
-
-    Four characters for external causes (E code), three for all others, V codes included.
-
-    Source:
-        Structure of ICD-9-CM volume 1: categories are 001-999, V01-V91 and E000-E999. (The
-        published label builder instead cuts V codes after four characters.)
-
-    Example:
-        >>> icd9_category("00845"), icd9_category("V3000"), icd9_category("E8497")
-        ('008', 'V30', 'E849')
-    """
-    code = code.strip().upper()
-    # A dot inside the cut is dropped only at its end: "31.1" must not become category 311.
-    return code[: 4 if code.startswith("E") else 3].rstrip(".")
-
-
-def icd9_procedure_category(code: str) -> str:
-    """The first three digits of an undotted ICD-9-CM procedure code, zeros kept.
-
-    The category proper is two digits (00-99); the third is the subcategory, at which the published
-    tasks predict.
-
-    Source:
-        Structure of ICD-9-CM volume 3; three characters as in van Aken et al. 2021.
-
-    Example:
-        >>> icd9_procedure_category("0066"), icd9_procedure_category("3605")
-        ('006', '360')
-    """
-    return code.strip()[:3]
-
-
-def icd10_category(code: str) -> str:
-    """The category of an ICD-10-CM diagnosis code, with or without its dot: three characters.
-
-    Source:
-        Structure of ICD-10-CM: a category is one letter, one digit and one letter or digit.
-
-    Example:
-        >>> icd10_category("E119"), icd10_category("Z95.5")
-        ('E11', 'Z95')
-    """
-    return code.strip().upper()[:3]
-
-
-def icd10_procedure_category(code: str) -> str:
-    """The first four characters of an ICD-10-PCS code: section, system, operation and body part.
-
-    Source:
-        Data specification, section 5.1 (the MIMIC-IV revision of the published tasks).
-
-    Example:
-        >>> icd10_procedure_category("02703ZZ")
-        '0270'
-    """
-    return code.strip().upper()[:4]
 
 
 def classes_in(label_lists: Sequence[Sequence[str]] | pl.Series) -> tuple[str, ...]:

@@ -11,20 +11,8 @@ import polars as pl
 from notetune.audit import Finding
 from notetune.errors import DataError
 from notetune.notes.near_duplicates import Signatures, are_matched
-from notetune.notes.overlap_text import normalised_text, text_hashes
+from notetune.notes.overlap_text import normalised_text
 from notetune.strict_csv import read_rows
-
-__all__ = [
-    "OUTCOME_WORDS",
-    "Finding",
-    "late_notes",
-    "near_duplicate_texts",
-    "normalised_text",
-    "notes_of_listed_patients",
-    "outcome_words",
-    "shared_patients",
-    "text_hashes",
-]
 
 OUTCOME_WORDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {

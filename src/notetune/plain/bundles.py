@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 
 from notetune import runs
+from notetune.aliases import FloatArray
 from notetune.config import Config, parse
 from notetune.errors import BundleError
 from notetune.plain.columns import Columns
-from notetune.plain.linear import FloatArray, Linear, load_tensors, probabilities, save_tensors
+from notetune.plain.linear import Linear, load_tensors, probabilities, save_tensors
 from notetune.plain.stacked import Stacked
 from notetune.plain.words import Words
 

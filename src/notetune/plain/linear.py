@@ -13,10 +13,10 @@ import scipy.special
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from notetune.aliases import FloatArray
 from notetune.errors import BundleError
 
 WEIGHTS = "weights.safetensors"
-FloatArray = npt.NDArray[np.float64]
 # Scores of float32 models reach 0 and 1, where a logit has no end.
 _LEAST_SCORE = 1e-6
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import scipy.optimize
 import scipy.special
 
-from notetune.plain.linear import FloatArray, log_odds, probabilities
+from notetune.aliases import FloatArray
+from notetune.plain.linear import log_odds, probabilities
 
 _RIDGE = 1.0
 _CONSTANT = 1e-9  # rounding

@@ -10,9 +10,8 @@ import numpy as np
 import polars as pl
 
 from notetune import runs, sources
-from notetune.audit import FlowCount
+from notetune.audit import Finding, FlowCount
 from notetune.errors import DataError
-from notetune.notes import overlap
 from notetune.notes.outcomes import Task
 from notetune.plain.columns import typed
 from notetune.prepare.checks import (
@@ -65,7 +64,7 @@ class _Judged:
     notes: pl.DataFrame
     tasks: list[tuple[Task, pl.DataFrame]]
     flow: list[FlowCount]
-    findings: list[overlap.Finding]
+    findings: list[Finding]
     counts: dict[str, Any]
 
 
@@ -191,7 +190,7 @@ def _check_unique(note_ids: pl.Series) -> None:
         )
 
 
-def _stop_at_leaks(findings: Sequence[overlap.Finding], *, allowed: bool) -> None:
+def _stop_at_leaks(findings: Sequence[Finding], *, allowed: bool) -> None:
     blocking = [finding for finding in findings if finding.blocks]
     if blocking and not allowed:
         is_of_step_1 = blocking[0].split_b == CORPUS

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from notetune.audit import FlowCount
+from notetune.audit import Finding, FlowCount
 from notetune.notes import overlap
 from notetune.notes.near_duplicates import Signatures, are_matched, have_earlier_match
 from notetune.notes.outcomes import SPLITS, Task
@@ -34,7 +34,7 @@ notes; or none, since step 1 reads other notes."""
 
 def split_findings(
     shards: Sequence[Shard], notes: pl.DataFrame, *, has_patients: bool
-) -> list[overlap.Finding]:
+) -> list[Finding]:
     """What `overlap.split_findings` finds in the notes of all shards.
 
     Args:
@@ -60,7 +60,7 @@ def split_findings(
 
 def task_findings(
     shards: Sequence[Shard], notes: pl.DataFrame, tasks: Sequence[tuple[Task, pl.DataFrame]]
-) -> list[overlap.Finding]:
+) -> list[Finding]:
     """Notes of each task and split that tell its outcome, by their words or by their time.
 
     Args:
@@ -101,7 +101,7 @@ class CorpusNotes:
 
     in_corpus: pl.Series
     flow: FlowCount
-    findings: tuple[overlap.Finding, ...]
+    findings: tuple[Finding, ...]
 
 
 def corpus_notes(
@@ -136,10 +136,10 @@ def corpus_notes(
     return CorpusNotes(in_corpus.alias("in_corpus"), flow, tuple(findings))
 
 
-def _leak_finding(leaked: int, training: int, *, blocks: bool) -> overlap.Finding:
+def _leak_finding(leaked: int, training: int, *, blocks: bool) -> Finding:
     share = leaked / training if training else 0.0
     check: Literal["near-duplicate text"] = "near-duplicate text"
-    return overlap.Finding(check, _HELD_OUT, CORPUS, leaked, share, blocks and leaked > 0)
+    return Finding(check, _HELD_OUT, CORPUS, leaked, share, blocks and leaked > 0)
 
 
 def _held_out(shards: Sequence[Shard], notes: pl.DataFrame) -> Signatures:
@@ -169,12 +169,10 @@ def _patients(notes: pl.DataFrame) -> list[str]:
     return notes["patient_id"].unique().to_list()
 
 
-def _shared_hashes(
-    split_a: str, hashes_a: pl.Series, split_b: str, hashes_b: pl.Series
-) -> overlap.Finding:
+def _shared_hashes(split_a: str, hashes_a: pl.Series, split_b: str, hashes_b: pl.Series) -> Finding:
     count = int(hashes_b.is_in(hashes_a.implode()).sum())
     share = count / len(hashes_b) if len(hashes_b) else 0.0
-    return overlap.Finding("same text", split_a, split_b, count, share, blocks=False)
+    return Finding("same text", split_a, split_b, count, share, blocks=False)
 
 
 def signatures_of(shards: Sequence[Shard], is_wanted: pl.Series) -> Signatures:

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import polars as pl
 
 from notetune import __version__, runs, sources
-from notetune.audit import FlowCount
+from notetune.audit import Finding, FlowCount
 from notetune.metrics.scores import ScoreTable
 from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
-from notetune.notes import clean, outcomes, overlap
+from notetune.notes import clean, outcomes
 from notetune.notes.outcomes import Task
 from notetune.prepare.settings import Preparation
 from notetune.prepare.shards import NOTES, SIGNATURES
@@ -121,7 +121,7 @@ class Prepared:
     store: TokenStore
     tasks: dict[str, TaskTable]
     flow: tuple[FlowCount, ...]
-    findings: tuple[overlap.Finding, ...]
+    findings: tuple[Finding, ...]
     corpus: tuple[CorpusCount, ...]
     counts: dict[str, int | str]
     intake: Intake
@@ -190,7 +190,7 @@ def open_prepared(folder: Path) -> Prepared:
         store,
         tasks,
         tuple(FlowCount(**values) for values in facts["flow"]),
-        tuple(overlap.Finding(**values) for values in facts["findings"]),
+        tuple(Finding(**values) for values in facts["findings"]),
         tuple(CorpusCount(**values) for values in facts["corpus"]),
         facts["counts"],
         Intake(**{**facts["intake"], "edges": Edges(**facts["intake"]["edges"])}),

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from notetune import runs
+from notetune.audit import Finding
 from notetune.errors import DataError
 from notetune.notes import overlap
 from notetune.prepare.checks import CORPUS
@@ -52,7 +53,7 @@ def patient_hashes(patient_ids: Iterable[str], salt: str) -> list[str]:
     return sorted(digest.hexdigest() for digest in digests)
 
 
-def corpus_findings(folder: Path, prepared: Prepared) -> list[overlap.Finding]:
+def corpus_findings(folder: Path, prepared: Prepared) -> list[Finding]:
     """For each task, how many of its test patients are in the corpus of what a folder holds."""
     known = runs.read_json(folder / PROVENANCE)
     are_named = known["has_patients"] and prepared.has_patients

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from notetune import runs
-from notetune.notes import near_duplicates, overlap
+from notetune.notes import near_duplicates, overlap_text
 from notetune.tokens.edges import Edges
 from notetune.tokens.encode import LongNotes, load_encoder
 from notetune.tokens.store import save_documents
@@ -143,7 +143,7 @@ def _write_shard(job: _Job) -> Shard:
     if runs.is_finished(shard.folder, depends_on):
         return shard
     texts = notes["text"].to_list()
-    hashes_of_texts = pl.Series(TEXT_HASH, overlap.text_hashes(texts), pl.Binary)
+    hashes_of_texts = pl.Series(TEXT_HASH, overlap_text.text_hashes(texts), pl.Binary)
     with runs.new_folder(shard.folder, depends_on) as folder:
         notes.select("note_id", "text").write_parquet(folder / _TEXTS)
         notes.drop("text").with_columns(hashes_of_texts).write_parquet(folder / NOTES)

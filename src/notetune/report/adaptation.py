@@ -3,37 +3,29 @@
 from collections.abc import Sequence
 
 from notetune.metrics.results import MethodRow, PerplexityRow
-from notetune.report.numbers import NOT_AVAILABLE, duration, number
-from notetune.report.table import Cell, Table, count_cell
+from notetune.report.numbers import NOT_AVAILABLE, duration
+from notetune.report.table import Cell, Table, count_cell, number_cell
 from notetune.report.tables import parameters_cell
 
 
 def methods_table(methods: Sequence[MethodRow]) -> Table:
     """The methods of step 1 side by side, with their perplexities and costs."""
-    splits = {
-        "train": "Train",
-        "validation": "Validation",
-        "test": "Test",
-        "general": "General",
-    }
-    rows = []
-    for row in methods:
-        perplexities = [row.perplexity.get(split) for split in splits]
-        rows.append(
-            (
-                Cell(row.method),
-                parameters_cell(row.trainable_parameters, row.total_parameters),
-                *(Cell(number(value, 2), sort=value) for value in perplexities),
-                Cell(number(row.tokens_per_second, 0), sort=row.tokens_per_second),
-                Cell(duration(row.seconds) if row.seconds else NOT_AVAILABLE, sort=row.seconds),
-                Cell(number(row.peak_memory_mib, 0), sort=row.peak_memory_mib),
-            )
-        )
+    splits = ("train", "validation", "test", "general")
     costs = ("Tokens/s", "Time", "Peak MiB")
     return Table(
         "Perplexity before (none) and after each method of step 1, and what its training cost.",
-        ("Method", "Trained parameters", *splits.values(), *costs),
-        tuple(rows),
+        ("Method", "Trained parameters", *(split.capitalize() for split in splits), *costs),
+        tuple(
+            (
+                Cell(row.method),
+                parameters_cell(row.trainable_parameters, row.total_parameters),
+                *(number_cell(row.perplexity.get(split), 2) for split in splits),
+                number_cell(row.tokens_per_second, 0),
+                Cell(duration(row.seconds) if row.seconds else NOT_AVAILABLE, sort=row.seconds),
+                number_cell(row.peak_memory_mib, 0),
+            )
+            for row in methods
+        ),
         notes=(
             "Lower is better. On general text, a higher value than before is what was forgotten.",
         ),
@@ -56,8 +48,8 @@ def perplexity_table(rows: Sequence[PerplexityRow]) -> Table:
                 Cell(adapted(row)),
                 Cell(row.split),
                 Cell(row.source),
-                Cell(number(row.perplexity), sort=row.perplexity),
-                Cell(number(row.bits_per_byte), sort=row.bits_per_byte),
+                number_cell(row.perplexity),
+                number_cell(row.bits_per_byte),
                 count_cell(row.tokens),
             )
             for row in rows

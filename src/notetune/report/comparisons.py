@@ -1,8 +1,8 @@
 """Models against models as tables: what was declared, and what was looked at besides."""
 
 from notetune.metrics.results import Comparison, Results, TaskResult
-from notetune.report.numbers import NOT_AVAILABLE, count, interval, number, p_text, signed
-from notetune.report.table import Cell, Table
+from notetune.report.numbers import count, p_text, signed
+from notetune.report.table import Cell, Table, estimate_cell, number_cell
 
 _ROWS_SHOWN = 8
 _COULD_SHOW = (
@@ -24,11 +24,11 @@ def primary_table(results: Results) -> Table:
                 Cell(task),
                 _model_cell(item),
                 Cell(item.against),
-                _difference_cell(item),
+                estimate_cell(item.difference, item.reason, signed),
                 _p_cell(item),
                 Cell(p_text(item.p_holm), sort=item.p_holm),
                 Cell("yes" if item.is_found else "no", is_strong=item.is_found),
-                _detectable_cell(item),
+                number_cell(item.detectable),
             )
             for task, item in found
         ),
@@ -46,9 +46,9 @@ def exploratory_table(task: TaskResult) -> Table:
         (
             Cell(item.model),
             Cell(item.against),
-            _difference_cell(item),
+            estimate_cell(item.difference, item.reason, signed),
             _p_cell(item),
-            _detectable_cell(item),
+            number_cell(item.detectable),
         )
         for item in task.exploratory
     )
@@ -79,17 +79,6 @@ def _model_cell(item: Comparison) -> Cell:
     return Cell(f"{item.model}: {chosen_in_words(item)}" if item.chosen else item.model)
 
 
-def _difference_cell(item: Comparison) -> Cell:
-    if item.difference is None:
-        return Cell(NOT_AVAILABLE, f"({item.reason})" if item.reason else "")
-    found = item.difference
-    return Cell(signed(found.value), interval(found, signed), found.value)
-
-
 def _p_cell(item: Comparison) -> Cell:
     is_untested = item.difference is not None and item.p_value is None and item.reason
     return Cell(p_text(item.p_value), f"({item.reason})" if is_untested else "", item.p_value)
-
-
-def _detectable_cell(item: Comparison) -> Cell:
-    return Cell(number(item.detectable), sort=item.detectable)

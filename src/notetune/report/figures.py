@@ -15,7 +15,9 @@ from matplotlib.figure import Figure as Canvas
 from notetune.metrics.intervals import Estimate
 from notetune.metrics.results import (
     CurvePoint,
+    HeadlineRow,
     KeptState,
+    ModelRow,
     ReliabilityPoints,
     Results,
     RocPoints,
@@ -60,25 +62,24 @@ class Figure:
 
 def headline_figure(results: Results) -> Figure | None:
     """Mean AUROC over tasks of each model; None when no model has one."""
-    rows = [(row.model, row.auroc) for row in results.headline if row.auroc]
-    if not rows:
-        return None
-    return Figure(
-        _forest([model for model, _ in rows], [auroc for _, auroc in rows], "Mean test AUROC"),
-        "Mean test AUROC over the tasks, with 95 % intervals.",
-    )
+    caption = "Mean test AUROC over the tasks, with 95 % intervals."
+    return _auroc_figure(results.headline, "Mean test AUROC", caption)
 
 
 def auroc_figure(task: TaskResult) -> Figure | None:
     """AUROC of each model on a task; None when no model has one."""
-    rows = [(row.model, row.auroc) for row in task.rows if row.auroc]
-    if not rows:
-        return None
-    return Figure(
-        _forest([model for model, _ in rows], [auroc for _, auroc in rows], "AUROC"),
+    caption = (
         f"{task.task}: AUROC with 95 % intervals. They may overlap although a "
-        "difference on the same patients is clear: see the differences.",
+        "difference on the same patients is clear: see the differences."
     )
+    return _auroc_figure(task.rows, "AUROC", caption)
+
+
+def _auroc_figure(
+    rows: Sequence[ModelRow | HeadlineRow], title: str, caption: str
+) -> Figure | None:
+    found = {row.model: row.auroc for row in rows if row.auroc}
+    return Figure(_forest(list(found), list(found.values()), title), caption) if found else None
 
 
 def differences_figure(task: TaskResult) -> Figure | None:

@@ -1,9 +1,11 @@
 """A table as a value, rendered the same way in HTML and in Markdown."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from notetune.report.numbers import count
+from notetune.metrics.intervals import Estimate
+from notetune.report.numbers import NOT_AVAILABLE, count, interval, number
 
 _TAG_OPENING = re.compile(r"<(?=[A-Za-z/!?])")
 
@@ -53,6 +55,20 @@ def markdown(table: Table) -> str:
     ]
     lines = ["| " + " | ".join(markdown_text(text) for text in row) + " |" for row in rows]
     return "\n".join([f"*{markdown_text(table.caption)}*", "", *lines, "", *table.notes]).rstrip()
+
+
+def number_cell(value: float | None, digits: int = 3) -> Cell:
+    """A number that sorts as one, or n/a."""
+    return Cell(number(value, digits), sort=value)
+
+
+def estimate_cell(
+    estimate: Estimate | None, reason: str | None = None, form: Callable[[float], str] = number
+) -> Cell:
+    """A value with its interval, or n/a with the reason."""
+    if estimate is None:
+        return Cell(NOT_AVAILABLE, f"({reason})" if reason else "")
+    return Cell(form(estimate.value), interval(estimate, form), estimate.value)
 
 
 def count_cell(value: int) -> Cell:

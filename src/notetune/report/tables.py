@@ -16,11 +16,10 @@ from notetune.report.numbers import (
     NOT_AVAILABLE,
     count,
     duration,
-    interval,
     number,
     share,
 )
-from notetune.report.table import Cell, Table, count_cell
+from notetune.report.table import Cell, Table, count_cell, estimate_cell, number_cell
 
 BEST_MARK, TIE_MARK = "★", "≈"
 MARKS_LEGEND = (
@@ -149,9 +148,9 @@ def task_table(task: TaskResult) -> Table:
     rows = []
     for row in task.rows:
         cells = [Cell(row.model), _runs_cell(row), _auroc_cell(row)]
-        cells += [_number_cell(row.auroc_all_labels)] if has_all else []
-        cells += [_number_cell(row.auroc_micro)] if has_micro else []
-        cells += [_precision_cell(row), _estimate_cell(row.brier, None)]
+        cells += [number_cell(row.auroc_all_labels)] if has_all else []
+        cells += [number_cell(row.auroc_micro)] if has_micro else []
+        cells += [_precision_cell(row), estimate_cell(row.brier)]
         rows.append(tuple(cells))
     return Table(
         f"{task.task}: scores on {count(task.notes)} notes of {count(task.patients)} patients "
@@ -180,7 +179,7 @@ def calibration_table(task: TaskResult) -> Table:
             figures.scaled_brier,
             figures.expected_calibration_error,
         )
-        rows.append((Cell(model), *(Cell(number(value), sort=value) for value in values)))
+        rows.append((Cell(model), *map(number_cell, values)))
     return Table(
         f"{task.task}: calibration. Ideal are 1, 0, 1, 1 and 0.",
         ("Model", "Observed : expected", "Intercept", "Slope", "Scaled Brier", "ECE"),
@@ -204,10 +203,7 @@ def labels_table(task: TaskResult) -> Table:
             (
                 Cell(label.label),
                 count_cell(label.positives),
-                *(
-                    Cell(number(label.aurocs.get(model)), sort=label.aurocs.get(model))
-                    for model in models
-                ),
+                *(number_cell(label.aurocs.get(model)) for model in models),
             )
             for label in task.labels
         ),
@@ -228,8 +224,8 @@ def costs_table(results: Results) -> Table:
                 Cell(cost.stage),
                 parameters_cell(cost.trainable_parameters, cost.total_parameters),
                 Cell(duration(cost.seconds), sort=cost.seconds),
-                Cell(number(cost.tokens_per_second, 0), sort=cost.tokens_per_second),
-                Cell(number(cost.peak_memory_mib, 0), sort=cost.peak_memory_mib),
+                number_cell(cost.tokens_per_second, 0),
+                number_cell(cost.peak_memory_mib, 0),
             )
             for cost in results.costs
         ),
@@ -250,8 +246,8 @@ def kept_table(results: Results) -> Table:
                 Cell(kept.why),
                 count_cell(kept.steps),
                 count_cell(kept.all_steps),
-                Cell(number(auroc), sort=auroc),
-                Cell(number(loss), sort=loss),
+                number_cell(auroc),
+                number_cell(loss),
             )
         )
     return Table(
@@ -314,26 +310,16 @@ def _marks(tasks: Sequence[TaskResult]) -> tuple[str, ...]:
 
 
 def _auroc_cell(row: ModelRow | HeadlineRow) -> Cell:
-    cell = _estimate_cell(row.auroc, row.reason)
+    cell = estimate_cell(row.auroc, row.reason)
     mark = {"best": f" {BEST_MARK}", "tied": f" {TIE_MARK}"}.get(row.standing or "", "")
     return replace(cell, text=cell.text + mark, is_strong=row.standing == "best")
-
-
-def _estimate_cell(estimate: Estimate | None, reason: str | None) -> Cell:
-    if estimate is None:
-        return Cell(NOT_AVAILABLE, f"({reason})" if reason else "")
-    return Cell(number(estimate.value), interval(estimate), estimate.value)
-
-
-def _number_cell(value: float | None) -> Cell:
-    return Cell(number(value), sort=value)
 
 
 def _precision_cell(row: ModelRow) -> Cell:
     low_high = row.average_precision_interval
     if row.average_precision is None or low_high is None:
-        return _number_cell(row.average_precision)
-    return _estimate_cell(Estimate(row.average_precision, *low_high, row.brier.n), None)
+        return number_cell(row.average_precision)
+    return estimate_cell(Estimate(row.average_precision, *low_high, row.brier.n))
 
 
 def _runs_cell(row: ModelRow) -> Cell:

@@ -5,15 +5,12 @@ from typing import Annotated, assert_never
 from pydantic import Field
 
 from notetune.sources.cohort import (
-    NOTES_SCHEMA,
-    TASK_SCHEMA,
     Cohort,
     Finished,
     NoteStream,
-    as_stream,
     collect,
 )
-from notetune.sources.eicu import EicuSource, read_eicu
+from notetune.sources.eicu import EicuSource, open_eicu
 from notetune.sources.fhir import FhirSource, open_fhir
 from notetune.sources.meds import MedsSource, open_meds
 from notetune.sources.mimic.mimic3 import Mimic3Source, open_mimic3
@@ -22,7 +19,6 @@ from notetune.sources.omop import OmopSource, open_omop
 from notetune.sources.paths import files_of, starting_from
 from notetune.sources.rejections import write_rejections
 from notetune.sources.tables.source import TableColumns, TableSource, open_table
-from notetune.sources.tables.tasks import CodeTable, LabelTable, TableTask
 
 Source = (
     TableSource | EicuSource | Mimic3Source | Mimic4Source | MedsSource | OmopSource | FhirSource
@@ -30,14 +26,10 @@ Source = (
 SourceConfig = Annotated[Source, Field(discriminator="kind")]
 
 __all__ = [
-    "NOTES_SCHEMA",
-    "TASK_SCHEMA",
-    "CodeTable",
     "Cohort",
     "EicuSource",
     "FhirSource",
     "Finished",
-    "LabelTable",
     "MedsSource",
     "Mimic3Source",
     "Mimic4Source",
@@ -47,7 +39,6 @@ __all__ = [
     "SourceConfig",
     "TableColumns",
     "TableSource",
-    "TableTask",
     "files_of",
     "open_notes",
     "read",
@@ -67,7 +58,7 @@ def open_notes(source: Source) -> NoteStream:
         case TableSource():
             return open_table(source)
         case EicuSource():
-            return as_stream(read_eicu(source))
+            return open_eicu(source)
         case Mimic3Source():
             return open_mimic3(source)
         case Mimic4Source():

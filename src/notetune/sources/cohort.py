@@ -1,6 +1,6 @@
 """What every source gives: notes, task tables, and a count of every row that was left out."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -93,6 +93,16 @@ def reject(
     return kept, FlowCount(stage, frame.height, kept.height, rejected)
 
 
+def label_table(note_ids: pl.Series, labels: Sequence[Sequence[str]]) -> pl.DataFrame:
+    """A table of `TASK_SCHEMA`."""
+    return pl.DataFrame({"note_id": note_ids, "labels": labels}, schema=TASK_SCHEMA)
+
+
+def outcome_table(task: Task, note_ids: pl.Series, is_positive: pl.Series) -> pl.DataFrame:
+    """The table of a binary task."""
+    return label_table(note_ids, [task.classes if positive else () for positive in is_positive])
+
+
 def stop_if_any(path: Path, table: pl.DataFrame, is_bad: pl.Expr, rule: str, remedy: str) -> None:
     """Stop at the first row that breaks a rule.
 
@@ -138,12 +148,6 @@ class Finished:
     rejections: pl.DataFrame = field(default_factory=no_rejections)
     patient_count: int = 0
     columns: pl.DataFrame | None = None
-
-
-def as_stream(cohort: Cohort) -> NoteStream:
-    """A source that had to be read whole, as a stream of one chunk."""
-    finished = Finished(cohort.tasks, cohort.flow, cohort.rejections, columns=cohort.columns)
-    return NoteStream(iter([cohort.notes]), lambda: finished)
 
 
 def collect(stream: NoteStream) -> Cohort:

@@ -14,17 +14,19 @@ import polars as pl
 from notetune.audit import FlowCount
 from notetune.config import Config
 from notetune.notes.clean import clean_text
+from notetune.notes.icd import icd9_category
 from notetune.notes.outcomes import (
     LENGTH_OF_STAY_CLASSES,
     Task,
     classes_in,
-    icd9_category,
     length_of_stay_class,
 )
 from notetune.sources.cohort import (
     NOTES_SCHEMA,
-    TASK_SCHEMA,
-    Cohort,
+    Finished,
+    NoteStream,
+    label_table,
+    outcome_table,
     reject,
     stop_if_any,
 )
@@ -104,7 +106,7 @@ class EicuSource(Config):
     is 90."""
 
 
-def read_eicu(source: EicuSource) -> Cohort:
+def open_eicu(source: EicuSource) -> NoteStream:
     """Read first-unit stays with a known hospital outcome, as notes of source "stay".
 
     Tasks: mortality (binary, "expired"), length_of_stay (four classes) and icd9 (multilabel, over
@@ -129,7 +131,9 @@ def read_eicu(source: EicuSource) -> Cohort:
     )
     icd9, icd9_flow = _icd9(source.folder, stays)
     tasks = (_mortality(stays), _length_of_stay(stays), icd9)
-    return Cohort(notes, tasks, (stay_flow, icd9_flow), columns=_columns(source, stays))
+    columns = _columns(source, stays)
+    finished = Finished(tasks, (stay_flow, icd9_flow), columns=columns)
+    return NoteStream(iter([notes]), lambda: finished)
 
 
 def _stays(folder: Path) -> tuple[pl.DataFrame, FlowCount]:
@@ -173,10 +177,8 @@ def _with_minutes(path: Path, table: pl.DataFrame, column: str) -> pl.DataFrame:
 
 def _mortality(stays: pl.DataFrame) -> tuple[Task, pl.DataFrame]:
     task = Task("mortality", "binary", ("expired",), f"Death before hospital discharge. {_AS_OF}")
-    labels = [
-        ["expired"] if status == "Expired" else [] for status in stays["hospitaldischargestatus"]
-    ]
-    return task, _task_table(stays, labels)
+    expired = stays["hospitaldischargestatus"] == "Expired"
+    return task, outcome_table(task, stays["note_id"], expired)
 
 
 def _length_of_stay(stays: pl.DataFrame) -> tuple[Task, pl.DataFrame]:
@@ -184,7 +186,7 @@ def _length_of_stay(stays: pl.DataFrame) -> tuple[Task, pl.DataFrame]:
     task = Task("length_of_stay", "multiclass", LENGTH_OF_STAY_CLASSES, description)
     minutes = stays["hospitaldischargeoffset"] - stays["hospitaladmitoffset"]
     labels = [[length_of_stay_class(value / _MINUTES_PER_DAY)] for value in minutes]
-    return task, _task_table(stays, labels)
+    return task, label_table(stays["note_id"], labels)
 
 
 def _icd9(folder: Path, stays: pl.DataFrame) -> tuple[tuple[Task, pl.DataFrame], FlowCount]:
@@ -200,16 +202,12 @@ def _icd9(folder: Path, stays: pl.DataFrame) -> tuple[tuple[Task, pl.DataFrame],
     labels = [sorted(codes.get(stay, ())) for stay in stays[_STAY]]
     table, flow = reject(
         "task icd9",
-        _task_table(stays, labels),
+        label_table(stays["note_id"], labels),
         {"no diagnosis code": pl.col("labels").list.len() == 0},
     )
     description = f"ICD-9 categories diagnosed during the unit stay. {_AS_OF}"
     task = Task("icd9", "multilabel", classes_in(table["labels"]), description)
     return (task, table), flow
-
-
-def _task_table(stays: pl.DataFrame, labels: list[list[str]]) -> pl.DataFrame:
-    return pl.DataFrame({"note_id": stays["note_id"], "labels": labels}, schema=TASK_SCHEMA)
 
 
 def _texts(folder: Path, stays: pl.DataFrame) -> list[str]:

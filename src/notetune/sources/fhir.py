@@ -7,18 +7,14 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from notetune.config import MAX_SHOWN_CHARS, Shown
 from notetune.sources.cohort import NoteStream
-from notetune.sources.fhir_text import (
-    Binaries,
-    attachment_text,
-    open_binaries,
-)
+from notetune.sources.fhir_text import Binaries, attachment_text, open_binaries
 from notetune.sources.paths import matching_files
 from notetune.sources.rejections import Rejected, Rejections
 from notetune.sources.tables.files import Record, read_objects
-from notetune.sources.tables.source import TaskedSource
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
-from notetune.sources.tables.tasks import MAX_CLASS_CHARS, read_cell
+from notetune.sources.tables.tasks import TaskedSource, read_cell
 
 _SUFFIXES: Final = (".ndjson", ".ndjson.gz")
 _STATUSES: Final = ("current", "superseded", "entered-in-error")
@@ -40,7 +36,7 @@ class FhirSource(TaskedSource):
     binaries: Path | None = None
     """Where a `url` to a Binary leads: an .ndjson file of Binary resources, or a folder of such
     files or of one `<id>.json` each. Nothing is ever fetched from a network."""
-    types: dict[str, str] = Field(default_factory=dict)
+    types: dict[str, Shown] = Field(default_factory=dict)
     """Names for type codes, such as LOINC `{"18842-5": discharge}`; other documents are grouped by
     the text of their type."""
 
@@ -55,34 +51,19 @@ def open_fhir(source: FhirSource) -> NoteStream:
         HL7 FHIR R4, resources DocumentReference and Binary.
     """
     files = matching_files(source.path, _SUFFIXES)
-    rejections = Rejections(source)
-    reading = TableReading(
-        source.path,
-        Layout("text", "id", "patient", ("date",)),
-        source.tasks,
-        source,
-        rejections,
-        max_chars=source.max_note_chars,
-    )
+    reading = TableReading(source, source.path, Layout("text", "id", "patient", ("date",)))
     binaries = open_binaries(source.binaries, source.max_note_chars)
-    return reading.stream(_rows(source, files, binaries, rejections))
+    documents = _documents(files, reading.rejections, source.max_note_chars)
+    return reading.stream(documents, lambda record: _note(source, record, binaries))
 
 
-def _rows(
-    source: FhirSource, files: Sequence[Path], binaries: Binaries, rejections: Rejections
-) -> Iterator[RawNote]:
+def _documents(files: Sequence[Path], rejections: Rejections, max_chars: int) -> Iterator[Record]:
     for file in files:
-        for record in read_objects(file, ".ndjson", rejections, 2 * source.max_note_chars):
-            resource = record.cells
-            if unwanted := _unwanted(resource):
+        for record in read_objects(file, ".ndjson", rejections, 2 * max_chars):
+            if unwanted := _unwanted(record.cells):
                 rejections.leave_out(unwanted)
-                continue
-            try:
-                note = _note(source, record, binaries)
-            except Rejected as fault:
-                rejections.reject((file, record.line), fault)
-                continue
-            yield note
+            else:
+                yield record
 
 
 def _unwanted(resource: Mapping[str, Any]) -> str | None:
@@ -142,6 +123,6 @@ def _type_name(source: FhirSource, where: str, value: Any) -> str:
     named = [source.types[code] for code in codes if isinstance(code, str) and code in source.types]
     displays = [coding.get("display") for coding in codings]
     for candidate in (*named, concept.get("text"), *displays, *codes):
-        if isinstance(candidate, str) and 0 < len(candidate) <= MAX_CLASS_CHARS:
+        if isinstance(candidate, str) and 0 < len(candidate) <= MAX_SHOWN_CHARS:
             return read_cell(where, "type", candidate).lower() or "document"
     return "document"

@@ -1,19 +1,19 @@
 """MEDS: medical events in Parquet shards; the notes are the events under given codes."""
 
-from collections.abc import Iterator, Sequence
+import itertools
 from pathlib import Path
 from typing import Annotated, Literal
 
 import polars as pl
 from pydantic import Field
 
+from notetune.config import Shown
 from notetune.errors import DataError
 from notetune.sources.cohort import NoteStream
 from notetune.sources.paths import matching_files
-from notetune.sources.rejections import Rejections
-from notetune.sources.tables.files import parquet_records
-from notetune.sources.tables.source import TaskedSource
+from notetune.sources.tables.files import Record, parquet_records
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
+from notetune.sources.tables.tasks import TaskedSource
 
 
 class MedsSource(TaskedSource):
@@ -27,10 +27,10 @@ class MedsSource(TaskedSource):
     kind: Literal["meds"]
     folder: Path
     """The folder that holds `data/`."""
-    notes: Annotated[dict[str, str], Field(min_length=1)]
+    notes: Annotated[dict[str, Shown], Field(min_length=1)]
     """Start of a code to what its notes are, such as `{"NOTE//DS": discharge}`; the longest start
     that fits a code counts."""
-    note_id: str | None = None
+    note_id: Shown | None = None
     """Column with the note id, which the standard does not have; without it, a note is named after
     its shard and row."""
 
@@ -49,29 +49,18 @@ def open_meds(source: MedsSource) -> NoteStream:
     if not data.is_dir():
         raise DataError(f"{data} is not a folder with Parquet files; name the folder above it.")
     shards = matching_files(data, (".parquet",))
-    rejections = Rejections(source)
     layout = Layout("text_value", source.note_id, "subject_id", ("time",))
-    reading = TableReading(
-        source.folder,
-        layout,
-        source.tasks,
-        source,
-        rejections,
-        max_chars=source.max_note_chars,
-    )
-    return reading.stream(_rows(source, shards, rejections))
-
-
-def _rows(source: MedsSource, shards: Sequence[Path], rejections: Rejections) -> Iterator[RawNote]:
-    columns = ["subject_id", "time", "code", "text_value", *source.task_columns]
-    if source.note_id is not None:
-        columns.append(source.note_id)
-    wanted = list(dict.fromkeys(columns))
+    reading = TableReading(source, source.folder, layout)
     prefixes = sorted(source.notes, key=len, reverse=True)
     is_note = pl.any_horizontal(*(pl.col("code").str.starts_with(start) for start in prefixes))
-    for shard in shards:
-        name = shard.relative_to(source.folder / "data").with_suffix("").as_posix()
-        for record in parquet_records(shard, wanted, rejections, keep=is_note):
-            code = record.cells["code"]
-            prefix = next(start for start in prefixes if code.startswith(start))
-            yield RawNote(record, source.notes[prefix], f"{name}-{record.line}")
+    columns = reading.columns("code")
+
+    def note_of(record: Record) -> RawNote:
+        name = record.file.relative_to(data).with_suffix("").as_posix()
+        prefix = next(start for start in prefixes if record.cells["code"].startswith(start))
+        return RawNote(record, source.notes[prefix], f"{name}-{record.line}")
+
+    records = itertools.chain.from_iterable(
+        parquet_records(shard, columns, reading.rejections, keep=is_note) for shard in shards
+    )
+    return reading.stream(records, note_of)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self, assert_never
 import polars as pl
 from pydantic import Field, model_validator
 
-from notetune.config import Config
+from notetune.config import Config, Shown
 from notetune.errors import DataError
 from notetune.notes.outcomes import SPLITS
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
@@ -41,7 +41,7 @@ class OfficialSplit(Config):
     train: Path
     validation: Path
     test: Path
-    column: str = "SUBJECT_ID"
+    column: Shown = "SUBJECT_ID"
     """The column with the patient id."""
 
     @property
@@ -56,9 +56,9 @@ class ColumnSplit(Config):
     kind: Literal["column"]
     path: Path
     """.csv, .csv.gz, .jsonl, .jsonl.gz or .parquet."""
-    patient_id: str
+    patient_id: Shown
     """The column with the patient id; that of the note id where the source knows no patients."""
-    column: str = "split"
+    column: Shown = "split"
     """The column with the name of the split."""
     train: tuple[str, ...] = ("train",)
     """Its words for training notes."""

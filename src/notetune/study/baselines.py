@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from notetune import runs
+from notetune.aliases import FloatArray
 from notetune.errors import DataError
 from notetune.metrics.scores import read_scores, write_scores
 from notetune.model.backbone_folder import resolve_backbone
@@ -32,7 +33,7 @@ from notetune.plain.bundles import (
     what_it_holds,
 )
 from notetune.plain.columns import Columns, fit_columns
-from notetune.plain.linear import FloatArray, Linear, probabilities
+from notetune.plain.linear import Linear, probabilities
 from notetune.plain.stacked import fit_stacked
 from notetune.plain.words import CountedNotes, count_terms
 from notetune.prepare.prepared import Prepared, TaskTable

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, assert_never, get_args
+from typing import Any, NamedTuple, assert_never, get_args
 
 from pydantic import (
     Field,
@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from notetune.config import NAME, Config, changed
+from notetune.config import Config, Name, changed
 from notetune.errors import ConfigError
 from notetune.metrics.names import BEST_VALIDATED
 from notetune.model.adapters.specs import traits
@@ -29,7 +29,7 @@ from notetune.prepare.settings import (
 )
 from notetune.sources import EicuSource, TableSource, starting_from
 from notetune.sources.splits import AnySplit, ColumnSplit, OfficialSplit, SplitConfig
-from notetune.sources.tables.source import TaskedSource
+from notetune.sources.tables.tasks import TaskedSource
 from notetune.study.models import VARIANTS, Model, models_of_step_2
 from notetune.study.sections import (
     BaselineName,
@@ -57,7 +57,7 @@ class SectionRow(NamedTuple):
 class Recipe(Config):
     """A whole study."""
 
-    name: Annotated[str, Field(pattern=NAME)]
+    name: Name
     """Name of the study and of its run folder."""
     title: str = ""
     runs: Path = Path("runs")
@@ -66,9 +66,7 @@ class Recipe(Config):
     """Folder that relative paths of the source and of the split start from."""
     backbone: str = "tiny"
     """A Hugging Face model folder, or `tiny` for the shipped one."""
-    backbones: dict[Annotated[str, Field(pattern=NAME)], str | dict[str, JsonValue]] = Field(
-        default_factory=dict
-    )
+    backbones: dict[Name, str | dict[str, JsonValue]] = Field(default_factory=dict)
     """Several backbones by name, in place of `backbone`: each a folder, or the keys of this recipe
     that are different for it (`backbone`, `dtype`, `seeds`, `pretrain`, `downstream`)."""
     prepared: Path | None = None

@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from notetune.config import NAME, Config
+from notetune.config import Config, Name
 from notetune.model.adapters.specs import (
     AdapterSpec,
     LoRA,
@@ -24,7 +24,6 @@ from notetune.study.models import VariantName
 from notetune.train.schedule import Average, OptimConfig, ValidationConfig
 
 BaselineName = Literal["prevalence", "tf-idf", "tf-idf-cut", "columns"]
-EncoderName = Annotated[str, Field(pattern=NAME)]
 EncoderVariant = Literal["head-only", "full", "lora"]
 
 
@@ -61,7 +60,7 @@ class PretrainConfig(PerplexityConfig):
 
     adapter: AdapterSpec = LoRA()
     """The method that makes the domain adapter, on which step 2 builds."""
-    compare: dict[Annotated[str, Field(pattern=NAME)], ComparedMethod] = Field(default_factory=dict)
+    compare: dict[Name, ComparedMethod] = Field(default_factory=dict)
     """Further methods by name, trained on the same notes and reported beside it."""
     corpus: CorpusConfig | None = None
     """Another source of notes for step 1; those of the tasks when left out."""
@@ -153,7 +152,7 @@ class DownstreamConfig(ValidationConfig):
 class EncodersConfig(Config):
     """Encoders for comparison in step 2, each under the name NAME+VARIANT."""
 
-    models: dict[EncoderName, str] = Field(default_factory=dict)
+    models: dict[Name, str] = Field(default_factory=dict)
     """A name for each Hugging Face folder of an encoder."""
     variants: tuple[EncoderVariant, ...] = ("full", "lora")
     """All weights train, LoRA does, or nothing but the head (`head-only`)."""

@@ -18,14 +18,13 @@ Sources:
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from notetune.sources.columns import is_whole_number, not_whole
+from notetune.sources.columns import rows_with_id
 from notetune.sources.mimic.sections import SECTION_LABELS, has_core_sections
 from notetune.sources.mimic.summaries import AdmissionText
-from notetune.strict_csv import read_rows
 
 # A line feed is spelled out before the search, so that one pattern spans lines.
 _BREAK: Final = "\\n"
@@ -103,31 +102,21 @@ def as_pandas_reads(cells: Sequence[str]) -> list[str | None]:
         ['0066', 'V3000']
     """
     present = [cell for cell in cells if cell not in PANDAS_NULLS]
-    spell: Callable[[str], str] = str
+    number: type[int] | type[float] | None = None
     if all(_INTEGER.fullmatch(cell) for cell in present):
-        spell = _spelled_as_integer if len(present) == len(cells) else _spelled_as_float
+        number = int if len(present) == len(cells) else float
     elif all(_NUMBER.fullmatch(cell) for cell in present):
-        spell = _spelled_as_float
-    return [None if cell in PANDAS_NULLS else spell(cell) for cell in cells]
+        number = float
+    read = [None if cell in PANDAS_NULLS else cell for cell in cells]
+    return read if number is None else [cell and str(number(cell)) for cell in read]
 
 
-def _spelled_as_integer(cell: str) -> str:
-    return str(int(cell))
-
-
-def _spelled_as_float(cell: str) -> str:
-    return str(float(cell))
-
-
-def read_codes(
-    path: Path, hadm_ids: Iterable[str], label: Callable[[str], str]
-) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """The code labels of the admissions asked for, and every label of the WHOLE table.
+def read_codes(path: Path, kind: str) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """The code labels of every admission, and every label of the WHOLE table.
 
     Args:
         path: DIAGNOSES_ICD or PROCEDURES_ICD.
-        hadm_ids: The cohort.
-        label: `diagnosis_label` or `procedure_label`.
+        kind: `diagnoses` or `procedures`.
 
     Returns:
         Admission to its labels, each once, in the order of the table; and all labels in order of
@@ -136,20 +125,12 @@ def read_codes(
     Raises:
         DataError: If the table is faulty.
     """
-    admissions: list[str] = []
-    cells: list[str] = []
-    for line, (hadm_id, cell) in read_rows(path, ["HADM_ID", "ICD9_CODE"]):
-        if not is_whole_number(hadm_id):
-            raise not_whole(path, line, "HADM_ID")
-        admissions.append(hadm_id)
-        cells.append(cell)
-    wanted = set(hadm_ids)
+    label = diagnosis_label if kind == "diagnoses" else procedure_label
+    rows = [row.cells for row in rows_with_id(path, ["HADM_ID", "ICD9_CODE"])]
+    codes = as_pandas_reads([cell for _, cell in rows])
     found: dict[str, dict[str, None]] = {}
-    classes: dict[str, None] = {}
-    for hadm_id, code in zip(admissions, as_pandas_reads(cells), strict=True):
-        if code is None:
-            continue
-        classes[label(code)] = None
-        if hadm_id in wanted:
+    for (hadm_id, _), code in zip(rows, codes, strict=True):
+        if code is not None:
             found.setdefault(hadm_id, {})[label(code)] = None
+    classes = dict.fromkeys(label(code) for code in codes if code is not None)
     return {hadm_id: list(labels) for hadm_id, labels in found.items()}, tuple(classes)

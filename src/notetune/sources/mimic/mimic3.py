@@ -1,6 +1,5 @@
 """MIMIC-III 1.4: every note for step 1, admission notes cut from discharge summaries for step 2."""
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,12 +20,6 @@ from notetune.sources.cohort import (
 )
 from notetune.sources.columns import check_whole_numbers, with_times
 from notetune.sources.mimic import core2021
-from notetune.sources.mimic.mimic3_tasks import (
-    VentilationFrom,
-    read_admissions,
-    read_tasks,
-    require_task_tables,
-)
 from notetune.sources.mimic.sections import (
     admission_sections,
     admission_text,
@@ -34,16 +27,19 @@ from notetune.sources.mimic.sections import (
     states_death,
 )
 from notetune.sources.mimic.summaries import (
-    NOTES_PER_CHUNK,
     SUMMARY_SCHEMA,
     AdmissionNotes,
     AdmissionText,
-    MadeNote,
-    made_frame,
-    plan_summaries,
+    row_chunks,
     text_digest,
 )
-from notetune.strict_csv import Row, read_rows, require_csv
+from notetune.sources.mimic.tasks import (
+    CODED,
+    VentilationFrom,
+    mimic3_tasks,
+    read_admissions,
+)
+from notetune.strict_csv import Row, require_csv
 
 _NOTE_COLUMNS: Final = (
     "ROW_ID",
@@ -146,37 +142,30 @@ class _Reading:
         self._source, self._rules = source, _RULES[source.labels]
         self._path = require_csv(source.folder, "NOTEEVENTS")
         admissions = read_admissions(source.folder)
-        require_task_tables(source.folder)
-        planned, self._summaries_flow = plan_summaries(
-            _scan(self._path, self._rules),
-            admissions,
-            {
-                "no admission id": pl.col("hadm_id").is_null(),
-                "admission not in ADMISSIONS": pl.col("died").is_null(),
-                "newborn admission": pl.col("type") == "NEWBORN",
-            },
-        )
-        self._admissions = admissions.join(planned, on="hadm_id", how="semi")
-        self._notes = AdmissionNotes(planned, self._rules.make)
+        for kind in CODED:
+            require_csv(source.folder, f"{kind.upper()}_ICD")
+        reasons = {
+            "no admission id": pl.col("hadm_id").is_null(),
+            "admission not in ADMISSIONS": pl.col("died").is_null(),
+            "newborn admission": pl.col("type") == "NEWBORN",
+        }
+        summaries = _scan(self._path, self._rules)
+        self._notes = AdmissionNotes(summaries, admissions, reasons, self._rules.make)
         self._rejected = Counter({"marked as error": 0, "empty text": 0})
         self._read = 0
 
     def chunks(self) -> Iterator[pl.DataFrame]:
-        rows = read_rows(self._path, _NOTE_COLUMNS)
-        while chunk := list(itertools.islice(rows, NOTES_PER_CHUNK)):
+        for chunk in row_chunks(self._path, _NOTE_COLUMNS):
             self._read += len(chunk)
             events = _events_frame(self._path, list(_usable(chunk, self._rejected)))
-            made = made_frame(list(self._made(chunk)), self._admissions)
-            yield from pl.concat([events, made]).iter_slices(NOTES_PER_CHUNK)
+            yield from self._notes.chunks(events, self._summaries(chunk))
 
-    def _made(self, rows: list[Row]) -> Iterator[MadeNote]:
+    def _summaries(self, rows: list[Row]) -> Iterator[tuple[str, str]]:
         for _, (row_id, *_, category, _, is_error, text) in rows:
-            if self._notes.wants(note_id := _note_id(row_id)):
-                summary = self._rules.summary_text(category, is_error, text)
-                yield from self._notes.add(note_id, summary or "")
+            yield _note_id(row_id), self._rules.summary_text(category, is_error, text) or ""
 
     def finish(self) -> Finished:
-        cohort, admissions_flow = self._notes.cohort(self._admissions)
+        cohort, admissions_flow = self._notes.cohort()
         if cohort.is_empty():
             raise DataError(
                 f"{self._source.folder}: no admission has a discharge summary with a chief "
@@ -184,7 +173,7 @@ class _Reading:
                 "ADMISSIONS match?"
             )
         source = self._source
-        tasks, task_flows = read_tasks(
+        tasks, task_flows = mimic3_tasks(
             source.folder,
             cohort,
             as_2021=source.labels == "core-2021",
@@ -192,7 +181,7 @@ class _Reading:
         )
         kept = self._read - sum(self._rejected.values())
         notes_flow = FlowCount("notes", self._read, kept, dict(self._rejected))
-        flow = (notes_flow, self._summaries_flow, admissions_flow, *task_flows)
+        flow = (notes_flow, self._notes.summaries_flow, admissions_flow, *task_flows)
         return Finished(tasks, flow, patient_count=cohort["patient_id"].n_unique())
 
 
@@ -207,8 +196,7 @@ def _is_marked(is_error: str) -> bool:
 def _scan(path: Path, rules: _Rules) -> pl.DataFrame:
     """The discharge summaries as `SUMMARY_SCHEMA`, after a check of all ROW_IDs."""
     ids, summaries = [], [pl.DataFrame(schema=SUMMARY_SCHEMA)]
-    rows = read_rows(path, _SCANNED)
-    while chunk := list(itertools.islice(rows, NOTES_PER_CHUNK)):
+    for chunk in row_chunks(path, _SCANNED):
         schema = {"line": pl.Int64, "ROW_ID": pl.String}
         numbered = [(line, cells[0].strip()) for line, cells in chunk]
         frame = pl.DataFrame(numbered, schema=schema, orient="row")
@@ -259,8 +247,8 @@ def _events_frame(path: Path, rows: list[tuple[int | str | None, ...]]) -> pl.Da
     check_whole_numbers(path, frame, "SUBJECT_ID")
     check_whole_numbers(path, frame.filter(pl.col("HADM_ID").is_not_null()), "HADM_ID")
     day = pl.col("CHARTDATE").str.slice(0, 10) + " 00:00:00"
-    frame = with_times(path, frame.with_columns(day.alias("CHARTDATE")), "CHARTDATE")
-    frame = with_times(path, frame, "CHARTTIME")
+    frame = frame.with_columns(day.alias("CHARTDATE"))
+    frame = with_times(path, frame, "CHARTDATE", "CHARTTIME")
     category = pl.col("CATEGORY").str.to_lowercase().fill_null("uncategorised")
     return frame.select(
         pl.format("note-{}", "ROW_ID").alias("note_id"),

@@ -1,6 +1,5 @@
 """MIMIC-IV: every note of MIMIC-IV-Note for step 1, admission notes and outcomes for step 2."""
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
@@ -19,17 +18,13 @@ from notetune.sources.cohort import (
 )
 from notetune.sources.columns import check_whole_numbers, with_times
 from notetune.sources.mimic.mimic3 import correct_admission_text
-from notetune.sources.mimic.mimic3_tasks import TaskWithTable, read_admissions
-from notetune.sources.mimic.mimic4_tasks import read_mimic4_tasks
 from notetune.sources.mimic.summaries import (
-    NOTES_PER_CHUNK,
     SUMMARY_SCHEMA,
     AdmissionNotes,
-    MadeNote,
-    made_frame,
-    plan_summaries,
+    row_chunks,
     text_digest,
 )
+from notetune.sources.mimic.tasks import CODED, mimic4_tasks, read_admissions
 from notetune.strict_csv import Row, find_csv, read_rows, require_csv
 
 _NOTE_COLUMNS: Final = ("note_id", "subject_id", "hadm_id", "charttime", "text")
@@ -94,52 +89,43 @@ class _Reading:
         else:
             admissions = pl.DataFrame(schema=_ADMISSIONS_SCHEMA)
             summaries = pl.DataFrame(schema=SUMMARY_SCHEMA)
-        planned, self._summaries_flow = plan_summaries(summaries, admissions, reasons)
-        self._admissions = admissions.join(planned, on="hadm_id", how="semi")
-        self._notes = AdmissionNotes(planned, correct_admission_text)
+        self._notes = AdmissionNotes(summaries, admissions, reasons, correct_admission_text)
         self._flows: list[FlowCount] = []
 
     def chunks(self) -> Iterator[pl.DataFrame]:
         for kind, path in self._paths.items():
             read, kept = 0, 0
             ids: list[pl.DataFrame] = []
-            rows = read_rows(path, _NOTE_COLUMNS)
-            while chunk := list(itertools.islice(rows, NOTES_PER_CHUNK)):
+            for chunk in row_chunks(path, _NOTE_COLUMNS):
                 notes = _notes_frame(path, kind, list(_usable(chunk)))
                 read, kept = read + len(chunk), kept + notes.height
                 ids.append(notes.select("note_id", "line"))
-                made = made_frame(list(self._made(chunk)), self._admissions)
-                both = pl.concat([notes.select(list(NOTES_SCHEMA)), made])
-                yield from both.iter_slices(NOTES_PER_CHUNK)
+                passing = notes.select("note_id", "text").iter_rows()
+                yield from self._notes.chunks(notes.select(list(NOTES_SCHEMA)), passing)
             repeated = ~pl.col("note_id").is_first_distinct()
             remedy = "give each note its own id"
             stop_if_any(path, pl.concat(ids), repeated, "note_id repeated", remedy)
             self._flows.append(FlowCount(f"{kind} notes", read, kept, {"empty text": read - kept}))
 
-    def _made(self, rows: list[Row]) -> Iterator[MadeNote]:
-        for _, (note_id, *_, text) in rows:
-            if self._notes.wants(note_id):
-                yield from self._notes.add(note_id, clean_text(text))
-
     def finish(self) -> Finished:
         if not self._has_tasks:
             return Finished((), tuple(self._flows))
-        cohort, admissions_flow = self._notes.cohort(self._admissions)
+        cohort, admissions_flow = self._notes.cohort()
         if cohort.is_empty():
             raise DataError(
                 f"{self._folder}: no admission has a discharge summary with a chief complaint, "
                 "present illness or medical history. Do hadm_ids of note/discharge and "
                 "hosp/admissions match? Without intensive care in the data, set icu_only: false."
             )
-        tasks: tuple[TaskWithTable, ...]
-        tasks, task_flows = read_mimic4_tasks(self._folder, cohort)
-        return Finished(tasks, (*self._flows, self._summaries_flow, admissions_flow, *task_flows))
+        tasks, task_flows = mimic4_tasks(self._folder, cohort)
+        flow = (*self._flows, self._notes.summaries_flow, admissions_flow, *task_flows)
+        return Finished(tasks, flow)
 
 
 def _admissions(folder: Path, *, icu_only: bool) -> pl.DataFrame:
     """As `_ADMISSIONS_SCHEMA` and, if asked for, `in_icu`."""
     admissions = read_admissions(folder / "hosp").select(list(_ADMISSIONS_SCHEMA))
-    for kind in ("diagnoses", "procedures"):
+    for kind in CODED:
         require_csv(folder / "hosp", f"{kind}_icd")
     if not icu_only:
         return admissions
@@ -155,8 +141,7 @@ def _admissions(folder: Path, *, icu_only: bool) -> pl.DataFrame:
 def _scan(path: Path) -> pl.DataFrame:
     """The discharge summaries as `SUMMARY_SCHEMA`."""
     pieces = [pl.DataFrame(schema=SUMMARY_SCHEMA)]
-    rows = read_rows(path, _SCANNED)
-    while chunk := list(itertools.islice(rows, NOTES_PER_CHUNK)):
+    for chunk in row_chunks(path, _SCANNED):
         found = []
         for line, (note_id, hadm_id, note_type, number, charttime, text) in chunk:
             if not number.isdigit():

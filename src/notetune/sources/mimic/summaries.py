@@ -7,7 +7,9 @@ order of the file.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -15,6 +17,7 @@ import polars as pl
 from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.sources.cohort import NOTES_SCHEMA, reject
+from notetune.strict_csv import Row, read_rows
 
 NOTES_PER_CHUNK: Final = 4_000
 """Most notes of a chunk, and rows read at a time; 4,000 long summaries are about 40 MB."""
@@ -41,12 +44,15 @@ class AdmissionText(NamedTuple):
     mortality_text: str | None
 
 
-class MadeNote(NamedTuple):
-    """A note made from the summaries of an admission."""
+_MadeNote = tuple[str, str, str]
+"""Note id, admission and text."""
 
-    note_id: str
-    hadm_id: str
-    text: str
+
+def row_chunks(path: Path, columns: Sequence[str]) -> Iterator[list[Row]]:
+    """The rows of a file, `NOTES_PER_CHUNK` at a time; as `read_rows`."""
+    rows = read_rows(path, columns)
+    while chunk := list(itertools.islice(rows, NOTES_PER_CHUNK)):
+        yield chunk
 
 
 def text_digest(text: str) -> bytes:
@@ -54,7 +60,123 @@ def text_digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def plan_summaries(
+class AdmissionNotes:
+    """Joins the summaries of each admission that count as they pass and makes its note of them.
+
+    Attributes:
+        summaries_flow: The flow of the summaries.
+    """
+
+    def __init__(
+        self,
+        summaries: pl.DataFrame,
+        admissions: pl.DataFrame,
+        reasons: Mapping[str, pl.Expr],
+        make: Callable[[str], AdmissionText | None],
+    ) -> None:
+        """Plan without any text; the first three as `_planned`.
+
+        Args:
+            summaries: What the first pass kept.
+            admissions: `hadm_id`, `patient_id`, `admitted` and whatever the reasons look at.
+            reasons: Why an admission is not looked at.
+            make: The joined summaries to the note; None if there is nothing of use in them.
+        """
+        planned, self.summaries_flow = _planned(summaries, admissions, reasons)
+        self._admissions = admissions.join(planned, on="hadm_id", how="semi")
+        parts = planned.group_by("hadm_id", maintain_order=True).agg(
+            "note_id", pl.col("is_report").any()
+        )
+        self._make = make
+        self._parts: dict[str, list[str]] = {
+            hadm_id: note_ids for hadm_id, note_ids, has_report in parts.iter_rows() if has_report
+        }
+        self._owner = {note: hadm for hadm, notes in self._parts.items() for note in notes}
+        self._waiting: dict[str, dict[str, str]] = {}
+        self._made: list[tuple[str, str, str | None]] = []
+        self._without_core = 0
+
+    def chunks(
+        self, read: pl.DataFrame, passing: Iterable[tuple[str, str]]
+    ) -> Iterator[pl.DataFrame]:
+        """Notes that were read, and then those of the admissions that passing notes complete.
+
+        A made note is of source "admission", at the time of admission. There is one as a rule;
+        where the mortality task has a text of its own there is a second one.
+
+        Args:
+            read: `NOTES_SCHEMA`.
+            passing: Ids and texts of all notes that were read, summaries or not.
+        """
+        made = [
+            note
+            for note_id, text in passing
+            if note_id in self._owner
+            for note in self._completed(note_id, text)
+        ]
+        schema = dict.fromkeys(("note_id", "hadm_id", "text"), pl.String)
+        frame = (
+            pl.DataFrame(made, schema=schema, orient="row")
+            .join(self._admissions, on="hadm_id", how="left", maintain_order="left")
+            .with_columns(pl.lit("admission").alias("source"), pl.col("admitted").alias("time"))
+            .select(list(NOTES_SCHEMA))
+        )
+        both = pl.concat([read, frame.cast(pl.Schema(NOTES_SCHEMA))])
+        yield from both.iter_slices(NOTES_PER_CHUNK)
+
+    def _completed(self, note_id: str, text: str) -> list[_MadeNote]:
+        """Take the next summary; gives the notes of its admission once that is complete."""
+        hadm_id = self._owner.pop(note_id)
+        note_ids = self._parts[hadm_id]
+        held = self._waiting.setdefault(hadm_id, {})
+        held[note_id] = text
+        if len(held) < len(note_ids):
+            return []
+        del self._waiting[hadm_id], self._parts[hadm_id]
+        return self._finished(hadm_id, "\n\n".join(held[note] for note in note_ids))
+
+    def _finished(self, hadm_id: str, joined: str) -> list[_MadeNote]:
+        made = self._make(joined)
+        if made is None:
+            self._without_core += 1
+            return []
+        note_id = f"admission-{hadm_id}"
+        notes = [(note_id, hadm_id, made.text)]
+        mortality_id = None if made.mortality_text is None else note_id
+        if made.mortality_text not in (None, made.text):
+            mortality_id = f"{note_id}-mortality"
+            notes.append((mortality_id, hadm_id, made.mortality_text or ""))
+        self._made.append((hadm_id, note_id, mortality_id))
+        return notes
+
+    def cohort(self) -> tuple[pl.DataFrame, FlowCount]:
+        """The admissions that have a note, in order of their ids, and their flow.
+
+        Returns:
+            The columns of the admissions, `note_id`, and `mortality_note_id`, which is null where
+            the text gives the death away.
+
+        Raises:
+            DataError: If a planned summary never came.
+        """
+        if self._owner:
+            raise DataError(
+                f"{len(self._owner)} discharge summaries of the first reading were missing in the "
+                "second. Leave the files alone while they are read, and start again."
+            )
+        schema = dict.fromkeys(("hadm_id", "note_id", "mortality_note_id"), pl.String)
+        cohort = pl.DataFrame(self._made, schema=schema, orient="row")
+        cohort = cohort.join(self._admissions, on="hadm_id", how="left", maintain_order="left")
+        total = self._admissions.height
+        rejected = {
+            "addendum without a report": total - cohort.height - self._without_core,
+            "no complaint, illness or history": self._without_core,
+        }
+        flow = FlowCount("admissions", total, cohort.height, rejected)
+        return cohort.sort(pl.col("hadm_id").cast(pl.Int64)), flow
+
+
+def _planned(
     summaries: pl.DataFrame, admissions: pl.DataFrame, reasons: Mapping[str, pl.Expr]
 ) -> tuple[pl.DataFrame, FlowCount]:
     """The summaries that count, by admission and then in the order in which they are joined.
@@ -80,102 +202,3 @@ def plan_summaries(
     by_admission = kept.sort(pl.col("hadm_id").cast(pl.Int64), maintain_order=True)
     reasons_given = flow.rejected | copies.rejected
     return by_admission, FlowCount(flow.stage, flow.read, copies.kept, reasons_given)
-
-
-class AdmissionNotes:
-    """Joins the planned summaries of each admission as they pass and makes its note of them."""
-
-    def __init__(self, planned: pl.DataFrame, make: Callable[[str], AdmissionText | None]) -> None:
-        """Start without any text.
-
-        Args:
-            planned: What `plan_summaries` returned.
-            make: The joined summaries to the note; None if there is nothing of use in them.
-        """
-        parts = planned.group_by("hadm_id", maintain_order=True).agg(
-            "note_id", pl.col("is_report").any()
-        )
-        self._make = make
-        self._parts: dict[str, list[str]] = {
-            hadm_id: note_ids for hadm_id, note_ids, has_report in parts.iter_rows() if has_report
-        }
-        self._owner = {note: hadm for hadm, notes in self._parts.items() for note in notes}
-        self._waiting: dict[str, dict[str, str]] = {}
-        self._made: list[tuple[str, str, str | None]] = []
-        self._admissions = parts.height
-        self._without_core = 0
-
-    def wants(self, note_id: str) -> bool:
-        """Whether the note is a summary that counts."""
-        return note_id in self._owner
-
-    def add(self, note_id: str, text: str) -> list[MadeNote]:
-        """Take the next summary; gives the notes of its admission once that is complete.
-
-        One note as a rule. Where the mortality task has a text of its own there is a second one.
-        """
-        hadm_id = self._owner.pop(note_id)
-        note_ids = self._parts[hadm_id]
-        held = self._waiting.setdefault(hadm_id, {})
-        held[note_id] = text
-        if len(held) < len(note_ids):
-            return []
-        del self._waiting[hadm_id], self._parts[hadm_id]
-        return self._finished(hadm_id, "\n\n".join(held[note] for note in note_ids))
-
-    def _finished(self, hadm_id: str, joined: str) -> list[MadeNote]:
-        made = self._make(joined)
-        if made is None:
-            self._without_core += 1
-            return []
-        note_id = f"admission-{hadm_id}"
-        notes = [MadeNote(note_id, hadm_id, made.text)]
-        mortality_id = None if made.mortality_text is None else note_id
-        if made.mortality_text not in (None, made.text):
-            mortality_id = f"{note_id}-mortality"
-            notes.append(MadeNote(mortality_id, hadm_id, made.mortality_text or ""))
-        self._made.append((hadm_id, note_id, mortality_id))
-        return notes
-
-    def cohort(self, admissions: pl.DataFrame) -> tuple[pl.DataFrame, FlowCount]:
-        """The admissions that have a note, in order of their ids, and their flow.
-
-        Returns:
-            The columns of `admissions`, `note_id`, and `mortality_note_id`, which is null where
-            the text gives the death away.
-
-        Raises:
-            DataError: If a planned summary never came.
-        """
-        if self._owner:
-            raise DataError(
-                f"{len(self._owner)} discharge summaries of the first reading were missing in the "
-                "second. Leave the files alone while they are read, and start again."
-            )
-        schema = dict.fromkeys(("hadm_id", "note_id", "mortality_note_id"), pl.String)
-        cohort = pl.DataFrame(self._made, schema=schema, orient="row")
-        cohort = cohort.join(admissions, on="hadm_id", how="left", maintain_order="left")
-        rejected = {
-            "addendum without a report": self._admissions - cohort.height - self._without_core,
-            "no complaint, illness or history": self._without_core,
-        }
-        flow = FlowCount("admissions", self._admissions, cohort.height, rejected)
-        return cohort.sort(pl.col("hadm_id").cast(pl.Int64)), flow
-
-
-def made_frame(made: list[MadeNote], admissions: pl.DataFrame) -> pl.DataFrame:
-    """Made notes as a frame of `NOTES_SCHEMA`: source "admission", at the time of admission."""
-    schema = dict.fromkeys(MadeNote._fields, pl.String)
-    frame = pl.DataFrame(made, schema=schema, orient="row")
-    wanted = admissions.filter(pl.col("hadm_id").is_in(frame["hadm_id"].implode()))
-    return (
-        frame.join(wanted, on="hadm_id", how="left", maintain_order="left")
-        .select(
-            "note_id",
-            "patient_id",
-            pl.lit("admission").alias("source"),
-            pl.col("admitted").alias("time"),
-            "text",
-        )
-        .cast(pl.Schema(NOTES_SCHEMA))
-    )

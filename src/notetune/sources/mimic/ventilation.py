@@ -19,11 +19,10 @@ import polars as pl
 
 from notetune.audit import FlowCount
 from notetune.notes.outcomes import Task
-from notetune.sources.cohort import TASK_SCHEMA, reject, stop_if_any
+from notetune.sources.cohort import outcome_table, reject, stop_if_any
 from notetune.sources.columns import (
+    check_whole_number,
     check_whole_numbers,
-    is_whole_number,
-    not_whole,
     with_times,
 )
 from notetune.strict_csv import Row, read_rows, read_table, require_csv
@@ -194,9 +193,7 @@ def prolonged_ventilation(
         {"not ventilated in the first ICU stay": pl.col("span").is_null()},
     )
     is_prolonged = kept["span"] > dt.timedelta(days=PROLONGED_DAYS)
-    labels = [list(task.classes) if long else [] for long in is_prolonged]
-    table = pl.DataFrame({"note_id": kept["note_id"], "labels": labels}, schema=TASK_SCHEMA)
-    return (task, table), flow
+    return (task, outcome_table(task, kept["note_id"], is_prolonged)), flow
 
 
 def ventilation_task() -> Task:
@@ -216,8 +213,7 @@ def first_stays(path: Path, *, stay_column: str) -> pl.DataFrame:
         DataError: If the table is faulty.
     """
     stays = read_table(path, ["HADM_ID", stay_column, "INTIME"], line_column="line")
-    for column in ("HADM_ID", stay_column):
-        check_whole_numbers(path, stays, column)
+    check_whole_numbers(path, stays, "HADM_ID", stay_column)
     number = pl.col(stay_column).cast(pl.Int64)
     stays = with_times(path, stays, "INTIME").sort("INTIME", number, nulls_last=True)
     first = stays.unique("HADM_ID", keep="first", maintain_order=True)
@@ -266,8 +262,7 @@ def _found(
         sign = sign_of(item, tuple(cells))
         if sign is None or not stay:
             continue
-        if not is_whole_number(stay):
-            raise not_whole(path, line, "ICUSTAY_ID")
+        check_whole_number(path, line, "ICUSTAY_ID", stay)
         yield (line, stay, time or None, *sign)
 
 

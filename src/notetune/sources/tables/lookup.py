@@ -15,7 +15,6 @@ from notetune.sources.tables.tasks import (
     LabelSet,
     LabelTable,
     TableTask,
-    icd_class,
     label_set,
     read_cell,
     read_id,
@@ -110,4 +109,4 @@ def _class_of(table: CodeTable, record: Record) -> tuple[str, str] | None:
     name = read_cell(record.where, *id_cell)
     code = read_cell(record.where, *code_cell)
     version = read_cell(record.where, *version_cell[0]) if version_cell else ""
-    return (name, icd_class(table, code, version)) if name and code else None
+    return (name, table.class_of(code, version)) if name and code else None

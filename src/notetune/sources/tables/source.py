@@ -1,49 +1,27 @@
 """Notes and labels in a table of the user's own: CSV, JSON lines or Parquet."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import PositiveInt, model_validator
+from pydantic import model_validator
 
-from notetune.config import Config
+from notetune.config import Config, Shown
 from notetune.sources.cohort import NoteStream
-from notetune.sources.rejections import ReadingPolicy, Rejections
-from notetune.sources.tables.files import read_records, table_files
+from notetune.sources.tables.files import Record, read_records, table_files
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
-from notetune.sources.tables.tasks import TableTask
-from notetune.strict_csv import MAX_CELL_CHARS
+from notetune.sources.tables.tasks import TaskedSource
 
 
 class TableColumns(Config):
     """Which columns hold what."""
 
-    text: str
-    note_id: str | None = None
+    text: Shown
+    note_id: Shown | None = None
     """Without it, a note is named after its source and line (and the number of its file, if there
     are several)."""
-    patient_id: str | None = None
+    patient_id: Shown | None = None
     """Without it, each note counts as its own patient, and the flow says so."""
-    time: str | None = None
-
-
-class TaskedSource(ReadingPolicy):
-    """A source whose tasks are described in the recipe."""
-
-    tasks: tuple[TableTask, ...] = ()
-    max_note_chars: PositiveInt = MAX_CELL_CHARS
-
-    @model_validator(mode="after")
-    def _task_names_differ(self) -> Self:
-        names = [task.name for task in self.tasks]
-        if len(set(names)) != len(names):
-            raise ValueError("two tasks have the same name")
-        return self
-
-    @property
-    def task_columns(self) -> list[str]:
-        """The columns of the notes that the tasks need."""
-        return [column for task in self.tasks for column in task.note_columns]
+    time: Shown | None = None
 
 
 class TableSource(TaskedSource):
@@ -54,9 +32,9 @@ class TableSource(TaskedSource):
     """.csv, .csv.gz, .jsonl, .jsonl.gz or .parquet; a folder of Parquet files; or a pattern such as
     `shards/*.parquet`."""
     columns: TableColumns
-    source: str = "note"
+    source: Shown = "note"
     """What the notes are: it groups them in reports."""
-    features: tuple[str, ...] = ()
+    features: tuple[Shown, ...] = ()
     """Columns beside the text, such as [age, sex]: a column of numbers alone is standardised, any
     other is one feature for each level that enough patients share; empty cells have their own."""
     coded_features: tuple[str, ...] = ()
@@ -85,25 +63,18 @@ def open_table(source: TableSource) -> NoteStream:
             first bad row; with quarantine if there are too many; if merged notes disagree on a
             binary or multiclass label; if nothing is left.
     """
-    columns = source.columns
-    rejections = Rejections(source)
+    columns, files = source.columns, table_files(source.path)
     times = () if columns.time is None else (columns.time,)
-    reading = TableReading(
-        source.path,
-        Layout(columns.text, columns.note_id, columns.patient_id, times, source.features),
-        source.tasks,
-        source,
-        rejections,
-        max_chars=source.max_note_chars,
-        merges=source.duplicate_texts == "merge",
-    )
-    return reading.stream(_rows(source, table_files(source.path), rejections))
+    layout = Layout(columns.text, columns.note_id, columns.patient_id, times, source.features)
+    reading = TableReading(source, source.path, layout, merges=source.duplicate_texts == "merge")
+    several = len(files) > 1
+    prefixes = {
+        file: f"{source.source}-{number}" if several else source.source
+        for number, file in enumerate(files, start=1)
+    }
 
+    def note_of(record: Record) -> RawNote:
+        return RawNote(record, source.source, f"{prefixes[record.file]}-{record.line}")
 
-def _rows(source: TableSource, files: Sequence[Path], rejections: Rejections) -> Iterator[RawNote]:
-    mapped = [*source.columns.model_dump().values(), *source.task_columns, *source.features]
-    wanted = list(dict.fromkeys(name for name in mapped if name is not None))
-    for number, file in enumerate(files, start=1):
-        prefix = source.source if len(files) == 1 else f"{source.source}-{number}"
-        for record in read_records([file], wanted, rejections, source.max_note_chars):
-            yield RawNote(record, source.source, f"{prefix}-{record.line}")
+    records = read_records(files, reading.columns(), reading.rejections, source.max_note_chars)
+    return reading.stream(records, note_of)

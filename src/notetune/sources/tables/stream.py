@@ -1,6 +1,6 @@
 """From rows to notes: ids, cleaning, labels and counts, in chunks; for every table-like source."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,12 +12,13 @@ from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.notes.clean import clean_text
 from notetune.sources.cohort import NOTES_SCHEMA, Finished, NoteStream
-from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
+from notetune.sources.rejections import Rejected, Rejections
 from notetune.sources.tables.files import Record
 from notetune.sources.tables.lookup import Lookup, load_lookup
 from notetune.sources.tables.tasks import (
     LabelSet,
     TableTask,
+    TaskedSource,
     TaskRows,
     label_set,
     read_cell,
@@ -25,7 +26,6 @@ from notetune.sources.tables.tasks import (
     read_id,
     read_time,
 )
-from notetune.strict_csv import MAX_CELL_CHARS
 
 NOTES_PER_CHUNK: Final = 10_000
 _CHARS_PER_CHUNK: Final = 64_000_000
@@ -78,52 +78,56 @@ class TableReading:
     `merges`, all notes.
 
     Args:
+        source: Its tasks, whose tables are read at once; what to do with bad rows; the longest text
+            accepted.
         origin: What is read, for messages.
         layout: Where a record holds what.
-        tasks: Their tables are read at once.
-        policy: What to do with bad rows.
-        rejections: The count of rows that the reader of the records also uses.
-        max_chars: Longest text accepted.
         merges: Make one note of the notes of a patient with the same text.
+
+    Attributes:
+        rejections: The count of rows that the reader of the records also uses.
 
     Raises:
         DataError: If a table beside the notes is missing or faulty.
     """
 
     def __init__(
-        self,
-        origin: Path,
-        layout: Layout,
-        tasks: Sequence[TableTask],
-        policy: ReadingPolicy,
-        rejections: Rejections,
-        *,
-        max_chars: int = MAX_CELL_CHARS,
-        merges: bool = False,
+        self, source: TaskedSource, origin: Path, layout: Layout, *, merges: bool = False
     ) -> None:
+        self.rejections = Rejections(source)
         self._origin = origin
         self._layout = layout
-        self._rejections = rejections
-        self._max_chars = max_chars
+        self._max_chars = source.max_note_chars
         self._merges = merges
-        self._tasks = [TaskRows(task, []) for task in tasks]
-        self._lookups = {task.name: load_lookup(task, policy) for task in tasks}
-        self._used: dict[str, set[str]] = {task.name: set() for task in tasks}
+        self._tasks = [TaskRows(task, []) for task in source.tasks]
+        self._lookups = {task.name: load_lookup(task, source) for task in source.tasks}
+        self._used: dict[str, set[str]] = {task.name: set() for task in source.tasks}
         self._text_of: dict[str, int] = {}  # note id to the hash of its text
         self._columns: list[tuple[str | None, ...]] = []
         self._kept = 0
         self._merged_away = 0
 
-    def stream(self, rows: Iterable[RawNote]) -> NoteStream:
-        """The notes of the rows, and then their tasks and flow.
+    def columns(self, *more: str | None) -> list[str]:
+        """The columns of a record that notes and tasks are made of, and some more, each once."""
+        layout = self._layout
+        of_tasks = (column for task in self._tasks for column in task.spec.note_columns)
+        own = (layout.note_id, layout.patient_id, *layout.times, layout.text)
+        named = (*own, *of_tasks, *layout.features, *more)
+        return list(dict.fromkeys(name for name in named if name is not None))
+
+    def stream(self, records: Iterable[Record], note_of: Callable[[Record], RawNote]) -> NoteStream:
+        """The notes of the records, and then their tasks and flow.
+
+        Args:
+            records: With the cells of `columns`, counted in `rejections`.
+            note_of: What a record is; may raise `Rejected`.
 
         Raises:
             DataError: While reading, as the docstring of the source says.
         """
-        return NoteStream(self._chunks(rows), self._finish)
+        return NoteStream(self._chunks(self._usable(records, note_of)), self._finish)
 
-    def _chunks(self, rows: Iterable[RawNote]) -> Iterator[pl.DataFrame]:
-        notes = self._usable(rows)
+    def _chunks(self, notes: Iterator[_Note]) -> Iterator[pl.DataFrame]:
         if self._merges:
             notes = iter(self._merged(list(notes)))
         for chunk in _chunked(notes):
@@ -136,22 +140,24 @@ class TableReading:
             chunk.clear()  # or this text would stay while the next chunk is gathered
             yield frame
             del frame
-        self._rejections.check_share(self._origin)
+        self.rejections.check_share(self._origin)
         if not self._kept:
             raise DataError(
-                f"{self._origin}: none of its {self._rejections.rows_read} rows can be used; see "
+                f"{self._origin}: none of its {self.rejections.rows_read} rows can be used; see "
                 f"the column {self._layout.text} of the text."
             )
 
-    def _usable(self, rows: Iterable[RawNote]) -> Iterator[_Note]:
-        for raw in rows:
-            place = (raw.record.file, raw.record.line)
+    def _usable(
+        self, records: Iterable[Record], note_of: Callable[[Record], RawNote]
+    ) -> Iterator[_Note]:
+        for record in records:
             name = None
             try:
+                raw = note_of(record)
                 name = self._name(raw)
                 note = self._note(raw, name)
             except Rejected as fault:
-                self._rejections.reject(place, fault, name)
+                self.rejections.reject((record.file, record.line), fault, name)
                 continue
             self._text_of[name] = hash(note.text)
             yield note
@@ -197,7 +203,7 @@ class TableReading:
         lookup = self._lookups[task.name]
         if lookup is None:
             labels = label_set(task, record.where, record.cells)
-            if labels is None and self._rejections.is_strict:
+            if labels is None and self.rejections.is_strict:
                 rule = f"missing label of task {task.name}"
                 raise Rejected(rule, "fill in the label or remove the row")
             return labels
@@ -239,7 +245,7 @@ class TableReading:
         kept.labels[task.name] = (sorted({*mine[0], *theirs[0]}), mine[1])
 
     def _finish(self) -> Finished:
-        read, counts = self._rejections.rows_read, self._rejections.counts()
+        read, counts = self.rejections.rows_read, self.rejections.counts()
         usable = self._kept + self._merged_away
         flow = [FlowCount("notes", read, usable, counts)]
         if self._merges:
@@ -248,7 +254,7 @@ class TableReading:
         if self._layout.patient_id is None:
             stage = "no patient id: each note counts as its own patient"
             flow.append(FlowCount(stage, self._kept, self._kept))
-        tasks, rejections = [], [self._rejections.table()]
+        tasks, rejections = [], [self.rejections.table()]
         for rows in self._tasks:
             lookup = self._lookups[rows.spec.name]
             if lookup is not None:
@@ -272,7 +278,7 @@ class TableReading:
         """
         ids, met = len(lookup.by_id), len(self._used[task.name])
         is_by_note = task.labels is not None and task.column == self._layout.note_id
-        if is_by_note and met < ids and self._rejections.is_strict:
+        if is_by_note and met < ids and self.rejections.is_strict:
             raise DataError(
                 f"{self._origin}: {ids - met} of the {ids} notes with a label of task {task.name} "
                 "do not exist; write their ids alike in both tables, or set policy: quarantine to "

@@ -6,29 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import polars as pl
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 
-from notetune.config import NAME, Config
+from notetune.aliases import TaskKind
+from notetune.config import MAX_SHOWN_CHARS, Config, Name, Shown
 from notetune.errors import DataError
-from notetune.notes.outcomes import (
-    Task,
-    TaskKind,
-    check_labels,
-    classes_in,
-    icd9_category,
-    icd9_procedure_category,
-    icd10_category,
-    icd10_procedure_category,
-)
+from notetune.notes.icd import CATEGORY
+from notetune.notes.outcomes import Task, check_labels, classes_in
 from notetune.sources.cohort import PREDICTION_TIME, TASK_SCHEMA
-from notetune.sources.rejections import Rejected
+from notetune.sources.rejections import ReadingPolicy, Rejected
+from notetune.strict_csv import MAX_CELL_CHARS
 
-# Ids and classes appear in messages and reports: a wrongly named column must not put text there.
+# Ids appear in messages and reports: a wrongly named column must not put text there.
 MAX_ID_CHARS: Final = 200
-MAX_CLASS_CHARS: Final = 120
 
 LabelSet = tuple[list[str], datetime | None]
 """The labels of a note, and its prediction time where it is known."""
@@ -39,8 +32,8 @@ class LabelTable(Config):
 
     path: Path
     """.csv, .csv.gz, .jsonl, .jsonl.gz or .parquet; a folder of Parquet files; or a pattern."""
-    id_column: str
-    label_column: str
+    id_column: Shown
+    label_column: Shown
 
 
 class CodeTable(Config):
@@ -52,12 +45,12 @@ class CodeTable(Config):
 
     path: Path
     """As in `LabelTable`."""
-    id_column: str
-    code_column: str
+    id_column: Shown
+    code_column: Shown
     of: Literal["diagnoses", "procedures"] = "diagnoses"
     version: Literal["icd9", "icd10", "as-is"] | None = None
     """One version for all codes; as-is takes each code for a class of its own."""
-    version_column: str | None = None
+    version_column: Shown | None = None
     """Or a column that says 9 or 10; classes are then named `ICD-9 250` and `ICD-10 E11`."""
 
     @model_validator(mode="after")
@@ -66,25 +59,46 @@ class CodeTable(Config):
             raise ValueError("give version or version_column, and not both")
         return self
 
+    def class_of(self, code: str, version: str) -> str:
+        """The class of a code.
+
+        Args:
+            code: With or without its dot; leading zeros matter.
+            version: The cell of the version column; not looked at where there is none.
+
+        Raises:
+            Rejected: If the version is neither 9 nor 10.
+
+        Source:
+            Data specification, sections 2.4 and 5.1.
+        """
+        if self.version == "as-is":
+            return code
+        number = version if self.version is None else self.version.removeprefix("icd")
+        category = CATEGORY.get((self.of, number))
+        if category is None:
+            raise Rejected("ICD version is neither 9 nor 10", "mend the cell")
+        return category(code) if self.version else f"ICD-{number} {category(code)}"
+
 
 class TableTask(Config):
     """One outcome, in a column of the notes or in another table."""
 
-    name: Annotated[str, Field(pattern=NAME)]
+    name: Name
     kind: TaskKind
-    column: str
+    column: Shown
     """Column of the notes with the label; or, with `labels` or `codes`, with the id to look up."""
     labels: LabelTable | None = None
     codes: CodeTable | None = None
     """Multilabel: every category found under the id. A note without any is left out of the task."""
-    prediction_time: str | None = None
+    prediction_time: Shown | None = None
     """Column (of the label table, where there is one) with the moment from which the outcome is to
     be foretold; later notes are a leak."""
     separator: str | None = None
     """Between the labels of a multilabel cell; without it a cell holds one label."""
     first_characters: PositiveInt | None = None
     """Of each label of a multilabel task, so many count: 3 makes ICD-10 codes their categories."""
-    classes: tuple[str, ...] | None = None
+    classes: tuple[Shown, ...] | None = None
     """Allowed classes, in this order; without it, those found, sorted. Binary: the name of the
     positive class; without it, the name of the task. With `codes`: the categories to keep."""
     positive: str = "1"
@@ -111,6 +125,25 @@ class TableTask(Config):
         """The columns of the notes that the task needs."""
         moment = self.prediction_time if self.labels is None else None
         return (self.column,) if moment is None else (self.column, moment)
+
+
+class TaskedSource(ReadingPolicy):
+    """A source whose tasks are described in the recipe."""
+
+    tasks: tuple[TableTask, ...] = ()
+    max_note_chars: PositiveInt = MAX_CELL_CHARS
+
+    @model_validator(mode="after")
+    def _task_names_differ(self) -> Self:
+        names = [task.name for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError("two tasks have the same name")
+        return self
+
+    @property
+    def task_columns(self) -> list[str]:
+        """The columns of the notes that the tasks need."""
+        return [column for task in self.tasks for column in task.note_columns]
 
 
 def label_set(task: TableTask, where: str, cells: Mapping[str, Any]) -> LabelSet | None:
@@ -144,9 +177,9 @@ def _labels(task: TableTask, where: str, column: str, value: Any) -> list[str] |
             return _binary_labels(task, cell)
         labels = cell.split(task.separator) if task.separator else [cell]
     named = sorted({label.strip()[: task.first_characters] for label in labels if label.strip()})
-    if any(len(label) > MAX_CLASS_CHARS for label in named):
+    if any(len(label) > MAX_SHOWN_CHARS for label in named):
         raise DataError(
-            f"{where}: column {column} holds a label over {MAX_CLASS_CHARS} characters; "
+            f"{where}: column {column} holds a label over {MAX_SHOWN_CHARS} characters; "
             f"name the label column of task {task.name}, or its separator."
         )
     if task.classes is not None and not set(named) <= set(task.classes):
@@ -223,10 +256,10 @@ def read_feature(where: str, column: str, value: Any) -> str | None:
             return None
         value = str(int(value)) if value.is_integer() else repr(value)
     text = read_cell(where, column, value)
-    if len(text) > MAX_CLASS_CHARS:
+    if len(text) > MAX_SHOWN_CHARS:
         raise DataError(
             f"{where}: column {column} holds {len(text)} characters; a feature is a number or a "
-            f"level of at most {MAX_CLASS_CHARS}. Name another column."
+            f"level of at most {MAX_SHOWN_CHARS}. Name another column."
         )
     return text or None
 
@@ -249,41 +282,6 @@ def read_time(value: Any) -> datetime | None:
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day)  # noqa: DTZ001 (no zone, as all times)
     raise Rejected("unreadable time", "write times as 2164-10-23 21:09:00")
-
-
-def icd_class(table: CodeTable, code: str, version: str) -> str:
-    """The class of an ICD code: its category.
-
-    Args:
-        table: Where the code is from.
-        code: The code, with or without dot; leading zeros matter.
-        version: The cell of its version column; not read where the table has one version.
-
-    Raises:
-        Rejected: If the version is neither 9 nor 10.
-
-    Source:
-        Data specification, sections 2.4 and 5.1; structure of the classifications in `outcomes`.
-    """
-    if table.version == "as-is":
-        return code
-    if table.version is not None:
-        return _category(table, code, table.version)
-    if version not in ("9", "10"):
-        raise Rejected("ICD version is neither 9 nor 10", "mend the cell")
-    return f"ICD-{version} {_category(table, code, f'icd{version}')}"
-
-
-def _category(table: CodeTable, code: str, version: str) -> str:
-    match version, table.of:
-        case "icd9", "diagnoses":
-            return icd9_category(code)
-        case "icd9", "procedures":
-            return icd9_procedure_category(code.replace(".", ""))
-        case "icd10", "diagnoses":
-            return icd10_category(code)
-        case _:
-            return icd10_procedure_category(code)
 
 
 @dataclass

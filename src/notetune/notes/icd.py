@@ -1,0 +1,77 @@
+"""What ICD codes mean: the category that each belongs to, by version and by what it codes.
+
+A code is text, since its leading zeros count. It may have its dot and any letter case.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+
+def icd9_category(code: str) -> str:
+    """The category of an ICD-9-CM diagnosis: four characters of an external cause (E), else three.
+
+    Source:
+        Structure of ICD-9-CM volume 1: categories are 001-999, V01-V91 and E000-E999. (The
+        published label builder instead cuts V codes after four characters.)
+
+    Example:
+        >>> icd9_category("00845"), icd9_category("V3000"), icd9_category("E8497")
+        ('008', 'V30', 'E849')
+    """
+    code = code.strip().upper()
+    # A dot inside the cut is dropped only at its end: "31.1" must not become category 311.
+    return code[: 4 if code.startswith("E") else 3].rstrip(".")
+
+
+def icd9_procedure_category(code: str) -> str:
+    """The first three digits of an ICD-9-CM procedure.
+
+    The category proper is two digits (00-99); the third is the subcategory, at which the published
+    tasks predict.
+
+    Source:
+        Structure of ICD-9-CM volume 3; three characters as in van Aken et al. 2021.
+
+    Example:
+        >>> icd9_procedure_category("0066"), icd9_procedure_category("36.05")
+        ('006', '360')
+    """
+    return code.strip().replace(".", "")[:3]
+
+
+def icd10_category(code: str) -> str:
+    """The category of an ICD-10-CM diagnosis: three characters.
+
+    Source:
+        Structure of ICD-10-CM: a category is one letter, one digit and one letter or digit.
+
+    Example:
+        >>> icd10_category("E119"), icd10_category("Z95.5")
+        ('E11', 'Z95')
+    """
+    return code.strip().upper()[:3]
+
+
+def icd10_procedure_category(code: str) -> str:
+    """The first four characters of an ICD-10-PCS code: section, system, operation and body part.
+
+    Source:
+        Data specification, section 5.1 (the MIMIC-IV revision of the published tasks).
+
+    Example:
+        >>> icd10_procedure_category("02703ZZ")
+        '0270'
+    """
+    return code.strip().upper()[:4]
+
+
+CATEGORY: Final[Mapping[tuple[str, str], Callable[[str], str]]] = MappingProxyType(
+    {
+        ("diagnoses", "9"): icd9_category,
+        ("procedures", "9"): icd9_procedure_category,
+        ("diagnoses", "10"): icd10_category,
+        ("procedures", "10"): icd10_procedure_category,
+    }
+)
+"""The rule for what is coded and the version of the classification."""
