@@ -1,6 +1,5 @@
 """The synthetic hospital: files, labels recomputed from the tables, and what its notes can tell."""
 
-import csv
 import datetime as dt
 import filecmp
 import gzip
@@ -10,7 +9,7 @@ import re
 import statistics
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +17,17 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from written_tables import (
+    expected_labels,
+    icd9_labels,
+    mimic4_codes,
+    rows,
+    ventilated_days,
+)
 
 from notetune.errors import RunError
 from notetune.hospital import SyntheticConfig, write_hospital
 from notetune.hospital.tables import CsvTable
-
-csv.field_size_limit(10_000_000)
 
 PATIENTS, MIMIC4_PATIENTS = 1000, 120
 MIMIC3_TABLES = {
@@ -56,12 +60,6 @@ def hospital(tmp_path_factory):
     return folder, write_hospital(folder, config)
 
 
-def rows(path):
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def admission_text(text):
     """The published 2021 extraction: a section ends at a blank line that a heading follows."""
     flat = text.replace("\n", "\\n")
@@ -71,10 +69,6 @@ def admission_text(text):
         match = re.search(pattern, flat)
         found.append(match[1].replace("\\n", " ").strip() if match else "")
     return found
-
-
-def minutes_between(start, end):
-    return (dt.datetime.fromisoformat(end) - dt.datetime.fromisoformat(start)).total_seconds() / 60
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path):
@@ -184,65 +178,22 @@ def test_ids_are_unique_in_range_and_refer_to_each_other(hospital):
     assert all(int(row["anchor_age"]) >= 18 for row in newer)
 
 
-def icd9_labels(folder, long_letters="E", read=str):
-    """Task -> HADM_ID -> labels in table order, each once; procedures are read as `read`."""
-    labels = {"DIAG": defaultdict(list), "PROC": defaultdict(list)}
-    for task, name in (("DIAG", "DIAGNOSES_ICD"), ("PROC", "PROCEDURES_ICD")):
-        for row in rows(folder / f"{name}.csv"):
-            code = row["ICD9_CODE"] if task == "DIAG" else str(read(row["ICD9_CODE"]))
-            label = code[: 4 if task == "DIAG" and code[:1] in tuple(long_letters) else 3]
-            if label and label not in labels[task][row["HADM_ID"]]:
-                labels[task][row["HADM_ID"]].append(label)
-    return labels
-
-
-def ventilated_days(folder):
-    """HADM_ID -> days from the first start to the last end."""
-    hadm = {row["ICUSTAY_ID"]: row["HADM_ID"] for row in rows(folder / "ICUSTAYS.csv")}
-    times = defaultdict(list)
-    for row in rows(folder / "VENTDURATIONS.csv"):
-        times[hadm[row["ICUSTAY_ID"]]] += [row["STARTTIME"], row["ENDTIME"]]
-        hours = minutes_between(row["STARTTIME"], row["ENDTIME"]) / 60
-        assert float(row["DURATION_HOURS"]) == pytest.approx(hours, abs=1e-3)
-    return {hadm: minutes_between(min(both), max(both)) / 1440 for hadm, both in times.items()}
-
-
-def expected_labels(row, codes, ventilated):
-    hadm, died = row["HADM_ID"], row["HOSPITAL_EXPIRE_FLAG"] == "1"
-    days = round(minutes_between(row["ADMITTIME"], row["DISCHTIME"]) / 1440, 1)
-    expected = {"MOR": int(died)}
-    if not died:
-        expected["LOS"] = 0 if days <= 3 else 1 if days <= 7 else 2 if days <= 14 else 3
-    if hadm in ventilated:
-        expected["PMV"] = int(ventilated[hadm] > 7)
-    return expected | {task: codes[task][hadm] for task in codes if codes[task][hadm]}
-
-
 def test_mimic3_labels_follow_from_the_tables_alone(hospital):
-    folder, truth = hospital
+    folder, _ = hospital
     entries = json.loads((folder / "truth" / "truth.json").read_text())["admissions"]["mimic3"]
     codes, ventilated = icd9_labels(folder / "mimic3"), ventilated_days(folder / "mimic3")
     codes_2021 = icd9_labels(folder / "mimic3", "VE", int)
-    (crlf,) = [str(case.hadm_ids[0]) for case in truth.edge_cases if case.name == "crlf"]
-    seen, left_out = Counter(), 0
+    seen = Counter()
     for row in rows(folder / "mimic3" / "ADMISSIONS.csv"):
         entry = entries[row["HADM_ID"]]
         expected = expected_labels(row, codes, ventilated)
-        dropped = set(expected) if "cohort" in entry["dropped"] else set(entry["dropped"])
-        left_out += len(dropped)
-        kept = {task: label for task, label in expected.items() if task not in dropped}
-        assert entry["labels"] == kept
-        assert entry["tasks"] == list(kept)
-        of_2021 = expected_labels(row, codes_2021, ventilated)
-        core = entry["core_2021"]
-        assert core["labels"] == {k: v for k, v in of_2021.items() if k in core["tasks"]}
-        assert set(core["tasks"]) <= set(kept)
-        assert set(core["tasks"]) == set(kept) or row["HADM_ID"] == crlf
+        assert entry["labels"] == expected
+        assert entry["tasks"] == entry["core_2021"]["tasks"] == list(expected)
+        assert entry["core_2021"]["labels"] == expected_labels(row, codes_2021, ventilated)
         assert bool(row["DEATHTIME"]) == (row["HOSPITAL_EXPIRE_FLAG"] == "1")
-        seen.update(kept.keys())
+        seen.update(expected.keys())
     assert seen["MOR"] > PATIENTS
     assert min(seen.values()) > 300
-    assert 10 < left_out < 40
 
 
 def test_published_rules_for_prolonged_ventilation_agree_on_every_stay(hospital):
@@ -255,16 +206,7 @@ def test_published_rules_for_prolonged_ventilation_agree_on_every_stay(hospital)
 
 def test_mimic4_labels_use_the_version_of_each_admission(hospital):
     folder, truth = hospital
-    found = {"DIAG": defaultdict(list), "PROC": defaultdict(list)}
-    versions = defaultdict(set)
-    for task, name in (("DIAG", "diagnoses_icd"), ("PROC", "procedures_icd")):
-        for row in rows(folder / "mimic4" / "hosp" / f"{name}.csv.gz"):
-            code, version = row["icd_code"].strip(), row["icd_version"]
-            size = (4 if code[0] == "E" else 3) if version == "9" else 3
-            size = size if task == "DIAG" else {"9": 3, "10": 4}[version]
-            versions[row["hadm_id"]].add(int(version))
-            if code[:size] not in found[task][row["hadm_id"]]:
-                found[task][row["hadm_id"]].append(code[:size])
+    found, versions = mimic4_codes(folder / "mimic4")
     seen = Counter()
     for row in truth.admissions:
         if row.hospital == "mimic4":
@@ -278,7 +220,7 @@ def test_mimic4_labels_use_the_version_of_each_admission(hospital):
 
 def test_rates_are_those_of_an_intensive_care_hospital(hospital):
     _, truth = hospital
-    cohort = [row for row in truth.admissions if row.tasks and row.hospital == "mimic3"]
+    cohort = [row for row in truth.admissions if row.hospital == "mimic3"]
     survivors = [row for row in cohort if not row.died]
     assert 0.09 < statistics.mean(row.died for row in cohort) < 0.15
     shares = Counter(row.los_class for row in survivors)
@@ -289,7 +231,7 @@ def test_rates_are_those_of_an_intensive_care_hospital(hospital):
     assert 0.15 < statistics.mean(prolonged) < 0.4
 
 
-def test_splits_are_disjoint_by_patient_and_hold_the_cohort_but_one_patient(hospital):
+def test_splits_are_disjoint_by_patient_and_hold_every_admission(hospital):
     folder, truth = hospital
     sizes = {}
     patients = {}
@@ -300,9 +242,7 @@ def test_splits_are_disjoint_by_patient_and_hold_the_cohort_but_one_patient(hosp
         sizes[name], patients[name] = len(lines) - 1, set(lines[1:])
     assert not patients["train"] & patients["test"]
     assert not patients["val"] & (patients["train"] | patients["test"])
-    cohort = [r for r in truth.admissions if r.hospital == "mimic3" and "cohort" not in r.dropped]
-    (outside,) = [case for case in truth.edge_cases if case.name == "patient_in_no_split"]
-    assert sum(sizes.values()) == len(cohort) - len(outside.hadm_ids)
+    assert sum(sizes.values()) == sum(row.hospital == "mimic3" for row in truth.admissions)
     assert 0.65 < sizes["train"] / sum(sizes.values()) < 0.75
 
 
@@ -338,7 +278,7 @@ def test_the_oracle_beats_words_and_words_beat_chance(hospital):
 
 
 def test_without_signal_the_oracle_is_blind(tmp_path):
-    config = SyntheticConfig(patients=150, mimic4_patients=0, signal=0.0, edge_cases=False)
+    config = SyntheticConfig(patients=150, mimic4_patients=0, signal=0.0)
     truth = write_hospital(tmp_path / "h", config)
     assert set(truth.oracle["mimic3"]) == {"MOR", "LOS", "PMV", "DIAG", "PROC"}
     assert all(value == 0.5 for value in truth.oracle["mimic3"].values())
@@ -349,7 +289,7 @@ def test_the_admission_text_does_not_depend_on_the_outcome(tmp_path):
     """With another strength of signal the same patients end differently and present the same."""
     first = {}
     for signal in (0.0, 2.0):
-        config = SyntheticConfig(patients=80, mimic4_patients=0, signal=signal, edge_cases=False)
+        config = SyntheticConfig(patients=80, mimic4_patients=0, signal=signal)
         truth = write_hospital(tmp_path / str(signal), config)
         died = {row.subject_id: row.died for row in reversed(truth.admissions)}
         for row in rows(tmp_path / str(signal) / "mimic3" / "NOTEEVENTS.csv"):
@@ -362,12 +302,11 @@ def test_the_admission_text_does_not_depend_on_the_outcome(tmp_path):
     assert sum(entry[0.0][2] != entry[2.0][2] for entry in first.values()) > 60
 
 
-def test_ordinary_summaries_keep_the_hospital_course_out_of_the_admission_text(hospital):
-    folder, truth = hospital
-    special = {hadm for case in truth.edge_cases for hadm in case.hadm_ids}
+def test_summaries_keep_the_hospital_course_out_of_the_admission_text(hospital):
+    folder, _ = hospital
     seen = complete = 0
     for row in rows(folder / "mimic3" / "NOTEEVENTS.csv"):
-        if row["CATEGORY"] != "Discharge summary" or int(row["HADM_ID"] or 0) in special:
+        if row["CATEGORY"] != "Discharge summary":
             continue
         sections = admission_text(row["TEXT"])
         joined = " ".join(sections)
@@ -383,3 +322,29 @@ def test_ordinary_summaries_keep_the_hospital_course_out_of_the_admission_text(h
         complete += all(sections)
     assert seen > PATIENTS
     assert complete == seen
+
+
+def test_overlapping_patients_tell_the_same_story_under_other_ids(tmp_path):
+    config = SyntheticConfig(patients=30, mimic4_patients=20, overlap_fraction=0.5)
+    truth = write_hospital(tmp_path / "h", config)
+    assert len(truth.overlap) == 10
+    older, newer = {}, {}
+    for row in rows(tmp_path / "h" / "mimic3" / "NOTEEVENTS.csv"):
+        if row["CATEGORY"] == "Discharge summary":
+            older.setdefault(int(row["SUBJECT_ID"]), row["TEXT"])
+    for row in rows(tmp_path / "h" / "mimic4" / "note" / "discharge.csv.gz"):
+        newer.setdefault(int(row["subject_id"]), row["text"])
+
+    def words(text):
+        return set(re.sub(r"\[\*\*.*?\*\*\]|___", " ", text, flags=re.S).lower().split())
+
+    def likeness(a, b):
+        return len(words(a) & words(b)) / len(words(a) | words(b))
+
+    same = [likeness(older[a], newer[b]) for a, b in truth.overlap]
+    others = [
+        likeness(older[a], newer[b])
+        for (a, _), (_, b) in zip(truth.overlap, truth.overlap[1:], strict=False)
+    ]
+    assert min(same) > 0.6
+    assert max(others) < 0.5

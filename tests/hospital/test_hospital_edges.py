@@ -1,15 +1,19 @@
-"""Every recorded edge case is visible in the written files, as its truth says."""
+"""Every edge case is visible in the written files, as its verdicts say."""
 
-import csv
-import gzip
 import re
 from collections import Counter, defaultdict
 
 import pytest
+from edge_cases import write_with_edges
+from written_tables import (
+    expected_labels,
+    icd9_labels,
+    mimic4_codes,
+    rows,
+    ventilated_days,
+)
 
-from notetune.hospital import SyntheticConfig, write_hospital
-
-csv.field_size_limit(10_000_000)
+from notetune.hospital import SyntheticConfig
 
 EXPECTED = {
     "null_hadm_id",
@@ -68,17 +72,11 @@ EXPECTED = {
 }
 
 
-def rows(path):
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 class Files:
     """The written tables, looked up by admission."""
 
     def __init__(self, folder, truth):
-        self.truth = truth
+        self.folder, self.truth = folder, truth
         self.case = {case.name: case for case in truth.edge_cases}
         self.label = {row.hadm_id: row for row in truth.admissions}
         three, four = folder / "mimic3", folder / "mimic4"
@@ -112,7 +110,7 @@ class Files:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("edges") / "hospital"
-    truth = write_hospital(folder, SyntheticConfig(patients=70, mimic4_patients=60, seed=1))
+    truth = write_with_edges(folder, SyntheticConfig(patients=70, mimic4_patients=60, seed=1))
     return Files(folder, truth)
 
 
@@ -132,7 +130,7 @@ def test_a_dropped_edge_case_has_no_place_in_its_tasks_and_a_kept_one_has(files)
     dropped = 0
     for case in files.truth.edge_cases:
         for hadm in case.hadm_ids:
-            here = set(files.label[hadm].tasks) & set(case.tasks)
+            here = set(files.truth.labels(files.label[hadm])) & set(case.tasks)
             assert bool(here) == case.correct.kept, case.name
             dropped += not case.correct.kept
     assert dropped == 12
@@ -225,8 +223,8 @@ def test_death_wording_is_in_the_named_section(files):
         assert wording in history
         row = files.label[files.hadm(name)]
         assert row.died
-        assert "MOR" not in row.tasks
-        assert "DIAG" in row.tasks
+        assert "MOR" not in files.truth.labels(row)
+        assert "DIAG" in files.truth.labels(row)
 
 
 def test_newborns_have_labels_that_nobody_else_has(files):
@@ -275,7 +273,7 @@ def test_codes_are_written_as_described(files):
         (_, label), *_ = case.correct.labels
         owners = [h for h, codes in diagnoses.items() if any(c.startswith(label) for c in codes)]
         assert owners == list(case.hadm_ids)
-        assert case.subject_id in files.truth.splits[split]
+        assert case.subject_id in files.truth.truth.splits[split]
 
 
 def test_a_patient_with_several_admissions_and_one_in_no_split_exist(files):
@@ -283,7 +281,7 @@ def test_a_patient_with_several_admissions_and_one_in_no_split_exist(files):
     assert len(several.hadm_ids) == 3
     assert {files.label[hadm].subject_id for hadm in several.hadm_ids} == {several.subject_id}
     outside = files.case["patient_in_no_split"].subject_id
-    assert not any(outside in rows_of_split for rows_of_split in files.truth.splits.values())
+    assert not any(outside in rows_of_split for rows_of_split in files.truth.truth.splits.values())
 
 
 def test_mimic4_cases_are_as_described(files):
@@ -311,34 +309,27 @@ def test_mimic4_cases_are_as_described(files):
     assert files.case["mimic4_discharge_exam"].correct.absent[0] in " ".join(after.split())
 
 
-def test_a_small_hospital_or_a_plain_one_has_no_edge_cases(tmp_path):
-    small = write_hospital(tmp_path / "a", SyntheticConfig(patients=49, mimic4_patients=0))
-    plain = SyntheticConfig(patients=50, mimic4_patients=0, edge_cases=False)
-    assert small.edge_cases == ()
-    assert write_hospital(tmp_path / "b", plain).edge_cases == ()
-
-
-def test_overlapping_patients_tell_the_same_story_under_other_ids(tmp_path):
-    config = SyntheticConfig(patients=30, mimic4_patients=20, overlap_fraction=0.5)
-    truth = write_hospital(tmp_path / "h", config)
-    assert len(truth.overlap) == 10
-    older, newer = {}, {}
-    for row in rows(tmp_path / "h" / "mimic3" / "NOTEEVENTS.csv"):
-        if row["CATEGORY"] == "Discharge summary":
-            older.setdefault(int(row["SUBJECT_ID"]), row["TEXT"])
-    for row in rows(tmp_path / "h" / "mimic4" / "note" / "discharge.csv.gz"):
-        newer.setdefault(int(row["subject_id"]), row["text"])
-
-    def words(text):
-        return set(re.sub(r"\[\*\*.*?\*\*\]|___", " ", text, flags=re.S).lower().split())
-
-    def likeness(a, b):
-        return len(words(a) & words(b)) / len(words(a) | words(b))
-
-    same = [likeness(older[a], newer[b]) for a, b in truth.overlap]
-    others = [
-        likeness(older[a], newer[b])
-        for (a, _), (_, b) in zip(truth.overlap, truth.overlap[1:], strict=False)
-    ]
-    assert min(same) > 0.6
-    assert max(others) < 0.5
+def test_the_labels_of_the_truth_follow_from_the_tables_alone(files):
+    older, newer = files.folder / "mimic3", files.folder / "mimic4"
+    codes, ventilated = icd9_labels(older), ventilated_days(older)
+    codes_2021 = icd9_labels(older, "VE", int)
+    (crlf,) = files.case["crlf"].hadm_ids
+    found, versions = mimic4_codes(newer)
+    left_out = seen = 0
+    for hadm, row in files.admission.items():
+        entry = files.label[hadm]
+        expected = expected_labels(row, codes, ventilated)
+        assert entry.labels == expected
+        assert entry.labels_2021 == expected_labels(row, codes_2021, ventilated)
+        kept, kept_2021 = files.truth.labels(entry), files.truth.labels(entry, "core-2021")
+        left_out += len(expected) - len(kept)
+        assert set(kept_2021) == (set() if hadm == crlf else set(kept))
+    assert 10 < left_out < 40
+    for row in files.truth.admissions:
+        if row.hospital == "mimic4":
+            hadm = str(row.hadm_id)
+            assert versions[hadm] <= {row.icd_version}
+            assert list(row.diagnoses) == found["DIAG"][hadm]
+            assert list(row.procedures) == found["PROC"][hadm]
+            seen += 1
+    assert seen >= 60

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notetune.hospital import SyntheticConfig, codes, write_hospital
-from notetune.hospital.condition import Acute
-from notetune.hospital.conditions import ACUTE, LASTING
+from notetune.hospital.conditions import ACUTE, LASTING, Acute
 from notetune.hospital.layout import mimic3_summary, mimic4_summary, summary_sections
 from notetune.hospital.oracle import auroc
 from notetune.hospital.outcome_model import OutcomeModel

@@ -5,9 +5,10 @@ import datetime as dt
 from collections import Counter
 
 import pytest
+from edge_cases import write_with_edges
 from mimic3_tables import classes_of, flow_of, inputs, labels_of
 
-from notetune.hospital import SyntheticConfig, write_hospital
+from notetune.hospital import SyntheticConfig
 from notetune.notes.outcomes import LENGTH_OF_STAY_CLASSES
 from notetune.sources import Mimic3Source, read
 
@@ -21,7 +22,7 @@ NAMES = {"MOR": "mortality", "LOS": "length_of_stay", "PMV": "ventilation"} | {
 @pytest.fixture(scope="module")
 def hospital(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mimic3") / "hospital"
-    truth = write_hospital(folder, SyntheticConfig(patients=PATIENTS, mimic4_patients=0, seed=11))
+    truth = write_with_edges(folder, SyntheticConfig(patients=PATIENTS, mimic4_patients=0, seed=11))
     return folder / "mimic3", truth
 
 
@@ -60,7 +61,7 @@ def test_every_label_of_every_admission_is_the_true_one(reading, task):
     version, cohort, truth = reading
     expected = {}
     for row in truth.admissions:
-        labels = row.labels if version == "correct" else row.labels_2021
+        labels = truth.labels(row, version)
         if task in labels:
             label = as_written(task, labels[task])
             expected[row.hadm_id] = label if version == "core-2021" else sorted(label)
@@ -73,8 +74,7 @@ def test_the_cohort_is_the_true_one(reading):
     version, cohort, truth = reading
     expected = set()
     for row in truth.admissions:
-        dropped = row.dropped if version == "correct" else row.core_2021.dropped
-        if "cohort" not in dropped:
+        if truth.in_cohort(row, version):
             expected.add(row.hadm_id)
     got = {int(note_id.split("-")[1]) for note_id in inputs(cohort)}
     assert got == expected
@@ -97,8 +97,7 @@ def test_every_edge_case_comes_out_as_it_must(reading):
     texts = inputs(cohort)
     seen = Counter()
     for case in truth.edge_cases:
-        core = case.core_2021 or case.correct
-        verdict = case.correct if version == "correct" else core
+        verdict = case.verdict(version)
         here = {
             task: labels_by_admission(cohort, task, version) for task in case.tasks if task in NAMES
         }
@@ -179,9 +178,9 @@ def test_ventilation_from_the_charts_is_the_true_one(hospital, tmp_path):
     assert chart_as_written(folder, tmp_path) > 1000
     cohort = read(Mimic3Source(kind="mimic3", folder=tmp_path))
     expected = {
-        row.hadm_id: as_written("PMV", row.labels["PMV"])
+        row.hadm_id: as_written("PMV", labels["PMV"])
         for row in truth.admissions
-        if "PMV" in row.labels
+        if "PMV" in (labels := truth.labels(row))
     }
     assert labels_by_admission(cohort, "PMV", "correct") == expected
     assert len(expected) > PATIENTS / 3

@@ -4,10 +4,11 @@ from collections import Counter
 
 import polars as pl
 import pytest
+from edge_cases import write_with_edges
 
 from notetune.audit import FlowCount
 from notetune.errors import DataError
-from notetune.hospital import SyntheticConfig, write_hospital
+from notetune.hospital import SyntheticConfig
 from notetune.notes.outcomes import LENGTH_OF_STAY_CLASSES
 from notetune.sources import Mimic4Source, open_notes, read
 
@@ -22,7 +23,7 @@ NAMES = {"MOR": "mortality", "LOS": "length_of_stay", "PMV": "ventilation"} | {
 def hospital(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mimic4") / "hospital"
     config = SyntheticConfig(patients=1, mimic4_patients=PATIENTS, seed=4)
-    truth = write_hospital(folder, config)
+    truth = write_with_edges(folder, config)
     return folder / "mimic4", truth
 
 
@@ -55,11 +56,11 @@ def as_written(task, label):
 
 @pytest.mark.parametrize("task", ["MOR", "LOS", "PMV"])
 def test_every_label_of_every_admission_is_the_true_one(reading, task):
-    cohort, admissions, _ = reading
+    cohort, admissions, truth = reading
     expected = {
-        hadm: as_written(task, row.labels[task])
+        hadm: as_written(task, labels[task])
         for hadm, row in admissions.items()
-        if task in row.labels
+        if task in (labels := truth.labels(row))
     }
     assert table_of(cohort, NAMES[task]) == expected
     assert len(expected) > PATIENTS / 4
@@ -69,11 +70,11 @@ def test_every_label_of_every_admission_is_the_true_one(reading, task):
 @pytest.mark.parametrize("version", [9, 10])
 @pytest.mark.parametrize("task", ["DIAG", "PROC"])
 def test_codes_of_each_version_are_a_task_of_their_own(reading, task, version):
-    cohort, admissions, _ = reading
+    cohort, admissions, truth = reading
     expected = {
-        hadm: sorted(row.labels[task])
+        hadm: sorted(labels[task])
         for hadm, row in admissions.items()
-        if task in row.labels and row.icd_version == version
+        if task in (labels := truth.labels(row)) and row.icd_version == version
     }
     assert table_of(cohort, f"{NAMES[task]}{version}") == expected
     assert len(expected) > PATIENTS / 6

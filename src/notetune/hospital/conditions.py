@@ -1,20 +1,126 @@
-"""All latent conditions of the synthetic hospital."""
+"""The latent conditions: rows that drive the outcomes, the codes and the words.
 
-from typing import Any, TypeVar
+Every text in a row is a template in the small grammar of `prose.fill`: `{a|b}` is one of the
+alternatives, `{3-5}` or `{1.2-2.4}` a number of that range, `{he}` a word of the patient.
+"""
 
-from notetune.hospital.condition import Acute, Chronic, Condition, Effects
+from dataclasses import dataclass
+from typing import Any, Literal
+
 from notetune.hospital.texts import read_yaml
 
-_Row = TypeVar("_Row", bound=Condition)
+Codes = tuple[tuple[str, float], ...]
+"""ICD-9 codes with the probability that a coder writes them when the condition is present."""
+
+Grade = Literal[0, 1, 2]
+"""Mild, moderate or severe: the index of `Acute.grades`."""
 
 
-def _rows(name: str, kind: type[_Row]) -> dict[str, _Row]:
-    return {key: kind(name=key, **_with_effects(row)) for key, row in read_yaml(name).items()}
+@dataclass(frozen=True)
+class Effects:
+    """What a condition adds to the outcome model of an admission.
+
+    `death` and `ventilation` are log-odds; `log_days` and `log_ventilated_days` are natural
+    logarithms of days. The `per_grade` parts count -1, 0 and +1 for mild, moderate and severe.
+    """
+
+    death: float = 0.0
+    death_per_grade: float = 0.0
+    log_days: float = 0.0
+    ventilation: float = 0.0
+    ventilation_per_grade: float = 0.0
+    log_ventilated_days: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """What acute and chronic conditions have in common.
+
+    Attributes:
+        name: Key, unique among all conditions.
+        terms: Names that authors use for it, abbreviations included.
+        effects: Its part in the outcomes.
+        diagnoses: ICD-9 diagnosis codes; the first is the reason for admission if it is acute.
+        procedures: ICD-9 procedure codes.
+        symptoms: What other patients deny ("chest pain").
+        excluded: Sentences that rule the condition out in somebody else.
+        exam: `(system, finding)` pairs; the systems of `phrases.yaml`.
+    """
+
+    name: str
+    terms: tuple[str, ...]
+    effects: Effects = Effects()
+    diagnoses: Codes = ()
+    procedures: Codes = ()
+    symptoms: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    exam: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acute(Condition):
+    """A reason for admission, or a second problem found on arrival.
+
+    Attributes:
+        weight: Relative frequency as the reason for admission.
+        complicates: Relative frequency as a second problem; 0 if it never is one.
+        age: Mean and standard deviation of the patients' age in years.
+        boosts: Names of chronic conditions that triple the weight.
+        leaves: Names of chronic conditions the patient has from now on.
+        spares: Names of chronic conditions with which it does not occur.
+        service: Admitting service.
+        elective: Whether the admission was planned.
+        complaints: Chief complaints.
+        onsets: Noun phrases that follow "presented with".
+        story: Sentences of the present illness.
+        grades: Sentences for a mild, a moderate and a severe course.
+        imaging: `(study, finding, impression)` of radiology reports.
+        treatment: Sentences of the hospital course.
+    """
+
+    weight: float
+    complicates: float = 0.0
+    age: tuple[float, float] = (66.0, 15.0)
+    boosts: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
+    spares: tuple[str, ...] = ()
+    service: str = "MEDICINE"
+    elective: bool = False
+    complaints: tuple[str, ...]
+    onsets: tuple[str, ...]
+    story: tuple[str, ...]
+    grades: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+    imaging: tuple[tuple[str, str, str], ...]
+    treatment: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chronic(Condition):
+    """A condition that stays with the patient from one admission to the next.
+
+    Attributes:
+        share: Share of patients who have it at 65 years.
+        per_decade: Change of its log-odds with every ten years of age.
+        history: Items of the past medical history.
+        medicines: Home medicines; each is taken with probability 0.7.
+        follows: Sentences of the hospital course.
+    """
+
+    share: float
+    per_decade: float = 0.0
+    history: tuple[str, ...]
+    medicines: tuple[str, ...] = ()
+    follows: tuple[str, ...]
 
 
 def _with_effects(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "effects": Effects(**row.get("effects", {}))}
 
 
-ACUTE = _rows("acute.yaml", Acute)
-LASTING = _rows("chronic.yaml", Chronic)
+ACUTE = {
+    name: Acute(name=name, **_with_effects(row)) for name, row in read_yaml("acute.yaml").items()
+}
+LASTING = {
+    name: Chronic(name=name, **_with_effects(row))
+    for name, row in read_yaml("chronic.yaml").items()
+}

@@ -4,39 +4,16 @@ from notetune.hospital.patients import Presentation
 from notetune.hospital.prose import Voice
 from notetune.hospital.texts import PHRASES
 
-_PHRASES = PHRASES["examination"]
-
-SYSTEMS: tuple[str, ...] = _PHRASES["systems"]
-"""The order in which systems are examined."""
-
-_NAMES: tuple[tuple[str, ...], ...] = _PHRASES["names"]
-"""What three schools of authors call the systems."""
-
-_NORMAL: dict[str, tuple[str, ...]] = _PHRASES["normal"]
-
-_IMPAIRED: tuple[str, ...] = _PHRASES["impaired"]
+_SAYS = PHRASES["examination"]
+FEBRILE, _BREATHLESS, _HYPERTENSIVE = (
+    frozenset(_SAYS[name]) for name in ("febrile", "breathless", "hypertensive")
+)
 _ONE_FINDING = {"heart", "lungs", "abdomen", "neuro"}
-_GENERAL: tuple[tuple[str, ...], ...] = _PHRASES["general"]
-
-FEBRILE = {"septic_shock", "urosepsis", "pneumonia", "aspiration", "meningitis"}
-_BREATHLESS = {
-    "pneumonia",
-    "aspiration",
-    "copd_exacerbation",
-    "heart_failure_exacerbation",
-    "pulmonary_embolism",
-}
-_HYPERTENSIVE = {
-    "intracerebral_hemorrhage",
-    "ischemic_stroke",
-    "subarachnoid_hemorrhage",
-    "alcohol_withdrawal",
-}
 
 
 def vital_signs(presentation: Presentation, voice: Voice, *, is_recovered: bool = False) -> str:
     """One line of vital signs; pulse, pressure, rate and saturation worsen with the grade."""
-    is_well = is_recovered or presentation.problems[0].condition.elective
+    is_well = is_recovered or presentation.reason.elective
     grade = 0 if is_well else presentation.worst_grade
     names = set() if is_well else {problem.condition.name for problem in presentation.problems}
     draw = voice.rng.gauss
@@ -47,13 +24,7 @@ def vital_signs(presentation: Presentation, voice: Voice, *, is_recovered: bool 
     rate = round(draw(16 + 4 * grade + 3 * bool(names & _BREATHLESS), 2))
     saturation = min(100, round(draw(98 - (2 + grade) * bool(names & _BREATHLESS), 1.2)))
     oxygen = voice.pick((("RA", "2L NC"), ("2L", "4L NC"), ("NRB", "100% FM"))[grade])
-    shape = voice.pick(
-        (
-            "T {t} HR {p} BP {s}/{d} RR {r} SpO2 {o}% {on}",
-            "{t} {p} {s}/{d} {r} {o}% on {on}",
-            "T{t}, P{p}, BP {s}/{d}, R {r}, O2 sat {o}% {on}",
-        )
-    )
+    shape: str = voice.pick(_SAYS["vital_signs"])
     values = {"p": pulse, "s": systolic, "d": diastolic, "r": rate, "o": saturation, "on": oxygen}
     return shape.format(t=f"{temperature:.1f}", **values)
 
@@ -61,28 +32,28 @@ def vital_signs(presentation: Presentation, voice: Voice, *, is_recovered: bool 
 def examination(presentation: Presentation, voice: Voice) -> str:
     """The physical exam: vital signs, then one line per examined system."""
     grade = _apparent_grade(presentation, voice)
-    findings = {"general": [voice.say(voice.pick(_GENERAL[grade]))]}
+    findings = {"general": [voice.say(voice.pick(_SAYS["general"][grade]))]}
     if grade == 2 and voice.chance(0.6):
-        findings["neuro"] = [voice.say(voice.pick(_IMPAIRED))]
+        findings["neuro"] = [voice.say(voice.pick(_SAYS["impaired"]))]
     for condition in presentation.conditions:
         for system, finding in condition.exam:
             if grade or system != "general":
                 findings.setdefault(system, []).append(voice.say(finding))
-    names = dict(zip(SYSTEMS, voice.pick(_NAMES), strict=True))
+    names = dict(zip(_SAYS["systems"], voice.pick(_SAYS["names"]), strict=True))
     prefix = voice.pick(("VS: ", "Vitals: ", "VITAL SIGNS: ", "", "VS "))
     lines = [prefix + vital_signs(presentation, voice)]
-    for system in SYSTEMS:
+    for system, name in names.items():
         if system in findings:
             shown = findings[system][: 1 if system in _ONE_FINDING else 2]
-            lines.append(f"{names[system]}: {', '.join(shown)}")
-        elif system in _NORMAL and voice.chance(0.75):
-            lines.append(f"{names[system]}: {voice.say(voice.pick(_NORMAL[system]))}")
+            lines.append(f"{name}: {', '.join(shown)}")
+        elif system in _SAYS["normal"] and voice.chance(0.75):
+            lines.append(f"{name}: {voice.say(voice.pick(_SAYS['normal'][system]))}")
     return "\n".join(lines)
 
 
 def _apparent_grade(presentation: Presentation, voice: Voice) -> int:
     """The grade at first sight: one step off in one patient of three."""
-    if presentation.problems[0].condition.elective:
+    if presentation.reason.elective:
         return 0
     grade: int = presentation.worst_grade
     return min(2, max(0, grade + voice.pick((-1, 1)))) if voice.chance(1 / 3) else grade

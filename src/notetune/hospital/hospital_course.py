@@ -8,15 +8,8 @@ from notetune.hospital.prose import Voice, fill
 from notetune.hospital.stays import Stay
 from notetune.hospital.texts import PHRASES
 
-_PHRASES = PHRASES["hospital_course"]
-
+_SAYS = PHRASES["hospital_course"]
 _SURGICAL_FROM, _SURGICAL_TO = "0", "87"  # ICD-9 chapters of operations, as text
-_DEATHS: tuple[str, ...] = _PHRASES["deaths"]
-_HOME: tuple[str, ...] = _PHRASES["home"]
-_FACILITY: tuple[str, ...] = _PHRASES["facility"]
-_INSTRUCTIONS: tuple[str, ...] = _PHRASES["instructions"]
-_STARTED: tuple[str, ...] = _PHRASES["started"]
-_LABS: tuple[str, ...] = _PHRASES["labs"]
 
 
 def course_sections(stay: Stay, voice: Voice, medicines: Sequence[str]) -> dict[str, str]:
@@ -28,9 +21,9 @@ def course_sections(stay: Stay, voice: Voice, medicines: Sequence[str]) -> dict[
         medicines: What the patient took at home; most of it goes on.
     """
     died = stay.outcome.died
-    first = stay.presentation.problems[0].condition
+    first = stay.presentation.reason
     term = voice.pick(first.terms)
-    instructions = voice.pick(_INSTRUCTIONS).replace("{term}", term)
+    instructions = voice.pick(_SAYS["instructions"]).replace("{term}", term)
     return {
         "Major Surgical or Invasive Procedure": _procedures(stay, voice),
         "Pertinent Results": _results(stay, voice),
@@ -40,9 +33,7 @@ def course_sections(stay: Stay, voice: Voice, medicines: Sequence[str]) -> dict[
         "Discharge Diagnosis": _diagnoses(stay, voice),
         "Discharge Condition": "Expired" if died else voice.pick(("Stable", "Good", "Fair")),
         "Discharge Instructions": "N/A" if died else voice.sentence(instructions),
-        "Followup Instructions": "N/A"
-        if died
-        else voice.sentence("Follow up with Dr. <DOCTOR> in {2-4} weeks, <PHONE>"),
+        "Followup Instructions": "N/A" if died else voice.sentence(_SAYS["follow_up"]),
     }
 
 
@@ -74,9 +65,10 @@ def _results(stay: Stay, voice: Voice) -> str:
         "e": f"{draw(0.8, 2.0 + 2.6 * grade):.1f}",
     }
     day = f"<DATE {stay.admitted.date().isoformat()}>"
-    labs = [*_LABS[:2], *voice.some(_LABS[2:], voice.pick((0, 1, 2)))]
+    always, sometimes = _SAYS["labs"][:2], _SAYS["labs"][2:]
+    labs = [*always, *voice.some(sometimes, voice.pick((0, 1, 2)))]
     lines = [f"{day} BLOOD {fill(lab, words, voice.rng)}" for lab in labs]
-    study, finding, impression = voice.pick(stay.presentation.problems[0].condition.imaging)
+    study, finding, impression = voice.pick(stay.presentation.reason.imaging)
     lines.append(f"{study}: {voice.sentence(finding)} {voice.sentence(impression)}")
     return "\n".join(lines)
 
@@ -85,17 +77,15 @@ def _course(stay: Stay, voice: Voice) -> str:
     told = []
     for problem in stay.presentation.problems:
         title = voice.pick(problem.condition.terms)
-        text = voice.sentence(voice.pick(problem.condition.treatment))
+        text = voice.tell(problem.condition.treatment)
         told.append(f"# {title}: {text}" if voice.chance(0.5) else text)
-    told += [
-        voice.sentence(voice.pick(row.follows)) for row in voice.some(stay.presentation.chronic, 1)
-    ]
+    told += [voice.tell(row.follows) for row in voice.some(stay.presentation.chronic, 1)]
     told += _breathing(stay, voice)
     day = stay.discharged.date().isoformat()
     if stay.outcome.died:
-        ending = voice.pick(_DEATHS).replace("{day}", day)
+        ending = voice.pick(_SAYS["deaths"]).replace("{day}", day)
     else:
-        ending = voice.pick(_HOME if disposition(stay) == "Home" else _FACILITY)
+        ending = voice.pick(_SAYS["home" if disposition(stay) == "Home" else "facility"])
     return "\n".join([*told, voice.sentence(ending)])
 
 
@@ -112,7 +102,7 @@ def _breathing(stay: Stay, voice: Voice) -> Sequence[str]:
 def _discharge_medicines(stay: Stay, voice: Voice, medicines: Sequence[str]) -> str:
     if stay.outcome.died:
         return voice.pick(("None", "N/A", "Not applicable"))
-    started = [voice.say(item) for item in voice.some(_STARTED, voice.pick((0, 1, 2)))]
+    started = voice.several(_SAYS["started"], (0, 1, 2))
     kept = [item for item in medicines if voice.chance(0.85) and item != "None"]
     return voice.listed([*kept, *started] or ["None"])
 

@@ -6,60 +6,17 @@ a MIMIC-IV section at a line that holds one space.
 """
 
 import datetime as dt
-import random
 from collections.abc import Mapping
 
 from notetune.hospital.examination import vital_signs
 from notetune.hospital.hospital_course import course_sections, disposition
-from notetune.hospital.narrative import (
-    admission_sections,
-    home_medicines,
-    words_for,
-)
+from notetune.hospital.narrative import admission_sections, home_medicines, words_for
 from notetune.hospital.patients import Presentation
-from notetune.hospital.prose import (
-    Author,
-    Voice,
-    fill,
-    mimic3_marks,
-    mimic4_marks,
-    wrapped,
-)
+from notetune.hospital.prose import Author, Voice, fill, mimic3_marks, mimic4_marks, wrapped
 from notetune.hospital.stays import Stay
+from notetune.hospital.texts import PHRASES
 
-_MIMIC3_ORDER = (
-    "Allergies", "Attending", "Chief Complaint", "Major Surgical or Invasive Procedure",
-    "History of Present Illness", "Past Medical History", "Social History", "Family History",
-    "Physical Exam", "Pertinent Results", "Brief Hospital Course", "Medications on Admission",
-    "Discharge Medications", "Discharge Disposition", "Discharge Diagnosis",
-    "Discharge Condition", "Discharge Instructions", "Followup Instructions",
-)  # fmt: skip
-_CAPITALS_ORDER = (
-    "Chief Complaint", "History of Present Illness", "Past Medical History", "Allergies",
-    "Medications on Admission", "Social History", "Family History", "Physical Exam",
-    "Pertinent Results", "Brief Hospital Course", "Discharge Diagnosis", "Discharge Condition",
-    "Discharge Medications", "Discharge Disposition", "Followup Instructions",
-)  # fmt: skip
-_CAPITALS_NAMES = {
-    "Brief Hospital Course": "HOSPITAL COURSE",
-    "Pertinent Results": "LABORATORY DATA",
-}
-_MIMIC4_ORDER = (
-    "Allergies", "Attending", "Chief Complaint", "Major Surgical or Invasive Procedure",
-    "History of Present Illness", "Past Medical History", "Social History", "Family History",
-    "Physical Exam", "Pertinent Results", "Brief Hospital Course", "Medications on Admission",
-    "Discharge Medications", "Discharge Disposition", "Discharge Diagnosis",
-    "Discharge Condition", "Discharge Instructions", "Followup Instructions",
-)  # fmt: skip
-_CONDITION = (
-    "Mental Status: {mental}.\nLevel of Consciousness: Alert and interactive.\n"
-    "Activity Status: {activity}."
-)
-_AT_HOME = {"mental": "Clear and coherent", "activity": "Ambulatory - Independent"}
-_IN_A_FACILITY = {
-    "mental": "{Clear and coherent|Confused - sometimes}",
-    "activity": "{Out of Bed with assistance|Bedbound|Ambulatory - requires assistance}",
-}
+_SAYS = PHRASES["layout"]
 
 
 def summary_sections(stay: Stay, author: Author, earlier: Presentation | None) -> dict[str, str]:
@@ -76,8 +33,7 @@ def summary_sections(stay: Stay, author: Author, earlier: Presentation | None) -
 def voice_for(stay: Stay, author: Author, use: str) -> Voice:
     """The author's voice for one note; the same stay and use always give the same one."""
     presentation = stay.presentation
-    seed = f"{presentation.patient.key}/{presentation.number}/{use}"
-    return Voice(author, words_for(presentation, author), random.Random(seed))
+    return Voice(author, words_for(presentation, author), presentation.rng(use))
 
 
 def mimic3_summary(stay: Stay, author: Author, sections: Mapping[str, str]) -> str:
@@ -86,27 +42,27 @@ def mimic3_summary(stay: Stay, author: Author, sections: Mapping[str, str]) -> s
     Every section of the admission part is followed by a blank line and a heading.
     """
     patient = stay.presentation.patient
-    rng = random.Random(f"{patient.key}/{stay.presentation.number}/marks")
     is_capitals = author.layout == "capitals"
     born = date_of_birth(stay.presentation)
     header = (
         f"Admission Date:  <DATE {stay.admitted.date()}>     "
         f"Discharge Date:  <DATE {stay.discharged.date()}>\n\n"
         f"Date of Birth:  <DATE {born}>     Sex:  {patient.sex}\n\n"
-        f"Service: {stay.presentation.problems[0].condition.service}"
+        f"Service: {stay.presentation.reason.service}"
     )
-    order = _CAPITALS_ORDER if is_capitals else _MIMIC3_ORDER
+    order = _SAYS["capitals_order" if is_capitals else "order"]
     blocks = [_mimic3_block(name, sections[name], is_capitals=is_capitals) for name in order]
     footer = "Completed by:[**Initials (NamePattern4) **]" if is_capitals else ""
-    text = mimic3_marks(stay.admitted.year, rng)("\n\n".join([header, *blocks]))
+    mark = mimic3_marks(stay.admitted.year, stay.presentation.rng("marks"))
+    text = mark("\n\n".join([header, *blocks]))
     return wrapped(text, author.width) + "\n\n" + footer
 
 
 def _mimic3_block(name: str, body: str, *, is_capitals: bool) -> str:
     if not is_capitals:
         return f"{name}:\n{body}"
-    heading = _CAPITALS_NAMES.get(name, name.upper())
-    return f"{heading}:{'  ' if chr(10) not in body else chr(10)}{body}"
+    heading = _SAYS["capitals_names"].get(name, name.upper())
+    return f"{heading}:\n{body}" if "\n" in body else f"{heading}:  {body}"
 
 
 def mimic4_summary(stay: Stay, author: Author, sections: Mapping[str, str]) -> str:
@@ -117,21 +73,23 @@ def mimic4_summary(stay: Stay, author: Author, sections: Mapping[str, str]) -> s
         " \nName:  ___                     Unit No:   ___\n \n"
         "Admission Date:  ___              Discharge Date:   ___\n \n"
         f"Date of Birth:  ___             Sex:   {patient.sex}\n \n"
-        f"Service: {stay.presentation.problems[0].condition.service}\n \n"
+        f"Service: {stay.presentation.reason.service}\n \n"
     )
-    own = {**sections, "Social History": "___", "Attending": "___."}
-    own["Physical Exam"] = _both_exams(stay, voice, sections["Physical Exam"])
-    own["Medications on Admission"] = (
-        f"The Preadmission Medication list is accurate.\n{sections['Medications on Admission']}"
-    )
+    medicines = sections["Medications on Admission"]
+    own = {
+        **sections,
+        "Attending": "___.",
+        "Followup Instructions": "___",
+        "Medications on Admission": f"The Preadmission Medication list is accurate.\n{medicines}",
+        "Physical Exam": _both_exams(stay, voice, sections["Physical Exam"]),
+        "Social History": "___",
+    }
     if not stay.outcome.died:
-        words = _AT_HOME if disposition(stay) == "Home" else _IN_A_FACILITY
-        own["Discharge Condition"] = fill(_CONDITION, words, voice.rng)
-        own["Discharge Instructions"] = (
-            f"Dear {voice.words['name']},\n" + (sections["Discharge Instructions"])
-        )
-    own["Followup Instructions"] = "___"
-    blocks = [f"{name}:\n{own[name]}\n \n" for name in _MIMIC4_ORDER]
+        condition = _SAYS["at_home" if disposition(stay) == "Home" else "in_a_facility"]
+        own["Discharge Condition"] = fill(condition, {}, voice.rng)
+        dear = f"Dear {voice.words['name']},\n"
+        own["Discharge Instructions"] = dear + sections["Discharge Instructions"]
+    blocks = [f"{name}:\n{own[name]}\n \n" for name in _SAYS["order"]]
     text = header + "".join(blocks)
     # In MIMIC-IV no empty line parts Social History from Family History.
     text = text.replace("Social History:\n___\n \n", "Social History:\n___\n")

@@ -1,29 +1,18 @@
 """The AUROC of the true probabilities: the best that any reader of the notes can hope for."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from notetune.hospital.codes import (
-    DIAGNOSIS_ICD10,
-    PROCEDURE_ICD10,
-    VENTILATION_PROCEDURES,
-)
-from notetune.hospital.outcome_model import (
-    DIAGNOSIS_CODES,
-    PROCEDURE_CODES,
-    Probabilities,
-)
-from notetune.hospital.truth import (
-    AdmissionTruth,
-    diagnosis_label,
-    procedure_label,
-)
+from notetune.hospital.codes import DIAGNOSIS_ICD10, PROCEDURE_ICD10, VENTILATION_PROCEDURES
+from notetune.hospital.outcome_model import PROCEDURE_CODES, Floats, Probabilities
+from notetune.hospital.truth import TASKS, AdmissionTruth, label_of
 
+_ICD10 = {"DIAG": DIAGNOSIS_ICD10, "PROC": PROCEDURE_ICD10}
 Scored = tuple[AdmissionTruth, Probabilities]
-Floats = npt.NDArray[np.float64]
 
 
 def oracle_scores(scored: Iterable[Scored]) -> dict[str, float | None]:
@@ -33,13 +22,12 @@ def oracle_scores(scored: Iterable[Scored]) -> dict[str, float | None]:
     with both values. A task in which no label has both values has null.
     """
     rows = list(scored)
-    return {
-        "MOR": _mean_auroc(_binary(rows, "MOR")),
-        "LOS": _mean_auroc(_stay_classes(rows)),
-        "PMV": _mean_auroc(_binary(rows, "PMV")),
-        "DIAG": _mean_auroc(_codes(rows, "DIAG")),
-        "PROC": _mean_auroc(_codes(rows, "PROC")),
+    columns = {
+        **{task: _binary(rows, task) for task in ("MOR", "PMV")},
+        **{task: _codes(rows, task) for task in _ICD10},
+        "LOS": _stay_classes(rows),
     }
+    return {task: _mean_auroc(columns[task]) for task in TASKS}
 
 
 def auroc(is_positive: npt.NDArray[np.bool_], scores: Floats) -> float | None:
@@ -83,9 +71,10 @@ def _stay_classes(rows: Sequence[Scored]) -> Iterable[_Column]:
 
 def _codes(rows: Sequence[Scored], task: str) -> Iterable[_Column]:
     """One column per label and ICD version, over the admissions coded in that version."""
-    for version in (9, 10):
+    versions: tuple[Literal[9, 10], ...] = (9, 10)
+    for version in versions:
         kept = [(r, true) for r, true in rows if task in r.tasks and r.icd_version == version]
-        found = [set(row.diagnoses if task == "DIAG" else row.procedures) for row, _ in kept]
+        found = [set(row.labels[task]) for row, _ in kept]
         members = _members(task, version)
         true = np.array([t.diagnoses if task == "DIAG" else t.procedures for _, t in kept])
         for label in sorted(set().union(*found)):
@@ -93,15 +82,11 @@ def _codes(rows: Sequence[Scored], task: str) -> Iterable[_Column]:
             yield np.array([label in labels for labels in found]), scores
 
 
-def _members(task: str, version: int) -> Mapping[str, Sequence[int]]:
+def _members(task: str, version: Literal[9, 10]) -> Mapping[str, Sequence[int]]:
     """Label -> columns of its codes."""
-    is_diagnosis = task == "DIAG"
-    names = DIAGNOSIS_CODES if is_diagnosis else PROCEDURE_CODES
-    label = diagnosis_label if is_diagnosis else procedure_label
-    newer = DIAGNOSIS_ICD10 if is_diagnosis else PROCEDURE_ICD10
     members: dict[str, list[int]] = {}
-    for column, name in enumerate(names):
-        key = label(name, 9) if version == 9 else label(newer[name], 10)
+    for column, (older, newer) in enumerate(_ICD10[task].items()):
+        key = label_of(task, older if version == 9 else newer, version)
         members.setdefault(key, []).append(column)
     return members
 

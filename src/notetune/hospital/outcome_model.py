@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from notetune.hospital import codes
-from notetune.hospital.condition import Codes, Condition
-from notetune.hospital.conditions import ACUTE, LASTING
-from notetune.hospital.patients import SECOND_PROBLEM, Presentation, Problem
+from notetune.hospital.conditions import ACUTE, LASTING, Acute, Codes, Condition
+from notetune.hospital.patients import SECOND_PROBLEM, Presentation
 
 MINUTES_PER_DAY = 24 * 60
 LOS_LIMITS = (3.05, 7.05, 14.05)
@@ -96,7 +95,7 @@ class OutcomeModel:
 
     def probabilities(self, presentation: Presentation) -> Probabilities:
         """The true probabilities of an admission."""
-        stay, ventilation, ventilated = self._stay(presentation)
+        death, stay, ventilation, ventilated = self._predictors(presentation)
         longest = math.log(PROLONGED_DAYS - _GRACE)
         longer = 1 - _normal_cdf((longest - ventilated) / _VENTILATED_SPREAD)
         conditions = presentation.conditions
@@ -106,7 +105,7 @@ class OutcomeModel:
         for code, share in zip(codes.VENTILATION_PROCEDURES, shares, strict=True):
             procedures[PROCEDURE_CODES.index(code)] = ventilation * share
         return Probabilities(
-            death=_logistic(self._pull(_death_log_odds(presentation), _DEATH_CENTRE)),
+            death=death,
             stay=_stay_classes(stay, ventilation, ventilated),
             ventilated=ventilation,
             prolonged=longer,
@@ -116,10 +115,9 @@ class OutcomeModel:
 
     def sample(self, presentation: Presentation) -> Outcome:
         """Draw an outcome; the same presentation always gives the same one."""
-        seed = f"{presentation.patient.key}/{presentation.number}/outcome"
-        rng = random.Random(seed)
+        rng = presentation.rng("outcome")
         true = self.probabilities(presentation)
-        stay, _, ventilated = self._stay(presentation)
+        _, stay, _, ventilated = self._predictors(presentation)
         died = rng.random() < true.death
         is_ventilated = rng.random() < true.ventilated
         ventilated_days = math.exp(rng.gauss(ventilated, _VENTILATED_SPREAD))
@@ -130,15 +128,12 @@ class OutcomeModel:
         minutes = _off_the_tie(round(max(days, _SHORTEST_DAYS) * MINUTES_PER_DAY))
         uniform = np.random.default_rng(rng.getrandbits(64)).random
         procedures = _drawn(PROCEDURE_CODES, true.procedures, uniform(len(PROCEDURE_CODES)))
+        diagnoses = _drawn(DIAGNOSIS_CODES, true.diagnoses, uniform(len(DIAGNOSIS_CODES)))
         return Outcome(
             died=died,
             minutes=minutes,
             ventilated_minutes=round(ventilated_days * MINUTES_PER_DAY),
-            diagnoses=_with_reason_first(
-                _drawn(DIAGNOSIS_CODES, true.diagnoses, uniform(len(DIAGNOSIS_CODES))),
-                presentation.problems[0],
-                rng,
-            ),
+            diagnoses=_with_reason_first(diagnoses, presentation.reason, rng),
             procedures=_with_ventilation(procedures, ventilated_days, rng),
             probabilities=true,
         )
@@ -146,15 +141,18 @@ class OutcomeModel:
     def _pull(self, value: float, centre: float) -> float:
         return centre + self._signal * (value - centre)
 
-    def _stay(self, presentation: Presentation) -> tuple[float, float, float]:
-        """Log-mean of the days, probability of ventilation, log-mean of the ventilated days."""
+    def _predictors(self, presentation: Presentation) -> tuple[float, float, float, float]:
+        """P(death), log-mean of the days, P(ventilation), log-mean of the ventilated days."""
+        death = _DEATH_BASE + _DEATH_PER_DECADE * (presentation.age - 65) / 10
         stay, ventilation, ventilated = _STAY_CENTRE - 0.1, _VENTILATION_BASE, _VENTILATED_CENTRE
         for condition, step, share in _weighted_conditions(presentation):
             effects = condition.effects
+            death += share * (effects.death + (effects.death_per_grade + _DEATH_PER_STEP) * step)
             stay += share * (effects.log_days + _STAY_PER_STEP * step)
             ventilation += share * (effects.ventilation + effects.ventilation_per_grade * step)
             ventilated += share * (effects.log_ventilated_days + 0.12 * step)
         return (
+            _logistic(self._pull(death, _DEATH_CENTRE)),
             self._pull(stay, _STAY_CENTRE),
             _logistic(self._pull(ventilation, _VENTILATION_CENTRE)),
             self._pull(ventilated, _VENTILATED_CENTRE),
@@ -209,14 +207,6 @@ def _weighted_conditions(presentation: Presentation) -> Iterator[tuple[Condition
         yield chronic, 0, 1.0
 
 
-def _death_log_odds(presentation: Presentation) -> float:
-    value = _DEATH_BASE + _DEATH_PER_DECADE * (presentation.age - 65) / 10
-    for condition, step, share in _weighted_conditions(presentation):
-        effects = condition.effects
-        value += share * (effects.death + (effects.death_per_grade + _DEATH_PER_STEP) * step)
-    return value
-
-
 def _stay_classes(
     stay: float, ventilation: float, ventilated: float
 ) -> tuple[float, float, float, float]:
@@ -248,9 +238,9 @@ def _drawn(names: tuple[str, ...], probabilities: Floats, uniform: Floats) -> li
     return [names[position] for position in np.flatnonzero(uniform < probabilities)]
 
 
-def _with_reason_first(drawn: list[str], reason: Problem, rng: random.Random) -> tuple[str, ...]:
+def _with_reason_first(drawn: list[str], reason: Acute, rng: random.Random) -> tuple[str, ...]:
     rng.shuffle(drawn)
-    own = [code for code, _ in reason.condition.diagnoses]
+    own = [code for code, _ in reason.diagnoses]
     return tuple(sorted(drawn, key=lambda code: (code != own[0], code not in own)))
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from notetune.hospital.condition import Acute, Chronic, Condition, Grade
-from notetune.hospital.conditions import ACUTE, LASTING
+from notetune.hospital.conditions import ACUTE, LASTING, Acute, Chronic, Condition, Grade
 
 MOST_CHRONIC = 3
 SECOND_PROBLEM = 0.38
+GRADES: tuple[Grade, ...] = (0, 1, 2)
 GRADE_SHARES = (0.36, 0.42, 0.22)
 ADMISSION_SHARES = (0.72, 0.19, 0.09)
 """Shares of patients with one, two and three planned admissions; a death ends the series."""
@@ -63,6 +63,11 @@ class Presentation:
     chronic: tuple[Chronic, ...]
 
     @property
+    def reason(self) -> Acute:
+        """The reason for admission."""
+        return self.problems[0].condition
+
+    @property
     def conditions(self) -> tuple[Condition, ...]:
         """Acute and chronic conditions together."""
         return (*(problem.condition for problem in self.problems), *self.chronic)
@@ -71,6 +76,10 @@ class Presentation:
     def worst_grade(self) -> Grade:
         """The grade of the gravest acute problem."""
         return max(problem.grade for problem in self.problems)
+
+    def rng(self, use: str) -> random.Random:
+        """Random numbers of this admission for one use: always the same."""
+        return random.Random(f"{self.patient.key}/{self.number}/{use}")
 
 
 def sample_patient(key: str) -> Patient:
@@ -86,12 +95,11 @@ def sample_patient(key: str) -> Patient:
     )
 
 
-def planned_admissions(patient: Patient, at_least: int = 1) -> int:
+def planned_admissions(patient: Patient) -> int:
     """How often the patient would be admitted if no stay ended in death."""
     drawn = random.Random(f"{patient.key}/admissions").random()
     first, second, _ = ADMISSION_SHARES
-    planned = 1 + (drawn > first) + (drawn > first + second)
-    return max(planned, at_least)
+    return 1 + (drawn > first) + (drawn > first + second)
 
 
 def presentations(patient: Patient, planned: int) -> Iterator[Presentation]:
@@ -134,11 +142,11 @@ def _problems(age: int, chronic: dict[str, None], rng: random.Random) -> tuple[P
     rows = [row for row in ACUTE.values() if not any(name in chronic for name in row.spares)]
     weights = [_weight_at(row, age, chronic) for row in rows]
     (first,) = rng.choices(rows, weights)
-    problems = [Problem(first, _grade(rng))]
+    problems = [Problem(first, *rng.choices(GRADES, GRADE_SHARES))]
     if rng.random() < SECOND_PROBLEM and not first.elective:
         others = [row for row in rows if row is not first and row.complicates]
         (second,) = rng.choices(others, [row.complicates for row in others])
-        problems.append(Problem(second, _grade(rng)))
+        problems.append(Problem(second, *rng.choices(GRADES, GRADE_SHARES)))
     return tuple(problems)
 
 
@@ -147,8 +155,3 @@ def _weight_at(row: Acute, age: int, chronic: dict[str, None]) -> float:
     fit = math.exp(-0.5 * ((age - mean) / deviation) ** 2)
     boost = 3.0 if any(name in chronic for name in row.boosts) else 1.0
     return row.weight * boost * max(fit, 1e-6)
-
-
-def _grade(rng: random.Random) -> Grade:
-    (grade,) = rng.choices((0, 1, 2), GRADE_SHARES)
-    return grade  # type: ignore[return-value]

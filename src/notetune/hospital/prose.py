@@ -1,7 +1,7 @@
 """Wording: a template grammar, the habits of authors, shorthand, slips of the pen, hard wrap.
 
-Marks for what de-identification removed stand in the text as `<NAME value>` until `marked` turns
-them into the form of one hospital, so that both hospitals can tell the same story.
+Marks for what de-identification removed stand in the text as `<NAME value>` until `mimic3_marks` or
+`mimic4_marks` gives them the form of one hospital, so that both hospitals can tell the same story.
 """
 
 import datetime as dt
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from notetune.hospital.texts import PHRASES
-
-_PHRASES = PHRASES["prose"]
 
 AUTHORS = 48
 _Item = TypeVar("_Item")
@@ -26,7 +24,7 @@ _ONE_OF_MANY = re.compile(r"(?<![\d.,/-])1 (day|week|month|hour|liter|unit|cycle
 _LONG_WORD = re.compile(r"(?<![<\w])[a-z]{6,}(?![\w>])")
 _ARTICLE = re.compile(r"\b(?:the|a|an) (?=[a-z])")
 
-SHORTHAND: Mapping[str, str] = _PHRASES["shorthand"]
+SHORTHAND: Mapping[str, str] = PHRASES["prose"]["shorthand"]
 _LONG_FORM = re.compile(
     r"\b(" + "|".join(re.escape(key) for key in sorted(SHORTHAND, key=len, reverse=True)) + r")\b"
 )
@@ -77,13 +75,13 @@ def author(seed: int, number: int) -> Author:
     )
 
 
+@dataclass
 class Voice:
     """An author writing about one patient: fills templates and adds the author's habits."""
 
-    def __init__(self, author: Author, words: Mapping[str, str], rng: random.Random) -> None:
-        self.author = author
-        self.words = words
-        self.rng = rng
+    author: Author
+    words: Mapping[str, str]
+    rng: random.Random
 
     def pick(self, items: Sequence[_Item]) -> _Item:
         """One of the items."""
@@ -114,6 +112,17 @@ class Voice:
         text = self.say(template).strip()
         text = text[:1].upper() + text[1:]
         return text if text.endswith((".", "?", "!", ":")) else text + "."
+
+    def tell(self, templates: Sequence[str], **known: str) -> str:
+        """One of the templates as a sentence; the slots in `known` hold text or templates."""
+        template = self.pick(templates)
+        for name, value in known.items():
+            template = template.replace(f"{{{name}}}", value)
+        return self.sentence(template)
+
+    def several(self, templates: Sequence[str], counts: Sequence[int]) -> list[str]:
+        """As many different templates as one of the counts, each said."""
+        return [self.say(template) for template in self.some(templates, self.pick(counts))]
 
     def listed(self, items: Sequence[str]) -> str:
         """The items as the author lists things: one per line, or running on."""
@@ -164,21 +173,18 @@ def _resolved(slot: str, words: Mapping[str, str], rng: random.Random) -> str:
 
 def wrapped(text: str, width: int) -> str:
     """Break lines at spaces so that none is longer than `width`, unless one word is."""
-    return "\n".join(
-        line if len(line) <= width else _wrapped_line(line, width) for line in text.split("\n")
-    )
+    return "\n".join(_wrapped_line(line, width) for line in text.split("\n"))
 
 
 def _wrapped_line(line: str, width: int) -> str:
-    lines, used = [], 0
-    current: list[str] = []
-    for word in line.split(" "):
-        if current and used + 1 + len(word) > width:
-            lines.append(" ".join(current))
-            current, used = [], 0
-        used += len(word) + bool(current)
-        current.append(word)
-    return "\n".join([*lines, " ".join(current)])
+    lines = []
+    while len(line) > width and " " in line:
+        at = line.rfind(" ", 0, width + 1)
+        if at < 0:
+            at = line.index(" ")
+        lines.append(line[:at])
+        line = line[at + 1 :]
+    return "\n".join([*lines, line])
 
 
 def mimic3_marks(year: int, rng: random.Random) -> Callable[[str], str]:
@@ -213,8 +219,3 @@ def mimic3_marks(year: int, rng: random.Random) -> Callable[[str], str]:
 def mimic4_marks(text: str) -> str:
     """MIMIC-IV writes three underscores for everything that was removed."""
     return _MARK.sub("___", text)
-
-
-def deidentified_age(age: int) -> str:
-    """An age as a template word; ages over 89 are removed."""
-    return "<AGE>" if age > 89 else str(age)

@@ -5,15 +5,9 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from notetune.hospital.outcome_model import Outcome, OutcomeModel
-from notetune.hospital.patients import (
-    Patient,
-    Presentation,
-    planned_admissions,
-    presentations,
-)
+from notetune.hospital.outcome_model import MINUTES_PER_DAY, Outcome, OutcomeModel
+from notetune.hospital.patients import Patient, Presentation, planned_admissions, presentations
 
-_DAY = dt.timedelta(days=1)
 _SECOND_EPISODE = 0.15
 _SHORT_OF_THE_LIMIT = 1.5  # days of ventilation below which nobody is extubated and intubated again
 
@@ -44,11 +38,25 @@ class Stay:
         """Time of discharge or death."""
         return self.admitted + dt.timedelta(minutes=self.outcome.minutes)
 
+    @property
+    def died_at(self) -> dt.datetime | None:
+        """Time of death, if in hospital."""
+        return self.discharged if self.outcome.died else None
 
-def stays_of(patient: Patient, model: OutcomeModel, at_least: int = 1) -> Iterator[Stay]:
+    @property
+    def icu_days(self) -> float:
+        """Days in intensive care."""
+        return _days(*self.icu)
+
+    @property
+    def ventilated_days(self) -> float:
+        """From the first start to the last end; 0 without."""
+        return _days(self.ventilation[0][0], self.ventilation[-1][1]) if self.ventilation else 0.0
+
+
+def stays_of(patient: Patient, model: OutcomeModel) -> Iterator[Stay]:
     """Yield a patient's admissions up to the planned number or to death."""
-    planned = planned_admissions(patient, at_least)
-    for presentation in presentations(patient, planned):
+    for presentation in presentations(patient, planned_admissions(patient)):
         stay = stay_with(presentation, model.sample(presentation))
         yield stay
         if stay.outcome.died:
@@ -57,7 +65,7 @@ def stays_of(patient: Patient, model: OutcomeModel, at_least: int = 1) -> Iterat
 
 def stay_with(presentation: Presentation, outcome: Outcome) -> Stay:
     """Place intensive care and ventilation within the admission."""
-    rng = random.Random(f"{presentation.patient.key}/{presentation.number}/times")
+    rng = presentation.rng("times")
     admitted = presentation.admitted
     discharged = admitted + dt.timedelta(minutes=outcome.minutes)
     icu_in = admitted + dt.timedelta(minutes=rng.randint(1, 180))
@@ -78,13 +86,16 @@ def _episodes(
 ) -> Iterator[tuple[dt.datetime, dt.datetime]]:
     if start == end:
         return
-    is_split = rng.random() < _SECOND_EPISODE and (end - start) > _SHORT_OF_THE_LIMIT * _DAY
-    if not is_split:
+    if rng.random() >= _SECOND_EPISODE or _days(start, end) <= _SHORT_OF_THE_LIMIT:
         yield start, end
         return
     pause = _on_the_minute(start + (end - start) * rng.uniform(0.3, 0.6))
     yield start, pause
     yield pause + dt.timedelta(hours=rng.randint(9, 14)), end
+
+
+def _days(start: dt.datetime, end: dt.datetime) -> float:
+    return (end - start).total_seconds() / 60 / MINUTES_PER_DAY
 
 
 def _on_the_minute(time: dt.datetime) -> dt.datetime:

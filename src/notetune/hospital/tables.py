@@ -1,20 +1,51 @@
 """CSV files in the two dialects of MIMIC, written row by row."""
 
+import contextlib
 import datetime as dt
 import gzip
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Literal, Self
 
+from notetune.hospital.texts import read_yaml
+from notetune.hospital.truth import Hospital
+
 CsvValue = str | int | float | dt.datetime | dt.date | None
+
+
+@dataclass(frozen=True)
+class Records:
+    """What one part keeps of its patients.
+
+    Attributes:
+        tables: Name of each table -> its columns, parted by spaces.
+        units: Service -> intensive care unit.
+        person: What may stand in each cell about the person, most likely ones several times.
+        elective: The type of a planned admission.
+        urgent: Types of the others.
+    """
+
+    tables: dict[str, str]
+    units: dict[str, str]
+    person: tuple[tuple[str | None, ...], ...]
+    elective: str
+    urgent: tuple[str, ...]
+
+
+_RECORDS = read_yaml("tables.yaml")
+RECORDS: dict[Hospital, Records] = {
+    "mimic3": Records(**_RECORDS["mimic3"]),
+    "mimic4": Records(**_RECORDS["mimic4"]),
+}
 
 
 class CsvTable:
     """A CSV file with a header and numbered rows.
 
-    MIMIC-III: plain, upper-case header, strings always in quotes. MIMIC-IV: gzip, lower-case
-    header, quotes only where needed. Both: UTF-8, LF, empty for null, quotes doubled.
+    MIMIC-III: plain, upper-case header, strings always in quotes; a first column ROW_ID is filled
+    by itself. MIMIC-IV: gzip, lower-case header, quotes only where needed. Both: UTF-8, LF, empty
+    for null, quotes doubled.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], dialect: Literal[3, 4]) -> None:
@@ -24,50 +55,57 @@ class CsvTable:
         if dialect == 4:
             # No file name and no time in the gzip header: the bytes depend on the rows alone.
             self._file = gzip.GzipFile("", "wb", compresslevel=6, fileobj=self._raw, mtime=0)  # type: ignore[assignment]
-        self._cell = _quoted_cell if dialect == 3 else _plain_cell
+        self._quotes_all = dialect == 3
+        self._is_numbered = columns[0] == "ROW_ID"
         self._width = len(columns)
-        self.rows = 0
+        self._rows = 0
         self._write([name.upper() if dialect == 3 else name.lower() for name in columns])
 
     def append(self, *cells: CsvValue) -> int:
         """Write one row and return its number, counted from 1."""
+        self._rows += 1
+        if self._is_numbered:
+            cells = (self._rows, *cells)
         assert len(cells) == self._width, f"{len(cells)} cells for {self._width} columns"
         self._write(cells)
-        self.rows += 1
-        return self.rows
+        return self._rows
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
         self._raw.close()
 
     def _write(self, cells: Sequence[CsvValue]) -> None:
-        line = ",".join(self._cell(cell) for cell in cells)
+        line = ",".join(map(self._cell, cells))
         self._file.write(f"{line}\n".encode())
 
+    def _cell(self, cell: CsvValue) -> str:
+        match cell:
+            case None:
+                return ""
+            case str() if self._quotes_all or any(mark in cell for mark in ',"\n\r'):
+                return '"' + cell.replace('"', '""') + '"'
+            case dt.datetime():
+                return cell.strftime("%Y-%m-%d %H:%M:%S")
+            case float():
+                return f"{cell:.4f}"
+        return str(cell)
 
-def _quoted_cell(cell: CsvValue) -> str:
-    if isinstance(cell, str):
-        return '"' + cell.replace('"', '""') + '"'
-    return _bare(cell)
+
+Tables = dict[str, CsvTable]
 
 
-def _plain_cell(cell: CsvValue) -> str:
-    if isinstance(cell, str) and any(mark in cell for mark in ',"\n\r'):
-        return '"' + cell.replace('"', '""') + '"'
-    return cell if isinstance(cell, str) else _bare(cell)
-
-
-def _bare(cell: CsvValue) -> str:
-    if cell is None:
-        return ""
-    if isinstance(cell, dt.datetime):
-        return cell.strftime("%Y-%m-%d %H:%M:%S")
-    return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+@contextlib.contextmanager
+def open_tables(folder: Path, hospital: Hospital) -> Iterator[Tables]:
+    """All tables of one part, open."""
+    dialect: Literal[3, 4] = 3 if hospital == "mimic3" else 4
+    ending = ".csv" if dialect == 3 else ".csv.gz"
+    with contextlib.ExitStack() as stack:
+        yield {
+            name: stack.enter_context(
+                CsvTable(folder / f"{name}{ending}", columns.split(), dialect)
+            )
+            for name, columns in RECORDS[hospital].tables.items()
+        }

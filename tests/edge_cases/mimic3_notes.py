@@ -7,13 +7,12 @@ is given where it differs from that of a correct reader.
 import copy
 import dataclasses
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from notetune.hospital.charts import Chart, Draft, Fate, Note, Visit
+from edge_cases.cases import Edge, EdgeCase, Fate, Verdict
+from notetune.hospital.charts import Chart, Visit
 from notetune.hospital.layout import mimic3_summary, summary_sections
-from notetune.hospital.truth import Verdict
-
-NoteEdge = tuple[Fate, Callable[[Chart], list[Draft]]]
+from notetune.hospital.ward_notes import Note
 
 _HISTORY = "History of Present Illness"
 _ONE, _TWO, _DEATH = Fate(), Fate(admissions=2), Fate(dies=True)
@@ -35,41 +34,43 @@ def _addendum(visit: Visit, days_later: int, text: str) -> Note:
     return Note("Discharge summary", "Addendum", written, text, has_time=False)
 
 
-def _null_hadm_id(chart: Chart) -> list[Draft]:
+def _null_hadm_id(chart: Chart) -> list[EdgeCase]:
     visit = chart.visits[0]
     visit.notes[0].has_admission = False
     reason = "the discharge summary has no HADM_ID"
-    visit.dropped["cohort"] = reason
     what = "The only discharge summary has an empty HADM_ID."
-    return [Draft("null_hadm_id", what, [visit], visit.notes[:1], Verdict(False, reason))]
+    return [EdgeCase(chart, "null_hadm_id", what, [visit], visit.notes[:1], Verdict(False, reason))]
 
 
-def _addendum_same_day(chart: Chart) -> list[Draft]:
+def _addendum_same_day(chart: Chart) -> list[EdgeCase]:
     return [_with_addendum(chart, "addendum_same_day", 0, "on the day of the report")]
 
 
-def _addendum_later(chart: Chart) -> list[Draft]:
+def _addendum_later(chart: Chart) -> list[EdgeCase]:
     return [_with_addendum(chart, "addendum_later", 9, "nine days after the report")]
 
 
-def _with_addendum(chart: Chart, name: str, days: int, when: str) -> Draft:
+def _with_addendum(chart: Chart, name: str, days: int, when: str) -> EdgeCase:
     visit = chart.visits[0]
     text = f"Addendum:\nDictated {when}. The final cultures returned without growth.\n"
     visit.notes.insert(1, _addendum(visit, days, text))
     what = f"An addendum was written {when}; it follows the report in the joined text."
-    return Draft(name, what, [visit], visit.notes[:2], Verdict(True, "report, then addendum"))
+    return EdgeCase(
+        chart, name, what, [visit], visit.notes[:2], Verdict(True, "report, then addendum")
+    )
 
 
-def _orphan_addendum(chart: Chart) -> list[Draft]:
+def _orphan_addendum(chart: Chart) -> list[EdgeCase]:
     visit = chart.visits[0]
     visit.notes[0] = _addendum(visit, 3, visit.notes[0].text)
     reason = "no discharge summary of description Report"
-    visit.dropped["cohort"] = reason
     what = "The admission has an addendum and no report."
-    return [Draft("orphan_addendum", what, [visit], visit.notes[:1], Verdict(False, reason))]
+    return [
+        EdgeCase(chart, "orphan_addendum", what, [visit], visit.notes[:1], Verdict(False, reason))
+    ]
 
 
-def _two_reports(chart: Chart) -> list[Draft]:
+def _two_reports(chart: Chart) -> list[EdgeCase]:
     visit = chart.visits[0]
     first, second = copy.copy(visit.notes[0]), copy.copy(visit.notes[0])
     first.text = _retold(visit)
@@ -78,43 +79,50 @@ def _two_reports(chart: Chart) -> list[Draft]:
     visit.notes[:1] = [first, second]
     verdict = Verdict(True, "joined in the order of their dates")
     what = "Two different reports of one admission, two days apart."
-    return [Draft("two_reports", what, [visit], visit.notes[:2], verdict)]
+    return [EdgeCase(chart, "two_reports", what, [visit], visit.notes[:2], verdict)]
 
 
-def _duplicate_same(chart: Chart) -> list[Draft]:
+def _duplicate_same(chart: Chart) -> list[EdgeCase]:
     visit = chart.visits[0]
     visit.notes.insert(1, copy.copy(visit.notes[0]))
     what = "The same discharge summary twice in one admission."
     verdict = Verdict(True, "the text is used once")
-    return [Draft("duplicate_text_same_admission", what, [visit], visit.notes[:2], verdict)]
-
-
-def _duplicate_other(chart: Chart) -> list[Draft]:
-    first, second = chart.visits[0], chart.visits[1]
-    first.notes[0].text = second.notes[0].text
-    reason = "its text is repeated under a later admission, which keeps it"
-    first.dropped["cohort"] = reason
-    notes = [first.notes[0], second.notes[0]]
-    what = "The same discharge summary under two admissions of one patient."
     return [
-        Draft("duplicate_text_earlier", what, [first], notes, Verdict(False, reason)),
-        Draft("duplicate_text_later", what, [second], notes, Verdict(True, "the last one is kept")),
+        EdgeCase(chart, "duplicate_text_same_admission", what, [visit], visit.notes[:2], verdict)
     ]
 
 
-def _no_sections(chart: Chart) -> list[Draft]:
+def _duplicate_other(chart: Chart) -> list[EdgeCase]:
+    first, second = chart.visits[0], chart.visits[1]
+    first.notes[0].text = second.notes[0].text
+    reason = "its text is repeated under a later admission, which keeps it"
+    notes = [first.notes[0], second.notes[0]]
+    what = "The same discharge summary under two admissions of one patient."
+    return [
+        EdgeCase(chart, "duplicate_text_earlier", what, [first], notes, Verdict(False, reason)),
+        EdgeCase(
+            chart,
+            "duplicate_text_later",
+            what,
+            [second],
+            notes,
+            Verdict(True, "the last one is kept"),
+        ),
+    ]
+
+
+def _no_sections(chart: Chart) -> list[EdgeCase]:
     visit = chart.visits[0]
     visit.notes[0].text = (
         "Please see the transfer note for the details of this stay. The patient did well and was\n"
         "discharged on the usual medicines. No further summary was dictated.\n"
     )
     reason = "no chief complaint, present illness or medical history"
-    visit.dropped["cohort"] = reason
     what = "A discharge summary without headings."
-    return [Draft("no_sections", what, [visit], visit.notes[:1], Verdict(False, reason))]
+    return [EdgeCase(chart, "no_sections", what, [visit], visit.notes[:1], Verdict(False, reason))]
 
 
-def _empty_section(chart: Chart) -> list[Draft]:
+def _empty_section(chart: Chart) -> list[EdgeCase]:
     visit = chart.visits[0]
     leak = "Exploratory mediastinoscopy with biopsy"
     changed = {"Chief Complaint": "", "Major Surgical or Invasive Procedure": leak}
@@ -122,7 +130,8 @@ def _empty_section(chart: Chart) -> list[Draft]:
     # One blank line, not two: with two the published pattern finds the empty section.
     visit.notes[0].text = text.replace("Chief Complaint:\n\n\n", "Chief Complaint:\n\n")
     return [
-        Draft(
+        EdgeCase(
+            chart,
             "empty_section",
             "The chief complaint is empty; the next section must not become its text.",
             [visit],
@@ -133,7 +142,7 @@ def _empty_section(chart: Chart) -> list[Draft]:
     ]
 
 
-def _missing_blank_line(chart: Chart) -> list[Draft]:
+def _missing_blank_line(chart: Chart) -> list[EdgeCase]:
     visit = chart.visits[0]
     told, leak = "Symptoms began while shovelling snow.", "The attending dictated this course late."
     text = _retold(visit, {_HISTORY: f" {told}", "Brief Hospital Course": f"\n{leak}"})
@@ -141,7 +150,8 @@ def _missing_blank_line(chart: Chart) -> list[Draft]:
     end = text.index("Discharge Disposition:")
     visit.notes[0].text = text[:start] + text[start:end].replace("\n\n", "\n") + text[end:]
     return [
-        Draft(
+        EdgeCase(
+            chart,
             "missing_blank_line",
             "No blank line from the present illness to the discharge medications.",
             [visit],
@@ -152,13 +162,14 @@ def _missing_blank_line(chart: Chart) -> list[Draft]:
     ]
 
 
-def _paragraph_with_colon(chart: Chart) -> list[Draft]:
+def _paragraph_with_colon(chart: Chart) -> list[EdgeCase]:
     visit = chart.visits[0]
     told = "the pulse was regular and the patient felt cold"
     text = f"\n\nIn the trauma bay vitals were: {told}."
     visit.notes[0].text = _retold(visit, {_HISTORY: text})
     return [
-        Draft(
+        EdgeCase(
+            chart,
             "paragraph_with_colon",
             "A paragraph of the present illness opens like a heading.",
             [visit],
@@ -169,13 +180,13 @@ def _paragraph_with_colon(chart: Chart) -> list[Draft]:
     ]
 
 
-def _crlf(chart: Chart) -> list[Draft]:
+def _crlf(chart: Chart) -> list[EdgeCase]:
     visit = chart.visits[0]
     visit.notes[0].text = visit.notes[0].text.replace("\n", "\r\n")
     reason = "no section is found between carriage returns"
-    visit.dropped_2021["cohort"] = reason
     return [
-        Draft(
+        EdgeCase(
+            chart,
             "crlf",
             "The lines of the discharge summary end in carriage return and line feed.",
             [visit],
@@ -186,44 +197,43 @@ def _crlf(chart: Chart) -> list[Draft]:
     ]
 
 
-def _unicode(chart: Chart) -> list[Draft]:
+def _unicode(chart: Chart) -> list[EdgeCase]:
     visit = chart.visits[0]
     told = "Temp 38.4 °C, naïve to opioids, INR ≥ 2, µg doses — per Dr. Müller"
     visit.notes[0].text = _retold(visit, {_HISTORY: f" {told}."})
     verdict = Verdict(True, "text is UTF-8", present=("38.4 °C", "naïve", "≥ 2", "Müller"))
     what = "Characters outside ASCII in the present illness."
-    return [Draft("unicode", what, [visit], visit.notes[:1], verdict)]
+    return [EdgeCase(chart, "unicode", what, [visit], visit.notes[:1], verdict)]
 
 
-def _death_in(name: str, section: str, text: str, gone: str) -> NoteEdge:
+def _death_in(name: str, section: str, text: str, gone: str) -> Edge:
     """Death wording in a section where it is cut out and the admission stays."""
 
-    def edit(chart: Chart) -> list[Draft]:
+    def edit(chart: Chart) -> list[EdgeCase]:
         visit = chart.visits[0]
         visit.notes[0].text = _retold(visit, {section: text})
         what = f"Death wording once in {section}."
         verdict = Verdict(True, "the wording is cut out", absent=(gone,), labels=(("MOR", "1"),))
-        return [Draft(name, what, [visit], visit.notes[:1], verdict, tasks=("MOR",))]
+        return [EdgeCase(chart, name, what, [visit], visit.notes[:1], verdict, tasks=("MOR",))]
 
     return _DEATH, edit
 
 
-def _death_drops(name: str, text: str) -> NoteEdge:
+def _death_drops(name: str, text: str) -> Edge:
     """Death wording in the present illness: the mortality task leaves the admission out."""
 
-    def edit(chart: Chart) -> list[Draft]:
+    def edit(chart: Chart) -> list[EdgeCase]:
         visit = chart.visits[0]
         visit.notes[0].text = _retold(visit, {_HISTORY: f" {text}"})
         reason = "death wording in the admission note"
-        visit.dropped["MOR"] = reason
         what = "Death wording in the present illness."
         verdict = Verdict(False, reason)
-        return [Draft(name, what, [visit], visit.notes[:1], verdict, tasks=("MOR",))]
+        return [EdgeCase(chart, name, what, [visit], visit.notes[:1], verdict, tasks=("MOR",))]
 
     return _DEATH, edit
 
 
-NOTE_EDGES: tuple[NoteEdge, ...] = (
+NOTE_EDGES: tuple[Edge, ...] = (
     (_ONE, _null_hadm_id),
     (_ONE, _addendum_same_day),
     (_ONE, _addendum_later),
@@ -248,4 +258,3 @@ NOTE_EDGES: tuple[NoteEdge, ...] = (
     _death_drops("he_expired", "The family was called and he expired overnight."),
     _death_drops("time_of_death", "Time of death was noted by the covering resident."),
 )
-"""What the chart must be like, and the function that changes it."""
