@@ -1,0 +1,1 @@
+"""Search: spaces of recipe keys, the ledger of trials, and what to try next (no torch)."""
