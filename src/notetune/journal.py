@@ -8,9 +8,9 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
-from notetune import claims, ownership, runs
+from notetune import claims, runs
 from notetune.errors import RunError
 
 Event: TypeAlias = dict[str, Any]
@@ -23,7 +23,8 @@ class Journal:
 
     Args:
         path: The file, which need not be there; nothing is read or written yet.
-        about: What its first line says; a file that says something else is refused.
+        about: What its first line says, its `format` first; a file that says something else is
+            refused.
         way_out: What to do about a damaged file, as errors say it.
     """
 
@@ -57,6 +58,10 @@ class Journal:
                 before, size = self._read()
                 new = choose(before)
                 self._write("".join(_line(event) for event in new), size)
+        except ValueError:
+            raise RunError(
+                f"{self.path}: an event has a number that is not finite; nothing was recorded."
+            ) from None
         except OSError as error:
             raise RunError(
                 f"{self.path} cannot be written ({error.strerror}); nothing was recorded. Make "
@@ -85,24 +90,42 @@ class Journal:
             data = self.path.read_bytes()
         except FileNotFoundError:
             return [], 0
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be read ({error.strerror}); name another place, or allow it."
+            ) from None
         *lines, torn = data.split(b"\n")
         if not lines and _line(self._about).encode().startswith(torn):
             return [], 0
-        if not lines:
-            ownership.refuse_existing(self.path)
-        payloads = [_payload(line) for line in lines]
-        if None in payloads:
-            number = payloads.index(None) + 1
-            raise RunError(f"{self.path} line {number} is damaged or not ours; {self._way_out}")
-        self._refuse_other(payloads[0] or {})
-        return [payload for payload in payloads[1:] if payload], len(data) - len(torn)
+        payloads = [_payload(line) for line in lines or [torn]]
+        about, *events = (self._whole(payload, n) for n, payload in enumerate(payloads, start=1))
+        self._refuse_other(about)
+        return events, len(data) - len(torn)
 
-    def _refuse_other(self, about: Mapping[str, Any]) -> None:
+    def _whole(self, payload: Event | None, number: int) -> Event:
+        if payload is None or (number == 1 and payload.keys() != self._about.keys()):
+            self.refuse_line(number)
+        return payload or {}
+
+    def refuse_line(self, number: int) -> NoReturn:
+        """Refuse the file for a line that says nothing that we would write.
+
+        Raises:
+            RunError: Always.
+        """
+        raise RunError(f"{self.path} line {number} is damaged or not ours; {self._way_out}")
+
+    def _refuse_other(self, about: Event) -> None:
+        if about["format"] != self._about["format"]:
+            raise RunError(
+                f"{self.path} has format {about['format']}; this version reads format "
+                f"{self._about['format']}. Use the notetune version that wrote it."
+            )
         for key, expected in self._about.items():
-            if about.get(key) != expected:
+            if about[key] != expected:
                 raise RunError(
-                    f"{self.path} has {key} {about.get(key)}, and here it is {expected}; "
-                    f"{self._way_out}"
+                    f"{self.path} is of {key} {about[key]}, and this is {key} {expected}: the "
+                    "recipe or the notes have changed; name another place, or move it away."
                 )
 
 

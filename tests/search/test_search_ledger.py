@@ -11,7 +11,8 @@ import pytest
 
 from notetune import runs
 from notetune.errors import RunError
-from notetune.search.ledger import FORMAT, Failed, Finished, Ledger, Proposed, Trial, _line
+from notetune.journal import _line
+from notetune.search.ledger import FORMAT, Failed, Finished, Ledger, Proposed, Trial
 
 STUDY = "0123456789abcdef"
 
@@ -60,7 +61,7 @@ def test_the_first_score_of_a_trial_counts_and_a_failed_trial_may_still_finish(t
 REFUSED = {
     "a number proposed twice": (Proposed(0, {"a": 2}, "gp"), "trial 0 is proposed already"),
     "a trial that never began": (Finished(7, 0.5, 1), "trial 7 ends, but was never proposed"),
-    "no number": (Finished(0, float("nan"), 1), "trial 0 has a number that is not finite"),
+    "no number": (Finished(0, float("nan"), 1), "has a number that is not finite"),
 }
 
 
@@ -111,7 +112,7 @@ def test_a_torn_line_may_hold_any_bytes(tmp_path, torn):
 
 def test_a_header_torn_at_any_byte_is_an_empty_ledger(tmp_path):
     path = tmp_path / "ledger"
-    header = _line({"format": FORMAT, "study": STUDY}).encode()
+    header = _line({"format": FORMAT, "search": STUDY}).encode()
     for cut in range(len(header)):
         path.write_bytes(header[:cut])
         ledger = Ledger(path, STUDY)
@@ -175,7 +176,7 @@ def test_the_ledger_of_another_search_is_refused_by_name(tmp_path):
 
 def test_another_format_is_refused_by_number(tmp_path):
     path = tmp_path / "ledger"
-    path.write_text(_line({"format": 2, "study": STUDY}))
+    path.write_text(_line({"format": 2, "search": STUDY}))
     with pytest.raises(RunError, match="has format 2; this version reads format 1"):
         Ledger(path, STUDY).trials()
 
@@ -271,5 +272,5 @@ def test_of_two_writers_with_one_number_one_is_told(tmp_path):
 
 def test_the_checksum_is_that_of_the_rest_of_the_line(tmp_path):
     first = filled(tmp_path / "ledger").path.read_text().splitlines()[0]
-    digest = runs.fingerprint({"format": FORMAT, "study": STUDY})
-    assert first == f'{{"format":1,"study":"{STUDY}","digest":"{digest}"}}'
+    digest = runs.fingerprint({"format": FORMAT, "search": STUDY})
+    assert first == f'{{"format":1,"search":"{STUDY}","digest":"{digest}"}}'

@@ -10,8 +10,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from notetune.aliases import FloatArray
 from notetune.errors import DataError
-from notetune.metrics.intervals import Counts, FloatArray, patient_draws
+from notetune.metrics.intervals import Counts, patient_draws
 
 Predictions = TypeVar("Predictions")
 

@@ -3,16 +3,13 @@
 A process that is killed leaves at most a torn last line, which counts for nothing.
 """
 
-import errno
-import json
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from notetune import runs
 from notetune.errors import RunError
+from notetune.journal import Journal
 from notetune.search.space import Point
 
 FORMAT = 1
@@ -92,7 +89,7 @@ class Ledger:
             study: Fingerprint of the search, in hex: of all that makes scores comparable.
         """
         self.path = path
-        self._header = {"format": FORMAT, "study": study}
+        self._journal = Journal(path, {"format": FORMAT, "search": study}, _WAY_OUT)
 
     def trials(self) -> list[Trial]:
         """All trials by their number; those that were under way when a process died run still.
@@ -100,7 +97,7 @@ class Ledger:
         Raises:
             RunError: If a line is damaged, or the file belongs to another search or version.
         """
-        return _trials(self._read()[0])
+        return _trials(self._read(self._journal.events()))
 
     def append(self, *events: Event) -> list[Trial]:
         """Record events durably, all in one write, and return the trials as `trials` does.
@@ -110,100 +107,23 @@ class Ledger:
                 event has no trial or no finite number, or the file cannot be written. Nothing is
                 recorded then.
         """
-        try:
-            with runs.one_at_a_time(self.path):
-                old, size = self._read()
-                trials = _trials([*old, *events])
-                self._write("".join(self._line_of(event) for event in events), size)
-        except OSError as error:
-            raise RunError(
-                f"{self.path} cannot be written ({error.strerror}); nothing was recorded. Make "
-                "room or allow it, then run the same command again."
-            ) from None
-        return trials
 
-    def _line_of(self, event: Event) -> str:
-        try:
-            return _line({"event": type(event).__name__.lower(), **asdict(event)})
-        except ValueError:
-            raise RunError(
-                f"{self.path}: trial {event.n} has a number that is not finite; record it as "
-                "failed."
-            ) from None
+        def in_view_of(before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            _trials([*self._read(before), *events])  # refuses what does not follow
+            return [{"event": type(e).__name__.lower(), **asdict(e)} for e in events]
 
-    def _write(self, lines: str, size: int) -> None:
-        if size == 0:
-            runs.write_text(self.path, _line(self._header) + lines)
-            return
-        with self.path.open("r+b", buffering=0) as file:
-            file.truncate(size)
-            file.seek(size)
+        return _trials(self._read(self._journal.append(in_view_of)))
+
+    def _read(self, lines: list[dict[str, Any]]) -> Iterator[Event]:
+        for number, line in enumerate(lines, start=2):
             try:
-                if file.write(lines.encode()) < len(lines):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(size)
-                raise
-
-    def _read(self) -> tuple[list[Event], int]:
-        """The events, and the bytes of all whole lines."""
-        try:
-            data = self.path.read_bytes()
-        except FileNotFoundError:
-            return [], 0
-        except OSError as error:
-            raise RunError(
-                f"{self.path} cannot be read ({error.strerror}); name another place, or allow it."
-            ) from None
-        *lines, torn = data.split(b"\n")
-        if not lines and _line(self._header).encode().startswith(torn):
-            return [], 0
-        self._check_header(_payload(lines[0]) if lines else None)
-        events = [self._event(line, number) for number, line in enumerate(lines[1:], start=2)]
-        return events, len(data) - len(torn)
-
-    def _check_header(self, header: dict[str, Any] | None) -> None:
-        if header is None or header.keys() != self._header.keys():
-            raise RunError(f"{self.path} line 1 is damaged or not ours; {_WAY_OUT}")
-        if header["format"] != FORMAT:
-            raise RunError(
-                f"{self.path} has format {header['format']}; this version reads format {FORMAT}. "
-                "Use the notetune version that wrote it."
-            )
-        if header != self._header:
-            raise RunError(
-                f"{self.path} records search {header['study']}, and this is search "
-                f"{self._header['study']}: the recipe or the notes have changed; name another "
-                "place, or move it away."
-            )
-
-    def _event(self, line: bytes, number: int) -> Event:
-        try:
-            payload = _payload(line) or {}
-            return _EVENTS[payload.pop("event")](**payload)
-        except (KeyError, TypeError):
-            raise RunError(f"{self.path} line {number} is damaged; {_WAY_OUT}") from None
+                values = dict(line)
+                yield _EVENTS[values.pop("event")](**values)
+            except (KeyError, TypeError):
+                self._journal.refuse_line(number)
 
 
 _WAY_OUT = "put back a copy of the file, or move it away to search anew."
-_DIGEST = "digest"  # of the rest of the line
-
-
-def _line(payload: dict[str, Any]) -> str:
-    whole = {**payload, _DIGEST: runs.fingerprint(payload)}
-    return json.dumps(whole, separators=(",", ":"), allow_nan=False) + "\n"
-
-
-def _payload(line: bytes) -> dict[str, Any] | None:
-    """What a line says; None if it differs in any byte from how it was written."""
-    try:
-        payload: dict[str, Any] = json.loads(line)
-        del payload[_DIGEST]
-        is_as_written = _line(payload).encode() == line + b"\n"
-    except (ValueError, TypeError, KeyError):
-        return None
-    return payload if is_as_written else None
 
 
 def _trials(events: Iterable[Event]) -> list[Trial]:
