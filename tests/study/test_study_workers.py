@@ -240,7 +240,7 @@ class TestSlurm:
         options = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH")]
         expected = {"--array=0-2", "--gpus-per-task=2", "--partition=gpu", "--signal=TERM@120"}
         assert expected <= set(options)
-        assert lines[-1].endswith(f"study work {place / 'recipe.yaml'} runs={tmp_path}")
+        assert f"study work {place / 'recipe.yaml'} runs={tmp_path}" in lines[-1]
         assert (tmp_path / "small" / "workers").is_dir()
         checked = subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=False)
         assert checked.returncode == 0
