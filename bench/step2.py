@@ -246,7 +246,7 @@ def measure_search(texts: list[str], shape: str, device: str, cold_runs: int, ro
     # What reads notes may not be there on a GPU machine.
     import shutil
 
-    from notetune.study.jobs import jobs_of
+    from notetune.study.listing import jobs_of
     from notetune.study.run import prepare_notes
     from notetune.study.step2 import train_model
     from notetune.study.wanted import facts_of

@@ -56,9 +56,7 @@ def perplexity(
     Source:
         `batch-mean` is what the code of Gema et al. (arXiv 2307.03042) reports.
     """
-    nats_D = outputs_per_note(
-        model, partial(_document_losses, model), store, documents_D, tokens_per_row
-    ).astype(np.float64)
+    nats_D = document_losses(model, store, documents_D, tokens_per_row)
     targets_D = store.lengths_D[documents_D] - 1
     if average == "token":
         mean = nats_D.sum() / targets_D.sum()
@@ -70,8 +68,15 @@ def perplexity(
     return Perplexity(math.exp(mean), float(bits / text_bytes), int(targets_D.sum()))
 
 
-def _document_losses(model: Stack, batch: PackedBatch) -> Tensor:
+def document_losses(
+    model: Stack, store: TokenStore, documents_D: Int64Array, tokens_per_row: int
+) -> npt.NDArray[np.float64]:
     """`(D,)` negative log-likelihood of each document in nats, summed over its target tokens."""
+    forward = partial(_losses_of_row, model)
+    return outputs_per_note(model, forward, store, documents_D, tokens_per_row).astype(np.float64)
+
+
+def _losses_of_row(model: Stack, batch: PackedBatch) -> Tensor:
     losses = model.token_losses(batch)
     of_document = batch.document_T[batch.context_T]
     return losses.new_zeros(len(batch.lengths_D)).index_add(0, of_document, losses)

@@ -51,6 +51,15 @@ class RunFolder:
         """Features that no training changes, in a folder per model; they may be deleted."""
         return self.root / "features"
 
+    @property
+    def search_of_step_1(self) -> Path:
+        """What a search for the settings of step 1 found; its trials are beside it."""
+        return self.root / "search-pretrain" / "winner"
+
+    def search_of_step_2(self, task: str, model: str) -> Path:
+        """What a search for the settings of a model of one task found."""
+        return self.root / "search" / task / model / "winner"
+
     def encoder_tokens(self, name: str) -> Path:
         """The notes in the tokens of another encoder."""
         return self.prepared / "encoders" / name

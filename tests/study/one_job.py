@@ -1,7 +1,8 @@
 """Single jobs of a study, as tests run them."""
 
 from notetune.progress import silent
-from notetune.study.jobs import OF_NOTES, jobs_of
+from notetune.study.jobs import OF_NOTES
+from notetune.study.listing import jobs_of
 from notetune.study.run import prepare_notes, run_job
 from notetune.study.wanted import facts_of
 

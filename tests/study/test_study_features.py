@@ -32,7 +32,7 @@ ASK = """
 import hashlib, sys, time
 from notetune.config import load
 from notetune.study import features
-from notetune.study.jobs import jobs, notes_here
+from notetune.study.listing import jobs, notes_here
 from notetune.study.recipe import Recipe
 from pathlib import Path
 

@@ -25,7 +25,7 @@ from notetune.study import notices
 from notetune.study.counts import _notes_of
 from notetune.study.evaluate import Made
 from notetune.study.features import store_of
-from notetune.study.jobs import facts_here
+from notetune.study.listing import facts_here
 from notetune.study.recipe import Recipe
 from notetune.study.run import _resolved, prepare_notes
 from notetune.study.specs import Notes

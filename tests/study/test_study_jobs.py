@@ -11,7 +11,7 @@ from notetune import config, runs
 from notetune.cli.keys import keys
 from notetune.prepare import prepared
 from notetune.prepare.settings import Preparation
-from notetune.study.jobs import jobs_of
+from notetune.study.listing import jobs_of
 from notetune.study.recipe import Recipe
 from notetune.study.specs import Facts
 
@@ -96,6 +96,12 @@ CHANGES = {
     "encoders.full_optim.peak_lr=1": {"bert+full"},
     "encoders.lora_optim.peak_lr=1": {"bert+lora"},
     "encoders.head_lr=1": TRAINED_ENCODERS,
+    # Nothing, while nothing is searched.
+    "tune.objective=loss": set(),
+    "tune.trials=3": set(),
+    "tune.starts=3": set(),
+    "tune.proposer=random": set(),
+    "tune.share=0.5": set(),
     "evaluate.draws=200": set(),
     "evaluate.primary=[]": set(),
     "evaluate.tfidf_min_patients=9": {*WORDS, "columns", *HYBRIDS},
@@ -109,6 +115,22 @@ LISTS = (
     "encoders.variants=[full]",
     "evaluate.baselines=[tf-idf, tf-idf-cut, columns]",
     "evaluate.hybrid=null",
+    "tune.pretrain=default",
+    "tune.downstream=default",
+)
+# What is searched, a key, and whose search that key changes.
+OF_STEP_1, OF_STEP_2 = "tune.pretrain=default", "tune.downstream=paper"
+OF_SEARCHES = (
+    *(
+        (OF_STEP_1, f"tune.{key}", {"lora", "other"})
+        for key in ("trials=3", "starts=3", "share=0.5")
+    ),
+    *((OF_STEP_2, f"tune.{key}", {"task-lora"}) for key in ("trials=3", "starts=3", "share=0.5")),
+    (OF_STEP_1, "tune.proposer=random", {"lora", "other"}),
+    (OF_STEP_2, "tune.proposer=random", {"task-lora"}),
+    (OF_STEP_2, "tune.objective=loss", {"task-lora"}),
+    (OF_STEP_1, "pretrain.epochs=2", {"lora", "other"}),
+    (OF_STEP_2, "downstream.epochs=2", {"task-lora"}),
 )
 # Other notes, another backbone or encoder: by their contents, which are no keys.
 CONTENTS = {"data", "backbone", "backbones", "prepare.source", "pretrain.corpus", "encoders.models"}
@@ -138,6 +160,8 @@ def identities(place, *changes):
 
 
 def name_of(job):
+    if job.stage == "search":
+        return f"search {job.model.name if job.model else job.method}"
     if job.stage in ("pretrain", "perplexity"):
         return f"{job.stage} {job.method}"
     return job.model.name if job.model else job.stage
@@ -149,6 +173,15 @@ def test_a_key_changes_the_jobs_whose_outcome_it_can_change_and_no_other(place, 
     assert before.keys() == after.keys()
     assert {name for name, _ in before} >= CHANGES[change]
     assert {name for name, _ in before if before[name, 0] != after[name, 0]} == CHANGES[change]
+
+
+@pytest.mark.parametrize(("searched", "change", "names"), OF_SEARCHES)
+def test_a_key_changes_the_searches_whose_outcome_it_can_change(place, searched, change, names):
+    before, after = identities(place, searched), identities(place, searched, change)
+    assert before.keys() == after.keys()
+    expected = {f"search {name}" for name in names}
+    assert {name for name, _ in before} >= expected
+    assert {name for name, _ in before if before[name, 0] != after[name, 0]} >= expected
 
 
 @pytest.mark.parametrize("change", LISTS)

@@ -19,7 +19,7 @@ from notetune.sources import TableSource
 from notetune.study import notices
 from notetune.study.evaluate import Made
 from notetune.study.features import FixedFeatures
-from notetune.study.jobs import notes_here
+from notetune.study.listing import notes_here
 from notetune.study.recipe import Recipe
 
 MAX_TOKENS, MAX_PIECES = 16, 4

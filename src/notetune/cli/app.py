@@ -116,16 +116,38 @@ def pretrain(
         return study.show_costs(loaded, as_json=as_json)
     from notetune.progress import silent
     from notetune.study.evaluate import methods, perplexities
-    from notetune.study.run import work
+    from notetune.study.run import is_of_step_1, work
     from notetune.train import processes
 
     with processes.joined():
         is_first = processes.is_first()
-        jobs = work(loaded, terminal.track if is_first else silent, ("pretrain", "perplexity"))
+        jobs = work(loaded, terminal.track if is_first else silent, is_of_step_1)
     if is_first:
         rows = methods(jobs), perplexities(jobs)
         show.pretrained(*rows, loaded.folder.domain(0), as_json=as_json)
     return None
+
+
+@app.command()
+def tune(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    only: Only = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search for the settings that `tune` of the recipe leaves open, on validation notes alone."""
+    loaded = load.study(recipe, overrides, data, only)
+    if not any(one.tune.is_on for one in loaded.studies.values()):
+        raise ConfigError(
+            "the recipe has no `tune`; add one, such as `tune: {pretrain: default}`. `notetune "
+            "keys tune` says more."
+        )
+    from notetune.study import search
+    from notetune.study.run import is_of_searches, work
+
+    jobs = work(loaded, terminal.track, is_of_searches)
+    show.searches([search.read(job) for job in jobs if job.stage == "search"], as_json=as_json)
 
 
 @app.command()

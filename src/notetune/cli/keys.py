@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 from pydantic.fields import FieldInfo
 
 from notetune.config import Config, models_in
@@ -38,9 +38,9 @@ def keys(model: type[BaseModel]) -> list[Key]:
 def _keys(model: type[BaseModel], lead: str, kind: str, first_at: _Places) -> Iterator[Key]:
     fields = {n: field for n, field in model.model_fields.items() if not _is_kind(n, field)}
     for name, field in fields.items():
-        first_at.setdefault(tuple(models_in(field.annotation)), (lead + name, kind))
+        first_at.setdefault(_sections(field.annotation), (lead + name, kind))
     for name, field in fields.items():
-        sections = tuple(models_in(field.annotation))
+        sections = _sections(field.annotation)
         place = (lead + name, kind)
         is_first = first_at[sections] == place
         about = [field.description or "", _choices(sections, field.annotation)]
@@ -51,6 +51,12 @@ def _keys(model: type[BaseModel], lead: str, kind: str, first_at: _Places) -> It
         for section in sections if is_first else ():
             inside = lead + name + _entry(field.annotation)
             yield from _keys(section, inside, _kind(section), first_at)
+
+
+def _sections(annotation: Any) -> tuple[type[BaseModel], ...]:
+    """The sections that a key may hold; none where these are but forms of one value."""
+    found = tuple(models_in(annotation))
+    return () if any(issubclass(model, RootModel) for model in found) else found
 
 
 def _entry(annotation: Any) -> str:

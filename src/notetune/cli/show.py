@@ -10,7 +10,7 @@ from notetune.cli import terminal
 
 if TYPE_CHECKING:
     from notetune.cli.keys import Key
-    from notetune.metrics.results import MethodRow, PerplexityRow, Results
+    from notetune.metrics.results import MethodRow, PerplexityRow, Results, SearchRow
     from notetune.prepare.prepared import Prepared
     from notetune.sources.mimic.published import PublishedFigure
     from notetune.study.costs import Costs
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from notetune.study.status import Progress
 
 _DIGITS_OF_A_HASH = 16
+_SEEDS_SHOWN = 6
 
 
 def prepared(
@@ -104,6 +105,16 @@ def pretrained(
     return None
 
 
+def searches(found: Sequence["SearchRow"], *, as_json: bool) -> None:
+    """What each search found."""
+    if as_json:
+        return terminal.show_json([row.model_dump(mode="json") for row in found])
+    from notetune.report.searches import searches_table
+
+    terminal.show_report_table(searches_table(found))
+    return None
+
+
 def results(results: "Results", folder: Path, *, as_json: bool) -> None:
     """Step 1, AUROC of each model and task, the primary comparisons in words, and the report."""
     from notetune.report import adaptation, summary, tables
@@ -131,7 +142,7 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
         rows = [
             (
                 training.name,
-                " ".join(map(str, training.seeds)),
+                _numbers(training.seeds),
                 f"{training.documents:,}",
                 f"{training.tokens:,}",
                 f"{training.steps:,}",
@@ -162,6 +173,10 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
         soft_wrap=True,
     )
     return None
+
+
+def _numbers(seeds: Sequence[int]) -> str:
+    return " ".join(map(str, seeds)) if len(seeds) <= _SEEDS_SHOWN else f"{len(seeds)} in all"
 
 
 def progress(progress: "Progress", *, as_json: bool) -> None:

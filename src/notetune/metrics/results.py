@@ -61,6 +61,39 @@ class MethodRow(Config):
     peak_memory_mib: float | None = None
 
 
+class TrialRow(Config):
+    """One trial of a search; no score where it failed."""
+
+    number: NonNegativeInt
+    point: dict[str, str | int | float | bool]
+    score: float | None = None
+    state: Literal["running", "finished", "failed"]
+
+
+class SearchRow(Config):
+    """A search for the settings of a training, on validation notes.
+
+    Attributes:
+        search: Its name.
+        objective: What its scores are: `perplexity` and `loss` are better when lower.
+        space: What could change, in words.
+        winner: Number of the best trial.
+        point: Its settings.
+        validation: Its score, too good because it was chosen by it.
+        corrected: What the choice is worth on patients that had no part in it.
+    """
+
+    search: str
+    objective: Literal["perplexity", "auroc", "loss"]
+    space: dict[str, str]
+    proposer: str
+    trials: tuple[TrialRow, ...]
+    winner: NonNegativeInt
+    point: dict[str, str | int | float | bool]
+    validation: float
+    corrected: float
+
+
 class KeptState(Config):
     """Which state of a training run was kept: the one after `steps` of `all_steps` updates."""
 
@@ -248,6 +281,7 @@ class Results(Config):
         baselines: Models that are not language models; the summary says when one of them wins.
         learning_curves: Points of each training run, by name.
         kept: Which state of each training run of step 2 was kept.
+        searches: What was searched, and what was found.
         compat_switches: Every setting that repeats a known fault of earlier work on purpose.
         notices: Sentences that a reader must see, such as that trainings are missing.
         provenance: Versions, fingerprints, revision.
@@ -265,6 +299,7 @@ class Results(Config):
     perplexity: tuple[PerplexityRow, ...] = ()
     learning_curves: dict[str, tuple[CurvePoint, ...]] = Field(default_factory=dict)
     kept: tuple[KeptState, ...] = ()
+    searches: tuple[SearchRow, ...] = ()
     tasks: tuple[TaskResult, ...] = ()
     listed_patients: tuple[TaskResult, ...] = ()
     headline: tuple[HeadlineRow, ...] = ()

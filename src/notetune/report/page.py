@@ -12,7 +12,7 @@ import markupsafe
 from notetune import __version__, runs
 from notetune.metrics.results import Results, TaskResult, write_results
 from notetune.ownership import refuse_foreign
-from notetune.report import adaptation, comparisons, figures, tables
+from notetune.report import adaptation, comparisons, figures, searches, tables
 from notetune.report.figures import Figure
 from notetune.report.numbers import count
 from notetune.report.summary import Statement, summary
@@ -103,6 +103,7 @@ def report_sections(results: Results) -> tuple[Section, ...]:
         Section("cohort", "Cohort", _table_or_nothing(tables.flow_table(results.flow))),
         Section("splits", "Splits", _table_or_nothing(tables.splits_table(results))),
         Section("adaptation", "Domain adaptation", _adaptation_blocks(results)),
+        *_searches(results),
         *(
             Section(f"task-{number}", f"Task: {task.task}", _task_blocks(task))
             for number, task in enumerate(results.tasks, start=1)
@@ -134,6 +135,15 @@ def _adaptation_blocks(results: Results) -> tuple[Block, ...]:
         figures.learning_figure(results),
     )
     return found or (Prose("No domain adapter was trained."),)
+
+
+def _searches(results: Results) -> tuple[Section, ...]:
+    """What was searched; none without a search."""
+    if not results.searches:
+        return ()
+    trials = tuple(map(searches.trials_table, results.searches))
+    table = searches.searches_table(results.searches)
+    return (Section("searches", "Search for settings", (table, *trials)),)
 
 
 def _task_blocks(task: TaskResult) -> tuple[Block, ...]:

@@ -45,6 +45,11 @@ class Interval(Config):
     whole: bool = False
     """Whole numbers only."""
 
+    @property
+    def first(self) -> float:
+        """The lowest value."""
+        return int(self.low) if self.whole else self.low
+
     @model_validator(mode="after")
     def _is_wide(self) -> "Interval":
         if self.low >= self.high:
@@ -117,6 +122,14 @@ def point_count(space: Space) -> int | None:
             case _:
                 assert_never(dimension)
     return math.prod(sizes)
+
+
+def first_point(space: Space) -> Point:
+    """The lowest or first value of every key."""
+    return {
+        key: dimension.root[0] if isinstance(dimension, Values) else dimension.first
+        for key, dimension in space.items()
+    }
 
 
 def changes(point: Point, adapter: AdapterSpec | None) -> dict[str, Any]:

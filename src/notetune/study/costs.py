@@ -4,7 +4,7 @@ Nothing is trained and no weights are needed to count; only the clock of this ma
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ from notetune.model.backbone import load_backbone
 from notetune.model.device import torch_device
 from notetune.model.layers import chosen_layers
 from notetune.study.counts import Counted, CountedStep, a_million, count_notes
-from notetune.study.jobs import Job, jobs_of
+from notetune.study.jobs import Job
+from notetune.study.listing import jobs_of
 from notetune.study.recipe import Recipe
-from notetune.study.specs import CellSpec, DomainSpec
+from notetune.study.specs import CellSpec, DomainSpec, SearchSpec, with_point
 from notetune.tokens.packing import Int64Array
 from notetune.train.gpus import ASSUMED_SHARE, GPUS, USABLE_SHARE
 from notetune.train.step_cost import matrix_rate, step_seconds
@@ -151,13 +152,14 @@ class _Counting:
 
     def trainings(self) -> Iterator[TrainingCost]:
         """Each once, whatever its seeds."""
-        seeds: dict[tuple[str | None, str, str], list[Job]] = {}
-        for job in jobs_of(self.recipe, self.backbone, self.counted.facts):
-            if job.stage in TRAININGS:
+        found: dict[tuple[str, str | None, str, str], list[Job]] = {}
+        facts = self.counted.facts
+        for job in jobs_of(self.recipe, self.backbone, facts, assumes_searched=True):
+            if job.stage in TRAININGS or job.stage == "search":
                 model = job.model.name if job.model else ""
-                seeds.setdefault((job.method, model, job.task), []).append(job)
+                found.setdefault((job.stage, job.method, model, job.task), []).extend(_each(job))
         steps: dict[tuple[str | None, str], CountedStep] = {}
-        for (method, model, _), jobs in seeds.items():
+        for (_, method, model, _), jobs in found.items():
             step = CountedStep(jobs[0], self.counted.facts.max_tokens)
             yield self._training(jobs, steps.setdefault((method, model), step))
 
@@ -216,6 +218,15 @@ class _Counting:
         return lengths, trained * per_token + scored * step.forward_flops
 
 
+def _each(job: Job) -> list[Job]:
+    """A training, or all trials of a search."""
+    spec = job.spec
+    if not isinstance(spec, SearchSpec):
+        return [job]
+    trial = replace(job, stage="trial", spec=with_point(spec.base, {}, spec.share))
+    return [replace(trial, seed=number) for number in range(spec.trials)]
+
+
 def _rate_on(gpu: str) -> Callable[[CountedStep], float]:
     """Operations per second on a card."""
 
@@ -248,4 +259,5 @@ def _rate_here() -> Callable[[CountedStep], float]:
 
 
 def _name(job: Job) -> str:
-    return job.model.name if job.model else f"pretrain · {job.method}"
+    name = job.model.name if job.model else f"pretrain · {job.method}"
+    return f"{name} · trial" if job.stage == "trial" else name

@@ -30,9 +30,10 @@ from notetune.notes import overlap
 from notetune.prepare.checks import CORPUS
 from notetune.prepare.prepared import Prepared, TaskTable
 from notetune.prepare.provenance import corpus_findings
-from notetune.study import perplexity, questions
+from notetune.study import perplexity, questions, search
 from notetune.study.features import features_cost
-from notetune.study.jobs import TRAINING, Job, Stage, jobs_of, notes_here
+from notetune.study.jobs import TRAINING, Job, Stage
+from notetune.study.listing import jobs_of, notes_here
 from notetune.study.models import name_in_study
 from notetune.study.notices import compat_switches, notices
 from notetune.study.recipe import Recipe
@@ -46,6 +47,7 @@ NO_METHOD = "none"
 _MUST_BE_THERE: dict[Stage, str] = {
     "pretrain": "adapter that was trained",
     "perplexity": "perplexity that was measured",
+    "search": "result of a search",
 }
 
 
@@ -91,7 +93,8 @@ def read_study(recipe: Recipe) -> list[Made]:
         jobs = jobs_of(one, backbone, facts_of(one, notes), others)
         done = frozenset(job for job in jobs if job.is_made())
         for job in jobs:
-            if job.stage in _MUST_BE_THERE and not job.seed and job not in done:
+            is_first = not job.task and not job.seed
+            if job.stage in _MUST_BE_THERE and is_first and job not in done:
                 raise RunError(
                     f"{job.folder} holds no {_MUST_BE_THERE[job.stage]} as the recipe says now; "
                     "run `notetune pretrain` or `notetune study run` with this recipe, or take "
@@ -130,6 +133,7 @@ def evaluate(recipe: Recipe) -> Results:
             _run_name(job): record.curve for job, record in {**step_1, **step_2}.items()
         },
         kept=tuple(_kept_states(step_2)),
+        searches=tuple(search.read(job) for one in made for job in one.done_of("search")),
         tasks=tasks,
         listed_patients=listed,
         headline=headline,

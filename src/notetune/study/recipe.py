@@ -37,10 +37,11 @@ from notetune.study.sections import (
     EncodersConfig,
     EvaluateConfig,
     PretrainConfig,
+    TuneConfig,
 )
 from notetune.study_paths import RunFolder
 
-_DIFFERS_BY_BACKBONE = ("backbone", "dtype", "seeds", "pretrain", "downstream")
+_DIFFERS_BY_BACKBONE = ("backbone", "dtype", "seeds", "pretrain", "downstream", "tune")
 
 
 class SectionRow(NamedTuple):
@@ -68,7 +69,7 @@ class Recipe(Config):
     """A Hugging Face model folder, or `tiny` for the shipped one."""
     backbones: dict[Name, str | dict[str, JsonValue]] = Field(default_factory=dict)
     """Several backbones by name, in place of `backbone`: each a folder, or the keys of this recipe
-    that are different for it (`backbone`, `dtype`, `seeds`, `pretrain`, `downstream`)."""
+    that are different for it (`backbone`, `dtype`, `seeds`, `pretrain`, `downstream`, `tune`)."""
     prepared: Path | None = None
     """Folder of the prepared notes; `prepared` in the run folder when left out."""
     dtype: Dtype = "float32"
@@ -87,6 +88,7 @@ class Recipe(Config):
     pretrain: PretrainConfig = PretrainConfig()
     downstream: DownstreamConfig = DownstreamConfig()
     encoders: EncodersConfig = EncodersConfig()
+    tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     notices: tuple[str, ...] = ()
     """Sentences about the data that every reader of the report must see."""

@@ -2,12 +2,13 @@
 
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from notetune import __version__, claims, lease, runs
-from notetune.errors import RunError, RunWarning
+from notetune.errors import ConfigError, NotetuneError, RunError, RunWarning
 from notetune.lease import Holder, Lease
 from notetune.metrics.results import Results
 from notetune.model.backbone_folder import resolve_backbone
@@ -16,10 +17,11 @@ from notetune.prepare.build import prepare
 from notetune.prepare.prepared import Intake, Prepared, open_prepared
 from notetune.prepare.settings import EncodeSpec, Preparation
 from notetune.progress import Track, named, silent
-from notetune.study import baselines, perplexity, step1, step2
+from notetune.study import baselines, perplexity, search, step1, step2
 from notetune.study.evaluate import evaluate, refuse_foreign_looks
 from notetune.study.features import is_computed_elsewhere
-from notetune.study.jobs import OF_NOTES, Job, Stage, jobs_of, notes_here
+from notetune.study.jobs import OF_NOTES, Job, Stage
+from notetune.study.listing import jobs_of, notes_here
 from notetune.study.recipe import Recipe
 from notetune.study.specs import Notes
 from notetune.study.status import Diary
@@ -32,6 +34,10 @@ _SECTIONS = frozenset({"name", "prepare", "pretrain", "downstream", "evaluate"})
 _OF_A_MACHINE = ("runs", "prepared", "data", "device", "gpu", "checkpoint_minutes")
 _CHOSEN_FOR_NOTES = (("prepare", "opener"), ("prepare", "max_tokens"), ("downstream", "max_pieces"))
 _SECONDS_BETWEEN_LOOKS = 2.0
+_Outcome = Literal["made", "waits", "job"]
+_MADE: _Outcome = "made"
+_WAITS: _Outcome = "waits"
+_JOB: _Outcome = "job"
 
 _RUNS: Mapping[Stage, Callable[[Job, Notes, Track], None]] = {
     "pretrain": lambda job, notes, track: step1.train_domain(job, notes.corpus, track),
@@ -40,6 +46,7 @@ _RUNS: Mapping[Stage, Callable[[Job, Notes, Track], None]] = {
     "baseline": lambda job, notes, _: baselines.score_baseline(job, notes.prepared),
     "model": lambda job, notes, track: step2.train_model(job, notes.prepared, track),
     "hybrid": lambda job, notes, _: baselines.join(job, notes.prepared),
+    "search": lambda job, notes, _: search.choose(job, notes),
 }
 
 
@@ -57,7 +64,7 @@ def run_study(recipe: Recipe, track: Track = silent) -> Results:
 
 
 def work(
-    recipe: Recipe, track: Track = silent, stages: Collection[Stage] | None = None
+    recipe: Recipe, track: Track = silent, is_wanted: Callable[[Job], bool] | None = None
 ) -> list[Job]:
     """Make what is not made, job by job, until nothing is left that this process could make.
 
@@ -67,17 +74,17 @@ def work(
     Args:
         recipe: What the study is.
         track: Shows progress.
-        stages: Only jobs of these, and what prepares their notes.
+        is_wanted: Which jobs; all that others need must be among them, but for the notes.
 
     Returns:
-        All jobs of these stages.
+        All jobs that are wanted, with those that prepare their notes.
 
     Raises:
         NotetuneError: What a job raised, once all that do not need it are made; at once, if a step
             1 could not begin, or if others work on the run folder with another recipe, another
             version, or other notes.
     """
-    worker = _Worker(recipe, track, stages)
+    worker = _Worker(recipe, track, is_wanted)
     worker.begin()
     worker.work()
     if not worker.failed:
@@ -86,6 +93,16 @@ def work(
     if others:
         _say(f"{len(others)} other jobs failed too; `notetune study status` says why")
     raise first
+
+
+def is_of_step_1(job: Job) -> bool:
+    """Whether a job belongs to `notetune pretrain`."""
+    return job.stage in ("pretrain", "perplexity") or (job.stage == "search" and not job.task)
+
+
+def is_of_searches(job: Job) -> bool:
+    """Whether a job is a search, or step 1, on which those of step 2 stand."""
+    return job.stage in ("search", "pretrain", "perplexity")
 
 
 def run_job(job: Job, notes: Notes, track: Track = silent) -> None:
@@ -120,19 +137,21 @@ class _Worker:
     Attributes:
         recipe: What the study is.
         track: Shows progress.
-        stages: Only jobs of these, and what prepares their notes; None is all.
+        is_wanted: Which jobs to make, besides preparing the notes; None is all.
         notes: Of each backbone whose notes are prepared.
         known: The jobs of each backbone, those that read notes once these are prepared.
         made: Jobs that were seen to be whole.
+        stale: Backbones of which more can be listed by now.
         failed: What jobs raised in this process.
     """
 
     recipe: Recipe
     track: Track
-    stages: Collection[Stage] | None
+    is_wanted: Callable[[Job], bool] | None
     notes: dict[str, Notes] = field(default_factory=dict)
     known: dict[str, list[Job]] = field(default_factory=dict)
     made: set[Job] = field(default_factory=set)
+    stale: set[str] = field(default_factory=set)
     failed: dict[Job, Exception] = field(default_factory=dict)
 
     def begin(self) -> None:
@@ -142,6 +161,10 @@ class _Worker:
             RunError: If a live worker has another recipe, version or notes.
         """
         root = self.recipe.folder.root
+        if processes.are_several() and self.recipe.tune.is_on:
+            raise ConfigError(
+                "tune: each trial runs in one process; run `notetune tune` before torchrun."
+            )
         for one in (*self.recipe.studies.values(), self.recipe):
             runs.refuse_foreign_json(one.folder.root / _RECIPE, _SECTIONS.issubset)
         if processes.is_first():
@@ -155,7 +178,8 @@ class _Worker:
     def listed(self) -> list[Job]:
         """The jobs that are known by now, in order."""
         jobs = [job for known in self.known.values() for job in known]
-        return [j for j in jobs if self.stages is None or j.stage in (*OF_NOTES, *self.stages)]
+        is_wanted = self.is_wanted or (lambda _: True)
+        return [job for job in jobs if job.stage in OF_NOTES or is_wanted(job)]
 
     def work(self) -> None:
         """Make jobs until none is left, or what is left needs what failed or others failed at."""
@@ -172,7 +196,7 @@ class _Worker:
         """List the jobs of each backbone whose notes are prepared, and those of all before it."""
         are_known = True
         for backbone, one in self.recipe.studies.items():
-            if backbone in self.notes:
+            if backbone in self.notes and backbone not in self.stale:
                 continue
             self.known[backbone] = jobs_of(one, backbone, None)
             jobs = self.known[backbone]
@@ -181,6 +205,7 @@ class _Worker:
                 self._list(backbone, one)
 
     def _list(self, backbone: str, one: Recipe) -> None:
+        self.stale.discard(backbone)
         self.notes[backbone] = notes = notes_here(one)
         others = [job for known in self.known.values() for job in known]
         self.known[backbone] = jobs_of(one, backbone, facts_of(one, notes), others)
@@ -195,21 +220,46 @@ class _Worker:
         """Make the first job that can be made now; whether there may be another."""
         must_wait = False
         for number, job in enumerate(self.listed):
-            if not self._can_make(job):
-                continue
-            if job.stage == "model" and is_computed_elsewhere(job, self._notes_of(job).prepared):
-                must_wait = True
-                continue
-            with claims.claimed(job.folder) as held:
-                if held is None:
-                    must_wait = True
-                elif not job.is_made(is_checked=True):
-                    processes.told(number)
-                    self._try(job, held)
+            if self._can_make(job):
+                found = self._trial(job) if job.stage == "search" else _JOB
+                found = self._make(number, job) if found == _JOB else found
+                if found == _MADE:
                     return True
-        if must_wait:
+                must_wait |= found == _WAITS
+        if must_wait and not self.stale:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-        return must_wait
+        return must_wait or bool(self.stale)
+
+    def _make(self, number: int, job: Job) -> _Outcome:
+        """Make a job unless another process does."""
+        if job.stage == "model" and is_computed_elsewhere(job, self._notes_of(job).prepared):
+            return _WAITS
+        with claims.claimed(job.folder) as held:
+            if held is None:
+                return _WAITS
+            if not job.is_made(is_checked=True):
+                processes.told(number)
+                began = time.monotonic()
+                if self._try(job, held, lambda track: self._run(job, track)):
+                    Diary(self.recipe.folder.root).made(job, time.monotonic() - began)
+        return _MADE
+
+    def _trial(self, job: Job) -> _Outcome:
+        """Run a trial of a search that nobody runs; once all are over, the search is a job."""
+        try:
+            for trial in search.open_trials(job):
+                with claims.claimed(trial.folder) as held:
+                    if held and trial.is_open:
+                        self._try(job, held, partial(self._run_trial, trial))
+                        return _MADE
+            return _JOB if search.is_over(job) else _WAITS
+        except NotetuneError as error:
+            self._failed(job, error)
+            return _MADE
+
+    def _run_trial(self, trial: search.TrialRun, track: Track) -> None:
+        backbone = trial.search.backbone
+        trial.run(self.notes[backbone], named(track, backbone))
 
     def _can_make(self, job: Job) -> bool:
         """Whether a job is not made, and all that it needs is."""
@@ -217,22 +267,28 @@ class _Worker:
             return False
         if job.is_made(is_checked=True):
             self.made.add(job)
+            if job.stage == "search":  # what it decides can be listed now
+                self.stale.add(job.backbone)
             return False
         return all(need in self.made for need in job.needs)
 
-    def _try(self, job: Job, held: Lease) -> None:
-        diary, began = Diary(self.recipe.folder.root), time.monotonic()
+    def _try(self, job: Job, held: Lease, make: Callable[[Track], None]) -> bool:
+        """Whether a job could be made, or a trial of it."""
         try:
-            self._run(job, held.watched(self.track))
-            diary.made(job, time.monotonic() - began)
+            make(held.watched(self.track))
         except Exception as error:
             if held.is_lost:
                 _say(f"{job.name} was taken over by another process")
-                return
-            diary.failed(job, error)
+                return False
+            self._failed(job, error)
             if processes.are_several():
                 raise
-            self.failed[job] = error
+            return False
+        return True
+
+    def _failed(self, job: Job, error: Exception) -> None:
+        Diary(self.recipe.folder.root).failed(job, error)
+        self.failed[job] = error
 
     def _run(self, job: Job, track: Track) -> None:
         if job.stage in OF_NOTES:

@@ -18,12 +18,16 @@ from notetune.model.adapters.specs import (
 )
 from notetune.model.layers import Layers, Pooling
 from notetune.prepare.settings import Auto, LeakedTexts, TokensPerRow
+from notetune.search.propose import Proposer
+from notetune.search.space import Space
 from notetune.sources import SourceConfig
 from notetune.sources.splits import Split, SplitConfig
 from notetune.study.models import VariantName
 from notetune.train.schedule import Average, OptimConfig, ValidationConfig
 
 BaselineName = Literal["prevalence", "tf-idf", "tf-idf-cut", "columns"]
+Objective = Literal["perplexity", "auroc", "loss"]
+SpaceChoice = Literal["default", "paper"] | Space
 EncoderVariant = Literal["head-only", "full", "lora"]
 
 
@@ -186,6 +190,37 @@ class PrimaryComparison(Config):
     """The model that it is held against."""
     task: str | None = None
     """The only task to compare them on; all tasks when left out."""
+
+
+class TuneConfig(Config):
+    """A search for settings, judged by validation notes alone; the winner is trained in all runs.
+
+    Step 1 is searched for each of its methods, step 2 for each task and variant that trains an
+    adapter. Heads need none: their penalty is solved.
+    """
+
+    pretrain: SpaceChoice | None = None
+    """What may change in step 1, judged by perplexity: `default`, `paper`, or keys of `pretrain`,
+    each with a list of values or an interval, as in
+    `optim.peak_lr: {low: 1e-4, high: 1e-2, log: true}`; `adapter.alpha/rank` scales a LoRA. Not
+    searched when left out."""
+    downstream: SpaceChoice | None = None
+    """The same for step 2, with keys of `downstream`."""
+    objective: Literal["auroc", "loss"] = "auroc"
+    """What step 2 is judged by: macro AUROC, or the log loss."""
+    trials: PositiveInt = 20
+    """Points of each search; with more of them, a finished search goes on."""
+    starts: PositiveInt = 5
+    """How many of these are drawn at random before the Gaussian process proposes."""
+    proposer: Proposer = "gp"
+    """`random` draws all points, as a control."""
+    share: Annotated[float, Field(gt=0, le=1)] = 1
+    """Share of its epochs that a trial trains for; the winner trains for all of them."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is searched."""
+        return self.pretrain is not None or self.downstream is not None
 
 
 class EvaluateConfig(Config):

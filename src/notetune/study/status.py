@@ -13,7 +13,8 @@ from notetune import runs
 from notetune.errors import NotetuneError
 from notetune.journal import Event, Journal
 from notetune.lease import Holder, holder_of, this_process
-from notetune.study.jobs import Job, jobs
+from notetune.study.jobs import Job
+from notetune.study.listing import jobs
 from notetune.study.recipe import Recipe
 
 State = Literal["done", "running", "failed", "older format", "open"]

@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -48,8 +48,13 @@ from notetune.train.training import (
 SCORED_SPLITS = ("validation", "test")
 
 
-def train_model(job: Job, prepared: Prepared, track: Track = silent) -> None:
-    """Train a model of step 2 into its bundle with scores.
+def train_model(
+    job: Job,
+    prepared: Prepared,
+    track: Track = silent,
+    splits: Sequence[str] = SCORED_SPLITS,
+) -> None:
+    """Train a model of step 2 into its bundle with its scores on some splits.
 
     Raises:
         DataError: If the domain adapter has read notes of test patients.
@@ -73,7 +78,7 @@ def train_model(job: Job, prepared: Prepared, track: Track = silent) -> None:
                 trained = training.trained
         trained.save(temporary)
         write_record(temporary / TRAINING, record)
-        for split in SCORED_SPLITS:
+        for split in splits:
             trained.write_scores(split, temporary)
 
 

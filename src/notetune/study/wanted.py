@@ -5,9 +5,10 @@ from dataclasses import replace
 from notetune.model.adapters.specs import Full, traits
 from notetune.model.backbone_folder import Dtype, backbone_fingerprint, resolve_backbone
 from notetune.prepare.settings import EncodeSpec, row_of
+from notetune.search.space import Space, default_space, first_point, paper_space
 from notetune.study.models import Model
 from notetune.study.recipe import Recipe
-from notetune.study.sections import BaselineName
+from notetune.study.sections import BaselineName, Objective
 from notetune.study.specs import (
     AdapterTraining,
     BaselineSpec,
@@ -17,7 +18,9 @@ from notetune.study.specs import (
     FeatureSpec,
     Notes,
     PerplexitySpec,
+    SearchSpec,
     Weights,
+    with_point,
 )
 from notetune.train.schedule import ValidationConfig
 
@@ -58,6 +61,50 @@ def domain_spec(recipe: Recipe, facts: Facts, seed: int) -> DomainSpec:
         config.sharded,
         seed,
     )
+
+
+def search_of_step_1(recipe: Recipe, base: DomainSpec) -> SearchSpec | None:
+    """The search for the settings of a method of step 1; None without one.
+
+    Raises:
+        ConfigError: If the recipe's space does not fit the method.
+    """
+    choice, adapter = recipe.tune.pretrain, base.adapter
+    if choice is None:
+        return None
+    if choice == "paper":
+        choice = paper_space(adapter)
+    elif choice == "default":
+        choice = default_space(adapter, has_head=False)
+    return _search(recipe, base, choice, "perplexity")
+
+
+def search_of_step_2(recipe: Recipe, base: CellSpec) -> SearchSpec | None:
+    """The search for the settings of a model of step 2; None where nothing but a head trains.
+
+    Raises:
+        ConfigError: If the recipe's space does not fit the model.
+    """
+    choice, training = recipe.tune.downstream, base.training
+    if choice is None or training is None:
+        return None
+    adapter = training.task_adapter
+    if choice == "paper":
+        choice = paper_space(adapter) if adapter else {}
+    elif choice == "default":
+        domain = recipe.pretrain.adapter if training.trains_domain else None
+        choice = default_space(adapter, has_head=True, domain=domain)
+    space = {key: d for key, d in choice.items() if adapter or not key.startswith("adapter.")}
+    return _search(recipe, base, space, recipe.tune.objective) if space else None
+
+
+def _search(
+    recipe: Recipe, base: DomainSpec | CellSpec, space: Space, objective: Objective
+) -> SearchSpec:
+    tune = recipe.tune
+    drawn = (tune.trials, tune.starts, tune.proposer)
+    with_point(base, first_point(space))  # an unknown key shows at once
+    return SearchSpec(base, space, *drawn, objective, tune.share)
 
 
 def perplexity_spec(

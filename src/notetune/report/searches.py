@@ -1,0 +1,64 @@
+"""Searches for settings as tables."""
+
+from collections.abc import Sequence
+
+from notetune.metrics.results import SearchRow
+from notetune.report.numbers import count
+from notetune.report.table import Cell, Table, count_cell, number_cell
+
+_BY = {"perplexity": "perplexity", "auroc": "AUROC", "loss": "log loss"}
+
+
+def searches_table(searches: Sequence[SearchRow]) -> Table:
+    """What each search found, and what its winner is worth."""
+    return Table(
+        "Settings that were searched, on validation notes alone.",
+        ("Search", "Judged by", "Winner", "Trials", "Validation", "Corrected"),
+        tuple(
+            (
+                Cell(row.search),
+                Cell(_BY[row.objective]),
+                Cell(_settings(row.point)),
+                count_cell(len(row.trials)),
+                number_cell(row.validation),
+                number_cell(row.corrected),
+            )
+            for row in searches
+        ),
+        text_columns=3,
+        notes=(
+            "Validation: the winner's score on the notes that chose it, which flatters it. "
+            "Corrected: what the choice is worth on patients that had no part in it (bootstrap "
+            "bias-corrected cross-validation). Its test score is that of the model.",
+        ),
+    )
+
+
+def trials_table(search: SearchRow) -> Table:
+    """Every trial of a search."""
+    keys = tuple(search.space)
+    return Table(
+        f"{search.search}: {count(len(search.trials))} trials, proposed by {search.proposer}; "
+        + "; ".join(f"{key}: {values}" for key, values in search.space.items())
+        + ".",
+        ("Trial", *keys, _BY[search.objective]),
+        tuple(
+            (
+                Cell(str(trial.number), is_strong=trial.number == search.winner),
+                *(Cell(_setting(trial.point[key])) for key in keys),
+                Cell(trial.state) if trial.score is None else number_cell(trial.score),
+            )
+            for trial in search.trials
+        ),
+        text_columns=1 + len(keys),
+        is_sortable=True,
+        is_collapsed=True,
+    )
+
+
+def _settings(point: dict[str, str | int | float | bool]) -> str:
+    return ", ".join(f"{key} {_setting(value)}" for key, value in point.items())
+
+
+def _setting(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value).lower()

@@ -1,0 +1,292 @@
+"""A search for the settings of one training: its trials, and the winner on validation notes.
+
+A trial is a job like others. Which point it tries follows from the ledger before it, so any number
+of workers may try side by side, and a killed search goes on as if it had not been.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from notetune import infer, runs
+from notetune.aliases import FloatArray
+from notetune.errors import BundleError, ConfigError, DataError, NotetuneError, TrainingError
+from notetune.metrics.chosen import chosen_score
+from notetune.metrics.intervals import Counts, auroc_replicates
+from notetune.metrics.results import SearchRow, TrialRow
+from notetune.metrics.scores import ScoreTable, read_scores
+from notetune.model.adapters.files import read_adapter
+from notetune.model.backbone import load_backbone
+from notetune.model.device import torch_device
+from notetune.model.stack import DOMAIN, Layer, stack
+from notetune.progress import Track
+from notetune.search.ledger import Failed, Finished, Ledger, Proposed, Trial
+from notetune.search.propose import propose
+from notetune.study.jobs import WINNER, Job
+from notetune.study.specs import DomainSpec, Notes, SearchSpec, with_point
+from notetune.study.step1 import train_domain
+from notetune.study.step2 import train_model
+from notetune.tokens.packing import Int64Array
+
+_LOSSES = "losses.npz"
+# What a point may bring about; all else stops the search.
+_OF_A_POINT = (TrainingError, BundleError, ConfigError)
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """A trial that is proposed and not finished.
+
+    Attributes:
+        search: Its search.
+        trial: Its number and point.
+    """
+
+    search: Job
+    trial: Trial
+
+    @property
+    def folder(self) -> Path:
+        """What its training makes."""
+        return _place(self.search) / f"trial-{self.trial.n:03}"
+
+    @property
+    def job(self) -> Job:
+        """Its training.
+
+        Raises:
+            ConfigError: If its point is not allowed.
+        """
+        spec = _spec(self.search)
+        return replace(
+            self.search,
+            folder=self.folder,
+            stage="trial",
+            label=f"{self.search.label} · trial {self.trial.n}",
+            spec=with_point(spec.base, self.trial.point, share=spec.share),
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has no outcome yet."""
+        return _ledger(self.search).trials()[self.trial.n].state == "running"
+
+    def run(self, notes: Notes, track: Track) -> None:
+        """Train it and record its score, or that its point does not work.
+
+        Raises:
+            NotetuneError: What has another cause than the point.
+        """
+        ledger, began = _ledger(self.search), time.monotonic()
+        try:
+            score = _score(self.search, self.job, notes, track)
+        except _OF_A_POINT as error:
+            ledger.append(Failed(self.trial.n, type(error).__name__))
+        else:
+            ledger.append(Finished(self.trial.n, score, round(time.monotonic() - began, 3)))
+
+
+def open_trials(search: Job) -> Iterator[TrialRun]:
+    """The trials that nobody has finished; once these are taken, the next ones are proposed."""
+    spec, ledger = _spec(search), _ledger(search)
+    for trial in ledger.trials():
+        if trial.state == "running":
+            yield TrialRun(search, trial)
+    while True:
+        trials = ledger.trials()
+        if len(trials) >= spec.trials:
+            return
+        n = len(trials)
+        point = propose(
+            spec.space,
+            identity(search),
+            n,
+            trials,
+            maximize=spec.maximizes,
+            proposer=spec.proposer,
+            starts=spec.starts,
+        )
+        if point is None:
+            return
+        try:
+            trials = ledger.append(Proposed(n, point, spec.proposer))
+        except NotetuneError:
+            if len(ledger.trials()) == n:
+                raise
+            continue  # another worker was faster
+        yield TrialRun(search, trials[n])
+
+
+def is_over(search: Job) -> bool:
+    """Whether no trial is left to run."""
+    return all(trial.state != "running" for trial in _ledger(search).trials())
+
+
+def choose(search: Job, notes: Notes) -> None:
+    """Choose the winner of all trials, and estimate what it is worth on other patients.
+
+    Raises:
+        DataError: If no trial worked.
+    """
+    spec, trials = _spec(search), _ledger(search).trials()
+    finished = [trial for trial in trials if trial.score is not None]
+    if not finished:
+        failed = {trial.n for trial in trials}
+        raise DataError(
+            f"{search.label}: none of {len(failed)} trials could be trained; look at its space "
+            f"({', '.join(spec.space)}), above all at the learning rates."
+        )
+    found = _chosen(spec, search, finished, notes)
+    winner = finished[found.place]
+    row = SearchRow(
+        search=search.name,
+        objective=spec.objective,
+        space={key: _in_words(dimension) for key, dimension in spec.space.items()},
+        proposer=spec.proposer,
+        trials=tuple(
+            TrialRow(
+                number=trial.n,
+                point=dict(trial.point),
+                score=None if trial.score is None else _as_shown(spec, trial.score),
+                state=trial.state,
+            )
+            for trial in trials
+        ),
+        winner=winner.n,
+        point=dict(winner.point),
+        validation=_as_shown(spec, found.naive),
+        corrected=_as_shown(spec, found.corrected),
+    )
+    with runs.new_folder(search.folder, search.inputs) as folder:
+        runs.write_json(folder / WINNER, row.model_dump(mode="json"))
+
+
+def read(search: Job) -> SearchRow:
+    """What a finished search found."""
+    return SearchRow(**runs.read_json(search.folder / WINNER))
+
+
+def identity(search: Job) -> str:
+    """Of all that makes scores comparable; more trials go on with those that were made."""
+    return runs.fingerprint({**search.inputs, "spec": replace(_spec(search), trials=0)})
+
+
+def _spec(search: Job) -> SearchSpec:
+    assert isinstance(search.spec, SearchSpec)
+    return search.spec
+
+
+def _place(search: Job) -> Path:
+    return search.folder.parent / identity(search)
+
+
+def _ledger(search: Job) -> Ledger:
+    return Ledger(_place(search) / "ledger.jsonl", identity(search))
+
+
+def _score(search: Job, job: Job, notes: Notes, track: Track) -> float:
+    """Train a trial, unless it is, and score it on the validation notes."""
+    if isinstance(job.spec, DomainSpec):
+        if not job.is_made(is_checked=True):
+            train_domain(job, notes.corpus, track)
+        losses_D, targets_D = _losses(job, job.spec, notes)
+        return float(losses_D.sum() / targets_D.sum())
+    if not job.is_made(is_checked=True):
+        train_model(job, notes.prepared, track, splits=("validation",))
+    table = read_scores(job.folder / "validation.parquet")
+    whole = np.ones((len(table.note_ids_N), 1), np.uint8)
+    return float(_measure(_spec(search))(table, whole)[0])
+
+
+def _measure(spec: SearchSpec) -> Callable[[ScoreTable, Counts], FloatArray]:
+    return _auroc if spec.objective == "auroc" else _log_loss
+
+
+def _auroc(table: ScoreTable, counts_NB: Counts) -> FloatArray:
+    """`(B,)` macro AUROC over the labels with both values."""
+    positives_K = table.targets_NK.sum(axis=0)
+    is_judged_K = (positives_K > 0) & (positives_K < len(table.targets_NK))
+    targets_NK, scores_NK = table.targets_NK[:, is_judged_K], table.scores_NK[:, is_judged_K]
+    return auroc_replicates(targets_NK, [scores_NK], counts_NB).draws_B
+
+
+def _log_loss(table: ScoreTable, counts_NB: Counts) -> FloatArray:
+    """`(B,)` mean over notes of the log loss, summed over classes as the training sums it."""
+    scores_NK = np.clip(table.scores_NK, 1e-12, 1 - 1e-12)
+    losses_NK = -table.targets_NK * np.log(scores_NK)
+    if table.kind != "multiclass":
+        losses_NK -= (1 - table.targets_NK) * np.log(1 - scores_NK)
+    with np.errstate(invalid="ignore"):
+        mean_B: FloatArray = losses_NK.sum(axis=1) @ counts_NB / counts_NB.sum(axis=0)
+    return mean_B
+
+
+def _chosen(spec: SearchSpec, search: Job, finished: list[Trial], notes: Notes) -> Any:
+    jobs = [TrialRun(search, trial).job for trial in finished]
+    if not isinstance(spec.base, DomainSpec):
+        tables = [read_scores(job.folder / "validation.parquet") for job in jobs]
+        measure = _measure(spec)
+        return chosen_score(tables, tables[0].patient_ids_N, measure, maximize=spec.maximizes)
+    both = [_losses(job, spec.base, notes) for job in jobs]
+    targets_D = both[0][1]
+
+    def per_token(losses_D: FloatArray, counts_DB: Counts) -> FloatArray:
+        with np.errstate(invalid="ignore"):
+            return losses_D @ counts_DB / (targets_D @ counts_DB)
+
+    store = notes.corpus.store
+    patients_D = store.patient_ids[store.note_number_D[_validation(spec.base, notes)]]
+    losses = [losses_D for losses_D, _ in both]
+    return chosen_score(losses, patients_D, per_token, maximize=False)
+
+
+def _validation(spec: DomainSpec, notes: Notes) -> Int64Array:
+    """The validation documents of step 1.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    store = notes.corpus.store
+    documents_D = store.documents_of("validation", spec.sources)
+    if not len(documents_D):
+        raise ConfigError("tune.pretrain needs validation notes of step 1; see prepare.split.")
+    return documents_D
+
+
+def _losses(
+    job: Job, spec: DomainSpec, notes: Notes
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """`(D,)` summed loss of each validation document in nats, and its target tokens; kept."""
+    path = job.folder.with_name(f"{job.folder.name}-{_LOSSES}")
+    if not path.is_file():
+        store, documents_D = notes.corpus.store, _validation(spec, notes)
+        device = torch_device(job.place.device)
+        backbone = load_backbone(job.place.backbone, spec.weights.dtype, device)
+        layer = Layer(DOMAIN, read_adapter(job.folder), is_trained=False)
+        losses_D = infer.document_losses(
+            stack(backbone, [layer]), store, documents_D, spec.tokens_per_row
+        )
+        targets_D = (store.lengths_D[documents_D] - 1).astype(np.float64)
+        with runs.new_file(path) as file:
+            np.savez(file, losses=losses_D, targets=targets_D)
+    with np.load(path) as found:
+        return found["losses"], found["targets"]
+
+
+def _as_shown(spec: SearchSpec, score: float) -> float:
+    """Step 1 is searched by the loss per token, which is shown as perplexity."""
+    return math.exp(score) if spec.objective == "perplexity" else score
+
+
+def _in_words(dimension: Any) -> str:
+    values: Mapping[str, Any] | list[Any] = dimension.model_dump(mode="json")
+    if isinstance(values, list):
+        return ", ".join(map(str, values))
+    scale = ", log scale" if values["log"] else ""
+    return f"{values['low']:g} to {values['high']:g}{scale}"

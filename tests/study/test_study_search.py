@@ -1,0 +1,232 @@
+"""Settings are searched on validation notes: every trial once, the winner trained in all runs."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss, roc_auc_score
+from small_study import notetune, small_study
+
+from notetune import config
+from notetune.errors import ConfigError, DataError, RunError
+from notetune.metrics.scores import read_scores
+from notetune.model.adapters.files import read_adapter
+from notetune.search.ledger import Ledger
+from notetune.study import search
+from notetune.study.costs import costs
+from notetune.study.evaluate import evaluate
+from notetune.study.listing import jobs
+from notetune.study.recipe import Recipe
+from notetune.study.run import is_of_searches, run_study, work
+from notetune.study.status import progress
+from notetune.study.step1 import train_domain
+
+TUNE = """
+tune:
+  trials: 4
+  starts: 2
+  pretrain: {optim.peak_lr: [1e-4, 5e-3, 2e-2], adapter.rank: [1, 2, 3]}
+  downstream: {optim.peak_lr: {low: 1e-4, high: 1e-1, log: true}}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = small_study(tmp_path_factory.mktemp("small"))
+    with (place / "recipe.yaml").open("a") as file:
+        file.write(TUNE)
+    return place
+
+
+def load(place, *overrides):
+    few = ["downstream.tasks=[died]", "downstream.variants=[head-only,domain-frozen+task-lora]"]
+    return config.load(Recipe, place / "recipe.yaml", [*few, *overrides])
+
+
+@pytest.fixture(scope="module")
+def results(place):
+    return run_study(load(place))
+
+
+def searches_of(recipe):
+    return [job for job in jobs(recipe) if job.stage == "search"]
+
+
+def trials_of(job):
+    return Ledger(search._place(job) / "ledger.jsonl", search.identity(job)).trials()
+
+
+class TestAStudy:
+    def test_every_training_but_heads_is_searched(self, place, results):
+        step_1, step_2 = searches_of(load(place))
+        assert [row.search for row in results.searches] == [step_1.label, step_2.label]
+        assert step_2.label == "search · died · domain-frozen+task-lora"
+        for job, row in zip((step_1, step_2), results.searches, strict=True):
+            points = [tuple(trial.point.values()) for trial in row.trials]
+            assert len(points) == len(set(points)) == 4
+            assert {trial.state for trial in row.trials} == {"finished"}
+            best = min if row.objective == "perplexity" else max
+            assert row.validation == best(trial.score for trial in row.trials)
+            assert row.trials[row.winner].score == row.validation
+            assert not list(job.folder.parent.rglob("test.parquet"))
+
+    def test_the_winner_is_trained_in_all_runs(self, place, results):
+        step_1, step_2 = results.searches
+        listed = jobs(load(place))
+        domains = [job for job in listed if job.stage == "pretrain"]
+        assert len(domains) == 2
+        for job in domains:
+            assert read_adapter(job.folder).spec.rank == step_1.point["adapter.rank"]
+            assert job.spec.optim.peak_lr == step_1.point["optim.peak_lr"]
+        cells = [job for job in listed if job.stage == "model" and job.model.parts.has_task]
+        assert len(cells) == 2
+        rates = {job.spec.training.optim.peak_lr for job in cells}
+        assert rates == {step_2.point["optim.peak_lr"]}
+
+    def test_the_scores_of_a_trial_are_those_of_its_validation_notes(self, place, results):
+        step_1, step_2 = searches_of(load(place))
+        for trial in trials_of(step_2):
+            table = read_scores(search.TrialRun(step_2, trial).job.folder / "validation.parquet")
+            expected = roc_auc_score(table.targets_NK[:, 0], table.scores_NK[:, 0])
+            assert trial.score == pytest.approx(expected)
+        for trial, row in zip(trials_of(step_1), results.searches[0].trials, strict=True):
+            assert row.score == pytest.approx(np.exp(trial.score))
+
+    def test_the_report_shows_space_trials_winner_and_corrected_score(self, place, results):
+        report = place / "runs" / "small" / "report"
+        assert notetune("evaluate", place / "recipe.yaml", *overrides_of(place)).returncode == 0
+        text = (report / "report.md").read_text()
+        assert "Search for settings" in text
+        assert "optim.peak_lr: 0.0001 to 0.1, log scale" in text
+        assert "adapter.rank: 1, 2, 3" in text
+        assert text.count("4 trials, proposed by gp") == 2
+
+    def test_everything_is_done_and_a_second_run_trains_nothing(self, place, results):
+        recipe = load(place)
+        assert {job.state for job in progress(recipe).jobs} == {"done"}
+        before = {p: p.stat().st_mtime_ns for p in recipe.folder.root.rglob("manifest.json")}
+        assert run_study(recipe).searches == results.searches
+        assert {
+            p: p.stat().st_mtime_ns for p in recipe.folder.root.rglob("manifest.json")
+        } == before
+
+    def test_a_dry_run_counts_the_trials(self, place, results):
+        rows = {row.name: row for row in costs(load(place)).trainings}
+        trials = rows["died · domain-frozen+task-lora · trial"]
+        assert len(trials.seeds) == 4
+        assert trials.steps == rows["died · domain-frozen+task-lora"].steps
+        half = {row.name: row for row in costs(load(place, "tune.share=0.5")).trainings}
+        assert half["pretrain · lora · trial"].flops < rows["pretrain · lora · trial"].flops
+
+
+def overrides_of(place):
+    return ["downstream.tasks=[died]", "downstream.variants=[head-only,domain-frozen+task-lora]"]
+
+
+def test_more_trials_go_on_with_those_that_were_made(place, results, tmp_path, monkeypatch):
+    trained = []
+
+    def train(job, *arguments):
+        trained.append(job.label)
+        train_domain(job, *arguments)
+
+    monkeypatch.setattr(search, "train_domain", train)
+    recipe = load(place, "tune.trials=5", "tune.downstream=null")
+    work(recipe, is_wanted=is_of_searches)
+    (row,) = [search.read(job) for job in searches_of(recipe)]
+    assert row.trials[:4] == results.searches[0].trials
+    assert trained == ["search · lora · trial 4"]
+    work(load(place))  # back to how the others find it
+
+
+def test_a_search_that_is_stopped_ends_with_the_same_trials_and_winner(
+    place, results, tmp_path, monkeypatch
+):
+    recipe = load(place, f"runs={tmp_path}", "tune.downstream=null")
+    count = [0]
+
+    def stopped(*arguments):
+        count[0] += 1
+        if count[0] % 2 == 0:
+            raise KeyboardInterrupt
+        train_domain(*arguments)
+
+    monkeypatch.setattr(search, "train_domain", stopped)
+    stops = 0
+    while True:
+        try:
+            work(recipe, is_wanted=is_of_searches)
+            break
+        except KeyboardInterrupt:
+            stops += 1
+    assert stops == 3
+    (row,) = [search.read(job) for job in searches_of(recipe)]
+    assert row == results.searches[0]
+
+
+def test_a_point_that_does_not_work_is_a_failed_trial_and_the_search_goes_on(place, tmp_path):
+    space = "tune.pretrain={optim.peak_lr: [1e-3, 1e-2], adapter.dropout: [0.0, 1.5]}"
+    recipe = load(place, f"runs={tmp_path}", space, "tune.downstream=null")
+    work(recipe, is_wanted=is_of_searches)
+    (row,) = [search.read(job) for job in searches_of(recipe)]
+    states = [trial.state for trial in row.trials]
+    assert sorted(states) == ["failed", "failed", "finished", "finished"]
+    assert row.trials[row.winner].point["adapter.dropout"] == 0.0
+
+
+def test_a_search_without_a_trial_that_works_says_so(place, tmp_path):
+    space = "tune.pretrain={optim.peak_lr: [1e20, 1e25]}"
+    recipe = load(place, f"runs={tmp_path}", space, "tune.downstream=null", "tune.trials=2")
+    with pytest.raises(DataError, match="none of 2 trials could be trained"):
+        work(recipe, is_wanted=is_of_searches)
+    states = {job.name: job.state for job in progress(recipe).jobs}
+    assert states["search · lora"] == "failed"
+
+
+BAD = {
+    "no key": ("tune.pretrain={}", "at least one key"),
+    "one value": ("tune.pretrain={adapter.rank: [4]}", "leave nothing to search"),
+    "an unknown objective": ("tune.objective=accuracy", "tune.objective"),
+    "an unknown word": ("tune.pretrain=everything", "tune.pretrain"),
+    "more starts than there can be": ("tune.starts=0", "tune.starts"),
+}
+
+
+@pytest.mark.parametrize(("override", "message"), BAD.values(), ids=BAD.keys())
+def test_a_space_that_is_none_is_refused_at_once(place, override, message):
+    with pytest.raises(ConfigError, match=message):
+        load(place, override)
+
+
+@pytest.mark.parametrize("key", ["adapter.lenght", "optim.peek_lr", "domain_lr", "variants"])
+def test_a_key_that_the_training_lacks_is_named_before_any_trial(place, tmp_path, key):
+    recipe = load(place, f"runs={tmp_path}", f"tune.pretrain={{{key}: [1, 2]}}")
+    with pytest.raises(ConfigError, match=f"tune: .*{key.rpartition('.')[2]}"):
+        work(recipe, is_wanted=is_of_searches)
+
+
+def test_the_command_shows_what_was_found(place, results):
+    done = notetune("tune", place / "recipe.yaml", *overrides_of(place), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [row["winner"] for row in found] == [row.winner for row in results.searches]
+    none = notetune("tune", place / "recipe.yaml", "tune={}")
+    assert none.returncode == 2
+    assert "the recipe has no `tune`" in none.stderr
+
+
+def test_the_log_loss_is_that_of_scikit_learn(place, results):
+    step_2 = searches_of(load(place))[1]
+    table = read_scores(
+        search.TrialRun(step_2, trials_of(step_2)[0]).job.folder / "validation.parquet"
+    )
+    whole = np.ones((len(table.note_ids_N), 1), np.uint8)
+    expected = log_loss(table.targets_NK[:, 0], table.scores_NK[:, 0])
+    assert search._log_loss(table, whole)[0] == pytest.approx(expected)
+
+
+def test_evaluating_without_a_finished_search_says_what_is_missing(place, results, tmp_path):
+    recipe = load(place, "tune.pretrain={adapter.rank: [7, 8]}")
+    assert "search · lora" in [job.name for job in progress(recipe).jobs if job.state == "open"]
+    with pytest.raises(RunError, match="holds no result of a search"):
+        evaluate(recipe)
