@@ -21,6 +21,7 @@ COMMANDS = (
     ["study", "run"],
     ["study", "status"],
     ["study", "work"],
+    ["tune"],
     ["study", "launch", "slurm"],
 )
 

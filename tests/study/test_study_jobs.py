@@ -120,14 +120,10 @@ LISTS = (
 )
 # What is searched, a key, and whose search that key changes.
 OF_STEP_1, OF_STEP_2 = "tune.pretrain=default", "tune.downstream=paper"
+OF_EACH = ("trials=3", "starts=3", "share=0.5", "proposer=random")
 OF_SEARCHES = (
-    *(
-        (OF_STEP_1, f"tune.{key}", {"lora", "other"})
-        for key in ("trials=3", "starts=3", "share=0.5")
-    ),
-    *((OF_STEP_2, f"tune.{key}", {"task-lora"}) for key in ("trials=3", "starts=3", "share=0.5")),
-    (OF_STEP_1, "tune.proposer=random", {"lora", "other"}),
-    (OF_STEP_2, "tune.proposer=random", {"task-lora"}),
+    *((OF_STEP_1, f"tune.{change}", {"lora", "other"}) for change in OF_EACH),
+    *((OF_STEP_2, f"tune.{change}", {"task-lora"}) for change in OF_EACH),
     (OF_STEP_2, "tune.objective=loss", {"task-lora"}),
     (OF_STEP_1, "pretrain.epochs=2", {"lora", "other"}),
     (OF_STEP_2, "downstream.epochs=2", {"task-lora"}),

@@ -55,6 +55,7 @@ WRITING = {
     "study run, a lease": (with_report("study", "run"), "mine/.prepared.lease"),
     "study run, a lock": (with_report("study", "run"), "mine/.prepared.lock"),
     "study run, notes": (with_report("study", "run"), "mine/prepared"),
+    "tune": (lambda *at: [*with_recipe("tune")(*at), "tune.pretrain=default"], "mine"),
     "study work": (with_recipe("study", "work"), "mine"),
     "study work, its recipe": (with_report("study", "work"), "mine/recipe.json"),
     "study launch slurm": (with_output("study", "launch", "slurm"), "mine.slurm"),
@@ -117,7 +118,7 @@ def test_every_command_is_known_to_write_or_not():
     names = [c.name or c.callback.__name__ for c in app.app.registered_commands]
     names += [f"study {c.name}" for c in study.app.registered_commands]
     names += [f"study launch {c.name}" for c in study.launch_app.registered_commands]
-    assert len(names) == 15
+    assert len(names) == 16
     assert {name.partition(",")[0] for name in WRITING} == set(names) - ONLY_READ
 
 
