@@ -105,29 +105,37 @@ def is_of_searches(job: Job) -> bool:
     return job.stage in ("search", "pretrain", "perplexity")
 
 
-def run_job(job: Job, notes: Notes, track: Track = silent) -> None:
+def run_job(job: Job, notes: Notes | None, track: Track = silent) -> None:
     """Make what a job says, of what it needs.
+
+    Args:
+        job: What to make.
+        notes: Those of its backbone; None to prepare them.
+        track: Shows progress.
 
     Raises:
         NotetuneError: What its code raises; nothing half-written is left.
     """
-    _say_if_older(job)
-    _RUNS[job.stage](job, notes, track)
+    if runs.is_older(job.folder):
+        _say(f"{job.folder} was made by an earlier version of notetune; it is made again")
+    if job.stage in OF_NOTES:
+        _prepare(job)
+    elif notes:
+        _RUNS[job.stage](job, notes, track)
 
 
 def prepare_notes(recipe: Recipe) -> Notes:
     """Prepare the notes of the tasks and of step 1, unless that was done."""
     for job in jobs_of(recipe, "", None):
         if not job.is_made(is_checked=True):
-            _prepare(job)
+            run_job(job, None)
     return notes_here(recipe)
 
 
 def _prepare(job: Job) -> None:
     assert isinstance(job.spec, Preparation)
-    _say_if_older(job)
-    like = [open_prepared(need.folder) for need in job.needs]
-    prepare(job.spec, *like)
+    if processes.is_first():
+        prepare(job.spec, *(open_prepared(need.folder) for need in job.needs))
 
 
 @dataclass
@@ -190,7 +198,8 @@ class _Worker:
         else:
             while (number := processes.told(None)) is not None:
                 self._look_at_notes()
-                self._run(self.listed[number], self.track)
+                job = self.listed[number]
+                run_job(job, self.notes.get(job.backbone), named(self.track, job.backbone))
 
     def _look_at_notes(self) -> None:
         """List the jobs of each backbone whose notes are prepared, and those of all before it."""
@@ -232,7 +241,7 @@ class _Worker:
 
     def _make(self, number: int, job: Job) -> _Outcome:
         """Make a job unless another process does."""
-        if job.stage == "model" and is_computed_elsewhere(job, self._notes_of(job).prepared):
+        if job.stage == "model" and is_computed_elsewhere(job, self.notes[job.backbone].prepared):
             return _WAITS
         with claims.claimed(job.folder) as held:
             if held is None:
@@ -240,7 +249,7 @@ class _Worker:
             if not job.is_made(is_checked=True):
                 processes.told(number)
                 began = time.monotonic()
-                if self._try(job, held, lambda track: self._run(job, track)):
+                if self._try(job, held, partial(run_job, job, self.notes.get(job.backbone))):
                     Diary(self.recipe.folder.root).made(job, time.monotonic() - began)
         return _MADE
 
@@ -250,16 +259,12 @@ class _Worker:
             for trial in search.open_trials(job):
                 with claims.claimed(trial.folder) as held:
                     if held and trial.is_open:
-                        self._try(job, held, partial(self._run_trial, trial))
+                        self._try(job, held, partial(trial.run, self.notes[job.backbone]))
                         return _MADE
             return _JOB if search.is_over(job) else _WAITS
         except NotetuneError as error:
             self._failed(job, error)
             return _MADE
-
-    def _run_trial(self, trial: search.TrialRun, track: Track) -> None:
-        backbone = trial.search.backbone
-        trial.run(self.notes[backbone], named(track, backbone))
 
     def _can_make(self, job: Job) -> bool:
         """Whether a job is not made, and all that it needs is."""
@@ -275,7 +280,7 @@ class _Worker:
     def _try(self, job: Job, held: Lease, make: Callable[[Track], None]) -> bool:
         """Whether a job could be made, or a trial of it."""
         try:
-            make(held.watched(self.track))
+            make(named(held.watched(self.track), job.backbone))
         except Exception as error:
             if held.is_lost:
                 _say(f"{job.name} was taken over by another process")
@@ -289,21 +294,6 @@ class _Worker:
     def _failed(self, job: Job, error: Exception) -> None:
         Diary(self.recipe.folder.root).failed(job, error)
         self.failed[job] = error
-
-    def _run(self, job: Job, track: Track) -> None:
-        if job.stage in OF_NOTES:
-            if processes.is_first():
-                _prepare(job)
-        else:
-            run_job(job, self._notes_of(job), named(track, job.backbone))
-
-    def _notes_of(self, job: Job) -> Notes:
-        return self.notes[job.backbone]
-
-
-def _say_if_older(job: Job) -> None:
-    if runs.is_older(job.folder):
-        _say(f"{job.folder} was made by an earlier version of notetune; it is made again")
 
 
 def _say(text: str) -> None:
