@@ -62,7 +62,8 @@ def study_work(
     from notetune.study.run import work
 
     jobs = work(loaded, terminal.track)
-    typer.echo(f"{loaded.folder.root}: {len(jobs)} jobs are made, or are failed elsewhere")
+    made = sum(job.is_made() for job in jobs)
+    typer.echo(f"{loaded.folder.root}: {made} of {len(jobs)} jobs are made")
 
 
 @launch_app.command("slurm")
