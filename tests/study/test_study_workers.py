@@ -18,7 +18,7 @@ from notetune.cli.workers import share, slurm_script
 from notetune.errors import ConfigError, DataError, RunError, RunWarning
 from notetune.study import run as module
 from notetune.study.evaluate import evaluate
-from notetune.study.jobs import jobs
+from notetune.study.listing import jobs
 from notetune.study.recipe import Recipe
 from notetune.study.run import work
 from notetune.study.status import progress
@@ -166,6 +166,25 @@ def test_a_job_that_fails_stops_only_what_needs_it(place, alone, tmp_path, monke
     monkeypatch.setitem(module._RUNS, "model", run)
     work(recipe)
     assert {job.state for job in progress(recipe).jobs} == {"done"}
+
+
+def test_notes_that_change_while_they_are_prepared_are_said_and_not_prepared_for_ever(
+    place, tmp_path, monkeypatch
+):
+    notes = tmp_path / "notes.csv"
+    shutil.copy(place / "notes.csv", notes)
+    recipe = load(place, f"runs={tmp_path}", f"prepare.source.path={notes}")
+    prepare, count = module.prepare, [0]
+
+    def changing(*arguments):
+        count[0] += 1
+        prepare(*arguments)
+        notes.write_bytes(notes.read_bytes() + b"\n" * count[0])
+
+    monkeypatch.setattr(module, "prepare", changing)
+    with pytest.raises(RunError, match="prepared: what it is made from changed meanwhile"):
+        work(recipe)
+    assert count == [1]
 
 
 def test_the_text_of_an_unexpected_error_is_not_kept(place, alone, tmp_path, monkeypatch):

@@ -249,7 +249,7 @@ class _Worker:
             if not job.is_made(is_checked=True):
                 processes.told(number)
                 began = time.monotonic()
-                if self._try(job, held, partial(run_job, job, self.notes.get(job.backbone))):
+                if self._try(job, held, partial(_make_whole, job, self.notes.get(job.backbone))):
                     Diary(self.recipe.folder.root).made(job, time.monotonic() - began)
         return _MADE
 
@@ -294,6 +294,15 @@ class _Worker:
     def _failed(self, job: Job, error: Exception) -> None:
         Diary(self.recipe.folder.root).failed(job, error)
         self.failed[job] = error
+
+
+def _make_whole(job: Job, notes: Notes | None, track: Track) -> None:
+    run_job(job, notes, track)
+    if not job.is_made():
+        raise RunError(
+            f"{job.folder}: what it is made from changed meanwhile; run the same command again, "
+            "once the notes and the backbone stay as they are."
+        )
 
 
 def _say(text: str) -> None:
