@@ -28,7 +28,11 @@ BEAT = 1
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    return small_study(tmp_path_factory.mktemp("small"))
+    place = small_study(tmp_path_factory.mktemp("small"))
+    path, few = place / "recipe.yaml", "variants: [head-only, domain-frozen+task-lora]"
+    text = path.read_text().replace("downstream:\n", f"downstream:\n  tasks: [died]\n  {few}\n")
+    path.write_text(text)
+    return place
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +91,7 @@ def test_workers_that_die_or_stand_still_leave_every_job_once_and_the_same_table
     workers[3].communicate()
     recipe = load(place, f"runs={tmp_path}")
     listed = list(dict.fromkeys(jobs(recipe)))
-    assert len(listed) > 15
+    assert len(listed) > 10
     assert all(job.is_made(is_checked=True) for job in listed)
     assert evaluate(recipe).tasks == alone.tasks
     left = [path for path in tmp_path.rglob(".*") if path.suffix in (".part", ".work")]
@@ -109,7 +113,7 @@ def test_two_workers_share_the_jobs_and_make_the_same(place, alone, tmp_path):
 class TestStatus:
     def test_says_what_is_done_and_that_nobody_is_at_work(self, place, alone):
         found = progress(load(place))
-        assert len(found.jobs) > 15
+        assert len(found.jobs) > 10
         assert {job.state for job in found.jobs} == {"done"}
         assert (found.workers, found.untimed, found.seconds_left) == (0, 0, 0)
 
