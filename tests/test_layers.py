@@ -43,6 +43,7 @@ ONLY_IN = {
     "matplotlib": ("report",),
     "typer": ("cli",),
     "rich": ("cli",),
+    "ray": ("cli/ray_cluster.py",),
 }
 # Parts of the package that only these may import.
 USED_BY = {"hospital": ("hospital", "cli")}
@@ -51,7 +52,7 @@ USED_BY = {"hospital": ("hospital", "cli")}
 FREE_OF = {
     **dict.fromkeys(("hospital", "sources", "notes", "tokens"), ("torch",)),
     **dict.fromkeys(("metrics", "plain", "search", "report"), ("torch",)),
-    "cli": ("torch", "transformers", "peft", "polars", "scipy", "sklearn", "matplotlib"),
+    "cli": ("torch", "transformers", "peft", "polars", "scipy", "sklearn", "matplotlib", "ray"),
     # A misspelt key is said at once, and so are all keys and what is done.
     **dict.fromkeys(
         ("study/recipe.py", "study/wanted.py", "study/jobs.py", "study/status.py"),

@@ -1,6 +1,7 @@
 """The commands. Heavy libraries load inside a command, so that `--help` is instant."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,13 +25,13 @@ _INTERRUPTED = 130  # what typer returns after Ctrl-C
 _BY_SIGNAL = 128  # added to the number of a signal, as a shell does
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: exit 0 when done, 2 to mend a fault, 130 or 143 when stopped, 1 for a bug."""
     runs.make_files_private()
     terminal.show_warnings()
     try:
         with terminal.sigterm_raised():
-            code = app(standalone_mode=False, prog_name="notetune") or 0
+            code = app(arguments, standalone_mode=False, prog_name="notetune") or 0
     except NotetuneError as error:
         terminal.fail(str(error))
         sys.exit(2)

@@ -18,3 +18,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 Only = Annotated[
     str | None, typer.Option("--only", help="One of the recipe's `backbones`, by its name.")
 ]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Let this Ray cluster make the jobs; `local` starts one on this machine.",
+    ),
+]

@@ -185,10 +185,15 @@ def progress(progress: "Progress", *, as_json: bool) -> None:
         return terminal.show_json(asdict(progress))
     rows = [(job.name, job.state, job.detail) for job in progress.jobs]
     terminal.show_texts("Jobs", ("job", "state", ""), rows)
+    terminal.out.print(standing(progress), soft_wrap=True)
+    return None
+
+
+def standing(progress: "Progress") -> str:
+    """How many jobs are in which state, who is at work, and the time left."""
     states = Counter(job.state for job in progress.jobs)
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
-    terminal.out.print(f"{counts}; {_left(progress)}", soft_wrap=True)
-    return None
+    return f"{counts}; {_left(progress)}"
 
 
 def _left(progress: "Progress") -> str:

@@ -8,7 +8,8 @@ import typer
 
 from notetune import runs
 from notetune.cli import load, show, terminal
-from notetune.cli.options import AsJson, DataFolder, DryRun, Only, Overrides, RecipePath
+from notetune.cli.options import AsJson, DataFolder, DryRun, Only, Overrides, RayAddress, RecipePath
+from notetune.cli.ray_cluster import work_on_cluster
 from notetune.cli.workers import beside, slurm_script
 from notetune.errors import ConfigError
 from notetune.ownership import refuse_existing
@@ -37,16 +38,19 @@ def study_run(
     workers: Annotated[
         int, typer.Option(min=1, help="Processes on this machine, each on a GPU of its own.")
     ] = 1,
+    ray: RayAddress = None,
     as_json: AsJson = False,
 ) -> None:
     """Run every stage of a recipe that is not done yet, and write the report."""
     loaded = load.study(recipe, overrides, data, only)
     if gpu and not dry_run:
         raise ConfigError("--gpu goes with --dry-run: it estimates for a GPU that is not here.")
+    if ray and workers > 1:
+        raise ConfigError("--ray goes without --workers: as many run as the cluster has room for.")
     if dry_run:
         return show_costs(loaded, gpu or loaded.gpu, as_json=as_json)
     command = load.worker_command(recipe, overrides, data, only)
-    run_and_report(loaded, command, workers, as_json=as_json)
+    run_and_report(loaded, command, workers, ray, as_json=as_json)
     return None
 
 
@@ -109,14 +113,21 @@ def study_status(
 
 
 def run_and_report(
-    recipe: "Recipe", command: Sequence[str] = (), workers: int = 1, *, as_json: bool
+    recipe: "Recipe",
+    command: Sequence[str] = (),
+    workers: int = 1,
+    ray: str | None = None,
+    *,
+    as_json: bool,
 ) -> None:
-    """Run a study with so many workers on this machine, and write its report."""
+    """Run a study with so many workers on this machine, or on a cluster, and write its report."""
     from notetune.report.page import check_output, write_report
     from notetune.study.run import run_study, work
 
     check_output(recipe.folder.report)
-    if workers > 1:
+    if ray:
+        work_on_cluster(recipe, command, ray)
+    elif workers > 1:
         with beside(recipe, command, workers):
             work(recipe, terminal.track)
     results = run_study(recipe, terminal.track)

@@ -15,7 +15,6 @@ from notetune.errors import ConfigError
 if TYPE_CHECKING:
     from notetune.study.recipe import Recipe
 
-_LOGS = "workers"
 _SECONDS_TO_SAVE = 600
 
 
@@ -32,8 +31,7 @@ def beside(recipe: "Recipe", command: Sequence[str], workers: int) -> Iterator[N
     """
     from notetune.model.device import gpu_count, use_threads
 
-    logs, gpus = recipe.folder.root / _LOGS, gpu_count()
-    runs.make_folder(logs)
+    logs, gpus = logs_of(recipe), gpu_count()
     os.environ.update(share(0, workers, gpus))
     use_threads(int(os.environ["OMP_NUM_THREADS"]))
     started: list[subprocess.Popen[bytes]] = []
@@ -57,6 +55,13 @@ def beside(recipe: "Recipe", command: Sequence[str], workers: int) -> Iterator[N
         for worker in started:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.wait(_SECONDS_TO_SAVE)
+
+
+def logs_of(recipe: "Recipe") -> Path:
+    """The folder of the workers' logs, which is made."""
+    logs = (recipe.folder.root / "workers").resolve()
+    runs.make_folder(logs)
+    return logs
 
 
 def share(number: int, count: int, gpus: int) -> dict[str, str]:
@@ -92,8 +97,7 @@ def slurm_script(
     for option in options:
         if not option.startswith("--") or not option.isprintable():
             raise ConfigError(f"--sbatch {option!r} is no option such as --partition=gpu.")
-    logs = (recipe.folder.root / _LOGS).resolve()
-    runs.make_folder(logs)  # Slurm makes none
+    logs = logs_of(recipe)
     given = [
         f"--job-name={recipe.name}",
         f"--array=0-{tasks - 1}",

@@ -16,6 +16,7 @@ from notetune.lease import Holder, holder_of, this_process
 from notetune.study.jobs import Job
 from notetune.study.listing import jobs
 from notetune.study.recipe import Recipe
+from notetune.study.specs import SearchSpec
 
 State = Literal["done", "running", "failed", "older format", "open"]
 _WAY_OUT = "move it away; nothing that was made depends on it."
@@ -46,12 +47,14 @@ class Progress:
         seconds_left: Until all jobs are made, by those that took as long before: of the same
             model and task, or else the same model, or else the same kind; None if none is known.
         untimed: Jobs that are not made and like which none was.
+        places: Workers among which those could be shared.
     """
 
     jobs: tuple[Status, ...]
     workers: int
     seconds_left: float | None
     untimed: int
+    places: int
 
 
 class Diary:
@@ -82,8 +85,13 @@ class Diary:
         self._journal.append(lambda _: [{**about, **event}])
 
 
-def progress(recipe: Recipe) -> Progress:
-    """Where a study stands now."""
+def progress(recipe: Recipe, *, is_checked: bool = True) -> Progress:
+    """Where a study stands now.
+
+    Args:
+        recipe: Of the study.
+        is_checked: Whether every file is read to see that it is whole.
+    """
     listed = list(dict.fromkeys(jobs(recipe)))
     roots = dict.fromkeys((recipe.folder.root, *(s.folder.root for s in recipe.studies.values())))
     events: dict[Path, Event] = {}
@@ -92,11 +100,16 @@ def progress(recipe: Recipe) -> Progress:
         events |= {Path(os.path.normpath(folder)): event for folder, event in known.items()}
     last = {job: events.get(Path(os.path.normpath(job.folder)), {}) for job in listed}
     holders = {job: holder for job in listed if (holder := holder_of(job.folder))}
-    made = {job for job in listed if job.is_made(is_checked=True)}
+    made = {job for job in listed if job.is_made(is_checked=is_checked)}
     lines = [_status(job, job in made, holders.get(job), last[job]) for job in listed]
     workers = len({(holder.host, holder.process) for holder in holders.values()})
     left, untimed = _seconds_left(listed, made, holders, last)
-    return Progress(tuple(lines), workers, left and left / max(1, workers), untimed)
+    places = sum(_places(job) for job in listed if job not in made)
+    return Progress(tuple(lines), workers, left and left / max(1, workers), untimed, places)
+
+
+def _places(job: Job) -> int:
+    return job.spec.trials if isinstance(job.spec, SearchSpec) else 1
 
 
 def _status(job: Job, is_made: bool, holder: Holder | None, last: Event) -> Status:  # noqa: FBT001
