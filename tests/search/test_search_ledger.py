@@ -43,7 +43,7 @@ def test_trials_come_back_as_they_were_recorded(tmp_path):
     ledger.append(Finished(1, 0.1 + 0.2, 3.5), Failed(2, "TrainingError"))
     expected = [
         Trial(0, point(0), "running"),
-        Trial(1, point(1), "finished", 0.1 + 0.2),
+        Trial(1, point(1), "finished", 0.1 + 0.2, 3.5),
         Trial(2, point(2), "failed"),
     ]
     assert ledger.trials() == Ledger(path, STUDY).trials() == expected
@@ -55,7 +55,7 @@ def test_the_first_score_of_a_trial_counts_and_a_failed_trial_may_still_finish(t
     ledger = Ledger(tmp_path / "ledger", STUDY)
     ledger.append(Proposed(0, {"a": 1}, "gp"), Failed(0, "DataError"))
     ledger.append(Finished(0, 0.5, 1), Finished(0, 0.75, 1), Failed(0, "DataError"))
-    assert ledger.trials() == [Trial(0, {"a": 1}, "finished", 0.5)]
+    assert ledger.trials() == [Trial(0, {"a": 1}, "finished", 0.5, 1)]
 
 
 REFUSED = {
@@ -250,7 +250,7 @@ def test_several_writers_lose_nothing(tmp_path):
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
-    expected = [Trial(n, {"a": n}, "finished", n) for n in range(40)]
+    expected = [Trial(n, {"a": n}, "finished", n, 1) for n in range(40)]
     assert Ledger(tmp_path / "ledger", STUDY).trials() == expected
 
 

@@ -145,8 +145,7 @@ def test_the_spaces_of_the_paper_have_its_values():
         }
     assert point_count(paper_space(LoRA())) == 48
     assert Prompt().text == "Finish this clinical note:"
-    with pytest.raises(ConfigError, match="searched no settings of full fine-tuning"):
-        paper_space(Full())
+    assert paper_space(Full()) == paper_space(None) == {}
 
 
 def ends(dimension):

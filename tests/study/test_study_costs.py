@@ -86,9 +86,12 @@ def small(tmp_path_factory):
 def test_every_cell_of_the_study_is_estimated_from_published_counts(small):
     found = costs(load(*small), "h100")
     cells = {(t.backbone, t.model, t.task): t for t in found.trainings}
-    assert len(cells) == len(found.trainings) == 5 + 5 + 1 + 5 * (6 + 6 + 1 + 8)
+    trainings = [t for t in found.trainings if not t.model.endswith(" · trial")]
+    assert len(trainings) == 5 + 5 + 1 + 5 * (6 + 6 + 1 + 8)
+    searches = 5 + 5 + 5 * (3 + 3)  # of adapters alone
+    assert len(cells) == len(found.trainings) == len(trainings) + searches
     # Three runs, but one of the further methods of step 1 and of heads on what never changes.
-    assert sum(len(t.seeds) for t in found.trainings) == 3 * 3 + 8 + 5 * (3 * (21 - 2) + 2)
+    assert sum(len(t.seeds) for t in trainings) == 3 * 3 + 8 + 5 * (3 * (21 - 2) + 2)
     assert {t.task for t in found.trainings} == {None, *TASKS}
     assert {t.backbone for t in found.trainings} == {*load().backbones, ENCODERS}
     assert all(found.fits(t) and t.seconds > 0 for t in found.trainings)
@@ -110,9 +113,34 @@ def test_every_cell_of_the_study_is_estimated_from_published_counts(small):
     )
 
 
+def test_a_dry_run_of_the_paper_counts_20_trials_of_each_cell_that_it_searches(small):
+    found = costs(load(*small), "h100").trainings
+    trials = " · trial"
+    searched = {
+        (t.backbone, t.model.removesuffix(trials), t.task): len(t.seeds)
+        for t in found
+        if t.model.endswith(trials)
+    }
+    small_spaces = {"adaptation-prompts": 6, "prefix-tuning": 10, "prompt-tuning": 10}
+    expected = {
+        (backbone, f"pretrain · {method}", None): small_spaces.get(method, 20)
+        for backbone, method in TABLE_2
+        if method != "full"
+    }
+    adapters = ("task-lora", "domain-frozen+task-lora", "domain-trainable+task-lora")
+    expected |= {
+        (backbone, variant, task): 20
+        for backbone in ("llama-7b", "pmc-llama-7b")
+        for variant in adapters
+        for task in TASKS
+    }
+    assert len(expected) == 10 + 30
+    assert searched == expected
+
+
 @pytest.fixture(scope="module")
 def llama():
-    overrides = ["pretrain.compare={}", "downstream.variants=[]", "encoders.models={}"]
+    overrides = ["tune={}", "pretrain.compare={}", "downstream.variants=[]", "encoders.models={}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         one = load(*overrides, "backbones={llama-7b: recipes/backbones/llama-7b}")
@@ -199,7 +227,7 @@ def test_the_command_prints_the_cells_and_what_they_rest_on(small, capsys, monke
     assert "length_of_stay · head-only 0 30,421" in text
     assert "40% of the card's highest rate, which is assumed" in text
     assert "published counts (MIMIC-IV-Note 2.2" in text
-    assert "12 trainings" in text
+    assert "78 trainings" in text  # 12, and 66 trials
     code, said = notetune(*few, "--dry-run", "--only", "llama-7b")
     assert code == 0
     assert "one h100 with 80 GiB" in " ".join(said.out.split())

@@ -7,6 +7,7 @@ from builders import random_encoder, random_llama
 
 from notetune import config
 from notetune.hospital import SyntheticConfig, write_hospital
+from notetune.report.page import report_sections
 from notetune.study.recipe import Recipe
 from notetune.study.run import run_study
 
@@ -35,6 +36,7 @@ def results(tmp_path_factory):
         f"runs={place}/runs",
         f"data={place}/hospital",
         "dtype=float32",
+        "tune={}",
         "device=cpu",
         f"backbones.llama-7b={{backbone: {place}/backbone, pretrain: {{compare: {shallow}}}}}",
         f"backbones.pmc-llama-7b.backbone={place}/backbone",
@@ -76,3 +78,16 @@ def test_the_paper_preset_runs_on_the_synthetic_hospital_into_one_report(results
         *("clinical-llama-7b/none", "clinical-llama-7b/full"),
     ]
     assert any(stage.stage == "corpus of step 1: discharge notes" for stage in results.flow)
+
+
+def test_the_tables_of_the_paper_show_ours_and_theirs_side_by_side(results):
+    (section,) = (s for s in report_sections(results) if s.anchor == "published")
+    methods, models = section.blocks
+    adapted = {row[0].detail: row for row in methods.rows}["llama-7b/lora"]
+    found = next(row for row in results.methods if row.method == "llama-7b/lora")
+    assert adapted[1].text == f"{found.trainable_parameters:,}"
+    assert (adapted[2].text, adapted[9].text, adapted[11].text) == ("8.4M (0.12 %)", "1", "none")
+    frozen = {row[0].detail: row for row in models.rows}["llama-7b/domain-frozen"]
+    shown = [row.auroc for row in results.tasks[0].rows if row.model == "llama-7b/domain-frozen"]
+    assert frozen[1].sort == shown[0].value
+    assert frozen[2].text == "0.5222"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SECONDS_BETWEEN_LINES = 15
-_WIDTH_OF_A_FILE = 120  # rich would take 80, too narrow for its tables
+_WIDTH_OF_A_FILE = 140  # rich would take 80, too narrow for its tables
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
 err = Console(stderr=True, highlight=False)

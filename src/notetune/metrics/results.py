@@ -17,6 +17,7 @@ from notetune.metrics.best import Standing
 from notetune.metrics.intervals import Estimate
 from notetune.metrics.learning import CurvePoint as CurvePoint
 from notetune.metrics.learning import Evaluation as Evaluation
+from notetune.metrics.published import Publication
 from notetune.runs import read_json, write_json
 
 
@@ -50,7 +51,10 @@ class PerplexityRow(Config):
 
 
 class MethodRow(Config):
-    """One method of step 1; perplexity by split (`train`, `validation`, `test`, `general`)."""
+    """One method of step 1; perplexity by split (`train`, `validation`, `test`, `general`).
+
+    `processes` is how many trained it together, where that was recorded.
+    """
 
     method: str
     trainable_parameters: NonNegativeInt = 0
@@ -59,15 +63,17 @@ class MethodRow(Config):
     tokens_per_second: float | None = None
     seconds: float | None = None
     peak_memory_mib: float | None = None
+    processes: int | None = None
 
 
 class TrialRow(Config):
-    """One trial of a search; no score where it failed."""
+    """One trial of a search; no score where it failed, and no time but of one that finished."""
 
     number: NonNegativeInt
     point: dict[str, str | int | float | bool]
     score: float | None = None
     state: Literal["running", "finished", "failed"]
+    seconds: float | None = None
 
 
 class SearchRow(Config):
@@ -75,6 +81,8 @@ class SearchRow(Config):
 
     Attributes:
         search: Its name.
+        model: The method of step 1, or the model of step 2, as its own row names it.
+        task: Of step 2.
         objective: What its scores are: `perplexity` and `loss` are better when lower.
         space: What could change, in words.
         winner: Number of the best trial.
@@ -84,6 +92,8 @@ class SearchRow(Config):
     """
 
     search: str
+    model: str = ""
+    task: str = ""
     objective: Literal["perplexity", "auroc", "loss"]
     space: dict[str, str]
     proposer: str
@@ -92,6 +102,12 @@ class SearchRow(Config):
     point: dict[str, str | int | float | bool]
     validation: float
     corrected: float
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time of the trials that finished, where it was recorded."""
+        known = [trial.seconds for trial in self.trials if trial.seconds is not None]
+        return sum(known) if known else None
 
 
 class KeptState(Config):
@@ -284,6 +300,7 @@ class Results(Config):
         searches: What was searched, and what was found.
         compat_switches: Every setting that repeats a known fault of earlier work on purpose.
         notices: Sentences that a reader must see, such as that trainings are missing.
+        published: A publication whose tables the report shows with these results beside.
         provenance: Versions, fingerprints, revision.
     """
 
@@ -307,6 +324,7 @@ class Results(Config):
     leakage: tuple[Finding, ...] = ()
     compat_switches: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    published: Publication | None = None
     provenance: dict[str, str] = Field(default_factory=dict)
 
 

@@ -12,7 +12,7 @@ import markupsafe
 from notetune import __version__, runs
 from notetune.metrics.results import Results, TaskResult, write_results
 from notetune.ownership import refuse_foreign
-from notetune.report import adaptation, comparisons, figures, searches, tables
+from notetune.report import adaptation, comparisons, figures, published, searches, tables
 from notetune.report.figures import Figure
 from notetune.report.numbers import count
 from notetune.report.summary import Statement, summary
@@ -100,6 +100,7 @@ def report_sections(results: Results) -> tuple[Section, ...]:
     """Everything that the report shows, in order."""
     return (
         Section("summary", "Summary", _summary_blocks(results)),
+        *_published(results),
         Section("cohort", "Cohort", _table_or_nothing(tables.flow_table(results.flow))),
         Section("splits", "Splits", _table_or_nothing(tables.splits_table(results))),
         Section("adaptation", "Domain adaptation", _adaptation_blocks(results)),
@@ -126,6 +127,17 @@ def _summary_blocks(results: Results) -> tuple[Block, ...]:
         comparisons.primary_table(results) if any(t.primary for t in results.tasks) else None,
         figures.headline_figure(results),
     )
+
+
+def _published(results: Results) -> tuple[Section, ...]:
+    """The tables of the paper, where the recipe asks for them."""
+    if results.published is None:
+        return ()
+    of_both = (
+        published.methods_table(results, results.published),
+        published.models_table(results, results.published),
+    )
+    return (Section("published", "The paper's tables", of_both),)
 
 
 def _adaptation_blocks(results: Results) -> tuple[Block, ...]:

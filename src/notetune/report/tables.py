@@ -75,8 +75,8 @@ def headline_table(results: Results) -> Table:
     }
     for task in results.tasks:
         for row in task.rows:
-            by_model[row.model][task.task] = _auroc_cell(row)
-    means = {row.model: _auroc_cell(row) for row in results.headline}
+            by_model[row.model][task.task] = auroc_cell(row)
+    means = {row.model: auroc_cell(row) for row in results.headline}
     not_run = Cell(NOT_AVAILABLE, "(not run)")
     counted = len(results.headline[0].tasks) if results.headline else 0
     head, of_one_run = runs_in_words(row for task in results.tasks for row in task.rows)
@@ -95,7 +95,7 @@ def headline_table(results: Results) -> Table:
             )
             for model, cells in by_model.items()
         ),
-        notes=(*_marks(results.tasks), *([of_one_run] if of_one_run else []), TRAINING_SET),
+        notes=(*marks(results.tasks), *([of_one_run] if of_one_run else []), TRAINING_SET),
     )
 
 
@@ -147,7 +147,7 @@ def task_table(task: TaskResult) -> Table:
     columns += ["Micro AUROC"] if has_micro else []
     rows = []
     for row in task.rows:
-        cells = [Cell(row.model), _runs_cell(row), _auroc_cell(row)]
+        cells = [Cell(row.model), _runs_cell(row), auroc_cell(row)]
         cells += [number_cell(row.auroc_all_labels)] if has_all else []
         cells += [number_cell(row.auroc_micro)] if has_micro else []
         cells += [_precision_cell(row), estimate_cell(row.brier)]
@@ -159,7 +159,7 @@ def task_table(task: TaskResult) -> Table:
         tuple(rows),
         text_columns=2,
         notes=(
-            *_marks([task]),
+            *marks([task]),
             _BRIER_LEGEND[task.kind],
             *((_ALL_LABELS.format(judged=count(task.labels_judged)),) if has_all else ()),
             *((_NO_PRECISION_INTERVAL,) if task.kind == "multilabel" else ()),
@@ -301,7 +301,7 @@ def provenance_table(results: Results) -> Table:
     )
 
 
-def _marks(tasks: Sequence[TaskResult]) -> tuple[str, ...]:
+def marks(tasks: Sequence[TaskResult]) -> tuple[str, ...]:
     """What the marks mean, and where there are none because nothing can be judged."""
     lost = [task.task for task in tasks if not any(row.standing for row in task.rows)]
     meaning = [MARKS_LEGEND] if len(lost) < len(tasks) else []
@@ -309,7 +309,8 @@ def _marks(tasks: Sequence[TaskResult]) -> tuple[str, ...]:
     return (*meaning, *without)
 
 
-def _auroc_cell(row: ModelRow | HeadlineRow) -> Cell:
+def auroc_cell(row: ModelRow | HeadlineRow) -> Cell:
+    """AUROC with its interval, and how it stands to the best."""
     cell = estimate_cell(row.auroc, row.reason)
     mark = {"best": f" {BEST_MARK}", "tied": f" {TIE_MARK}"}.get(row.standing or "", "")
     return replace(cell, text=cell.text + mark, is_strong=row.standing == "best")

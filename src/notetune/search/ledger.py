@@ -70,12 +70,13 @@ _EVENTS: dict[str, type[Event]] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """Where a trial stands; it has a score once it is finished."""
+    """Where a trial stands; it has a score, after so many seconds, once it is finished."""
 
     n: int
     point: Point
     state: Literal["running", "finished", "failed"] = "running"
     score: float | None = None
+    seconds: float | None = None
 
 
 class Ledger:
@@ -141,7 +142,9 @@ def _trials(events: Iterable[Event]) -> list[Trial]:
             case _ if trial is None:
                 raise RunError(f"trial {event.n} ends, but was never proposed; propose it first.")
             case Finished() if trial.state != "finished":
-                trials[event.n] = replace(trial, state="finished", score=event.score)
+                trials[event.n] = replace(
+                    trial, state="finished", score=event.score, seconds=event.seconds
+                )
             case Failed() if trial.state == "running":
                 trials[event.n] = replace(trial, state="failed")
     return [trials[n] for n in sorted(trials)]

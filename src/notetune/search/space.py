@@ -170,11 +170,10 @@ def _alpha(ratio: Value, point: Point, adapter: AdapterSpec | None) -> float:
     return ratio * int(point.get("adapter.rank", adapter.rank))
 
 
-def paper_space(adapter: AdapterSpec) -> Space:
+def paper_space(adapter: AdapterSpec | None) -> Space:
     """What the paper searched for a method, in 20 trials; its learning rate was fixed.
 
-    Raises:
-        ConfigError: For full fine-tuning, of which it searched nothing.
+    Empty for full fine-tuning, of which it searched nothing, and where no adapter is made.
 
     Source:
         Gema et al. (arXiv 2307.03042), A.2 and B.2. P-tuning is two spaces here, since layers and
@@ -203,10 +202,8 @@ def paper_space(adapter: AdapterSpec) -> Space:
                 "adapter.length": Values((5, 10)),
                 "adapter.layers": Values((10, 20, 30)),
             }
-        case Full():
-            raise ConfigError(
-                "the paper searched no settings of full fine-tuning; use the default space."
-            )
+        case Full() | None:
+            return {}
         case _:
             assert_never(adapter)
 

@@ -13,6 +13,7 @@ from notetune.errors import ConfigError
 from notetune.model.backbone import load_backbone
 from notetune.model.device import torch_device
 from notetune.model.layers import chosen_layers
+from notetune.search.space import point_count
 from notetune.study.counts import Counted, CountedStep, a_million, count_notes
 from notetune.study.jobs import Job
 from notetune.study.listing import jobs_of
@@ -219,12 +220,13 @@ class _Counting:
 
 
 def _each(job: Job) -> list[Job]:
-    """A training, or all trials of a search."""
+    """A training, or all trials of a search, as many as its space has points for."""
     spec = job.spec
     if not isinstance(spec, SearchSpec):
         return [job]
     trial = replace(job, stage="trial", spec=with_point(spec.base, {}, spec.share))
-    return [replace(trial, seed=number) for number in range(spec.trials)]
+    trials = min(spec.trials, point_count(spec.space) or spec.trials)
+    return [replace(trial, seed=number) for number in range(trials)]
 
 
 def _rate_on(gpu: str) -> Callable[[CountedStep], float]:

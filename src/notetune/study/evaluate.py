@@ -15,6 +15,7 @@ from notetune import runs
 from notetune.audit import Finding, FlowCount
 from notetune.errors import RunError
 from notetune.metrics.comparison import compare_study
+from notetune.metrics.published import PUBLICATIONS
 from notetune.metrics.questions import Questions
 from notetune.metrics.results import (
     Cost,
@@ -145,6 +146,7 @@ def evaluate(recipe: Recipe) -> Results:
         leakage=_leakage(first),
         compat_switches=tuple(compat_switches(recipe)),
         notices=tuple(notices(recipe, made)),
+        published=PUBLICATIONS[config.published] if config.published else None,
         provenance={**_provenance(recipe, first.notes.prepared), **_looks(recipe, asked)},
     )
 
@@ -176,6 +178,7 @@ def methods(jobs: Sequence[Job]) -> list[MethodRow]:
                     "tokens_per_second": record.tokens / record.seconds,
                     "seconds": record.seconds,
                     "peak_memory_mib": record.peak_memory_mib,
+                    "processes": record.processes,
                 }
             )
         found.append(row)

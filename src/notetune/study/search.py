@@ -29,6 +29,7 @@ from notetune.progress import Track
 from notetune.search.ledger import Failed, Finished, Ledger, Proposed, Trial
 from notetune.search.propose import propose
 from notetune.study.jobs import WINNER, Job
+from notetune.study.models import name_in_study
 from notetune.study.specs import DomainSpec, Notes, SearchSpec, with_point
 from notetune.study.step1 import train_domain
 from notetune.study.step2 import train_model
@@ -146,18 +147,12 @@ def choose(search: Job, notes: Notes) -> None:
     winner = finished[found.place]
     row = SearchRow(
         search=search.name,
+        model=_model(search),
+        task=search.task,
         objective=spec.objective,
         space={key: _in_words(dimension) for key, dimension in spec.space.items()},
         proposer=spec.proposer,
-        trials=tuple(
-            TrialRow(
-                number=trial.n,
-                point=dict(trial.point),
-                score=None if trial.score is None else _as_shown(spec, trial.score),
-                state=trial.state,
-            )
-            for trial in trials
-        ),
+        trials=tuple(_row(spec, trial) for trial in trials),
         winner=winner.n,
         point=dict(winner.point),
         validation=_as_shown(spec, found.naive),
@@ -165,6 +160,22 @@ def choose(search: Job, notes: Notes) -> None:
     )
     with runs.new_folder(search.folder, search.inputs) as folder:
         runs.write_json(folder / WINNER, row.model_dump(mode="json"))
+
+
+def _model(search: Job) -> str:
+    if search.model:
+        return search.model.label
+    return name_in_study(search.backbone, search.method or "")
+
+
+def _row(spec: SearchSpec, trial: Trial) -> TrialRow:
+    return TrialRow(
+        number=trial.n,
+        point=dict(trial.point),
+        score=None if trial.score is None else _as_shown(spec, trial.score),
+        state=trial.state,
+        seconds=trial.seconds,
+    )
 
 
 def read(search: Job) -> SearchRow:

@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from notetune.config import Config, Name
+from notetune.metrics.published import PublicationName
 from notetune.model.adapters.specs import (
     AdapterSpec,
     LoRA,
@@ -244,4 +245,7 @@ class EvaluateConfig(Config):
     backbone (with domain-frozen, or else full-domain or head-only) and each encoder."""
     listed_patients: ListedPatients | None = None
     """Show the test scores on these patients alone too: those that no corpus of step 1 holds."""
+    published: PublicationName | None = None
+    """Show the tables of a publication with ours beside: `gema-2023` has those of the paper whose
+    method this is. Models and methods are matched by the names that recipes/paper.yaml gives."""
     seed: NonNegativeInt = 0

@@ -64,7 +64,7 @@ def domain_spec(recipe: Recipe, facts: Facts, seed: int) -> DomainSpec:
 
 
 def search_of_step_1(recipe: Recipe, base: DomainSpec) -> SearchSpec | None:
-    """The search for the settings of a method of step 1; None without one.
+    """The search for the settings of a method of step 1; None where nothing is searched.
 
     Raises:
         ConfigError: If the recipe's space does not fit the method.
@@ -76,7 +76,7 @@ def search_of_step_1(recipe: Recipe, base: DomainSpec) -> SearchSpec | None:
         choice = paper_space(adapter)
     elif choice == "default":
         choice = default_space(adapter, has_head=False)
-    return _search(recipe, base, choice, "perplexity")
+    return _search(recipe, base, choice, "perplexity") if choice else None
 
 
 def search_of_step_2(recipe: Recipe, base: CellSpec) -> SearchSpec | None:
@@ -90,7 +90,7 @@ def search_of_step_2(recipe: Recipe, base: CellSpec) -> SearchSpec | None:
         return None
     adapter = training.task_adapter
     if choice == "paper":
-        choice = paper_space(adapter) if adapter else {}
+        choice = paper_space(adapter)
     elif choice == "default":
         domain = recipe.pretrain.adapter if training.trains_domain else None
         choice = default_space(adapter, has_head=True, domain=domain)

@@ -78,6 +78,7 @@ class TrainingRecord:
         curve: At most 200 steps, evenly spread.
         kept: Which state was kept; None where it is always the last.
         head: The head that was solved, or that adapters started from; None in step 1.
+        processes: How many trained together at last; None where that was not recorded.
     """
 
     steps: int
@@ -89,6 +90,7 @@ class TrainingRecord:
     curve: tuple[CurvePoint, ...]
     kept: Kept | None = None
     head: HeadRecord | None = None
+    processes: int | None = None
 
     @property
     def kept_steps(self) -> int:
@@ -130,6 +132,7 @@ class Watch:
             tokens=self._tokens,
             peak_memory_mib=peak_memory_mib(),
             curve=tuple(self._points[::stride]),
+            processes=this_world().size,
         )
 
 
