@@ -29,12 +29,7 @@ _HARMLESS = {"init_lora_weights": (True, False, "gaussian", "orthogonal")}
 def to_peft(spec: PeftSpec, backbone: Backbone) -> peft.PeftConfig:
     """The peft configuration of a specification on a backbone."""
     shape = backbone.shape
-    in_row = {
-        "num_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "token_dim": shape.hidden,
-        "num_transformer_submodules": 1,
-    }
+    in_row = _in_row(shape, shape.heads, shape.hidden)
     match spec:
         case LoRA():
             return peft.LoraConfig(
@@ -77,11 +72,18 @@ def _prefix(spec: Prefix, shape: Shape) -> peft.PeftConfig:
         num_virtual_tokens=spec.virtual_tokens,
         prefix_projection=spec.projection,
         encoder_hidden_size=spec.hidden or width,
-        num_layers=shape.layers,
-        num_attention_heads=shape.kv_heads,
-        token_dim=width,
-        num_transformer_submodules=1,
+        **_in_row(shape, shape.kv_heads, width),
     )
+
+
+def _in_row(shape: Shape, heads: int, width: int) -> dict[str, int]:
+    """What peft must know of the backbone for tokens in front of each document."""
+    return {
+        "num_layers": shape.layers,
+        "num_attention_heads": heads,
+        "token_dim": width,
+        "num_transformer_submodules": 1,
+    }
 
 
 def _text_start(spec: Prompt, backbone: Backbone) -> dict[str, str]:
