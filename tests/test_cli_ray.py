@@ -197,11 +197,12 @@ def test_no_worker_starts_after_one_has_ended(place, token, tmp_path):
 class TestTurn:
     """A worker as the task of a cluster, in this process."""
 
-    def test_leaves_its_words_in_a_log_and_gives_its_exit_code(self, tmp_path, capsys):
+    def test_leaves_its_words_in_a_log_and_gives_its_exit_code(self, tmp_path, capsys, umask):
         code = ray_cluster.take_turn(["study", "work", "no.yaml"], str(Path.cwd()), str(tmp_path))
         assert code == 2
         (log,) = tmp_path.iterdir()
         assert log.name.startswith("ray-")
+        assert log.stat().st_mode & 0o077 == 0
         assert "no.yaml is not a file" in log.read_text()
         assert capsys.readouterr() == ("", "")
 
@@ -235,8 +236,14 @@ class Cluster:
         self.nodes.append(node.pid)
         assert node.wait(180) == 0
 
+    def runs(self, number, process):
+        """Whether a process is a worker of a node; its parent is in the node's group."""
+        command = ["ps", "-o", "ppid=", "-p", str(process)]
+        parent = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        return bool(parent.strip()) and os.getpgid(int(parent)) == self.nodes[number]
+
     def kill(self, number):
-        """Kill all processes of a node at once."""
+        """Kill the processes of a node at once; its workers end with them."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.nodes[number], signal.SIGKILL)
 
@@ -253,16 +260,16 @@ def cluster(token, monkeypatch):
             found.kill(number)
 
 
-def makers(root, count, seconds=300):
-    """Processes that make something, once there are so many."""
+def maker(root, is_wanted, seconds=300):
+    """A process that makes something, once there is one that is wanted."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        with contextlib.suppress(FileNotFoundError):  # a folder was renamed while it was read
-            found = {holder.process for holder in lease.holders_below(root)}
-            if len(found) >= count:
-                return found
+        with contextlib.suppress(OSError):  # a folder was renamed, or a process ended, meanwhile
+            for holder in lease.holders_below(root):
+                if is_wanted(holder.process):
+                    return holder.process
         time.sleep(0.05)
-    raise TimeoutError(f"fewer than {count} workers at once")
+    raise TimeoutError("no such worker")
 
 
 @pytest.mark.slow
@@ -278,16 +285,15 @@ def test_workers_and_a_node_that_die_leave_every_job_once_and_the_same_tables(
         stderr=subprocess.PIPE,
         text=True,
     )
-    killed = set()
+    killed = []
     for _ in range(2):
-        victim = min(makers(root, 2) - killed)
-        os.kill(victim, signal.SIGKILL)
-        killed.add(victim)
-    at_work = makers(root, 3)  # one of them at least is on the second node
+        killed.append(maker(root, lambda one: one not in killed and cluster.runs(0, one)))
+        os.kill(killed[-1], signal.SIGKILL)
+    killed.append(maker(root, lambda one: cluster.runs(1, one)))
     cluster.kill(1)
     _, said = driver.communicate(timeout=900)
     assert driver.returncode == 0, said
-    assert driver.pid not in at_work
+    assert len({*killed, driver.pid}) == 4
 
     listed = list(dict.fromkeys(jobs(recipe)))
     assert len(listed) > 15

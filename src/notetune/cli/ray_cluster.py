@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from notetune import runs
 from notetune.cli import show, terminal
 from notetune.cli.workers import logs_of
 from notetune.errors import ConfigError, RunError
@@ -68,6 +69,7 @@ def take_turn(command: list[str], folder: str, logs: str) -> int:
     """
     from notetune.cli import main
 
+    runs.make_files_private()
     os.chdir(folder)
     log = Path(logs) / f"ray-{platform.node()}-{os.getpid()}.log"
     with (
