@@ -17,7 +17,7 @@ import numpy.typing as npt
 from notetune import infer, runs
 from notetune.aliases import FloatArray
 from notetune.errors import BundleError, ConfigError, DataError, NotetuneError, TrainingError
-from notetune.metrics.chosen import chosen_score
+from notetune.metrics.chosen import Chosen, chosen_score
 from notetune.metrics.intervals import Counts, auroc_replicates
 from notetune.metrics.results import SearchRow, TrialRow
 from notetune.metrics.scores import ScoreTable, read_scores
@@ -138,9 +138,8 @@ def choose(search: Job, notes: Notes) -> None:
     spec, trials = _spec(search), _ledger(search).trials()
     finished = [trial for trial in trials if trial.score is not None]
     if not finished:
-        failed = {trial.n for trial in trials}
         raise DataError(
-            f"{search.label}: none of {len(failed)} trials could be trained; look at its space "
+            f"{search.label}: none of {len(trials)} trials could be trained; look at its space "
             f"({', '.join(spec.space)}), above all at the learning rates."
         )
     found = _chosen(spec, search, finished, notes)
@@ -238,7 +237,7 @@ def _log_loss(table: ScoreTable, counts_NB: Counts) -> FloatArray:
     return mean_B
 
 
-def _chosen(spec: SearchSpec, search: Job, finished: list[Trial], notes: Notes) -> Any:
+def _chosen(spec: SearchSpec, search: Job, finished: list[Trial], notes: Notes) -> Chosen:
     jobs = [TrialRun(search, trial).job for trial in finished]
     if not isinstance(spec.base, DomainSpec):
         tables = [read_scores(job.folder / "validation.parquet") for job in jobs]
