@@ -6,7 +6,7 @@ import pytest
 from report_values import binary_task, estimate, full_results, multilabel_task
 
 from notetune.metrics.intervals import Estimate
-from notetune.metrics.results import Results, read_results
+from notetune.metrics.results import ModelRow, Results, read_results
 from notetune.report.page import report_sections, write_report
 from notetune.report.summary import summary
 from notetune.report.table import Table
@@ -62,15 +62,17 @@ def cells_of(results):
     ]
 
 
+def fractions_in(value):
+    """Every float that a value holds."""
+    if isinstance(value, dict | list | tuple):
+        parts = value.values() if isinstance(value, dict) else value
+        return [fraction for part in parts for fraction in fractions_in(part)]
+    return [value] if isinstance(value, float) else []
+
+
 def numbers_of_row(row):
-    estimates = [item for item in (row.auroc, row.brier) if item]
-    shown = [f"{v:.3f}" for item in estimates for v in (item.value, item.low, item.high)]
-    shown += [f"{v:.3f}" for v in row.auroc_per_run if not row.is_deterministic]
-    more = (row.average_precision, row.auroc_micro, row.auroc_all_labels)
-    shown += [f"{v:.3f}" for v in more if v]
-    shown += [f"{v:.3f}" for v in row.average_precision_interval or ()]
-    figures = row.calibration.model_dump().values() if row.calibration else ()
-    return shown + [f"{abs(v):.3f}" for v in figures if v is not None]
+    hidden = {"auroc_per_run"} if row.is_deterministic else set()
+    return [f"{abs(value):.3f}" for value in fractions_in(row.model_dump(exclude=hidden))]
 
 
 def numbers_of_task(task):
@@ -99,6 +101,12 @@ def numbers_in(value):
         shown += [f"{cost.trainable_parameters:,}", f"{cost.total_parameters:,}"]
         shown += [f"{v:,.0f}" for v in (cost.tokens_per_second, cost.peak_memory_mib) if v]
     return shown + [str(finding.count) for finding in value.leakage]
+
+
+def test_every_figure_of_a_model_is_in_these_results():
+    rows = [row for task in full_results().tasks for row in task.rows]
+    missing = {key for key in ModelRow.model_fields if not any(getattr(r, key) for r in rows)}
+    assert missing == set()
 
 
 def test_every_number_of_the_results_is_in_the_page_and_in_its_twin(written, page):

@@ -87,6 +87,7 @@ def test_the_figures_of_a_task_are_counted_per_split_with_its_labels():
     binary = task_counts(Task("mortality", "binary", ("died",)), table)
     assert set(binary) == {"mortality: train", "mortality: validation", "mortality: test"}
     assert len(compare(counts | binary)) == 9
+    assert task_counts(Task("readmission", "binary", ("back",)), table) == {}
 
 
 def test_the_figures_of_a_flow_are_those_of_its_data_set(tmp_path):

@@ -1,5 +1,7 @@
 """Which comparisons a recipe declares, by default or by name, before anything is trained."""
 
+from typing import get_args
+
 import pytest
 
 from notetune.config import parse
@@ -7,7 +9,7 @@ from notetune.errors import ConfigError
 from notetune.metrics.names import BEST_VALIDATED
 from notetune.metrics.questions import Pair
 from notetune.metrics.uncertainty import ModelRuns
-from notetune.study.models import VARIANTS
+from notetune.study.models import VARIANTS, VariantName
 from notetune.study.questions import fingerprint, questions
 from notetune.study.recipe import Recipe
 
@@ -30,8 +32,20 @@ def primary(*args, **kwargs):
     return [(p.model, p.against, p.about) for p in questions(recipe(*args, **kwargs)).primary]
 
 
-ALL = [name for name in VARIANTS if name != "full-domain"]
+ALL = [
+    "head-only",
+    "task-lora",
+    "domain-frozen",
+    "domain-frozen+task-lora",
+    "domain-trainable",
+    "domain-trainable+task-lora",
+]
 AGAINST_TFIDF = (BEST_VALIDATED, "tf-idf", "best validated")
+
+
+def test_every_variant_has_a_row_of_its_own():
+    assert set(VARIANTS) == set(get_args(VariantName))
+    assert len(set(VARIANTS.values())) == len(VARIANTS) > 5
 
 
 def test_by_default_each_step_is_asked_about_once_and_the_best_one_against_tf_idf():

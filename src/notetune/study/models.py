@@ -1,7 +1,7 @@
 """The variants of the paper's Table 3: which adapters a model has, and which of them train."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 VariantName = Literal[
@@ -17,11 +17,19 @@ VariantName = Literal[
 
 @dataclass(frozen=True)
 class Variant:
-    """Which adapters a model has besides its head, and which of them train with the head."""
+    """Which adapters a model has besides its head, and which of them train with the head.
+
+    Attributes:
+        has_domain: Whether it stands on step 1.
+        trains_domain: Whether what step 1 trained trains on.
+        has_task: Whether it has a task adapter.
+        is_full: Whether step 1 trained the whole backbone, for a variant that is of that alone.
+    """
 
     has_domain: bool
     trains_domain: bool
     has_task: bool
+    is_full: bool = False
 
     @property
     def trains_head_alone(self) -> bool:
@@ -42,9 +50,8 @@ class Variant:
         """The variant that lacks the task adapter only; None if there is no such adapter."""
         if not self.has_task:
             return None
-        if not self.has_domain:
-            return "head-only"
-        return "domain-trainable" if self.trains_domain else "domain-frozen"
+        without = replace(self, has_task=False)
+        return next((name for name, variant in VARIANTS.items() if variant == without), None)
 
 
 VARIANTS: dict[VariantName, Variant] = {
@@ -54,8 +61,7 @@ VARIANTS: dict[VariantName, Variant] = {
     "domain-frozen+task-lora": Variant(has_domain=True, trains_domain=False, has_task=True),
     "domain-trainable": Variant(has_domain=True, trains_domain=True, has_task=False),
     "domain-trainable+task-lora": Variant(has_domain=True, trains_domain=True, has_task=True),
-    # A head on the fully fine-tuned backbone; only for `pretrain.adapter` of kind full.
-    "full-domain": Variant(has_domain=True, trains_domain=False, has_task=False),
+    "full-domain": Variant(has_domain=True, trains_domain=False, has_task=False, is_full=True),
 }
 
 HYBRID = "hybrid"

@@ -27,7 +27,7 @@ from notetune.prepare.settings import (
     read_pieces,
     row_of,
 )
-from notetune.sources import EicuSource, TableSource, starting_from
+from notetune.sources import TableSource, starting_from
 from notetune.sources.splits import AnySplit, ColumnSplit, OfficialSplit, SplitConfig
 from notetune.sources.tables.tasks import TaskedSource
 from notetune.study.models import VARIANTS, Model, models_of_step_2
@@ -96,11 +96,12 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _names_its_domain(self) -> "Recipe":
         kind = self.pretrain.adapter.kind
-        if "full-domain" in self.downstream.variants and kind != "full":
-            raise ValueError(
-                f"variant full-domain needs pretrain.adapter of kind full, not {kind}; choose "
-                "domain-frozen for an adapter"
-            )
+        for name in self.downstream.variants:
+            if VARIANTS[name].is_full and kind != "full":
+                raise ValueError(
+                    f"variant {name} needs pretrain.adapter of kind full, not {kind}; choose "
+                    "domain-frozen or another variant for an adapter"
+                )
         return self
 
     @model_validator(mode="after")
@@ -228,9 +229,9 @@ class Recipe(Config):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Columns beside the text."""
-        source = self.prepare.source
-        return source.features if isinstance(source, TableSource | EicuSource) else ()
+        """Columns beside the text, of a source that has such a key."""
+        features: tuple[str, ...] = getattr(self.prepare.source, "features", ())
+        return features
 
     @property
     def baselines(self) -> tuple[BaselineName, ...]:

@@ -192,12 +192,14 @@ def flow_counts(
 
 
 def task_counts(task: Task, table: pl.DataFrame) -> dict[str, int | str]:
-    """The figures of a task under the keys of `PUBLISHED`.
+    """The figures of a task under the keys of `PUBLISHED`; none for a task that has none there.
 
     Args:
         task: The task, with all its classes.
         table: Its notes with `split`.
     """
+    if task.name not in _TASKS:
+        return {}
     counts: dict[str, int | str] = {
         f"{task.name}: {split}": table.filter(pl.col("split") == split).height for split in SPLITS
     }
