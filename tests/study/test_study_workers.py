@@ -18,7 +18,7 @@ from notetune.cli.workers import share, slurm_script
 from notetune.errors import ConfigError, DataError, RunError, RunWarning
 from notetune.study import run as module
 from notetune.study.evaluate import evaluate
-from notetune.study.jobs import jobs
+from notetune.study.listing import jobs
 from notetune.study.recipe import Recipe
 from notetune.study.run import work
 from notetune.study.status import progress
