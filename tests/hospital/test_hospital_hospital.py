@@ -1,6 +1,5 @@
 """The synthetic hospital: files, labels recomputed from the tables, and what its notes can tell."""
 
-import datetime as dt
 import filecmp
 import gzip
 import json
@@ -27,7 +26,6 @@ from written_tables import (
 
 from notetune.errors import RunError
 from notetune.hospital import SyntheticConfig, write_hospital
-from notetune.hospital.tables import CsvTable
 
 PATIENTS, MIMIC4_PATIENTS = 1000, 120
 MIMIC3_TABLES = {
@@ -97,19 +95,6 @@ def test_the_bytes_do_not_depend_on_the_hash_seed_of_the_process(tmp_path):
     names = ("mimic3/NOTEEVENTS.csv", "mimic4/note/discharge.csv.gz", "truth/truth.json")
     for name in names:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
-
-
-def test_cells_are_written_as_each_hospital_writes_them(tmp_path):
-    cells = ('a "b",\nc', "0066", 7, 1.5, None, dt.date(2101, 2, 3), dt.datetime(2101, 2, 3, 4, 5))  # noqa: DTZ001
-    columns = ("Text", "Code", "N", "X", "Nothing", "Day", "Time")
-    for name, dialect in (("three.csv", 3), ("four.csv.gz", 4)):
-        with CsvTable(tmp_path / name, columns, dialect) as table:
-            assert [table.append(*cells), table.append(*cells)] == [1, 2]
-    line = '"a ""b"",\nc","0066",7,1.5000,,2101-02-03,2101-02-03 04:05:00\n'
-    header = '"TEXT","CODE","N","X","NOTHING","DAY","TIME"\n'
-    assert (tmp_path / "three.csv").read_bytes().decode() == header + line * 2
-    newer = gzip.decompress((tmp_path / "four.csv.gz").read_bytes()).decode()
-    assert newer == "text,code,n,x,nothing,day,time\n" + line.replace('"0066"', "0066") * 2
 
 
 def test_a_folder_with_something_else_in_it_is_not_replaced(tmp_path):
@@ -277,14 +262,6 @@ def test_the_oracle_beats_words_and_words_beat_chance(hospital):
     assert json.loads((folder / "truth" / "oracle.json").read_text())["mimic3"] == oracle
 
 
-def test_without_signal_the_oracle_is_blind(tmp_path):
-    config = SyntheticConfig(patients=150, mimic4_patients=0, signal=0.0)
-    truth = write_hospital(tmp_path / "h", config)
-    assert set(truth.oracle["mimic3"]) == {"MOR", "LOS", "PMV", "DIAG", "PROC"}
-    assert all(value == 0.5 for value in truth.oracle["mimic3"].values())
-    assert set(truth.oracle["mimic4"].values()) == {None}
-
-
 def test_the_admission_text_does_not_depend_on_the_outcome(tmp_path):
     """With another strength of signal the same patients end differently and present the same."""
     first = {}
@@ -348,3 +325,9 @@ def test_overlapping_patients_tell_the_same_story_under_other_ids(tmp_path):
     ]
     assert min(same) > 0.6
     assert max(others) < 0.5
+
+
+def test_a_hospital_of_one_patient_is_complete(tmp_path):
+    truth = write_hospital(tmp_path / "h", SyntheticConfig(patients=1, mimic4_patients=1))
+    assert {row.hospital for row in truth.admissions} == {"mimic3", "mimic4"}
+    assert len(list((tmp_path / "h").rglob("*.csv*"))) == 9 + 12 + 3
