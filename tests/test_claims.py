@@ -12,8 +12,7 @@ import pytest
 
 from notetune import claims, lease, ownership, runs
 from notetune.errors import RunError
-from notetune.lease import LeaseLostError, holder_of, holders_below
-from notetune.progress import silent
+from notetune.lease import holder_of, holders_below
 
 
 def run_python(code):
@@ -230,14 +229,3 @@ class TestClearParts:
             claims.clear_parts(tmp_path)
             assert (part / "notes.csv").exists()
         assert runs.is_finished(shared, "notes")
-
-
-def test_watching_a_lease_that_is_lost_stops_before_the_next_step(tmp_path):
-    with claims.claimed(tmp_path / "stage") as held:
-        steps = held.watched(silent)("", range(3), 3, str)
-        assert next(steps) == 0
-        of_another_machine(tmp_path / "stage", 0)
-        held._last_beat -= 2 * lease.BEAT_SECONDS
-        with pytest.raises(LeaseLostError):
-            next(steps)
-    assert holder_of(tmp_path / "stage").host == "node7"

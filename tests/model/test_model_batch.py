@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from builders import random_batch, random_documents, random_llama
@@ -8,7 +9,6 @@ from transformers import AutoModelForCausalLM
 from notetune.errors import BackboneError
 from notetune.model.backbone import Backbone, load_backbone
 from notetune.model.batch import packed_batch
-from notetune.model.heads import Head, pool
 from notetune.model.stack import stack
 
 
@@ -63,29 +63,27 @@ def test_targets_are_all_tokens_but_the_first_of_each_document():
     assert batch.last_D.tolist() == [2, 3, 7]
 
 
-def test_pooling_takes_the_last_token_or_the_mean_of_each_document():
-    batch = random_batch([3, 1, 4])
-    hidden = torch.randn(8, 5)
-    parts = torch.split(hidden, [3, 1, 4])
-    assert torch.equal(pool(hidden, batch, "last"), torch.stack([part[-1] for part in parts]))
-    means = torch.stack([part.mean(0) for part in parts])
-    assert torch.allclose(pool(hidden, batch, "mean"), means, atol=1e-6)
-
-
-def test_outcome_logits_equal_plain_transformers_classification(folder, backbone):
-    from transformers import AutoModelForSequenceClassification
-
-    torch.manual_seed(3)
-    plain = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3).eval()
-    with torch.no_grad():
-        head = Head(plain.score.weight, torch.zeros(3))
-        documents = random_documents([5, 17, 1])
-        batch = packed_batch(documents, range(3))
-        packed = head(pool(backbone.hidden_states(batch), batch, "last"))
-        one_by_one = [plain(torch.from_numpy(ids)[None]).logits[0] for ids in documents]
-    assert (packed - torch.stack(one_by_one)).abs().max() < 1e-5
-
-
 def test_a_padded_batch_is_refused_instead_of_leaking(backbone):
     with pytest.raises(BackboneError, match="its documents"):
         backbone.model(input_ids=torch.ones(2, 4, dtype=torch.long))
+
+
+@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), min_size=1, max_size=6))
+def test_halves_are_whole_notes_in_order(notes):
+    lengths = [length for note in notes for length in note]
+    pieces = [len(note) for note in notes]
+    row = packed_batch(random_documents(lengths), np.arange(len(lengths)) + 7, pieces_N=pieces)
+    halves = row.halves()
+    assert len(halves) == min(2, len(notes))
+    assert [n for half in halves for n in half.pieces_N] == pieces
+    assert [n for half in halves for n in half.lengths_D] == lengths
+    assert [n for half in halves for n in half.documents_D] == row.documents_D.tolist()
+    assert torch.equal(torch.cat([half.ids_T for half in halves]), row.ids_T)
+    firsts = [7 + sum(pieces[:number]) for number in range(len(notes))]
+    assert [n for half in halves for n in half.first_documents_N] == firsts
+
+
+def test_each_document_is_a_note_where_nothing_is_said():
+    row = random_batch([3, 5])
+    assert row.pieces_N == (1, 1)
+    assert row.first_documents_N.tolist() == row.documents_D.tolist()
