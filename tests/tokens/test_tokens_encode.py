@@ -5,17 +5,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from builders import random_encoder, random_llama
+from byte_encoder import ENCODER, TEXTS
 from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from notetune.errors import BackboneError
-from notetune.tokens.edges import Edges
-from notetune.tokens.encode import Encoder, load_encoder
-
-TOKENIZER.encode_special_tokens = True  # as `read_declared` sets it: "<s>" in a note is text
-ENCODER = Encoder(TOKENIZER, Edges(0, 1), vocabulary_size=260)
-TEXTS = ["short", "a much longer note that needs several pieces " * 4, "é—ü " * 9, "x"]
+from notetune.tokens.encode import load_encoder
 
 
 def pieces_of(documents):

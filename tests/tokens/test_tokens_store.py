@@ -5,11 +5,11 @@ from mmap import mmap
 import numpy as np
 import polars as pl
 import pytest
-from builders import byte_tokenizer, random_llama, small_store
+from builders import random_llama, small_store
+from byte_encoder import ENCODER, TEXTS
 
 from notetune.errors import RunError
-from notetune.tokens.edges import Edges
-from notetune.tokens.encode import Encoder, load_encoder
+from notetune.tokens.encode import load_encoder
 from notetune.tokens.store import (
     encode_notes,
     join_documents,
@@ -17,11 +17,6 @@ from notetune.tokens.store import (
     read_documents,
     save_documents,
 )
-
-TOKENIZER = byte_tokenizer()
-TOKENIZER.encode_special_tokens = True  # as `read_declared` sets it: "<s>" in a note is text
-ENCODER = Encoder(TOKENIZER, Edges(0, 1), vocabulary_size=260)
-TEXTS = ["short", "a much longer note that needs several pieces " * 4, "é—ü " * 9, "x"]
 
 
 @pytest.fixture
