@@ -1,6 +1,5 @@
 """What a user has survives every command that writes, byte for byte, and the error names it."""
 
-import json
 import os
 import shutil
 
@@ -9,8 +8,7 @@ from small_study import notetune, small_study
 
 from notetune import config, runs
 from notetune.cli import app, study
-from notetune.errors import ConfigError, RunError
-from notetune.study.evaluate import refuse_foreign_looks
+from notetune.errors import ConfigError
 from notetune.study.recipe import Recipe
 
 ONLY_READ = {"inspect", "keys", "study status"}
@@ -144,32 +142,6 @@ def test_nothing_of_a_user_is_replaced_by_any_command(writing, kind, place, tmp_
     assert {path: after[path] for path in read if "runs" not in path.parts} == {
         path: read[path] for path in read if "runs" not in path.parts
     }
-
-
-LOOKS = {"0123456789abcdef": 3}
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        '{"views": 3}',
-        json.dumps(LOOKS),  # not as we write it
-        *(runs._json_text({**LOOKS, **other}) for other in [{"views": 3}, {"f" * 16: "three"}]),
-        *(runs._json_text({"f" * 16: count}) for count in [0, True, 1.5, None]),
-        "[]",
-        "{}\n",
-        '{"f": NaN}',
-    ],
-)
-def test_only_counted_looks_of_ours_are_counted_on(text, place, tmp_path):
-    recipe = config.load(Recipe, place / "recipe.yaml", [f"runs={tmp_path}", "name=mine"])
-    path = tmp_path / "mine" / "looks.json"
-    runs.write_json(path, LOOKS)
-    assert refuse_foreign_looks(recipe) == path
-    path.write_text(text)
-    with pytest.raises(RunError, match=r"looks\.json exists already"):
-        refuse_foreign_looks(recipe)
-    assert path.read_text() == text
 
 
 @pytest.mark.parametrize("link", ["the notes", "hard", "symbolic"])

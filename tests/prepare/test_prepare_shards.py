@@ -1,6 +1,6 @@
-import csv
+"""Shards of notes: whole or not at all, whoever is killed, and gone on with."""
+
 import itertools
-import json
 import os
 import random
 import shutil
@@ -10,76 +10,30 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
-from leak_oracle import split_findings
+from small_notes import (
+    NOTES,
+    PER_SHARD,
+    bytes_below,
+    hidden_in,
+    recipe_in,
+    small_notes,
+)
 
-from notetune import config, runs, sources
-from notetune.errors import DataError, Stopped
+from notetune import runs, sources
+from notetune.errors import Stopped
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.prepare import shards as prepare_shards
 from notetune.prepare.build import inputs, prepare
 from notetune.prepare.prepared import open_prepared
-from notetune.sources import Finished, NoteStream
 from notetune.study.recipe import Recipe
 from notetune.tokens.encode import Encoder, load_encoder
 from notetune.tokens.store import encode_notes
 
-NOTES = 90
-PER_SHARD = 12
-RECIPE = """
-name: small
-runs: {folder}/runs
-prepare:
-  source:
-    kind: table
-    path: {folder}/notes.csv
-    source: report
-    columns: {{text: text, note_id: note, patient_id: patient}}
-    tasks:
-      - {{name: died, kind: binary, column: died}}
-  split: {{kind: fractions, validation: 0.2, test: 0.3}}
-  opener: bos
-  max_tokens: 32
-  allow_leaks: true
-"""
-PHRASES = ["chest pain", "denies fever", "lungs clear,", " heart regular", "5 mg b.i.d.\n"]
-
-
-def write_notes(path: Path) -> None:
-    rng = random.Random(0)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["note", "patient", "text", "died"])
-        for number in range(NOTES):
-            text = " ".join(rng.choices(PHRASES, k=rng.randint(1, 20)))
-            writer.writerow([f"n{number:03}", f"p{number // 2}", text, number % 2])
-
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder with notes and a recipe, for shards of a few notes."""
-    monkeypatch.setattr(prepare_shards, "_NOTES_PER_SHARD", PER_SHARD)
-    write_notes(tmp_path / "notes.csv")
-    (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=tmp_path))
-    return tmp_path
-
-
-def recipe_in(folder: Path, *overrides: str, **options) -> Recipe:
-    recipe = config.load(Recipe, folder / "recipe.yaml", list(overrides))
-    changed = recipe.prepare.model_copy(update={"workers": 1, **options})
-    return recipe.model_copy(update={"prepare": changed})
-
-
-def bytes_below(folder: Path) -> dict[str, bytes]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def hidden_in(folder: Path) -> list[str]:
-    """What is left beside the prepared folder, but for locks."""
-    names = {path.name for path in folder.iterdir()} - {"prepared"}
-    return sorted(name for name in names if not name.endswith(".lock"))
+    return small_notes(tmp_path, monkeypatch)
 
 
 def test_streamed_shards_make_the_store_of_all_notes_at_once(place):
@@ -105,88 +59,6 @@ def test_streamed_shards_make_the_store_of_all_notes_at_once(place):
     rows = dict(cohort.notes.select("note_id", "text").iter_rows())
     assert prepared.texts(asked) == [rows[name] for name in asked]
     assert len(bytes_below(prepared.folder / "texts")) == -(-NOTES // PER_SHARD)
-    assert hidden_in(recipe.folder.root) == []
-
-
-def test_the_checks_are_those_of_all_texts_at_once(place):
-    rows = [f"m{number},q{number},the same words of {number % 9},1\n" for number in range(40)]
-    with (place / "notes.csv").open("a") as file:
-        file.writelines(rows)
-    recipe = recipe_in(place)
-    prepared = prepare(recipe.preparation)
-    notes = sources.read(recipe.preparation.source).notes
-    split_of = dict(zip(prepared.store.note_ids, prepared.store.split_N, strict=True))
-    table = notes.with_columns(split=pl.Series([split_of[name] for name in notes["note_id"]]))
-    of_splits = [f for f in prepared.findings if f.split_b != "corpus of step 1"]
-    assert tuple(of_splits) == split_findings(table)
-    assert sum(finding.count > 0 for finding in prepared.findings) >= 3
-
-
-def test_the_corpus_is_counted_by_source_and_split(place):
-    prepared = prepare(recipe_in(place).preparation)
-    store = prepared.store
-    assert [count.split for count in prepared.corpus] == ["train", "test", "validation"]
-    for count in prepared.corpus:
-        documents = store.documents_of(count.split, [count.source])
-        assert count.source == "report"
-        assert count.notes == (store.split_N == count.split).sum()
-        assert count.documents == len(documents)
-        assert count.tokens == store.lengths_D[documents].sum()
-    assert sum(count.notes for count in prepared.corpus) == NOTES
-    assert sum(count.tokens for count in prepared.corpus) == len(store.ids)
-
-
-def test_the_same_bytes_come_from_any_number_of_workers(place):
-    one, two = (recipe_in(place, f"name=w{n}", workers=n) for n in (1, 2))
-    prepare(one.preparation)
-    prepare(two.preparation)
-    expected = bytes_below(one.folder.prepared)
-    assert len(expected) >= 20
-    assert bytes_below(two.folder.prepared) == expected
-    assert inputs(one.preparation) == inputs(two.preparation)
-
-
-def test_notes_of_patients_in_no_split_are_left_out(place):
-    for split, patients in {"train": range(20), "validation": range(20, 25), "test": [30]}.items():
-        rows = ["SUBJECT_ID", *(f"p{number}" for number in patients)]
-        (place / f"{split}.csv").write_text("\n".join(rows) + "\n")
-    files = {split: str(place / f"{split}.csv") for split in ("train", "validation", "test")}
-    lines = (place / "recipe.yaml").read_text().splitlines()
-    lines = [line for line in lines if not line.startswith(("  split:", "name:"))]
-    lines.insert(-1, f"  split: {json.dumps({'kind': 'files', **files})}")
-    lines.append("downstream: {tasks: [died]}")
-    (place / "recipe.yaml").write_text("\n".join(["name: official", *lines]))
-    prepared = prepare(recipe_in(place).preparation)
-    wanted = [f"n{number:03}" for number in (*range(50), 60, 61)]
-    assert prepared.store.note_ids.tolist() == wanted
-    kept = pl.read_parquet(prepared.folder / "texts")["note_id"].to_list()
-    assert kept == pl.read_parquet(prepared.folder / "notes.parquet")["note_id"].to_list() == wanted
-    assert set(prepared.store.split_N) == {"train", "validation", "test"}
-    assert prepared.flow[-3].rejected == {"patient in no split": NOTES - len(wanted)}
-
-
-def test_only_the_first_piece_of_long_notes_is_kept_on_request(place):
-    pieces = prepare(recipe_in(place).preparation)
-    first = prepare(recipe_in(place, "name=first", long_notes="first").preparation)
-    begins_D = pieces.store.piece_D == 0
-    assert 0 < begins_D.sum() == NOTES < len(begins_D)
-    assert first.store.lengths_D.tolist() == pieces.store.lengths_D[begins_D].tolist()
-    numbers = np.arange(NOTES)
-    truncated = pieces.store.reading(np.flatnonzero(begins_D), 1).truncated_N
-    assert first.store.reading(numbers, 1).truncated_N.tolist() == truncated.tolist()
-    assert truncated.any()
-    assert not truncated.all()
-    for number, document in zip(numbers, np.flatnonzero(begins_D), strict=True):
-        assert np.array_equal(first.store.document(number), pieces.store.document(document))
-
-
-def test_a_note_id_given_twice_is_found_across_chunks(place, monkeypatch):
-    recipe = recipe_in(place)
-    notes = sources.read(recipe.preparation.source).notes
-    stream = NoteStream(iter([notes, notes[7:8]]), lambda: Finished((), ()))
-    monkeypatch.setattr(sources, "open_notes", lambda source: stream)
-    with pytest.raises(DataError, match="note id n007 is given to 2 notes"):
-        prepare(recipe.preparation)
     assert hidden_in(recipe.folder.root) == []
 
 

@@ -1,11 +1,14 @@
-"""Step 2: the head first, a domain adapter that trains on, and the weights of classes."""
+"""Step 2: the head first, adapters that train on, weights of classes, and the best state kept."""
 
+import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from one_job import jobs_on, model_job, run, train
 from safetensors.torch import load_file
+from sklearn.metrics import log_loss, roc_auc_score
 from small_study import sigterm_after, small_study
 
 from notetune import config, runs
@@ -14,8 +17,10 @@ from notetune.metrics.scores import read_scores
 from notetune.model.bundle import read_card
 from notetune.prepare.build import prepare
 from notetune.serve.predictor import load_predictor
+from notetune.study import step2
 from notetune.study.evaluate import evaluate
 from notetune.study.recipe import Recipe
+from notetune.study.run import prepare_notes
 from notetune.train.training import read_record
 
 PAIRS = {
@@ -123,3 +128,66 @@ def test_balanced_classes_change_the_head_and_the_report_says_so(place):
     run(recipe, *(job for job in step_1 if job.seed == 0))
     switches = evaluate(recipe).compat_switches
     assert [switch.split(" (")[0] for switch in switches] == ["class_weights: balanced"]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = small_study(tmp_path_factory.mktemp("choice"))
+    settings = [
+        "downstream.evaluations_per_epoch=1",
+        "downstream.epochs=4",
+        "downstream.head_lr=1",
+        "downstream.optim.peak_lr=0.1",
+    ]
+    recipe = config.load(Recipe, folder / "recipe.yaml", settings)
+    return recipe, prepare_notes(recipe).prepared
+
+
+def record_of(job):
+    return json.loads((job.folder / "training.json").read_text())
+
+
+@pytest.mark.parametrize("choose", ["auroc", "loss"])
+@pytest.mark.parametrize("variant", ["task-lora", "domain-trainable+task-lora"])
+def test_the_scores_are_those_of_the_state_that_was_kept(prepared, variant, choose):
+    recipe, _ = prepared
+    changes = {"choose": choose, "patience": None}
+    recipe = recipe.model_copy(update={"downstream": recipe.downstream.model_copy(update=changes)})
+    job = model_job(recipe, "died", variant)
+    run(recipe, job)
+    record = record_of(job)
+    kept = record["kept"]
+    evaluations = kept["evaluations"]
+    if choose == "auroc":
+        best = max(evaluations, key=lambda one: (one["auroc"], -one["loss"]))
+    else:
+        best = min(evaluations, key=lambda one: one["loss"])
+    assert kept["steps"] == best["steps"] <= record["steps"]
+    assert evaluations[-1]["steps"] == record["steps"]
+    table = read_scores(job.folder / "validation.parquet")
+    assert roc_auc_score(table.targets_NK, table.scores_NK) == pytest.approx(best["auroc"])
+    loss = log_loss(table.targets_NK[:, 0], table.scores_NK[:, 0])
+    assert loss == pytest.approx(best["loss"], abs=1e-6)  # scores are rounded near 0 and 1
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda task, is_validation: ("test", None), "the task has no validation notes"),
+        (lambda task, is_validation: (None, 0), "no label has both values"),
+    ],
+)
+def test_without_a_choice_the_last_state_is_kept_and_it_says_so(prepared, change, why):
+    recipe, opened = prepared
+    task = opened.tasks["died"]
+    is_validation = task.split_N == "validation"
+    split, target = change(task, is_validation)
+    split_N = np.where(is_validation, split or "validation", task.split_N)
+    targets_NK = np.where(is_validation[:, None] & (target == 0), 0, task.targets_NK)
+    changed = replace(task, split_N=split_N, targets_NK=targets_NK.astype(np.int8))
+    job = model_job(recipe, "died", "task-lora")
+    step2.train_model(job, replace(opened, tasks={"died": changed}))
+    record = record_of(job)
+    assert record["kept"]["why"].startswith(f"last: {why}")
+    assert record["kept"]["steps"] == record["steps"] > 0
+    assert record["kept"]["evaluations"] == []

@@ -2,21 +2,19 @@
 
 import csv
 import json
-import shutil
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 from builders import byte_tokenizer, random_encoder, random_llama
-from one_job import find, model_job, run, train
 from small_study import notetune, small_study
+from study.one_job import find, model_job, run, train
 from transformers import AutoModelForCausalLM
 
-from notetune import config, runs
-from notetune.errors import BundleError
+from notetune import config
 from notetune.metrics.scores import read_scores
-from notetune.model.bundle import BUNDLE, read_card
+from notetune.model.bundle import read_card
 from notetune.prepare import intake
 from notetune.prepare.build import inputs, prepare
 from notetune.serve.files import predict_file
@@ -163,26 +161,6 @@ def test_a_note_is_read_and_scored_by_predict_as_in_the_study(place, opener):
         size = len(text_of[note_id].encode())
         whole = size + (size % (24 - front) > 0) + pieces * front
         assert tokens == (pieces * 24 if cut else whole)
-
-
-def test_a_bundle_of_the_first_format_is_read_with_bos(place, tmp_path):
-    recipe = load(place, "prepare.opener=bos", "name=old", "downstream.tasks=[died]")
-    new = train(recipe, "died", "head-only")
-    source = TableSource(kind="table", path=place / "notes.csv", columns=COLUMNS, tasks=())
-    expected = predict_file(new, source, str(place / "backbone"))
-    since = {"opener", "opener_id", "end_id", "ends_every_piece"}
-    for number in (1, 99):
-        with runs.new_folder(tmp_path / str(number), {}) as old:
-            for path in new.iterdir():
-                if path.name != runs.MANIFEST:
-                    shutil.copyfile(path, old / path.name)
-            card = json.loads((new / BUNDLE).read_text())
-            card = {name: value for name, value in card.items() if name not in since}
-            (old / BUNDLE).write_text(json.dumps({**card, "format": number}))
-    got = predict_file(tmp_path / "1", source, str(place / "backbone"))
-    assert got.equals(expected)
-    with pytest.raises(BundleError, match="has format 99; this version reads 1 and 2"):
-        read_card(tmp_path / "99")
 
 
 def lengths(place, prepared, split, opener=1):
