@@ -53,7 +53,7 @@ command_of() {  # sets COMMAND, what a part runs
     local rows=(--output "$OUT/rows.csv")
     case $1 in
         tests) COMMAND=(-m pytest -q -p no:cacheprovider "${TESTS[@]}"
-            tests/model/test_model_gpu.py tests/model/test_model_attention.py) ;;
+            tests/model/test_contract_gpu.py tests/model/test_model_attention.py) ;;
         ceiling) COMMAND=(bench/ceiling.py "${CEILING[@]}" "${rows[@]}") ;;
         step1) COMMAND=(bench/step1.py "${SHAPE[@]}" --methods lora --no-float8 "${rows[@]}") ;;
         step1-float8) COMMAND=(bench/step1.py "${SHAPE[@]}" "${FLOAT8[@]}" "${rows[@]}") ;;

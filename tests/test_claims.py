@@ -1,6 +1,5 @@
 """Who makes what: one process at a time, whichever of them dies or stands still."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,11 +8,11 @@ import textwrap
 import time
 
 import pytest
+from other_machine import leased_by_another
 
 from notetune import claims, lease, ownership, runs
 from notetune.errors import RunError
-from notetune.lease import LeaseLostError, holder_of, holders_below
-from notetune.progress import silent
+from notetune.lease import holder_of, holders_below
 
 
 def run_python(code):
@@ -62,15 +61,6 @@ def can_claim(folder):
         return held is not None
 
 
-def of_another_machine(folder, seconds_ago, **changes):
-    """A lease that another machine touched last so long ago."""
-    values = vars(lease.this_process()) | {"host": "node7", "token": "of node7"} | changes
-    path = ownership.lease_of(folder)
-    path.write_text(json.dumps(values))
-    then = time.time() - seconds_ago
-    os.utime(path, (then, then))
-
-
 class TestClaimed:
     def test_one_process_at_a_time_has_it_and_the_others_see_which(self, tmp_path):
         folder = tmp_path / "run" / "stage"
@@ -100,13 +90,13 @@ class TestClaimed:
 
     @pytest.mark.parametrize("missed", [0, 1, 2, 2.9, 3.1, 100])
     def test_is_taken_from_another_machine_after_three_missed_beats(self, tmp_path, missed):
-        of_another_machine(tmp_path / "stage", missed * lease.BEAT_SECONDS)
+        leased_by_another(tmp_path / "stage", missed * lease.BEAT_SECONDS)
         assert can_claim(tmp_path / "stage") == (missed > 3)
 
     @pytest.mark.parametrize("hours", [-1000, 1000])
     def test_does_not_ask_the_clock_of_the_other_machine(self, tmp_path, hours):
-        of_another_machine(tmp_path / "fresh", 0, since=time.time() + 3600 * hours)
-        of_another_machine(tmp_path / "dead", 1000, since=time.time() + 3600 * hours)
+        leased_by_another(tmp_path / "fresh", 0, since=time.time() + 3600 * hours)
+        leased_by_another(tmp_path / "dead", 1000, since=time.time() + 3600 * hours)
         assert not can_claim(tmp_path / "fresh")
         assert can_claim(tmp_path / "dead")
 
@@ -218,7 +208,7 @@ class TestClearParts:
         assert all(part.exists() for part in parts)
 
     def test_leaves_what_another_process_works_on(self, tmp_path, parts):
-        of_another_machine(tmp_path / "stage", 0)
+        leased_by_another(tmp_path / "stage", 0)
         claims.clear_parts(tmp_path)
         assert all(part.exists() for part in parts)
 
@@ -230,14 +220,3 @@ class TestClearParts:
             claims.clear_parts(tmp_path)
             assert (part / "notes.csv").exists()
         assert runs.is_finished(shared, "notes")
-
-
-def test_watching_a_lease_that_is_lost_stops_before_the_next_step(tmp_path):
-    with claims.claimed(tmp_path / "stage") as held:
-        steps = held.watched(silent)("", range(3), 3, str)
-        assert next(steps) == 0
-        of_another_machine(tmp_path / "stage", 0)
-        held._last_beat -= 2 * lease.BEAT_SECONDS
-        with pytest.raises(LeaseLostError):
-            next(steps)
-    assert holder_of(tmp_path / "stage").host == "node7"

@@ -5,7 +5,6 @@ import pytest
 from scipy.stats import norm, t
 
 from notetune.errors import DataError
-from notetune.metrics.holm import holm
 from notetune.metrics.intervals import Replicates
 from notetune.metrics.uncertainty import (
     Difference,
@@ -170,16 +169,6 @@ def test_the_detectable_difference_is_found_in_80_percent():
     values = truth + 0.01 * generator.standard_t(30, 20_000)
     found = np.mean([Difference(v, spread).p_value < 0.05 / 5 for v in values])
     assert found == pytest.approx(0.8, abs=0.01)  # standard error .003
-
-
-def test_holm_by_hand():
-    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, and 0.04 raised to 0.06.
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-    assert holm([0.2]) == [0.2]
-    assert holm([]) == []
-    # What could not be tested makes the family larger.
-    assert holm([None, 0.01, None]) == [None, pytest.approx(0.03), None]
 
 
 def test_a_spread_of_runs_needs_two_and_runs_are_described_once():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from builders import ENCODERS, VOCABULARY, in_float64, random_batch, random_encoder
-from test_model_families import FAMILIES, save
+from test_contract_families import FAMILIES, save
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from notetune.model.adapters.specs import AdaptationPrompt, Full, LoRA, Prefix, Prompt, PTuning

@@ -1,6 +1,8 @@
+"""Packed rows compute what plain transformers computes on one document at a time."""
+
 import pytest
 import torch
-from builders import random_batch, random_documents, random_llama
+from builders import random_documents, random_llama
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
@@ -8,7 +10,6 @@ from transformers import AutoModelForCausalLM
 from notetune.errors import BackboneError
 from notetune.model.backbone import Backbone, load_backbone
 from notetune.model.batch import packed_batch
-from notetune.model.heads import Head, pool
 from notetune.model.stack import stack
 
 
@@ -53,37 +54,6 @@ def test_summed_loss_equals_the_sum_of_plain_transformers_losses(backbone, plain
             tokens = torch.from_numpy(ids)[None]
             expected += plain(tokens, labels=tokens).loss.item() * (len(ids) - 1)
     assert got.item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_targets_are_all_tokens_but_the_first_of_each_document():
-    batch = random_batch([3, 1, 4])
-    assert batch.context_T.tolist() == [0, 1, 4, 5, 6]
-    assert batch.target_count == 5
-    assert batch.document_T.tolist() == [0, 0, 0, 1, 2, 2, 2, 2]
-    assert batch.last_D.tolist() == [2, 3, 7]
-
-
-def test_pooling_takes_the_last_token_or_the_mean_of_each_document():
-    batch = random_batch([3, 1, 4])
-    hidden = torch.randn(8, 5)
-    parts = torch.split(hidden, [3, 1, 4])
-    assert torch.equal(pool(hidden, batch, "last"), torch.stack([part[-1] for part in parts]))
-    means = torch.stack([part.mean(0) for part in parts])
-    assert torch.allclose(pool(hidden, batch, "mean"), means, atol=1e-6)
-
-
-def test_outcome_logits_equal_plain_transformers_classification(folder, backbone):
-    from transformers import AutoModelForSequenceClassification
-
-    torch.manual_seed(3)
-    plain = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3).eval()
-    with torch.no_grad():
-        head = Head(plain.score.weight, torch.zeros(3))
-        documents = random_documents([5, 17, 1])
-        batch = packed_batch(documents, range(3))
-        packed = head(pool(backbone.hidden_states(batch), batch, "last"))
-        one_by_one = [plain(torch.from_numpy(ids)[None]).logits[0] for ids in documents]
-    assert (packed - torch.stack(one_by_one)).abs().max() < 1e-5
 
 
 def test_a_padded_batch_is_refused_instead_of_leaking(backbone):

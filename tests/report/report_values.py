@@ -19,6 +19,8 @@ from notetune.metrics.results import (
     SplitCount,
     TaskResult,
 )
+from notetune.report.page import report_sections
+from notetune.report.table import Table
 
 MODELS = ("prevalence", "tf-idf", "task-lora")
 
@@ -290,3 +292,14 @@ def full_results(**changes):
         "provenance": {"torch": "2.13.0", "git revision": "abc1234"},
     }
     return Results(**values | changes)
+
+
+def cells_of(results):
+    return [
+        cell
+        for section in report_sections(results)
+        for block in section.blocks
+        if isinstance(block, Table)
+        for row in block.rows
+        for cell in row
+    ]

@@ -3,16 +3,16 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_values import binary_task, estimate, full_results, multilabel_task
+from report_values import binary_task, cells_of, full_results, multilabel_task
 
-from notetune.metrics.intervals import Estimate
+from notetune.errors import RunError
 from notetune.metrics.results import ModelRow, Results, read_results
 from notetune.report.page import report_sections, write_report
 from notetune.report.summary import summary
 from notetune.report.table import Table
 
-MINUS = "\N{MINUS SIGN}"
 NUMBERS = re.compile(r"\d[\d,]*\.?\d*")
+RESULTS = Results(title="Small", created="today")
 
 
 class Page(HTMLParser):
@@ -49,17 +49,6 @@ def written(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(written):
     return Page((written / "report.html").read_text(encoding="utf-8"))
-
-
-def cells_of(results):
-    return [
-        cell
-        for section in report_sections(results)
-        for block in section.blocks
-        if isinstance(block, Table)
-        for row in block.rows
-        for cell in row
-    ]
 
 
 def fractions_in(value):
@@ -214,58 +203,6 @@ def test_long_label_tables_are_collapsed_and_sortable(page):
     )
 
 
-def test_best_is_bold_with_a_star_and_a_tie_is_marked():
-    bold = [cell.plain for cell in cells_of(full_results()) if cell.is_strong]
-    # The best model in the headline table (task and mean), a primary comparison that is found, the
-    # best model in its task, and a blocking finding.
-    assert bold == [
-        "0.747 ★ [0.696, 0.789]",
-        "0.680 ★ [0.628, 0.722]",
-        "yes",
-        "0.747 ★ [0.696, 0.789]",
-        "blocks training",
-    ]
-    tied = full_results(tasks=(binary_task(tied=("tf-idf", "task-lora")),), headline=(), leakage=())
-    cells = cells_of(tied)
-    assert not any("★" in cell.text for cell in cells)
-    assert [c.text for c in cells if "≈" in c.text] == ["0.623 ≈", "0.747 ≈"] * 2
-
-
-def captions(results):
-    return " ".join(
-        block.caption
-        for section in report_sections(results)
-        for block in section.blocks
-        if isinstance(block, Table)
-    )
-
-
-def test_the_head_of_a_table_says_how_many_runs_there_are(tmp_path):
-    assert "every task: mean over 2 runs, 95 % interval over patients and runs." in captions(
-        full_results()
-    )
-    task = binary_task()
-    single = tuple(
-        row.model_copy(update={"runs": (0,), "is_deterministic": row.model != "task-lora"})
-        for row in task.rows
-    )
-    one_run = full_results(tasks=(task.model_copy(update={"rows": single}),), headline=())
-    assert "every task: ONE run of each model, 95 % interval over patients alone." in captions(
-        one_run
-    )
-    write_report(one_run, tmp_path / "one")
-    twin = (tmp_path / "one/report.md").read_text(encoding="utf-8")
-    assert "8, 15 or 25 % instead of 5 %" in twin
-    fixed = tuple(row.model_copy(update={"is_deterministic": True}) for row in single)
-    results = full_results(tasks=(task.model_copy(update={"rows": fixed}),), headline=())
-    assert "every task: 95 % interval over patients." in captions(results)
-    mixed = (single[0], task.rows[1], single[2])
-    results = full_results(tasks=(task.model_copy(update={"rows": mixed}),), headline=())
-    write_report(results, tmp_path / "mixed")
-    twin = (tmp_path / "mixed/report.md").read_text(encoding="utf-8")
-    assert "One run only, and an interval over patients alone: task-lora." in twin
-
-
 def test_a_task_that_cannot_be_judged_is_named_under_the_table(tmp_path):
     task = binary_task()
     rows = tuple(row.model_copy(update={"standing": None}) for row in task.rows)
@@ -280,13 +217,6 @@ def test_a_task_that_cannot_be_judged_is_named_under_the_table(tmp_path):
     assert "is best" in said["mortality"]
 
 
-def test_the_primary_table_shows_all_that_was_declared():
-    texts = [cell.plain for cell in cells_of(full_results())]
-    assert texts.count("best-validated: task-lora") == 1
-    assert "n/a (no label has both values in this split)" in texts
-    assert texts.count("no") == 1
-
-
 def test_what_does_not_exist_is_not_available_with_its_reason(written):
     twin = (written / "report.md").read_text(encoding="utf-8")
     assert "n/a (no label has both values in this split)" in twin
@@ -299,98 +229,6 @@ def statements(results):
     return {item.about: item.text for item in summary(results)}
 
 
-def test_the_summary_names_the_best_model_and_answers_what_was_asked():
-    said = statements(full_results())
-    assert list(said) == [
-        *("Does a language model beat TF-IDF?", "All tasks"),
-        *("mortality", "diagnoses", "readmission"),
-        *("Baselines", "Perplexity", "Leakage", "Notice"),
-    ]
-    assert said["All tasks"] == (
-        "Averaged over 2 tasks, task-lora is best: AUROC 0.680 [0.628, 0.722]; every other model "
-        "is worse."
-    )
-    assert said["Does a language model beat TF-IDF?"] == (
-        "best-validated against tf-idf: mortality yes, by +0.123 [+0.046, +0.199]."
-    )
-    assert said["readmission"].startswith("No model can be judged: 1 of 1 labels have one value")
-    assert said["Perplexity"] == (
-        "Perplexity on discharge notes (test split) fell: 9.877 before, 5.432 after."
-    )
-    assert "near-duplicate text between train and test (17 notes)" in said["Leakage"]
-
-
-def test_the_summary_says_when_nobody_is_best_and_when_the_baseline_ties():
-    tied = ("tf-idf", "task-lora")
-    said = statements(full_results(tasks=(binary_task(tied=tied),), headline=()))
-    assert said["mortality"] == (
-        "task-lora has the highest AUROC 0.747 [0.696, 0.789]; tf-idf cannot be told from it."
-    )
-    assert said["Baselines"] == "tf-idf cannot be told from the best model on mortality."
-
-
-def test_the_summary_says_when_the_baseline_wins_or_loses():
-    lost = statements(full_results(tasks=(binary_task(),), headline=()))
-    assert lost["Baselines"] == "On every task prevalence and tf-idf are worse than the best model."
-    task = binary_task(best="tf-idf")
-    better = task.rows[1].model_copy(update={"auroc": estimate(0.9)})
-    won = task.model_copy(update={"rows": (task.rows[0], better, task.rows[2])})
-    said = statements(full_results(tasks=(won,), headline=()))
-    assert said["mortality"].startswith("tf-idf is best: AUROC 0.900")
-    assert said["Baselines"] == ("tf-idf is best on mortality: every other model is worse there.")
-
-
-@pytest.mark.parametrize(
-    ("change", "answer"),
-    [
-        ({"is_found": True}, "yes, by +0.123 [+0.046, +0.199]."),
-        (
-            {"is_found": True, "difference": Estimate(-0.05, -0.09, -0.01, 9)},
-            "no, it is worse: ~0.050 [~0.090, ~0.010].".replace("~", MINUS),
-        ),
-        (
-            {"is_found": False, "p_holm": 0.3},
-            "cannot be told: +0.123 [+0.046, +0.199]; this test set could have shown 0.172.",
-        ),
-        (
-            {"is_found": False, "p_value": None, "p_holm": None, "reason": "one run of a"},
-            "cannot be told: one run of a (+0.123 [+0.046, +0.199]).",
-        ),
-        (
-            {"is_found": False, "difference": None, "reason": "too few: 4 patients have it"},
-            "cannot be told: too few: 4 patients have it.",
-        ),
-    ],
-)
-def test_the_summary_says_whether_adapting_to_the_notes_helped(change, answer):
-    task = binary_task()
-    asked = task.primary[0].model_copy(
-        update={
-            "model": "domain-frozen",
-            "against": "head-only",
-            "about": "domain adapter",
-            "chosen": {},
-            **change,
-        }
-    )
-    tested = task.model_copy(update={"primary": (asked,)})
-    said = statements(full_results(tasks=(tested,), headline=()))
-    question = "Did adapting to the notes help?"
-    assert said[question] == f"domain-frozen against head-only: mortality {answer}"
-    other = asked.model_copy(update={"model": "domain-trainable"})
-    both = task.model_copy(update={"primary": (asked, other)})
-    said = statements(full_results(tasks=(both,), headline=()))
-    assert f"mortality (domain-trainable against head-only) {answer}" in said[question]
-
-
-def test_many_rivals_are_counted():
-    task = binary_task(tied=("tf-idf", "task-lora"))
-    more = tuple(task.rows[1].model_copy(update={"model": f"m{n}"}) for n in range(6))
-    changed = task.model_copy(update={"rows": (*task.rows, *more)})
-    said = statements(full_results(tasks=(changed,), headline=()))
-    assert "; tf-idf, m0, m1 and 4 others cannot be told from it." in said["mortality"]
-
-
 def test_a_report_of_almost_nothing_says_so(tmp_path):
     report = tmp_path / "report"
     write_report(Results(title="Empty", created="today"), report)
@@ -398,3 +236,33 @@ def test_a_report_of_almost_nothing_says_so(tmp_path):
     assert twin.count("Nothing recorded.") == 6
     assert "No domain adapter was trained." in twin
     assert Page((report / "report.html").read_text(encoding="utf-8")).tags
+
+
+def test_an_earlier_report_is_replaced_with_a_manifest_or_without(tmp_path):
+    folder = tmp_path / "report"
+    write_report(RESULTS, folder)
+    html = (folder / "report.html").read_bytes()
+    (folder / "manifest.json").unlink()
+    (folder / "report.html").write_text("old")
+    for _ in range(2):
+        write_report(RESULTS, folder)
+        assert (folder / "report.html").read_bytes() == html
+        assert (folder / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("found", ["another file", "another value", "not JSON"])
+def test_what_is_no_report_is_not_replaced(found, tmp_path):
+    folder = tmp_path / "report"
+    write_report(RESULTS, folder)
+    (folder / "manifest.json").unlink()
+    match found:
+        case "another file":
+            (folder / "mine.txt").write_text("mine")
+        case "another value":
+            (folder / "report.json").write_text('{"mine": 1}')
+        case "not JSON":
+            (folder / "report.json").write_text("mine")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(RunError, match="report"):
+        write_report(RESULTS, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

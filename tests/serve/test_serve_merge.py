@@ -3,64 +3,23 @@ import pytest
 import torch
 from builders import random_batch, random_documents, random_encoder, random_llama
 from safetensors.torch import load_file, save_file
+from saved_bundles import TEXTS, saved_bundle, trained
 from transformers import AutoModelForCausalLM
 
-from notetune import runs
 from notetune.errors import BundleError, RunError
 from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.adapters.lora import merge_together
 from notetune.model.adapters.specs import AdaptationPrompt, Full, LoRA, Prefix, Prompt, PTuning
 from notetune.model.backbone import load_backbone
 from notetune.model.batch import packed_batch
-from notetune.model.bundle import Bundle, BundleCard, save_bundle
-from notetune.model.heads import Head
-from notetune.model.stack import DOMAIN, TASK, Layer, stack
+from notetune.model.stack import DOMAIN, TASK, stack
 from notetune.serve.merge import merge
 from notetune.serve.predictor import load_predictor
-
-TEXTS = ["one note", "another, somewhat longer note", "x"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return random_llama(tmp_path_factory.mktemp("llama"))
-
-
-def trained(folder, *specs):
-    """A stack with random adapters, all frozen now."""
-    layers = [
-        Layer(n, spec, is_trained=True) for n, spec in zip((DOMAIN, TASK), specs, strict=False)
-    ]
-    model = stack(load_backbone(str(folder)), layers)
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters_by_name().values():
-            parameter.add_(torch.randn_like(parameter), alpha=0.2)
-    return model
-
-
-def saved_bundle(where, model, *, scores=None):
-    weight_KH = torch.randn(
-        2, model.backbone.hidden_size, generator=torch.Generator().manual_seed(1)
-    )
-    head = Head(0.02 * weight_KH, torch.tensor([0.3, -0.2]))
-    card = BundleCard(
-        task="stay",
-        kind="multilabel",
-        classes=("a", "b"),
-        variant="domain-frozen+task-lora",
-        seed=0,
-        pooling="mean",
-        max_tokens=32,
-        backbone_name=str(model.backbone.folder),
-        backbone_fingerprint=model.backbone.fingerprint,
-        adapters=tuple(model.adapters),
-    )
-    with runs.new_folder(where, "test") as temporary:
-        save_bundle(temporary, Bundle(card, model, head))
-        if scores:
-            (temporary / scores).write_bytes(b"scores")
-    return where
 
 
 @pytest.mark.parametrize("spec", [LoRA(rank=4), LoRA(rslora=True), LoRA(dora=True), Full()])
@@ -176,33 +135,3 @@ def test_an_adapter_that_does_nothing_is_neither_loaded_nor_merged(folder, tmp_p
     for idle in (bundle, tmp_path / "adapter"):
         with pytest.raises(BundleError, match="does not change the output"):
             merge(idle, tmp_path / "out", str(folder))
-
-
-def test_an_adapter_that_changes_after_loading_predicts_nothing(folder, tmp_path):
-    predictor = load_predictor(saved_bundle(tmp_path / "cell", trained(folder, LoRA(rank=4))))
-    predictor.predict(TEXTS)
-    with torch.no_grad():
-        next(iter(predictor.bundle.model.tensors(DOMAIN).values())).add_(1)
-    with pytest.raises(BundleError, match="frozen adapter domain has changed"):
-        predictor.predict(TEXTS)
-
-
-def test_weights_that_are_all_trained_are_looked_at_when_loaded_and_then_no_more(
-    folder, tmp_path, monkeypatch
-):
-    idle = stack(load_backbone(str(folder)), [Layer(DOMAIN, Full(), is_trained=True)])
-    with pytest.raises(BundleError, match="adapter domain does not change the output"):
-        load_predictor(saved_bundle(tmp_path / "idle", idle))
-    predictor = load_predictor(saved_bundle(tmp_path / "cell", trained(folder, Full())))
-    monkeypatch.setattr("notetune.model.adapters.full.load_backbone", None)
-    assert predictor.predict(TEXTS).scores_NK.shape == (3, 2)
-
-
-def test_a_bundle_can_be_shared_without_the_scores_of_its_patients(folder, tmp_path):
-    bundle = saved_bundle(tmp_path / "cell", trained(folder, LoRA(rank=4)), scores="test.parquet")
-    expected = load_predictor(bundle).predict(TEXTS).scores_NK
-    (bundle / "test.parquet").unlink()
-    assert np.array_equal(load_predictor(bundle).predict(TEXTS).scores_NK, expected)
-    (bundle / "domain/adapter.json").unlink()
-    with pytest.raises(BundleError, match=r"domain/adapter\.json is missing"):
-        load_predictor(bundle)

@@ -24,7 +24,6 @@ from notetune.prepare.provenance import (
     patient_hashes,
     stop_at_known_patients,
 )
-from notetune.serve.files import write_predictions
 from notetune.study import notices
 from notetune.study.evaluate import read_study
 from notetune.study.recipe import Recipe
@@ -378,18 +377,3 @@ def test_predict_leaves_faulty_rows_out_where_it_is_told_to(place, finished, tmp
     assert "warning: 1 rows are left out (empty text); the first is" in done.stderr
     assert pl.read_parquet(output)["note_id"].to_list() == ["a", "c"]
     assert [path.name for path in output.parent.iterdir()] == [output.name]
-
-
-def test_predict_refuses_a_file_it_could_not_write_before_it_reads_anything(tmp_path):
-    done = notetune("predict", tmp_path / "none", tmp_path / "none.csv", "-o", tmp_path / "x.tsv")
-    assert done.returncode == 2
-    assert "x.tsv is neither .csv nor .parquet" in done.stderr
-
-
-def test_scores_are_harmless_in_a_spreadsheet(tmp_path):
-    table = pl.DataFrame({"note_id": ["=cmd()", "-7", "n1"], "score": [-0.5, 0.25, 1.0]})
-    write_predictions(table, tmp_path / "scores.csv")
-    rows = list(csv.reader((tmp_path / "scores.csv").read_text().splitlines()))
-    assert rows[1:] == [["'=cmd()", "-0.5"], ["'-7", "0.25"], ["n1", "1.0"]]
-    write_predictions(table, tmp_path / "scores.parquet")
-    assert pl.read_parquet(tmp_path / "scores.parquet").equals(table)

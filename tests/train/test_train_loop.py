@@ -10,8 +10,6 @@ from torch import nn
 from notetune import runs
 from notetune.errors import TrainingError
 from notetune.train.loop import StepError, train
-from notetune.train.optim import adamw
-from notetune.train.schedule import OptimConfig
 
 
 @dataclass(frozen=True)
@@ -124,28 +122,6 @@ def test_a_trainable_tensor_without_a_gradient_stops_the_run():
     )
     with pytest.raises(TrainingError, match="1 of 2 trainable tensors get no gradient"):
         list(loop)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 10, 333])
-def test_the_schedule_rises_to_the_peak_and_falls_to_nearly_zero(steps):
-    config = OptimConfig(warmup_fraction=0.1)
-    shares = [config.schedule(step, steps) for step in range(steps)]
-    assert all(0 < share <= 1 for share in shares)
-    peak = shares.index(max(shares))
-    assert shares[: peak + 1] == sorted(shares[: peak + 1])
-    assert shares[peak:] == sorted(shares[peak:], reverse=True)
-    if steps >= 10:
-        assert shares[peak] == 1
-        assert peak == round(0.1 * steps) - 1
-        assert shares[-1] == pytest.approx(1 / (steps - peak))
-
-
-def test_each_group_trains_at_its_own_rate_and_an_empty_one_is_left_out():
-    layer, head = nn.Linear(2, 2), nn.Linear(2, 1, bias=False)
-    groups = adamw(
-        OptimConfig(), (layer.parameters(), 1e-3), ([], 1.0), (head.parameters(), 1e-2)
-    ).param_groups
-    assert [(len(group["params"]), group["peak_lr"]) for group in groups] == [(2, 1e-3), (1, 1e-2)]
 
 
 class Training:

@@ -6,7 +6,7 @@ import scipy.sparse
 from sklearn.linear_model import LogisticRegression
 
 from notetune.train import terms
-from notetune.train.path import RISES, chosen
+from notetune.train.path import RISES
 from notetune.train.terms import TermProblem
 
 NOTES, TERMS = 90, 160
@@ -96,16 +96,6 @@ def test_the_penalty_is_the_one_with_the_lowest_validation_loss():
         assert point.loss == pytest.approx(losses[point.penalty], abs=1e-4)
     again = TermProblem(features_NV, targets_NK, "multilabel").solve(penalty.value)
     assert np.array_equal(linear.weight_KF, again.weight_KF)
-
-
-def test_a_path_that_ends_at_its_end_is_extended_once_and_says_so():
-    weakest = chosen(lambda penalty: penalty, terms._PATH, terms._EXTENSION)
-    assert weakest.value == terms._EXTENSION[-1]
-    assert weakest.why == "lowest validation loss; the path was extended; at its weak end"
-    assert len(weakest.path) == len(terms._PATH) + len(terms._EXTENSION)
-    strongest = chosen(lambda penalty: -penalty, terms._PATH, terms._EXTENSION)
-    assert strongest.why == "lowest validation loss; at its strong end"
-    assert len(strongest.path) == 1 + RISES
 
 
 def test_without_validation_notes_the_penalty_is_the_default():

@@ -1,0 +1,63 @@
+"""Errors, bugs and interrupts as a person sees them, and progress."""
+
+import sys
+
+import pytest
+
+from notetune.cli import load, main, terminal
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["notetune", *arguments])
+    with pytest.raises(SystemExit) as done:
+        main()
+    return done.value.code or 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pred"], "Did you mean 'predict'?"),
+        (["predict"], "Missing argument"),
+        (["study", "run", "nowhere.yaml"], "nowhere.yaml is not a file"),
+        (["convert", "a.gguf", "out"], "a.gguf is not a file"),
+        (["convert", __file__, "out"], "is not a GGUF file"),
+        (["convert", __file__, "/"], "/ was not made by notetune"),
+        (["predict", "nowhere", "notes.csv"], "nowhere is not a bundle"),
+        (["demo", "--patients", "7"], "50"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_exit_code_2(monkeypatch, capsys, arguments, message):
+    assert run(monkeypatch, *arguments) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert captured.out == ""
+
+
+def test_a_bug_is_exit_code_1_and_its_message_is_not_shown(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise ValueError("note text: zyxcanary")
+
+    monkeypatch.setattr(load, "study", fail)
+    assert run(monkeypatch, "study", "run", "recipe.yaml") == 1
+    captured = capsys.readouterr()
+    assert "unexpected ValueError at " in captured.err
+    assert "test_cli_terminal.py" in captured.err
+    assert "zyxcanary" not in captured.err + captured.out
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(load, "study", interrupt)
+    assert run(monkeypatch, "study", "run", "recipe.yaml") == 130
+    assert "The same command run again goes on" in capsys.readouterr().err
+
+
+def test_progress_passes_every_step_through_and_ends_with_a_line(capsys):
+    steps = list(terminal.track("pretrain", iter(range(5)), 5, lambda n: f"loss {n}"))
+    assert steps == [0, 1, 2, 3, 4]
+    assert "pretrain 5/5 · loss 4 · 0 s left" in capsys.readouterr().err

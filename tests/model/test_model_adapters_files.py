@@ -1,0 +1,40 @@
+import pytest
+from builders import random_llama
+
+from notetune.errors import BundleError
+from notetune.model.adapters.files import read_adapter, save_adapter
+from notetune.model.adapters.specs import AdaptationPrompt, Full, LoRA, Prefix, Prompt, PTuning
+from notetune.model.backbone import load_backbone
+from notetune.model.stack import DOMAIN, Layer, stack
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return random_llama(tmp_path_factory.mktemp("llama"))
+
+
+def put(folder, spec, *, is_trained=True):
+    return stack(load_backbone(str(folder)), [Layer(DOMAIN, spec, is_trained=is_trained)])
+
+
+def test_a_folder_without_a_card_is_no_adapter(tmp_path):
+    with pytest.raises(BundleError, match="is not an adapter folder: it needs"):
+        read_adapter(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "spec", [LoRA(), Prefix(), Prompt(), PTuning(), AdaptationPrompt(), Full()]
+)
+def test_a_saved_adapter_holds_no_path_and_no_pickle(folder, tmp_path, spec):
+    if spec.kind in ("prefix", "prompt", "p-tuning"):
+        spec = spec.model_copy(update={"virtual_tokens": 2})
+    model = put(folder, spec)
+    save_adapter(tmp_path / "saved", model.adapters[DOMAIN], model.backbone)
+    files = sorted(path.name for path in (tmp_path / "saved").iterdir())
+    usual = ["adapter.json", "adapter_config.json", "adapter_model.safetensors"]
+    whole = "adapter.json config.json generation_config.json model.safetensors tokenizer.json"
+    assert files == (whole.split() if spec.kind == "full" else usual)
+    for name in files:
+        if name.endswith("config.json") or name == "adapter.json":
+            assert str(folder) not in (tmp_path / "saved" / name).read_text()
+    assert read_adapter(tmp_path / "saved").spec == spec

@@ -1,0 +1,40 @@
+"""All weights as an adapter: a backbone of its own, trained in float32."""
+
+import pytest
+import torch
+from builders import random_llama
+
+from notetune.model.adapters.files import save_adapter
+from notetune.model.adapters.specs import Full, LoRA
+from notetune.model.backbone import load_backbone
+from notetune.model.stack import DOMAIN, TASK, Layer, stack
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return random_llama(tmp_path_factory.mktemp("llama"))
+
+
+def put(folder, spec, *, is_trained=True):
+    return stack(load_backbone(str(folder)), [Layer(DOMAIN, spec, is_trained=is_trained)])
+
+
+def test_a_fully_fine_tuned_backbone_is_a_backbone_folder(folder, tmp_path):
+    model = put(folder, Full())
+    with torch.no_grad():
+        model.backbone.model.model.norm.weight.add_(0.5)
+    save_adapter(tmp_path / "tuned", model.adapters[DOMAIN], model.backbone)
+    again = load_backbone(str(tmp_path / "tuned"))
+    assert again.fingerprint != model.backbone.fingerprint
+    theirs, ours = again.model.state_dict(), model.backbone.model.state_dict()
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+
+
+def test_full_fine_tuning_of_a_bfloat16_backbone_trains_in_float32(folder):
+    backbone = load_backbone(str(folder), "bfloat16")
+    model = stack(backbone, [Layer(DOMAIN, Full(), is_trained=True)])
+    assert {p.dtype for p in model.parameters_by_name().values()} == {torch.float32}
+    lora = stack(load_backbone(str(folder), "bfloat16"), [Layer(TASK, LoRA(), is_trained=True)])
+    assert {p.dtype for p in lora.parameters_by_name().values()} == {torch.float32}
+    assert lora.backbone.dtype == "bfloat16"

@@ -1,0 +1,91 @@
+"""All notes of a source become one prepared folder with its checks and counts."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from leak_oracle import split_findings
+from small_notes import NOTES, hidden_in, recipe_in, small_notes
+
+from notetune import sources
+from notetune.errors import DataError
+from notetune.prepare.build import prepare
+from notetune.sources import Finished, NoteStream
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    return small_notes(tmp_path, monkeypatch)
+
+
+def test_the_checks_are_those_of_all_texts_at_once(place):
+    rows = [f"m{number},q{number},the same words of {number % 9},1\n" for number in range(40)]
+    with (place / "notes.csv").open("a") as file:
+        file.writelines(rows)
+    recipe = recipe_in(place)
+    prepared = prepare(recipe.preparation)
+    notes = sources.read(recipe.preparation.source).notes
+    split_of = dict(zip(prepared.store.note_ids, prepared.store.split_N, strict=True))
+    table = notes.with_columns(split=pl.Series([split_of[name] for name in notes["note_id"]]))
+    of_splits = [f for f in prepared.findings if f.split_b != "corpus of step 1"]
+    assert tuple(of_splits) == split_findings(table)
+    assert sum(finding.count > 0 for finding in prepared.findings) >= 3
+
+
+def test_the_corpus_is_counted_by_source_and_split(place):
+    prepared = prepare(recipe_in(place).preparation)
+    store = prepared.store
+    assert [count.split for count in prepared.corpus] == ["train", "test", "validation"]
+    for count in prepared.corpus:
+        documents = store.documents_of(count.split, [count.source])
+        assert count.source == "report"
+        assert count.notes == (store.split_N == count.split).sum()
+        assert count.documents == len(documents)
+        assert count.tokens == store.lengths_D[documents].sum()
+    assert sum(count.notes for count in prepared.corpus) == NOTES
+    assert sum(count.tokens for count in prepared.corpus) == len(store.ids)
+
+
+def test_notes_of_patients_in_no_split_are_left_out(place):
+    for split, patients in {"train": range(20), "validation": range(20, 25), "test": [30]}.items():
+        rows = ["SUBJECT_ID", *(f"p{number}" for number in patients)]
+        (place / f"{split}.csv").write_text("\n".join(rows) + "\n")
+    files = {split: str(place / f"{split}.csv") for split in ("train", "validation", "test")}
+    lines = (place / "recipe.yaml").read_text().splitlines()
+    lines = [line for line in lines if not line.startswith(("  split:", "name:"))]
+    lines.insert(-1, f"  split: {json.dumps({'kind': 'files', **files})}")
+    lines.append("downstream: {tasks: [died]}")
+    (place / "recipe.yaml").write_text("\n".join(["name: official", *lines]))
+    prepared = prepare(recipe_in(place).preparation)
+    wanted = [f"n{number:03}" for number in (*range(50), 60, 61)]
+    assert prepared.store.note_ids.tolist() == wanted
+    kept = pl.read_parquet(prepared.folder / "texts")["note_id"].to_list()
+    assert kept == pl.read_parquet(prepared.folder / "notes.parquet")["note_id"].to_list() == wanted
+    assert set(prepared.store.split_N) == {"train", "validation", "test"}
+    assert prepared.flow[-3].rejected == {"patient in no split": NOTES - len(wanted)}
+
+
+def test_only_the_first_piece_of_long_notes_is_kept_on_request(place):
+    pieces = prepare(recipe_in(place).preparation)
+    first = prepare(recipe_in(place, "name=first", long_notes="first").preparation)
+    begins_D = pieces.store.piece_D == 0
+    assert 0 < begins_D.sum() == NOTES < len(begins_D)
+    assert first.store.lengths_D.tolist() == pieces.store.lengths_D[begins_D].tolist()
+    numbers = np.arange(NOTES)
+    truncated = pieces.store.reading(np.flatnonzero(begins_D), 1).truncated_N
+    assert first.store.reading(numbers, 1).truncated_N.tolist() == truncated.tolist()
+    assert truncated.any()
+    assert not truncated.all()
+    for number, document in zip(numbers, np.flatnonzero(begins_D), strict=True):
+        assert np.array_equal(first.store.document(number), pieces.store.document(document))
+
+
+def test_a_note_id_given_twice_is_found_across_chunks(place, monkeypatch):
+    recipe = recipe_in(place)
+    notes = sources.read(recipe.preparation.source).notes
+    stream = NoteStream(iter([notes, notes[7:8]]), lambda: Finished((), ()))
+    monkeypatch.setattr(sources, "open_notes", lambda source: stream)
+    with pytest.raises(DataError, match="note id n007 is given to 2 notes"):
+        prepare(recipe.preparation)
+    assert hidden_in(recipe.folder.root) == []

@@ -1,0 +1,82 @@
+"""Files of every format give the same rows, and a damaged one stops."""
+
+import gzip
+import json
+
+import polars as pl
+import pytest
+from table_of_letters import (
+    CANARY,
+    HEADER,
+    ROWS,
+    cohort_of,
+    labels_of,
+    source_of,
+)
+
+from notetune.errors import DataError
+from notetune.sources import read
+
+
+def test_csv_gz_jsonl_and_parquet_give_the_same_cohort(tmp_path):
+    expected = cohort_of(tmp_path)
+    records = [
+        {"id": "007", "patient": "1", "time": "2150-01-02T03:04:05", "died": True, "grade": "low"},
+        {"id": "008", "patient": "1", "time": None, "died": 0, "grade": "high"},
+        {"id": "009", "patient": "2", "time": "2150-01-02 23:00:00", "died": "0", "grade": "low"},
+    ]
+    rows = zip(
+        records, [["heart", "lung"], ["lung"], ["heart"]], expected.notes["text"], strict=True
+    )
+    records = [record | {"sites": sites, "text": text} for record, sites, text in rows]
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress((HEADER + ROWS).encode()))
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    frame = pl.DataFrame([record | {"died": int(record["died"])} for record in records])
+    frame.with_columns(pl.col("time").str.to_datetime(strict=False)).write_parquet(
+        tmp_path / "a.parquet"
+    )
+    for name in ("a.csv.gz", "a.jsonl", "a.parquet"):
+        cohort = read(source_of(tmp_path / name))
+        assert cohort.notes.equals(expected.notes), name
+        assert labels_of(cohort) == labels_of(expected), name
+        assert cohort.flow == expected.flow, name
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.jsonl", f'{{"text": "{CANARY}"\n', "line 1: not a JSON object in UTF-8"),
+        ("a.jsonl", f'"{CANARY}"\n', "line 1: not a JSON object"),
+        ("a.jsonl", f'{{"text": "a"}}\n{{"txt": "{CANARY}"}}\n', "line 2: no key text"),
+        ("a.jsonl", f'{{"text": ["{CANARY}"]}}\n', "line 1: column text is not text"),
+        ("a.jsonl", "[" * 100_000, "line 1: not a JSON object"),
+        ("a.jsonl", "", "none of its 0 rows can be used"),
+        ("a.jsonl", '{"text": ""}', "line 1: empty text"),
+        ("a.parquet", CANARY, "is not a readable Parquet file"),
+        ("a.jsonl.gz", CANARY, "is not compressed by gzip"),
+        ("a.xlsx", CANARY, "is no .csv, .csv.gz, .jsonl, .jsonl.gz, .parquet"),
+    ],
+)
+def test_a_damaged_file_of_another_format_stops(tmp_path, name, content, problem):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError) as caught:
+        read(source_of(tmp_path / name, columns={"text": "text"}, tasks=[]))
+    assert problem in str(caught.value)
+    assert str(tmp_path / name) in str(caught.value)
+    assert CANARY not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_a_missing_file_is_named(tmp_path, name):
+    with pytest.raises(DataError, match=f"{name} is (missing|not a file); check the path"):
+        read(source_of(tmp_path / name))
+
+
+def test_a_decimal_id_in_parquet_is_refused_since_its_zeros_are_lost(tmp_path):
+    pl.DataFrame({"id": [7.0], "text": [CANARY]}).write_parquet(tmp_path / "a.parquet")
+    columns = {"text": "text", "note_id": "id"}
+    with pytest.raises(DataError, match=r"row 1: column id holds a float; store ids and labels"):
+        read(source_of(tmp_path / "a.parquet", columns=columns, tasks=[]))
+    with pytest.raises(DataError, match="no column other"):
+        read(source_of(tmp_path / "a.parquet", columns=columns | {"time": "other"}, tasks=[]))

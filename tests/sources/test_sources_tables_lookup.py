@@ -1,0 +1,149 @@
+"""Labels and codes from other tables, by any id."""
+
+from datetime import datetime
+
+import polars as pl
+import pytest
+from table_of_visits import cohort_of, labels_of, source_of
+
+from notetune.audit import FlowCount
+from notetune.errors import ConfigError, DataError
+from notetune.notes.outcomes import label_matrix
+
+SITES = pl.DataFrame({"visit": ["v0", "v1", "v9"], "died": [True, False, True]})
+
+
+def test_labels_come_from_another_table_by_any_id(tmp_path):
+    SITES.write_parquet(tmp_path / "labels.parquet")
+    labels = {"path": tmp_path / "labels.parquet", "id_column": "visit", "label_column": "died"}
+    task = {"name": "death", "kind": "binary", "column": "visit", "labels": labels}
+    cohort = cohort_of(tmp_path, tasks=[task])
+    assert labels_of(cohort) == {"n0": ["death"], "n1": []}
+    assert cohort.flow[1:] == (
+        FlowCount("rows of the table for task death", 3, 3, {}),
+        FlowCount("ids of the table for task death", 3, 2, {"no such note": 1}),
+        FlowCount("task death", 4, 2, {"missing label": 2}),
+    )
+    assert label_matrix(*cohort.tasks[0]).tolist() == [[1], [0]]
+
+
+def test_a_label_table_can_bring_the_prediction_time(tmp_path):
+    frame = pl.DataFrame({"subject": ["p0"], "at": [datetime(2150, 1, 1, 12)], "value": [1]})  # noqa: DTZ001
+    frame.write_parquet(tmp_path / "labels.parquet")
+    labels = {"path": tmp_path / "labels.parquet", "id_column": "subject", "label_column": "value"}
+    task = {"name": "death", "kind": "binary", "column": "patient", "labels": labels}
+    cohort = cohort_of(tmp_path, tasks=[task | {"prediction_time": "at"}])
+    ((_, table),) = cohort.tasks
+    assert table["prediction_time"].to_list() == frame["at"].to_list() * 2
+    own = {"name": "p", "kind": "multiclass", "column": "patient", "prediction_time": "when"}
+    ((_, table),) = cohort_of(tmp_path, tasks=[own]).tasks
+    assert table["prediction_time"].to_list()[1] == datetime(2150, 1, 2, 8)  # noqa: DTZ001
+
+
+def test_a_label_of_a_note_that_does_not_exist_stops_or_is_counted(tmp_path):
+    (tmp_path / "labels.csv").write_text("id,died\nn0,1\nn1,0\n n2,0\n4,1\n5,1\n")
+    labels = {"path": tmp_path / "labels.csv", "id_column": "id", "label_column": "died"}
+    task = {"name": "death", "kind": "binary", "column": "id", "labels": labels}
+    with pytest.raises(DataError, match="2 of the 5 notes with a label of task death do not exist"):
+        cohort_of(tmp_path, tasks=[task])
+    cohort = cohort_of(tmp_path, tasks=[task], policy="quarantine")
+    assert FlowCount("ids of the table for task death", 5, 3, {"no such note": 2}) in cohort.flow
+    (tmp_path / "labels.csv").write_text("id,died\n0,1\n1,0\n")
+    with pytest.raises(DataError, match="no note has a label of task death"):
+        cohort_of(tmp_path, tasks=[task], policy="quarantine")
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ("n0,1\nn0,0\n", "line 3: an earlier row gives this id another label of task death"),
+        ("n0,1\nn1,2\n", "line 3: label of task death is neither positive nor negative"),
+        ("n0,1\n,0\n", "line 3: missing row id"),
+        ("n0,1\nn1\n", "line 3: short row"),
+    ],
+)
+def test_a_faulty_label_table_stops(tmp_path, rows, problem):
+    (tmp_path / "labels.csv").write_text(f"id,died\n{rows}")
+    labels = {"path": tmp_path / "labels.csv", "id_column": "id", "label_column": "died"}
+    task = {"name": "death", "kind": "binary", "column": "id", "labels": labels}
+    with pytest.raises(DataError) as caught:
+        cohort_of(tmp_path, tasks=[task])
+    assert problem in str(caught.value)
+
+
+CODES = """visit,code,version
+v0,00845,9
+v0,0084,9
+v0,V3000,9
+v1,E8497,9
+v1,e11.9,10
+v1,,9
+,0010,9
+v9,9999,9
+"""
+CODE_CASES = {
+    "ICD-9": ({"version": "icd9"}, {"n0": ["008", "V30"], "n1": ["E11", "E849"]}),
+    "as they are": (
+        {"version": "as-is"},
+        {"n0": ["0084", "00845", "V3000"], "n1": ["E8497", "e11.9"]},
+    ),
+    "both": (
+        {"version_column": "version"},
+        {"n0": ["ICD-9 008", "ICD-9 V30"], "n1": ["ICD-10 E11", "ICD-9 E849"]},
+    ),
+    "procedures": (
+        {"version": "icd9", "of": "procedures"},
+        {"n0": ["008", "V30"], "n1": ["E84", "e11"]},
+    ),
+    "ICD-10 procedures": (
+        {"version": "icd10", "of": "procedures"},
+        {"n0": ["0084", "V300"], "n1": ["E11.", "E849"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CODE_CASES)
+def test_codes_become_categories_with_their_zeros(tmp_path, case):
+    changes, expected = CODE_CASES[case]
+    (tmp_path / "codes.csv").write_text(CODES)
+    codes = {"path": tmp_path / "codes.csv", "id_column": "visit", "code_column": "code"}
+    task = {"name": "icd", "kind": "multilabel", "column": "visit", "codes": codes | changes}
+    cohort = cohort_of(tmp_path, tasks=[task])
+    assert labels_of(cohort) == expected
+    rows = FlowCount("rows of the table for task icd", 8, 6, {"no id or no code": 2})
+    assert rows in cohort.flow
+    assert FlowCount("task icd", 4, 2, {"missing label": 2}) in cohort.flow
+
+
+def test_codes_can_be_restricted_to_classes_and_need_a_known_version(tmp_path):
+    (tmp_path / "codes.csv").write_text(CODES)
+    codes = {"path": tmp_path / "codes.csv", "id_column": "visit", "code_column": "code"}
+    codes |= {"version": "icd9"}
+    task = {"name": "icd", "kind": "multilabel", "column": "visit", "codes": codes}
+    cohort = cohort_of(tmp_path, tasks=[task | {"classes": ["V30", "008", "X"]}])
+    assert labels_of(cohort) == {"n0": ["008", "V30"]}
+    assert cohort.tasks[0][0].classes == ("V30", "008", "X")
+    (tmp_path / "codes.csv").write_text(CODES.replace("e11.9,10", "e11.9,11"))
+    del codes["version"]
+    task["codes"] = codes | {"version_column": "version"}
+    with pytest.raises(DataError, match="line 6: ICD version is neither 9 nor 10"):
+        cohort_of(tmp_path, tasks=[task])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "binary", "codes": {"version": "icd9"}},
+        {"codes": {}},
+        {"codes": {"version": "icd9", "version_column": "v"}},
+        {"codes": {"version": "icd11"}},
+        {"codes": {"version": "icd9"}, "labels": {"path": "l.csv", "label_column": "l"}},
+    ],
+)
+def test_an_impossible_code_or_label_table_is_refused(tmp_path, change):
+    for name in {"codes", "labels"} & set(change):
+        change[name] = {"path": "c.csv", "id_column": "i"} | change[name]
+    if "codes" in change:
+        change["codes"]["code_column"] = "c"
+    with pytest.raises(ConfigError):
+        source_of("a.csv", tasks=[{"name": "t", "kind": "multilabel", "column": "x"} | change])

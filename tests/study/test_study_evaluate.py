@@ -1,0 +1,42 @@
+"""Looks at a report are counted on if they are ours."""
+
+import json
+
+import pytest
+from small_study import small_study
+
+from notetune import config, runs
+from notetune.errors import RunError
+from notetune.study.evaluate import refuse_foreign_looks
+from notetune.study.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return small_study(tmp_path_factory.mktemp("small"))
+
+
+LOOKS = {"0123456789abcdef": 3}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"views": 3}',
+        json.dumps(LOOKS),  # not as we write it
+        *(runs._json_text({**LOOKS, **other}) for other in [{"views": 3}, {"f" * 16: "three"}]),
+        *(runs._json_text({"f" * 16: count}) for count in [0, True, 1.5, None]),
+        "[]",
+        "{}\n",
+        '{"f": NaN}',
+    ],
+)
+def test_only_counted_looks_of_ours_are_counted_on(text, place, tmp_path):
+    recipe = config.load(Recipe, place / "recipe.yaml", [f"runs={tmp_path}", "name=mine"])
+    path = tmp_path / "mine" / "looks.json"
+    runs.write_json(path, LOOKS)
+    assert refuse_foreign_looks(recipe) == path
+    path.write_text(text)
+    with pytest.raises(RunError, match=r"looks\.json exists already"):
+        refuse_foreign_looks(recipe)
+    assert path.read_text() == text

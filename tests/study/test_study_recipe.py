@@ -1,0 +1,44 @@
+"""Recipes whose parts do not go together are refused by name."""
+
+import pytest
+from recipe_of_adapters import FLOAT8, load, small_notes_and_recipe
+
+from notetune.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return small_notes_and_recipe(tmp_path_factory.mktemp("adapters"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "pretrain.adapter={kind: full}",
+        "pretrain.adapter={kind: lora, dora: true}",
+        "pretrain.compare={all: {adapter: {kind: full}}}",
+        "downstream.adapter={kind: lora, dora: true}",
+    ],
+)
+def test_float8_goes_with_adapters_on_frozen_weights_alone(place, change):
+    load(place, "lora", *FLOAT8)
+    with pytest.raises(ConfigError, match=r"float8 is for frozen weights.* set dtype bfloat16"):
+        load(place, "lora", *FLOAT8, change)
+
+
+def test_a_row_must_hold_the_longest_document_and_its_virtual_tokens(place):
+    load(place, "prompt", "pretrain.tokens_per_row=60", "downstream.tokens_per_row=60")
+    with pytest.raises(ConfigError, match=r"59 is below prepare\.max_tokens 40 \+ 20 virtual"):
+        load(place, "prompt", "pretrain.tokens_per_row=59")
+
+
+def test_two_trainings_of_all_weights_in_one_model_are_refused(place):
+    load(place, "full", "downstream.adapter={kind: full}", "downstream.variants=[task-lora]")
+    with pytest.raises(ConfigError, match=r"domain-frozen\+task-lora has .* cannot both be"):
+        load(place, "full", "downstream.adapter={kind: full}")
+
+
+def test_the_variant_full_domain_needs_full_fine_tuning(place):
+    load(place, "full", "downstream.variants=[full-domain]")
+    with pytest.raises(ConfigError, match=r"full-domain needs pretrain\.adapter of kind full, not"):
+        load(place, "lora", "downstream.variants=[full-domain]")
