@@ -273,7 +273,7 @@ def measure_search(texts: list[str], shape: str, device: str, cold_runs: int, ro
 
 
 def _search_recipe(folder: Path, texts: list[str], shape: str, device: str) -> Any:
-    from notetune.study.recipe import Recipe
+    from notetune.recipe.recipe import Recipe
 
     backbone = str(TINY) if shape == "tiny" else _random_backbone(folder / "backbone", shape)
     labels = np.random.default_rng(0).integers(0, 2, len(texts))

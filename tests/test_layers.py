@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "notetune"
 LAYERS = (
     {"cli"},
     {"study", "serve", "report"},
+    {"recipe"},
     {"prepare"},
     {"infer"},
     {"train", "search"},
@@ -25,7 +26,7 @@ LAYERS = (
     {"claims"},
     {"runs", "strict_csv", "audit"},
     {"lease"},
-    {"ownership", "study_paths"},
+    {"ownership"},
     {"config", "progress"},
     {"errors", "aliases"},
 )
@@ -55,7 +56,7 @@ FREE_OF = {
     "cli": ("torch", "transformers", "peft", "polars", "scipy", "sklearn", "matplotlib", "ray"),
     # A misspelt key is said at once, and so are all keys and what is done.
     **dict.fromkeys(
-        ("study/recipe.py", "study/wanted.py", "study/jobs.py", "study/status.py"),
+        ("recipe", "study/wanted.py", "study/jobs.py", "study/status.py"),
         ("torch", "transformers", "peft", "scipy", "sklearn", "matplotlib"),
     ),
 }
@@ -203,10 +204,10 @@ BROKEN = {
     ),
     "torch through what a recipe holds": (
         {
-            "study/recipe.py": "from notetune.train.optim import OptimConfig",
+            "recipe/recipe.py": "from notetune.train.optim import OptimConfig",
             "train/optim.py": "import torch",
         },
-        "study/recipe.py: importing it loads torch",
+        "recipe/recipe.py: importing it loads torch",
     ),
     "torch through a package": (
         {

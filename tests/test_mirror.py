@@ -17,7 +17,7 @@ OF_README = ("model/test_model_encoder", "model/test_model_methods", "model/test
 
 # Values, types and options, with no promise that a test could break.
 PLAIN = """
-    __main__ aliases errors progress study_paths cli/options metrics/learning metrics/names
+    __main__ aliases errors progress cli/options metrics/learning metrics/names
 """
 # What a machine has: every test computes on it, and none pretends to be another machine.
 UNTESTED = "model/device"
@@ -48,9 +48,9 @@ HELD_BY = {
     "study/test_study_costs.py": "train/gpus",
     "study/test_study_features.py": "model/layers",
     "study/test_study_jobs.py": """
-        prepare/settings study/listing study/models study/specs study/wanted
+        prepare/settings recipe/folders recipe/models study/listing study/specs study/wanted
     """,
-    "study/test_study_recipe.py": "study/sections",
+    "recipe/test_recipe_recipe.py": "recipe/sections",
     "study/test_study_run.py": "cli/study prepare/provenance study/notices",
     "study/test_study_search.py": "report/searches",
     "study/test_study_step1.py": "study/perplexity",

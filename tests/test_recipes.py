@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from notetune import config
-from notetune.study.models import VARIANTS
-from notetune.study.recipe import Recipe
+from notetune.recipe.models import VARIANTS
+from notetune.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("src/notetune/cli/*.yaml")])

@@ -11,7 +11,7 @@ from small_study import notetune
 
 from notetune.cli.keys import Key, keys
 from notetune.config import Config
-from notetune.study.recipe import Recipe
+from notetune.recipe.recipe import Recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 

@@ -18,9 +18,9 @@ from small_study import CANARY, files_below, notetune, small_study
 from notetune import config, lease
 from notetune.cli import load, ray_cluster
 from notetune.errors import Stopped
+from notetune.recipe.recipe import Recipe
 from notetune.study.evaluate import evaluate
 from notetune.study.listing import jobs
-from notetune.study.recipe import Recipe
 from notetune.study.run import prepare_notes, work
 
 GIB = 2**30

@@ -9,7 +9,7 @@ from small_study import notetune, small_study
 from notetune import config
 from notetune.cli.workers import share, slurm_script
 from notetune.errors import ConfigError
-from notetune.study.recipe import Recipe
+from notetune.recipe.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

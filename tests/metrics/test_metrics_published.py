@@ -5,8 +5,8 @@ from statistics import mean
 
 from notetune import config
 from notetune.metrics.published import GEMA_2023
-from notetune.study.models import name_in_study
-from notetune.study.recipe import Recipe
+from notetune.recipe.models import name_in_study
+from notetune.recipe.recipe import Recipe
 
 PAPER = Path(__file__).parents[2] / "recipes/paper.yaml"
 SLIPS = {  # printed, and what the five tasks give

@@ -4,7 +4,7 @@ import pytest
 
 from notetune.config import parse
 from notetune.errors import ConfigError
-from notetune.study.sections import PretrainConfig
+from notetune.recipe.sections import PretrainConfig
 
 
 def test_a_recipe_names_the_method_by_its_kind():

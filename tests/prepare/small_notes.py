@@ -6,7 +6,7 @@ from pathlib import Path
 
 from notetune import config
 from notetune.prepare import shards
-from notetune.study.recipe import Recipe
+from notetune.recipe.recipe import Recipe
 
 NOTES = 90
 PER_SHARD = 12

@@ -14,9 +14,9 @@ from notetune.cli import main
 from notetune.errors import DataError
 from notetune.hospital import SyntheticConfig, write_hospital
 from notetune.prepare.build import compare_with_published, prepare
+from notetune.recipe.recipe import Recipe
 from notetune.sources.mimic import published
 from notetune.sources.mimic.published import PUBLISHED
-from notetune.study.recipe import Recipe
 from notetune.study.run import prepare_notes
 from notetune.study.status import progress
 

@@ -17,6 +17,7 @@ from notetune.metrics.scores import read_scores
 from notetune.model.bundle import read_card
 from notetune.prepare import intake
 from notetune.prepare.build import inputs, prepare
+from notetune.recipe.recipe import Recipe
 from notetune.serve.files import predict_file
 from notetune.sources import TableSource
 from notetune.study import notices
@@ -24,7 +25,6 @@ from notetune.study.counts import _notes_of
 from notetune.study.evaluate import Made
 from notetune.study.features import store_of
 from notetune.study.listing import facts_here
-from notetune.study.recipe import Recipe
 from notetune.study.run import _resolved, prepare_notes
 from notetune.study.specs import Notes
 from notetune.tokens.store import open_store

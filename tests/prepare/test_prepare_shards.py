@@ -26,7 +26,7 @@ from notetune.model.backbone_folder import resolve_backbone
 from notetune.prepare import shards as prepare_shards
 from notetune.prepare.build import inputs, prepare
 from notetune.prepare.prepared import open_prepared
-from notetune.study.recipe import Recipe
+from notetune.recipe.recipe import Recipe
 from notetune.tokens.encode import Encoder, load_encoder
 from notetune.tokens.store import encode_notes
 

@@ -15,6 +15,7 @@ from notetune.model.adapters.specs import (
     Prompt,
     PTuning,
 )
+from notetune.recipe.sections import DownstreamConfig, PretrainConfig
 from notetune.search.space import (
     Interval,
     Space,
@@ -24,7 +25,6 @@ from notetune.search.space import (
     paper_space,
     point_count,
 )
-from notetune.study.sections import DownstreamConfig, PretrainConfig
 
 METHODS = (
     LoRA(),

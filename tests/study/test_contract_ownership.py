@@ -9,7 +9,7 @@ from small_study import notetune, small_study
 from notetune import config, runs
 from notetune.cli import app, study
 from notetune.errors import ConfigError
-from notetune.study.recipe import Recipe
+from notetune.recipe.recipe import Recipe
 
 ONLY_READ = {"inspect", "keys", "study status"}
 CANARY = b"a user's\x00file"

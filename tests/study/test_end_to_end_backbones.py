@@ -12,9 +12,9 @@ from notetune.cli import main
 from notetune.errors import ConfigError
 from notetune.metrics.scores import read_scores
 from notetune.prepare.prepared import open_prepared
+from notetune.recipe.recipe import Recipe
 from notetune.study.costs import costs
 from notetune.study.evaluate import evaluate
-from notetune.study.recipe import Recipe
 from notetune.study.run import prepare_notes, run_study
 from notetune.study.status import progress
 

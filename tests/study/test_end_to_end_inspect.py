@@ -7,9 +7,9 @@ from transformers import LlamaConfig
 
 from notetune import config
 from notetune.cli import main
+from notetune.recipe.recipe import Recipe
 from notetune.study.costs import costs_of_a_million
 from notetune.study.counts import assumed_longest
-from notetune.study.recipe import Recipe
 
 SHAPES = {
     "llama-7b": {

@@ -8,9 +8,9 @@ from small_study import small_study
 
 from notetune import config
 from notetune.metrics.scores import read_scores
+from notetune.recipe.recipe import Recipe
 from notetune.serve.predictor import load_predictor
 from notetune.study.evaluate import evaluate
-from notetune.study.recipe import Recipe
 from notetune.study.run import run_study
 
 LABELS = 1_266

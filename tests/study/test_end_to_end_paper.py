@@ -7,8 +7,8 @@ from builders import random_encoder, random_llama
 
 from notetune import config
 from notetune.hospital import SyntheticConfig, write_hospital
+from notetune.recipe.recipe import Recipe
 from notetune.report.page import report_sections
-from notetune.study.recipe import Recipe
 from notetune.study.run import run_study
 
 PAPER = Path(__file__).parents[2] / "recipes/paper.yaml"

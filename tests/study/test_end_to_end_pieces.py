@@ -14,13 +14,13 @@ from notetune.errors import ConfigError
 from notetune.metrics.scores import read_scores
 from notetune.model.bundle import read_card
 from notetune.prepare.build import prepare
+from notetune.recipe.recipe import Recipe
 from notetune.serve.files import predict_file
 from notetune.sources import TableSource
 from notetune.study import notices
 from notetune.study.evaluate import Made
 from notetune.study.features import FixedFeatures
 from notetune.study.listing import notes_here
-from notetune.study.recipe import Recipe
 
 MAX_TOKENS, MAX_PIECES = 16, 4
 SETTINGS = [

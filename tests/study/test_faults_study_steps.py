@@ -16,7 +16,7 @@ from notetune import config, runs
 from notetune.cli import terminal
 from notetune.errors import ConfigError, Stopped, TrainingError
 from notetune.model.stack import Stack
-from notetune.study.recipe import Recipe
+from notetune.recipe.recipe import Recipe
 from notetune.study.run import prepare_notes
 
 CELL = ("stay", "domain-trainable+task-lora")

@@ -13,7 +13,7 @@ from small_study import notetune, small_study
 
 from notetune import config, runs
 from notetune.cli import terminal
-from notetune.study.recipe import Recipe
+from notetune.recipe.recipe import Recipe
 
 SETTINGS = [
     "seeds=1",

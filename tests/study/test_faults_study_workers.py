@@ -15,10 +15,10 @@ from small_study import small_study
 
 from notetune import config, lease, ownership, runs
 from notetune.errors import DataError, RunError, RunWarning
+from notetune.recipe.recipe import Recipe
 from notetune.study import run as module
 from notetune.study.evaluate import evaluate
 from notetune.study.listing import jobs
-from notetune.study.recipe import Recipe
 from notetune.study.run import work
 from notetune.study.status import progress
 

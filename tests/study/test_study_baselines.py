@@ -17,11 +17,11 @@ from notetune.errors import BundleError, ConfigError, DataError
 from notetune.metrics.scores import read_scores
 from notetune.model.bundle import read_card
 from notetune.plain.columns import typed
+from notetune.recipe.recipe import Recipe
 from notetune.serve.merge import merge
 from notetune.serve.predictor import load_predictor
 from notetune.study import baselines
 from notetune.study.baselines import ColumnsOfTask, WordsOfTask
-from notetune.study.recipe import Recipe
 from notetune.study.run import prepare_notes
 
 RECIPE = """

@@ -13,9 +13,9 @@ from notetune.cli import main
 from notetune.errors import ConfigError
 from notetune.model.backbone import outline_backbone
 from notetune.model.stack import DOMAIN, Layer, stack
+from notetune.recipe.recipe import Recipe
 from notetune.study.costs import ENCODERS, costs
 from notetune.study.counts import without_text
-from notetune.study.recipe import Recipe
 from notetune.train.gpus import ASSUMED_SHARE, GPUS
 
 ROOT = Path(__file__).parents[2]

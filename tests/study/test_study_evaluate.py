@@ -7,8 +7,8 @@ from small_study import small_study
 
 from notetune import config, runs
 from notetune.errors import RunError
+from notetune.recipe.recipe import Recipe
 from notetune.study.evaluate import refuse_foreign_looks
-from notetune.study.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

@@ -23,17 +23,17 @@ from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.backbone import load_backbone
 from notetune.model.stack import DOMAIN, Layer, stack
 from notetune.prepare.build import prepare
+from notetune.recipe.recipe import Recipe
+from notetune.recipe.sections import DecoderFeatures
 from notetune.study import features, step2
 from notetune.study.features import FixedFeatures
-from notetune.study.recipe import Recipe
-from notetune.study.sections import DecoderFeatures
 
 ASK = """
 import hashlib, sys, time
 from notetune.config import load
 from notetune.study import features
 from notetune.study.listing import jobs, notes_here
-from notetune.study.recipe import Recipe
+from notetune.recipe.recipe import Recipe
 from pathlib import Path
 
 loads, load_backbone = [], features.load_backbone

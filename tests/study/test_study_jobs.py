@@ -11,8 +11,8 @@ from notetune import config, runs
 from notetune.cli.keys import keys
 from notetune.prepare import prepared
 from notetune.prepare.settings import Preparation
+from notetune.recipe.recipe import Recipe
 from notetune.study.listing import jobs_of
-from notetune.study.recipe import Recipe
 from notetune.study.specs import Facts
 
 MORE = """

@@ -9,9 +9,9 @@ from notetune.errors import ConfigError
 from notetune.metrics.names import BEST_VALIDATED
 from notetune.metrics.questions import Pair
 from notetune.metrics.uncertainty import ModelRuns
-from notetune.study.models import VARIANTS, VariantName
+from notetune.recipe.models import VARIANTS, VariantName
+from notetune.recipe.recipe import Recipe
 from notetune.study.questions import fingerprint, questions
-from notetune.study.recipe import Recipe
 
 SOURCE = {
     "kind": "table",

@@ -24,10 +24,10 @@ from notetune.prepare.provenance import (
     patient_hashes,
     stop_at_known_patients,
 )
+from notetune.recipe.recipe import Recipe
+from notetune.recipe.sections import EvaluateConfig
 from notetune.study import notices
 from notetune.study.evaluate import read_study
-from notetune.study.recipe import Recipe
-from notetune.study.sections import EvaluateConfig
 from notetune.train.training import read_record
 
 BASELINES = ["prevalence", "tf-idf", "tf-idf-cut"]

@@ -11,12 +11,12 @@ from notetune import config
 from notetune.errors import ConfigError, DataError, RunError
 from notetune.metrics.scores import read_scores
 from notetune.model.adapters.files import read_adapter
+from notetune.recipe.recipe import Recipe
 from notetune.search.ledger import Ledger
 from notetune.study import search
 from notetune.study.costs import costs
 from notetune.study.evaluate import evaluate
 from notetune.study.listing import jobs
-from notetune.study.recipe import Recipe
 from notetune.study.run import is_of_searches, run_study, work
 from notetune.study.status import progress
 from notetune.study.step1 import train_domain

@@ -16,12 +16,12 @@ from notetune import config
 from notetune.errors import ConfigError, DataError, RunError
 from notetune.metrics.scores import read_scores
 from notetune.model.bundle import read_card
+from notetune.recipe.recipe import Recipe
+from notetune.recipe.sections import PerplexityConfig
 from notetune.serve.predictor import load_predictor
 from notetune.study import perplexity, step1
 from notetune.study.evaluate import evaluate, methods, read_study
-from notetune.study.recipe import Recipe
 from notetune.study.run import prepare_notes
-from notetune.study.sections import PerplexityConfig
 from notetune.study.specs import DomainSpec, Notes
 from notetune.train.training import read_record
 

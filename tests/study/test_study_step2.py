@@ -16,10 +16,10 @@ from notetune.errors import Stopped
 from notetune.metrics.scores import read_scores
 from notetune.model.bundle import read_card
 from notetune.prepare.build import prepare
+from notetune.recipe.recipe import Recipe
 from notetune.serve.predictor import load_predictor
 from notetune.study import step2
 from notetune.study.evaluate import evaluate
-from notetune.study.recipe import Recipe
 from notetune.study.run import prepare_notes
 from notetune.train.training import read_record
 

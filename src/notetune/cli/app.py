@@ -297,7 +297,7 @@ def keys(
 ) -> None:
     """List the keys of a recipe with their defaults and what they are for."""
     from notetune.cli.keys import keys as keys_of
-    from notetune.study.recipe import Recipe
+    from notetune.recipe.recipe import Recipe
 
     known = keys_of(Recipe)
     found = [key for key in known if not section or f"{key.name}.".startswith(f"{section}.")]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from notetune.study.recipe import Recipe
+    from notetune.recipe.recipe import Recipe
 
 _MINUTES = 5
 
@@ -27,7 +27,7 @@ def demo_recipe(folder: Path, patients: int) -> "Recipe":
     """The demo's recipe; its hospital is written first where it is not there yet."""
     from notetune import config, runs
     from notetune.hospital import SyntheticConfig, write_hospital
-    from notetune.study.recipe import Recipe
+    from notetune.recipe.recipe import Recipe
 
     hospital = folder / f"hospital-{patients}"
     path = Path(str(files("notetune.cli") / "demo.yaml"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from notetune.errors import ConfigError
 
 if TYPE_CHECKING:
-    from notetune.study.recipe import Recipe
+    from notetune.recipe.recipe import Recipe
 
 
 def study(
@@ -18,7 +18,7 @@ def study(
         ConfigError: If it is no recipe, or has no such backbone.
     """
     from notetune import config
-    from notetune.study.recipe import Recipe
+    from notetune.recipe.recipe import Recipe
 
     changed = [*([f"data={data}"] if data else []), *(overrides or [])]
     loaded = config.load(Recipe, recipe, changed)

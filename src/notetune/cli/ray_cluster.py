@@ -19,7 +19,7 @@ from notetune.cli.workers import logs_of
 from notetune.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from notetune.study.recipe import Recipe
+    from notetune.recipe.recipe import Recipe
     from notetune.study.status import Progress
 
 MEMORY_GIB = 2

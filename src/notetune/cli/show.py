@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from notetune.cli.keys import Key
     from notetune.metrics.results import MethodRow, PerplexityRow, Results, SearchRow
     from notetune.prepare.prepared import Prepared
+    from notetune.recipe.recipe import Recipe
     from notetune.sources.mimic.published import PublishedFigure
     from notetune.study.costs import Costs
-    from notetune.study.recipe import Recipe
     from notetune.study.status import Progress
 
 _DIGITS_OF_A_HASH = 16

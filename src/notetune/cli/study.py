@@ -15,7 +15,7 @@ from notetune.errors import ConfigError
 from notetune.ownership import refuse_existing
 
 if TYPE_CHECKING:
-    from notetune.study.recipe import Recipe
+    from notetune.recipe.recipe import Recipe
 
 app = typer.Typer(help="A whole study from one recipe.", no_args_is_help=True)
 launch_app = typer.Typer(help="Scripts that put workers on a cluster.", no_args_is_help=True)

@@ -13,7 +13,7 @@ from notetune import runs
 from notetune.errors import ConfigError
 
 if TYPE_CHECKING:
-    from notetune.study.recipe import Recipe
+    from notetune.recipe.recipe import Recipe
 
 _SECONDS_TO_SAVE = 600
 

@@ -1,1 +1,1 @@
-"""Workflows: each turns a recipe into files in a run folder."""
+"""The jobs of a study, and what makes each of them."""

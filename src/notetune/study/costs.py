@@ -13,11 +13,11 @@ from notetune.errors import ConfigError
 from notetune.model.backbone import load_backbone
 from notetune.model.device import torch_device
 from notetune.model.layers import chosen_layers
+from notetune.recipe.recipe import Recipe
 from notetune.search.space import point_count
 from notetune.study.counts import Counted, CountedStep, a_million, count_notes
 from notetune.study.jobs import Job
 from notetune.study.listing import jobs_of
-from notetune.study.recipe import Recipe
 from notetune.study.specs import CellSpec, DomainSpec, SearchSpec, with_point
 from notetune.tokens.packing import Int64Array
 from notetune.train.gpus import ASSUMED_SHARE, GPUS, USABLE_SHARE

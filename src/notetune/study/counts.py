@@ -22,11 +22,11 @@ from notetune.notes.outcomes import SPLITS
 from notetune.prepare.build import prepare
 from notetune.prepare.encoders import outline_encoder
 from notetune.prepare.settings import LEAST_TOKENS, row_of
+from notetune.recipe.recipe import Recipe
 from notetune.sources.mimic import published
 from notetune.sources.splits import SplitConfig
 from notetune.study.jobs import Job
 from notetune.study.listing import facts_here, notes_here
-from notetune.study.recipe import Recipe
 from notetune.study.specs import CellSpec, DomainSpec, Facts, FeatureSpec, Notes
 from notetune.study.wanted import domain_spec, facts_of
 from notetune.tokens.edges import read_declared

@@ -31,13 +31,13 @@ from notetune.notes import overlap
 from notetune.prepare.checks import CORPUS
 from notetune.prepare.prepared import Prepared, TaskTable
 from notetune.prepare.provenance import corpus_findings
+from notetune.recipe.models import name_in_study
+from notetune.recipe.recipe import Recipe
 from notetune.study import perplexity, questions, search
 from notetune.study.features import features_cost
 from notetune.study.jobs import TRAINING, Job, Stage
 from notetune.study.listing import jobs_of, notes_here
-from notetune.study.models import name_in_study
 from notetune.study.notices import compat_switches, notices
-from notetune.study.recipe import Recipe
 from notetune.study.specs import Notes
 from notetune.study.wanted import facts_of
 from notetune.train.training import TrainingRecord, read_record

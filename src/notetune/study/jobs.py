@@ -9,7 +9,7 @@ from notetune.model.device import DeviceName
 from notetune.prepare import prepared
 from notetune.prepare.prepared import open_prepared
 from notetune.prepare.settings import Preparation
-from notetune.study.models import Model
+from notetune.recipe.models import Model
 from notetune.study.specs import (
     Spec,
 )

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from notetune import runs
 from notetune.prepare.prepared import open_prepared
+from notetune.recipe.models import Model
+from notetune.recipe.recipe import Recipe
+from notetune.recipe.sections import BaselineName
 from notetune.search.space import Point
 from notetune.study import wanted
 from notetune.study.jobs import WINNER, Job, Place, Stage
-from notetune.study.models import Model
-from notetune.study.recipe import Recipe
-from notetune.study.sections import BaselineName
 from notetune.study.specs import (
     BaselineSpec,
     CellSpec,

@@ -8,11 +8,11 @@ import numpy as np
 from notetune import runs
 from notetune.notes import overlap
 from notetune.prepare.prepared import Intake, Prepared, inputs
+from notetune.recipe.models import name_in_study
+from notetune.recipe.recipe import Recipe
 from notetune.sources import Mimic3Source
 from notetune.study.features import store_of
 from notetune.study.jobs import TRAINING, Job
-from notetune.study.models import name_in_study
-from notetune.study.recipe import Recipe
 from notetune.study.specs import CellSpec
 from notetune.tokens.store import WHOLE_SHARE
 from notetune.train.training import read_record

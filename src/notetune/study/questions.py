@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from notetune.metrics.names import BEST_VALIDATED
 from notetune.metrics.questions import Pair, Questions
 from notetune.metrics.uncertainty import ModelRuns
-from notetune.study.models import HYBRID, Model
-from notetune.study.recipe import Recipe
+from notetune.recipe.models import HYBRID, Model
+from notetune.recipe.recipe import Recipe
 
 TFIDF, COLUMNS, PREVALENCE = "tf-idf", "columns", "prevalence"
 DOMAIN_ADAPTER, TASK_ADAPTER = "domain adapter", "task adapter"

@@ -17,12 +17,12 @@ from notetune.prepare.build import prepare
 from notetune.prepare.prepared import Intake, Prepared, open_prepared
 from notetune.prepare.settings import EncodeSpec, Preparation
 from notetune.progress import Track, named, silent
+from notetune.recipe.recipe import Recipe
 from notetune.study import baselines, perplexity, search, step1, step2
 from notetune.study.evaluate import evaluate, refuse_foreign_looks
 from notetune.study.features import is_computed_elsewhere
 from notetune.study.jobs import OF_NOTES, Job, Stage
 from notetune.study.listing import jobs_of, notes_here
-from notetune.study.recipe import Recipe
 from notetune.study.specs import Notes
 from notetune.study.status import Diary
 from notetune.study.wanted import facts_of

@@ -26,10 +26,10 @@ from notetune.model.backbone import load_backbone
 from notetune.model.device import torch_device
 from notetune.model.stack import DOMAIN, Layer, stack
 from notetune.progress import Track
+from notetune.recipe.models import name_in_study
 from notetune.search.ledger import Failed, Finished, Ledger, Proposed, Trial
 from notetune.search.propose import propose
 from notetune.study.jobs import WINNER, Job
-from notetune.study.models import name_in_study
 from notetune.study.specs import DomainSpec, Notes, SearchSpec, with_point
 from notetune.study.step1 import train_domain
 from notetune.study.step2 import train_model

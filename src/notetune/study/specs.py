@@ -16,9 +16,9 @@ from notetune.model.backbone_folder import Dtype
 from notetune.model.layers import Layers, Pooling
 from notetune.prepare.prepared import Prepared
 from notetune.prepare.settings import Auto, EncodeSpec, TokensPerRow, read_pieces, row_of
+from notetune.recipe.sections import BaselineName, Objective
 from notetune.search.propose import Proposer
 from notetune.search.space import Point, Space, changes
-from notetune.study.sections import BaselineName, Objective
 from notetune.tokens.packing import Int64Array, steps_per_epoch
 from notetune.tokens.store import TokenStore, whole_pieces
 from notetune.train.schedule import Average, OptimConfig, ValidationConfig

@@ -13,9 +13,9 @@ from notetune import runs
 from notetune.errors import NotetuneError
 from notetune.journal import Event, Journal
 from notetune.lease import Holder, holder_of, this_process
+from notetune.recipe.recipe import Recipe
 from notetune.study.jobs import Job
 from notetune.study.listing import jobs
-from notetune.study.recipe import Recipe
 from notetune.study.specs import SearchSpec
 
 State = Literal["done", "running", "failed", "older format", "open"]

@@ -5,10 +5,10 @@ from dataclasses import replace
 from notetune.model.adapters.specs import Full, traits
 from notetune.model.backbone_folder import Dtype, backbone_fingerprint, resolve_backbone
 from notetune.prepare.settings import EncodeSpec, row_of
+from notetune.recipe.models import Model
+from notetune.recipe.recipe import Recipe
+from notetune.recipe.sections import BaselineName, Objective
 from notetune.search.space import Space, default_space, first_point, paper_space
-from notetune.study.models import Model
-from notetune.study.recipe import Recipe
-from notetune.study.sections import BaselineName, Objective
 from notetune.study.specs import (
     AdapterTraining,
     BaselineSpec,

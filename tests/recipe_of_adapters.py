@@ -4,7 +4,7 @@ from builders import random_llama
 from small_study import write_word_notes
 
 from notetune import config
-from notetune.study.recipe import Recipe
+from notetune.recipe.recipe import Recipe
 
 RECIPE = """
 name: NAME

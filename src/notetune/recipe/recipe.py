@@ -27,11 +27,9 @@ from notetune.prepare.settings import (
     read_pieces,
     row_of,
 )
-from notetune.sources import TableSource, starting_from
-from notetune.sources.splits import AnySplit, ColumnSplit, OfficialSplit, SplitConfig
-from notetune.sources.tables.tasks import TaskedSource
-from notetune.study.models import VARIANTS, Model, models_of_step_2
-from notetune.study.sections import (
+from notetune.recipe.folders import RunFolder
+from notetune.recipe.models import VARIANTS, Model, models_of_step_2
+from notetune.recipe.sections import (
     BaselineName,
     DownstreamConfig,
     EncodersConfig,
@@ -39,7 +37,9 @@ from notetune.study.sections import (
     PretrainConfig,
     TuneConfig,
 )
-from notetune.study_paths import RunFolder
+from notetune.sources import TableSource, starting_from
+from notetune.sources.splits import AnySplit, ColumnSplit, OfficialSplit, SplitConfig
+from notetune.sources.tables.tasks import TaskedSource
 
 _DIFFERS_BY_BACKBONE = ("backbone", "dtype", "seeds", "pretrain", "downstream", "tune")
 

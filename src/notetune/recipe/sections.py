@@ -19,11 +19,11 @@ from notetune.model.adapters.specs import (
 )
 from notetune.model.layers import Layers, Pooling
 from notetune.prepare.settings import Auto, LeakedTexts, TokensPerRow
+from notetune.recipe.models import VariantName
 from notetune.search.propose import Proposer
 from notetune.search.space import Space
 from notetune.sources import SourceConfig
 from notetune.sources.splits import Split, SplitConfig
-from notetune.study.models import VariantName
 from notetune.train.schedule import Average, OptimConfig, ValidationConfig
 
 BaselineName = Literal["prevalence", "tf-idf", "tf-idf-cut", "columns"]
