@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from notetune import __version__, claims, lease, runs
 from notetune.errors import ConfigError, NotetuneError, RunError, RunWarning
@@ -34,10 +34,6 @@ _SECTIONS = frozenset({"name", "prepare", "pretrain", "downstream", "evaluate"})
 _OF_A_MACHINE = ("runs", "prepared", "data", "device", "gpu", "checkpoint_minutes")
 _CHOSEN_FOR_NOTES = (("prepare", "opener"), ("prepare", "max_tokens"), ("downstream", "max_pieces"))
 _SECONDS_BETWEEN_LOOKS = 2.0
-_Outcome = Literal["made", "waits", "job"]
-_MADE: _Outcome = "made"
-_WAITS: _Outcome = "waits"
-_JOB: _Outcome = "job"
 
 _RUNS: Mapping[Stage, Callable[[Job, Notes, Track], None]] = {
     "pretrain": lambda job, notes, track: step1.train_domain(job, notes.corpus, track),
@@ -86,7 +82,12 @@ def work(
     """
     worker = _Worker(recipe, track, is_wanted)
     worker.begin()
-    worker.work()
+    if processes.is_first():
+        while worker.makes_one():
+            worker.look_at_notes()
+        processes.told(None)
+    else:
+        worker.follow()
     if not worker.failed:
         return worker.listed
     first, *others = worker.failed.values()
@@ -122,6 +123,11 @@ def run_job(job: Job, notes: Notes | None, track: Track = silent) -> None:
         _prepare(job)
     elif notes:
         _RUNS[job.stage](job, notes, track)
+    if processes.is_first() and not job.is_made():
+        raise RunError(
+            f"{job.folder}: what it is made from changed meanwhile; run the same command again, "
+            "once the notes and the backbone stay as they are."
+        )
 
 
 def prepare_notes(recipe: Recipe) -> Notes:
@@ -180,7 +186,7 @@ class _Worker:
             others = lease.holders_below(root)
             _refuse_others(self.recipe, others)
             runs.write_json(root / _RECIPE, self.recipe.as_json())
-        self._look_at_notes()
+        self.look_at_notes()
 
     @property
     def listed(self) -> list[Job]:
@@ -189,19 +195,14 @@ class _Worker:
         is_wanted = self.is_wanted or (lambda _: True)
         return [job for job in jobs if job.stage in OF_NOTES or is_wanted(job)]
 
-    def work(self) -> None:
-        """Make jobs until none is left, or what is left needs what failed or others failed at."""
-        if processes.is_first():
-            while self._makes_one():
-                self._look_at_notes()
-            processes.told(None)
-        else:
-            while (number := processes.told(None)) is not None:
-                self._look_at_notes()
-                job = self.listed[number]
-                run_job(job, self.notes.get(job.backbone), named(self.track, job.backbone))
+    def follow(self) -> None:
+        """Train with the first process, which says what, until it ends."""
+        while (number := processes.told(None)) is not None:
+            self.look_at_notes()
+            job = self.listed[number]
+            run_job(job, self.notes.get(job.backbone), named(self.track, job.backbone))
 
-    def _look_at_notes(self) -> None:
+    def look_at_notes(self) -> None:
         """List the jobs of each backbone whose notes are prepared, and those of all before it."""
         are_known = True
         for backbone, one in self.recipe.studies.items():
@@ -225,46 +226,45 @@ class _Worker:
             if job.stage == "pretrain" and not job.is_made():
                 step1.refuse(job, notes.corpus)
 
-    def _makes_one(self) -> bool:
-        """Make the first job that can be made now; whether there may be another."""
+    def makes_one(self) -> bool:
+        """Make the first job that can be made now, or a trial; whether there may be another."""
         must_wait = False
         for number, job in enumerate(self.listed):
             if self._can_make(job):
-                found = self._trial(job) if job.stage == "search" else _JOB
-                found = self._make(number, job) if found == _JOB else found
-                if found == _MADE:
+                make = self._makes_trial if job.stage == "search" else self._makes
+                if make(number, job):
                     return True
-                must_wait |= found == _WAITS
+                must_wait = True
         if must_wait and not self.stale:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         return must_wait or bool(self.stale)
 
-    def _make(self, number: int, job: Job) -> _Outcome:
-        """Make a job unless another process does."""
-        if job.stage == "model" and is_computed_elsewhere(job, self.notes[job.backbone].prepared):
-            return _WAITS
+    def _makes(self, number: int, job: Job) -> bool:
+        """Make a job; False if another process makes it, or what it needs."""
+        notes = self.notes.get(job.backbone)
+        if job.stage == "model" and notes and is_computed_elsewhere(job, notes.prepared):
+            return False
         with claims.claimed(job.folder) as held:
-            if held is None:
-                return _WAITS
-            if not job.is_made(is_checked=True):
+            if held and not job.is_made(is_checked=True):
                 processes.told(number)
                 began = time.monotonic()
-                if self._try(job, held, partial(_make_whole, job, self.notes.get(job.backbone))):
+                if self._tries(job, held, partial(run_job, job, notes)):
                     Diary(self.recipe.folder.root).made(job, time.monotonic() - began)
-        return _MADE
+        return held is not None
 
-    def _trial(self, job: Job) -> _Outcome:
-        """Run a trial of a search that nobody runs; once all are over, the search is a job."""
+    def _makes_trial(self, number: int, job: Job) -> bool:
+        """Run a trial of a search, or the search once all are over; False if others run them."""
+        notes = self.notes[job.backbone]
         try:
             for trial in search.open_trials(job):
                 with claims.claimed(trial.folder) as held:
                     if held and trial.is_open:
-                        self._try(job, held, partial(trial.run, self.notes[job.backbone]))
-                        return _MADE
-            return _JOB if search.is_over(job) else _WAITS
+                        self._tries(job, held, partial(trial.run, notes))
+                        return True
+            return search.is_over(job) and self._makes(number, job)
         except NotetuneError as error:
             self._failed(job, error)
-            return _MADE
+            return True
 
     def _can_make(self, job: Job) -> bool:
         """Whether a job is not made, and all that it needs is."""
@@ -277,7 +277,7 @@ class _Worker:
             return False
         return all(need in self.made for need in job.needs)
 
-    def _try(self, job: Job, held: Lease, make: Callable[[Track], None]) -> bool:
+    def _tries(self, job: Job, held: Lease, make: Callable[[Track], None]) -> bool:
         """Whether a job could be made, or a trial of it."""
         try:
             make(named(held.watched(self.track), job.backbone))
@@ -294,15 +294,6 @@ class _Worker:
     def _failed(self, job: Job, error: Exception) -> None:
         Diary(self.recipe.folder.root).failed(job, error)
         self.failed[job] = error
-
-
-def _make_whole(job: Job, notes: Notes | None, track: Track) -> None:
-    run_job(job, notes, track)
-    if not job.is_made():
-        raise RunError(
-            f"{job.folder}: what it is made from changed meanwhile; run the same command again, "
-            "once the notes and the backbone stay as they are."
-        )
 
 
 def _say(text: str) -> None:
