@@ -13,6 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "notetune"
 
 LAYERS = (
+    {"dataframe"},
     {"cli"},
     {"study", "serve", "report"},
     {"recipe"},

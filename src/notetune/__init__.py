@@ -1,6 +1,7 @@
 """Adapt a language model to clinical notes, and measure honestly what that brings."""
 
 import os
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -18,3 +19,11 @@ _OFFLINE = {
 }
 for _name, _value in _OFFLINE.items():
     os.environ.setdefault(_name, _value)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "fit":  # loads all heavy libraries
+        from notetune.dataframe import fit
+
+        return fit
+    raise AttributeError(f"notetune has no {name}")

@@ -106,14 +106,14 @@ def read_table(
 
 
 def read_header(path: Path) -> tuple[str, ...]:
-    """The column names of a file, in lower case.
+    """The column names of a file, as it spells them.
 
     Raises:
         DataError: As `read_rows`.
     """
     with open_file(path, ".csv") as file:
         reader = csv.reader(_decoded_lines(path, file, MAX_CELL_CHARS, []), strict=True)
-        return tuple(name.strip().lower() for name in _header(path, reader))
+        return tuple(name.strip() for name in _header(path, reader))
 
 
 def read_rows(

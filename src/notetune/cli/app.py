@@ -79,6 +79,53 @@ def demo(
 
 
 @app.command()
+def init(
+    notes: Annotated[Path, typer.Argument(help="CSV, CSV.GZ, JSONL or Parquet, a row per note.")],
+    text: Annotated[str | None, typer.Option(help="Column with the note text.")] = None,
+    patient_id: Annotated[str | None, typer.Option(help="Column with the patient id.")] = None,
+    note_id: Annotated[str | None, typer.Option(help="Column with the note id.")] = None,
+    time: Annotated[str | None, typer.Option(help="Column with the time of the note.")] = None,
+    outcome: Annotated[
+        list[str] | None,
+        typer.Option(help="Column to predict, or COLUMN=binary, multiclass or multilabel."),
+    ] = None,
+    feature: Annotated[list[str] | None, typer.Option(help="Column beside the text.")] = None,
+    backbone: Annotated[str, typer.Option(help="Folder of a model, or tiny.")] = "tiny",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A new recipe; default: NOTES.yaml here.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at a table of notes, show what its columns are, and write a recipe that runs."""
+    from notetune.cli import start
+
+    columns = start.choices(text, patient_id, note_id, time, outcome or [], feature or [])
+    seen, drafted, path = start.write_draft(notes, columns, backbone, output)
+    show.drafted(seen, drafted, path, as_json=as_json)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str, typer.Argument(help="One of them, to copy.")] = "",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A new file; default: stdout.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the recipes that come with notetune, or copy one."""
+    from notetune.cli import start
+
+    if not name:
+        return show.shipped(start.shipped(), as_json=as_json)
+    copied = start.read_shipped(name)
+    if output:
+        runs.write_text(output, copied, replaces=False)
+    else:
+        typer.echo(copied, nl=False)
+    return None
+
+
+@app.command()
 def prepare(
     recipe: RecipePath,
     overrides: Overrides = None,

@@ -1,7 +1,7 @@
 """Results of the workflows as tables, or as JSON."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +12,46 @@ if TYPE_CHECKING:
     from notetune.cli.keys import Key
     from notetune.metrics.results import MethodRow, PerplexityRow, Results, SearchRow
     from notetune.prepare.prepared import Prepared
+    from notetune.recipe.draft import Draft
     from notetune.recipe.recipe import Recipe
     from notetune.sources.mimic.published import PublishedFigure
+    from notetune.sources.tables.survey import Survey
     from notetune.study.costs import Costs
     from notetune.study.status import Progress
 
 _DIGITS_OF_A_HASH = 16
 _SEEDS_SHOWN = 6
+
+
+def drafted(seen: "Survey", draft: "Draft", path: Path, *, as_json: bool) -> None:
+    """What the columns of a table hold and became, what to check, and what to do next."""
+    if as_json:
+        keys = {"recipe": path, "rows": seen.rows, "keys": draft.keys, "remarks": draft.remarks}
+        return terminal.show_json(keys)
+    rows = [
+        (column.name, column.holds, f"{1 - column.filled / max(1, seen.rows):.0%}", use)
+        for column in seen.columns
+        for use in (draft.uses.get(column.name, "not used"),)
+    ]
+    title = f"The columns by the first {seen.rows:,} rows"
+    terminal.show_texts(title, ("column", "holds", "empty", "becomes"), rows)
+    for remark in draft.remarks:
+        terminal.out.print(f"Check: {remark}", soft_wrap=True)
+    terminal.out.print(
+        f"Wrote {path}. Mend in it what was guessed wrong, then:\n"
+        f"  notetune study run {path} --dry-run    # what it takes\n"
+        f"  notetune study run {path}",
+        soft_wrap=True,
+    )
+    return None
+
+
+def shipped(found: Mapping[str, str], *, as_json: bool) -> None:
+    """The recipes that come with notetune, with what each is."""
+    if as_json:
+        return terminal.show_json(found)
+    terminal.show_texts("Recipes", ("name", "what it is"), list(found.items()))
+    return None
 
 
 def prepared(

@@ -8,7 +8,7 @@ from pydantic import Field
 from notetune.config import MAX_SHOWN_CHARS, Shown
 from notetune.errors import DataError
 from notetune.sources.cohort import NoteStream
-from notetune.sources.tables.files import Record, column_names, read_records, table_files
+from notetune.sources.tables.files import Record, names_in, read_records, table_files
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
 from notetune.sources.tables.tasks import TaskedSource, read_cell
 
@@ -42,7 +42,7 @@ def open_omop(source: OmopSource) -> NoteStream:
     files = table_files(source.path)
     if jsonl := [file for file in files if ".jsonl" in file.name.lower()]:
         raise DataError(f"{jsonl[0]} is not .csv, .csv.gz or .parquet; export the table as such.")
-    has_datetime = all("note_datetime" in column_names(file) for file in files)
+    has_datetime = all("note_datetime" in map(str.lower, names_in(file)) for file in files)
     times = ("note_datetime", "note_date") if has_datetime else ("note_date",)
     reading = TableReading(source, source.path, Layout("note_text", "note_id", "person_id", times))
     columns = reading.columns(source.grouped_by)

@@ -10,7 +10,7 @@ import polars as pl
 
 from notetune.errors import DataError
 from notetune.sources.paths import matching_files
-from notetune.sources.rejections import Rejected, Rejections, place
+from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections, place
 from notetune.strict_csv import MAX_CELL_CHARS, numbered_lines, open_file, read_header
 from notetune.strict_csv import read_rows as read_csv_rows
 
@@ -55,15 +55,22 @@ def table_files(path: Path) -> list[Path]:
     return files
 
 
-def column_names(file: Path) -> set[str]:
-    """The columns of a .csv, .csv.gz or .parquet file, in lower case.
+def names_in(file: Path) -> list[str]:
+    """The columns of a table, as it spells them; of JSON lines, the keys of the first object.
 
     Raises:
-        DataError: If the file is missing or faulty.
+        DataError: If the file is missing or faulty, or its first line is no object.
     """
     if is_csv(file):
-        return set(read_header(file))
-    return {name.lower() for name in _parquet_columns(file)}
+        return list(read_header(file))
+    if not file.is_file():
+        raise DataError(f"{file} is not a file; check the path.")
+    if file.name.lower().endswith(".parquet"):
+        return _parquet_columns(file)
+    first = next(read_objects(file, ".jsonl", Rejections(ReadingPolicy()), MAX_CELL_CHARS), None)
+    if first is None:
+        raise DataError(f"{file} is empty; it needs at least one object.")
+    return list(first.cells)
 
 
 def read_records(

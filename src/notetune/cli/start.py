@@ -1,0 +1,99 @@
+"""First recipes: drafted for a table of notes, or those that come with notetune."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from notetune import runs
+from notetune.aliases import TaskKind
+from notetune.errors import ConfigError
+from notetune.ownership import refuse_existing
+
+if TYPE_CHECKING:
+    from notetune.recipe.draft import Choices, Draft
+    from notetune.sources.tables.survey import Survey
+
+
+def choices(
+    text: str | None,
+    patient_id: str | None,
+    note_id: str | None,
+    time: str | None,
+    outcomes: Sequence[str],
+    features: Sequence[str],
+) -> "Choices":
+    """What the options of `notetune init` say of the columns.
+
+    Raises:
+        ConfigError: If an outcome is of a kind that there is not.
+    """
+    from notetune.recipe.draft import Choices
+
+    return Choices(text, patient_id, note_id, time, dict(map(_outcome, outcomes)), tuple(features))
+
+
+def _outcome(given: str) -> "tuple[str, TaskKind | None]":
+    column, _, kind = given.rpartition("=")
+    if not column:
+        return given, None
+    if kind not in get_args(TaskKind):
+        known = ", ".join(get_args(TaskKind))
+        raise ConfigError(f"--outcome {column}={kind}: the kinds are {known}.")
+    return column, kind  # type: ignore[return-value]
+
+
+def write_draft(
+    notes: Path, columns: "Choices", backbone: str, output: Path | None
+) -> "tuple[Survey, Draft, Path]":
+    """Draft a recipe for a table and write it.
+
+    Returns:
+        What was seen, what was drafted, and where it stands.
+
+    Raises:
+        ConfigError: As `draft`.
+        DataError: If the table is missing or faulty.
+        RunError: If something stands where the recipe is to be.
+    """
+    import re
+
+    from notetune.recipe.draft import draft
+    from notetune.sources.tables.survey import survey
+
+    stem = notes.name.split(".")[0]
+    name = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") or "notes"
+    path = output or Path(f"{name}.yaml")
+    refuse_existing(path)
+    seen = survey(notes)
+    drafted = draft(notes, seen, columns, name, backbone)
+    assert drafted.recipe
+    runs.write_text(path, drafted.text, replaces=False)
+    return seen, drafted, path
+
+
+def shipped() -> dict[str, str]:
+    """Name and first sentence of each recipe that comes with notetune."""
+    found = {}
+    for path in sorted(_folder().glob("*.yaml")):
+        first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+        found[path.stem] = first.removeprefix("#").strip()
+    return found
+
+
+def read_shipped(name: str) -> str:
+    """The text of one of them.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    known = shipped()
+    if name not in known:
+        raise ConfigError(f"there is no recipe {name}; there are {', '.join(known)}.")
+    return (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _folder() -> Path:
+    """Inside an installed package; beside `src` where the package runs from its tree."""
+    inside = Path(str(files("notetune"))) / "recipes"
+    return inside if inside.is_dir() else inside.parents[2] / "recipes"

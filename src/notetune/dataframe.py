@@ -1,0 +1,196 @@
+"""A study of a DataFrame: `notetune.fit(notes, outcomes=[...])`."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from notetune import runs
+from notetune.cli import terminal
+from notetune.config import changed
+from notetune.errors import ConfigError, DataError
+from notetune.metrics.ranking import auroc_scores
+from notetune.metrics.results import Results
+from notetune.metrics.scores import read_scores
+from notetune.model.bundle import BUNDLE, read_card
+from notetune.recipe.draft import Choices, draft
+from notetune.recipe.recipe import Recipe
+from notetune.report.page import check_output, write_report
+from notetune.report.summary import summary
+from notetune.serve.predictor import load_predictor
+from notetune.sources import TableSource
+from notetune.sources.tables.survey import survey
+from notetune.sources.tables.tasks import read_feature
+from notetune.study.evaluate import read_study
+from notetune.study.jobs import Job
+from notetune.study.run import run_study
+
+
+def fit(
+    notes: Any,
+    outcomes: Sequence[str],
+    *,
+    text: str | None = None,
+    patient: str | None = None,
+    features: Sequence[str] = (),
+    folder: str | Path = "runs/fit",
+    backbone: str = "tiny",
+    **keys: Any,
+) -> "Study":
+    """Run both steps on a DataFrame, a row per note, and write the report.
+
+    The same call again goes on with what is there; notes are kept in `folder`, for the owner alone.
+
+    Args:
+        notes: Of pandas or polars.
+        outcomes: Columns to predict: two values, several, or lists of labels.
+        text: Column of the text; the longest without.
+        patient: Column of the patient id; guessed by its name without.
+        features: Columns beside the text, such as age and sex.
+        folder: The run folder.
+        backbone: Folder of a Hugging Face model, or `tiny`.
+        **keys: Keys of a recipe, such as `seeds=5` or `pretrain={"epochs": 0.5}`.
+
+    Raises:
+        NotetuneError: What is wrong with the notes or the keys.
+    """
+    runs.make_files_private()
+    root, table = Path(folder), _frame(notes)
+    path = _kept(table, root)
+    chosen = Choices(text, patient, outcomes=dict.fromkeys(outcomes), features=tuple(features))
+    drafted = draft(path, survey(path), chosen, root.name, backbone)
+    recipe = changed(drafted.recipe, {"runs": str(root.parent), **keys}, "fit")
+    check_output(recipe.folder.report)
+    results = run_study(recipe, terminal.track)
+    write_report(results, recipe.folder.report)
+    return Study(recipe, results)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finished study.
+
+    Attributes:
+        recipe: What it is; `notetune study run` takes it too.
+        results: All estimates.
+    """
+
+    recipe: Recipe
+    results: Results
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.recipe.folder.report / "report.html"
+
+    def summary(self) -> str:
+        """The report in words."""
+        return "\n".join(f"{said.about}: {said.text}" for said in summary(self.results))
+
+    def predict(self, notes: Any, model: str | None = None) -> pl.DataFrame:
+        """Score new notes.
+
+        Args:
+            notes: A DataFrame with the columns that the study read, without the outcomes.
+            model: By its name in the report; without it, for each outcome the one with the highest
+                validation AUROC.
+
+        Returns:
+            Columns `row` (from 0), `task`, `model`, `label` and `score`.
+
+        Raises:
+            ConfigError: If there is no such model.
+            DataError: If a column is missing or a note is empty.
+        """
+        source, table = self.recipe.prepare.source, _frame(notes)
+        assert isinstance(source, TableSource)
+        wanted = (source.columns.text, *source.features)
+        if absent := [name for name in wanted if name not in table.columns]:
+            raise DataError(f"the notes have no column {absent[0]}.")
+        texts = [text or "" for text in table[source.columns.text].to_list()]
+        columns = _columns(table, source.features)
+        return pl.concat(
+            _scored(job, self.recipe, texts, columns) for job in _chosen(self.recipe, model)
+        )
+
+
+def _frame(notes: Any) -> pl.DataFrame:
+    """As polars has it; numbers that are whole but stand as decimals, as beside gaps, become so."""
+    if not isinstance(notes, pl.DataFrame):
+        notes = pl.DataFrame({str(name): _cells(notes[name]) for name in notes}, strict=False)
+    decimals = [column for column in notes if column.dtype.is_float()]
+    whole = [column for column in decimals if (column.drop_nulls() % 1 == 0).all()]
+    frame: pl.DataFrame = notes.with_columns(column.cast(pl.Int64) for column in whole)
+    return frame
+
+
+def _cells(column: Any) -> list[Any]:
+    """The cells of a column of pandas, None where one is missing."""
+    pairs = zip(column.tolist(), column.isna().tolist(), strict=True)
+    return [None if is_missing else cell for cell, is_missing in pairs]
+
+
+def _kept(table: pl.DataFrame, root: Path) -> Path:
+    """The notes as a file in the run folder."""
+    folder = root / "notes"
+    inputs = hashlib.sha256(table.write_ipc(None).getvalue()).hexdigest()
+    if not runs.is_finished(folder, inputs):
+        with runs.new_folder(folder, inputs) as temporary:
+            table.write_parquet(temporary / "notes.parquet")
+    return folder / "notes.parquet"
+
+
+def _columns(table: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
+    """Features as a source gives them."""
+    cells = {
+        name: [read_feature(f"row {n}", name, cell) for n, cell in enumerate(table[name].to_list())]
+        for name in features
+    }
+    ids = [str(row) for row in range(table.height)]
+    return pl.DataFrame({"note_id": ids, **cells}, schema_overrides=dict.fromkeys(cells, pl.String))
+
+
+def _chosen(recipe: Recipe, model: str | None) -> list[Job]:
+    """A finished model of the first run for each task."""
+    found: dict[str, list[Job]] = {}
+    for one in read_study(recipe):
+        for job in one.done_of("baseline", "model", "hybrid"):
+            if not job.seed and (job.folder / "validation.parquet").is_file():
+                found.setdefault(job.task, []).append(job)
+    chosen = []
+    for task, jobs in found.items():
+        named = [job for job in jobs if job.model and model in (None, job.model.label)]
+        bundles = [job for job in named if (job.folder / BUNDLE).is_file()]
+        if not bundles:
+            known = ", ".join(job.model.label for job in jobs if job.model)
+            raise ConfigError(f"task {task} has no model {model} that can predict; it has {known}.")
+        chosen.append(max(bundles, key=_validation_auroc))
+    return chosen
+
+
+def _validation_auroc(job: Job) -> float:
+    table = read_scores(job.folder / "validation.parquet")
+    aurocs_K = auroc_scores(table.targets_NK, table.scores_NK)
+    defined_K = aurocs_K[~np.isnan(aurocs_K)]
+    return float(defined_K.mean()) if defined_K.size else 0.0
+
+
+def _scored(job: Job, recipe: Recipe, texts: Sequence[str], columns: pl.DataFrame) -> pl.DataFrame:
+    card = read_card(job.folder)
+    predictor = load_predictor(job.folder, job.place.backbone)
+    scores_NK = predictor.predict(texts, columns).scores_NK
+    assert job.model
+    count = len(card.classes)
+    return pl.DataFrame(
+        {
+            "row": np.repeat(np.arange(len(texts)), count),
+            "task": card.task,
+            "model": job.model.label,
+            "label": list(card.classes) * len(texts),
+            "score": scores_NK.ravel(),
+        }
+    )

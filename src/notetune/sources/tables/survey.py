@@ -1,0 +1,151 @@
+"""What the columns of a table hold, by its first rows; nothing of a note's text leaves here."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
+from notetune.sources.tables.files import names_in, read_records, table_files
+from notetune.sources.tables.tasks import read_time
+
+ROWS_READ: Final = 20_000
+MOST_LEVELS: Final = 100
+_MOST_LEVEL_CHARS: Final = 40
+_SEPARATORS: Final = ";|,"
+
+
+@dataclass
+class Column:
+    """A column, by the cells that were read.
+
+    Attributes:
+        name: As the file spells it.
+        filled: Cells that are not empty.
+        chars: Characters of all of them.
+        numbers: Cells that are numbers.
+        times: Cells that are days or times.
+        lists: Cells that are lists.
+        separated: Cells that hold a separator, by separator.
+        levels: Different values and how many cells have each, up to `MOST_LEVELS` short ones; None
+            where there are more, or longer ones.
+        is_unique: Whether no two cells are equal.
+    """
+
+    name: str
+    filled: int = 0
+    chars: int = 0
+    numbers: int = 0
+    times: int = 0
+    lists: int = 0
+    separated: dict[str, int] = field(default_factory=dict)
+    levels: dict[str, int] | None = field(default_factory=dict)
+    is_unique: bool = True
+    _seen: set[int] = field(default_factory=set, repr=False)
+
+    def add(self, cell: Any) -> None:
+        """Take another cell into account."""
+        if isinstance(cell, list):
+            self.filled, self.lists, self.levels = self.filled + 1, self.lists + 1, None
+            self.is_unique = False
+            return
+        cell = int(cell) if isinstance(cell, bool) else cell  # as labels are read
+        text = "" if cell is None or cell != cell else str(cell).strip()
+        if not text:
+            return
+        self.filled += 1
+        self.chars += len(text)
+        self.is_unique = self.is_unique and hash(text) not in self._seen
+        self._seen.add(hash(text))
+        self.numbers += _is_number(text)
+        self.times += _is_time(cell)
+        for mark in _SEPARATORS:
+            self.separated[mark] = self.separated.get(mark, 0) + (mark in text)
+        self._count_level(text)
+
+    def _count_level(self, text: str) -> None:
+        if self.levels is not None:
+            self.levels[text] = self.levels.get(text, 0) + 1
+            if len(self.levels) > MOST_LEVELS or len(text) > _MOST_LEVEL_CHARS:
+                self.levels = None
+
+    @property
+    def mean_chars(self) -> float:
+        """Characters of a cell that is not empty."""
+        return self.chars / max(1, self.filled)
+
+    @property
+    def separator(self) -> str | None:
+        """What stands between the values of at least a tenth of the cells, if anything."""
+        mark = max(self.separated, key=lambda mark: self.separated[mark], default="")
+        return mark if self.separated.get(mark, 0) > 0.1 * self.filled else None
+
+    @property
+    def holds(self) -> str:
+        """What it holds in a word or two."""
+        if not self.filled:
+            return "nothing"
+        if self.lists:
+            return "lists"
+        if self.levels is not None and not self.is_unique:
+            return f"{len(self.levels)} values"
+        if self.numbers == self.filled:
+            return "numbers"
+        if self.times == self.filled:
+            return "times"
+        return "text"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A table by its first rows.
+
+    Attributes:
+        rows: How many were read; damaged ones are left out.
+        columns: In the order of the file.
+    """
+
+    rows: int
+    columns: tuple[Column, ...]
+
+
+def survey(path: Path) -> Survey:
+    """Look at the first `ROWS_READ` rows of a table, in any format that a recipe may name.
+
+    Raises:
+        DataError: If it is missing, faulty, or of another format.
+    """
+    files = table_files(path)
+    names = names_in(files[0])
+    columns = [Column(name) for name in names]
+    rejections = Rejections(ReadingPolicy(policy="quarantine", max_rejected_share=1))
+    rows = 0
+    for record in islice(read_records(files, names, rejections), ROWS_READ):
+        rows += 1
+        for column in columns:
+            column.add(record.cells[column.name])
+    return Survey(rows, tuple(columns))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _is_time(cell: Any) -> bool:
+    if isinstance(cell, datetime | date):
+        return True
+    try:
+        return isinstance(cell, str) and read_time(cell) is not None
+    except Rejected:
+        return False
+
+
+def named(columns: Sequence[Column], name: str) -> Column | None:
+    """The column of a name, in any letter case."""
+    return next((one for one in columns if one.name.lower() == name.lower()), None)

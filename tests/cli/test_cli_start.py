@@ -1,0 +1,80 @@
+"""`notetune init` and `notetune recipes`, as a person types them."""
+
+import json
+import random
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from notetune.cli import main
+
+ROOT = Path(__file__).parents[2]
+WORDS = ["fever", "cough", "pain", "rash", "dyspnoea", "fracture", "syncope", "oedema", "sepsis"]
+
+
+def notetune(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main(list(map(str, arguments)))
+    output = capsys.readouterr()
+    return end.value.code, output.out, output.err
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = pl.DataFrame(
+        {
+            "note": [" ".join(random.Random(row).choices(WORDS, k=12)) for row in range(60)],
+            "patient": [f"p{row // 2}" for row in range(60)],
+            "died": [int(row % 3 == 0) for row in range(60)],
+        }
+    )
+    table.write_csv("My notes.csv")
+    return Path("My notes.csv")
+
+
+def test_a_table_becomes_a_recipe_that_runs(capsys, notes):
+    code, out, _ = notetune(capsys, "init", notes)
+    assert code == 0
+    assert "notetune study run my-notes.yaml" in out
+    assert pl.read_csv(notes)["note"][0] not in out
+    code, out, err = notetune(capsys, "prepare", "my-notes.yaml", "--json")
+    assert code == 0, err
+    assert json.loads(out)["flow"][0]["read"] == 60
+
+
+def test_what_was_guessed_is_there_for_machines(capsys, notes):
+    code, out, _ = notetune(capsys, "init", notes, "-o", "ours.yaml", "--json")
+    said = json.loads(out)
+    assert (code, said["rows"], said["recipe"]) == (0, 60, "ours.yaml")
+    assert said["keys"]["prepare"]["source"]["tasks"][0]["column"] == "died"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--outcome", "died=often"), "the kinds are binary, multiclass, multilabel"),
+        (("--outcome", "age"), "there is no column age"),
+        (("--output", "My notes.csv"), "exists already"),
+    ],
+)
+def test_faults_are_one_line(capsys, notes, arguments, said):
+    code, out, err = notetune(capsys, "init", notes, *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert notes.read_text().startswith("note,patient,died")
+
+
+def test_shipped_recipes_are_listed_and_copied(capsys, tmp_path):
+    code, out, _ = notetune(capsys, "recipes", "--json")
+    names = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+    assert (code, sorted(json.loads(out))) == (0, names)
+    assert all(json.loads(out).values())
+    code, _, _ = notetune(capsys, "recipes", "eicu", "-o", tmp_path / "mine.yaml")
+    assert code == 0
+    assert (tmp_path / "mine.yaml").read_text() == (ROOT / "recipes/eicu.yaml").read_text()
+    code, _, err = notetune(capsys, "recipes", "eicu", "-o", tmp_path / "mine.yaml")
+    assert (code, "exists already" in err) == (2, True)
+    code, _, err = notetune(capsys, "recipes", "nope")
+    assert (code, "there is no recipe nope" in err) == (2, True)

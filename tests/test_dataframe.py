@@ -1,0 +1,114 @@
+"""`notetune.fit`: from a DataFrame to a report and to scores of new notes."""
+
+import random
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+import notetune
+from notetune.dataframe import _frame
+from notetune.errors import ConfigError, DataError
+
+WORDS = ["fever", "cough", "pain", "rash", "dyspnoea", "fracture", "syncope", "oedema"]
+SMALL = {
+    "seeds": 1,
+    "prepare": {"max_tokens": 64, "split": {"kind": "fractions", "test": 0.4, "validation": 0.2}},
+    "pretrain": {"epochs": 0.1, "perplexity_documents": 5},
+    "downstream": {"variants": ["head-only"], "max_pieces": 1},
+    "evaluate": {"draws": 100, "tfidf_min_patients": 2},
+}
+
+
+def frame(rows):
+    draws = [random.Random(row) for row in rows]
+    died = [draw.random() < 0.5 for draw in draws]
+    return pl.DataFrame(
+        {
+            "note": [
+                " ".join(draw.choices(WORDS, k=14) + ["sepsis"] * dead)
+                for draw, dead in zip(draws, died, strict=True)
+            ],
+            "subject_id": [row // 2 for row in rows],
+            "age": [None if row % 9 == 0 else float(20 + row % 60) for row in rows],
+            "died": [float(dead) for dead in died],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fit") / "first"
+    return notetune.fit(frame(range(200)), ["died"], features=["age"], folder=folder, **SMALL)
+
+
+def test_both_steps_end_in_a_report_and_words(study):
+    assert study.report.is_file()
+    assert "Does a language model beat TF-IDF?" in study.summary()
+    assert [task.task for task in study.results.tasks] == ["died"]
+    source = study.recipe.prepare.source
+    assert (source.columns.text, source.columns.patient_id) == ("note", "subject_id")
+
+
+def test_new_notes_are_scored_by_the_model_that_validation_chose(study):
+    new = frame(range(1000, 1040))
+    scores = study.predict(new.drop("died"))
+    assert scores.columns == ["row", "task", "model", "label", "score"]
+    assert scores["row"].to_list() == list(range(40))
+    is_dead = new["died"].to_numpy() == 1
+    found = scores["score"].to_numpy()
+    assert scores["model"].n_unique() == 1
+    assert found[is_dead].mean() > found[~is_dead].mean()
+
+
+def test_a_model_can_be_named_and_pandas_gives_the_same(study):
+    new = frame(range(1000, 1005)).drop("died")
+    by_words = study.predict(new, model="tf-idf")
+    assert set(by_words["model"]) == {"tf-idf"}
+    assert study.predict(pd.DataFrame(new.to_dict(as_series=False)), model="tf-idf").equals(
+        by_words
+    )
+    with pytest.raises(ConfigError, match="no model nope that can predict; it has prevalence"):
+        study.predict(new, model="nope")
+    with pytest.raises(DataError, match="no column age"):
+        study.predict(new.drop("age"))
+
+
+def test_the_same_call_again_trains_nothing(study):
+    again = notetune.fit(
+        frame(range(200)), ["died"], features=["age"], folder=study.recipe.folder.root, **SMALL
+    )
+    assert again.results.tasks == study.results.tasks
+    assert "looks at the test scores" in again.results.provenance
+
+
+def test_whole_numbers_beside_gaps_stay_whole():
+    assert _frame(pl.DataFrame({"a": [1.0, None], "b": [0.5, 1.0]})).dtypes == [
+        pl.Int64,
+        pl.Float64,
+    ]
+
+
+def test_what_is_missing_in_pandas_is_null():
+    table = pd.DataFrame(
+        {
+            "text": ["a", None, "c"],
+            "count": [1, np.nan, 3],
+            "flag": [True, None, False],
+            "time": pd.to_datetime(["2150-01-01", None, "2151-02-03"]),
+            "labels": [["I10"], [], None],
+            "level": pd.Categorical(["u", None, "v"]),
+            "whole": pd.array([1, None, 2], dtype="Int64"),
+            "name": pd.array(["q", None, "r"], dtype="string"),
+        }
+    )
+    found = _frame(table)
+    assert found["text"].to_list() == ["a", None, "c"]
+    assert found["count"].to_list() == [1, None, 3]
+    assert found["flag"].to_list() == [True, None, False]
+    assert found["labels"].to_list() == [["I10"], [], None]
+    assert found["level"].to_list() == ["u", None, "v"]
+    assert found["whole"].to_list() == [1, None, 2]
+    assert found["name"].to_list() == ["q", None, "r"]
+    assert found["time"].is_null().to_list() == [False, True, False]
