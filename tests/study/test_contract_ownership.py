@@ -61,6 +61,8 @@ WRITING = {
     "evaluate, its looks": (with_report("evaluate"), "mine/looks.json"),
     "predict": (lambda place, taken: ["predict", "x", place / "notes.csv", "-o", taken], "a.csv"),
     "merge": (lambda _, taken: ["merge", "bundle", taken], "mine"),
+    "init": (lambda place, taken: ["init", place / "notes.csv", "-o", taken], "mine.yaml"),
+    "recipes": (lambda _, taken: ["recipes", "eicu", "-o", taken], "mine.yaml"),
     "convert": (lambda _, taken: ["convert", "a.bin", "b.model", taken], "mine"),
     "synthesize": (lambda _, taken: ["synthesize", taken], "mine"),
     "demo": (lambda _, taken: ["demo", "--folder", taken.parent], "mine/hospital-600"),
@@ -116,7 +118,7 @@ def test_every_command_is_known_to_write_or_not():
     names = [c.name or c.callback.__name__ for c in app.app.registered_commands]
     names += [f"study {c.name}" for c in study.app.registered_commands]
     names += [f"study launch {c.name}" for c in study.launch_app.registered_commands]
-    assert len(names) == 16
+    assert len(names) == 18
     assert {name.partition(",")[0] for name in WRITING} == set(names) - ONLY_READ
 
 
