@@ -110,7 +110,7 @@ def of_encoders(first: "Made") -> Iterator[str]:
         if share:
             pieces = f"{most} pieces of " if most > 1 else ""
             yield (
-                f"{encoder}: {share:.0%} of the labelled notes are longer than {pieces}"
+                f"{encoder}: {share:.1%} of the labelled notes are longer than {pieces}"
                 f"{store.max_tokens} of its tokens; it reads their beginning."
             )
 
@@ -154,7 +154,7 @@ def _of_notes(first: "Made") -> Iterator[str]:
         if share:
             pieces = f"{most} pieces of " if most > 1 else ""
             yield (
-                f"{name}: {share:.0%} of the notes are longer than {pieces}"
+                f"{name}: {share:.1%} of the notes are longer than {pieces}"
                 f"{prepared.store.max_tokens} tokens; the language models read their beginning, "
                 "TF-IDF reads all of them."
             )
