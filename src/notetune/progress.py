@@ -53,3 +53,9 @@ def named(track: Track, name: str) -> Track:
         return track(f"{name} · {label}", steps, total, describe, done)
 
     return tracked if name else track
+
+
+def in_one_step(track: Track, label: str, make: Callable[[], T]) -> T:
+    """Do what has no steps of its own, shown while it lasts."""
+    (made,) = track(label, (step() for step in (make,)), 1, lambda _: "done")
+    return made

@@ -109,6 +109,16 @@ def test_note_text_is_in_no_output_but_the_prepared_notes(place, finished):
     assert all(CANARY in text for text in texts)
 
 
+def test_whatever_takes_time_is_shown_from_its_beginning(finished):
+    begun = [line for line in finished.stderr.splitlines() if " 0/" in line]
+    first, last = begun[0], begun[-1]
+    assert (first, last) == ("prepare 0/1", "evaluate 0/1")
+    starts = {line.rpartition(" ")[0] for line in begun}
+    assert {"perplexity", "pretrain · seed 0", "died · tf-idf"} <= starts
+    assert "codes · hybrid · seed 0" in starts
+    assert len(begun) >= CELLS
+
+
 def test_the_same_command_again_trains_nothing_and_gives_the_same_numbers(place, finished):
     before = {path: path.stat().st_mtime_ns for path in files_below(place / "runs/small/cells")}
     assert len(before) > 30

@@ -141,7 +141,7 @@ def prepare(
     from notetune.prepare.build import compare_with_published
     from notetune.study.run import prepare_notes
 
-    notes = prepare_notes(loaded)
+    notes = prepare_notes(loaded, terminal.track)
     comparisons = compare_with_published(notes.prepared) if check else ()
     beside = None
     if notes.corpus is not notes.prepared:

@@ -164,6 +164,7 @@ def _with_bar(
 def _with_lines(
     label: str, steps: Iterable[T], total: int, describe: Callable[[T], str], done: int
 ) -> Iterator[T]:
+    say(f"{label} {done}/{total}")
     started = last_line = time.monotonic()
     for number, step in enumerate(steps, start=done + 1):
         now = time.monotonic()

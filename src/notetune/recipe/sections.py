@@ -51,7 +51,7 @@ class ComparedMethod(Config):
 class PerplexityConfig(Config):
     """How perplexity is measured; none of it trains anything again."""
 
-    perplexity_documents: PositiveInt = 2000
+    perplexity_documents: PositiveInt = 200
     """Most documents per source and split that perplexity is measured on, drawn at random and the
     same for every method and seed."""
     perplexity: Average = "token"

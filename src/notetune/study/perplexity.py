@@ -1,6 +1,6 @@
 """Perplexity before and after step 1, of what is saved; nothing here trains."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from notetune.model.compiled import compile_layers
 from notetune.model.device import torch_device
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.prepare.prepared import Prepared
+from notetune.progress import Track, silent
 from notetune.study.jobs import Job
 from notetune.study.specs import PerplexitySpec
 from notetune.tokens.encode import load_encoder
@@ -26,13 +27,14 @@ PERPLEXITY = "perplexity.json"
 GENERAL, ALL_SOURCES = "general", "all"
 
 
-def measure(job: Job, corpus: Prepared) -> None:
+def measure(job: Job, corpus: Prepared, track: Track = silent) -> None:
     """Measure the backbone alone, or with its saved domain adapter."""
     assert isinstance(job.spec, PerplexitySpec)
     general = general_sample(job, corpus.store)  # a fault of this text shows before all else
     with stage_folders(job.folder, job.inputs) as (_, temporary):
-        found = _rows(job, job.spec, corpus.store, general)
-        runs.write_json(temporary / PERPLEXITY, [row.model_dump(mode="json") for row in found])
+        samples = [*_samples(job.spec, corpus.store), general]
+        rows = track(job.label, _rows(job, job.spec, samples), len(samples), _in_words)
+        runs.write_json(temporary / PERPLEXITY, [row.model_dump(mode="json") for row in rows])
 
 
 def read(job: Job) -> tuple[PerplexityRow, ...]:
@@ -59,12 +61,17 @@ def _model(job: Job, spec: PerplexitySpec) -> Stack:
     return model
 
 
-def _rows(
-    job: Job, spec: PerplexitySpec, notes: TokenStore, general: "_Sample"
-) -> Iterator[PerplexityRow]:
+def _in_words(row: PerplexityRow) -> str:
+    return f"{row.split} {row.source} {row.perplexity:.2f}"
+
+
+_Sample = tuple[str, str, TokenStore, Int64Array]
+
+
+def _rows(job: Job, spec: PerplexitySpec, samples: Sequence[_Sample]) -> Iterator[PerplexityRow]:
     """Perplexity on a sample of each split and source, and on general text."""
     model = _model(job, spec)
-    for split, source, store, documents in (*_samples(spec, notes), general):
+    for split, source, store, documents in samples:
         got = infer.perplexity(model, store, documents, spec.tokens_per_row, spec.average)
         yield PerplexityRow(
             method=job.method,
@@ -75,9 +82,6 @@ def _rows(
             bits_per_byte=got.bits_per_byte,
             tokens=got.targets,
         )
-
-
-_Sample = tuple[str, str, TokenStore, Int64Array]
 
 
 def _samples(spec: PerplexitySpec, store: TokenStore) -> Iterator[_Sample]:

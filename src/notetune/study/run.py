@@ -16,7 +16,7 @@ from notetune.prepare import encoders
 from notetune.prepare.build import prepare
 from notetune.prepare.prepared import Intake, Prepared, open_prepared
 from notetune.prepare.settings import EncodeSpec, Preparation
-from notetune.progress import Track, named, silent
+from notetune.progress import Track, in_one_step, named, silent
 from notetune.recipe.recipe import Recipe
 from notetune.study import baselines, perplexity, search, step1, step2
 from notetune.study.evaluate import evaluate, refuse_foreign_looks
@@ -35,14 +35,16 @@ _OF_A_MACHINE = ("runs", "prepared", "data", "device", "gpu", "checkpoint_minute
 _CHOSEN_FOR_NOTES = (("prepare", "opener"), ("prepare", "max_tokens"), ("downstream", "max_pieces"))
 _SECONDS_BETWEEN_LOOKS = 2.0
 
-_RUNS: Mapping[Stage, Callable[[Job, Notes, Track], None]] = {
+_IN_STEPS: Mapping[Stage, Callable[[Job, Notes, Track], None]] = {
     "pretrain": lambda job, notes, track: step1.train_domain(job, notes.corpus, track),
-    "perplexity": lambda job, notes, _: perplexity.measure(job, notes.corpus),
-    "encode": lambda job, notes, _: _encode(job, notes.prepared),
-    "baseline": lambda job, notes, _: baselines.score_baseline(job, notes.prepared),
+    "perplexity": lambda job, notes, track: perplexity.measure(job, notes.corpus, track),
     "model": lambda job, notes, track: step2.train_model(job, notes.prepared, track),
-    "hybrid": lambda job, notes, _: baselines.join(job, notes.prepared),
-    "search": lambda job, notes, _: search.choose(job, notes),
+}
+_AT_ONCE: Mapping[Stage, Callable[[Job, Notes], None]] = {
+    "encode": lambda job, notes: _encode(job, notes.prepared),
+    "baseline": lambda job, notes: baselines.score_baseline(job, notes.prepared),
+    "hybrid": lambda job, notes: baselines.join(job, notes.prepared),
+    "search": search.choose,
 }
 
 
@@ -56,7 +58,7 @@ def run_study(recipe: Recipe, track: Track = silent) -> Results:
     """
     refuse_foreign_looks(recipe)
     work(recipe, track)
-    return evaluate(recipe)
+    return in_one_step(track, "evaluate", partial(evaluate, recipe))
 
 
 def work(
@@ -120,9 +122,11 @@ def run_job(job: Job, notes: Notes | None, track: Track = silent) -> None:
     if runs.is_older(job.folder):
         _say(f"{job.folder} was made by an earlier version of notetune; it is made again")
     if job.stage in OF_NOTES:
-        _prepare(job)
+        in_one_step(track, job.label, partial(_prepare, job))
+    elif notes and job.stage in _IN_STEPS:
+        _IN_STEPS[job.stage](job, notes, track)
     elif notes:
-        _RUNS[job.stage](job, notes, track)
+        in_one_step(track, job.label, partial(_AT_ONCE[job.stage], job, notes))
     if processes.is_first() and not job.is_made():
         raise RunError(
             f"{job.folder}: what it is made from changed meanwhile; run the same command again, "
@@ -130,11 +134,11 @@ def run_job(job: Job, notes: Notes | None, track: Track = silent) -> None:
         )
 
 
-def prepare_notes(recipe: Recipe) -> Notes:
+def prepare_notes(recipe: Recipe, track: Track = silent) -> Notes:
     """Prepare the notes of the tasks and of step 1, unless that was done."""
     for job in jobs_of(recipe, "", None):
         if not job.is_made(is_checked=True):
-            run_job(job, None)
+            run_job(job, None, track)
     return notes_here(recipe)
 
 
