@@ -61,3 +61,18 @@ def test_progress_passes_every_step_through_and_ends_with_a_line(capsys):
     steps = list(terminal.track("pretrain", iter(range(5)), 5, lambda n: f"loss {n}"))
     assert steps == [0, 1, 2, 3, 4]
     assert "pretrain 5/5 · loss 4 · 0 s left" in capsys.readouterr().err
+
+
+NAME = "[red]notes[/] :warning: \x1b[31m\x07 \\[b]"
+
+
+def test_names_with_marks_of_other_tools_are_shown_as_they_are(capsys):
+    terminal.tell(NAME)
+    terminal.show_texts("Jobs", ("job", "state"), [(NAME, "done")])
+    terminal.fail(NAME)
+    terminal.say(NAME)
+    captured = capsys.readouterr()
+    shown = "[red]notes[/] :warning: \\x1b[31m\\x07 \\[b]"
+    assert captured.out.count(shown) == 2
+    assert captured.err.count(shown) == 2
+    assert "\x1b" not in captured.out + captured.err

@@ -73,9 +73,9 @@ def demo(
     """Make a synthetic hospital, run both steps on it, and write a report (about 5 minutes)."""
     from notetune.cli.demo import demo_recipe, introduction
 
-    terminal.out.print(introduction(patients))
+    terminal.tell(introduction(patients))
     study.run_and_report(demo_recipe(folder, patients), as_json=False)
-    terminal.out.print("Look at the report, then try `notetune study run` on your own notes.")
+    terminal.tell("Look at the report, then try `notetune study run` on your own notes.")
 
 
 @app.command()

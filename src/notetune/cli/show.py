@@ -36,12 +36,11 @@ def drafted(seen: "Survey", draft: "Draft", path: Path, *, as_json: bool) -> Non
     title = f"The columns by the first {seen.rows:,} rows"
     terminal.show_texts(title, ("column", "holds", "empty", "becomes"), rows)
     for remark in draft.remarks:
-        terminal.out.print(f"Check: {remark}", soft_wrap=True)
-    terminal.out.print(
+        terminal.tell(f"Check: {remark}")
+    terminal.tell(
         f"Wrote {path}. Mend in it what was guessed wrong, then:\n"
         f"  notetune study run {path} --dry-run    # what it takes\n"
-        f"  notetune study run {path}",
-        soft_wrap=True,
+        f"  notetune study run {path}"
     )
     return None
 
@@ -93,10 +92,10 @@ def _prepared(prepared: "Prepared", comparisons: "Sequence[PublishedFigure]") ->
     from notetune.report import tables
 
     terminal.show_report_table(tables.flow_table(prepared.flow))
-    terminal.out.print("Leak checks: " + "; ".join(f.sentence for f in prepared.findings))
+    terminal.tell("Leak checks: " + "; ".join(f.sentence for f in prepared.findings))
     if comparisons:
         _published(comparisons)
-    terminal.out.print(f"{prepared.folder}: {len(prepared.store.ids):,} tokens", soft_wrap=True)
+    terminal.tell(f"{prepared.folder}: {len(prepared.store.ids):,} tokens")
 
 
 def _published(comparisons: "Sequence[PublishedFigure]") -> None:
@@ -108,10 +107,10 @@ def _published(comparisons: "Sequence[PublishedFigure]") -> None:
     title = "Beside the published figures"
     terminal.show_table(title, ("figure", "ours", "published", ""), rows)
     agreeing = sum(row.agrees for row in comparisons)
-    terminal.out.print(f"{agreeing} of {len(comparisons)} figures agree.")
+    terminal.tell(f"{agreeing} of {len(comparisons)} figures agree.")
     for explanation in dict.fromkeys(row.explanation for row in comparisons if not row.agrees):
         figures = [row.what for row in comparisons if row.explanation == explanation]
-        terminal.out.print(f"- {', '.join(figures)}: usually {explanation}.", soft_wrap=True)
+        terminal.tell(f"- {', '.join(figures)}: usually {explanation}.")
 
 
 def pretrained(
@@ -134,7 +133,7 @@ def pretrained(
 
     terminal.show_report_table(adaptation.perplexity_table(perplexity))
     terminal.show_report_table(adaptation.methods_table(methods))
-    terminal.out.print(f"Domain adapter: {folder}", soft_wrap=True)
+    terminal.tell(f"Domain adapter: {folder}")
     return None
 
 
@@ -159,10 +158,10 @@ def results(results: "Results", folder: Path, *, as_json: bool) -> None:
         terminal.show_report_table(tables.headline_table(results))
     for said in summary.summary(results):
         if said.about in summary.ASKED.values():
-            terminal.out.print("\n  ".join((said.about, *said.sentences)), soft_wrap=True)
+            terminal.tell("\n  ".join((said.about, *said.sentences)))
     for notice in results.notices:
-        terminal.out.print(f"Note: {notice}", soft_wrap=True)
-    terminal.out.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+        terminal.tell(f"Note: {notice}")
+    terminal.tell(f"Report: {folder / 'report.html'}")
     return None
 
 
@@ -195,15 +194,14 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
         fitting = (
             f" with {costs.memory_gib:g} GiB; not fitting into its memory (!): {sum(left_out)}"
         )
-    terminal.out.print(
+    terminal.tell(
         f"{count} trainings, {_duration(sum(costs.seconds.values()))} in all on one {costs.clock}"
         f"{fitting}.\n"
         f"An estimate: operations counted without weights, {costs.rate}; all epochs, with the "
         "rounds on the validation notes and the features that heads start from; without reading, "
         "encoding, TF-IDF, hybrids, the solving of heads and the perplexities of step 1. Documents "
         "and tokens are those of one epoch. Memory: all tensors at the worst moment of a step.\n"
-        f"Notes: {'; '.join(costs.counts)}.\nNothing was written.",
-        soft_wrap=True,
+        f"Notes: {'; '.join(costs.counts)}.\nNothing was written."
     )
     return None
 
@@ -218,7 +216,7 @@ def progress(progress: "Progress", *, as_json: bool) -> None:
         return terminal.show_json(asdict(progress))
     rows = [(job.name, job.state, job.detail) for job in progress.jobs]
     terminal.show_texts("Jobs", ("job", "state", ""), rows)
-    terminal.out.print(standing(progress), soft_wrap=True)
+    terminal.tell(standing(progress))
     return None
 
 

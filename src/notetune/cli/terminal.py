@@ -23,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from notetune.errors import RunWarning, Stopped
 
@@ -34,8 +35,10 @@ T = TypeVar("T")
 _SECONDS_BETWEEN_LINES = 15
 _WIDTH_OF_A_FILE = 140  # rich would take 80, too narrow for its tables
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
-err = Console(stderr=True, highlight=False)
+# Names and paths of a user's may hold what rich would take for a style or an emoji.
+_AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+out = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE, **_AS_IT_IS)
+err = Console(stderr=True, **_AS_IT_IS)
 
 
 def track(
@@ -50,7 +53,12 @@ def track(
 
 def say(message: str) -> None:
     """A line of progress on standard error."""
-    err.print(message, style="dim", soft_wrap=True)
+    err.print(_printable(message), style="dim", soft_wrap=True)
+
+
+def tell(message: str) -> None:
+    """Lines of text on standard output."""
+    out.print(_printable(message), soft_wrap=True)
 
 
 def show_json(value: Any) -> None:
@@ -65,15 +73,15 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
 
 def show_report_table(table: "ReportTable") -> None:
     """A table of the report, with its marks, digits and notes."""
-    rows = [[_escaped(f"{cell.text}\n{cell.detail}".strip()) for cell in row] for row in table.rows]
+    rows = [[f"{cell.text}\n{cell.detail}".strip() for cell in row] for row in table.rows]
     _show(table.caption, table.columns, rows, "right", table.text_columns)
     for note in table.notes:
-        out.print(note, soft_wrap=True)
+        tell(note)
 
 
 def show_texts(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table of texts on standard output, all columns left."""
-    _show(title, columns, ([_escaped(cell) for cell in row] for row in rows), "left")
+    _show(title, columns, rows, "left")
 
 
 def _show(
@@ -91,7 +99,7 @@ def _show(
         side = "left" if number < lefts else justify
         table.add_column(column, justify=side, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(_printable, row))
     out.print(table)
 
 
@@ -101,7 +109,7 @@ def show_warnings() -> None:
 
     def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
         if issubclass(category, RunWarning):
-            err.print(f"[yellow]warning:[/] {_escaped(str(message))}", soft_wrap=True)
+            _marked("warning:", "yellow", str(message))
         else:
             shown_by_python(message, category, *args, **kwargs)
 
@@ -129,7 +137,11 @@ def sigterm_raised() -> Iterator[None]:
 
 def fail(message: str) -> None:
     """A one-line error on standard error."""
-    err.print(f"[bold red]error:[/] {_escaped(' '.join(message.split()))}", soft_wrap=True)
+    _marked("error:", "bold red", " ".join(message.split()))
+
+
+def _marked(mark: str, style: str, message: str) -> None:
+    err.print(Text.assemble((mark, style), " ", _printable(message)), soft_wrap=True)
 
 
 def report_bug(error: BaseException) -> None:
@@ -146,13 +158,13 @@ def _with_bar(
     label: str, steps: Iterable[T], total: int, describe: Callable[[T], str], done: int
 ) -> Iterator[T]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}", style="dim"),
+        TextColumn("{task.fields[figures]}", style="dim", markup=False),
     )
     with Progress(*columns, console=err) as progress:
         bar = progress.add_task(label, total=total, completed=done, figures="")
@@ -175,5 +187,6 @@ def _with_lines(
         yield step
 
 
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
+def _printable(text: str) -> str:
+    """Text in which nothing but a line break moves the cursor or changes a colour."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
