@@ -8,6 +8,8 @@ from notetune.cli import app, main, study
 
 COMMANDS = (
     ["demo"],
+    ["init"],
+    ["recipes"],
     ["prepare"],
     ["pretrain"],
     ["downstream"],
