@@ -76,3 +76,24 @@ def test_names_with_marks_of_other_tools_are_shown_as_they_are(capsys):
     assert captured.out.count(shown) == 2
     assert captured.err.count(shown) == 2
     assert "\x1b" not in captured.out + captured.err
+
+
+@pytest.mark.parametrize("width", [45, 60, 80, 140])
+def test_a_table_is_never_cut_within_a_word_and_says_what_has_no_room(width, capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "out", terminal.Console(width=width, **terminal._AS_IT_IS))
+    columns = ["Model", "length_of_stay", "mortality", "Mean of 2 tasks", "Peak MiB"]
+    rows = [
+        [f"domain-frozen+{n}", f"0.51{n}\n[0.400, 0.612]", "0.7 ≈", "0.6", "1,110"] for n in "ab"
+    ]
+    terminal.show_table("AUROC", columns, rows)
+    lines = capsys.readouterr().out.splitlines()
+    said = [line for line in lines if "have no room for" in line]
+    assert max(len(line) for line in lines if line not in said) <= width
+    hidden = said[0].partition(": ")[2].rstrip(".").split(", ") if said else []
+    assert bool(hidden) == (width < 80)
+    shown = columns[: len(columns) - len(hidden)]
+    assert columns[len(shown) :] == hidden
+    words = " ".join(line for line in lines if line not in said).split()
+    assert len(shown) >= 2
+    for text in (*shown, *(cell for row in rows for cell in row[: len(shown)])):
+        assert set(text.split()) <= set(words)

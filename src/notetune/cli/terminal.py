@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SECONDS_BETWEEN_LINES = 15
+_GAP = 3  # between two columns of a table
 _WIDTH_OF_A_FILE = 140  # rich would take 80, too narrow for its tables
 
 # Names and paths of a user's may hold what rich would take for a style or an emoji.
@@ -91,16 +93,38 @@ def _show(
     justify: Literal["left", "right"],
     lefts: int = 1,
 ) -> None:
+    texts = [[_printable(text) for text in row] for row in (columns, *rows)]
+    widths = _widths(list(zip(*texts, strict=True)), out.width)
     table = Table(
         title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
     )
-    table.add_column(columns[0], no_wrap=True)
-    for number, column in enumerate(columns[1:], start=1):
-        side = "left" if number < lefts else justify
-        table.add_column(column, justify=side, overflow="fold")
-    for row in rows:
-        table.add_row(*map(_printable, row))
+    for number, width in enumerate(widths):
+        side: Literal["left", "right"] = "left" if number < lefts else justify
+        table.add_column(texts[0][number], justify=side, width=width)
+    for row in texts[1:]:
+        table.add_row(*row[: len(widths)])
     out.print(table)
+    if left_out := texts[0][len(widths) :]:
+        tell(f"{out.width} characters have no room for: {', '.join(left_out)}.")
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Of as many columns as there is room for with nothing cut within a word.
+
+    The first never breaks; the others have what else is left, whoever lacks most.
+    """
+    lines = [max(map(cell_len, "\n".join(cells).split("\n"))) for cells in columns]
+    words = [max(map(cell_len, " ".join(cells).split()), default=1) for cells in columns]
+    widths = [lines[0]]
+    for word in words[1:]:
+        if sum(widths) + word + _GAP * (len(widths) + 1) > room:
+            break
+        widths.append(word)
+    for _ in range(room - sum(widths) - _GAP * len(widths)):
+        lacking = [line - width for line, width in zip(lines, widths, strict=False)]
+        if max(lacking) > 0:
+            widths[lacking.index(max(lacking))] += 1
+    return widths
 
 
 def show_warnings() -> None:
