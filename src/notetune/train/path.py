@@ -9,12 +9,7 @@ RISES = 3
 
 @dataclass(frozen=True)
 class PathPoint:
-    """One penalty that was tried.
-
-    Attributes:
-        penalty: Per training note; scikit-learn's `C` is 1 / (penalty * N).
-        loss: Nats per validation note.
-    """
+    """One penalty that was tried, and its loss in nats per validation note."""
 
     penalty: float
     loss: float
@@ -22,12 +17,9 @@ class PathPoint:
 
 @dataclass(frozen=True)
 class Penalty:
-    """A penalty, and how it was found.
+    """A penalty per training note, why it is that one, and those that were tried, in order.
 
-    Attributes:
-        value: Per training note; scikit-learn's `C` is 1 / (value * N).
-        why: What made it the penalty.
-        path: The penalties that were tried, in order; empty without validation notes.
+    The `C` of scikit-learn is 1 / (value * N).
     """
 
     value: float

@@ -38,11 +38,7 @@ def joined() -> Iterator[None]:
 
 
 def refuse_alone() -> None:
-    """Refuse to spread layers over several processes where there is one.
-
-    Raises:
-        ConfigError: If this process is alone.
-    """
+    """Refuse to spread layers over several processes where there is one, by a ConfigError."""
     if this_world().size == 1:
         raise ConfigError(
             "pretrain.sharded needs several processes; run `torchrun --nproc-per-node=N -m "
@@ -51,11 +47,7 @@ def refuse_alone() -> None:
 
 
 def spread(backbone: Backbone) -> None:
-    """Spread the layers of a backbone, adapters in them included, over the processes.
-
-    Raises:
-        ConfigError: If this process is alone.
-    """
+    """Spread the layers of a backbone, adapters in them included; refuses as `refuse_alone`."""
     refuse_alone()
     body: Any = backbone.model.get_decoder()  # type: ignore[operator]
     shard(body, list(body.layers))
