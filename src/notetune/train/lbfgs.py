@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from notetune.tokens.packing import Int64Array
+
 _PAIRS = 8
 _ITERATIONS, _ROUNDS = 20, 15  # labels that are solved leave after each round
 _STALLED, _ROUNDING = 1e-7, 1e-6
@@ -121,7 +123,7 @@ class Objective:
 
 def are_taught(kind: str, targets_NK: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
     """`(K,)` which classes have something to learn: the others get their prior."""
-    positives_K = targets_NK.sum(0)
+    positives_K: Int64Array = targets_NK.sum(0)
     return (positives_K > 0) & ((positives_K < len(targets_NK)) | (kind == "multiclass"))
 
 

@@ -143,9 +143,12 @@ def _turned(features_NV: Any) -> tuple[npt.NDArray[np.float64], Tensor]:
 
 def _as_tensor(features_NV: Any) -> tuple[Tensor, Tensor]:
     """The features, and `(V,)` their sums of squares."""
-    parts = map(torch.from_numpy, (features_NV.indptr, features_NV.indices, features_NV.data))
+    rows, terms = map(torch.from_numpy, (features_NV.indptr, features_NV.indices))
+    values = torch.from_numpy(features_NV.data)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-        sparse = torch.sparse_csr_tensor(*parts, features_NV.shape, check_invariants=True)
+        sparse = torch.sparse_csr_tensor(
+            rows, terms, values, features_NV.shape, check_invariants=True
+        )
     squares_V = np.asarray(features_NV.power(2).sum(0), np.float32).ravel()
     return sparse, torch.from_numpy(squares_V)

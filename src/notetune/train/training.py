@@ -23,8 +23,8 @@ from notetune.progress import Track
 from notetune.tokens.store import TokenStore
 from notetune.train.checkpoints import Checkpoints, Position
 from notetune.train.early_stopping import Choice
-from notetune.train.loop import BatchT, Step, StepError, train
-from notetune.train.parallel import World, this_world
+from notetune.train.loop import Step, StepError, train
+from notetune.train.parallel import BatchT, World, this_world
 from notetune.train.path import PathPoint
 from notetune.train.schedule import OptimConfig
 
