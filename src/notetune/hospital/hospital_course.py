@@ -15,14 +15,10 @@ _SURGICAL_FROM, _SURGICAL_TO = "0", "87"  # ICD-9 chapters of operations, as tex
 def course_sections(stay: Stay, voice: Voice, medicines: Sequence[str]) -> dict[str, str]:
     """The sections after the admission part, keyed by their modern heading.
 
-    Args:
-        stay: The admission and its outcome.
-        voice: The author.
-        medicines: What the patient took at home; most of it goes on.
+    Most of the `medicines` that the patient took at home go on.
     """
     died = stay.outcome.died
-    first = stay.presentation.reason
-    term = voice.pick(first.terms)
+    term = voice.pick(stay.presentation.reason.terms)
     instructions = voice.pick(_SAYS["instructions"]).replace("{term}", term)
     return {
         "Major Surgical or Invasive Procedure": _procedures(stay, voice),
