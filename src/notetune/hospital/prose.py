@@ -196,22 +196,10 @@ def mimic3_marks(year: int, rng: random.Random) -> Callable[[str], str]:
         if name == "DATE":
             day = dt.date.fromisoformat(value)
             return f"[**{day.year}-{day.month}-{day.day}**]"
-        return {
-            "YEAR": f"[**{year - rng.randint(1, 14)}**]",
-            "HOSPITAL": rng.choice(
-                (f"[**Hospital{rng.randint(1, 9)} {rng.randint(2, 99)}**]", "[**Hospital **]")
-            ),
-            "LASTNAME": surname,
-            "DOCTOR": rng.choice(
-                (
-                    f"[**Last Name (STitle) {rng.randint(10, 9999)}**]",
-                    "[**Doctor Last Name **]",
-                    "[**First Name8 (NamePattern2) **] [**Last Name (NamePattern1) **]",
-                )
-            ),
-            "PHONE": f"[**Telephone/Fax (1) {rng.randint(10, 9999)}**]",
-            "AGE": "[**Age over 90 **]",
-        }[name]
+        marks = {"LASTNAME": surname, "YEAR": f"[**{year - rng.randint(1, 14)}**]"}
+        # All are drawn for each mark, whichever it is.
+        marks |= {kind: fill(form, {}, rng) for kind, form in PHRASES["prose"]["marks"].items()}
+        return marks[name]
 
     return lambda text: _MARK.sub(mark, text)
 
