@@ -48,11 +48,6 @@ def write_hospital(
     `truth/oracle.json` and `truth/splits/mimic_{train,val,test}.csv`. It appears in one step
     when all is written. Charts are streamed: only their truth stays in memory.
 
-    Args:
-        folder: Where it is written.
-        config: Size, seed and signal.
-        edits: Patients who are made otherwise than by chance.
-
     Raises:
         RunError: If `folder` is something else than an earlier synthetic hospital.
     """

@@ -64,13 +64,17 @@ class Mimic4:
             )  # fmt: skip
             if visit.in_icu:
                 self._write_icu(ids, visit)
-            self._write_codes(ids, visit)
+            for number, code in enumerate(visit.diagnoses, start=1):
+                self._tables["hosp/diagnoses_icd"].append(*ids, number, code, visit.icd_version)
+            day = stay.admitted.date()
+            for number, code in enumerate(visit.procedures, start=1):
+                cells_of_code = (number, day, code, visit.icd_version)
+                self._tables["hosp/procedures_icd"].append(*ids, *cells_of_code)
         self._write_notes(chart, rng)
 
     def _visit(self, row: Told, group: int, rng: random.Random) -> Visit:
         stay, number = row.stay, next(self._numbers)
-        text = mimic4_summary(stay, row.author, row.sections)
-        summary = Note("DS", "", stay.discharged, text)
+        summary = Note("DS", "", stay.discharged, mimic4_summary(stay, row.author, row.sections))
         version = _icd_version(stay, group, rng)
         is_grave = stay.presentation.worst_grade > 0 or stay.presentation.reason.elective
         return Visit(
@@ -103,13 +107,6 @@ class Mimic4:
         )
         for episode in stay.ventilation:
             self._tables["icu/ventilation"].append(visit.icustay_id, *episode, "InvasiveVent")
-
-    def _write_codes(self, ids: tuple[int, int], visit: Visit) -> None:
-        version, day = visit.icd_version, visit.stay.admitted.date()
-        for number, code in enumerate(visit.diagnoses, start=1):
-            self._tables["hosp/diagnoses_icd"].append(*ids, number, code, version)
-        for number, code in enumerate(visit.procedures, start=1):
-            self._tables["hosp/procedures_icd"].append(*ids, number, day, code, version)
 
     def _write_notes(self, chart: Chart, rng: random.Random) -> None:
         numbers = {"discharge": 1, "radiology": 1}

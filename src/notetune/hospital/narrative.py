@@ -47,7 +47,7 @@ def admission_sections(
         "History of Present Illness": _present_illness(presentation, voice, opening, earlier),
         "Past Medical History": _medical_history(presentation, voice, opening),
         "Social History": _social_history(presentation, voice),
-        "Family History": _family_history(presentation, voice),
+        "Family History": _family_history(voice),
         "Physical Exam": examination(presentation, voice),
         "Medications on Admission": voice.listed(medicines),
         "Allergies": voice.say(voice.pick(_SAYS["allergies"])),
@@ -115,22 +115,17 @@ def _problem_story(problem: Problem, voice: Voice, sentences: int) -> list[str]:
 
 
 def _copied_forward(earlier: Presentation, voice: Voice) -> str:
-    problem = earlier.problems[0]
-    template = voice.pick(_SAYS["earlier"])
-    return voice.sentence(
-        template.replace("{day}", earlier.admitted.date().isoformat())
-        .replace("{onset}", voice.pick(problem.condition.onsets))
-        .replace("{grade}", voice.pick(problem.condition.grades[problem.grade]))
-    )
+    row, grade = earlier.reason, earlier.problems[0].grade
+    template = voice.pick(_SAYS["earlier"]).replace("{day}", earlier.admitted.date().isoformat())
+    template = template.replace("{onset}", voice.pick(row.onsets))
+    return voice.sentence(template.replace("{grade}", voice.pick(row.grades[grade])))
 
 
 def _distractors(presentation: Presentation, voice: Voice) -> list[str]:
     """Conditions that the patient does not have: denied, excluded or only suspected."""
-    absent = _absent_conditions(presentation)
-    told = []
+    absent, told = _absent_conditions(presentation), []
     if voice.chance(0.5):
-        excluded = voice.pick([row.excluded for row in absent if row.excluded])
-        told.append(voice.tell(excluded))
+        told.append(voice.tell(voice.pick([row.excluded for row in absent if row.excluded])))
     if voice.chance(0.2):
         suspects = [row for row in absent if isinstance(row, Acute) and row.complicates]
         term = voice.pick(voice.pick(suspects).terms)
@@ -165,10 +160,10 @@ def _social_history(presentation: Presentation, voice: Voice) -> str:
     has_dementia = any(row.name == "dementia" for row in presentation.chronic)
     told = [_SAYS["nursing_home" if has_dementia else "house"]] if voice.chance(0.7) else []
     told += voice.some(_SAYS["social"], voice.pick((1, 2, 3)))
-    return " ".join(voice.sentence(template) for template in told)
+    return " ".join(map(voice.sentence, told))
 
 
-def _family_history(presentation: Presentation, voice: Voice) -> str:
+def _family_history(voice: Voice) -> str:
     if voice.chance(0.35):
         return str(voice.pick(_SAYS["no_family_history"]))
     told = []

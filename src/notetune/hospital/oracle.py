@@ -1,7 +1,8 @@
 """The AUROC of the true probabilities: the best that any reader of the notes can hope for."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -58,16 +59,15 @@ def _codes(task: str, rows: Sequence[Scored]) -> Iterator[tuple[npt.NDArray[np.b
         members = _members(task, version)
         true = np.array([t.diagnoses if task == "DIAG" else t.procedures for _, t in kept])
         for label in sorted(set().union(*found)):
-            scores = _label_probability(true, members.get(label, ()), task)
+            scores = _label_probability(true, members[label], task)
             yield np.array([label in labels for labels in found]), scores
 
 
-def _members(task: str, version: Literal[9, 10]) -> Mapping[str, Sequence[int]]:
+def _members(task: str, version: Literal[9, 10]) -> defaultdict[str, list[int]]:
     """Label -> columns of its codes."""
-    members: dict[str, list[int]] = {}
+    members: defaultdict[str, list[int]] = defaultdict(list)
     for column, (older, newer) in enumerate(_ICD10[task].items()):
-        key = label_of(task, older if version == 9 else newer, version)
-        members.setdefault(key, []).append(column)
+        members[label_of(task, older if version == 9 else newer, version)].append(column)
     return members
 
 

@@ -135,10 +135,7 @@ def prior_unknowns(prior_K: Tensor, directions: int) -> Tensor:
 def minimum(objective: Objective, start_KD: Tensor, tolerance: float) -> Tensor:
     """`(K, D)` unknowns at the minimum of each problem.
 
-    Args:
-        objective: What is smallest there.
-        start_KD: Where to start.
-        tolerance: Newton step that may be left, as a share of the unknowns.
+    `tolerance` is the Newton step that may be left, as a share of the unknowns.
     """
     unknowns_KD = start_KD.clone()
     open_K = torch.ones(len(start_KD), dtype=torch.bool, device=start_KD.device)

@@ -53,18 +53,15 @@ class Solution:
 
 @dataclass(frozen=True)
 class LabelledNotes:
-    """Notes with features and labels.
+    """Notes with `(N, H)` float32 features, on the device to compute on, and `(N, K)` labels.
 
-    Attributes:
-        features_NH: `(N, H)` float32, on the device to compute on.
-        targets_NK: `(N, K)` zeros and ones; one-hot for `multiclass`.
+    Labels are zeros and ones; one-hot for `multiclass`.
     """
 
     features_NH: Tensor
     targets_NK: npt.NDArray[np.int8]
 
     def __post_init__(self) -> None:
-        """Refuse features that are no numbers."""
         is_bad_N = ~torch.isfinite(self.features_NH).all(1)
         if is_bad_N.any():
             raise DataError(
@@ -87,12 +84,9 @@ class HeadProblem:
     """
 
     def __init__(self, train: LabelledNotes, kind: str, *, balanced: bool = False) -> None:
-        """Standardise and turn the features.
+        """Standardise and turn the features of at least one note.
 
-        Args:
-            train: At least one note.
-            kind: `binary`, `multiclass` or `multilabel`.
-            balanced: Whether both values of each label, or all classes, weigh the same.
+        With `balanced`, both values of each label, or all classes, weigh the same.
         """
         self._kind, self._device = kind, train.features_NH.device
         targets_NK = train.targets_NK
@@ -151,11 +145,10 @@ class HeadProblem:
         if not balanced:
             return torch.ones(targets_NK.shape, device=self._device)
         zeros_K, ones_K = balanced_weights(self._kind, targets_NK)
+        weights_NK = np.where(targets_NK == 1, ones_K, zeros_K)
         if self._kind == "multiclass":
-            of_note_N = ones_K[targets_NK.argmax(1)]
-            weights_NK = np.repeat(of_note_N[:, np.newaxis], targets_NK.shape[1], axis=1)
-        else:
-            weights_NK = np.where(targets_NK == 1, ones_K, zeros_K)
+            of_note_N1 = ones_K[targets_NK.argmax(1)][:, np.newaxis]
+            weights_NK = np.repeat(of_note_N1, targets_NK.shape[1], axis=1)
         return torch.from_numpy(weights_NK).to(self._device)
 
     def _folded(self, penalty: float) -> Solution:

@@ -72,7 +72,7 @@ def train(
             names its `peak_lr`.
         schedule: Step number to share of the peak learning rate.
         step_count: Number of updates, those before `first_step` included.
-        max_grad_norm: Clipping norm.
+        max_grad_norm: Gradients are clipped to it.
         seed: With the step's number it seeds torch at every step, which decides dropout.
         first_step: Where to begin.
         halvings: How often each row is halved from the start. Out of memory, the step begins again

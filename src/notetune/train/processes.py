@@ -3,7 +3,7 @@
 import datetime
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,19 +79,17 @@ def stage_folders(folder: Path, inputs: Any) -> Iterator[tuple[Path, Path]]:
     What other processes than the first write into the new folder is thrown away. They read the
     first one's work folder.
     """
-    world = this_world()
-    if world.rank:
-        with tempfile.TemporaryDirectory() as unwanted:
-            yield Path(str(told(None))), Path(unwanted)
-            dist.barrier()
-    else:
-        with (
-            runs.work_folder(folder, inputs) as work,
-            runs.new_folder(folder, inputs) as temporary,
-        ):
+    several = are_several()
+    with ExitStack() as stack:
+        if is_first():
+            work = stack.enter_context(runs.work_folder(folder, inputs))
+            temporary = stack.enter_context(runs.new_folder(folder, inputs))
             told(str(work))
-            yield work, temporary
-            if world.size > 1:
-                dist.barrier()  # all have read what they need from the work folder
-    if world.size > 1:
+        else:
+            work = Path(str(told(None)))
+            temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        yield work, temporary
+        if several:
+            dist.barrier()  # all have read what they need from the work folder
+    if several:
         dist.barrier()  # the folder is in place

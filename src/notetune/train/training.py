@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal
@@ -103,17 +103,13 @@ class Training(Generic[BatchT]):
     """One training, as `fit` runs it.
 
     Attributes:
-        label: How progress names it.
+        label: How progress names it, and `unit` what a target is.
         inputs: What it depends on; a checkpoint of other inputs is not used.
         store: Where its documents are.
-        parameters: All that trains, by name.
-        optimizer: Over these parameters.
-        optim: Schedule and clipping.
-        rows: The rows of each step, from a step on.
-        summed_loss: Loss of a row, summed over its targets.
+        parameters: All that trains, by name; `optimizer` is over it, as `optim` says.
+        rows: The rows of each step, from a step on; `summed_loss` sums over the targets of one.
         step_count: Steps of the whole training.
         seed: Decides dropout.
-        unit: What a target is, for progress.
         tokens_per_target: Tokens that a target takes, for the record.
         total_parameters: Of the whole model, for the record.
         choice: What keeps its best state; without it, the last state is the result.
@@ -163,12 +159,6 @@ def fit(
     """Train, going on from the last checkpoint in `work` if there is one, to the best state.
 
     The last step is saved too, so that what follows can be stopped without any loss.
-
-    Args:
-        training: What to do.
-        work: Folder of its checkpoints.
-        checkpoint_minutes: Minutes of training between two checkpoints.
-        track: Shows progress.
 
     Returns:
         The facts of all steps, also of those of the processes before this one; only the first of
@@ -301,11 +291,8 @@ def restart_peak_memory() -> None:
     """Forget the memory peak so far, where the system allows it."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    clear = Path("/proc/self/clear_refs")
-    try:
-        clear.write_text("5")
-    except OSError:
-        return  # not Linux, or not permitted: the peak is that of the whole process
+    with suppress(OSError):  # not Linux, or not permitted: the peak is that of the whole process
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_mib() -> float:
