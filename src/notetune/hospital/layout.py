@@ -50,18 +50,15 @@ def mimic3_summary(stay: Stay, author: Author, sections: Mapping[str, str]) -> s
         service=presentation.reason.service,
     )
     order = _SAYS["capitals_order" if is_capitals else "order"]
-    blocks = [_mimic3_block(name, sections[name], is_capitals=is_capitals) for name in order]
+    blocks = []
+    for name in order:
+        heading = _SAYS["capitals_names"].get(name, name.upper()) if is_capitals else name
+        gap = "  " if is_capitals and "\n" not in sections[name] else "\n"
+        blocks.append(f"{heading}:{gap}{sections[name]}")
     footer = "Completed by:[**Initials (NamePattern4) **]" if is_capitals else ""
     mark = mimic3_marks(stay.admitted.year, presentation.rng("marks"))
     text = mark("\n\n".join([header.rstrip(), *blocks]))
     return wrapped(text, author.width) + "\n\n" + footer
-
-
-def _mimic3_block(name: str, body: str, *, is_capitals: bool) -> str:
-    if not is_capitals:
-        return f"{name}:\n{body}"
-    heading = _SAYS["capitals_names"].get(name, name.upper())
-    return f"{heading}:\n{body}" if "\n" in body else f"{heading}:  {body}"
 
 
 def mimic4_summary(stay: Stay, author: Author, sections: Mapping[str, str]) -> str:

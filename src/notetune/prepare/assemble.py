@@ -61,8 +61,7 @@ def assemble(
         shards: All notes.
         finished: What the source says after them.
         folder: An empty folder.
-        encode: Encodes the shards, with what the splits and `labelled` of all notes tell, a
-            Boolean column beside them.
+        encode: Encodes the shards, given all notes with `split` and which of them have a label.
         held_out: What step 1 may not read of.
     """
     if not shards:

@@ -37,13 +37,7 @@ def take_in(
 ) -> Intake:
     """Encode shards: like other documents, or as is best for the notes of training patients.
 
-    Args:
-        spec: What to do.
-        shards: All notes.
-        workers: Processes that encode.
-        like: The documents to be like.
-        notes: All notes with their `note_id` and `split`.
-        labelled: Boolean, which of them have a label.
+    `notes` are all that are in the shards, with `split`, and `labelled` is Boolean over them.
     """
     if like is not None:
         intake = Intake(like.edges, like.max_tokens, _AS_THE_TASKS, _AS_THE_TASKS)

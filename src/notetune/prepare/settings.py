@@ -106,7 +106,6 @@ class EncodeSpec:
     Attributes:
         texts: Digest of the texts, with their splits.
         labels: Digests of all labels, which say which notes have one.
-        encoder: Its fingerprint.
         max_tokens: Longest document, by the recipe; what becomes of more is `long_notes`.
         room: What the recipe's rows have room for; the encoder may read less.
         store: Format of the result.

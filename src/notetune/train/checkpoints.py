@@ -33,13 +33,7 @@ _KEPT = 2
 
 @dataclass(frozen=True)
 class Position:
-    """How far a training has come.
-
-    Attributes:
-        next_step: The step to take next.
-        halvings: How often `train` halves the rows by now.
-        evaluations: What was found on the validation notes so far.
-    """
+    """How far a training has come, and how often `train` halves the rows by now."""
 
     next_step: int
     halvings: int = 0

@@ -93,9 +93,10 @@ def train(
         if rows is None:
             raise TrainingError(f"rows ended at step {number}; the run needs {step_count}.")
         targets = sum(row.target_count for row in rows)
+        step_seed = np.random.SeedSequence((seed, number, world.rank)).generate_state(1, np.uint64)
         while True:
             optimizer.zero_grad(set_to_none=True)
-            torch.manual_seed(_step_seed(seed, number, world.rank))
+            torch.manual_seed(int(step_seed[0]))
             shares = world.share(_parts(rows, halvings))
             losses, too_large = _accumulate(shares, summed_loss, targets, world)
             if not _was_too_large(number, too_large, world):
@@ -156,10 +157,6 @@ def _accumulate(
 def _is_out_of_memory(error: RuntimeError) -> bool:
     on_cpu = "DefaultCPUAllocator: can't allocate memory"
     return isinstance(error, torch.OutOfMemoryError) or on_cpu in str(error)
-
-
-def _step_seed(seed: int, number: int, rank: int) -> int:
-    return int(np.random.SeedSequence((seed, number, rank)).generate_state(1, np.uint64)[0])
 
 
 def _was_too_large(number: int, part: Batch | None, world: World) -> bool:

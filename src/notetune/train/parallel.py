@@ -19,16 +19,13 @@ class Batch(Protocol):
     @property
     def documents_D(self) -> Int64Array:
         """Where each document stands in its store."""
-        ...
 
     @property
     def target_count(self) -> int:
         """Tokens or notes whose loss is summed."""
-        ...
 
     def halves(self) -> tuple[Self, ...]:
         """Its first and its second documents apart; itself if it has one document."""
-        ...
 
 
 BatchT = TypeVar("BatchT", bound=Batch)

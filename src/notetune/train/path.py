@@ -43,20 +43,17 @@ def chosen(
         extension: Weaker ones, tried where the last of the path is the best.
     """
     points: list[PathPoint] = []
-    best, why = _walk(penalties, loss, points), "lowest validation loss"
-    if best == penalties[-1]:
-        best, why = _walk(extension, loss, points), f"{why}; the path was extended"
-    if best in (penalties[0], extension[-1]):
-        why = f"{why}; at its {'strong' if best == penalties[0] else 'weak'} end"
-    return Penalty(best, why, tuple(points))
-
-
-def _walk(
-    penalties: Sequence[float], loss: Callable[[float], float], points: list[PathPoint]
-) -> float:
-    for penalty in penalties:
-        points.append(PathPoint(penalty, loss(penalty)))
-        best = min(points, key=lambda point: point.loss)
-        if len(points) - 1 - points.index(best) >= RISES:
+    for part in (penalties, extension):
+        for penalty in part:
+            points.append(PathPoint(penalty, loss(penalty)))
+            best = min(points, key=lambda point: point.loss)
+            if len(points) - 1 - points.index(best) >= RISES:
+                break
+        if best.penalty != penalties[-1]:
             break
-    return best.penalty
+    why = "lowest validation loss"
+    if len(points) > len(penalties):
+        why += "; the path was extended"
+    if best.penalty in (penalties[0], extension[-1]):
+        why += f"; at its {'strong' if best.penalty == penalties[0] else 'weak'} end"
+    return Penalty(best.penalty, why, tuple(points))
