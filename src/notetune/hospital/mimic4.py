@@ -112,22 +112,22 @@ class Mimic4:
         numbers = {"discharge": 1, "radiology": 1}
         for visit in chart.visits:
             for note in visit.notes:
-                kind = "discharge" if note.category in ("DS", "AD") else "radiology"
+                kind, written, detail = "radiology", note.written, ("exam_name", note.description)
+                if note.category in ("DS", "AD"):
+                    # Discharge summaries carry a date only: their time is midnight.
+                    kind, detail = "discharge", ("author", "___")
+                    written = written.replace(hour=0, minute=0)
                 numbers[kind] += rng.randint(1, 3)
                 note.note_id = f"{chart.subject_id}-{note.category}-{numbers[kind]}"
                 hadm_id = visit.hadm_id if note.has_admission else None
-                self._write_note((chart.subject_id, hadm_id), note, kind, numbers[kind])
-
-    def _write_note(self, ids: tuple[int, int | None], note: Note, kind: str, number: int) -> None:
-        written, detail = note.written, ("exam_name", note.description)
-        if kind == "discharge":
-            # Discharge summaries carry a date only: their time is midnight.
-            written, detail = written.replace(hour=0, minute=0), ("author", "___")
-        stored = note.written + dt.timedelta(hours=20)
-        self._tables[f"note/{kind}"].append(
-            note.note_id, *ids, note.category, number, written, stored, note.text
-        )
-        self._tables[f"note/{kind}_detail"].append(note.note_id, ids[0], *detail, 1)
+                stored = note.written + dt.timedelta(hours=20)
+                self._tables[f"note/{kind}"].append(
+                    note.note_id, chart.subject_id, hadm_id, note.category, numbers[kind],
+                    written, stored, note.text,
+                )  # fmt: skip
+                self._tables[f"note/{kind}_detail"].append(
+                    note.note_id, chart.subject_id, *detail, 1
+                )
 
 
 def mimic4_subject_id(index: int) -> int:

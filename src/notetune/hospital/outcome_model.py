@@ -160,25 +160,17 @@ class _CodeModel:
     """Probability of each code of one dictionary, given the conditions that are present."""
 
     def __init__(self, names: tuple[str, ...], kind: str, incidental: Codes) -> None:
-        self._index = {name: position for position, name in enumerate(names)}
-        self._absent = {row.name: self._log_absent(getattr(row, kind)) for row in CONDITIONS}
-        self._incidental = self._log_absent(incidental) + math.log1p(-_RARE)
-        self._centre = _log_odds(1 - np.exp(self._incidental + self._expected()))
+        index = {name: position for position, name in enumerate(names)}
 
-    def probabilities(self, conditions: tuple[Condition, ...], signal: float) -> Floats:
-        absent = self._incidental + sum(self._absent[condition.name] for condition in conditions)
-        value = _log_odds(1 - np.exp(absent))
-        pulled: Floats = 1 / (1 + np.exp(-(self._centre + signal * (value - self._centre))))
-        return pulled
+        def log_absent(rows: Codes) -> Floats:
+            logs = np.zeros(len(index))
+            for code, probability in rows:
+                logs[index[code]] += math.log1p(-probability)
+            return logs
 
-    def _log_absent(self, rows: Codes) -> Floats:
-        logs = np.zeros(len(self._index))
-        for code, probability in rows:
-            logs[self._index[code]] += math.log1p(-probability)
-        return logs
-
-    def _expected(self) -> Floats:
-        """`log P(absent)` of a random patient, roughly: only the centre depends on it."""
+        self._absent = {row.name: log_absent(getattr(row, kind)) for row in CONDITIONS}
+        self._incidental = log_absent(incidental) + math.log1p(-_RARE)
+        # Of a random patient, roughly: only the centre depends on it.
         total = sum(row.weight for row in ACUTE.values())
         second = sum(row.complicates for row in ACUTE.values())
         shares = {
@@ -186,10 +178,16 @@ class _CodeModel:
             for row in ACUTE.values()
         }
         shares |= {row.name: row.share for row in LASTING.values()}
-        mean = np.zeros(len(self._index))
+        expected = np.zeros(len(index))
         for name, share in shares.items():
-            mean += np.log1p(-share * -np.expm1(self._absent[name]))
-        return mean
+            expected += np.log1p(-share * -np.expm1(self._absent[name]))
+        self._centre = _log_odds(1 - np.exp(self._incidental + expected))
+
+    def probabilities(self, conditions: tuple[Condition, ...], signal: float) -> Floats:
+        absent = self._incidental + sum(self._absent[condition.name] for condition in conditions)
+        value = _log_odds(1 - np.exp(absent))
+        pulled: Floats = 1 / (1 + np.exp(-(self._centre + signal * (value - self._centre))))
+        return pulled
 
 
 def _stay_classes(
