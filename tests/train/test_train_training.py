@@ -1,5 +1,7 @@
 """A training that chooses its best state keeps it, stopped on the way or not."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,12 @@ from small_study import sigterm_after
 from notetune.errors import Stopped
 from notetune.progress import silent
 from notetune.train.batches import LabelledBatch
+from notetune.train.checkpoints import Checkpoints
 from notetune.train.early_stopping import Choice
 from notetune.train.loop import train
 from notetune.train.optim import adamw
 from notetune.train.schedule import OptimConfig, ValidationConfig
-from notetune.train.training import Training, Watch, fit
+from notetune.train.training import Training, fit
 
 AUROCS = {2: 0.6, 4: 0.9, 6: 0.7, 8: 0.89, 10: 0.95}
 OPTIM = OptimConfig(peak_lr=0.1)
@@ -40,7 +43,7 @@ def small_training():
     optimizer = adamw(OPTIM, ([weight], OPTIM.peak_lr))
     training = Training(
         "small", "inputs", None, {"w": weight}, optimizer, OPTIM, rows,
-        lambda row: ((row.inputs @ weight - 1) ** 2).sum(), 12, 0, "notes", 1, choice,
+        lambda row: ((row.inputs @ weight - 1) ** 2).sum(), 12, 0, "notes", 1, 3, choice,
     )  # fmt: skip
     return training, weight, taken
 
@@ -60,7 +63,7 @@ def after_four():
 
 def test_a_training_stops_early_and_ends_in_its_best_state(tmp_path, after_four):
     training, weight, taken = small_training()
-    fit(training, tmp_path, 10, Watch(3, 3), silent)
+    fit(training, tmp_path, 10, silent)
     assert taken == list(range(8))
     assert torch.equal(weight, after_four)
     assert training.choice.best_steps == 4
@@ -71,13 +74,35 @@ def test_stopped_after_any_step_it_ends_in_the_same_state(tmp_path, after_four, 
     stops = 0
     while True:
         training, weight, _ = small_training()
-        watch = Watch(3, 3)
         try:
-            fit(training, tmp_path, 0, watch, sigterm_after(steps_at_once))
+            record = fit(training, tmp_path, 0, sigterm_after(steps_at_once))
             break
         except Stopped:
             stops += 1
     assert stops == 8 // steps_at_once
     assert torch.equal(weight, after_four)
     assert [one.auroc for one in training.choice.evaluations] == [0.5, 0.6, 0.9, 0.7, 0.89]
-    assert watch.record().steps == 8
+    assert record.steps == 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_while_the_last_step_is_saved_stops_it_right_after(tmp_path, monkeypatch, number):
+    save = Checkpoints.save
+
+    def interrupted(self, position):
+        signal.raise_signal(number)
+        save(self, position)
+
+    training, _, taken = small_training()
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", interrupted)
+        with pytest.raises(
+            Stopped, match=r"small: stopped after step 7, which is saved"
+        ) as stopped:
+            fit(training, tmp_path, 10, silent)
+    assert stopped.value.signal == number
+    assert len(taken) == 8
+    again, weight, taken = small_training()
+    fit(again, tmp_path, 10, silent)
+    assert taken == []
+    assert torch.equal(weight, training.choice.best["w"])

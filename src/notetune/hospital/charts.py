@@ -56,12 +56,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Edit:
-    """How one patient is made otherwise than by chance.
-
-    Attributes:
-        stays: The patient's admissions.
-        change: Changes the chart before it is written.
-    """
+    """How one patient is made otherwise than by chance; `change` edits the full chart."""
 
     stays: Callable[[Patient, OutcomeModel], Iterable[Stay]] = stays_of
     change: Callable[[Chart], None] = lambda _: None
@@ -91,6 +86,12 @@ def told(edit: Edit, model: OutcomeModel, seed: int, patient: Patient) -> Iterat
 def admission_truth(chart: Chart, visit: Visit) -> AdmissionTruth:
     """The truth of one visit, from its rows as they are now."""
     outcome, version = visit.stay.outcome, visit.icd_version
+    found = {"DIAG": visit.diagnoses, "PROC": visit.procedures}
+
+    def labels(task: str, rules: Literal[9, 10, 2021]) -> tuple[str, ...]:
+        codes = (code.strip() for code in found[task] if code)
+        return tuple(dict.fromkeys(label_of(task, code, rules) for code in codes))
+
     is_older = chart.hospital == "mimic3"
     return AdmissionTruth(
         hospital=chart.hospital,
@@ -101,16 +102,12 @@ def admission_truth(chart: Chart, visit: Visit) -> AdmissionTruth:
         died=outcome.died,
         los_days=outcome.minutes / MINUTES_PER_DAY,
         ventilated_days=visit.stay.ventilated_days,
-        diagnoses=_labels("DIAG", visit.diagnoses, version),
-        procedures=_labels("PROC", visit.procedures, version),
-        diagnoses_2021=_labels("DIAG", visit.diagnoses, 2021) if is_older else (),
-        procedures_2021=_labels("PROC", visit.procedures, 2021) if is_older else (),
+        diagnoses=labels("DIAG", version),
+        procedures=labels("PROC", version),
+        diagnoses_2021=labels("DIAG", 2021) if is_older else (),
+        procedures_2021=labels("PROC", 2021) if is_older else (),
         death_probability=round(outcome.probabilities.death, 6),
     )
-
-
-def _labels(task: str, codes: list[str | None], rules: Literal[9, 10, 2021]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(label_of(task, code.strip(), rules) for code in codes if code))
 
 
 def person(patient: Patient, records: Records, rng: random.Random) -> tuple[CsvValue, ...]:
@@ -123,11 +120,11 @@ def arrival(
     presentation: Presentation, records: Records, rng: random.Random
 ) -> tuple[str, dt.datetime | None, dt.datetime | None]:
     """The type of admission; when the patient came to and left the emergency room, if so."""
-    is_elective = presentation.reason.elective
+    is_elective, admitted = presentation.reason.elective, presentation.admitted
     came_by_ed = not is_elective and rng.random() < 0.7
     kind = records.elective if is_elective else rng.choice(records.urgent)
-    arrived = presentation.admitted - dt.timedelta(minutes=rng.randint(90, 500))
-    left = presentation.admitted + dt.timedelta(minutes=rng.randint(5, 90))
+    arrived = admitted - dt.timedelta(minutes=rng.randint(90, 500))
+    left = admitted + dt.timedelta(minutes=rng.randint(5, 90))
     return (kind, arrived, left) if came_by_ed else (kind, None, None)
 
 

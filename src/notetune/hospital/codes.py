@@ -21,11 +21,9 @@ _CODES = read_yaml("codes.yaml")
 DIAGNOSES = tuple(Code(*row) for row in _CODES["diagnosis"])
 PROCEDURES = tuple(Code(*row) for row in _CODES["procedure"])
 
+# Codes that any admission may get; nothing in its admission text tells.
 INCIDENTAL_DIAGNOSES: tuple[tuple[str, float], ...] = _CODES["incidental_diagnosis"]
-"""Codes that any admission may get; nothing in its admission text tells."""
-
 INCIDENTAL_PROCEDURES: tuple[tuple[str, float], ...] = _CODES["incidental_procedure"]
-"""Procedures that any admission may have."""
 
 VENTILATION_PROCEDURES = ("9604", "9671", "9672")
 """Intubation, ventilation under 96 hours, ventilation of 96 hours or more: set by the outcome."""

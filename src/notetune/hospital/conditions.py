@@ -4,6 +4,7 @@ Every text in a row is a template in the small grammar of `prose.fill`: `{a|b}` 
 alternatives, `{3-5}` or `{1.2-2.4}` a number of that range, `{he}` a word of the patient.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,14 +35,10 @@ class Effects:
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """What acute and chronic conditions have in common.
+    """What acute and chronic conditions have in common; `terms` are the names that authors use.
 
     Attributes:
-        name: Key, unique among all conditions.
-        terms: Names that authors use for it, abbreviations included.
-        effects: Its part in the outcomes.
-        diagnoses: ICD-9 diagnosis codes; the first is the reason for admission if it is acute.
-        procedures: ICD-9 procedure codes.
+        diagnoses: ICD-9 codes; the first is the reason for admission if it is acute.
         symptoms: What other patients deny ("chest pain").
         excluded: Sentences that rule the condition out in somebody else.
         exam: `(system, finding)` pairs; the systems of `phrases.yaml`.
@@ -65,17 +62,13 @@ class Acute(Condition):
         weight: Relative frequency as the reason for admission.
         complicates: Relative frequency as a second problem; 0 if it never is one.
         age: Mean and standard deviation of the patients' age in years.
-        boosts: Names of chronic conditions that triple the weight.
-        leaves: Names of chronic conditions the patient has from now on.
-        spares: Names of chronic conditions with which it does not occur.
-        service: Admitting service.
-        elective: Whether the admission was planned.
-        complaints: Chief complaints.
+        boosts: Names of chronic conditions that triple the weight; with those it `leaves` the
+            patient lives from now on, and with those it `spares` it does not occur.
+        elective: Whether the admission to its `service` was planned.
         onsets: Noun phrases that follow "presented with".
-        story: Sentences of the present illness.
-        grades: Sentences for a mild, a moderate and a severe course.
+        story: Sentences of the present illness; `grades` are those for a mild, a moderate and a
+            severe course, `treatment` those of the hospital course.
         imaging: `(study, finding, impression)` of radiology reports.
-        treatment: Sentences of the hospital course.
     """
 
     weight: float
@@ -99,8 +92,7 @@ class Chronic(Condition):
     """A condition that stays with the patient from one admission to the next.
 
     Attributes:
-        share: Share of patients who have it at 65 years.
-        per_decade: Change of its log-odds with every ten years of age.
+        share: Share of patients who have it at 65 years; its log-odds change by `per_decade`.
         history: Items of the past medical history.
         medicines: Home medicines; each is taken with probability 0.7.
         follows: Sentences of the hospital course.
@@ -113,14 +105,11 @@ class Chronic(Condition):
     follows: tuple[str, ...]
 
 
-def _with_effects(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "effects": Effects(**row.get("effects", {}))}
+def _rows(file: str) -> Iterator[dict[str, Any]]:
+    for name, row in read_yaml(file).items():
+        yield {**row, "name": name, "effects": Effects(**row.get("effects", {}))}
 
 
-ACUTE = {
-    name: Acute(name=name, **_with_effects(row)) for name, row in read_yaml("acute.yaml").items()
-}
-LASTING = {
-    name: Chronic(name=name, **_with_effects(row))
-    for name, row in read_yaml("chronic.yaml").items()
-}
+ACUTE = {row["name"]: Acute(**row) for row in _rows("acute.yaml")}
+LASTING = {row["name"]: Chronic(**row) for row in _rows("chronic.yaml")}
+CONDITIONS: tuple[Condition, ...] = (*ACUTE.values(), *LASTING.values())

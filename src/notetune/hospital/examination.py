@@ -31,7 +31,9 @@ def vital_signs(presentation: Presentation, voice: Voice, *, is_recovered: bool 
 
 def examination(presentation: Presentation, voice: Voice) -> str:
     """The physical exam: vital signs, then one line per examined system."""
-    grade = _apparent_grade(presentation, voice)
+    grade: int = 0 if presentation.reason.elective else presentation.worst_grade
+    if not presentation.reason.elective and voice.chance(1 / 3):
+        grade = min(2, max(0, grade + voice.pick((-1, 1))))  # as it looks at first sight
     findings = {"general": [voice.say(voice.pick(_SAYS["general"][grade]))]}
     if grade == 2 and voice.chance(0.6):
         findings["neuro"] = [voice.say(voice.pick(_SAYS["impaired"]))]
@@ -49,11 +51,3 @@ def examination(presentation: Presentation, voice: Voice) -> str:
         elif system in _SAYS["normal"] and voice.chance(0.75):
             lines.append(f"{name}: {voice.say(voice.pick(_SAYS['normal'][system]))}")
     return "\n".join(lines)
-
-
-def _apparent_grade(presentation: Presentation, voice: Voice) -> int:
-    """The grade at first sight: one step off in one patient of three."""
-    if presentation.reason.elective:
-        return 0
-    grade: int = presentation.worst_grade
-    return min(2, max(0, grade + voice.pick((-1, 1)))) if voice.chance(1 / 3) else grade

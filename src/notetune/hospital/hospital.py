@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
@@ -48,26 +48,27 @@ def write_hospital(
     `truth/oracle.json` and `truth/splits/mimic_{train,val,test}.csv`. It appears in one step
     when all is written. Charts are streamed: only their truth stays in memory.
 
-    Args:
-        folder: Where it is written.
-        config: Size, seed and signal.
-        edits: Patients who are made otherwise than by chance.
-
     Raises:
         RunError: If `folder` is something else than an earlier synthetic hospital.
     """
     settings = config.model_dump(mode="json")
+    newer = config.patients if config.mimic4_patients is None else config.mimic4_patients
+    sizes: dict[Hospital, int] = {"mimic3": config.patients, "mimic4": newer}
+    shared = range(min(sizes.values()))[: round(config.overlap_fraction * newer)]
     scored: dict[Hospital, list[Scored]] = {"mimic3": [], "mimic4": []}
     splits: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     with runs.new_folder(folder, settings) as building:
         for hospital, found in scored.items():
-            for chart in _written(building / hospital, hospital, config, edits):
+            keys = [
+                f"{config.seed}/{'mimic3' if index in shared else hospital}/{index}"
+                for index in range(sizes[hospital])
+            ]
+            for chart in _written(building / hospital, hospital, keys, config, edits):
                 for visit in chart.visits:
                     true = visit.stay.outcome.probabilities
                     found.append((admission_truth(chart, visit), true))
                     if chart.split:
                         splits[chart.split].append(chart.subject_id)
-        shared = _shared_patients(config)
         truth = HospitalTruth(
             admissions=tuple(row for found in scored.values() for row, _ in found),
             splits={name: tuple(subjects) for name, subjects in splits.items()},
@@ -79,31 +80,17 @@ def write_hospital(
 
 
 def _written(
-    folder: Path, hospital: Hospital, config: SyntheticConfig, edits: Edits
+    folder: Path, hospital: Hospital, keys: Sequence[str], config: SyntheticConfig, edits: Edits
 ) -> Iterator[Chart]:
     """Write the tables of one part, and yield each chart when it is written."""
     model = OutcomeModel(config.signal)
-    patients, shared = _patients(hospital, config), _shared_patients(config)
     with open_tables(folder, hospital) as tables:
         part = Mimic3(tables) if hospital == "mimic3" else Mimic4(tables)
-        for index in range(patients):
+        for index, key in enumerate(keys):
             if index and index % _PROGRESS_EVERY == 0:
-                _log.info("synthetic hospital: %d of %d patients of %s", index, patients, hospital)
+                _log.info("synthetic hospital: %d of %d patients of %s", index, len(keys), hospital)
             edit = edits.get((hospital, index), Edit())
-            key = f"{config.seed}/{'mimic3' if index in shared else hospital}/{index}"
             chart = part.chart(index, key, functools.partial(told, edit, model, config.seed))
             edit.change(chart)
             part.write(chart)
             yield chart
-
-
-def _patients(hospital: Hospital, config: SyntheticConfig) -> int:
-    if hospital == "mimic3" or config.mimic4_patients is None:
-        return config.patients
-    return config.mimic4_patients
-
-
-def _shared_patients(config: SyntheticConfig) -> range:
-    """Numbers of the patients who are in both parts."""
-    newer = _patients("mimic4", config)
-    return range(min(newer, config.patients))[: round(config.overlap_fraction * newer)]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from notetune.hospital.codes import DIAGNOSIS_TITLES, PROCEDURE_TITLES
 from notetune.hospital.examination import FEBRILE
+from notetune.hospital.outcome_model import MINUTES_PER_DAY
 from notetune.hospital.prose import Voice, fill
 from notetune.hospital.stays import Stay
 from notetune.hospital.texts import PHRASES
@@ -15,22 +16,19 @@ _SURGICAL_FROM, _SURGICAL_TO = "0", "87"  # ICD-9 chapters of operations, as tex
 def course_sections(stay: Stay, voice: Voice, medicines: Sequence[str]) -> dict[str, str]:
     """The sections after the admission part, keyed by their modern heading.
 
-    Args:
-        stay: The admission and its outcome.
-        voice: The author.
-        medicines: What the patient took at home; most of it goes on.
+    Most of the `medicines` that the patient took at home go on.
     """
     died = stay.outcome.died
-    first = stay.presentation.reason
-    term = voice.pick(first.terms)
+    term = voice.pick(stay.presentation.reason.terms)
     instructions = voice.pick(_SAYS["instructions"]).replace("{term}", term)
+    diagnoses = [DIAGNOSIS_TITLES[code] for code in stay.outcome.diagnoses[:3]]
     return {
         "Major Surgical or Invasive Procedure": _procedures(stay, voice),
         "Pertinent Results": _results(stay, voice),
         "Brief Hospital Course": _course(stay, voice),
-        "Discharge Medications": _discharge_medicines(stay, voice, medicines),
+        "Discharge Medications": _medicines(stay, voice, medicines),
         "Discharge Disposition": disposition(stay),
-        "Discharge Diagnosis": _diagnoses(stay, voice),
+        "Discharge Diagnosis": voice.listed(diagnoses) if diagnoses else "Observation",
         "Discharge Condition": "Expired" if died else voice.pick(("Stable", "Good", "Fair")),
         "Discharge Instructions": "N/A" if died else voice.sentence(instructions),
         "Followup Instructions": "N/A" if died else voice.sentence(_SAYS["follow_up"]),
@@ -41,15 +39,14 @@ def disposition(stay: Stay) -> str:
     """Where the patient went, in the words of the discharge summary."""
     if stay.outcome.died:
         return "Expired"
-    days = stay.outcome.minutes / (24 * 60)
+    days = stay.outcome.minutes / MINUTES_PER_DAY
     is_frail = stay.presentation.age > 78 or days > 11 or stay.presentation.worst_grade == 2
     return "Extended Care" if is_frail else "Home"
 
 
 def _procedures(stay: Stay, voice: Voice) -> str:
-    done = [
-        code for code in stay.outcome.procedures if _SURGICAL_FROM <= code[:2] < _SURGICAL_TO
-    ] or list(stay.outcome.procedures)
+    every = stay.outcome.procedures
+    done = [code for code in every if _SURGICAL_FROM <= code[:2] < _SURGICAL_TO] or every
     return voice.listed([PROCEDURE_TITLES[code] for code in done[:3]]) if done else "None"
 
 
@@ -65,8 +62,7 @@ def _results(stay: Stay, voice: Voice) -> str:
         "e": f"{draw(0.8, 2.0 + 2.6 * grade):.1f}",
     }
     day = f"<DATE {stay.admitted.date().isoformat()}>"
-    always, sometimes = _SAYS["labs"][:2], _SAYS["labs"][2:]
-    labs = [*always, *voice.some(sometimes, voice.pick((0, 1, 2)))]
+    labs = [*_SAYS["labs"][:2], *voice.some(_SAYS["labs"][2:], voice.pick((0, 1, 2)))]
     lines = [f"{day} BLOOD {fill(lab, words, voice.rng)}" for lab in labs]
     study, finding, impression = voice.pick(stay.presentation.reason.imaging)
     lines.append(f"{study}: {voice.sentence(finding)} {voice.sentence(impression)}")
@@ -80,33 +76,20 @@ def _course(stay: Stay, voice: Voice) -> str:
         text = voice.tell(problem.condition.treatment)
         told.append(f"# {title}: {text}" if voice.chance(0.5) else text)
     told += [voice.tell(row.follows) for row in voice.some(stay.presentation.chronic, 1)]
-    told += _breathing(stay, voice)
-    day = stay.discharged.date().isoformat()
-    if stay.outcome.died:
-        ending = voice.pick(_SAYS["deaths"]).replace("{day}", day)
-    else:
-        ending = voice.pick(_SAYS["home" if disposition(stay) == "Home" else "facility"])
+    days, died = stay.outcome.ventilated_minutes / MINUTES_PER_DAY, stay.outcome.died
+    if days and died:
+        told.append(voice.sentence("{He} was intubated and remained on the ventilator"))
+    elif days:
+        span = f"{max(1, round(days))} day{'s' if days >= 1.5 else ''}"
+        told.append(voice.sentence(f"{{He}} was {{intubated|mechanically ventilated}} for {span}"))
+    kind = "deaths" if died else "home" if disposition(stay) == "Home" else "facility"
+    ending = voice.pick(_SAYS[kind]).replace("{day}", stay.discharged.date().isoformat())
     return "\n".join([*told, voice.sentence(ending)])
 
 
-def _breathing(stay: Stay, voice: Voice) -> Sequence[str]:
-    days = stay.outcome.ventilated_minutes / (24 * 60)
-    if not days:
-        return ()
-    if stay.outcome.died:
-        return [voice.sentence("{He} was intubated and remained on the ventilator")]
-    span = f"{max(1, round(days))} day{'s' if days >= 1.5 else ''}"
-    return [voice.sentence(f"{{He}} was {{intubated|mechanically ventilated}} for {span}")]
-
-
-def _discharge_medicines(stay: Stay, voice: Voice, medicines: Sequence[str]) -> str:
+def _medicines(stay: Stay, voice: Voice, medicines: Sequence[str]) -> str:
     if stay.outcome.died:
         return voice.pick(("None", "N/A", "Not applicable"))
     started = voice.several(_SAYS["started"], (0, 1, 2))
     kept = [item for item in medicines if voice.chance(0.85) and item != "None"]
     return voice.listed([*kept, *started] or ["None"])
-
-
-def _diagnoses(stay: Stay, voice: Voice) -> str:
-    names = [DIAGNOSIS_TITLES[code] for code in stay.outcome.diagnoses[:3]]
-    return voice.listed(names) if names else "Observation"

@@ -41,40 +41,31 @@ def mimic3_summary(stay: Stay, author: Author, sections: Mapping[str, str]) -> s
 
     Every section of the admission part is followed by a blank line and a heading.
     """
-    patient = stay.presentation.patient
-    is_capitals = author.layout == "capitals"
-    born = date_of_birth(stay.presentation)
-    header = (
-        f"Admission Date:  <DATE {stay.admitted.date()}>     "
-        f"Discharge Date:  <DATE {stay.discharged.date()}>\n\n"
-        f"Date of Birth:  <DATE {born}>     Sex:  {patient.sex}\n\n"
-        f"Service: {stay.presentation.reason.service}"
+    presentation, is_capitals = stay.presentation, author.layout == "capitals"
+    header = _SAYS["mimic3_header"].format(
+        admitted=stay.admitted.date(),
+        discharged=stay.discharged.date(),
+        born=date_of_birth(presentation),
+        sex=presentation.patient.sex,
+        service=presentation.reason.service,
     )
     order = _SAYS["capitals_order" if is_capitals else "order"]
-    blocks = [_mimic3_block(name, sections[name], is_capitals=is_capitals) for name in order]
+    blocks = []
+    for name in order:
+        heading = _SAYS["capitals_names"].get(name, name.upper()) if is_capitals else name
+        gap = "  " if is_capitals and "\n" not in sections[name] else "\n"
+        blocks.append(f"{heading}:{gap}{sections[name]}")
     footer = "Completed by:[**Initials (NamePattern4) **]" if is_capitals else ""
-    mark = mimic3_marks(stay.admitted.year, stay.presentation.rng("marks"))
-    text = mark("\n\n".join([header, *blocks]))
+    mark = mimic3_marks(stay.admitted.year, presentation.rng("marks"))
+    text = mark("\n\n".join([header.rstrip(), *blocks]))
     return wrapped(text, author.width) + "\n\n" + footer
-
-
-def _mimic3_block(name: str, body: str, *, is_capitals: bool) -> str:
-    if not is_capitals:
-        return f"{name}:\n{body}"
-    heading = _SAYS["capitals_names"].get(name, name.upper())
-    return f"{heading}:\n{body}" if "\n" in body else f"{heading}:  {body}"
 
 
 def mimic4_summary(stay: Stay, author: Author, sections: Mapping[str, str]) -> str:
     """The discharge summary in the layout of MIMIC-IV-Note."""
-    patient = stay.presentation.patient
+    patient, service = stay.presentation.patient, stay.presentation.reason.service
     voice = voice_for(stay, author, "discharge exam")
-    header = (
-        " \nName:  ___                     Unit No:   ___\n \n"
-        "Admission Date:  ___              Discharge Date:   ___\n \n"
-        f"Date of Birth:  ___             Sex:   {patient.sex}\n \n"
-        f"Service: {stay.presentation.reason.service}\n \n"
-    )
+    header = _SAYS["mimic4_header"].format(sex=patient.sex, service=service)
     medicines = sections["Medications on Admission"]
     own = {
         **sections,
@@ -89,8 +80,7 @@ def mimic4_summary(stay: Stay, author: Author, sections: Mapping[str, str]) -> s
         own["Discharge Condition"] = fill(condition, {}, voice.rng)
         dear = f"Dear {voice.words['name']},\n"
         own["Discharge Instructions"] = dear + sections["Discharge Instructions"]
-    blocks = [f"{name}:\n{own[name]}\n \n" for name in _SAYS["order"]]
-    text = header + "".join(blocks)
+    text = header + "".join(f"{name}:\n{own[name]}\n \n" for name in _SAYS["order"])
     # In MIMIC-IV no empty line parts Social History from Family History.
     text = text.replace("Social History:\n___\n \n", "Social History:\n___\n")
     return wrapped(mimic4_marks(text), author.width)
@@ -108,6 +98,6 @@ def _both_exams(stay: Stay, voice: Voice, on_admission: str) -> str:
 def date_of_birth(presentation: Presentation) -> dt.date:
     """The day of birth; patients over 89 are moved 300 years back, as MIMIC-III does."""
     patient = presentation.patient
-    shift = 300 if patient.age > 89 else patient.age
     day = patient.first_admission.date() - dt.timedelta(days=97)
-    return day.replace(year=day.year - shift, day=min(day.day, 28))
+    years = 300 if patient.age > 89 else patient.age
+    return day.replace(year=day.year - years, day=min(day.day, 28))

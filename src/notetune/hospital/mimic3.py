@@ -46,9 +46,12 @@ class Mimic3:
         for visit in chart.visits:
             stay, ids = visit.stay, (chart.subject_id, visit.hadm_id)
             kind, arrived, left = arrival(stay.presentation, _RECORDS, rng)
+            origin = "EMERGENCY ROOM ADMIT" if arrived else "TRANSFER FROM HOSP/EXTRAM"
+            origin = "PHYS REFERRAL/NORMAL DELI" if kind == _RECORDS.elective else origin
+            home = "SNF" if stay.presentation.worst_grade == 2 else "HOME"
             self._tables["ADMISSIONS"].append(
                 *ids, stay.admitted, stay.discharged, stay.died_at, visit.admission_type or kind,
-                _origin(kind, arrived), _destination(visit), *cells, arrived, left,
+                origin, "DEAD/EXPIRED" if stay.outcome.died else home, *cells, arrived, left,
                 stay.presentation.reason.terms[0].upper(), int(stay.outcome.died), 1,
             )  # fmt: skip
             self._write_icu(ids, visit)
@@ -110,18 +113,6 @@ class Mimic3:
 def mimic3_subject_id(index: int) -> int:
     """The SUBJECT_ID of patient number `index`."""
     return scattered_id(index, 2, 99_998)
-
-
-def _origin(kind: str, arrived: dt.datetime | None) -> str:
-    if kind == _RECORDS.elective:
-        return "PHYS REFERRAL/NORMAL DELI"
-    return "EMERGENCY ROOM ADMIT" if arrived else "TRANSFER FROM HOSP/EXTRAM"
-
-
-def _destination(visit: Visit) -> str:
-    if visit.stay.outcome.died:
-        return "DEAD/EXPIRED"
-    return "SNF" if visit.stay.presentation.worst_grade == 2 else "HOME"
 
 
 def _midnight(day: dt.date | None) -> dt.datetime | None:

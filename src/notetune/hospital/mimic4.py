@@ -64,13 +64,17 @@ class Mimic4:
             )  # fmt: skip
             if visit.in_icu:
                 self._write_icu(ids, visit)
-            self._write_codes(ids, visit)
+            for number, code in enumerate(visit.diagnoses, start=1):
+                self._tables["hosp/diagnoses_icd"].append(*ids, number, code, visit.icd_version)
+            day = stay.admitted.date()
+            for number, code in enumerate(visit.procedures, start=1):
+                cells_of_code = (number, day, code, visit.icd_version)
+                self._tables["hosp/procedures_icd"].append(*ids, *cells_of_code)
         self._write_notes(chart, rng)
 
     def _visit(self, row: Told, group: int, rng: random.Random) -> Visit:
         stay, number = row.stay, next(self._numbers)
-        text = mimic4_summary(stay, row.author, row.sections)
-        summary = Note("DS", "", stay.discharged, text)
+        summary = Note("DS", "", stay.discharged, mimic4_summary(stay, row.author, row.sections))
         version = _icd_version(stay, group, rng)
         is_grave = stay.presentation.worst_grade > 0 or stay.presentation.reason.elective
         return Visit(
@@ -104,33 +108,26 @@ class Mimic4:
         for episode in stay.ventilation:
             self._tables["icu/ventilation"].append(visit.icustay_id, *episode, "InvasiveVent")
 
-    def _write_codes(self, ids: tuple[int, int], visit: Visit) -> None:
-        version, day = visit.icd_version, visit.stay.admitted.date()
-        for number, code in enumerate(visit.diagnoses, start=1):
-            self._tables["hosp/diagnoses_icd"].append(*ids, number, code, version)
-        for number, code in enumerate(visit.procedures, start=1):
-            self._tables["hosp/procedures_icd"].append(*ids, number, day, code, version)
-
     def _write_notes(self, chart: Chart, rng: random.Random) -> None:
         numbers = {"discharge": 1, "radiology": 1}
         for visit in chart.visits:
             for note in visit.notes:
-                kind = "discharge" if note.category in ("DS", "AD") else "radiology"
+                kind, written, detail = "radiology", note.written, ("exam_name", note.description)
+                if note.category in ("DS", "AD"):
+                    # Discharge summaries carry a date only: their time is midnight.
+                    kind, detail = "discharge", ("author", "___")
+                    written = written.replace(hour=0, minute=0)
                 numbers[kind] += rng.randint(1, 3)
                 note.note_id = f"{chart.subject_id}-{note.category}-{numbers[kind]}"
                 hadm_id = visit.hadm_id if note.has_admission else None
-                self._write_note((chart.subject_id, hadm_id), note, kind, numbers[kind])
-
-    def _write_note(self, ids: tuple[int, int | None], note: Note, kind: str, number: int) -> None:
-        written, detail = note.written, ("exam_name", note.description)
-        if kind == "discharge":
-            # Discharge summaries carry a date only: their time is midnight.
-            written, detail = written.replace(hour=0, minute=0), ("author", "___")
-        stored = note.written + dt.timedelta(hours=20)
-        self._tables[f"note/{kind}"].append(
-            note.note_id, *ids, note.category, number, written, stored, note.text
-        )
-        self._tables[f"note/{kind}_detail"].append(note.note_id, ids[0], *detail, 1)
+                stored = note.written + dt.timedelta(hours=20)
+                self._tables[f"note/{kind}"].append(
+                    note.note_id, chart.subject_id, hadm_id, note.category, numbers[kind],
+                    written, stored, note.text,
+                )  # fmt: skip
+                self._tables[f"note/{kind}_detail"].append(
+                    note.note_id, chart.subject_id, *detail, 1
+                )
 
 
 def mimic4_subject_id(index: int) -> int:

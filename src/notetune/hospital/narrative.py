@@ -6,7 +6,7 @@ the labels than the latent conditions do.
 
 from collections.abc import Sequence
 
-from notetune.hospital.conditions import ACUTE, LASTING, Acute, Condition
+from notetune.hospital.conditions import ACUTE, CONDITIONS, LASTING, Acute, Condition
 from notetune.hospital.examination import examination, vital_signs
 from notetune.hospital.patients import Presentation, Problem
 from notetune.hospital.prose import Author, Voice
@@ -39,11 +39,7 @@ def admission_sections(
 ) -> dict[str, str]:
     """The eight sections that the outcome tasks read, keyed by their modern heading.
 
-    Args:
-        presentation: The admission on arrival.
-        voice: Its author.
-        medicines: What the patient takes at home.
-        earlier: The patient's previous admission, whose story may be copied forward.
+    The story of the patient's previous admission, if there is an `earlier` one, may be copied.
     """
     opening = [row for row in presentation.chronic if voice.chance(0.8)]
     return {
@@ -51,7 +47,7 @@ def admission_sections(
         "History of Present Illness": _present_illness(presentation, voice, opening, earlier),
         "Past Medical History": _medical_history(presentation, voice, opening),
         "Social History": _social_history(presentation, voice),
-        "Family History": _family_history(presentation, voice),
+        "Family History": _family_history(voice),
         "Physical Exam": examination(presentation, voice),
         "Medications on Admission": voice.listed(medicines),
         "Allergies": voice.say(voice.pick(_SAYS["allergies"])),
@@ -60,21 +56,16 @@ def admission_sections(
 
 def home_medicines(presentation: Presentation, voice: Voice) -> list[str]:
     """What the patient takes at home."""
-    taken = [
-        voice.say(medicine)
-        for row in presentation.chronic
-        for medicine in row.medicines
-        if voice.chance(0.7)
-    ]
+    usual = (medicine for row in presentation.chronic for medicine in row.medicines)
+    taken = [voice.say(medicine) for medicine in usual if voice.chance(0.7)]
     taken += voice.several(_SAYS["plain_medicines"], (0, 1, 2, 3))
     voice.rng.shuffle(taken)
     return taken or ["None"]
 
 
-def absent_conditions(presentation: Presentation) -> list[Condition]:
-    """Conditions that this patient does not have."""
+def _absent_conditions(presentation: Presentation) -> list[Condition]:
     present = {condition.name for condition in presentation.conditions}
-    return [row for row in (*ACUTE.values(), *LASTING.values()) if row.name not in present]
+    return [row for row in CONDITIONS if row.name not in present]
 
 
 def _present_illness(
@@ -124,22 +115,17 @@ def _problem_story(problem: Problem, voice: Voice, sentences: int) -> list[str]:
 
 
 def _copied_forward(earlier: Presentation, voice: Voice) -> str:
-    problem = earlier.problems[0]
-    template = voice.pick(_SAYS["earlier"])
-    return voice.sentence(
-        template.replace("{day}", earlier.admitted.date().isoformat())
-        .replace("{onset}", voice.pick(problem.condition.onsets))
-        .replace("{grade}", voice.pick(problem.condition.grades[problem.grade]))
-    )
+    row, grade = earlier.reason, earlier.problems[0].grade
+    template = voice.pick(_SAYS["earlier"]).replace("{day}", earlier.admitted.date().isoformat())
+    template = template.replace("{onset}", voice.pick(row.onsets))
+    return voice.sentence(template.replace("{grade}", voice.pick(row.grades[grade])))
 
 
 def _distractors(presentation: Presentation, voice: Voice) -> list[str]:
     """Conditions that the patient does not have: denied, excluded or only suspected."""
-    absent = absent_conditions(presentation)
-    told = []
+    absent, told = _absent_conditions(presentation), []
     if voice.chance(0.5):
-        excluded = voice.pick([row.excluded for row in absent if row.excluded])
-        told.append(voice.tell(excluded))
+        told.append(voice.tell(voice.pick([row.excluded for row in absent if row.excluded])))
     if voice.chance(0.2):
         suspects = [row for row in absent if isinstance(row, Acute) and row.complicates]
         term = voice.pick(voice.pick(suspects).terms)
@@ -159,7 +145,7 @@ def _medical_history(presentation: Presentation, voice: Voice, opening: Sequence
         if row not in opening or voice.chance(0.9)
     ]
     items += voice.several(_SAYS["plain_history"], (0, 1, 2, 3))
-    absent = absent_conditions(presentation)
+    absent = _absent_conditions(presentation)
     if voice.chance(0.35):
         past = voice.pick([row for row in absent if isinstance(row, Acute) and not row.elective])
         items.append(f"{voice.say('{history of|h/o|prior}')} {voice.pick(past.terms)} in <YEAR>")
@@ -174,10 +160,10 @@ def _social_history(presentation: Presentation, voice: Voice) -> str:
     has_dementia = any(row.name == "dementia" for row in presentation.chronic)
     told = [_SAYS["nursing_home" if has_dementia else "house"]] if voice.chance(0.7) else []
     told += voice.some(_SAYS["social"], voice.pick((1, 2, 3)))
-    return " ".join(voice.sentence(template) for template in told)
+    return " ".join(map(voice.sentence, told))
 
 
-def _family_history(presentation: Presentation, voice: Voice) -> str:
+def _family_history(voice: Voice) -> str:
     if voice.chance(0.35):
         return str(voice.pick(_SAYS["no_family_history"]))
     told = []
@@ -190,9 +176,8 @@ def _family_history(presentation: Presentation, voice: Voice) -> str:
 
 
 def _joined(items: Sequence[str], last: str = "and") -> str:
-    if len(items) < 2:
-        return "".join(items)
-    return f"{', '.join(items[:-1])} {last} {items[-1]}"
+    *others, end = items or [""]
+    return f"{', '.join(others)} {last} {end}" if others else end
 
 
 def _capital(text: str) -> str:

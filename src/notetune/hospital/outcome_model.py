@@ -6,14 +6,13 @@ conditions act as their rows say, at 0 every admission has the same probabilitie
 
 import math
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from notetune.hospital import codes
-from notetune.hospital.conditions import ACUTE, LASTING, Acute, Codes, Condition
+from notetune.hospital.conditions import ACUTE, CONDITIONS, LASTING, Acute, Codes, Condition
 from notetune.hospital.patients import SECOND_PROBLEM, Presentation
 
 MINUTES_PER_DAY = 24 * 60
@@ -48,12 +47,9 @@ class Probabilities:
     """What a reader who knows the latent conditions would predict.
 
     Attributes:
-        death: Of dying in hospital.
         stay: Of the four length-of-stay classes, given survival; sums to 1.
-        ventilated: Of invasive ventilation.
         prolonged: Of more than 7 ventilated days, given ventilation.
-        diagnoses: Per entry of `DIAGNOSIS_CODES`.
-        procedures: Per entry of `PROCEDURE_CODES`.
+        diagnoses: Per entry of `DIAGNOSIS_CODES`, as `procedures` per entry of `PROCEDURE_CODES`.
     """
 
     death: float
@@ -66,15 +62,9 @@ class Probabilities:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one admission went.
+    """How one admission went, drawn from its probabilities; codes are of ICD-9.
 
-    Attributes:
-        died: Whether in hospital.
-        minutes: Length of the hospital stay.
-        ventilated_minutes: From the first start to the last end; 0 if never ventilated.
-        diagnoses: ICD-9 codes, the reason for admission first.
-        procedures: ICD-9 codes.
-        probabilities: From which it was drawn.
+    Ventilation is from the first start to the last end; the reason for admission is coded first.
     """
 
     died: bool
@@ -97,7 +87,6 @@ class OutcomeModel:
         """The true probabilities of an admission."""
         death, stay, ventilation, ventilated = self._predictors(presentation)
         longest = math.log(PROLONGED_DAYS - _GRACE)
-        longer = 1 - _normal_cdf((longest - ventilated) / _VENTILATED_SPREAD)
         conditions = presentation.conditions
         procedures = self._procedures.probabilities(conditions, self._signal)
         under_96 = _normal_cdf((math.log(4.0) - ventilated) / _VENTILATED_SPREAD)
@@ -108,7 +97,7 @@ class OutcomeModel:
             death=death,
             stay=_stay_classes(stay, ventilation, ventilated),
             ventilated=ventilation,
-            prolonged=longer,
+            prolonged=1 - _normal_cdf((longest - ventilated) / _VENTILATED_SPREAD),
             diagnoses=self._diagnoses.probabilities(conditions, self._signal),
             procedures=procedures,
         )
@@ -125,7 +114,9 @@ class OutcomeModel:
         days = math.exp(rng.gauss(stay - 0.4 * died, _STAY_SPREAD))
         if is_ventilated:
             days = max(days, ventilated_days + _TURNOVER_AFTER_VENTILATION)
-        minutes = _off_the_tie(round(max(days, _SHORTEST_DAYS) * MINUTES_PER_DAY))
+        minutes = round(max(days, _SHORTEST_DAYS) * MINUTES_PER_DAY)
+        # Off the exact ties of rounding to 0.1 days, which libraries break differently.
+        minutes -= minutes in [round(limit * MINUTES_PER_DAY) for limit in LOS_LIMITS]
         uniform = np.random.default_rng(rng.getrandbits(64)).random
         procedures = _drawn(PROCEDURE_CODES, true.procedures, uniform(len(PROCEDURE_CODES)))
         diagnoses = _drawn(DIAGNOSIS_CODES, true.diagnoses, uniform(len(DIAGNOSIS_CODES)))
@@ -145,7 +136,13 @@ class OutcomeModel:
         """P(death), log-mean of the days, P(ventilation), log-mean of the ventilated days."""
         death = _DEATH_BASE + _DEATH_PER_DECADE * (presentation.age - 65) / 10
         stay, ventilation, ventilated = _STAY_CENTRE - 0.1, _VENTILATION_BASE, _VENTILATED_CENTRE
-        for condition, step, share in _weighted_conditions(presentation):
+        first, *others = presentation.problems
+        weighted: list[tuple[Condition, int, float]] = [
+            (first.condition, first.step, 1.0),
+            *((problem.condition, problem.step, 0.7) for problem in others),
+            *((chronic, 0, 1.0) for chronic in presentation.chronic),
+        ]
+        for condition, step, share in weighted:
             effects = condition.effects
             death += share * (effects.death + (effects.death_per_grade + _DEATH_PER_STEP) * step)
             stay += share * (effects.log_days + _STAY_PER_STEP * step)
@@ -163,28 +160,17 @@ class _CodeModel:
     """Probability of each code of one dictionary, given the conditions that are present."""
 
     def __init__(self, names: tuple[str, ...], kind: str, incidental: Codes) -> None:
-        self._index = {name: position for position, name in enumerate(names)}
-        self._absent = {
-            row.name: self._log_absent(getattr(row, kind))
-            for row in (*ACUTE.values(), *LASTING.values())
-        }
-        self._incidental = self._log_absent(incidental) + math.log1p(-_RARE)
-        self._centre = _log_odds(1 - np.exp(self._incidental + self._expected()))
+        index = {name: position for position, name in enumerate(names)}
 
-    def probabilities(self, conditions: tuple[Condition, ...], signal: float) -> Floats:
-        absent = self._incidental + sum(self._absent[condition.name] for condition in conditions)
-        value = _log_odds(1 - np.exp(absent))
-        pulled: Floats = 1 / (1 + np.exp(-(self._centre + signal * (value - self._centre))))
-        return pulled
+        def log_absent(rows: Codes) -> Floats:
+            logs = np.zeros(len(index))
+            for code, probability in rows:
+                logs[index[code]] += math.log1p(-probability)
+            return logs
 
-    def _log_absent(self, rows: Codes) -> Floats:
-        logs = np.zeros(len(self._index))
-        for code, probability in rows:
-            logs[self._index[code]] += math.log1p(-probability)
-        return logs
-
-    def _expected(self) -> Floats:
-        """`log P(absent)` of a random patient, roughly: only the centre depends on it."""
+        self._absent = {row.name: log_absent(getattr(row, kind)) for row in CONDITIONS}
+        self._incidental = log_absent(incidental) + math.log1p(-_RARE)
+        # Of a random patient, roughly: only the centre depends on it.
         total = sum(row.weight for row in ACUTE.values())
         second = sum(row.complicates for row in ACUTE.values())
         shares = {
@@ -192,19 +178,16 @@ class _CodeModel:
             for row in ACUTE.values()
         }
         shares |= {row.name: row.share for row in LASTING.values()}
-        mean = np.zeros(len(self._index))
+        expected = np.zeros(len(index))
         for name, share in shares.items():
-            mean += np.log1p(-share * -np.expm1(self._absent[name]))
-        return mean
+            expected += np.log1p(-share * -np.expm1(self._absent[name]))
+        self._centre = _log_odds(1 - np.exp(self._incidental + expected))
 
-
-def _weighted_conditions(presentation: Presentation) -> Iterator[tuple[Condition, int, float]]:
-    first, *others = presentation.problems
-    yield first.condition, first.step, 1.0
-    for problem in others:
-        yield problem.condition, problem.step, 0.7
-    for chronic in presentation.chronic:
-        yield chronic, 0, 1.0
+    def probabilities(self, conditions: tuple[Condition, ...], signal: float) -> Floats:
+        absent = self._incidental + sum(self._absent[condition.name] for condition in conditions)
+        value = _log_odds(1 - np.exp(absent))
+        pulled: Floats = 1 / (1 + np.exp(-(self._centre + signal * (value - self._centre))))
+        return pulled
 
 
 def _stay_classes(
@@ -217,7 +200,7 @@ def _stay_classes(
         breathing = math.log(limit - _TURNOVER_AFTER_VENTILATION) - ventilated
         off = _normal_cdf(breathing / _VENTILATED_SPREAD)
         below.append(own * (1 - ventilation + ventilation * off))
-    return (below[0], below[1] - below[0], below[2] - below[1], 1 - below[2])
+    return below[0], below[1] - below[0], below[2] - below[1], 1 - below[2]
 
 
 def _off_the_limits(days: float) -> float:
@@ -226,12 +209,6 @@ def _off_the_limits(days: float) -> float:
         if limit - 0.1 < days < limit + 0.35:
             days = limit + 0.35 if days >= limit else limit - 0.1
     return min(max(days, 0.2), _LONGEST_DAYS)
-
-
-def _off_the_tie(minutes: int) -> int:
-    """Move a stay off the exact ties of rounding to 0.1 days, which libraries break differently."""
-    ties = [round(limit * MINUTES_PER_DAY) for limit in LOS_LIMITS]
-    return minutes - 1 if minutes in ties else minutes
 
 
 def _drawn(names: tuple[str, ...], probabilities: Floats, uniform: Floats) -> list[str]:
@@ -252,8 +229,7 @@ def _with_ventilation(drawn: list[str], days: float, rng: random.Random) -> tupl
     intubated_here = rng.random() < _INTUBATED_HERE
     if days:
         kept.append(under_96 if days < 4 else over_96)
-    if days and intubated_here:
-        kept.append(intubation)
+        kept += [intubation] * intubated_here
     return tuple(kept)
 
 

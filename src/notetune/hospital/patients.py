@@ -46,13 +46,7 @@ class Patient:
 class Presentation:
     """An admission as it stands on arrival: everything that the admission text may tell.
 
-    Attributes:
-        patient: Who comes.
-        number: 0 for the patient's first admission.
-        age: In years, on arrival.
-        admitted: Time of arrival.
-        problems: One or two acute problems, the reason for admission first.
-        chronic: At most `MOST_CHRONIC` lasting conditions.
+    Admissions are numbered from 0. One or two acute problems have the reason for it first.
     """
 
     patient: Patient
@@ -112,14 +106,8 @@ def presentations(patient: Patient, planned: int) -> Iterator[Presentation]:
         problems = _problems(age, chronic, rng)
         left = (name for problem in problems for name in problem.condition.leaves)
         chronic = dict.fromkeys(left) | chronic
-        yield Presentation(
-            patient=patient,
-            number=number,
-            age=age,
-            admitted=admitted,
-            problems=problems,
-            chronic=tuple(LASTING[name] for name in list(chronic)[:MOST_CHRONIC]),
-        )
+        lasting = tuple(LASTING[name] for name in list(chronic)[:MOST_CHRONIC])
+        yield Presentation(patient, number, age, admitted, problems, lasting)
         # At least 130 days apart, so that no stay reaches into the next one.
         gap = math.exp(rng.uniform(math.log(130), math.log(1100)))
         admitted += dt.timedelta(minutes=round(gap * 24 * 60))
@@ -127,21 +115,19 @@ def presentations(patient: Patient, planned: int) -> Iterator[Presentation]:
 
 def _first_chronic(patient: Patient, rng: random.Random) -> dict[str, None]:
     decades = (patient.age - _ELDERLY) / 10
-    names = list(LASTING)
-    rng.shuffle(names)
-    chosen: dict[str, None] = {}
-    for name in names:
-        row = LASTING[name]
+    rows = list(LASTING.values())
+    rng.shuffle(rows)
+    chosen = []
+    for row in rows:
         odds = row.share / (1 - row.share) * math.exp(row.per_decade * decades)
         if rng.random() < odds / (1 + odds):
-            chosen[name] = None
-    return dict.fromkeys(list(chosen)[:MOST_CHRONIC])
+            chosen.append(row.name)
+    return dict.fromkeys(chosen[:MOST_CHRONIC])
 
 
 def _problems(age: int, chronic: dict[str, None], rng: random.Random) -> tuple[Problem, ...]:
     rows = [row for row in ACUTE.values() if not any(name in chronic for name in row.spares)]
-    weights = [_weight_at(row, age, chronic) for row in rows]
-    (first,) = rng.choices(rows, weights)
+    (first,) = rng.choices(rows, [_weight_at(row, age, chronic) for row in rows])
     problems = [Problem(first, *rng.choices(GRADES, GRADE_SHARES))]
     if rng.random() < SECOND_PROBLEM and not first.elective:
         others = [row for row in rows if row is not first and row.complicates]

@@ -36,9 +36,8 @@ class Author:
 
     Attributes:
         layout: Headings on their own line, or the older upper-case headings with text behind.
-        shorthand: Probability of each abbreviation, in [0, 1].
-        drops_articles: Whether "the" and "a" are left out.
-        slips: Probability of a misspelling in a long word, in [0, 1].
+        shorthand: Probability of each abbreviation.
+        slips: Probability of a misspelling in a long word.
         bullet: Prefix of list items; "{n}" is their number, "," makes a running list.
         calls: How the patient is named at the start of a sentence.
         width: Column of the hard wrap, 70 to 80.
@@ -98,12 +97,11 @@ class Voice:
     def say(self, template: str) -> str:
         """Fill a template and write it as the author would."""
         text = fill(template, self.words, self.rng)
-        author = self.author
-        if author.shorthand:
+        if self.author.shorthand:
             text = _LONG_FORM.sub(self._maybe_short, text)
-        if author.drops_articles:
+        if self.author.drops_articles:
             text = _ARTICLE.sub("", text)
-        if author.slips:
+        if self.author.slips:
             text = _LONG_WORD.sub(self._maybe_slip, text)
         return text
 
@@ -146,11 +144,8 @@ class Voice:
 def fill(template: str, words: Mapping[str, str], rng: random.Random) -> str:
     """Resolve the slots of a template, innermost first.
 
-    Args:
-        template: Text with `{a|b}` (one alternative), `{3-5}` and `{1.2-2.4}` (a number of the
-            range, both ends included) and `{he}` (a key of `words`).
-        words: What the named slots stand for.
-        rng: Source of the choices.
+    They are `{a|b}` (one alternative), `{3-5}` and `{1.2-2.4}` (a number of the range, both ends
+    included) and `{he}` (a key of `words`).
 
     Example:
         >>> fill("{he} felt {3-3} {pains}", {"he": "she", "pains": "pains"}, random.Random(0))
@@ -173,18 +168,15 @@ def _resolved(slot: str, words: Mapping[str, str], rng: random.Random) -> str:
 
 def wrapped(text: str, width: int) -> str:
     """Break lines at spaces so that none is longer than `width`, unless one word is."""
-    return "\n".join(_wrapped_line(line, width) for line in text.split("\n"))
-
-
-def _wrapped_line(line: str, width: int) -> str:
     lines = []
-    while len(line) > width and " " in line:
-        at = line.rfind(" ", 0, width + 1)
-        if at < 0:
-            at = line.index(" ")
-        lines.append(line[:at])
-        line = line[at + 1 :]
-    return "\n".join([*lines, line])
+    for line in text.split("\n"):
+        while len(line) > width and " " in line:
+            at = line.rfind(" ", 0, width + 1)
+            at = line.index(" ") if at < 0 else at
+            lines.append(line[:at])
+            line = line[at + 1 :]
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def mimic3_marks(year: int, rng: random.Random) -> Callable[[str], str]:
@@ -196,22 +188,10 @@ def mimic3_marks(year: int, rng: random.Random) -> Callable[[str], str]:
         if name == "DATE":
             day = dt.date.fromisoformat(value)
             return f"[**{day.year}-{day.month}-{day.day}**]"
-        return {
-            "YEAR": f"[**{year - rng.randint(1, 14)}**]",
-            "HOSPITAL": rng.choice(
-                (f"[**Hospital{rng.randint(1, 9)} {rng.randint(2, 99)}**]", "[**Hospital **]")
-            ),
-            "LASTNAME": surname,
-            "DOCTOR": rng.choice(
-                (
-                    f"[**Last Name (STitle) {rng.randint(10, 9999)}**]",
-                    "[**Doctor Last Name **]",
-                    "[**First Name8 (NamePattern2) **] [**Last Name (NamePattern1) **]",
-                )
-            ),
-            "PHONE": f"[**Telephone/Fax (1) {rng.randint(10, 9999)}**]",
-            "AGE": "[**Age over 90 **]",
-        }[name]
+        marks = {"LASTNAME": surname, "YEAR": f"[**{year - rng.randint(1, 14)}**]"}
+        # All are drawn for each mark, whichever it is.
+        marks |= {kind: fill(form, {}, rng) for kind, form in PHRASES["prose"]["marks"].items()}
+        return marks[name]
 
     return lambda text: _MARK.sub(mark, text)
 

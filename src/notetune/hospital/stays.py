@@ -14,13 +14,9 @@ _SHORT_OF_THE_LIMIT = 1.5  # days of ventilation below which nobody is extubated
 
 @dataclass(frozen=True)
 class Stay:
-    """One admission, complete.
+    """One admission as on arrival and as it ended, with the start and end of what was in it.
 
-    Attributes:
-        presentation: As on arrival.
-        outcome: As it ended.
-        icu: Start and end of the stay in intensive care, within the admission.
-        ventilation: Start and end of each episode, within `icu`, in order of time.
+    `ventilation` has episodes within `icu`, in order of time, and `icu` is within the admission.
     """
 
     presentation: Presentation
@@ -66,19 +62,14 @@ def stays_of(patient: Patient, model: OutcomeModel) -> Iterator[Stay]:
 def stay_with(presentation: Presentation, outcome: Outcome) -> Stay:
     """Place intensive care and ventilation within the admission."""
     rng = presentation.rng("times")
-    admitted = presentation.admitted
-    discharged = admitted + dt.timedelta(minutes=outcome.minutes)
-    icu_in = admitted + dt.timedelta(minutes=rng.randint(1, 180))
+    discharged = presentation.admitted + dt.timedelta(minutes=outcome.minutes)
+    icu_in = presentation.admitted + dt.timedelta(minutes=rng.randint(1, 180))
     start = icu_in + dt.timedelta(minutes=rng.randint(5, 120))
     end = start + dt.timedelta(minutes=outcome.ventilated_minutes)
     share = discharged if outcome.died else icu_in + (discharged - icu_in) * rng.uniform(0.2, 0.8)
     icu_out = min(discharged, max(share, end + dt.timedelta(hours=3)))
-    return Stay(
-        presentation=presentation,
-        outcome=outcome,
-        icu=(icu_in, _on_the_minute(icu_out)),
-        ventilation=tuple(_episodes(start, end, rng)),
-    )
+    icu = icu_in, _on_the_minute(icu_out)
+    return Stay(presentation, outcome, icu, tuple(_episodes(start, end, rng)))
 
 
 def _episodes(

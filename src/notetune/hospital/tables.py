@@ -6,7 +6,7 @@ import gzip
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, Self
+from typing import IO, Self
 
 from notetune.hospital.texts import read_yaml
 from notetune.hospital.truth import Hospital
@@ -22,8 +22,7 @@ class Records:
         tables: Name of each table -> its columns, parted by spaces.
         units: Service -> intensive care unit.
         person: What may stand in each cell about the person, most likely ones several times.
-        elective: The type of a planned admission.
-        urgent: Types of the others.
+        elective: The type of a planned admission, and `urgent` those of the others.
     """
 
     tables: dict[str, str]
@@ -33,10 +32,8 @@ class Records:
     urgent: tuple[str, ...]
 
 
-_RECORDS = read_yaml("tables.yaml")
-RECORDS: dict[Hospital, Records] = {
-    "mimic3": Records(**_RECORDS["mimic3"]),
-    "mimic4": Records(**_RECORDS["mimic4"]),
+RECORDS: dict[str, Records] = {
+    hospital: Records(**values) for hospital, values in read_yaml("tables.yaml").items()
 }
 
 
@@ -48,17 +45,15 @@ class CsvTable:
     for null, quotes doubled.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], dialect: Literal[3, 4]) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], dialect: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._raw = path.open("wb")
         self._file: IO[bytes] = self._raw
         if dialect == 4:
             # No file name and no time in the gzip header: the bytes depend on the rows alone.
             self._file = gzip.GzipFile("", "wb", compresslevel=6, fileobj=self._raw, mtime=0)  # type: ignore[assignment]
-        self._quotes_all = dialect == 3
-        self._is_numbered = columns[0] == "ROW_ID"
-        self._width = len(columns)
-        self._rows = 0
+        self._quotes_all, self._is_numbered = dialect == 3, columns[0] == "ROW_ID"
+        self._width, self._rows = len(columns), 0
         self._write([name.upper() if dialect == 3 else name.lower() for name in columns])
 
     def append(self, *cells: CsvValue) -> int:
@@ -78,8 +73,7 @@ class CsvTable:
         self._raw.close()
 
     def _write(self, cells: Sequence[CsvValue]) -> None:
-        line = ",".join(map(self._cell, cells))
-        self._file.write(f"{line}\n".encode())
+        self._file.write(f"{','.join(map(self._cell, cells))}\n".encode())
 
     def _cell(self, cell: CsvValue) -> str:
         match cell:
@@ -100,12 +94,9 @@ Tables = dict[str, CsvTable]
 @contextlib.contextmanager
 def open_tables(folder: Path, hospital: Hospital) -> Iterator[Tables]:
     """All tables of one part, open."""
-    dialect: Literal[3, 4] = 3 if hospital == "mimic3" else 4
-    ending = ".csv" if dialect == 3 else ".csv.gz"
+    ending, dialect = (".csv", 3) if hospital == "mimic3" else (".csv.gz", 4)
     with contextlib.ExitStack() as stack:
         yield {
-            name: stack.enter_context(
-                CsvTable(folder / f"{name}{ending}", columns.split(), dialect)
-            )
-            for name, columns in RECORDS[hospital].tables.items()
+            name: stack.enter_context(CsvTable(folder / (name + ending), names.split(), dialect))
+            for name, names in RECORDS[hospital].tables.items()
         }

@@ -13,7 +13,8 @@ def read_yaml(name: str) -> dict[str, Any]:
     """A file of values; its lists become tuples."""
     # Both loaders build plain values only.
     loaded = yaml.load((_DATA / name).read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506
-    return {key: _fixed(value) for key, value in loaded.items()}
+    values: dict[str, Any] = _fixed(loaded)
+    return values
 
 
 def _fixed(value: Any) -> Any:

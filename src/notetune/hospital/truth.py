@@ -23,18 +23,12 @@ class AdmissionTruth:
     """One admission.
 
     Attributes:
-        hospital: Part of the data it belongs to.
-        subject_id: Its patient.
-        hadm_id: Its id.
-        icd_version: Version of its codes.
         in_icu: Whether it has a stay in intensive care.
-        died: Whether in hospital.
         los_days: Discharge less admission, not rounded.
         ventilated_days: Last end less first start of ventilation; 0 without.
-        diagnoses: Task labels of the diagnosis codes, in table order, each once.
-        procedures: Task labels of the procedure codes, in table order, each once.
-        diagnoses_2021: The same as the published 2021 scripts cut them; MIMIC-III only.
-        procedures_2021: The same as the published 2021 scripts cut them; MIMIC-III only.
+        diagnoses: Task labels of the diagnosis codes, in table order, each once; `procedures` too.
+        diagnoses_2021: The same as the published 2021 scripts cut them, MIMIC-III only;
+            `procedures_2021` too.
         death_probability: The true one, from which the outcome was drawn.
     """
 
@@ -98,16 +92,10 @@ def label_of(task: str, code: str, rules: Literal[9, 10, 2021]) -> str:
     Source:
         For 2021 the label rules of CORe.
     """
-    match task, rules:
-        case "DIAG", 9:
-            return code[: 4 if code[0] == "E" else 3]
-        case "DIAG", 2021:
-            return code[: 4 if code[0] in "VE" else 3]
-        case "PROC", 10:
-            return code[:4]
-        case "PROC", 2021:
-            return str(int(code))[:3]
-    return code[:3]
+    if (task, rules) == ("PROC", 2021):
+        return str(int(code))[:3]
+    long = {("DIAG", 9): code[0] == "E", ("DIAG", 2021): code[0] in "VE", ("PROC", 10): True}
+    return code[: 4 if long.get((task, rules)) else 3]
 
 
 @dataclass(frozen=True)
@@ -116,8 +104,7 @@ class HospitalTruth:
 
     Attributes:
         admissions: Of both parts, in the order in which they were written.
-        splits: "train", "val", "test" -> SUBJECT_ID of the MIMIC-III part, one entry per
-            admission, patients disjoint.
+        splits: "train", "val", "test" -> SUBJECT_ID of each admission of the MIMIC-III part.
         overlap: `(MIMIC-III SUBJECT_ID, MIMIC-IV subject_id)` of the patients shared by both.
         oracle: Hospital -> task -> AUROC of the true probabilities.
     """
@@ -131,18 +118,12 @@ class HospitalTruth:
 def write_truth(folder: Path, truth: HospitalTruth, config: Mapping[str, Any]) -> None:
     """Write truth.json, oracle.json and the split files of the MIMIC-III part."""
     parts: dict[str, Any] = {"mimic3": {}, "mimic4": {}}
+    names = ("subject_id", "icd_version", "in_icu", "died", "los_days", "ventilated_days", "tasks")
     for row in truth.admissions:
-        is_older = row.hospital == "mimic3"
+        core = {"tasks": row.tasks, "labels": row.labels_2021}
         parts[row.hospital][str(row.hadm_id)] = {
-            "subject_id": row.subject_id,
-            "icd_version": row.icd_version,
-            "in_icu": row.in_icu,
-            "died": row.died,
-            "los_days": row.los_days,
-            "ventilated_days": row.ventilated_days,
-            "tasks": row.tasks,
-            "death_probability": row.death_probability,
-            "core_2021": {"tasks": row.tasks, "labels": row.labels_2021} if is_older else None,
+            **{name: getattr(row, name) for name in (*names, "death_probability")},
+            "core_2021": core if row.hospital == "mimic3" else None,
             "labels": row.labels,
         }
     told = {"config": config, "admissions": parts, "overlap": truth.overlap}

@@ -12,7 +12,6 @@ from notetune.hospital.stays import Stay
 from notetune.hospital.texts import PHRASES
 
 _SAYS = PHRASES["ward_notes"]
-_RULE = "_" * 78
 
 
 @dataclass
@@ -28,23 +27,11 @@ class Note:
     note_id: str = ""
 
 
-@dataclass(frozen=True)
-class Report:
-    """A radiology report before it is laid out: neutral marks, no wrap."""
+def _reports(stay: Stay, author: Author) -> Iterator[tuple[dt.datetime, dict[str, str]]]:
+    """Yield time and words of the radiology reports: one per problem, then films of the chest.
 
-    written: dt.datetime
-    study: str
-    question: str
-    terms: str
-    technique: str
-    comparison: str
-    finding: str
-    impression: str
-    is_older_style: bool
-
-
-def reports(stay: Stay, author: Author) -> Iterator[Report]:
-    """Yield the radiology reports of a stay: one per problem, then films of the chest."""
+    Words are with neutral marks and without line breaks; `layout` is that of MIMIC-IV.
+    """
     voice = voice_for(stay, author, "radiology")
     studies = [
         (voice.pick(problem.condition.imaging), voice.pick(problem.condition.terms))
@@ -54,17 +41,22 @@ def reports(stay: Stay, author: Author) -> Iterator[Report]:
         finding, impression = voice.pick(_SAYS["chest_films"][0 if stay.ventilation else 2 :])
         studies.append((("CHEST (PORTABLE AP)", finding, impression), studies[0][1]))
     for number, ((study, finding, impression), term) in enumerate(studies):
-        day = stay.admitted.date().isoformat()
-        yield Report(
-            written=_moment(stay, voice.rng, 0.1 + 0.3 * number),
-            study=study,
-            question=voice.say(voice.pick(_SAYS["questions"]).replace("{term}", term)),
-            terms=voice.say("{age} {year old|y/o} {man} with " + term),
-            technique=voice.say(_SAYS["techniques"][_modality(study)]),
-            comparison=voice.pick(_SAYS["comparisons"]).replace("{day}", day),
-            finding=_findings(study, finding, voice),
-            impression=voice.sentence(impression),
-            is_older_style=voice.chance(0.3),
+        admitted = stay.admitted.date().isoformat()
+        written = _moment(stay, voice.rng, 0.1 + 0.3 * number)
+        yield (
+            written,
+            {
+                "day": str(written.date()),
+                "time": f"{written:%I:%M %p}",
+                "study": study,
+                "question": voice.say(voice.pick(_SAYS["questions"]).replace("{term}", term)),
+                "terms": voice.say("{age} {year old|y/o} {man} with " + term),
+                "technique": voice.say(_SAYS["techniques"][_modality(study)]),
+                "comparison": voice.pick(_SAYS["comparisons"]).replace("{day}", admitted),
+                "finding": _findings(study, finding, voice),
+                "impression": voice.sentence(impression),
+                "layout": "film_mimic4_older" if voice.chance(0.3) else "film_mimic4",
+            },
         )
 
 
@@ -81,45 +73,24 @@ def _findings(study: str, finding: str, voice: Voice) -> str:
     usual = [] if study.startswith("HIP") else list(_SAYS["incidental"][_modality(study)])
     told = [finding, *voice.some(usual, voice.pick((1, 2, 3)))]
     voice.rng.shuffle(told)
-    return " ".join(voice.sentence(template) for template in told)
+    return " ".join(map(voice.sentence, told))
 
 
 def mimic3_radiology(stay: Stay, author: Author) -> Iterator[Note]:
     """Yield the radiology notes as MIMIC-III lays them out."""
     rng = stay.presentation.rng("film marks")
     mark = mimic3_marks(stay.admitted.year, rng)
-    for report in reports(stay, author):
+    for written, words in _reports(stay, author):
         clip = f"[**Clip Number (Radiology) {rng.randint(10, 99999)}**]"
-        text = (
-            f"<DATE {report.written.date()}> {report.written:%I:%M %p}\n {report.study}"
-            f"                Clip # {clip}\n Reason: {report.question}\n{_RULE}\n"
-            f" <HOSPITAL> MEDICAL CONDITION:\n  {report.terms}\n"
-            f" REASON FOR THIS EXAMINATION:\n  {report.question}\n{_RULE}\n"
-            f"{'FINAL REPORT':>46}\n INDICATION:  {report.terms}.\n\n"
-            f" COMPARISON:  {report.comparison}\n\n FINDINGS:  {report.finding}\n\n"
-            f" IMPRESSION:  {report.impression}\n"
-        )
-        yield Note("Radiology", report.study, report.written, wrapped(mark(text), author.width))
+        text = mark(_SAYS["film_mimic3"].format(clip=clip, **words))
+        yield Note("Radiology", words["study"], written, wrapped(text, author.width))
 
 
 def mimic4_radiology(stay: Stay, author: Author) -> Iterator[Note]:
     """Yield the radiology notes as MIMIC-IV-Note lays them out."""
-    for report in reports(stay, author):
-        if report.is_older_style:
-            text = (
-                f"WET READ: ___ ___ ___ {report.written:%I:%M %p}\n  {report.impression}\n{_RULE}\n"
-                f"{'FINAL REPORT':>46}\nHISTORY:  {report.terms}.\n\n"
-                f"COMPARISON:  {report.comparison}\n\nFINDINGS:  {report.finding}\n\n"
-                f"IMPRESSION:  {report.impression}\n"
-            )
-        else:
-            text = (
-                f"EXAMINATION:  {report.study}\n\nINDICATION:  {report.terms}  // "
-                f"{report.question}\n\nTECHNIQUE:  {report.technique}\n\n"
-                f"COMPARISON:  {report.comparison}\n\nFINDINGS: \n\n{report.finding}\n\n"
-                f"IMPRESSION: \n\n{report.impression}\n"
-            )
-        yield Note("RR", report.study, report.written, wrapped(mimic4_marks(text), author.width))
+    for written, words in _reports(stay, author):
+        text = mimic4_marks(_SAYS[words["layout"]].format(**words))
+        yield Note("RR", words["study"], written, wrapped(text, author.width))
 
 
 def ward_notes(stay: Stay, author: Author) -> Iterator[Note]:
@@ -153,8 +124,7 @@ def _nursing(stay: Stay, voice: Voice) -> str:
     lines = [f"{unit} Progress Note {shift}:", vital_signs(stay.presentation, voice)]
     for system, templates in _SAYS["nursing"].items():
         if voice.chance(0.8):
-            said = " ".join(voice.say(template) for template in templates)
-            lines.append(f"{system}: {said}")
+            lines.append(f"{system}: {' '.join(map(voice.say, templates))}")
     return "\n".join(lines)
 
 

@@ -1,10 +1,9 @@
 """All notes of a source into one prepared folder: splits, labels, checks, and one token store."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -14,14 +13,7 @@ from notetune.audit import Finding, FlowCount
 from notetune.errors import DataError
 from notetune.notes.outcomes import Task
 from notetune.plain.columns import typed
-from notetune.prepare.checks import (
-    CORPUS,
-    HeldOut,
-    corpus_notes,
-    signatures_of,
-    split_findings,
-    task_findings,
-)
+from notetune.prepare.checks import CORPUS, HeldOut, corpus_notes, split_findings, task_findings
 from notetune.prepare.prepared import COLUMNS, FACTS, TEXTS, TOKENS, CorpusCount, Intake
 from notetune.prepare.settings import Preparation
 from notetune.prepare.shards import (
@@ -29,16 +21,11 @@ from notetune.prepare.shards import (
     SIGNATURES,
     TEXT_HASH,
     Shard,
+    signatures_of,
     slices,
     take_texts,
 )
-from notetune.prepare.tasks import (
-    checked,
-    is_labelled,
-    published_counts,
-    split_flow,
-    split_tasks,
-)
+from notetune.prepare.tasks import checked, is_labelled, published_counts, split_flow, split_tasks
 from notetune.sources import Finished, splits
 from notetune.tokens.store import (
     TokenStore,
@@ -49,23 +36,14 @@ from notetune.tokens.store import (
 )
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """All notes with their splits, and what was found of them.
-
-    Attributes:
-        notes: Every note, with `split` and `in_corpus`.
-        tasks: The tasks that are left, with their labels.
-        flow: What was left out on the way.
-        findings: Of the leak checks.
-        counts: What is published of such data.
-    """
+class _Judged(NamedTuple):
+    """All notes with `split` and `in_corpus`, the tasks that are left, and what was found."""
 
     notes: pl.DataFrame
     tasks: list[tuple[Task, pl.DataFrame]]
     flow: list[FlowCount]
     findings: list[Finding]
-    counts: dict[str, Any]
+    counts: dict[str, int | str]
 
 
 def assemble(
@@ -81,10 +59,9 @@ def assemble(
     Args:
         spec: What to do.
         shards: All notes.
-        finished: What the source had to say after them.
+        finished: What the source says after them.
         folder: An empty folder.
-        encode: Encodes the shards, with what the splits and `labelled` of all notes tell, a
-            Boolean column beside them.
+        encode: Encodes the shards, given all notes with `split` and which of them have a label.
         held_out: What step 1 may not read of.
     """
     if not shards:
@@ -106,15 +83,15 @@ def assemble(
     _join_tokens(shards, is_wanted, in_split, folder / TOKENS, intake)
     store = open_store(folder / TOKENS)
     counted = in_split["split"].eq("train") & labelled.filter(is_wanted)
-    intake = dataclasses.replace(intake, whole_pieces=whole_pieces(store, counted.to_numpy()))
+    intake = replace(intake, whole_pieces=whole_pieces(store, counted.to_numpy()))
     facts = {
-        "tasks": [dataclasses.asdict(task) for task, _ in judged.tasks],
-        "flow": [dataclasses.asdict(stage) for stage in judged.flow],
-        "findings": [dataclasses.asdict(finding) for finding in judged.findings],
-        "corpus": [dataclasses.asdict(count) for count in _corpus(store, in_split)],
+        "tasks": [task for task, _ in judged.tasks],
+        "flow": judged.flow,
+        "findings": judged.findings,
+        "corpus": _corpus(store, in_split),
         "counts": judged.counts,
         "has_patients": sources.names_patients(spec.source),
-        "intake": dataclasses.asdict(intake),
+        "intake": intake,
     }
     runs.write_json(folder / FACTS, facts)
     if finished.rejections.height:
@@ -126,7 +103,12 @@ def _judged(
 ) -> _Judged:
     config = spec.config
     notes = pl.read_parquet([shard.folder / NOTES for shard in shards])
-    _check_unique(notes["note_id"])
+    repeated = notes["note_id"].filter(notes["note_id"].is_duplicated())
+    if len(repeated):
+        raise DataError(
+            f"note id {repeated[0]} is given to {(repeated == repeated[0]).sum()} notes "
+            f"({repeated.n_unique()} ids are repeated). Make note ids unique."
+        )
     assignment = splits.split_patients(notes["patient_id"].unique().to_list(), spec.split)
     notes = notes.join(assignment, on="patient_id", how="left", maintain_order="left")
     tasks, task_flow = split_tasks(spec, finished, notes, assignment)
@@ -135,17 +117,17 @@ def _judged(
     has_patients = sources.names_patients(spec.source)
     findings = split_findings(shards, notes, has_patients=has_patients)
     findings += task_findings(shards, notes, tasks)
-    corpus = corpus_notes(spec, shards, notes, held_out)
-    findings += corpus.findings
+    in_corpus, corpus_flow, leaked = corpus_notes(spec, shards, notes, held_out)
+    findings += leaked
     _stop_at_leaks(findings, allowed=config.allow_leaks)
     in_split = notes.height - notes["split"].null_count()
     flow = [
         *finished.flow,
         split_flow("notes by patient split", notes.height, in_split),
-        corpus.flow,
+        corpus_flow,
         *task_flow,
     ]
-    with_corpus = notes.drop(TEXT_HASH).with_columns(corpus.in_corpus)
+    with_corpus = notes.drop(TEXT_HASH).with_columns(in_corpus=in_corpus)
     return _Judged(with_corpus, tasks, flow, findings, counts)
 
 
@@ -174,20 +156,12 @@ def _corpus(store: TokenStore, notes: pl.DataFrame) -> list[CorpusCount]:
         "documents": np.bincount(store.note_number_D, minlength=notes.height),
         "tokens": np.add.reduceat(store.lengths_D, np.flatnonzero(store.piece_D == 0)),
     }
-    columns = [pl.Series(name, values) for name, values in sizes.items()]
-    table = notes.select("source", "split").with_columns(columns)
+    table = notes.select("source", "split").with_columns(
+        **{n: pl.Series(v) for n, v in sizes.items()}
+    )
     order = ("tokens", "source", "split")
     sums = table.group_by("source", "split").sum().sort(order, descending=True)
     return [CorpusCount(**values) for values in sums.iter_rows(named=True)]
-
-
-def _check_unique(note_ids: pl.Series) -> None:
-    repeated = note_ids.filter(note_ids.is_duplicated())
-    if len(repeated):
-        raise DataError(
-            f"note id {repeated[0]} is given to {(repeated == repeated[0]).sum()} notes "
-            f"({repeated.n_unique()} ids are repeated). Make note ids unique."
-        )
 
 
 def _stop_at_leaks(findings: Sequence[Finding], *, allowed: bool) -> None:

@@ -35,39 +35,31 @@ def prepare(spec: Preparation, like: Prepared | None = None) -> Prepared:
         RunError: If that folder is not ours to replace.
     """
     folder, depends_on = spec.folder, inputs(spec, like)
-    _refuse_to_replace_what_is_read(spec)
+    for path in (*sources.files_of(spec.source), resolve_backbone(spec.backbone)):
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(
+                f"prepared: {path} lies in {folder} and is read; name another folder for what is "
+                "prepared."
+            )
     with claims.one_at_a_time(folder):
         if not runs.is_finished(folder, depends_on):
             with runs.work_folder(folder, depends_on) as work:
-                _make(spec, folder, depends_on, work, like)
+                _make(spec, depends_on, work, like)
     return open_prepared(folder)
 
 
-def _refuse_to_replace_what_is_read(spec: Preparation) -> None:
-    folder = spec.folder.resolve()
-    for path in (*sources.files_of(spec.source), resolve_backbone(spec.backbone)):
-        if path.resolve().is_relative_to(folder):
-            raise ConfigError(
-                f"prepared: {path} lies in {spec.folder} and is read; name another "
-                "folder for what is prepared."
-            )
-
-
-def _make(
-    spec: Preparation, folder: Path, depends_on: dict[str, Any], work: Path, like: Prepared | None
-) -> None:
-    stream = sources.open_notes(spec.source)
+def _make(spec: Preparation, depends_on: dict[str, Any], work: Path, like: Prepared | None) -> None:
+    stream, store = sources.open_notes(spec.source), None
+    held_out: HeldOut = None
     workers = spec.config.workers or usable_cores()
     shards = write_shards(stream.chunks, work, workers)
-    with runs.new_folder(folder, depends_on) as temporary:
+    with runs.new_folder(spec.folder, depends_on) as temporary:
         finished = stream.finish()
         if like is not None:
-            finished = dataclasses.replace(finished, tasks=())
-        store = None if like is None else like.store
+            finished, store = dataclasses.replace(finished, tasks=()), like.store
+        if spec.is_of_step_1:
+            held_out = like.folder if like else "own"
         encode = functools.partial(take_in, spec, shards, workers, store)
-        held_out: HeldOut = like.folder if like else "own"
-        if not spec.is_of_step_1:
-            held_out = None
         assemble(spec, shards, finished, temporary, encode, held_out)
 
 

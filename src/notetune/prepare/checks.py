@@ -1,12 +1,13 @@
 """Leak checks on notes whose texts do not fit into memory: from what the shards keep."""
 
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from notetune.audit import Finding, FlowCount
@@ -14,15 +15,7 @@ from notetune.notes import overlap
 from notetune.notes.near_duplicates import Signatures, are_matched, have_earlier_match
 from notetune.notes.outcomes import SPLITS, Task
 from notetune.prepare.settings import Preparation
-from notetune.prepare.shards import (
-    NOTES,
-    SIGNATURES,
-    TEXT_HASH,
-    Shard,
-    slices,
-    text_signatures,
-    texts_of,
-)
+from notetune.prepare.shards import NOTES, SIGNATURES, TEXT_HASH, Shard, signatures_of, texts_of
 from notetune.sources.cohort import PREDICTION_TIME
 
 CORPUS = "corpus of step 1"
@@ -35,23 +28,15 @@ notes; or none, since step 1 reads other notes."""
 def split_findings(
     shards: Sequence[Shard], notes: pl.DataFrame, *, has_patients: bool
 ) -> list[Finding]:
-    """What `overlap.split_findings` finds in the notes of all shards.
-
-    Args:
-        shards: All shards.
-        notes: Their notes, with `patient_id`, the hash of the text, and `split`, which is null for
-            notes that are in none.
-        has_patients: Whether the notes name their patients.
-    """
+    """Patients, texts and near-duplicates that splits share; `notes` in no split are left out."""
     parts = {name: notes.filter(pl.col("split") == name) for name in SPLITS}
+    patients = {name: part["patient_id"].unique().to_list() for name, part in parts.items()}
     signatures = {name: signatures_of(shards, notes["split"] == name) for name in SPLITS}
     return [
         finding
         for a, b in itertools.combinations(SPLITS, 2)
         for finding in (
-            overlap.shared_patients(
-                a, _patients(parts[a]), b, _patients(parts[b]), are_named=has_patients
-            ),
+            overlap.shared_patients(a, patients[a], b, patients[b], are_named=has_patients),
             _shared_hashes(a, parts[a][TEXT_HASH], b, parts[b][TEXT_HASH]),
             overlap.near_duplicate_texts(a, signatures[a], b, signatures[b]),
         )
@@ -63,10 +48,7 @@ def task_findings(
 ) -> list[Finding]:
     """Notes of each task and split that tell its outcome, by their words or by their time.
 
-    Args:
-        shards: All shards.
-        notes: Their notes, with `time`.
-        tasks: Each with its table: `note_id`, `split` and, where it is known, the prediction time.
+    The tables of the tasks have `note_id`, `split` and, where it is known, the prediction time.
     """
     findings = []
     for task, table in tasks:
@@ -80,51 +62,29 @@ def task_findings(
     return findings
 
 
-def repeats_in_training(shards: Sequence[Shard], notes: pl.DataFrame) -> pl.Series:
-    """Which notes are training notes that are nearly the same as an earlier training note."""
-    is_train = (notes["split"] == "train").fill_null(value=False)
-    is_repeat = np.zeros(notes.height, np.bool_)
-    if is_train.any():
-        is_repeat[is_train.to_numpy()] = have_earlier_match(signatures_of(shards, is_train))
-    return pl.Series("is_repeat", is_repeat)
-
-
-@dataclass(frozen=True)
-class CorpusNotes:
-    """Which notes step 1 may read.
-
-    Attributes:
-        in_corpus: Boolean, over all notes; those outside training do not matter.
-        flow: What was left out of the training notes.
-        findings: What was found of texts that step 1 may not read.
-    """
-
-    in_corpus: pl.Series
-    flow: FlowCount
-    findings: tuple[Finding, ...]
-
-
 def corpus_notes(
     spec: Preparation, shards: Sequence[Shard], notes: pl.DataFrame, held_out: HeldOut
-) -> CorpusNotes:
+) -> tuple[pl.Series, FlowCount, list[Finding]]:
     """The training notes that step 1 may read.
 
-    Args:
-        spec: What to do with those of held-out texts, and with repeats.
-        shards: All shards.
-        notes: Their notes, with `split`.
-        held_out: What step 1 may not read of.
+    Returns:
+        Which of all notes these are (those outside training do not matter), what was left out, and
+        what was found of texts that step 1 may not read.
     """
     is_train = notes["split"].eq_missing("train")
-    is_repeat = is_leaked = pl.Series([False]).new_from_index(0, notes.height)
-    if spec.config.drop_near_duplicates:
-        is_repeat = repeats_in_training(shards, notes)
+    trained = int(is_train.sum())
+    ours = functools.cache(lambda: signatures_of(shards, is_train))
+    is_repeat = is_leaked = pl.repeat(value=False, n=notes.height, eager=True)
+    if spec.config.drop_near_duplicates and trained:
+        is_repeat = _in_training(is_train, have_earlier_match(ours()))
     findings = []
     if held_out is not None:
-        theirs = _held_out(shards, notes) if held_out == "own" else _held_out_of(held_out)
-        is_leaked = _matches_in_training(shards, notes, theirs)
-        is_dropped = spec.leaked_texts == "drop"
-        findings = [_leak_finding(int(is_leaked.sum()), int(is_train.sum()), blocks=not is_dropped)]
+        if trained:
+            found_N = are_matched(_held_out(shards, notes, held_out), ours())
+            is_leaked = _in_training(is_train, found_N)
+        leaked, is_dropped = int(is_leaked.sum()), spec.leaked_texts == "drop"
+        share, blocks = leaked / trained if trained else 0.0, leaked > 0 and not is_dropped
+        findings = [Finding("near-duplicate text", _HELD_OUT, CORPUS, leaked, share, blocks)]
         is_leaked = is_leaked & is_dropped
     in_corpus = ~(is_repeat | is_leaked)
     reasons = {
@@ -132,61 +92,28 @@ def corpus_notes(
         "nearly the same as an earlier note": int((is_repeat & ~is_leaked).sum()),
     }
     kept = int((in_corpus & is_train).sum())
-    flow = FlowCount("training notes of step 1", int(is_train.sum()), kept, reasons)
-    return CorpusNotes(in_corpus.alias("in_corpus"), flow, tuple(findings))
+    return in_corpus, FlowCount("training notes of step 1", trained, kept, reasons), findings
 
 
-def _leak_finding(leaked: int, training: int, *, blocks: bool) -> Finding:
-    share = leaked / training if training else 0.0
-    check: Literal["near-duplicate text"] = "near-duplicate text"
-    return Finding(check, _HELD_OUT, CORPUS, leaked, share, blocks and leaked > 0)
+def _in_training(is_train: pl.Series, found_N: npt.NDArray[np.bool_]) -> pl.Series:
+    """What was found of the training notes, over all notes."""
+    found = np.zeros(len(is_train), np.bool_)
+    found[is_train.to_numpy()] = found_N
+    return pl.Series(found)
 
 
-def _held_out(shards: Sequence[Shard], notes: pl.DataFrame) -> Signatures:
-    """The signatures of the validation and test notes."""
-    return signatures_of(shards, notes["split"].is_in(["validation", "test"]))
-
-
-def _held_out_of(folder: Path) -> Signatures:
-    """The same of a prepared folder."""
-    splits_N = pl.read_parquet(folder / NOTES, columns=["split"])["split"]
-    signatures_N: Signatures = np.load(folder / SIGNATURES)
-    return np.compress(splits_N.is_in(["validation", "test"]).to_numpy(), signatures_N, axis=0)
-
-
-def _matches_in_training(
-    shards: Sequence[Shard], notes: pl.DataFrame, held_out: Signatures
-) -> pl.Series:
-    """Which notes are training notes with the text, or nearly the text, of a held-out note."""
-    is_train = notes["split"].eq_missing("train")
-    is_leaked = np.zeros(notes.height, np.bool_)
-    if is_train.any():
-        is_leaked[is_train.to_numpy()] = are_matched(held_out, signatures_of(shards, is_train))
-    return pl.Series("is_leaked", is_leaked)
-
-
-def _patients(notes: pl.DataFrame) -> list[str]:
-    return notes["patient_id"].unique().to_list()
+def _held_out(
+    shards: Sequence[Shard], notes: pl.DataFrame, held_out: Path | Literal["own"]
+) -> Signatures:
+    """The signatures of the validation and test notes that step 1 may not read of."""
+    if held_out == "own":
+        return signatures_of(shards, notes["split"].is_in(["validation", "test"]))
+    split_N = pl.read_parquet(held_out / NOTES, columns=["split"])["split"]
+    signatures_N: Signatures = np.load(held_out / SIGNATURES)
+    return np.compress(split_N.is_in(["validation", "test"]).to_numpy(), signatures_N, axis=0)
 
 
 def _shared_hashes(split_a: str, hashes_a: pl.Series, split_b: str, hashes_b: pl.Series) -> Finding:
     count = int(hashes_b.is_in(hashes_a.implode()).sum())
     share = count / len(hashes_b) if len(hashes_b) else 0.0
     return Finding("same text", split_a, split_b, count, share, blocks=False)
-
-
-def signatures_of(shards: Sequence[Shard], is_wanted: pl.Series) -> Signatures:
-    """The signatures of some notes, without a copy of all of them."""
-    rows = _wanted_signatures(shards, is_wanted.fill_null(value=False))
-    first = next(rows)
-    found = np.empty((int(is_wanted.sum()), *first.shape[1:]), first.dtype)
-    end = 0
-    for block in itertools.chain([first], rows):
-        found[end : end + len(block)] = block
-        end += len(block)
-    return found
-
-
-def _wanted_signatures(shards: Sequence[Shard], is_wanted: pl.Series) -> Iterator[Signatures]:
-    for shard, wanted in slices(shards, is_wanted):
-        yield text_signatures(shard)[wanted.to_numpy()]

@@ -13,17 +13,12 @@ from notetune.model.backbone_folder import Dtype, resolve_backbone
 from notetune.prepare.intake import longest_document, sampled
 from notetune.prepare.prepared import TEXTS, Prepared
 from notetune.prepare.settings import EncodeSpec
-from notetune.tokens.encode import Documents, Encoder, load_encoder
+from notetune.tokens.encode import load_encoder
 from notetune.tokens.store import join_documents
 
 
 def outline_encoder(name: str, key: str, dtype: Dtype = "float32") -> Backbone:
-    """An encoder without weights.
-
-    Args:
-        name: Its folder.
-        key: The key of the recipe that names it.
-        dtype: Type of its weights.
+    """An encoder without weights, from its folder, which a key of the recipe names.
 
     Raises:
         ConfigError: If the folder is that of a decoder.
@@ -49,39 +44,27 @@ def write_tokens(
     store = prepared.store
     labelled = np.unique(np.concatenate([task.note_ids_N for task in prepared.tasks.values()]))
     is_labelled_N = np.isin(store.note_ids, labelled)
-    columns = {
-        "note_ids": store.note_ids[is_labelled_N],
-        "patient_ids": store.patient_ids[is_labelled_N],
-        "source_N": store.source_N[is_labelled_N],
-        "split_N": store.split_N[is_labelled_N],
-        "in_corpus_N": store.in_corpus_N[is_labelled_N],
-    }
+    names = ("note_ids", "patient_ids", "source_N", "split_N", "in_corpus_N")
+    columns = {name: getattr(store, name)[is_labelled_N] for name in names}
     tokens = load_encoder(resolve_backbone(name), frames_pieces=True)
-    longest = _longest(spec, prepared, tokens, min(spec.room, most_tokens))
-    parts = _documents(spec, prepared, (tokens, longest), is_labelled_N)
+    longest = min(spec.room, most_tokens)
+    if spec.max_tokens == "auto":
+        trained = [task.note_ids_N[task.rows("train")] for task in prepared.tasks.values()]
+        sample = sampled(np.unique(np.concatenate(trained)).tolist())
+        longest, _ = longest_document(tokens, prepared.texts(sample), longest, longest)
+    parts = (
+        tokens.documents(texts, longest, spec.long_notes)
+        for texts in _texts(prepared, is_labelled_N)
+    )
     join_documents(folder, parts, columns, tokens.edges, longest)
 
 
-def _longest(spec: EncodeSpec, prepared: Prepared, encoder: Encoder, most: int) -> int:
-    """Longest document of an encoder of a folder, in its own tokens."""
-    if spec.max_tokens != "auto":
-        return most
-    trained = [task.note_ids_N[task.rows("train")] for task in prepared.tasks.values()]
-    sample = sampled(np.unique(np.concatenate(trained)).tolist())
-    return longest_document(encoder, prepared.texts(sample), most, most)[0]
-
-
-def _documents(
-    spec: EncodeSpec,
-    prepared: Prepared,
-    encoding: tuple[Encoder, int],
-    is_wanted_N: npt.NDArray[np.bool_],
-) -> Iterator[Documents]:
-    """The documents of each wanted note that are read, one file of texts in memory at a time."""
-    (encoder, longest), first = encoding, 0
+def _texts(prepared: Prepared, is_wanted_N: npt.NDArray[np.bool_]) -> Iterator[list[str]]:
+    """The texts of the wanted notes, one file in memory at a time."""
+    first = 0
     for path in sorted((prepared.folder / TEXTS).iterdir()):
         texts = pl.read_parquet(path, columns=["text"])["text"]
         wanted = texts.filter(pl.Series(is_wanted_N[first : first + len(texts)]))
         first += len(texts)
         if len(wanted):
-            yield encoder.documents(wanted.to_list(), longest, spec.long_notes)
+            yield wanted.to_list()

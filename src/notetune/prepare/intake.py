@@ -37,48 +37,36 @@ def take_in(
 ) -> Intake:
     """Encode shards: like other documents, or as is best for the notes of training patients.
 
-    Args:
-        spec: What to do.
-        shards: All notes.
-        workers: Processes that encode.
-        like: The documents to be like.
-        notes: All notes with their `note_id` and `split`.
-        labelled: Boolean, which of them have a label.
+    `notes` are all that are in the shards, with `split`, and `labelled` is Boolean over them.
     """
-    is_training = notes["split"].eq_missing("train")
-    sample = functools.partial(_sampled_texts, shards, notes)
     if like is not None:
         intake = Intake(like.edges, like.max_tokens, _AS_THE_TASKS, _AS_THE_TASKS)
     else:
-        is_counted = is_training & labelled if labelled.any() else is_training
-        of_training, counted = (functools.partial(sample, w) for w in (is_training, is_counted))
-        intake = choose(spec, of_training, counted)
+        intake = _chosen(spec, shards, notes, labelled)
     made = (intake.edges, intake.max_tokens, spec.config.long_notes)
     encode_shards(shards, Encoding(resolve_backbone(spec.backbone), *made), workers)
     return intake
 
 
-def choose(
-    spec: Preparation,
-    training_texts: Callable[[int], list[str]],
-    labelled_texts: Callable[[int], list[str]],
+def _chosen(
+    spec: Preparation, shards: list[Shard], notes: pl.DataFrame, labelled: pl.Series
 ) -> Intake:
-    """What the recipe says, and the best for the notes where it leaves that to us.
+    """What the recipe says, and the best for the notes where it leaves that to us."""
 
-    Args:
-        spec: What to do.
-        training_texts: The texts of at most so many training notes, the same at every call.
-        labelled_texts: The same for those with a label.
-    """
+    def texts(is_wanted: pl.Series, most: int) -> list[str]:
+        chosen = sampled(notes["note_id"].filter(is_wanted), most)
+        return list(texts_of(shards, notes["note_id"].is_in(chosen)))
+
+    is_training = notes["split"].eq_missing("train")
     declared = read_declared(resolve_backbone(spec.backbone))
-    edges, opener_why, perplexities = _opener(spec, declared, training_texts)
+    edges, opener_why, perplexities = _opener(spec, declared, functools.partial(texts, is_training))
     given = spec.config.max_tokens
     if given != "auto":
         return Intake(edges, given, opener_why, perplexities=perplexities)
     encoder = Encoder(declared.tokenizer, edges, declared.vocabulary_size)
     positions = outline_backbone(spec.backbone).max_positions - spec.positions_taken
-    texts = labelled_texts(_COUNTED_NOTES)
-    longest, why = longest_document(encoder, texts, positions, spec.room)
+    counted = texts(is_training & labelled if labelled.any() else is_training, _COUNTED_NOTES)
+    longest, why = longest_document(encoder, counted, positions, spec.room)
     return Intake(edges, longest, opener_why, why, perplexities)
 
 
@@ -132,19 +120,10 @@ def longest_document(
     return most, f"{why}, but a row has no more room"
 
 
-def _sampled_texts(
-    shards: Sequence[Shard], notes: pl.DataFrame, wanted: pl.Series, most: int
-) -> list[str]:
-    """The texts of at most so many of the wanted notes: which ones, their ids decide."""
-    ids = notes["note_id"].filter(wanted)
-    chosen = sampled(ids, most)
-    return list(texts_of(shards, notes["note_id"].is_in(chosen)))
-
-
 def sampled(note_ids: Iterable[str], most: int = _COUNTED_NOTES) -> list[str]:
     """At most so many notes; which ones, their ids decide."""
-    return heapq.nsmallest(most, note_ids, key=_keyed)
 
+    def key(note_id: str) -> bytes:
+        return hashlib.blake2b(f"intake\0{note_id}".encode(), digest_size=16).digest()
 
-def _keyed(note_id: str) -> bytes:
-    return hashlib.blake2b(f"intake\0{note_id}".encode(), digest_size=16).digest()
+    return heapq.nsmallest(most, note_ids, key=key)

@@ -1,8 +1,7 @@
 """A prepared folder, opened: notes, tasks, tokens, and what was found on the way."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from notetune.tokens.store import IN_CORPUS, TokenStore, open_store
 
 TEXTS, TOKENS, COLUMNS, FACTS = "texts", "tokens", "columns.parquet", "facts.json"
 AS_THE_RECIPE_SAYS = "the recipe says so"
+NoteIds = Sequence[str] | npt.NDArray[np.str_]
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,9 @@ class CorpusCount:
 
 @dataclass(frozen=True)
 class Intake:
-    """How notes become documents, and why so.
+    """How notes become documents, of at most `max_tokens` between `edges`, and why so.
 
     Attributes:
-        edges: What opens a document and what ends a note.
-        max_tokens: Longest document.
-        opener_why: Why that opens it.
-        max_tokens_why: Why it is that long.
         perplexities: Of the openers that were tried, by the name of the opener.
         whole_pieces: Pieces a note with which 95 % of the labelled training notes are read whole.
     """
@@ -61,15 +57,7 @@ class Intake:
 
 @dataclass(frozen=True)
 class TaskTable:
-    """A task with its notes.
-
-    Attributes:
-        task: The task.
-        note_ids_N: `(N,)` notes with a label, all splits.
-        patient_ids_N: `(N,)` their patients.
-        split_N: `(N,)` their splits.
-        targets_NK: `(N, K)` int8 labels.
-    """
+    """A task with its N labelled notes of all splits, and their `(N, K)` labels."""
 
     task: Task
     note_ids_N: npt.NDArray[np.str_]
@@ -87,17 +75,9 @@ class TaskTable:
         """Scores of the notes of one split by a model, with their labels."""
         rows = self.rows(split)
         return ScoreTable(
-            self.task.name,
-            self.task.kind,
-            model,
-            seed,
-            split,
-            self.task.classes,
-            self.note_ids_N[rows],
-            self.patient_ids_N[rows],
-            self.targets_NK[rows],
-            scores_NK,
-        )
+            self.task.name, self.task.kind, model, seed, split, self.task.classes,
+            self.note_ids_N[rows], self.patient_ids_N[rows], self.targets_NK[rows], scores_NK,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,15 +85,12 @@ class Prepared:
     """A prepared folder, opened.
 
     Attributes:
-        folder: Where it is.
-        store: Its documents.
-        tasks: Its tasks by name.
+        tasks: By name.
         flow: Rows read, kept and left out, stage by stage.
         findings: What the leak checks found.
         corpus: Notes, documents and tokens per source and split.
         counts: Figures of the cohort that are published too, under the keys of
             `published.PUBLISHED`; empty where none are.
-        intake: How the notes became documents, and why so.
         has_patients: Whether the notes name their patients.
     """
 
@@ -127,31 +104,24 @@ class Prepared:
     intake: Intake
     has_patients: bool
 
-    def texts(self, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> list[str]:
+    def texts(self, note_ids: NoteIds) -> list[str]:
         """Note texts, in the order asked for."""
         return self._of_notes(TEXTS, note_ids)["text"].to_list()
 
-    def columns(self, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> pl.DataFrame:
+    def columns(self, note_ids: NoteIds) -> pl.DataFrame:
         """`note_id` and the columns beside the text, numbers and levels, in the order asked for."""
         return self._of_notes(COLUMNS, note_ids)
 
-    def _of_notes(self, name: str, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> pl.DataFrame:
+    def _of_notes(self, name: str, note_ids: NoteIds) -> pl.DataFrame:
         wanted = pl.DataFrame({"note_id": np.asarray(note_ids)}, schema={"note_id": pl.String})
         rows = pl.scan_parquet(self.folder / name)
         found = rows.filter(pl.col("note_id").is_in(wanted["note_id"].implode())).collect()
         return wanted.join(found, on="note_id", how="left", maintain_order="left")
 
     def documents_digest(self, *, of_step_1: bool) -> str:
-        """Digest of the documents, with their ids and splits.
-
-        Args:
-            of_step_1: Whether it matters which of them step 1 may read.
-        """
-        return self._digest(
-            lambda name: (
-                name.startswith(f"{TOKENS}/") and (of_step_1 or not name.endswith(IN_CORPUS))
-            )
-        )
+        """Digest of the documents, with ids and splits; `of_step_1` with what it may read too."""
+        unread = "" if of_step_1 else f"{TOKENS}/{IN_CORPUS}"
+        return self._digest(lambda name: name.startswith(f"{TOKENS}/") and name != unread)
 
     @property
     def texts_digest(self) -> str:
@@ -178,13 +148,11 @@ def open_prepared(folder: Path) -> Prepared:
     for values in facts["tasks"]:
         task = Task(**{**values, "classes": tuple(values["classes"])})
         table = pl.read_parquet(folder / "tasks" / f"{task.name}.parquet")
-        tasks[task.name] = TaskTable(
-            task,
-            table["note_id"].to_numpy().astype(np.str_),
-            table["patient_id"].to_numpy().astype(np.str_),
-            table["split"].to_numpy().astype(np.str_),
-            outcomes.label_matrix(task, table),
+        ids, patients, split = (
+            table[name].to_numpy().astype(np.str_) for name in ("note_id", "patient_id", "split")
         )
+        targets_NK = outcomes.label_matrix(task, table)
+        tasks[task.name] = TaskTable(task, ids, patients, split, targets_NK)
     return Prepared(
         folder,
         store,
@@ -200,19 +168,18 @@ def open_prepared(folder: Path) -> Prepared:
 
 def inputs(spec: Preparation, like: Prepared | None = None) -> dict[str, Any]:
     """What a prepared folder depends on; `like` as for `build.prepare`."""
-    bounds: dict[str, Any] = {}
-    given: dict[str, Any] = {}
+    chosen_by: dict[str, Any] = {}
     if like is not None:
         store, files = like.store, runs.read_json(like.folder / runs.MANIFEST)["files"]
-        given = {"edges": dataclasses.asdict(store.edges), "max_tokens": store.max_tokens}
-        given["held out"] = [files[name] for name in (NOTES, SIGNATURES)]
+        chosen_by = {"edges": asdict(store.edges), "max_tokens": store.max_tokens}
+        chosen_by["held out"] = [files[name] for name in (NOTES, SIGNATURES)]
     elif spec.config.max_tokens == "auto":
-        bounds = {"room": spec.room, "positions_taken": spec.positions_taken}
+        chosen_by = {"room": spec.room, "positions_taken": spec.positions_taken}
     if like is None and spec.config.opener == "auto":
-        bounds["dtype"] = spec.dtype  # perplexities may choose the opener
+        chosen_by["dtype"] = spec.dtype  # perplexities may choose the opener
+    read = [*sources.files_of(spec.source), *filter(Path.is_file, splits.split_files(spec.split))]
     return {
-        **bounds,
-        **given,
+        **chosen_by,
         "stage": "prepare",
         "version": __version__,
         "store": STORE_FORMAT,
@@ -221,14 +188,6 @@ def inputs(spec: Preparation, like: Prepared | None = None) -> dict[str, Any]:
         "config": spec.config.model_dump(mode="json", exclude={"workers"}),
         "tasks": spec.tasks,
         "leaked_texts": spec.leaked_texts if spec.is_of_step_1 else None,
-        "files": _file_states(spec),
+        "files": [(path.name, (state := path.stat()).st_size, state.st_mtime_ns) for path in read],
         "backbone": backbone_fingerprint(resolve_backbone(spec.backbone)),
     }
-
-
-def _file_states(spec: Preparation) -> list[tuple[str, int, int]]:
-    """Name, size and time of every file that the source and the split may read."""
-    of_split = filter(Path.is_file, splits.split_files(spec.split))
-    paths = [*sources.files_of(spec.source), *of_split]
-    states = [(path.name, path.stat()) for path in paths]
-    return [(name, state.st_size, state.st_mtime_ns) for name, state in states]

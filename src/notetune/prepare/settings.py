@@ -34,12 +34,7 @@ def read_pieces(
 ) -> int:
     """Pieces of a note that are read: those that the recipe says, or those wanted that fit a row.
 
-    Args:
-        given: By the recipe.
-        wanted: To read 95 % of the training notes whole.
-        row: Tokens of a row, by the recipe.
-        max_tokens: Longest document.
-        virtual: Virtual tokens in front of each.
+    Each has at most `max_tokens` tokens and `virtual` ones in front of them.
     """
     if given != "auto":
         return given
@@ -77,12 +72,10 @@ class Preparation:
 
     Attributes:
         folder: Where the prepared notes are to be.
-        source: Its paths start from `data`.
-        split: As of the source.
+        source: Its paths start from `data`, as those of `split`.
         config: What the recipe says of it.
-        backbone: Whose tokens they become.
-        dtype: Type of its weights, where they choose the opener.
-        device: Where they do.
+        backbone: Whose tokens they become; where its weights choose the opener, of which `dtype`
+            they are and on which `device` they do.
         tasks: Those that are wanted; all of the source when empty.
         codes: Columns beside the text whose numbers are codes.
         leaked_texts: What to do with a note of step 1 that is also a held-out note of the tasks.
@@ -113,10 +106,8 @@ class EncodeSpec:
     Attributes:
         texts: Digest of the texts, with their splits.
         labels: Digests of all labels, which say which notes have one.
-        encoder: Fingerprint of the encoder.
-        max_tokens: Longest document, by the recipe.
+        max_tokens: Longest document, by the recipe; what becomes of more is `long_notes`.
         room: What the recipe's rows have room for; the encoder may read less.
-        long_notes: What becomes of more.
         store: Format of the result.
     """
 

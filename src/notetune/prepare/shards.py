@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,10 +45,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Shard:
-    """A folder with consecutive notes.
-
-    It holds their ids (`notes.parquet`) and their texts (`texts.parquet`).
-    """
+    """A folder with the ids (`notes.parquet`) and texts (`texts.parquet`) of consecutive notes."""
 
     folder: Path
     note_count: int
@@ -59,23 +56,19 @@ class Shard:
         return self.folder.with_name(f"{self.folder.name}-tokens")
 
 
-_Job = tuple[Shard, pl.DataFrame]
 _T = TypeVar("_T")
 
 
 def write_shards(chunks: Iterable[pl.DataFrame], folder: Path, workers: int) -> list[Shard]:
-    """Write notes as shards; shards that an earlier run finished stay as they are.
+    """Write notes as shards, in their order; those that an earlier run finished stay as they are.
 
     Args:
         chunks: Frames of `NOTES_SCHEMA`; never more than a few are in memory.
         folder: Where the shards go.
         workers: Processes that write. The shards do not depend on it.
-
-    Returns:
-        The shards, in the order of the notes.
     """
     frames = itertools.chain.from_iterable(chunk.iter_slices(_NOTES_PER_SHARD) for chunk in chunks)
-    jobs: Iterator[_Job] = (
+    jobs = (
         (Shard(folder / f"{number:06}", frame.height), frame) for number, frame in enumerate(frames)
     )
     return _shared_out(_write_shard, jobs, workers)
@@ -100,24 +93,16 @@ def _shared_out(work: Callable[[_T], Shard], jobs: Iterable[_T], workers: int) -
     jobs = itertools.chain(first, jobs)
     if workers == 1 or len(first) < 2:  # a process takes a second to start
         return [work(job) for job in jobs]
-    return list(_done_by_workers(work, jobs, workers))
-
-
-def _done_by_workers(
-    work: Callable[[_T], Shard], jobs: Iterable[_T], workers: int
-) -> Iterator[Shard]:
     # A forked process would inherit the locks of polars' threads, so processes are started anew.
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_start_worker
-    )
-    with pool:
+    context = multiprocessing.get_context("spawn")
+    done: list[Shard] = []
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
         waiting: deque[Future[Shard]] = deque()
         for job in jobs:
             waiting.append(pool.submit(work, job))
             if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+                done.append(waiting.popleft().result())
+        return [*done, *(future.result() for future in waiting)]
 
 
 def _start_worker() -> None:
@@ -136,7 +121,7 @@ def _end_with_parent() -> None:
 _encoder = functools.lru_cache(maxsize=1)(load_encoder)
 
 
-def _write_shard(job: _Job) -> Shard:
+def _write_shard(job: tuple[Shard, pl.DataFrame]) -> Shard:
     shard, notes = job
     hashes = notes.hash_rows().to_numpy()
     depends_on = {"notes": hashlib.sha256(hashes.tobytes()).hexdigest()}
@@ -164,12 +149,6 @@ def _encode_shard(encoding: Encoding, shard: Shard) -> Shard:
     return shard
 
 
-def text_signatures(shard: Shard) -> near_duplicates.Signatures:
-    """The signatures of a shard's notes, for finding near-duplicates."""
-    signatures: near_duplicates.Signatures = np.load(shard.folder / SIGNATURES)
-    return signatures
-
-
 def slices(shards: Iterable[Shard], column: pl.Series) -> Iterator[tuple[Shard, pl.Series]]:
     """Each shard with its part of a column over the notes of all shards."""
     first = 0
@@ -178,27 +157,29 @@ def slices(shards: Iterable[Shard], column: pl.Series) -> Iterator[tuple[Shard, 
         first += shard.note_count
 
 
-def texts_of(shards: Iterable[Shard], is_wanted: pl.Series) -> Iterator[str]:
-    """The texts of some notes, one shard in memory at a time.
+def signatures_of(shards: Sequence[Shard], is_wanted: pl.Series) -> near_duplicates.Signatures:
+    """The signatures of some notes, for finding near-duplicates, without a copy of all of them."""
+    like, end = np.load(shards[0].folder / SIGNATURES, mmap_mode="r"), 0
+    found: near_duplicates.Signatures = np.empty((is_wanted.sum(), *like.shape[1:]), like.dtype)
+    for shard, wanted in slices(shards, is_wanted.fill_null(value=False)):
+        block = np.load(shard.folder / SIGNATURES)[wanted.to_numpy()]
+        found[end : end + len(block)] = block
+        end += len(block)
+    return found
 
-    Args:
-        shards: All shards.
-        is_wanted: Boolean, over the notes of all shards.
-    """
+
+def texts_of(shards: Iterable[Shard], is_wanted: pl.Series) -> Iterator[str]:
+    """The texts of some notes of all shards, one shard in memory at a time."""
     for shard, wanted in slices(shards, is_wanted):
         if wanted.any():
-            yield from pl.read_parquet(shard.folder / _TEXTS, columns=["text"]).filter(wanted)[
-                "text"
-            ]
+            texts = pl.read_parquet(shard.folder / _TEXTS, columns=["text"])["text"]
+            yield from texts.filter(wanted)
 
 
 def take_texts(shards: Iterable[Shard], is_wanted: pl.Series, folder: Path) -> None:
     """Put the texts of some notes into a new folder, a Parquet file per shard.
 
-    Args:
-        shards: All shards.
-        is_wanted: Boolean, over the notes of all shards.
-        folder: A folder that does not exist yet, on the file system of the shards.
+    The folder must not exist yet, and be on the file system of the shards.
     """
     folder.mkdir()
     for shard, wanted in slices(shards, is_wanted):

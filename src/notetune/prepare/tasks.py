@@ -17,8 +17,15 @@ def split_tasks(
     spec: Preparation, finished: Finished, notes: pl.DataFrame, assignment: pl.DataFrame
 ) -> tuple[list[tuple[Task, pl.DataFrame]], list[FlowCount]]:
     """The wanted tasks, their tables with a split, and their flow."""
+    by_name = {task.name: (task, table) for task, table in finished.tasks}
     tasks, flow = [], []
-    for task, labels in _wanted_tasks(spec, finished):
+    for name in spec.tasks or by_name:
+        if name not in by_name:
+            raise ConfigError(
+                f"downstream.tasks: the source has no task {name}; it has "
+                f"{', '.join(by_name) or 'none'}."
+            )
+        task, labels = by_name[name]
         table, lost = splits.split_table(labels, notes, assignment)
         flow.append(split_flow(f"{task.name}: labelled notes", table.height + lost, table.height))
         tasks.append((task, table))
@@ -31,18 +38,6 @@ def checked(task: Task, table: pl.DataFrame, min_train_positives: int) -> tuple[
     outcomes.check_labels(task, table)
     outcomes.check_train_classes(task, table)
     return task, table
-
-
-def _wanted_tasks(spec: Preparation, finished: Finished) -> list[tuple[Task, pl.DataFrame]]:
-    by_name = {task.name: (task, table) for task, table in finished.tasks}
-    wanted = spec.tasks or tuple(by_name)
-    unknown = [name for name in wanted if name not in by_name]
-    if unknown:
-        raise ConfigError(
-            f"downstream.tasks: the source has no task {unknown[0]}; it has "
-            f"{', '.join(by_name) or 'none'}."
-        )
-    return [by_name[name] for name in wanted]
 
 
 def split_flow(stage: str, read: int, kept: int) -> FlowCount:

@@ -2,6 +2,7 @@
 
 import shutil
 
+from notetune import runs
 from notetune.model.adapters.files import save_adapter
 from notetune.model.backbone import load_backbone
 from notetune.model.batch import PackedBatch
@@ -19,7 +20,7 @@ from notetune.train.batches import pretraining_steps, read_row
 from notetune.train.checkpoints import STEPS
 from notetune.train.optim import adamw
 from notetune.train.processes import refuse_alone, spread, stage_folders
-from notetune.train.training import Training, Watch, fit, write_record
+from notetune.train.training import Training, fit
 
 _CHECKED_DOCUMENTS = 4
 
@@ -55,14 +56,12 @@ def train_domain(job: Job, corpus: Prepared, track: Track = silent) -> None:
             spread(backbone)
         model.train_mode()
         documents_D = spec.documents_of(store)
-        watch = Watch(model.trainable_count, model.total_count)
         training = _training(job, spec, model, store, documents_D)
-        fit(training, work, place.checkpoint_minutes, watch, track)
-        record = watch.record()
+        record = fit(training, work, place.checkpoint_minutes, track)
         model.check(read_row(store, documents_D[:_CHECKED_DOCUMENTS], backbone.device))
         save_adapter(temporary, model.adapters[DOMAIN], backbone)
         write_provenance(temporary, corpus, spec.sources)
-        write_record(temporary / TRAINING, record)
+        runs.write_json(temporary / TRAINING, record)
         shutil.copyfile(work / STEPS, temporary / STEPS)
 
 
@@ -92,5 +91,6 @@ def _training(
         seed=spec.seed,
         unit="tokens",
         tokens_per_target=1,
+        total_parameters=model.total_count,
         is_sharded=spec.sharded,
     )

@@ -37,12 +37,10 @@ from notetune.train.training import (
     Kept,
     Training,
     TrainingRecord,
-    Watch,
     fit,
     peak_memory_mib,
     read_record,
     restart_peak_memory,
-    write_record,
 )
 
 SCORED_SPLITS = ("validation", "test")
@@ -77,7 +75,7 @@ def train_model(
             if record.kept_steps:  # else nothing was better than the head that it started from
                 trained = training.trained
         trained.save(temporary)
-        write_record(temporary / TRAINING, record)
+        runs.write_json(temporary / TRAINING, record)
         for split in splits:
             trained.write_scores(split, temporary)
 
@@ -251,12 +249,11 @@ class _AdaptersAndHead:
         parameters = {**adapters, **head}
         choice, why = self._choice(parameters)
         training = self._training(adapters, head, choice)
-        watch = Watch(_size(parameters), self._features.about.parameters + _size(head))
-        fit(training, work, self._cell.job.place.checkpoint_minutes, watch, track)
+        record = fit(training, work, self._cell.job.place.checkpoint_minutes, track)
         steps = choice.best_steps if choice else training.step_count
         if steps:  # else the adapters are as they started
             self._features.check(notes)
-        return replace(watch.record(), kept=Kept(steps, why, choice.evaluations if choice else ()))
+        return replace(record, kept=Kept(steps, why, choice.evaluations if choice else ()))
 
     def _training(
         self,
@@ -286,6 +283,8 @@ class _AdaptersAndHead:
             seed=cell.spec.seed,
             unit="notes",
             tokens_per_target=cell.store.reading(notes, self._features.pieces).tokens_N.mean(),
+            total_parameters=self._features.about.parameters
+            + sum(parameter.numel() for parameter in head.values()),
             choice=choice,
         )
 
@@ -333,7 +332,3 @@ class _AdaptersAndHead:
     def _loss(self, logits_NK: Tensor, targets_NK: Tensor) -> Tensor:
         kind, device = self._task.task.kind, logits_NK.device
         return outcome_loss(kind, logits_NK, targets_NK.to(device), self._weights_2K)
-
-
-def _size(parameters: Mapping[str, nn.Parameter]) -> int:
-    return sum(parameter.numel() for parameter in parameters.values())

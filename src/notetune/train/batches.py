@@ -25,17 +25,13 @@ def read_row(
     return packed_batch([store.document(int(d)) for d in documents_D], documents_D, device)
 
 
-def read_notes(
-    store: TokenStore,
-    documents_N: Int64Array,
-    max_pieces: int,
-    device: torch.device | str = "cpu",
+def _read_notes(
+    store: TokenStore, documents_N: Int64Array, max_pieces: int, device: torch.device | str
 ) -> PackedBatch:
     """Notes as one packed row, each from its first document on with at most `max_pieces` pieces."""
     pieces_N = store.reading(documents_N, max_pieces).pieces_N.tolist()
-    documents = [
-        d + n for d, pieces in zip(documents_N, pieces_N, strict=True) for n in range(pieces)
-    ]
+    pairs = zip(documents_N, pieces_N, strict=True)
+    documents = [first + n for first, pieces in pairs for n in range(pieces)]
     return packed_batch([store.document(int(d)) for d in documents], documents, device, pieces_N)
 
 
@@ -51,7 +47,7 @@ def rows_in_order(
     slots_N = _slots(store, documents_N, max_pieces, reserved_per_document)
     plan = pack_documents(slots_N, tokens_per_row)
     for row in range(plan.row_count):
-        yield read_notes(store, documents_N[plan.row(row)], max_pieces, device)
+        yield _read_notes(store, documents_N[plan.row(row)], max_pieces, device)
 
 
 def _slots(
@@ -91,10 +87,9 @@ def pretraining_steps(
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Notes with their labels: a packed row, or features that were computed before.
+    """Notes with their labels: a packed row of N notes, or `(N, H)` features computed before.
 
     Attributes:
-        inputs: A row of N notes, or `(N, H)` features.
         targets_NK: `(N, K)` zeros and ones, in the order of the inputs.
         documents_D: `(N,)` where the first document of each note stands in its store.
     """
@@ -127,10 +122,7 @@ class LabelledBatch:
 def shuffled_steps(
     note_count: int, notes_per_step: int, seed: int, first_step: int = 0
 ) -> Iterator[Int64Array]:
-    """Endless steps of about `notes_per_step` note numbers; each epoch is shuffled anew.
-
-    An epoch has `ceil(note_count / notes_per_step)` steps.
-    """
+    """Endless steps of about `notes_per_step` note numbers; each epoch is shuffled anew."""
     per_epoch = math.ceil(note_count / notes_per_step)
     first_epoch, skipped = divmod(first_step, per_epoch)
     for epoch in itertools.count(first_epoch):
@@ -149,17 +141,14 @@ def labelled_rows(
     device: torch.device | str = "cpu",
     max_pieces: int = 1,
 ) -> Iterator[list[LabelledBatch]]:
-    """Each step's notes packed into rows of their own, with their labels.
-
-    All pieces of a note are in one row.
-    """
+    """Each step's notes packed into rows of their own, all pieces of a note in one, with labels."""
     slots_N = _slots(store, documents_N, max_pieces, reserved_per_document)
     for notes in steps:
         plan = pack_documents(slots_N[notes], tokens_per_row)
         rows = []
         for number in range(plan.row_count):
             chosen = notes[plan.row(number)]
-            batch = read_notes(store, documents_N[chosen], max_pieces, device)
+            batch = _read_notes(store, documents_N[chosen], max_pieces, device)
             targets = torch.from_numpy(targets_NK[chosen]).to(device)
             rows.append(LabelledBatch(batch, targets, documents_N[chosen]))
         yield rows

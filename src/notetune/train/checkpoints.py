@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -32,13 +33,7 @@ _KEPT = 2
 
 @dataclass(frozen=True)
 class Position:
-    """How far a training has come.
-
-    Attributes:
-        next_step: The step to take next.
-        halvings: How often `train` halves the rows by now.
-        evaluations: What was found on the validation notes so far.
-    """
+    """How far a training has come, and how often `train` halves the rows by now."""
 
     next_step: int
     halvings: int = 0
@@ -66,21 +61,21 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
         world: World = ALONE,
     ) -> None:
-        self._folder = folder
-        self._inputs = runs.fingerprint(inputs)
-        self._tensors = dict(tensors)
-        self._optimizer = optimizer
+        self._folder, self._inputs = folder, runs.fingerprint(inputs)
+        self._tensors, self._optimizer = dict(tensors), optimizer
+        name_of = {id(tensor): name for name, tensor in tensors.items()}
+        # In the order in which the state of the optimizer numbers them.
+        self._trained = [
+            name_of[id(p)] for group in optimizer.param_groups for p in group["params"]
+        ]
         self._log = folder / STEPS
-        self._writes = world.rank == 0
-        self._processes = world.size
-        self._gathers = world.is_sharded
+        self._world, self._writes = world, world.rank == 0
 
     def log(self, step: Step) -> None:
         """Add a line to the log of steps. It is durable once a checkpoint after it is saved."""
-        if not self._writes:
-            return
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(step)) + "\n")
+        if self._writes:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(step)) + "\n")
 
     def steps(self) -> list[Step]:
         """The steps in the log, each once; only the first process has them."""
@@ -95,14 +90,13 @@ class Checkpoints:
         Raises:
             RunError: If it cannot be written; the checkpoints before it are untouched.
         """
-        if not (self._writes or self._gathers):
+        if not (self._writes or self._world.is_sharded):
             return
-        weights = _on_cpu(self._tensors)
-        moments = _on_cpu(_optimizer_tensors(self._optimizer, self._tensors))
+        weights, moments = _on_cpu(self._tensors), _on_cpu(self._moments())
         if not self._writes:
             return
         state = {**asdict(position), "scope": self._scope()}
-        target = self._folder_of(position.next_step)
+        target = self._folder / f"step-{position.next_step:08}"
         try:
             with runs.new_folder(target, self._inputs_of(target)) as folder:
                 save_file(weights, folder / _WEIGHTS)
@@ -117,7 +111,8 @@ class Checkpoints:
                 f"{need / 2**20:,.1f} MiB, and {free / 2**20:,.1f} MiB are free. Make room; the "
                 "same command goes on from the checkpoint before."
             ) from None
-        self._prune()
+        for older in self._newest_first()[_KEPT:]:
+            shutil.rmtree(older)
 
     def restore(self) -> Position:
         """Put the training where its newest whole checkpoint was; at step 0 if it has none.
@@ -133,7 +128,7 @@ class Checkpoints:
             try:
                 position = self._restore(folder)
             except RunError as error:
-                faults[folder] = str(error)
+                faults[folder] = f"{folder.name}: {error}"
                 continue
             if faults and self._writes:
                 told = f"{'; '.join(faults.values())}; going on from step {position.next_step}"
@@ -152,39 +147,50 @@ class Checkpoints:
 
     def _restore(self, folder: Path) -> Position:
         if not runs.is_finished(folder, self._inputs_of(folder)):
-            damaged = runs.damaged_files(folder)
-            fault = (
-                f"{damaged[0]} is missing or damaged" if damaged else "is of another run or step"
-            )
-            raise RunError(f"{folder.name}: {fault}")
-        weights = _read(folder / _WEIGHTS)
-        moments = _read(folder / _OPTIMIZER)
-        trained = _names(self._optimizer, self._tensors)
-        if not _fits(weights, moments, self._tensors, trained):
-            raise RunError(f"{folder.name}: its tensors are not those of this training")
+            if damaged := runs.damaged_files(folder):
+                raise RunError(f"{damaged[0]} is missing or damaged")
+            raise RunError("is of another run or step")
+        weights, moments = _read(folder / _WEIGHTS), _read(folder / _OPTIMIZER)
+        keys = sorted({path.partition("/")[0] for path in moments})
+        if not self._fits(weights, moments, keys):
+            raise RunError("its tensors are not those of this training")
         state = runs.read_json(folder / _STATE)
         self._tell_scope(state.pop("scope"))
         with torch.no_grad():
             for name, tensor in self._tensors.items():
                 tensor.copy_(spread_like(weights[name], tensor))
-        _fill_optimizer(self._optimizer, self._tensors, moments)
+        values = {
+            number: {
+                key: spread_like(moments[f"{key}/{name}"], self._tensors[name]) for key in keys
+            }
+            for number, name in enumerate(self._trained)
+        }
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": values})
         if self._writes:
             runs.write_text(self._log, (folder / STEPS).read_text(encoding="utf-8"))
-        evaluations = tuple(Evaluation(**one) for one in state.pop("evaluations"))
-        return Position(**state, evaluations=evaluations)
+        return TypeAdapter(Position).validate_python(state)
 
     def _inputs_of(self, folder: Path) -> dict[str, str]:
         return {"training": self._inputs, "checkpoint": folder.name}
 
-    def _folder_of(self, next_step: int) -> Path:
-        return self._folder / f"step-{next_step:08}"
-
     def _newest_first(self) -> list[Path]:
         return sorted(self._folder.glob("step-*"), reverse=True)
 
-    def _prune(self) -> None:
-        for folder in self._newest_first()[_KEPT:]:
-            shutil.rmtree(folder)
+    def _moments(self) -> dict[str, Tensor]:
+        """What the optimizer keeps of each tensor that trains, as `key/name`."""
+        state = self._optimizer.state_dict()["state"]
+        return {f"{key}/{self._trained[n]}": v for n in state for key, v in state[n].items()}
+
+    def _fits(
+        self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], keys: Sequence[str]
+    ) -> bool:
+        """Whether these are the weights of all tensors, and all values for all that train."""
+        ours = {name: (tensor.shape, tensor.dtype) for name, tensor in self._tensors.items()}
+        return (
+            {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()} == ours
+            and moments.keys() == {f"{key}/{name}" for key in keys for name in self._trained}
+            and all(t.shape in (ours[path.partition("/")[2]][0], ()) for path, t in moments.items())
+        )
 
     def _scope(self) -> dict[str, str | int]:
         """What the bits of a result depend on besides the recipe."""
@@ -195,7 +201,7 @@ class Checkpoints:
             "threads": torch.get_num_threads(),
             "processor": torch.backends.cpu.get_cpu_capability(),
             "device": torch.cuda.get_device_name(device) if is_cuda else device.type,
-            "processes": self._processes,
+            "processes": self._world.size,
         }
 
     def _tell_scope(self, then: Mapping[str, Any]) -> None:
@@ -216,48 +222,4 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError):
-        raise RunError(f"{path.parent.name}: {path.name} cannot be read") from None
-
-
-def _names(optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]) -> list[str]:
-    """Names of an optimizer's parameters, in the order in which its state numbers them."""
-    name_of = {id(parameter): name for name, parameter in parameters.items()}
-    return [name_of[id(p)] for group in optimizer.param_groups for p in group["params"]]
-
-
-def _optimizer_tensors(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    names = _names(optimizer, parameters)
-    state = optimizer.state_dict()["state"]
-    return {f"{key}/{names[n]}": value for n in state for key, value in state[n].items()}
-
-
-def _fill_optimizer(
-    optimizer: torch.optim.Optimizer,
-    parameters: Mapping[str, Tensor],
-    tensors: Mapping[str, Tensor],
-) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    number_of = {name: number for number, name in enumerate(_names(optimizer, parameters))}
-    for path, tensor in tensors.items():
-        key, _, name = path.partition("/")
-        state.setdefault(number_of[name], {})[key] = spread_like(tensor, parameters[name])
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def _fits(
-    weights: Mapping[str, Tensor],
-    moments: Mapping[str, Tensor],
-    tensors: Mapping[str, Tensor],
-    trained: Sequence[str],
-) -> bool:
-    """Whether the weights are of `tensors` and the optimizer has its values for all that train."""
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    keys = {path.partition("/")[0] for path in moments}
-    return (
-        {name: tensor.shape for name, tensor in weights.items()} == shapes
-        and all(weights[name].dtype == tensors[name].dtype for name in shapes)
-        and moments.keys() == {f"{key}/{name}" for key in keys for name in trained}
-        and all(t.shape in (shapes[path.partition("/")[2]], ()) for path, t in moments.items())
-    )
+        raise RunError(f"{path.name} cannot be read") from None

@@ -38,7 +38,7 @@ class Choice:
         steps_per_epoch: Steps of a pass over the training notes.
         step_count: Steps of the whole training; it ends with an evaluation.
         evaluations: Those so far.
-        best: A copy of the parameters as they were at the best of them.
+        best: A copy, on the host, of the parameters as they were at the best of them.
     """
 
     config: ValidationConfig
@@ -50,7 +50,6 @@ class Choice:
     best: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make room for the best state, on the host."""
         self.best = {name: p.detach().cpu().clone() for name, p in self.parameters.items()}
 
     @property

@@ -21,18 +21,15 @@ class Gpu:
     source: str
 
 
+_HOPPER = {"float32": 67e12, "bfloat16": 989e12, "float8": 1979e12}
+_AMPERE = {"float32": 19.5e12, "bfloat16": 312e12}
+_ADA = {"float32": 91.6e12, "bfloat16": 362e12, "float8": 733e12}
 GPUS: Final[dict[str, Gpu]] = {
-    "h200": Gpu(
-        141, {"float32": 67e12, "bfloat16": 989e12, "float8": 1979e12}, "NVIDIA H200 SXM data sheet"
-    ),
-    "h100": Gpu(
-        80, {"float32": 67e12, "bfloat16": 989e12, "float8": 1979e12}, "NVIDIA H100 SXM data sheet"
-    ),
-    "a100-80": Gpu(80, {"float32": 19.5e12, "bfloat16": 312e12}, "NVIDIA A100 data sheet"),
-    "a100-40": Gpu(40, {"float32": 19.5e12, "bfloat16": 312e12}, "NVIDIA A100 data sheet"),
-    "l40s": Gpu(
-        48, {"float32": 91.6e12, "bfloat16": 362e12, "float8": 733e12}, "NVIDIA L40S data sheet"
-    ),
+    "h200": Gpu(141, _HOPPER, "NVIDIA H200 SXM data sheet"),
+    "h100": Gpu(80, _HOPPER, "NVIDIA H100 SXM data sheet"),
+    "a100-80": Gpu(80, _AMPERE, "NVIDIA A100 data sheet"),
+    "a100-40": Gpu(40, _AMPERE, "NVIDIA A100 data sheet"),
+    "l40s": Gpu(48, _ADA, "NVIDIA L40S data sheet"),
     "a10": Gpu(24, {"float32": 31.2e12, "bfloat16": 125e12}, "NVIDIA A10 data sheet"),
 }
 ASSUMED_SHARE: Final = 0.4

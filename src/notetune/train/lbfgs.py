@@ -5,11 +5,15 @@ per direction, then an intercept. Each label of a binary or multilabel task is a
 the classes of a multiclass task are one problem, so what holds for it stands K times.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from notetune.tokens.packing import Int64Array
 
 _PAIRS = 8
 _ITERATIONS, _ROUNDS = 20, 15  # labels that are solved leave after each round
@@ -40,8 +44,8 @@ class Objective:
         """That of some labels."""
         if self.is_softmax:
             return self
-        chosen = self.targets_NK[:, is_wanted_K], self.weights_NK[:, is_wanted_K]
-        return Objective(self.rotated_NR, self.squares_R, *chosen, self.strength, self.is_softmax)
+        targets_NK, weights_NK = self.targets_NK[:, is_wanted_K], self.weights_NK[:, is_wanted_K]
+        return replace(self, targets_NK=targets_NK, weights_NK=weights_NK)
 
     def logits(self, unknowns_KD: Tensor) -> Tensor:
         """`(N, K)`."""
@@ -106,8 +110,9 @@ class Objective:
         scores_NK = self._scores(logits_NK)
         weighted_NK = self.weights_NK * change_NK
         slope_K = (weighted_NK * (scores_NK - self.targets_NK)).sum(0)
-        mean = (scores_NK * change_NK).sum(1, keepdim=True) if self.is_softmax else None
-        less_NK = scores_NK * change_NK if mean is None else mean
+        less_NK = scores_NK * change_NK
+        if self.is_softmax:
+            less_NK = less_NK.sum(1, keepdim=True)
         bend_K = (weighted_NK * scores_NK * (change_NK - less_NK)).sum(0)
         penalty_K = self.strength * step_KD[:, :-1].square().sum(1)
         return self.per_problem(slope_K), self.per_problem(bend_K + penalty_K)
@@ -116,13 +121,21 @@ class Objective:
         return logits_NK.softmax(1) if self.is_softmax else logits_NK.sigmoid()
 
 
+def are_taught(kind: str, targets_NK: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
+    """`(K,)` which classes have something to learn: the others get their prior."""
+    positives_K: Int64Array = targets_NK.sum(0)
+    return (positives_K > 0) & ((positives_K < len(targets_NK)) | (kind == "multiclass"))
+
+
+def prior_unknowns(prior_K: Tensor, directions: int) -> Tensor:
+    """`(K, D)` unknowns that predict how frequent each class is."""
+    return torch.cat([prior_K.new_zeros(len(prior_K), directions), prior_K.unsqueeze(1)], 1)
+
+
 def minimum(objective: Objective, start_KD: Tensor, tolerance: float) -> Tensor:
     """`(K, D)` unknowns at the minimum of each problem.
 
-    Args:
-        objective: What is smallest there.
-        start_KD: Where to start.
-        tolerance: Newton step that may be left, as a share of the unknowns.
+    `tolerance` is the Newton step that may be left, as a share of the unknowns.
     """
     unknowns_KD = start_KD.clone()
     open_K = torch.ones(len(start_KD), dtype=torch.bool, device=start_KD.device)

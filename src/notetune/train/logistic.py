@@ -13,7 +13,7 @@ from torch import Tensor
 from notetune.errors import DataError
 from notetune.model.heads import Head, log_prior
 from notetune.model.losses import balanced_weights, outcome_loss, probabilities
-from notetune.train.lbfgs import Objective, minimum
+from notetune.train.lbfgs import Objective, are_taught, minimum, prior_unknowns
 from notetune.train.path import PathPoint, chosen, unchosen
 
 FOLDS = 5
@@ -29,13 +29,10 @@ class Solution:
     """A linear head, and how its penalty was found.
 
     Attributes:
-        weight_KH: `(K, H)` float32, for features as they come.
-        bias_K: `(K,)` float32.
+        weight_KH: `(K, H)` float32, for features as they come; `bias_K` likewise.
         mean_H: `(H,)` of the training notes.
         scale_H: `(H,)` their standard deviation; 1 for a constant.
-        penalty: Per training note.
-        path: The penalties that were tried, in order; empty without validation notes.
-        why: What made it the penalty.
+        penalty: Per training note, as in `path.Penalty`; `path` and `why` too.
         constant: Classes with one value in the training notes; they get their prior.
     """
 
@@ -56,18 +53,15 @@ class Solution:
 
 @dataclass(frozen=True)
 class LabelledNotes:
-    """Notes with features and labels.
+    """Notes with `(N, H)` float32 features, on the device to compute on, and `(N, K)` labels.
 
-    Attributes:
-        features_NH: `(N, H)` float32, on the device to compute on.
-        targets_NK: `(N, K)` zeros and ones; one-hot for `multiclass`.
+    Labels are zeros and ones; one-hot for `multiclass`.
     """
 
     features_NH: Tensor
     targets_NK: npt.NDArray[np.int8]
 
     def __post_init__(self) -> None:
-        """Refuse features that are no numbers."""
         is_bad_N = ~torch.isfinite(self.features_NH).all(1)
         if is_bad_N.any():
             raise DataError(
@@ -90,17 +84,13 @@ class HeadProblem:
     """
 
     def __init__(self, train: LabelledNotes, kind: str, *, balanced: bool = False) -> None:
-        """Standardise and turn the features.
+        """Standardise and turn the features of at least one note.
 
-        Args:
-            train: At least one note.
-            kind: `binary`, `multiclass` or `multilabel`.
-            balanced: Whether both values of each label, or all classes, weigh the same.
+        With `balanced`, both values of each label, or all classes, weigh the same.
         """
         self._kind, self._device = kind, train.features_NH.device
         targets_NK = train.targets_NK
-        positives_K = targets_NK.sum(0)
-        is_taught_K = (positives_K > 0) & ((positives_K < len(targets_NK)) | (kind == "multiclass"))
+        is_taught_K = are_taught(kind, targets_NK)
         self._taught_K = torch.from_numpy(is_taught_K).to(self._device)
         self._prior_K = torch.from_numpy(log_prior(kind, targets_NK)).to(self._device)
         deviation_H, self._mean_H = torch.std_mean(train.features_NH.double(), 0, correction=0)
@@ -118,7 +108,8 @@ class HeadProblem:
             strength=0.0,
             is_softmax=kind == "multiclass",
         )
-        self._unknowns_KD = self._start()
+        self._start_KD = prior_unknowns(self._prior_K[self._taught_K], rotated_NR.shape[1])
+        self._unknowns_KD = self._start_KD
 
     @torch.no_grad()
     def solve(self, penalty: float, *, tolerance: float = _FINE) -> Solution:
@@ -146,26 +137,18 @@ class HeadProblem:
             return outcome_loss(self._kind, logits_NK, targets_NK).item() / len(logits_NK)
 
         found = chosen(loss, _PATH, _EXTENSION)
-        self._unknowns_KD = self._start()  # so that the way to the minimum is always the same
+        self._unknowns_KD = self._start_KD  # so that the way to the minimum is always the same
         return replace(self.solve(found.value), path=found.path, why=found.why)
-
-    def _start(self) -> Tensor:
-        """`(K, D)` unknowns that predict how frequent each class is."""
-        prior_K = self._prior_K[self._taught_K]
-        unknowns_KD = prior_K.new_zeros(len(prior_K), len(self._objective.squares_R) + 1)
-        unknowns_KD[:, -1] = prior_K
-        return unknowns_KD
 
     def _weights(self, targets_NK: npt.NDArray[np.int8], *, balanced: bool) -> Tensor:
         """`(N, K)` weight of each loss; those of the classes of a note are the same."""
         if not balanced:
             return torch.ones(targets_NK.shape, device=self._device)
         zeros_K, ones_K = balanced_weights(self._kind, targets_NK)
+        weights_NK = np.where(targets_NK == 1, ones_K, zeros_K)
         if self._kind == "multiclass":
-            of_note_N = ones_K[targets_NK.argmax(1)]
-            weights_NK = np.repeat(of_note_N[:, np.newaxis], targets_NK.shape[1], axis=1)
-        else:
-            weights_NK = np.where(targets_NK == 1, ones_K, zeros_K)
+            of_note_N1 = ones_K[targets_NK.argmax(1)][:, np.newaxis]
+            weights_NK = np.repeat(of_note_N1, targets_NK.shape[1], axis=1)
         return torch.from_numpy(weights_NK).to(self._device)
 
     def _folded(self, penalty: float) -> Solution:
@@ -205,14 +188,7 @@ def out_of_fold(
     *,
     balanced: bool = False,
 ) -> npt.NDArray[np.float64]:
-    """`(N, K)` scores of each training note by a head that saw no note of its group.
-
-    Args:
-        train: The training notes.
-        groups_N: `(N,)` their patients.
-        kind: Of the task.
-        penalty: Per training note.
-        balanced: As for `HeadProblem`.
+    """`(N, K)` scores of each training note by a head that saw no note of its group (patient).
 
     Raises:
         DataError: If all notes are of one group.

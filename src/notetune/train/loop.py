@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -14,52 +13,25 @@ from notetune import runs
 from notetune.errors import TrainingError
 from notetune.model.sharded import clip
 from notetune.tokens.packing import Int64Array
-from notetune.train.parallel import ALONE, World
-
-
-class Batch(Protocol):
-    """A row of documents that knows on the host how many targets it holds."""
-
-    @property
-    def documents_D(self) -> Int64Array:
-        """Where each document stands in its store."""
-        ...
-
-    @property
-    def target_count(self) -> int:
-        """Tokens or notes whose loss is summed."""
-        ...
-
-    def halves(self) -> tuple[Self, ...]:
-        """Its first and its second documents apart; itself if it has one document."""
-        ...
-
-
-BatchT = TypeVar("BatchT", bound=Batch)
+from notetune.train.parallel import ALONE, Batch, BatchT, World
 
 
 class StepError(TrainingError):
-    """A step that cannot be taken.
-
-    Attributes:
-        documents_D: Where the documents stand in their store that the step failed on.
-    """
+    """A step that cannot be taken; `documents_D` are those of their store on which it failed."""
 
     def __init__(self, message: str, rows: Sequence[Batch]) -> None:
         super().__init__(message)
-        self.documents_D = documents_of(rows)
+        self.documents_D = _documents_of(rows)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer update.
+    """One optimizer update, numbered from 0.
 
     Attributes:
-        number: From 0.
-        loss: Mean loss per target, nats.
-        targets: Target tokens in step 1, target notes in step 2.
+        loss: Mean loss per target, nats; targets are tokens in step 1 and notes in step 2.
         grad_norm: L2 norm of the gradient before clipping.
-        learning_rate: Of this update, of the first parameter group.
+        learning_rate: Of the first parameter group.
         halvings: How often each row was halved to fit into memory.
         order: Fingerprint of its documents in the order they were read.
         seconds: Wall time of the update, without what the consumer does between steps.
@@ -100,7 +72,7 @@ def train(
             names its `peak_lr`.
         schedule: Step number to share of the peak learning rate.
         step_count: Number of updates, those before `first_step` included.
-        max_grad_norm: Clipping norm.
+        max_grad_norm: Gradients are clipped to it.
         seed: With the step's number it seeds torch at every step, which decides dropout.
         first_step: Where to begin.
         halvings: How often each row is halved from the start. Out of memory, the step begins again
@@ -121,9 +93,10 @@ def train(
         if rows is None:
             raise TrainingError(f"rows ended at step {number}; the run needs {step_count}.")
         targets = sum(row.target_count for row in rows)
+        step_seed = np.random.SeedSequence((seed, number, world.rank)).generate_state(1, np.uint64)
         while True:
             optimizer.zero_grad(set_to_none=True)
-            torch.manual_seed(_step_seed(seed, number, world.rank))
+            torch.manual_seed(int(step_seed[0]))
             shares = world.share(_parts(rows, halvings))
             losses, too_large = _accumulate(shares, summed_loss, targets, world)
             if not _was_too_large(number, too_large, world):
@@ -145,13 +118,12 @@ def train(
             grad_norm,
             optimizer.param_groups[0]["lr"],
             halvings,
-            runs.fingerprint(documents_of(rows)),
+            runs.fingerprint(_documents_of(rows)),
             time.perf_counter() - started,
         )
 
 
-def documents_of(rows: Sequence[Batch]) -> Int64Array:
-    """The documents of some rows, in order."""
+def _documents_of(rows: Sequence[Batch]) -> Int64Array:
     none = np.empty(0, np.int64)
     return np.concatenate([none, *(row.documents_D for row in rows)])
 
@@ -185,10 +157,6 @@ def _accumulate(
 def _is_out_of_memory(error: RuntimeError) -> bool:
     on_cpu = "DefaultCPUAllocator: can't allocate memory"
     return isinstance(error, torch.OutOfMemoryError) or on_cpu in str(error)
-
-
-def _step_seed(seed: int, number: int, rank: int) -> int:
-    return int(np.random.SeedSequence((seed, number, rank)).generate_state(1, np.uint64)[0])
 
 
 def _was_too_large(number: int, part: Batch | None, world: World) -> bool:

@@ -10,16 +10,25 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from notetune.tokens.packing import Int64Array
 
-class Divisible(Protocol):
-    """What may be dealt in halves."""
+
+class Batch(Protocol):
+    """A row of documents that knows on the host how many targets it holds."""
+
+    @property
+    def documents_D(self) -> Int64Array:
+        """Where each document stands in its store."""
+
+    @property
+    def target_count(self) -> int:
+        """Tokens or notes whose loss is summed."""
 
     def halves(self) -> tuple[Self, ...]:
-        """Its two halves, or itself."""
-        ...
+        """Its first and its second documents apart; itself if it has one document."""
 
 
-RowT = TypeVar("RowT", bound=Divisible)
+BatchT = TypeVar("BatchT", bound=Batch)
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class World:
     size: int = 1
     is_sharded: bool = False
 
-    def share(self, rows: Sequence[RowT]) -> list[tuple[RowT, float]]:
+    def share(self, rows: Sequence[BatchT]) -> list[tuple[BatchT, float]]:
         """What this process computes of a step, each part with its weight.
 
         Rows are halved while there are fewer than processes. All processes compute equally many:
@@ -54,7 +63,8 @@ class World:
         """Each value summed over the processes."""
         if self.size == 1:
             return list(values)
-        total = torch.tensor(values, dtype=torch.float64, device=_device())
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        total = torch.tensor(values, dtype=torch.float64, device=device)
         dist.all_reduce(total)
         return [float(value) for value in total]
 
@@ -63,13 +73,12 @@ class World:
         if self.size == 1:
             return
         gradients = [p.grad for p in parameters if not isinstance(p.grad, DTensor | None)]
-        if not gradients:
-            return
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+        if gradients:
+            flat = torch.cat([gradient.flatten() for gradient in gradients])
+            dist.all_reduce(flat)
+            parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
 
 
 ALONE = World()
@@ -80,8 +89,3 @@ def this_world(*, is_sharded: bool = False) -> World:
     if dist.is_available() and dist.is_initialized():
         return World(dist.get_rank(), dist.get_world_size(), is_sharded)
     return ALONE
-
-
-def _device() -> torch.device:
-    backend = dist.get_backend()
-    return torch.device("cuda" if backend == "nccl" else "cpu")

@@ -9,12 +9,7 @@ RISES = 3
 
 @dataclass(frozen=True)
 class PathPoint:
-    """One penalty that was tried.
-
-    Attributes:
-        penalty: Per training note; scikit-learn's `C` is 1 / (penalty * N).
-        loss: Nats per validation note.
-    """
+    """One penalty that was tried, and its loss in nats per validation note."""
 
     penalty: float
     loss: float
@@ -22,12 +17,9 @@ class PathPoint:
 
 @dataclass(frozen=True)
 class Penalty:
-    """A penalty, and how it was found.
+    """A penalty per training note, why it is that one, and those that were tried, in order.
 
-    Attributes:
-        value: Per training note; scikit-learn's `C` is 1 / (value * N).
-        why: What made it the penalty.
-        path: The penalties that were tried, in order; empty without validation notes.
+    The `C` of scikit-learn is 1 / (value * N).
     """
 
     value: float
@@ -51,20 +43,17 @@ def chosen(
         extension: Weaker ones, tried where the last of the path is the best.
     """
     points: list[PathPoint] = []
-    best, why = _walk(penalties, loss, points), "lowest validation loss"
-    if best == penalties[-1]:
-        best, why = _walk(extension, loss, points), f"{why}; the path was extended"
-    if best in (penalties[0], extension[-1]):
-        why = f"{why}; at its {'strong' if best == penalties[0] else 'weak'} end"
-    return Penalty(best, why, tuple(points))
-
-
-def _walk(
-    penalties: Sequence[float], loss: Callable[[float], float], points: list[PathPoint]
-) -> float:
-    for penalty in penalties:
-        points.append(PathPoint(penalty, loss(penalty)))
-        best = min(points, key=lambda point: point.loss)
-        if len(points) - 1 - points.index(best) >= RISES:
+    for part in (penalties, extension):
+        for penalty in part:
+            points.append(PathPoint(penalty, loss(penalty)))
+            best = min(points, key=lambda point: point.loss)
+            if len(points) - 1 - points.index(best) >= RISES:
+                break
+        if best.penalty != penalties[-1]:
             break
-    return best.penalty
+    why = "lowest validation loss"
+    if len(points) > len(penalties):
+        why += "; the path was extended"
+    if best.penalty in (penalties[0], extension[-1]):
+        why += f"; at its {'strong' if best.penalty == penalties[0] else 'weak'} end"
+    return Penalty(best.penalty, why, tuple(points))

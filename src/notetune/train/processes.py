@@ -3,7 +3,7 @@
 import datetime
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,11 +38,7 @@ def joined() -> Iterator[None]:
 
 
 def refuse_alone() -> None:
-    """Refuse to spread layers over several processes where there is one.
-
-    Raises:
-        ConfigError: If this process is alone.
-    """
+    """Refuse to spread layers over several processes where there is one, by a ConfigError."""
     if this_world().size == 1:
         raise ConfigError(
             "pretrain.sharded needs several processes; run `torchrun --nproc-per-node=N -m "
@@ -51,11 +47,7 @@ def refuse_alone() -> None:
 
 
 def spread(backbone: Backbone) -> None:
-    """Spread the layers of a backbone, adapters in them included, over the processes.
-
-    Raises:
-        ConfigError: If this process is alone.
-    """
+    """Spread the layers of a backbone, adapters in them included; refuses as `refuse_alone`."""
     refuse_alone()
     body: Any = backbone.model.get_decoder()  # type: ignore[operator]
     shard(body, list(body.layers))
@@ -87,19 +79,17 @@ def stage_folders(folder: Path, inputs: Any) -> Iterator[tuple[Path, Path]]:
     What other processes than the first write into the new folder is thrown away. They read the
     first one's work folder.
     """
-    world = this_world()
-    if world.rank:
-        with tempfile.TemporaryDirectory() as unwanted:
-            yield Path(str(told(None))), Path(unwanted)
-            dist.barrier()
-    else:
-        with (
-            runs.work_folder(folder, inputs) as work,
-            runs.new_folder(folder, inputs) as temporary,
-        ):
+    several = are_several()
+    with ExitStack() as stack:
+        if is_first():
+            work = stack.enter_context(runs.work_folder(folder, inputs))
+            temporary = stack.enter_context(runs.new_folder(folder, inputs))
             told(str(work))
-            yield work, temporary
-            if world.size > 1:
-                dist.barrier()  # all have read what they need from the work folder
-    if world.size > 1:
+        else:
+            work = Path(str(told(None)))
+            temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        yield work, temporary
+        if several:
+            dist.barrier()  # all have read what they need from the work folder
+    if several:
         dist.barrier()  # the folder is in place

@@ -32,13 +32,12 @@ _ADAM_BYTES = 2 * 4  # two float32 averages per parameter
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one step needs.
+    """What one step on a row of `tokens` needs.
 
     Attributes:
         peak_bytes: All tensors alive at its worst moment: weights, adapters, activations,
             gradients, optimizer state, and temporaries between operations.
         flops: Multiplications and additions of its matrix products.
-        tokens: Tokens of its row.
     """
 
     peak_bytes: int
@@ -61,9 +60,7 @@ def step_cost(
         lengths_D: Tokens of the documents of the row.
         trains: Whether the step goes back and updates; else it only scores.
     """
-    documents = [np.zeros(length, np.int64) for length in lengths_D]
-    batch = packed_batch(documents, range(len(documents)), "meta")
-    parameters = list(model.parameters_by_name().values())
+    batch, parameters = _row(lengths_D, "meta"), list(model.parameters_by_name().values())
     with _Counter() as counter, _FusedAttention(counter), torch.set_grad_enabled(trains):
         result = loss(batch)
         if trains:
@@ -85,17 +82,30 @@ def step_seconds(
 
     The update of the weights is not among them.
     """
-    documents = [np.zeros(length, np.int64) for length in lengths_D]
-    batch = packed_batch(documents, range(len(documents)), model.backbone.device)
+    batch = _row(lengths_D, model.backbone.device)
     parameters = list(model.parameters_by_name().values())
-    seconds = []
-    for _ in range(_TIMED_STEPS + 1):
-        started = time.perf_counter()
+
+    def step() -> None:
         with torch.set_grad_enabled(trains):
             result = loss(batch)
         if trains:
             torch.autograd.grad(result, parameters)
         result.item()  # waits for the device
+
+    return _median_seconds(step, _TIMED_STEPS)
+
+
+def _row(lengths_D: tuple[int, ...], device: torch.device | str) -> PackedBatch:
+    documents = [np.zeros(length, np.int64) for length in lengths_D]
+    return packed_batch(documents, range(len(documents)), device)
+
+
+def _median_seconds(work: Callable[[], None], times: int) -> float:
+    """Of what is done some times, after once to warm up."""
+    seconds = []
+    for _ in range(times + 1):
+        started = time.perf_counter()
+        work()
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[1:])
 
@@ -109,14 +119,13 @@ def matrix_rate(device: torch.device, dtype: Dtype) -> float:
     else:
         matrix = matrix.to(getattr(torch, dtype))
         multiply = functools.partial(torch.matmul, matrix, matrix)
-    seconds = []
-    for _ in range(_TIMED + 1):
-        started = time.perf_counter()
+
+    def work() -> None:
         for _ in range(at_once):  # a GPU works through them while more are asked for
             product = multiply()
         product[0, 0].item()  # waits for the device
-        seconds.append((time.perf_counter() - started) / at_once)
-    return 2 * size**3 / statistics.median(seconds[1:])
+
+    return 2 * size**3 * at_once / _median_seconds(work, _TIMED)
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -124,8 +133,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = 0
-        self.flops = 0.0
+        self.peak, self.flops = 0, 0.0
         self._alive: dict[int, int] = {}
         self._bytes = 0
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from notetune.model.heads import log_prior
 from notetune.model.losses import outcome_loss
 from notetune.plain.linear import Linear
-from notetune.train.lbfgs import Objective, minimum
+from notetune.train.lbfgs import Objective, are_taught, minimum, prior_unknowns
 from notetune.train.path import Penalty, chosen, unchosen
 
 _ROUGH, _FINE = 1e-3, 1e-5
@@ -37,17 +37,9 @@ class TermProblem:
     """
 
     def __init__(self, features_NV: Any, targets_NK: npt.NDArray[np.int8], kind: str) -> None:
-        """Turn the features.
-
-        Args:
-            features_NV: `(N, V)` sparse.
-            targets_NK: `(N, K)` zeros and ones; one-hot for `multiclass`.
-            kind: `binary`, `multiclass` or `multilabel`.
-        """
+        """Turn the features; `targets_NK` as in `logistic.LabelledNotes`, one column per class."""
         self._kind, self._features_NV, self._all_NK = kind, features_NV, targets_NK
-        notes, positives_K = len(targets_NK), targets_NK.sum(0)
-        is_taught_K = (positives_K > 0) & ((positives_K < notes) | (kind == "multiclass"))
-        self._taught_K = is_taught_K if features_NV.shape[1] else np.zeros_like(is_taught_K)
+        self._taught_K = are_taught(kind, targets_NK) & bool(features_NV.shape[1])
         self._prior_K = log_prior(kind, targets_NK)
         self._turn_RN: npt.NDArray[np.float64] | None = None
         if len(targets_NK) <= _MOST_NOTES_TURNED:
@@ -56,7 +48,9 @@ class TermProblem:
         else:
             self._rotated_NR, self._squares_R = _as_tensor(features_NV)
         self._targets_NK = torch.from_numpy(targets_NK[:, self._taught_K]).float()
-        self._unknowns_KD = self._start()
+        prior_K = torch.from_numpy(self._prior_K[self._taught_K])
+        self._start_KD = prior_unknowns(prior_K, len(self._squares_R))
+        self._unknowns_KD = self._start_KD.clone()
 
     @torch.no_grad()
     def solve(self, penalty: float, *, tolerance: float = _FINE) -> Linear:
@@ -78,10 +72,6 @@ class TermProblem:
         """The solution at the penalty with the lowest loss on validation notes, if there are any.
 
         With many notes and labels, some labels choose it for all: rare and frequent ones alike.
-
-        Args:
-            features_NV: `(N, V)` sparse, of the validation notes.
-            targets_NK: `(N, K)` their labels.
         """
         if not len(targets_NK):
             penalty = unchosen(_DEFAULT)
@@ -105,7 +95,9 @@ class TermProblem:
             return summed.item() / len(targets_NK)
 
         penalty = chosen(loss, _PATH, _EXTENSION)
-        self._unknowns_KD = self._start()  # so that the way to the minimum is always the same
+        self._unknowns_KD = (
+            self._start_KD.clone()
+        )  # so that the way to the minimum is always the same
         return self.solve(penalty.value), penalty
 
     def _objective(self, targets_NK: Tensor, penalty: float) -> Objective:
@@ -117,13 +109,6 @@ class TermProblem:
             penalty * len(targets_NK),
             is_softmax=self._kind == "multiclass",
         )
-
-    def _start(self) -> Tensor:
-        """`(K, D)` unknowns that predict how frequent each class is."""
-        prior_K = torch.from_numpy(self._prior_K[self._taught_K])
-        unknowns_KD = prior_K.new_zeros(len(prior_K), len(self._squares_R) + 1)
-        unknowns_KD[:, -1] = prior_K
-        return unknowns_KD
 
     def _folded(self) -> Linear:
         """Weights for features as they come: turning becomes part of them."""
@@ -158,10 +143,8 @@ def _turned(features_NV: Any) -> tuple[npt.NDArray[np.float64], Tensor]:
 
 def _as_tensor(features_NV: Any) -> tuple[Tensor, Tensor]:
     """The features, and `(V,)` their sums of squares."""
-    rows, terms, values = (
-        torch.from_numpy(part)
-        for part in (features_NV.indptr, features_NV.indices, features_NV.data)
-    )
+    rows, terms = map(torch.from_numpy, (features_NV.indptr, features_NV.indices))
+    values = torch.from_numpy(features_NV.data)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
         sparse = torch.sparse_csr_tensor(

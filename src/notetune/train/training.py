@@ -7,12 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from notetune import runs
@@ -22,8 +23,8 @@ from notetune.progress import Track
 from notetune.tokens.store import TokenStore
 from notetune.train.checkpoints import Checkpoints, Position
 from notetune.train.early_stopping import Choice
-from notetune.train.loop import BatchT, Step, StepError, train
-from notetune.train.parallel import World, this_world
+from notetune.train.loop import Step, StepError, train
+from notetune.train.parallel import BatchT, World, this_world
 from notetune.train.path import PathPoint
 from notetune.train.schedule import OptimConfig
 
@@ -32,12 +33,9 @@ _MOST_POINTS = 200
 
 @dataclass(frozen=True)
 class Kept:
-    """Which state of a training was kept.
+    """Which state of a training was kept: after how many updates, and why.
 
-    Attributes:
-        steps: Updates that made it.
-        why: What made it the one.
-        evaluations: All evaluations on the validation notes; empty where none could choose.
+    `evaluations` are all on the validation notes; there are none where they could not choose.
     """
 
     steps: int
@@ -50,9 +48,7 @@ class HeadRecord:
     """Facts about a head that was solved.
 
     Attributes:
-        penalty: L2 penalty per training note.
-        why: What made it the one.
-        path: The penalties that were tried on the validation notes.
+        penalty: L2 penalty per training note; `path` are those that were tried, `why` it is this.
         constant: Classes with one value among the training notes, which get their prior.
         seconds: Wall time.
     """
@@ -69,10 +65,9 @@ class TrainingRecord:
     """Facts about a finished training run.
 
     Attributes:
-        steps: Optimizer updates.
+        steps: Optimizer updates; `seconds` is their wall time.
         trainable_parameters: Parameters that trained, the head included.
         total_parameters: All parameters of the model.
-        seconds: Wall time of the updates.
         tokens: Tokens that the updates computed, without padding; 0 for a head on saved features.
         peak_memory_mib: Largest memory of the process, or of the GPU where one was used.
         curve: At most 200 steps, evenly spread.
@@ -103,56 +98,20 @@ class TrainingRecord:
         return self.seconds + (self.head.seconds if self.head else 0.0)
 
 
-class Watch:
-    """Collects the record of a run while its steps go by."""
-
-    def __init__(self, trainable_parameters: int, total_parameters: int) -> None:
-        self._trainable = trainable_parameters
-        self._total = total_parameters
-        self._points: list[CurvePoint] = []
-        self._seconds = 0.0
-        self._tokens = 0
-        restart_peak_memory()
-
-    def see(self, step: Step, tokens_per_target: float) -> None:
-        """Take note of a step."""
-        point = CurvePoint(step=step.number, loss=step.loss, learning_rate=step.learning_rate)
-        self._points.append(point)
-        self._seconds += step.seconds
-        self._tokens += round(step.targets * tokens_per_target)
-
-    def record(self) -> TrainingRecord:
-        """The record up to now."""
-        stride = max(1, len(self._points) // _MOST_POINTS)
-        return TrainingRecord(
-            steps=len(self._points),
-            trainable_parameters=self._trainable,
-            total_parameters=self._total,
-            seconds=self._seconds,
-            tokens=self._tokens,
-            peak_memory_mib=peak_memory_mib(),
-            curve=tuple(self._points[::stride]),
-            processes=this_world().size,
-        )
-
-
 @dataclass(frozen=True)
 class Training(Generic[BatchT]):
     """One training, as `fit` runs it.
 
     Attributes:
-        label: How progress names it.
+        label: How progress names it, and `unit` what a target is.
         inputs: What it depends on; a checkpoint of other inputs is not used.
         store: Where its documents are.
-        parameters: All that trains, by name.
-        optimizer: Over these parameters.
-        optim: Schedule and clipping.
-        rows: The rows of each step, from a step on.
-        summed_loss: Loss of a row, summed over its targets.
+        parameters: All that trains, by name; `optimizer` is over it, as `optim` says.
+        rows: The rows of each step, from a step on; `summed_loss` sums over the targets of one.
         step_count: Steps of the whole training.
         seed: Decides dropout.
-        unit: What a target is, for progress.
         tokens_per_target: Tokens that a target takes, for the record.
+        total_parameters: Of the whole model, for the record.
         choice: What keeps its best state; without it, the last state is the result.
         is_sharded: Whether the layers of its model are spread over the processes.
     """
@@ -169,83 +128,62 @@ class Training(Generic[BatchT]):
     seed: int
     unit: Literal["tokens", "notes"]
     tokens_per_target: float
+    total_parameters: int
     choice: Choice | None = None
     is_sharded: bool = False
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds: all that trains, and its best state."""
-        best = self.choice.best if self.choice else {}
-        return {**self.parameters, **{f"best/{name}": tensor for name, tensor in best.items()}}
 
     @property
     def is_over(self) -> bool:
         """Whether it stops before its last step."""
         return self.choice is not None and self.choice.is_over
 
-    def steps(self, position: Position, world: World) -> Iterator[Step]:
-        """Its steps from a position on."""
-        return train(
-            self.rows(position.next_step),
-            self.summed_loss,
-            self.optimizer,
-            lambda number: self.optim.schedule(number, self.step_count),
-            step_count=self.step_count,
-            max_grad_norm=self.optim.max_grad_norm,
-            seed=self.seed,
-            first_step=position.next_step,
-            halvings=position.halvings,
-            world=world,
-        )
-
-    def position_after(self, step: Step) -> Position:
-        """Where it is after a step and what follows on it."""
-        evaluations = self.choice.evaluations if self.choice else ()
-        return Position(step.number + 1, step.halvings, evaluations)
+    @property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """What was found on the validation notes so far."""
+        return self.choice.evaluations if self.choice else ()
 
     def describe(self, step: Step) -> str:
         """A few figures of one step, and of the evaluation before it."""
         speed = step.targets / step.seconds
         figures = f"loss {step.loss:.3f} · {speed:,.0f} {self.unit}/s"
-        if self.choice and self.choice.evaluations:
-            last = self.choice.evaluations[-1]
+        if self.evaluations:
+            last = self.evaluations[-1]
             auroc = "n/a" if last.auroc is None else f"{last.auroc:.3f}"
             figures += f" · validation loss {last.loss:.3f}, AUROC {auroc}"
         return figures
 
 
 def fit(
-    training: Training[BatchT], work: Path, checkpoint_minutes: float, watch: Watch, track: Track
-) -> None:
+    training: Training[BatchT], work: Path, checkpoint_minutes: float, track: Track
+) -> TrainingRecord:
     """Train, going on from the last checkpoint in `work` if there is one, to the best state.
 
     The last step is saved too, so that what follows can be stopped without any loss.
 
-    Args:
-        training: What to do.
-        work: Folder of its checkpoints.
-        checkpoint_minutes: Minutes of training between two checkpoints.
-        watch: Sees every step, also those of the processes before this one.
-        track: Shows progress.
+    Returns:
+        The facts of all steps, also of those of the processes before this one; only the first of
+        several processes that train together has them.
 
     Raises:
         TrainingError: If a step fails; it names the notes.
         RunError: If no checkpoint is whole, or one cannot be written.
         Stopped: After Ctrl-C or SIGTERM, with a checkpoint of the last step.
     """
-    world = this_world(is_sharded=training.is_sharded)
-    checkpoints = Checkpoints(work, training.inputs, training.tensors, training.optimizer, world)
+    restart_peak_memory()
+    world, choice = this_world(is_sharded=training.is_sharded), training.choice
+    best = {f"best/{name}": tensor for name, tensor in choice.best.items()} if choice else {}
+    tensors = {**training.parameters, **best}
+    checkpoints = Checkpoints(work, training.inputs, tensors, training.optimizer, world)
     position = checkpoints.restore()
-    if training.choice:
-        training.choice.evaluations = position.evaluations
+    if choice:
+        choice.evaluations = position.evaluations
         if not position.next_step:
-            training.choice.see(0)
-    for step in checkpoints.steps():
-        watch.see(step, training.tokens_per_target)
+            choice.see(0)
     if position.next_step < training.step_count and not training.is_over:
-        _go_on(training, checkpoints, position, checkpoint_minutes, watch, track, world)
-    if training.choice:
-        training.choice.restore_best()
+        _go_on(training, checkpoints, position, checkpoint_minutes, track, world)
+    if choice:
+        choice.restore_best()
+    return _record(training, checkpoints.steps(), world)
 
 
 def _go_on(
@@ -253,33 +191,58 @@ def _go_on(
     checkpoints: Checkpoints,
     position: Position,
     checkpoint_minutes: float,
-    watch: Watch,
     track: Track,
     world: World,
 ) -> None:
-    steps = training.steps(position, world)
+    count, first = training.step_count, position.next_step
+    steps = train(
+        training.rows(first),
+        training.summed_loss,
+        training.optimizer,
+        lambda number: training.optim.schedule(number, count),
+        step_count=count,
+        max_grad_norm=training.optim.max_grad_norm,
+        seed=training.seed,
+        first_step=first,
+        halvings=position.halvings,
+        world=world,
+    )
     saved = time.monotonic()
-    with _notes_named(training.store), _stop_requests() as asked_to_stop:
-        for step in track(
-            training.label, steps, training.step_count, training.describe, position.next_step
-        ):
-            watch.see(step, training.tokens_per_target)
+    with _notes_named(training.store), _stop_requests() as asked:
+        for step in track(training.label, steps, count, training.describe, first):
             checkpoints.log(step)
             if training.choice:
                 training.choice.see(step.number + 1)
-            is_last = training.is_over or step.number + 1 == training.step_count
+            is_last = training.is_over or step.number + 1 == count
             is_time = is_last or time.monotonic() - saved >= 60 * checkpoint_minutes
-            stops, saves = world.sums(bool(asked_to_stop()), is_time)
+            stops, saves = world.sums(bool(asked), is_time)
             if stops or saves:
-                checkpoints.save(training.position_after(step))
+                checkpoints.save(Position(step.number + 1, step.halvings, training.evaluations))
                 saved = time.monotonic()
-            if stops:
-                raise Stopped(
-                    asked_to_stop() or signal.SIGTERM,  # another process may have been asked
-                    f"{training.label}: stopped after step {step.number}, which is saved.",
-                )
-            if is_last:
+            if stops or is_last:
                 break
+    if any(world.sums(bool(asked))):  # again, as a request may come while the last step is saved
+        raise Stopped(
+            asked[0] if asked else signal.SIGTERM,  # another process may have been asked
+            f"{training.label}: stopped after step {step.number}, which is saved.",
+        )
+
+
+def _record(training: Training[BatchT], steps: Sequence[Step], world: World) -> TrainingRecord:
+    points = [
+        CurvePoint(step=step.number, loss=step.loss, learning_rate=step.learning_rate)
+        for step in steps
+    ]
+    return TrainingRecord(
+        steps=len(steps),
+        trainable_parameters=sum(p.numel() for p in training.parameters.values()),
+        total_parameters=training.total_parameters,
+        seconds=sum(step.seconds for step in steps),
+        tokens=sum(round(step.targets * training.tokens_per_target) for step in steps),
+        peak_memory_mib=peak_memory_mib(),
+        curve=tuple(points[:: max(1, len(points) // _MOST_POINTS)]),
+        processes=world.size,
+    )
 
 
 @contextmanager
@@ -293,8 +256,8 @@ def _notes_named(store: TokenStore) -> Iterator[None]:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[Callable[[], int]]:
-    """Which signal has come, SIGINT or SIGTERM; 0 for none.
+def _stop_requests() -> Iterator[list[int]]:
+    """The signals that have come, SIGINT or SIGTERM; still to be heeded after the block.
 
     Inside the block the first one does not end the process; Ctrl-C after it does, at once.
     """
@@ -308,44 +271,28 @@ def _stop_requests() -> Iterator[Callable[[], int]]:
             os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: 0  # only the main thread may handle signals
+        yield asked  # only the main thread may handle signals
         return
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
     before = {number: signal.signal(number, ask) for number in numbers}
     try:
-        yield lambda: asked[0] if asked else 0
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def write_record(path: Path, record: TrainingRecord) -> None:
-    """Write a record as JSON."""
-    runs.write_json(path, asdict(record))
-
-
 def read_record(path: Path) -> TrainingRecord:
-    """Read what `write_record` wrote."""
-    values = runs.read_json(path)
-    curve = tuple(CurvePoint(**point) for point in values.pop("curve"))
-    kept, head = values.pop("kept"), values.pop("head")
-    if kept is not None:
-        evaluations = tuple(Evaluation(**one) for one in kept.pop("evaluations"))
-        kept = Kept(**kept, evaluations=evaluations)
-    if head is not None:
-        head = HeadRecord(**{**head, "path": tuple(PathPoint(**one) for one in head["path"])})
-    return TrainingRecord(**values, curve=curve, kept=kept, head=head)
+    """The record that is in a JSON file."""
+    return TypeAdapter(TrainingRecord).validate_python(runs.read_json(path))
 
 
 def restart_peak_memory() -> None:
     """Forget the memory peak so far, where the system allows it."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    clear = Path("/proc/self/clear_refs")
-    try:
-        clear.write_text("5")
-    except OSError:
-        return  # not Linux, or not permitted: the peak is that of the whole process
+    with suppress(OSError):  # not Linux, or not permitted: the peak is that of the whole process
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_mib() -> float:
