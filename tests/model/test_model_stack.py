@@ -148,7 +148,7 @@ def test_plain_peft_loads_a_saved_adapter_and_gives_the_same_logits(folder, doma
     plain.double()
     documents = random_documents(LENGTHS)
     with torch.inference_mode():
-        packed = model.backbone.logits(
+        packed = model.backbone.head(
             model.backbone.hidden_states(packed_batch(documents, range(3)))
         )
         expected = torch.cat([plain(torch.from_numpy(ids)[None]).logits[0] for ids in documents])
@@ -169,7 +169,7 @@ def test_stacked_logits_equal_plain_peft_with_both_adapters_active(folder, domai
     plain.double()
     documents = random_documents(LENGTHS)
     with torch.inference_mode():
-        packed = model.backbone.logits(
+        packed = model.backbone.head(
             model.backbone.hidden_states(packed_batch(documents, range(3)))
         )
         expected = torch.cat([plain(torch.from_numpy(ids)[None]).logits[0] for ids in documents])

@@ -59,14 +59,10 @@ class Head(nn.Module):
         mean_H: Tensor | None = None,
         scale_H: Tensor | None = None,
     ) -> None:
-        """A head that gives the logits of the given weights.
+        """A head that gives the logits of the given weights, which are for features as they come.
 
-        Args:
-            weight_KH: `(K, H)` for features as they come.
-            bias_K: `(K,)`.
-            mean_H: `(H,)` of the training notes, if features are to be standardised before the
-                linear layer, so that one learning rate suits them all.
-            scale_H: `(H,)` standard deviations beside it.
+        With the means and standard deviations of the training notes, it standardises features
+        before the linear layer, so that one learning rate suits them all.
         """
         super().__init__()
         classes, width = weight_KH.shape
@@ -89,8 +85,3 @@ class Head(nn.Module):
         """The same logits from a plain linear layer, up to rounding."""
         weight_KH = self.linear.weight.double() / self.scale_H
         return Head(weight_KH, self.linear.bias - weight_KH @ self.mean_H.double())
-
-    @classmethod
-    def from_weights(cls, weights: dict[str, Tensor]) -> "Head":
-        """A head with saved weights."""
-        return cls(weights["linear.weight"], weights["linear.bias"])

@@ -69,8 +69,9 @@ class LanguageModelPredictor:
         )
 
     def _logits(self, batch: PackedBatch) -> Tensor:
-        card = self.bundle.card
-        return self.bundle.model.logits(self.bundle.head, batch, card.pooling, card.layers)
+        card, head = self.bundle.card, self.bundle.head
+        logits: Tensor = head(self.bundle.model.features(batch, card.pooling, card.layers))
+        return logits
 
 
 def load_predictor(

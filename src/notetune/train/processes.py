@@ -57,7 +57,7 @@ def spread(backbone: Backbone) -> None:
         ConfigError: If this process is alone.
     """
     refuse_alone()
-    body: Any = backbone.model.get_decoder()  # type: ignore[operator]
+    body: Any = backbone.model.get_decoder()
     shard(body, list(body.layers))
 
 

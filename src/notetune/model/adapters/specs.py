@@ -7,7 +7,6 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from notetune.config import Config
 
 _Dropout = Annotated[float, Field(ge=0, lt=1)]
-_MLP_LAYERS = 2
 
 
 class LoRA(Config):
@@ -80,14 +79,14 @@ class PTuning(Config):
     reparameterisation: Literal["mlp", "lstm"] = "mlp"
     hidden: PositiveInt = 256
     """Width of the network."""
-    layers: PositiveInt = _MLP_LAYERS
+    layers: PositiveInt = 2
     """Layers of an LSTM."""
     dropout: _Dropout = 0.0
     """Dropout between the layers of an LSTM, while it trains."""
 
     @model_validator(mode="after")
     def _fits_network(self) -> "PTuning":
-        if self.reparameterisation == "mlp" and (self.layers, self.dropout) != (_MLP_LAYERS, 0):
+        if self.reparameterisation == "mlp" and (self.layers, self.dropout) != (2, 0):
             raise ValueError(
                 "layers and dropout are read for reparameterisation: lstm only; leave them out"
             )
@@ -115,27 +114,22 @@ class Full(Config):
 
 
 PeftSpec = LoRA | Prefix | Prompt | PTuning | AdaptationPrompt
-AdapterSpec = Annotated[
-    LoRA | Prefix | Prompt | PTuning | AdaptationPrompt | Full, Field(discriminator="kind")
-]
+AdapterSpec = Annotated[PeftSpec | Full, Field(discriminator="kind")]
 
 
 class Traits(NamedTuple):
-    """What the rest of the product must know of a method.
-
-    Attributes:
-        row_tokens: Tokens of a row that it takes in front of each document.
-        positions: Positions that it takes there.
-        reads_weights: Whether it trains or reads weights of linear layers, which float8 ones hide.
-        is_backbone: Whether it is the weights themselves, so that it is saved as a backbone.
-        merges: Whether it can be added to the weights of its backbone.
-    """
+    """What the rest of the product must know of a method."""
 
     row_tokens: int = 0
+    """Tokens of a row that it takes in front of each document."""
     positions: int = 0
+    """Positions that it takes there."""
     reads_weights: bool = False
+    """Whether it trains or reads weights of linear layers, which float8 ones hide."""
     is_backbone: bool = False
+    """Whether it is the weights themselves, so that it is saved as a backbone."""
     merges: bool = False
+    """Whether it can be added to the weights of its backbone."""
 
 
 def traits(spec: AdapterSpec) -> Traits:
