@@ -6,9 +6,8 @@ that it would leave out or invent is refused, and the tokenizer cuts texts as th
 
 import re
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gguf
 from safetensors.torch import save_file
@@ -27,7 +26,8 @@ from notetune.model.piece_tokenizer import to_tokenizer
 _MAGIC = b"GGUF"
 _NEEDED = ("block_count", "context_length", "embedding_length", "attention.head_count")
 _PART = {"gpt2": "merges", "llama": "scores"}  # of a tokenizer, beside its tokens
-_UNREADABLE = (  # what transformers raises on a file that is not as it expects
+# What transformers raises on a file that is not as it expects.
+_FAULTS = (
     OSError,
     ValueError,
     TypeError,
@@ -37,38 +37,34 @@ _UNREADABLE = (  # what transformers raises on a file that is not as it expects
     ArithmeticError,
 )
 _UNKNOWN_TYPE = re.compile(r"(\d+)\)? is not a valid GGMLQuantizationType")
-_IDS = ("bos", "eos", "unknown", "padding")
+_IDS = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}  # as transformers says
 _LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
-@dataclass(frozen=True)
-class _Cuts:
-    """How a byte-level tokenizer of a known name reads a text.
+class _Cuts(NamedTuple):
+    """How a byte-level tokenizer of a known name reads a text."""
 
-    Attributes:
-        steps: First cut of a text, before byte pairs merge.
-        keeps_words: Whether a piece that is a token itself is not merged from bytes.
-        opens: Whether BOS opens a text where the file does not say.
-    """
-
-    steps: tuple[PreTokenizer, ...]
+    steps: list[PreTokenizer]
+    """First cut of a text, before byte pairs merge."""
     keeps_words: bool = False
+    """Whether a piece that is a token itself is not merged from bytes."""
     opens: bool = False
+    """Whether BOS opens a text where the file does not say."""
 
 
-def _by_pattern(pattern: str) -> tuple[PreTokenizer, ...]:
+def _by_pattern(pattern: str) -> list[PreTokenizer]:
     bytes_alone = ByteLevel(add_prefix_space=False, use_regex=False)
-    return Split(Regex(pattern), behavior="isolated"), bytes_alone
+    return [Split(Regex(pattern), behavior="isolated"), bytes_alone]
 
 
 _WORDS = ByteLevel(add_prefix_space=False)
 # By `tokenizer.ggml.pre`; what llama.cpp's vocabulary loader does under that name.
 _CUTS = {
-    "gpt-2": _Cuts((_WORDS,)),
-    "smollm": _Cuts((Digits(individual_digits=True), _WORDS)),
+    "gpt-2": _Cuts([_WORDS]),
+    "smollm": _Cuts([Digits(individual_digits=True), _WORDS]),
     "llama-bpe": _Cuts(_by_pattern(_LLAMA_3), keeps_words=True, opens=True),
     "qwen2": _Cuts(_by_pattern(_LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}"))),
 }
@@ -149,7 +145,13 @@ def _read(path: Path) -> _Content:
     if lacking:
         raise BackboneError(f"{path} lacks {lacking[0]}; it is not a whole model.")
     for tensor in {tensor.tensor_type: tensor for tensor in content.tensors}.values():
-        _refuse_type(path, tensor)
+        try:
+            gguf.dequantize(tensor.data[:1], tensor.tensor_type)
+        except NotImplementedError:
+            raise BackboneError(
+                f"{path}: tensor {tensor.name} has type {tensor.tensor_type.name}, which the gguf "
+                "package cannot dequantise; take a file of another quantisation, such as Q8_0."
+            ) from None
     scaling = content.get(f"{content.architecture}.rope.scaling.type", "none")
     if scaling != "none" and content.architecture != "gpt-oss":
         raise BackboneError(
@@ -157,16 +159,6 @@ def _read(path: Path) -> _Content:
             "GGUF; take the model's safetensors folder."
         )
     return content
-
-
-def _refuse_type(path: Path, tensor: gguf.ReaderTensor) -> None:
-    try:
-        gguf.dequantize(tensor.data[:1], tensor.tensor_type)
-    except NotImplementedError:
-        raise BackboneError(
-            f"{path}: tensor {tensor.name} has type {tensor.tensor_type.name}, which the gguf "
-            "package cannot dequantise; take a file of another quantisation, such as Q8_0."
-        ) from None
 
 
 def _save_model(path: Path, content: _Content, folder: Path) -> None:
@@ -207,7 +199,7 @@ def _model(path: Path, content: _Content) -> Any:
                 ignore_mismatched_sizes=True,  # so that they are named below
                 output_loading_info=True,
             )
-    except _UNREADABLE as error:
+    except _FAULTS as error:
         raise BackboneError(
             f"{path} has the architecture {content.architecture}, which transformers does not read "
             f"as a decoder from a GGUF ({type(error).__name__})."
@@ -241,11 +233,7 @@ def _left_out(content: _Content, model: Any) -> str:
 
 
 def _tokenizer(path: Path, content: _Content) -> Tokenizer:
-    """The tokenizer that the file declares.
-
-    Raises:
-        BackboneError: If its kind, or how it first cuts a text, is not known here.
-    """
+    """The tokenizer that the file declares, if its kind and first cut of a text are known here."""
     ids = range(len(content.tokens))
     odd = [number for number in content.ids.values() if number not in ids]
     if odd:
@@ -290,7 +278,7 @@ def _byte_level(path: Path, content: _Content, cuts: _Cuts) -> Tokenizer:
             f"{path} holds {wrong} merges of no tokens; it is damaged, copy it again."
         )
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=cuts.keeps_words))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(list(cuts.steps))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cuts.steps)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
@@ -312,17 +300,12 @@ def _frame(tokenizer: Tokenizer, content: _Content, *, opens: bool) -> None:
 
 def _tokenizer_config(content: _Content) -> dict[str, object]:
     """What transformers reads beside `tokenizer.json`, whose steps it then takes as they are."""
-    names = {"unknown": "unk", "padding": "pad"}
-    special = {
-        f"{names.get(name, name)}_token": content.tokens[number]
-        for name, number in content.ids.items()
-    }
     template = content.get("tokenizer.chat_template")
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "model_max_length": content.get(f"{content.architecture}.context_length"),
-        **special,
+        **{f"{_IDS[name]}_token": content.tokens[number] for name, number in content.ids.items()},
         **({"chat_template": template} if template else {}),
     }
 

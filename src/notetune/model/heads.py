@@ -1,7 +1,6 @@
 """Pooling over a note, and the linear head on top."""
 
 from collections.abc import Sequence
-from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +17,12 @@ def pool(hidden_TH: Tensor, batch: PackedBatch, pooling: Pooling) -> Tensor:
     It is the mean of all its tokens, or of the first or last token of each of its pieces.
     """
     hidden_TH, note_D = hidden_TH.float(), batch.note_D
-    match pooling:
-        case "first":
-            return _means(hidden_TH[batch.first_D], note_D, batch.pieces_N)
-        case "last":
-            return _means(hidden_TH[batch.last_D], note_D, batch.pieces_N)
-        case "mean":
-            firsts_N = np.cumsum((0, *batch.pieces_N[:-1]))
-            tokens_N = np.add.reduceat(batch.lengths_D, firsts_N).tolist()
-            return _means(hidden_TH, note_D[batch.document_T], tokens_N)
-        case _:
-            assert_never(pooling)
+    if pooling == "mean":
+        firsts_N = np.cumsum((0, *batch.pieces_N[:-1]))
+        tokens_N = np.add.reduceat(batch.lengths_D, firsts_N).tolist()
+        return _means(hidden_TH, note_D[batch.document_T], tokens_N)
+    tokens_D = batch.first_D if pooling == "first" else batch.last_D
+    return _means(hidden_TH[tokens_D], note_D, batch.pieces_N)
 
 
 def _means(values_XH: Tensor, note_X: Tensor, counts_N: Sequence[int]) -> Tensor:

@@ -26,39 +26,27 @@ _SEPARATORS = (
 
 @dataclass(frozen=True)
 class Edges:
-    """What stands round the tokens of a note.
-
-    Attributes:
-        opener_id: Begins every document; `[CLS]` for an encoder, None where nothing does.
-        end_id: Ends a note; `[SEP]` for an encoder.
-        opener: The opener as its vocabulary spells it.
-        ends_every_piece: Whether a piece of a note that goes on ends in `end_id` too.
-    """
+    """What stands round the tokens of a note."""
 
     opener_id: int | None
+    """Begins every document; `[CLS]` for an encoder, None where nothing does."""
     end_id: int
+    """Ends a note; `[SEP]` for an encoder."""
     opener: str = ""
+    """The opener as its vocabulary spells it."""
     ends_every_piece: bool = False
-
-    @property
-    def opener_count(self) -> int:
-        """Tokens that it puts in front of a document."""
-        return int(self.opener_id is not None)
+    """Whether a piece of a note that goes on ends in `end_id` too."""
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What a backbone folder declares of its tokens.
-
-    Attributes:
-        folder: The folder.
-        tokenizer: Text to ids; special tokens that a text spells out are text.
-        config: `config.json`.
-    """
+    """What a backbone folder declares of its tokens."""
 
     folder: Path
     tokenizer: Tokenizer
+    """Text to ids; special tokens that a text spells out are text."""
     config: dict[str, Any]
+    """`config.json`."""
 
     @property
     def vocabulary_size(self) -> int:

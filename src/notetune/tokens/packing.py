@@ -13,17 +13,12 @@ Int64Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PackPlan:
-    """Rows of whole documents.
-
-    Attributes:
-        order_D: `(D,)` document numbers, row after row.
-        starts_R: `(R + 1,)`; row r holds `order_D[starts_R[r]:starts_R[r + 1]]`.
-        tokens_per_row: The budget that no row exceeds.
-    """
+    """Rows of whole documents."""
 
     order_D: Int64Array
+    """`(D,)` document numbers, row after row."""
     starts_R: Int64Array
-    tokens_per_row: int
+    """`(R + 1,)`; row r holds `order_D[starts_R[r]:starts_R[r + 1]]`."""
 
     @property
     def row_count(self) -> int:
@@ -34,23 +29,18 @@ class PackPlan:
         """The documents of one row."""
         return self.order_D[self.starts_R[number] : self.starts_R[number + 1]]
 
-    def fill(self, lengths_D: Int64Array) -> float:
-        """Share of the row budget that holds tokens."""
-        return float(lengths_D[self.order_D].sum() / (self.row_count * self.tokens_per_row))
-
 
 def pack_documents(
     lengths_D: Int64Array, tokens_per_row: int, seed: int | tuple[int, ...] = 0
 ) -> PackPlan:
     """Assign each document to one row: longest first, into the fullest row that still has room.
 
+    Every document is in the plan exactly once, and no row exceeds the budget.
+
     Args:
         lengths_D: `(D,)` int64, tokens per document, each in `1..tokens_per_row`.
         tokens_per_row: Row budget in tokens.
         seed: Orders documents of the same length, so that epochs can mix documents differently.
-
-    Returns:
-        A plan in which every document appears exactly once and no row exceeds the budget.
 
     Raises:
         DataError: If there is no document, or one is empty or longer than a row.
@@ -82,7 +72,7 @@ def pack_documents(
         order.append(rows.ravel())
         sizes.append(np.full(len(rows), rows.shape[1]))
     starts_R = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
-    return PackPlan(np.concatenate(order), starts_R.astype(np.int64), tokens_per_row)
+    return PackPlan(np.concatenate(order), starts_R.astype(np.int64))
 
 
 def _row_groups(counts: Int64Array, tokens_per_row: int) -> "list[_RowGroup]":
@@ -105,7 +95,8 @@ def _row_groups(counts: Int64Array, tokens_per_row: int) -> "list[_RowGroup]":
                 untouched = group.row_count - full - min(rest, 1)
                 open_rows.put(room, _RowGroup(untouched, group.parts))
             left -= full * per_row + rest
-    return open_rows.groups()
+    groups = [group for groups in open_rows.by_room.values() for group in groups]
+    return sorted(groups, key=lambda group: group.parts, reverse=True)  # longest documents first
 
 
 @dataclass(frozen=True)
@@ -125,12 +116,12 @@ class _OpenRows:
     """Groups of rows by the tokens of room that they have left."""
 
     def __init__(self) -> None:
-        self._by_room: defaultdict[int, list[_RowGroup]] = defaultdict(list)
+        self.by_room: defaultdict[int, list[_RowGroup]] = defaultdict(list)
         self._rooms = 0  # bit k is set when some group has exactly k tokens of room
 
     def put(self, room: int, group: _RowGroup) -> None:
         if group.row_count:
-            self._by_room[room].append(group)
+            self.by_room[room].append(group)
             self._rooms |= 1 << room
 
     def take(self, length: int) -> tuple[int, _RowGroup] | None:
@@ -139,15 +130,10 @@ class _OpenRows:
         if not fitting:
             return None
         room = length + (fitting & -fitting).bit_length() - 1
-        group = self._by_room[room].pop()
-        if not self._by_room[room]:
+        group = self.by_room[room].pop()
+        if not self.by_room[room]:
             self._rooms ^= 1 << room
         return room, group
-
-    def groups(self) -> list[_RowGroup]:
-        """All groups, in the order of their documents: longest first."""
-        groups = [group for groups in self._by_room.values() for group in groups]
-        return sorted(groups, key=lambda group: group.parts, reverse=True)
 
 
 def _check_lengths(lengths_D: Int64Array, tokens_per_row: int) -> None:
