@@ -45,8 +45,7 @@ def perplexity(
     `batch-mean`, the unweighted mean over batches of ten documents of the mean over their tokens,
     which gives short batches more weight.
 
-    Source:
-        `batch-mean` is what the code of Gema et al. (arXiv 2307.03042) reports.
+    Source: `batch-mean` is what the code of Gema et al. (arXiv 2307.03042) reports.
     """
     nats_D = document_losses(model, store, documents_D, tokens_per_row)
     targets_D = store.lengths_D[documents_D] - 1

@@ -91,8 +91,7 @@ class DocumentLayout:
 
     def prefix(self, layer: int, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
         """Keys and values `(kv_heads, P, head_dim)` in front of each document, in one layer."""
-        prefixes = self.additions.prefixes
-        if not prefixes:
+        if not (prefixes := self.additions.prefixes):
             return None
         keys = torch.cat([prefix[2 * layer] for prefix in prefixes], dim=1)
         values = torch.cat([prefix[2 * layer + 1] for prefix in prefixes], dim=1)
@@ -225,19 +224,14 @@ def _by_length(
     asked = tokens if documents.asked_D is None else [count for _, count in runs]
     parts = [torch.split(*part, dim=2) for part in ((query, asked), (key, tokens), (value, tokens))]
     for (_, count), q, k, v in zip(runs, *parts, strict=True):
-        q, k, v = (_documents(part, count) for part in (q, k, v))
+        # Each `(count, heads, length, head_dim)`.
+        q, k, v = (part[0].unflatten(1, (count, -1)).transpose(0, 1) for part in (q, k, v))
         if prefix is not None:
             k, v = (
                 torch.cat([front.expand(count, -1, -1, -1), own], dim=2)
                 for front, own in zip(prefix, (k, v), strict=True)
             )
         yield q, k, v
-
-
-def _documents(tensor: Tensor, count: int) -> Tensor:
-    """`(count, heads, length, head_dim)` for `count` documents of one length, end to end."""
-    heads, head_dim = tensor.shape[1], tensor.shape[3]
-    return tensor[0].reshape(heads, count, -1, head_dim).transpose(0, 1)
 
 
 def _direction(
@@ -286,17 +280,15 @@ def _in_one_kernel(
     return out.unsqueeze(0)
 
 
-def _attend_to_prompt(
-    module: nn.Module, query: Tensor, part: GatedPrompt, scaling: float
-) -> Tensor:
+def _attend_to_prompt(module: Any, query: Tensor, part: GatedPrompt, scaling: float) -> Tensor:
     """`(1, T, heads, head_dim)`: what an adaptation prompt adds to each token.
 
     It is added before the layer's output projection, which is linear.
     """
     prompt = part.prompt.to(query.dtype)
     shape = (1, prompt.shape[1], -1, query.shape[3])
-    key = module.k_proj(prompt).view(shape).transpose(1, 2)  # type: ignore[operator]
-    value = module.v_proj(prompt).view(shape).transpose(1, 2)  # type: ignore[operator]
+    key = module.k_proj(prompt).view(shape).transpose(1, 2)
+    value = module.v_proj(prompt).view(shape).transpose(1, 2)
     out = F.scaled_dot_product_attention(
         query, key, value, scale=scaling, enable_gqa=key.shape[1] != query.shape[1]
     )

@@ -144,5 +144,5 @@ def load_bundle(folder: Path, card: BundleCard, backbone: Backbone) -> Bundle:
         raise BundleError(f"{folder / _HEAD} cannot be read; restore it from a copy.") from None
     head = Head(weights["linear.weight"], weights["linear.bias"])
     model = stack(backbone, layers)
-    model.check(probe(backbone), card.pooling, layers=card.layers)
+    model.check(probe(backbone), lambda row: model.features(row, card.pooling, card.layers))
     return Bundle(card, model, head.to(backbone.device).eval())

@@ -92,19 +92,13 @@ def convert(source: Path, folder: Path) -> Backbone:
     return outline_backbone(str(folder))
 
 
-class _Content:
+class _Content(dict[str, Any]):
     """The parsed file: metadata by key, and the table of tensors."""
 
     def __init__(self, reader: gguf.GGUFReader) -> None:
+        super().__init__((key, field.contents()) for key, field in reader.fields.items())
         self.tensors = reader.tensors
-        self._values = {key: field.contents() for key, field in reader.fields.items()}
-
-    def get(self, key: str, otherwise: Any = None) -> Any:
-        return self._values.get(key, otherwise)
-
-    @property
-    def architecture(self) -> str:
-        return str(self.get("general.architecture"))
+        self.architecture = str(self.get("general.architecture"))
 
     @property
     def ids(self) -> dict[str, int]:
@@ -117,10 +111,10 @@ class _Content:
         """Every token as it is spelled in the file, by its id."""
         return list(self.get("tokenizer.ggml.tokens", ()))
 
-    def tokens_of(self, *kinds: gguf.TokenType) -> list[str]:
-        """The tokens that the file marks as one of some kinds."""
+    def tokens_of(self, kind: gguf.TokenType) -> list[str]:
+        """The tokens that the file marks as of a kind."""
         marks = self.get("tokenizer.ggml.token_type", ())
-        return [token for token, mark in zip(self.tokens, marks, strict=False) if mark in kinds]
+        return [token for token, mark in zip(self.tokens, marks, strict=False) if mark == kind]
 
 
 def _read(path: Path) -> _Content:
@@ -138,7 +132,7 @@ def _read(path: Path) -> _Content:
                 "take a file of another quantisation, such as Q8_0."
             ) from None
         raise BackboneError(f"{path} is cut short or damaged; copy it again.") from None
-    part = _PART.get(content.get("tokenizer.ggml.model"), "model")
+    part = _PART.get(content.get("tokenizer.ggml.model", ""), "model")
     needed = ["general.architecture", *(f"{content.architecture}.{key}" for key in _NEEDED)]
     needed += [f"tokenizer.ggml.{key}" for key in ("tokens", "token_type", part)]
     lacking = [key for key in needed if content.get(key) is None]
@@ -178,9 +172,8 @@ def _save_model(path: Path, content: _Content, folder: Path) -> None:
     config.architectures = [type(model).__name__]
     for name in ("bos", "eos"):  # never those of the class, which are another model's
         setattr(config, f"{name}_token_id", content.ids.get(name))
-    written = config.to_diff_dict()
-    for key in ("quantization_config", "_model_name_or_path"):  # of the file, not of the folder
-        written.pop(key, None)
+    of_the_file = ("quantization_config", "_model_name_or_path")
+    written = {k: v for k, v in config.to_diff_dict().items() if k not in of_the_file}
     runs.write_json(folder / "config.json", written)
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
@@ -224,10 +217,8 @@ def _weights(model: Any) -> dict[str, Tensor]:
 def _left_out(content: _Content, model: Any) -> str:
     """The tensors of a file that have no place in a model, the first by name."""
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
-    kind = kinds[content.architecture]
-    names = gguf.get_tensor_name_map(kind, model.config.num_hidden_layers)
-    suffixes = (".weight", ".bias")
-    read = {names.get_name(name, suffixes) for name in model.state_dict()}
+    names = gguf.get_tensor_name_map(kinds[content.architecture], model.config.num_hidden_layers)
+    read = {names.get_name(name, (".weight", ".bias")) for name in model.state_dict()}
     left = [tensor.name for tensor in content.tensors if tensor.name not in read]
     return f"{len(left)} tensors, {left[0]} first" if left else "tensors"
 
@@ -243,7 +234,7 @@ def _tokenizer(path: Path, content: _Content) -> Tokenizer:
     kind, name = content.get("tokenizer.ggml.model"), content.get("tokenizer.ggml.pre", "default")
     has_prefix = content.get("tokenizer.ggml.add_space_prefix", True)
     if kind == "llama" and name == "default" and has_prefix:
-        scores = content.get("tokenizer.ggml.scores")
+        scores = content["tokenizer.ggml.scores"]
         tokenizer, opens = to_tokenizer(list(zip(content.tokens, scores, strict=False))), True
     elif kind == "gpt2" and name in _CUTS:
         cuts = _CUTS[name]
@@ -255,11 +246,10 @@ def _tokenizer(path: Path, content: _Content) -> Tokenizer:
             f"not known here: known are gpt2 with {', '.join(sorted(_CUTS))}, and llama with "
             "default. Take the model's safetensors folder."
         )
-    control, own = gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED
-    tokenizer.add_tokens([AddedToken(t, normalized=False) for t in content.tokens_of(own)])
-    tokenizer.add_special_tokens(
-        [AddedToken(t, normalized=False, special=True) for t in content.tokens_of(control)]
-    )
+    own = content.tokens_of(gguf.TokenType.USER_DEFINED)
+    special = content.tokens_of(gguf.TokenType.CONTROL)
+    tokenizer.add_tokens([AddedToken(t, normalized=False) for t in own])
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in special])
     if [tokenizer.id_to_token(number) for number in (*ids, len(ids))] != [*content.tokens, None]:
         raise BackboneError(
             f"{path} holds {len(ids)} tokens that do not make a tokenizer of as many ids: some are "
@@ -270,7 +260,7 @@ def _tokenizer(path: Path, content: _Content) -> Tokenizer:
 
 
 def _byte_level(path: Path, content: _Content, cuts: _Cuts) -> Tokenizer:
-    merges = [tuple(merge.partition(" ")[::2]) for merge in content.get("tokenizer.ggml.merges")]
+    merges = [tuple(merge.partition(" ")[::2]) for merge in content["tokenizer.ggml.merges"]]
     vocabulary = {token: number for number, token in enumerate(content.tokens)}
     wrong = sum(not {*merge, "".join(merge)} <= vocabulary.keys() for merge in merges)
     if wrong:

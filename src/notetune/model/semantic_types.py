@@ -24,9 +24,8 @@ def add_semantic_types(embeddings_VH: Tensor, folder: Path) -> None:
         BackboneError: If the vocabulary is there and no embeddings of types are, as in a folder
             that was saved as a plain BERT, or if it names more types than there are embeddings.
 
-    Source:
-        Michalopoulos et al. 2021 (arXiv 2010.10391); `run_glue.py` of gmichalo/UmlsBERT numbers the
-        types from 1 in the order of the file, and type 0 adds nothing.
+    Source: Michalopoulos et al. 2021 (arXiv 2010.10391); `run_glue.py` of gmichalo/UmlsBERT
+        numbers the types from 1 in the order of the file, and type 0 adds nothing.
     """
     if not (folder / VOCABULARY_WITH_TYPES).is_file():
         return

@@ -1,6 +1,6 @@
 """Backbone, domain adapter, task adapter and head as one model: who is active and who trains."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, assert_never
@@ -35,6 +35,7 @@ from notetune.model.layers import Layers, Pooling, chosen_layers
 from notetune.model.losses import next_token_loss, next_token_losses
 
 DOMAIN, TASK = "domain", "task"
+_Reads = Callable[[PackedBatch], Tensor]
 _PROBE_TOKENS = 16
 
 
@@ -144,16 +145,11 @@ class Stack:
         return pool(hidden_TH, batch, pooling)
 
     def check(
-        self,
-        batch: PackedBatch,
-        pooling: Pooling | None = None,
-        names: Collection[str] | None = None,
-        layers: Layers = "last",
+        self, batch: PackedBatch, reads: _Reads | None = None, names: Collection[str] | None = None
     ) -> None:
-        """Refuse a stack that is not what it says, by its output on a few documents.
+        """Refuse a stack that is not what it says, by what a head `reads` of a few documents.
 
-        A head reads that output by `pooling` of `layers`; without `pooling` all hidden states
-        count. Without `names` all adapters are looked at.
+        Without a head all hidden states count; without `names` all adapters are looked at.
 
         Raises:
             BundleError: If an adapter does not change what is read of `batch`, or an adapter that
@@ -163,29 +159,20 @@ class Stack:
             before = self.frozen_hashes.get(name)
             if before is not None and tensors_hash(self.tensors(name)) != before:
                 raise BundleError(f"frozen adapter {name} has changed; the run is not valid.")
-            if self.effect(name, batch, pooling, layers) == 0:
+            if self.effect(name, batch, reads) == 0:
                 raise BundleError(
                     f"adapter {name} does not change the output; it is not active or was never "
                     "trained."
                 )
 
     @torch.inference_mode()
-    def effect(
-        self,
-        name: str,
-        batch: PackedBatch,
-        pooling: Pooling | None = None,
-        layers: Layers = "last",
-    ) -> float:
+    def effect(self, name: str, batch: PackedBatch, reads: _Reads | None = None) -> float:
         """Largest change of what is read of `batch`, as of `check`, without one adapter."""
-
-        def read() -> Tensor:
-            return self.features(batch, pooling, layers) if pooling else self.hidden_states(batch)
-
+        reads = reads or self.hidden_states
         self.eval_mode()
-        with_it = read()
+        with_it = reads(batch)
         with self.adapters[name].off():
-            return float((with_it - read()).abs().max())
+            return float((with_it - reads(batch)).abs().max())
 
     def _additions(self) -> Additions:
         active = (adapter for adapter in self.adapters.values() if adapter.is_on)

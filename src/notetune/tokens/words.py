@@ -40,19 +40,15 @@ class WordCache(dict[str, bytes]):
     ) -> None:
         """Use `word_cache`, which knows for which tokenizers this is exact.
 
-        Args:
-            whole: Encodes whole texts.
-            inner: Encodes text from the middle of a text.
-            dtype: Of the packed ids.
-            cuts_lines: Whether every line break is cut off from what is before it.
+        They encode whole texts and text from the middle of a text. `cuts_lines` says that every
+        line break is cut off from what is before it.
         """
         super().__init__()
         self._whole, self._inner, self._dtype = whole, inner, dtype
         self._cuts_lines = cuts_lines
         self._reserved = (_MORE, _LINE, _FIRST, *((_META,) if inner is not whole else ()))
-        spaces = [*_OTHER_SPACES] if cuts_lines else ["\n", *_OTHER_SPACES]
-        self._spaces = spaces
-        self._ascii_spaces = [space for space in spaces if space.isascii()]
+        self._spaces = _OTHER_SPACES if cuts_lines else ["\n", *_OTHER_SPACES]
+        self._ascii_spaces = [space for space in self._spaces if space.isascii()]
 
     def split(self, text: str) -> list[str] | None:
         """The words of a text, each with the white space before it; None if it cannot be cut.
@@ -85,10 +81,7 @@ class WordCache(dict[str, bytes]):
     def starts_of(
         self, words: Sequence[str], packed: Sequence[bytes], tokens: Sequence[int]
     ) -> list[int]:
-        """The characters of the text at which some tokens of its words start.
-
-        For the token after the last, that is the end of the text.
-        """
+        """The characters at which some tokens of a text start; after the last, where it ends."""
         width = np.dtype(self._dtype).itemsize
         ends = list(itertools.accumulate(map(len, packed)))
         starts = []

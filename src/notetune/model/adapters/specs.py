@@ -12,9 +12,8 @@ _Dropout = Annotated[float, Field(ge=0, lt=1)]
 class LoRA(Config):
     """Low-rank additions to linear layers.
 
-    Source:
-        Hu et al. 2021 (arXiv 2106.09685); rslora: Kalajdzievski 2023 (arXiv 2312.03732); dora: Liu
-        et al. 2024 (arXiv 2402.09353).
+    Source: Hu et al. 2021 (arXiv 2106.09685); rslora: Kalajdzievski 2023 (arXiv 2312.03732);
+        dora: Liu et al. 2024 (arXiv 2402.09353).
     """
 
     kind: Literal["lora"] = "lora"
@@ -35,8 +34,7 @@ class LoRA(Config):
 class Prefix(Config):
     """Keys and values in front of each document, in every layer.
 
-    Source:
-        Li and Liang 2021 (arXiv 2101.00190).
+    Source: Li and Liang 2021 (arXiv 2101.00190).
     """
 
     kind: Literal["prefix"] = "prefix"
@@ -56,8 +54,7 @@ class Prefix(Config):
 class Prompt(Config):
     """Embeddings in front of each document.
 
-    Source:
-        Lester et al. 2021 (arXiv 2104.08691).
+    Source: Lester et al. 2021 (arXiv 2104.08691).
     """
 
     kind: Literal["prompt"] = "prompt"
@@ -70,8 +67,7 @@ class Prompt(Config):
 class PTuning(Config):
     """Embeddings in front of each document, learned through a network that is not kept.
 
-    Source:
-        Liu et al. 2021 (arXiv 2103.10385).
+    Source: Liu et al. 2021 (arXiv 2103.10385).
     """
 
     kind: Literal["p-tuning"] = "p-tuning"
@@ -96,8 +92,7 @@ class PTuning(Config):
 class AdaptationPrompt(Config):
     """Prompts of the topmost layers, attended to apart and added through a gate that starts at 0.
 
-    Source:
-        Zhang et al. 2023, LLaMA-Adapter (arXiv 2303.16199).
+    Source: Zhang et al. 2023, LLaMA-Adapter (arXiv 2303.16199).
     """
 
     kind: Literal["adaptation-prompt"] = "adaptation-prompt"
