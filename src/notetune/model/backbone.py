@@ -125,7 +125,7 @@ class Backbone:
     ) -> Tensor:
         """`(T, H)` last hidden states, after the final norm, of the text tokens of a packed row.
 
-        With `layers` those of several stand side by side, `(T, H * layers)`.
+        With `layers` those of each stand side by side, `(T, H * layers)`.
 
         Raises:
             BackboneError: If a document is longer than the backbone was built for.

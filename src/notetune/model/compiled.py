@@ -19,7 +19,7 @@ def compile_layers(backbone: Backbone, backend: str = "inductor") -> None:
 
     All layers share what is compiled; what was compiled for other models is forgotten. Attention
     stays as it is: it reads the lengths of the documents, and a kernel of its own does its work.
-    Adapters may be put on before or after.
+    Adapters may be put on before or after. Torch must know the `backend`.
 
     Raises:
         BackboneError: If it is an encoder.

@@ -90,11 +90,8 @@ def outcome_loss(
 ) -> Tensor:
     """Cross-entropy in nats, summed over notes and averaged over labels.
 
-    Args:
-        kind: `binary`, `multiclass` or `multilabel`.
-        logits_NK: `(N, K)` logits.
-        targets_NK: `(N, K)` zeros and ones; one-hot for `multiclass`.
-        weights_2K: `(2, K)` weights as of `balanced_weights`; all count the same without.
+    Logits and targets are `(N, K)`; targets are zeros and ones, one-hot for `multiclass`. Without
+    `(2, K)` weights as of `balanced_weights` all count the same.
     """
     if kind == "multiclass":
         of_class_K = None if weights_2K is None else weights_2K[1]

@@ -125,7 +125,7 @@ class Encoder:
 
 
 def _of_words(cache: WordCache, words: list[str]) -> tuple[bytes, _Starts]:
-    packed = cache.packed(words)
+    packed = [cache[word] for word in words]
     return b"".join(packed), lambda tokens: cache.starts_of(words, packed, tokens)
 
 

@@ -66,10 +66,6 @@ class WordCache(dict[str, bytes]):
         text = text.replace("  ", f" {_MORE}").replace(f"{_MORE} ", _MORE + _MORE)
         return (_FIRST + text).split(" ")
 
-    def packed(self, words: Sequence[str]) -> list[bytes]:
-        """The packed ids of each word."""
-        return list(map(self.__getitem__, words))
-
     def encode(self, word: str) -> Encoding:
         """What the tokenizer makes of one word."""
         is_first = word.startswith(_FIRST)
@@ -126,7 +122,7 @@ def word_cache(tokenizer: Tokenizer, dtype: npt.DTypeLike) -> WordCache | None:
         return None
     cache = WordCache(tokenizer, inner, dtype, cuts_lines=cuts_lines)
     expected = np.array(tokenizer.encode(_PROBE, add_special_tokens=False).ids, dtype).tobytes()
-    is_exact = b"".join(cache.packed(cache.split(_PROBE) or [])) == expected
+    is_exact = b"".join(cache[word] for word in cache.split(_PROBE) or ()) == expected
     cache.clear()
     return cache if is_exact else None
 
