@@ -131,7 +131,7 @@ def bench_packing(rows: Rows, repeats: int) -> None:
     for repeat in range(repeats):
         spent, plan = timed(functools.partial(pack_documents, lengths_D, 4096, (0, repeat)))
         seconds.append(spent)
-        fills.append(100 * plan.fill(lengths_D))
+        fills.append(100 * lengths_D.sum() / (plan.row_count * 4096))
     rows.add("packing plan", "rows of 4096 tokens", len(lengths_D), seconds, "s")
     rows.add("packing plan", "rows of 4096 tokens", len(lengths_D), fills, "% full")
 
@@ -228,7 +228,7 @@ def made_shard(folder: Path, first: int, count: int) -> Shard:
     ids = np.zeros(int(table_D["length"].sum()), np.uint16)
     shard = Shard(folder, count)
     shard.tokens.mkdir()
-    save_documents(shard.tokens, Documents(ids, table_D, count))
+    save_documents(shard.tokens, Documents(ids, table_D))
     np.save(folder / "signatures.npy", rng.integers(0, 256, (count, 120), dtype=np.uint8))
     return shard
 

@@ -122,7 +122,7 @@ def check_losses(bench: Bench) -> None:
     batch = packed_batch(notes, range(len(notes)), bench.device)
     padded = collate(_examples(notes, targets_NK))
     with torch.inference_mode():
-        logits_NK = ours.logits(head, batch, "last")
+        logits_NK = head(ours.features(batch, "last"))
         targets = torch.from_numpy(targets_NK).to(bench.device)
         mine = outcome_loss("multilabel", logits_NK, targets).item() / len(notes)
         inputs = {key: value.to(bench.device) for key, value in padded.items()}
@@ -151,7 +151,7 @@ def train_ours(bench: Bench) -> float:
 
     def summed_loss(batch: LabelledBatch) -> torch.Tensor:
         return outcome_loss(
-            "multilabel", model.logits(head, batch.inputs, "last"), batch.targets_NK
+            "multilabel", head(model.features(batch.inputs, "last")), batch.targets_NK
         )
 
     parameters = [*model.parameters_by_name().values(), *head.parameters()]
@@ -175,7 +175,7 @@ def predict_ours(bench: Bench) -> float:
     def score() -> None:
         infer.outputs_per_note(
             model,
-            lambda batch: model.logits(head, batch, "last"),
+            lambda batch: head(model.features(batch, "last")),
             bench.notes,
             everything,
             bench.tokens_per_row,

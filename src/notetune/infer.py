@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -22,18 +21,15 @@ _NOTES_PER_BATCH = 10  # of the published evaluation
 
 @dataclass(frozen=True)
 class Perplexity:
-    """How well the next token is predicted on one set of documents.
-
-    Attributes:
-        perplexity: exp of the average negative log-likelihood per target token.
-        bits_per_byte: Total negative log-likelihood in bits per UTF-8 byte of text. Where nothing
-            opens a document its first token is given, yet its bytes count.
-        targets: Target tokens.
-    """
+    """How well the next token is predicted on one set of documents."""
 
     perplexity: float
+    """exp of the average negative log-likelihood per target token."""
     bits_per_byte: float
+    """Total negative log-likelihood in bits per UTF-8 byte of text. Where nothing opens a document
+    its first token is given, yet its bytes count."""
     targets: int
+    """Target tokens."""
 
 
 def perplexity(
@@ -43,18 +39,13 @@ def perplexity(
     tokens_per_row: int,
     average: Average = "token",
 ) -> Perplexity:
-    """Perplexity of whole documents, without dropout.
+    """Perplexity of whole documents, each given once, without dropout.
 
-    Args:
-        model: What predicts.
-        store: Where the documents are.
-        documents_D: Document numbers, each once.
-        tokens_per_row: Row budget; does not change the result beyond rounding.
-        average: Over all tokens; or `batch-mean`, the unweighted mean over batches of ten
-            documents of the mean over their tokens, which gives short batches more weight.
+    The row budget does not change it beyond rounding. Its `average` is over all tokens; or
+    `batch-mean`, the unweighted mean over batches of ten documents of the mean over their tokens,
+    which gives short batches more weight.
 
-    Source:
-        `batch-mean` is what the code of Gema et al. (arXiv 2307.03042) reports.
+    Source: `batch-mean` is what the code of Gema et al. (arXiv 2307.03042) reports.
     """
     nats_D = document_losses(model, store, documents_D, tokens_per_row)
     targets_D = store.lengths_D[documents_D] - 1
@@ -72,26 +63,22 @@ def document_losses(
     model: Stack, store: TokenStore, documents_D: Int64Array, tokens_per_row: int
 ) -> npt.NDArray[np.float64]:
     """`(D,)` negative log-likelihood of each document in nats, summed over its target tokens."""
-    forward = partial(_losses_of_row, model)
+
+    def forward(batch: PackedBatch) -> Tensor:
+        losses = model.token_losses(batch)
+        of_document = batch.document_T[batch.context_T]
+        return losses.new_zeros(len(batch.lengths_D)).index_add(0, of_document, losses)
+
     return outputs_per_note(model, forward, store, documents_D, tokens_per_row).astype(np.float64)
-
-
-def _losses_of_row(model: Stack, batch: PackedBatch) -> Tensor:
-    losses = model.token_losses(batch)
-    of_document = batch.document_T[batch.context_T]
-    return losses.new_zeros(len(batch.lengths_D)).index_add(0, of_document, losses)
 
 
 @torch.inference_mode()
 def perplexity_behind(
     model: Stack, opener_id: int | None, documents: Sequence[Int64Array]
 ) -> float:
-    """Perplexity of documents behind an opener, over the same tokens whatever opens them.
+    """Perplexity of documents behind an opener or nothing, over the same tokens in either case.
 
-    Args:
-        model: What predicts.
-        opener_id: What stands in front of each; None for nothing.
-        documents: Token ids, at least two each. The first of them is never scored.
+    Documents have at least two tokens each. The first of them is never scored.
     """
     front = np.array([] if opener_id is None else [opener_id], np.int64)
     losses = []
@@ -116,7 +103,7 @@ def outputs_per_note(
         model: What `forward` runs; its dropout is turned off.
         forward: A packed row to one output per note of the row.
         store: Where the documents are.
-        documents_N: The first document that is read of each note, each once.
+        documents_N: The first document of each note, each once.
         tokens_per_row: Row budget; does not change the result beyond rounding.
         max_pieces: Pieces of a note that are read.
     """

@@ -93,7 +93,7 @@ def logits_one_by_one(folder, documents, dtype=torch.float32):
 def packed_logits(backbone, documents):
     with torch.inference_mode():
         batch = packed_batch(documents, range(len(documents)))
-        return backbone.logits(backbone.hidden_states(batch)).float().split(LENGTHS)
+        return backbone.head(backbone.hidden_states(batch)).float().split(LENGTHS)
 
 
 def test_packed_rows_equal_plain_transformers_on_one_document(saved):

@@ -136,7 +136,7 @@ def test_packed_loss_logits_and_gradients_equal_peft_on_one_note_at_a_time(folde
     loss = model.summed_token_loss(batch)
     loss.backward()
     with torch.no_grad():
-        packed = model.backbone.logits(model.hidden_states(batch))
+        packed = model.backbone.head(model.hidden_states(batch))
     logits, losses = zip(*[loss_of_text(twin, ids) for ids in documents], strict=True)
     sum(losses).backward()
     assert loss.dtype == packed.dtype == torch.float64
@@ -201,7 +201,7 @@ for path in pathlib.Path({str(saved)!r}).iterdir():
     layer = Layer("domain", read_adapter(path), is_trained=False)
     model = stack(load_backbone({str(folder)!r}), [layer])
     with torch.inference_mode():
-        logits[path.name] = model.backbone.logits(model.hidden_states(random_batch({LENGTHS})))
+        logits[path.name] = model.backbone.head(model.hidden_states(random_batch({LENGTHS})))
 save_file(logits, {str(out)!r})
 """
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -214,7 +214,7 @@ def test_a_fresh_process_computes_the_same_logits_from_the_saved_adapter(
 ):
     model = new_stack(folder, method)
     with torch.inference_mode():
-        here = model.backbone.logits(model.hidden_states(random_batch(LENGTHS)))
+        here = model.backbone.head(model.hidden_states(random_batch(LENGTHS)))
     assert len(logits_of_a_fresh_process) == len(METHODS)
     assert torch.equal(here, logits_of_a_fresh_process[method]) or (
         "p-tuning" in method or "projected" in method  # its network is gone: equal up to rounding
@@ -240,7 +240,7 @@ def assert_equal_on_each_note(model, plain):
     documents = random_documents(LENGTHS)
     with torch.inference_mode():
         batch = packed_batch(documents, range(len(documents)))
-        packed = model.backbone.logits(model.hidden_states(batch)).split(LENGTHS)
+        packed = model.backbone.head(model.hidden_states(batch)).split(LENGTHS)
         for ids, ours in zip(documents, packed, strict=True):
             theirs = plain(torch.from_numpy(ids)[None]).logits[0, -len(ids) :]
             assert (ours - theirs).abs().max() < 1e-5 * max(1, theirs.abs().max())

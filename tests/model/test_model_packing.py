@@ -38,7 +38,7 @@ def test_packed_logits_equal_those_of_plain_transformers_one_by_one(backbone, pl
     documents = random_documents(lengths, seed)
     with torch.inference_mode():
         batch = packed_batch(documents, range(len(documents)))
-        packed = backbone.logits(backbone.hidden_states(batch))
+        packed = backbone.head(backbone.hidden_states(batch))
         one_by_one = [plain(torch.from_numpy(ids)[None]).logits[0] for ids in documents]
     assert packed.shape == (sum(lengths), backbone.model.config.vocab_size)
     assert (packed - torch.cat(one_by_one)).abs().max() < 1e-6

@@ -83,9 +83,10 @@ def test_an_adapter_must_change_what_the_head_reads(folder):
     randomise(model)
     batch = random_batch(LENGTHS)
     model.check(batch)
-    model.check(batch, "last")
+    model.check(batch, lambda row: model.features(row, "last"))
     with pytest.raises(BundleError, match="task does not change the output"):
-        model.check(batch, "first")  # it sees itself alone, whatever the queries are
+        # It sees itself alone, whatever the queries are.
+        model.check(batch, lambda row: model.features(row, "first"))
 
 
 def test_two_adapters_that_are_all_the_weights_are_refused(folder):
@@ -148,7 +149,7 @@ def test_plain_peft_loads_a_saved_adapter_and_gives_the_same_logits(folder, doma
     plain.double()
     documents = random_documents(LENGTHS)
     with torch.inference_mode():
-        packed = model.backbone.logits(
+        packed = model.backbone.head(
             model.backbone.hidden_states(packed_batch(documents, range(3)))
         )
         expected = torch.cat([plain(torch.from_numpy(ids)[None]).logits[0] for ids in documents])
@@ -169,7 +170,7 @@ def test_stacked_logits_equal_plain_peft_with_both_adapters_active(folder, domai
     plain.double()
     documents = random_documents(LENGTHS)
     with torch.inference_mode():
-        packed = model.backbone.logits(
+        packed = model.backbone.head(
             model.backbone.hidden_states(packed_batch(documents, range(3)))
         )
         expected = torch.cat([plain(torch.from_numpy(ids)[None]).logits[0] for ids in documents])

@@ -3,8 +3,9 @@
 import torch
 
 from notetune import runs
+from notetune.model.adapters.files import save_adapter
 from notetune.model.backbone import load_backbone
-from notetune.model.bundle import Bundle, BundleCard, save_bundle
+from notetune.model.bundle import BundleCard, save_card, save_head
 from notetune.model.heads import Head
 from notetune.model.stack import DOMAIN, TASK, Layer, stack
 
@@ -42,7 +43,10 @@ def saved_bundle(where, model, *, scores=None):
         adapters=tuple(model.adapters),
     )
     with runs.new_folder(where, "test") as temporary:
-        save_bundle(temporary, Bundle(card, model, head))
+        save_card(temporary, card)
+        for name, adapter in model.adapters.items():
+            save_adapter(temporary / name, adapter, model.backbone)
+        save_head(temporary, head)
         if scores:
             (temporary / scores).write_bytes(b"scores")
     return where

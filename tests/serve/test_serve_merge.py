@@ -35,7 +35,7 @@ def test_plain_transformers_loads_a_merged_adapter_with_the_same_logits(folder, 
         with torch.inference_mode():
             hidden = model.hidden_states(packed_batch([ids], [0]))
             logits = plain(tokens).logits[0]
-            assert (model.backbone.logits(hidden) - logits).abs().max() < 1e-5
+            assert (model.backbone.head(hidden) - logits).abs().max() < 1e-5
             assert (before(tokens).logits[0] - logits).abs().max() > 1e-2
 
 

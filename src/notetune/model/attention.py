@@ -4,7 +4,7 @@ Shapes beyond the legend of `batch`: heads and kv_heads of the layer, S slots of
 virtual keys of a prefix, A virtual tokens of an adaptation prompt, L layers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, groupby
@@ -25,31 +25,23 @@ _OTHER_SCORES = ("softcap", "s_aux", "position_bias", "head_mask")
 
 @dataclass(frozen=True)
 class GatedPrompt:
-    """An adaptation prompt of one layer.
-
-    Attributes:
-        layer: Number of the layer, from 0.
-        prompt: `(1, A, H)` virtual tokens.
-        gate: `(1,)` factor on what is attended to.
-    """
+    """An adaptation prompt of one layer, numbered from 0."""
 
     layer: int
     prompt: nn.Parameter
+    """`(1, A, H)` virtual tokens."""
     gate: nn.Parameter
+    """`(1,)` factor on what is attended to."""
 
 
 @dataclass(frozen=True)
 class Additions:
-    """What adapters add to a forward pass, the same for every document.
-
-    Attributes:
-        slots: Each `(S, H)`: embeddings that stand in front of the text.
-        prefixes: Each `(2 L, kv_heads, P, head_dim)`: layer after layer its keys and its values.
-        gated: Adaptation prompts.
-    """
+    """What adapters add to a forward pass, the same for every document."""
 
     slots: tuple[Tensor, ...] = ()
+    """Each `(S, H)`: embeddings that stand in front of the text."""
     prefixes: tuple[Tensor, ...] = ()
+    """Each `(2 L, kv_heads, P, head_dim)`: layer after layer its keys and its values."""
     gated: tuple[GatedPrompt, ...] = ()
 
     def __add__(self, other: "Additions") -> "Additions":
@@ -71,20 +63,15 @@ class Additions:
 
 @dataclass(frozen=True)
 class DocumentLayout:
-    """What each layer must know of a row.
-
-    Attributes:
-        lengths_D: Tokens per document, slots included; they sum to T.
-        additions: What adapters add to the attention.
-        device: Where the row is.
-        asked_D: `(D,)` indices of one token per document whose output alone is used, and which
-            sees its whole document; None where all are used.
-    """
+    """What each layer must know of a row, and of what adapters add to its attention."""
 
     lengths_D: tuple[int, ...]
+    """Tokens per document, slots included; they sum to T."""
     additions: Additions
     device: torch.device
     asked_D: Tensor | None = None
+    """`(D,)` indices of one token per document whose output alone is used, and which sees its whole
+    document; None where all are used."""
 
     @cached_property
     def borders(self) -> Tensor:
@@ -104,8 +91,7 @@ class DocumentLayout:
 
     def prefix(self, layer: int, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
         """Keys and values `(kv_heads, P, head_dim)` in front of each document, in one layer."""
-        prefixes = self.additions.prefixes
-        if not prefixes:
+        if not (prefixes := self.additions.prefixes):
             return None
         keys = torch.cat([prefix[2 * layer] for prefix in prefixes], dim=1)
         values = torch.cat([prefix[2 * layer + 1] for prefix in prefixes], dim=1)
@@ -115,7 +101,7 @@ class DocumentLayout:
 def with_front(front: int, lengths_D: tuple[int, ...]) -> Tensor:
     """`(D * front + T,)`: the source of each item when `front` shared items precede each document.
 
-    The source holds the shared items once and then the T items of all documents.
+    It counts the shared items once and then the T items of all documents.
 
     Example:
         >>> with_front(2, (3, 1)).tolist()
@@ -143,20 +129,12 @@ def packed_attention(
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attention that never crosses a document border.
+    """Attention that never crosses a document border; its arguments are those of transformers.
 
-    Args:
-        module: The attention layer; its `is_causal` decides the direction.
-        query: `(1, heads, T, head_dim)`.
-        key: `(1, kv_heads, T, head_dim)`; fewer heads than the query means grouped-query attention.
-        value: `(1, kv_heads, T, head_dim)`.
-        attention_mask: Always None here: the lengths say everything.
-        scaling: Factor on the scores.
-        dropout: Probability of dropping an attention weight.
-        documents: Where the documents are, and what adapters add.
-        sliding_window: How many tokens, itself included, a token sees to either side (to its
-            left only if causal); None is all.
-        **options: Whatever else the attention layer says; what changes scores is refused.
+    The query is `(1, heads, T, head_dim)`; key and value are `(1, kv_heads, T, head_dim)`, where
+    fewer heads mean grouped-query attention. The lengths of documents stand in place of a mask. A
+    token sees `sliding_window` tokens, itself included, to either side (to its left only if the
+    module is causal); None is all.
 
     Returns:
         `(1, T, heads, head_dim)` and None (no attention weights).
@@ -170,7 +148,11 @@ def packed_attention(
             "this backbone was loaded for packed rows; call it with one row and its documents, "
             "or load the folder with transformers for padded batches."
         )
-    _refuse_other_scores(options)
+    if unknown := [name for name in _OTHER_SCORES if options.get(name) is not None]:
+        raise BackboneError(
+            f"this backbone's attention uses {unknown[0]}, which packed rows do not have; choose a "
+            "decoder without it."
+        )
     layer = getattr(module, "layer_idx", 0)
     asked_D = documents.asked_D
     if asked_D is not None:
@@ -190,14 +172,6 @@ def packed_attention(
     if asked_D is not None:
         out = out.new_zeros(1, key.shape[2], *out.shape[2:]).index_copy(1, asked_D, out)
     return out, None
-
-
-def _refuse_other_scores(options: Mapping[str, Any]) -> None:
-    if unknown := [name for name in _OTHER_SCORES if options.get(name) is not None]:
-        raise BackboneError(
-            f"this backbone's attention uses {unknown[0]}, which packed rows do not have; choose a "
-            "decoder without it."
-        )
 
 
 def _attend(
@@ -250,19 +224,14 @@ def _by_length(
     asked = tokens if documents.asked_D is None else [count for _, count in runs]
     parts = [torch.split(*part, dim=2) for part in ((query, asked), (key, tokens), (value, tokens))]
     for (_, count), q, k, v in zip(runs, *parts, strict=True):
-        q, k, v = (_documents(part, count) for part in (q, k, v))
+        # Each `(count, heads, length, head_dim)`.
+        q, k, v = (part[0].unflatten(1, (count, -1)).transpose(0, 1) for part in (q, k, v))
         if prefix is not None:
             k, v = (
                 torch.cat([front.expand(count, -1, -1, -1), own], dim=2)
                 for front, own in zip(prefix, (k, v), strict=True)
             )
         yield q, k, v
-
-
-def _documents(tensor: Tensor, count: int) -> Tensor:
-    """`(count, heads, length, head_dim)` for `count` documents of one length, end to end."""
-    heads, head_dim = tensor.shape[1], tensor.shape[3]
-    return tensor[0].reshape(heads, count, -1, head_dim).transpose(0, 1)
 
 
 def _direction(
@@ -311,17 +280,15 @@ def _in_one_kernel(
     return out.unsqueeze(0)
 
 
-def _attend_to_prompt(
-    module: nn.Module, query: Tensor, part: GatedPrompt, scaling: float
-) -> Tensor:
+def _attend_to_prompt(module: Any, query: Tensor, part: GatedPrompt, scaling: float) -> Tensor:
     """`(1, T, heads, head_dim)`: what an adaptation prompt adds to each token.
 
     It is added before the layer's output projection, which is linear.
     """
     prompt = part.prompt.to(query.dtype)
     shape = (1, prompt.shape[1], -1, query.shape[3])
-    key = module.k_proj(prompt).view(shape).transpose(1, 2)  # type: ignore[operator]
-    value = module.v_proj(prompt).view(shape).transpose(1, 2)  # type: ignore[operator]
+    key = module.k_proj(prompt).view(shape).transpose(1, 2)
+    value = module.v_proj(prompt).view(shape).transpose(1, 2)
     out = F.scaled_dot_product_attention(
         query, key, value, scale=scaling, enable_gqa=key.shape[1] != query.shape[1]
     )

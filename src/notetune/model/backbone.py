@@ -6,14 +6,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
@@ -42,17 +42,8 @@ _EXACT_LAYERS = {"full_attention", "sliding_attention"}
 _TOLERANCE: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 5e-2, "float8": 5e-2}
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a backbone that adapters depend on.
-
-    Attributes:
-        layers: Layers.
-        hidden: Width of the hidden states.
-        heads: Query heads per layer.
-        kv_heads: Key and value heads per layer.
-        head_dim: Width of a head.
-    """
+class Shape(NamedTuple):
+    """Layers, width of the hidden states, and of each layer query heads, key heads and width."""
 
     layers: int
     hidden: int
@@ -63,23 +54,20 @@ class Shape:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A language model that runs on packed rows.
+    """A language model that runs on packed rows."""
 
-    Attributes:
-        model: The transformers model, its parameters frozen.
-        name: The folder's name, without its path.
-        fingerprint: Decided by its configuration, tokenizer and weights.
-        max_positions: Longest document it was built for, in tokens.
-        is_encoder: Whether a token sees what follows it, so that no next token can be predicted.
-        folder: Where it was loaded from; None if it was made in memory.
-    """
-
-    model: nn.Module
+    model: Any
+    """The transformers model, its parameters frozen."""
     name: str
+    """The folder's name, without its path."""
     fingerprint: str
+    """Decided by its configuration, tokenizer and weights."""
     max_positions: int
+    """Longest document it was built for, in tokens."""
     is_encoder: bool = False
+    """Whether a token sees what follows it, so that no next token can be predicted."""
     folder: Path | None = None
+    """Where it was loaded from; None if it was made in memory."""
 
     @property
     def shape(self) -> Shape:
@@ -102,20 +90,20 @@ class Backbone:
     @property
     def dtype(self) -> Dtype:
         """Type of the weights; `float8` if that is what the linear layers inside have."""
-        embeddings: Any = self.model.get_input_embeddings()  # type: ignore[operator]
-        plain: Dtype = "bfloat16" if embeddings.weight.dtype == torch.bfloat16 else "float32"
+        is_bfloat16 = self.embeddings.weight.dtype == torch.bfloat16
+        plain: Dtype = "bfloat16" if is_bfloat16 else "float32"
         return "float8" if is_float8(self.model) else plain
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
-    def embed(self, ids_T: Tensor) -> Tensor:
-        """`(T, H)` embeddings of token ids."""
-        embed: Any = self.model.get_input_embeddings()  # type: ignore[operator]
-        embeddings: Tensor = embed(ids_T)
-        return embeddings
+    @property
+    def embeddings(self) -> Any:
+        """The layer from token ids to embeddings."""
+        return self.model.get_input_embeddings()
 
     def token_ids(self, text: str) -> list[int]:
         """A short text as token ids, with the special tokens that the tokenizer adds.
@@ -137,18 +125,20 @@ class Backbone:
     ) -> Tensor:
         """`(T, H)` last hidden states, after the final norm, of the text tokens of a packed row.
 
-        Args:
-            batch: The row.
-            additions: What adapters put in front of each document and into the attention.
-            layers: Those whose hidden states stand side by side, `(T, H * layers)`; the last one
-                without.
+        With `layers` those of each stand side by side, `(T, H * layers)`.
 
         Raises:
             BackboneError: If a document is longer than the backbone was built for.
         """
         additions = additions or Additions()
         front, before = additions.slot_count, additions.prefix_length
-        self._refuse_long(max(batch.lengths_D), front + before)
+        longest, virtual = max(batch.lengths_D), front + before
+        if longest + virtual > self.max_positions:
+            more = f" and {virtual} virtual tokens" if virtual else ""
+            raise BackboneError(
+                f"a document has {longest} tokens{more}, but backbone {self.name} was built "
+                f"for {self.max_positions}; lower prepare.max_tokens."
+            )
         lengths_D = tuple(front + length for length in batch.lengths_D)
         positions_T = batch.positions_T + before
         inputs = {"input_ids": batch.ids_T.unsqueeze(0)}
@@ -156,14 +146,13 @@ class Backbone:
             source_R = with_front(front, batch.lengths_D)
             text_T = (source_R >= front).nonzero().squeeze(1).to(self.device)
             source_R = source_R.to(self.device)
-            text_TH = self.embed(batch.ids_T)
+            text_TH = self.embeddings(batch.ids_T)
             slots = [slots_SH.to(text_TH.dtype) for slots_SH in additions.slots]
             embeddings_RH = torch.cat([*slots, text_TH]).index_select(0, source_R)
             inputs = {"inputs_embeds": embeddings_RH.unsqueeze(0)}
             slot_positions_S = torch.arange(before, before + front, device=self.device)
             positions_T = torch.cat([slot_positions_S, positions_T + front])[source_R]
-        body: Any = self.model.get_decoder()  # type: ignore[operator]
-        output = body(
+        output = self.model.get_decoder()(
             **inputs,
             position_ids=positions_T.unsqueeze(0),
             use_cache=False,
@@ -176,14 +165,9 @@ class Backbone:
         hidden = torch.cat(states, -1).squeeze(0)
         return hidden.index_select(0, text_T) if front else hidden
 
-    def logits(self, hidden_TH: Tensor) -> Tensor:
-        """`(T, V)` next-token logits of hidden states."""
-        logits: Tensor = self.head(hidden_TH)
-        return logits
-
     @property
     def head(self) -> Any:
-        """The layer from hidden states to next-token logits.
+        """The layer from `(T, H)` hidden states to `(T, V)` next-token logits.
 
         Raises:
             BackboneError: If the backbone is an encoder.
@@ -193,26 +177,15 @@ class Backbone:
                 f"{self.name} is an encoder, which predicts no next token; give a decoder as the "
                 "backbone and name encoders under encoders.models."
             )
-        return self.model.get_output_embeddings()  # type: ignore[operator]
-
-    def _refuse_long(self, longest: int, virtual: int) -> None:
-        if longest + virtual > self.max_positions:
-            more = f" and {virtual} virtual tokens" if virtual else ""
-            raise BackboneError(
-                f"a document has {longest} tokens{more}, but backbone {self.name} was built "
-                f"for {self.max_positions}; lower prepare.max_tokens."
-            )
+        return self.model.get_output_embeddings()
 
 
 def load_backbone(
     name: str, dtype: Dtype = "float32", device: torch.device | str = "cpu"
 ) -> Backbone:
-    """Load a decoder or an encoder, frozen and in evaluation mode.
+    """Load a decoder or an encoder by folder or name, frozen and in evaluation mode.
 
-    Args:
-        name: A folder, or the shipped backbone's name.
-        dtype: Type that its weights are computed in, whatever they are stored in.
-        device: Where to put it.
+    Its weights are computed in `dtype`, whatever they are stored in.
 
     Raises:
         BackboneError: If the folder cannot be used, its weights do not fit its configuration, or
@@ -318,13 +291,12 @@ def _text_config(model: Any) -> Any:
 @torch.inference_mode()
 def _refuse_inexact(backbone: Backbone) -> None:
     """Compare a row of two short documents with what the whole model gives for each alone."""
-    vocabulary = backbone.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    documents = [np.arange(length) % vocabulary for length in (3, 5)]
+    documents = [np.arange(length) % backbone.embeddings.num_embeddings for length in (3, 5)]
     batch = packed_batch(documents, range(2), backbone.device)
-    kind = backbone.model.config.model_type  # type: ignore[union-attr]
+    kind = backbone.model.config.model_type
     try:
         packed = backbone.hidden_states(batch)
-        packed = packed if backbone.is_encoder else backbone.logits(packed)
+        packed = packed if backbone.is_encoder else backbone.head(packed)
         name = "last_hidden_state" if backbone.is_encoder else "logits"
         outputs = [
             backbone.model(

@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -29,10 +28,6 @@ _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"
 
 def resolve_backbone(name: str, *, needs_weights: bool = True) -> Path:
     """The folder of a backbone: a path, or the name of the shipped one.
-
-    Args:
-        name: Path or name.
-        needs_weights: Whether a folder with a configuration alone is refused.
 
     Raises:
         BackboneError: If it is not a folder with a safetensors model, or holds pickled weights
@@ -64,7 +59,9 @@ def resolve_backbone(name: str, *, needs_weights: bool = True) -> Path:
 
 def backbone_fingerprint(folder: Path) -> str:
     """Fingerprint of configuration, tokenizer and weights."""
-    states = [(path, path.stat()) for path in _parts(folder)]
+    beside = (folder / "tokenizer.json", folder / VOCABULARY_WITH_TYPES)
+    parts = [folder / "config.json", *(path for path in beside if path.is_file())]
+    states = [(path, path.stat()) for path in (*parts, *sorted(folder.glob("*.safetensors")))]
     return _fingerprint(tuple((path, s.st_size, s.st_mtime_ns) for path, s in states))
 
 
@@ -72,13 +69,6 @@ def backbone_fingerprint(folder: Path) -> str:
 def _fingerprint(files: tuple[tuple[Path, int, int], ...]) -> str:
     """Read gigabytes once in a process, as long as sizes and times of the files stay the same."""
     return runs.fingerprint({path.name: runs.sha256_of_file(path) for path, _, _ in files})
-
-
-def _parts(folder: Path) -> Iterator[Path]:
-    yield folder / "config.json"
-    beside = (folder / "tokenizer.json", folder / VOCABULARY_WITH_TYPES)
-    yield from (path for path in beside if path.is_file())
-    yield from sorted(folder.glob("*.safetensors"))
 
 
 def read_config(path: Path) -> dict[str, Any]:

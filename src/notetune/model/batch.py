@@ -6,6 +6,7 @@ H hidden units, V vocabulary.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,22 +16,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Documents laid end to end; attention and positions restart at each.
-
-    Attributes:
-        ids_T: `(T,)` int64 token ids.
-        positions_T: `(T,)` int64 position of each token in its own document.
-        lengths_D: Tokens per document, in order; they sum to T.
-        documents_D: `(D,)` where each document stands in its store.
-        pieces_N: Documents per note, in order; they sum to D. Each document is a note where nothing
-            is said.
-    """
+    """Documents laid end to end; attention and positions restart at each."""
 
     ids_T: Tensor
+    """`(T,)` int64 token ids."""
     positions_T: Tensor
+    """`(T,)` int64 position of each token in its own document."""
     lengths_D: tuple[int, ...]
+    """Tokens per document, in order; they sum to T."""
     documents_D: npt.NDArray[np.int64]
+    """`(D,)` where each document stands in its store."""
     pieces_N: tuple[int, ...] = ()
+    """Documents per note, in order; they sum to D. Each is a note where nothing is said."""
 
     def __post_init__(self) -> None:
         total = sum(self.lengths_D)
@@ -87,22 +84,14 @@ class PackedBatch:
         if len(self.pieces_N) == 1:
             return (self,)
         ends_N = np.cumsum(self.lengths_D)[np.cumsum(self.pieces_N) - 1]
-        cut = int(np.abs(2 * ends_N[:-1] - ends_N[-1]).argmin()) + 1
-        return self._notes(slice(cut)), self._notes(slice(cut, None))
-
-    def _notes(self, which: slice) -> "PackedBatch":
-        start, stop = which.start or 0, which.stop
-        documents = slice(sum(self.pieces_N[:start]), sum(self.pieces_N[:stop]))
-        tokens = slice(
-            sum(self.lengths_D[: documents.start]), sum(self.lengths_D[: documents.stop])
-        )
-        return PackedBatch(
-            self.ids_T[tokens],
-            self.positions_T[tokens],
-            self.lengths_D[documents],
-            self.documents_D[documents],
-            self.pieces_N[which],
-        )
+        note = int(np.abs(2 * ends_N[:-1] - ends_N[-1]).argmin()) + 1
+        document = sum(self.pieces_N[:note])
+        cuts = (ends_N[note - 1], ends_N[note - 1], document, document, note)
+        parts: tuple[Any, ...] = (self.ids_T, self.positions_T)
+        parts += (self.lengths_D, self.documents_D, self.pieces_N)
+        pairs = list(zip(parts, cuts, strict=True))
+        first, second = [part[:cut] for part, cut in pairs], [part[cut:] for part, cut in pairs]
+        return PackedBatch(*first), PackedBatch(*second)
 
 
 def packed_batch(

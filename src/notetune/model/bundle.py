@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from notetune import runs
 from notetune.config import Config, parse
 from notetune.errors import BundleError
-from notetune.model.adapters.files import read_adapter, save_adapter
+from notetune.model.adapters.files import read_adapter
 from notetune.model.backbone import Backbone
 from notetune.model.backbone_folder import Dtype
 from notetune.model.heads import Head
@@ -24,59 +24,41 @@ _HEAD, _SCORES = "head.safetensors", ".parquet"
 
 
 class BundleCard(Config):
-    """What a bundle with a language model says of itself.
-
-    Attributes:
-        model: Says that it has one.
-        format: Version of the folder's layout. The first did not say what stands round documents:
-            BOS in front of each, EOS at the end of a note.
-        task: Name of the outcome.
-        kind: How its labels relate: one yes or no, one of several, any of several.
-        classes: K class names, in the order of the logits.
-        variant: Which adapters it has and which of them trained with the head.
-        seed: Seed of its training.
-        pooling: How a document becomes one vector.
-        layers: Those whose hidden states stand side by side in it.
-        max_tokens: Longest document.
-        max_pieces: Most documents of one note; what is beyond them is cut off.
-        opener: What opens a document, as its vocabulary spells it.
-        opener_id: Its id; None where nothing does.
-        end_id: What ends a note.
-        ends_every_piece: Whether that ends every document of a note.
-        backbone_name: Name of the folder it was trained on.
-        backbone_fingerprint: Fingerprint of that backbone.
-        dtype: Type of the backbone's weights in training and scoring.
-        adapters: Names of its adapters, in the order they are put on.
-    """
+    """What a bundle with a language model says of itself."""
 
     model: Literal["language-model"] = "language-model"
     format: int = FORMAT
+    """The first did not say what stands round documents: BOS before each, EOS after a note."""
     task: str
     kind: Literal["binary", "multiclass", "multilabel"]
+    """One yes or no, one of several, any of several."""
     classes: tuple[str, ...]
+    """In the order of the logits."""
     variant: str
+    """Which adapters it has and which of them trained with the head."""
     seed: int
     pooling: Pooling
     layers: Layers = "last"
     max_tokens: int
+    """Longest document."""
     max_pieces: int = 1
+    """Most documents of one note; what is beyond them is cut off."""
     opener: str = ""
     opener_id: int | None = None
     end_id: int | None = None
     ends_every_piece: bool = False
+    """These four are `tokens.edges.Edges`."""
     backbone_name: str
+    """Of the folder it was trained on."""
     backbone_fingerprint: str
     dtype: Dtype = "float32"
+    """Of the backbone's weights in training and scoring."""
     adapters: tuple[str, ...]
+    """Names, in the order they are put on."""
 
 
 Card = BundleCard | WordsCard | ColumnsCard | HybridCard
-_CARDS: dict[str, type[Card]] = {
-    "language-model": BundleCard,
-    "tf-idf": WordsCard,
-    "columns": ColumnsCard,
-    "hybrid": HybridCard,
-}
+_CARDS: dict[str, type[Card]] = {c.model_fields["model"].default: c for c in get_args(Card)}
 
 
 @dataclass(frozen=True)
@@ -86,14 +68,6 @@ class Bundle:
     card: BundleCard
     model: Stack
     head: Head
-
-
-def save_bundle(folder: Path, bundle: Bundle) -> None:
-    """Write card, adapters and head into an existing folder."""
-    save_card(folder, bundle.card)
-    for name, adapter in bundle.model.adapters.items():
-        save_adapter(folder / name, adapter, bundle.model.backbone)
-    save_head(folder, bundle.head)
 
 
 def save_card(folder: Path, card: Card) -> None:
@@ -152,12 +126,7 @@ def read_language_model_card(folder: Path) -> BundleCard:
 
 
 def load_bundle(folder: Path, card: BundleCard, backbone: Backbone) -> Bundle:
-    """Put a bundle onto its backbone, everything frozen.
-
-    Args:
-        folder: The bundle.
-        card: As `read_card` found it there.
-        backbone: A freshly loaded one.
+    """Put a bundle, with the card that it has, onto its freshly loaded backbone, all frozen.
 
     Raises:
         BundleError: If an adapter does not act, or the bundle belongs to another backbone.
@@ -173,7 +142,7 @@ def load_bundle(folder: Path, card: BundleCard, backbone: Backbone) -> Bundle:
         weights = load_file(folder / _HEAD)
     except (OSError, SafetensorError):
         raise BundleError(f"{folder / _HEAD} cannot be read; restore it from a copy.") from None
-    head = Head.from_weights(weights)
+    head = Head(weights["linear.weight"], weights["linear.bias"])
     model = stack(backbone, layers)
-    model.check(probe(backbone), card.pooling, layers=card.layers)
+    model.check(probe(backbone), lambda row: model.features(row, card.pooling, card.layers))
     return Bundle(card, model, head.to(backbone.device).eval())

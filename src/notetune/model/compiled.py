@@ -1,7 +1,6 @@
 """Compiled layers: torch makes few kernels of norm, rotary positions, SwiGLU and residual."""
 
 import warnings
-from typing import Any
 
 import torch
 
@@ -20,10 +19,7 @@ def compile_layers(backbone: Backbone, backend: str = "inductor") -> None:
 
     All layers share what is compiled; what was compiled for other models is forgotten. Attention
     stays as it is: it reads the lengths of the documents, and a kernel of its own does its work.
-
-    Args:
-        backbone: A decoder; adapters may be put on before or after.
-        backend: A compiler that torch knows.
+    Adapters may be put on before or after. Torch must know the `backend`.
 
     Raises:
         BackboneError: If it is an encoder.
@@ -33,6 +29,5 @@ def compile_layers(backbone: Backbone, backend: str = "inductor") -> None:
     for message in _NOISE:  # torch's compiler warns of what it does itself
         warnings.filterwarnings("ignore", message)
     torch.compiler.reset()  # torch keeps few versions of a layer; those of other models are over
-    body: Any = backbone.model.get_decoder()  # type: ignore[operator]
-    for layer in body.layers:
+    for layer in backbone.model.get_decoder().layers:
         layer.compile(backend=backend, dynamic=True)

@@ -6,9 +6,8 @@ that it would leave out or invent is refused, and the tokenizer cuts texts as th
 
 import re
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gguf
 from safetensors.torch import save_file
@@ -27,7 +26,8 @@ from notetune.model.piece_tokenizer import to_tokenizer
 _MAGIC = b"GGUF"
 _NEEDED = ("block_count", "context_length", "embedding_length", "attention.head_count")
 _PART = {"gpt2": "merges", "llama": "scores"}  # of a tokenizer, beside its tokens
-_UNREADABLE = (  # what transformers raises on a file that is not as it expects
+# What transformers raises on a file that is not as it expects.
+_FAULTS = (
     OSError,
     ValueError,
     TypeError,
@@ -37,38 +37,34 @@ _UNREADABLE = (  # what transformers raises on a file that is not as it expects
     ArithmeticError,
 )
 _UNKNOWN_TYPE = re.compile(r"(\d+)\)? is not a valid GGMLQuantizationType")
-_IDS = ("bos", "eos", "unknown", "padding")
+_IDS = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}  # as transformers says
 _LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
-@dataclass(frozen=True)
-class _Cuts:
-    """How a byte-level tokenizer of a known name reads a text.
+class _Cuts(NamedTuple):
+    """How a byte-level tokenizer of a known name reads a text."""
 
-    Attributes:
-        steps: First cut of a text, before byte pairs merge.
-        keeps_words: Whether a piece that is a token itself is not merged from bytes.
-        opens: Whether BOS opens a text where the file does not say.
-    """
-
-    steps: tuple[PreTokenizer, ...]
+    steps: list[PreTokenizer]
+    """First cut of a text, before byte pairs merge."""
     keeps_words: bool = False
+    """Whether a piece that is a token itself is not merged from bytes."""
     opens: bool = False
+    """Whether BOS opens a text where the file does not say."""
 
 
-def _by_pattern(pattern: str) -> tuple[PreTokenizer, ...]:
+def _by_pattern(pattern: str) -> list[PreTokenizer]:
     bytes_alone = ByteLevel(add_prefix_space=False, use_regex=False)
-    return Split(Regex(pattern), behavior="isolated"), bytes_alone
+    return [Split(Regex(pattern), behavior="isolated"), bytes_alone]
 
 
 _WORDS = ByteLevel(add_prefix_space=False)
 # By `tokenizer.ggml.pre`; what llama.cpp's vocabulary loader does under that name.
 _CUTS = {
-    "gpt-2": _Cuts((_WORDS,)),
-    "smollm": _Cuts((Digits(individual_digits=True), _WORDS)),
+    "gpt-2": _Cuts([_WORDS]),
+    "smollm": _Cuts([Digits(individual_digits=True), _WORDS]),
     "llama-bpe": _Cuts(_by_pattern(_LLAMA_3), keeps_words=True, opens=True),
     "qwen2": _Cuts(_by_pattern(_LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}"))),
 }
@@ -96,19 +92,13 @@ def convert(source: Path, folder: Path) -> Backbone:
     return outline_backbone(str(folder))
 
 
-class _Content:
+class _Content(dict[str, Any]):
     """The parsed file: metadata by key, and the table of tensors."""
 
     def __init__(self, reader: gguf.GGUFReader) -> None:
+        super().__init__((key, field.contents()) for key, field in reader.fields.items())
         self.tensors = reader.tensors
-        self._values = {key: field.contents() for key, field in reader.fields.items()}
-
-    def get(self, key: str, otherwise: Any = None) -> Any:
-        return self._values.get(key, otherwise)
-
-    @property
-    def architecture(self) -> str:
-        return str(self.get("general.architecture"))
+        self.architecture = str(self.get("general.architecture"))
 
     @property
     def ids(self) -> dict[str, int]:
@@ -121,10 +111,10 @@ class _Content:
         """Every token as it is spelled in the file, by its id."""
         return list(self.get("tokenizer.ggml.tokens", ()))
 
-    def tokens_of(self, *kinds: gguf.TokenType) -> list[str]:
-        """The tokens that the file marks as one of some kinds."""
+    def tokens_of(self, kind: gguf.TokenType) -> list[str]:
+        """The tokens that the file marks as of a kind."""
         marks = self.get("tokenizer.ggml.token_type", ())
-        return [token for token, mark in zip(self.tokens, marks, strict=False) if mark in kinds]
+        return [token for token, mark in zip(self.tokens, marks, strict=False) if mark == kind]
 
 
 def _read(path: Path) -> _Content:
@@ -142,14 +132,20 @@ def _read(path: Path) -> _Content:
                 "take a file of another quantisation, such as Q8_0."
             ) from None
         raise BackboneError(f"{path} is cut short or damaged; copy it again.") from None
-    part = _PART.get(content.get("tokenizer.ggml.model"), "model")
+    part = _PART.get(content.get("tokenizer.ggml.model", ""), "model")
     needed = ["general.architecture", *(f"{content.architecture}.{key}" for key in _NEEDED)]
     needed += [f"tokenizer.ggml.{key}" for key in ("tokens", "token_type", part)]
     lacking = [key for key in needed if content.get(key) is None]
     if lacking:
         raise BackboneError(f"{path} lacks {lacking[0]}; it is not a whole model.")
     for tensor in {tensor.tensor_type: tensor for tensor in content.tensors}.values():
-        _refuse_type(path, tensor)
+        try:
+            gguf.dequantize(tensor.data[:1], tensor.tensor_type)
+        except NotImplementedError:
+            raise BackboneError(
+                f"{path}: tensor {tensor.name} has type {tensor.tensor_type.name}, which the gguf "
+                "package cannot dequantise; take a file of another quantisation, such as Q8_0."
+            ) from None
     scaling = content.get(f"{content.architecture}.rope.scaling.type", "none")
     if scaling != "none" and content.architecture != "gpt-oss":
         raise BackboneError(
@@ -157,16 +153,6 @@ def _read(path: Path) -> _Content:
             "GGUF; take the model's safetensors folder."
         )
     return content
-
-
-def _refuse_type(path: Path, tensor: gguf.ReaderTensor) -> None:
-    try:
-        gguf.dequantize(tensor.data[:1], tensor.tensor_type)
-    except NotImplementedError:
-        raise BackboneError(
-            f"{path}: tensor {tensor.name} has type {tensor.tensor_type.name}, which the gguf "
-            "package cannot dequantise; take a file of another quantisation, such as Q8_0."
-        ) from None
 
 
 def _save_model(path: Path, content: _Content, folder: Path) -> None:
@@ -186,9 +172,8 @@ def _save_model(path: Path, content: _Content, folder: Path) -> None:
     config.architectures = [type(model).__name__]
     for name in ("bos", "eos"):  # never those of the class, which are another model's
         setattr(config, f"{name}_token_id", content.ids.get(name))
-    written = config.to_diff_dict()
-    for key in ("quantization_config", "_model_name_or_path"):  # of the file, not of the folder
-        written.pop(key, None)
+    of_the_file = ("quantization_config", "_model_name_or_path")
+    written = {k: v for k, v in config.to_diff_dict().items() if k not in of_the_file}
     runs.write_json(folder / "config.json", written)
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
@@ -207,7 +192,7 @@ def _model(path: Path, content: _Content) -> Any:
                 ignore_mismatched_sizes=True,  # so that they are named below
                 output_loading_info=True,
             )
-    except _UNREADABLE as error:
+    except _FAULTS as error:
         raise BackboneError(
             f"{path} has the architecture {content.architecture}, which transformers does not read "
             f"as a decoder from a GGUF ({type(error).__name__})."
@@ -232,20 +217,14 @@ def _weights(model: Any) -> dict[str, Tensor]:
 def _left_out(content: _Content, model: Any) -> str:
     """The tensors of a file that have no place in a model, the first by name."""
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
-    kind = kinds[content.architecture]
-    names = gguf.get_tensor_name_map(kind, model.config.num_hidden_layers)
-    suffixes = (".weight", ".bias")
-    read = {names.get_name(name, suffixes) for name in model.state_dict()}
+    names = gguf.get_tensor_name_map(kinds[content.architecture], model.config.num_hidden_layers)
+    read = {names.get_name(name, (".weight", ".bias")) for name in model.state_dict()}
     left = [tensor.name for tensor in content.tensors if tensor.name not in read]
     return f"{len(left)} tensors, {left[0]} first" if left else "tensors"
 
 
 def _tokenizer(path: Path, content: _Content) -> Tokenizer:
-    """The tokenizer that the file declares.
-
-    Raises:
-        BackboneError: If its kind, or how it first cuts a text, is not known here.
-    """
+    """The tokenizer that the file declares, if its kind and first cut of a text are known here."""
     ids = range(len(content.tokens))
     odd = [number for number in content.ids.values() if number not in ids]
     if odd:
@@ -255,7 +234,7 @@ def _tokenizer(path: Path, content: _Content) -> Tokenizer:
     kind, name = content.get("tokenizer.ggml.model"), content.get("tokenizer.ggml.pre", "default")
     has_prefix = content.get("tokenizer.ggml.add_space_prefix", True)
     if kind == "llama" and name == "default" and has_prefix:
-        scores = content.get("tokenizer.ggml.scores")
+        scores = content["tokenizer.ggml.scores"]
         tokenizer, opens = to_tokenizer(list(zip(content.tokens, scores, strict=False))), True
     elif kind == "gpt2" and name in _CUTS:
         cuts = _CUTS[name]
@@ -267,11 +246,10 @@ def _tokenizer(path: Path, content: _Content) -> Tokenizer:
             f"not known here: known are gpt2 with {', '.join(sorted(_CUTS))}, and llama with "
             "default. Take the model's safetensors folder."
         )
-    control, own = gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED
-    tokenizer.add_tokens([AddedToken(t, normalized=False) for t in content.tokens_of(own)])
-    tokenizer.add_special_tokens(
-        [AddedToken(t, normalized=False, special=True) for t in content.tokens_of(control)]
-    )
+    own = content.tokens_of(gguf.TokenType.USER_DEFINED)
+    special = content.tokens_of(gguf.TokenType.CONTROL)
+    tokenizer.add_tokens([AddedToken(t, normalized=False) for t in own])
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in special])
     if [tokenizer.id_to_token(number) for number in (*ids, len(ids))] != [*content.tokens, None]:
         raise BackboneError(
             f"{path} holds {len(ids)} tokens that do not make a tokenizer of as many ids: some are "
@@ -282,7 +260,7 @@ def _tokenizer(path: Path, content: _Content) -> Tokenizer:
 
 
 def _byte_level(path: Path, content: _Content, cuts: _Cuts) -> Tokenizer:
-    merges = [tuple(merge.partition(" ")[::2]) for merge in content.get("tokenizer.ggml.merges")]
+    merges = [tuple(merge.partition(" ")[::2]) for merge in content["tokenizer.ggml.merges"]]
     vocabulary = {token: number for number, token in enumerate(content.tokens)}
     wrong = sum(not {*merge, "".join(merge)} <= vocabulary.keys() for merge in merges)
     if wrong:
@@ -290,7 +268,7 @@ def _byte_level(path: Path, content: _Content, cuts: _Cuts) -> Tokenizer:
             f"{path} holds {wrong} merges of no tokens; it is damaged, copy it again."
         )
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=cuts.keeps_words))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(list(cuts.steps))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cuts.steps)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
@@ -312,17 +290,12 @@ def _frame(tokenizer: Tokenizer, content: _Content, *, opens: bool) -> None:
 
 def _tokenizer_config(content: _Content) -> dict[str, object]:
     """What transformers reads beside `tokenizer.json`, whose steps it then takes as they are."""
-    names = {"unknown": "unk", "padding": "pad"}
-    special = {
-        f"{names.get(name, name)}_token": content.tokens[number]
-        for name, number in content.ids.items()
-    }
     template = content.get("tokenizer.chat_template")
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "model_max_length": content.get(f"{content.architecture}.context_length"),
-        **special,
+        **{f"{_IDS[name]}_token": content.tokens[number] for name, number in content.ids.items()},
         **({"chat_template": template} if template else {}),
     }
 

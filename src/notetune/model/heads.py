@@ -1,7 +1,6 @@
 """Pooling over a note, and the linear head on top."""
 
 from collections.abc import Sequence
-from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +17,12 @@ def pool(hidden_TH: Tensor, batch: PackedBatch, pooling: Pooling) -> Tensor:
     It is the mean of all its tokens, or of the first or last token of each of its pieces.
     """
     hidden_TH, note_D = hidden_TH.float(), batch.note_D
-    match pooling:
-        case "first":
-            return _means(hidden_TH[batch.first_D], note_D, batch.pieces_N)
-        case "last":
-            return _means(hidden_TH[batch.last_D], note_D, batch.pieces_N)
-        case "mean":
-            firsts_N = np.cumsum((0, *batch.pieces_N[:-1]))
-            tokens_N = np.add.reduceat(batch.lengths_D, firsts_N).tolist()
-            return _means(hidden_TH, note_D[batch.document_T], tokens_N)
-        case _:
-            assert_never(pooling)
+    if pooling == "mean":
+        firsts_N = np.cumsum((0, *batch.pieces_N[:-1]))
+        tokens_N = np.add.reduceat(batch.lengths_D, firsts_N).tolist()
+        return _means(hidden_TH, note_D[batch.document_T], tokens_N)
+    tokens_D = batch.first_D if pooling == "first" else batch.last_D
+    return _means(hidden_TH[tokens_D], note_D, batch.pieces_N)
 
 
 def _means(values_XH: Tensor, note_X: Tensor, counts_N: Sequence[int]) -> Tensor:
@@ -59,14 +53,10 @@ class Head(nn.Module):
         mean_H: Tensor | None = None,
         scale_H: Tensor | None = None,
     ) -> None:
-        """A head that gives the logits of the given weights.
+        """A head that gives the logits of the given weights, which are for features as they come.
 
-        Args:
-            weight_KH: `(K, H)` for features as they come.
-            bias_K: `(K,)`.
-            mean_H: `(H,)` of the training notes, if features are to be standardised before the
-                linear layer, so that one learning rate suits them all.
-            scale_H: `(H,)` standard deviations beside it.
+        With the means and standard deviations of the training notes, it standardises features
+        before the linear layer, so that one learning rate suits them all.
         """
         super().__init__()
         classes, width = weight_KH.shape
@@ -89,8 +79,3 @@ class Head(nn.Module):
         """The same logits from a plain linear layer, up to rounding."""
         weight_KH = self.linear.weight.double() / self.scale_H
         return Head(weight_KH, self.linear.bias - weight_KH @ self.mean_H.double())
-
-    @classmethod
-    def from_weights(cls, weights: dict[str, Tensor]) -> "Head":
-        """A head with saved weights."""
-        return cls(weights["linear.weight"], weights["linear.bias"])

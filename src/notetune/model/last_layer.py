@@ -22,7 +22,7 @@ def last_layer_of(
     feed-forward part computes the few.
 
     Args:
-        backbone: The backbone, adapters inside it included.
+        backbone: With the adapters inside it.
         tokens_D: `(D,)` indices of the tokens in the row, virtual tokens counted.
         token_count: Tokens of the row, virtual tokens included.
         see_all: Whether each of them sees its whole document, as the last token of a decoder does;
@@ -41,7 +41,9 @@ def last_layer_of(
     def ask(_: nn.Module, inputs: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return inputs, {**options, "documents": replace(options["documents"], asked_D=tokens_D)}
 
-    last = _last_layer(backbone.model)
+    body = backbone.model.get_decoder()
+    layers = getattr(body, "layers", None) or getattr(getattr(body, "encoder", None), "layer", None)
+    last = layers[-1] if layers else None
     attention: Any = getattr(last, "self_attn", None) if see_all else None
     projections = _parts(attention, "q_proj", "o_proj")
     feed_forward = _parts(last, "mlp") or _parts(last, "intermediate", "output")
@@ -55,12 +57,6 @@ def last_layer_of(
         for part in (*projections, *feed_forward[-1:]):
             hooks.callback(part.register_forward_hook(spread).remove)
         yield
-
-
-def _last_layer(model: Any) -> Any:
-    body = model.get_decoder()
-    layers = getattr(body, "layers", None) or getattr(getattr(body, "encoder", None), "layer", None)
-    return layers[-1] if layers else None
 
 
 def _parts(module: Any, *names: str) -> list[Any]:

@@ -31,11 +31,6 @@ def next_token_loss(head: nn.Module, hidden_TH: Tensor, ids_T: Tensor) -> Tensor
 
     The `(T, V)` logits never exist at once: each chunk's gradient is taken while its logits are
     there, so nothing is computed twice.
-
-    Args:
-        head: Hidden states to logits.
-        hidden_TH: `(T, H)` hidden states that predict.
-        ids_T: `(T,)` tokens to predict.
     """
     if not torch.is_grad_enabled():
         return next_token_losses(head, hidden_TH, ids_T).sum()
@@ -82,10 +77,8 @@ def balanced_weights(kind: str, targets_NK: npt.NDArray[np.int8]) -> npt.NDArray
     notes that they were taken from, the weights average to 1.
     """
     ones_K = targets_NK.sum(0)
-    if kind == "multiclass":
-        counts_2K, values = np.stack([np.full_like(ones_K, len(targets_NK)), ones_K]), len(ones_K)
-    else:
-        counts_2K, values = np.stack([len(targets_NK) - ones_K, ones_K]), 2
+    counts_2K = np.stack([len(targets_NK) - ones_K, ones_K])
+    values = len(ones_K) if kind == "multiclass" else 2
     weights_2K: npt.NDArray[np.float32] = np.float32(len(targets_NK) / values) / np.maximum(
         counts_2K, 1
     ).astype(np.float32)
@@ -97,11 +90,8 @@ def outcome_loss(
 ) -> Tensor:
     """Cross-entropy in nats, summed over notes and averaged over labels.
 
-    Args:
-        kind: `binary`, `multiclass` or `multilabel`.
-        logits_NK: `(N, K)` logits.
-        targets_NK: `(N, K)` zeros and ones; one-hot for `multiclass`.
-        weights_2K: `(2, K)` weights as of `balanced_weights`; all count the same without.
+    Logits and targets are `(N, K)`; targets are zeros and ones, one-hot for `multiclass`. Without
+    `(2, K)` weights as of `balanced_weights` all count the same.
     """
     if kind == "multiclass":
         of_class_K = None if weights_2K is None else weights_2K[1]

@@ -16,17 +16,14 @@ _TOLERANCE = 1e-4  # of the largest hidden state
 
 @dataclass(frozen=True)
 class Merged:
-    """Weights of a plain backbone.
-
-    Attributes:
-        tensors: Under the names that transformers gives them.
-        adapters: Names of what was merged.
-        difference: Largest change of a hidden state of a few tokens.
-    """
+    """Weights of a plain backbone."""
 
     tensors: dict[str, Tensor]
+    """Under the names that transformers gives them."""
     adapters: tuple[str, ...]
+    """Names of what was merged."""
     difference: float
+    """Largest change of a hidden state of a few tokens."""
 
 
 @torch.inference_mode()

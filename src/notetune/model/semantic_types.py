@@ -15,22 +15,17 @@ _SHORTEST = 3  # shorter words and concept names carry no type
 
 
 def add_semantic_types(embeddings_VH: Tensor, folder: Path) -> None:
-    """Add to each token's embedding that of its semantic type, if the folder has both parts.
+    """Add to each of `(V, H)` embeddings that of the token's semantic type, in place.
 
-    A token has at most one type, so the sum is what UmlsBERT computes from two tables. Without
-    the vocabulary file of the published code a folder is a plain BERT.
-
-    Args:
-        embeddings_VH: `(V, H)` token embeddings, changed in place.
-        folder: The backbone's folder.
+    A token has at most one type, so the sum is what UmlsBERT computes from two tables. A backbone
+    folder without the vocabulary file of the published code is a plain BERT, and stays so.
 
     Raises:
         BackboneError: If the vocabulary is there and no embeddings of types are, as in a folder
             that was saved as a plain BERT, or if it names more types than there are embeddings.
 
-    Source:
-        Michalopoulos et al. 2021 (arXiv 2010.10391); `run_glue.py` of gmichalo/UmlsBERT numbers the
-        types from 1 in the order of the file, and type 0 adds nothing.
+    Source: Michalopoulos et al. 2021 (arXiv 2010.10391); `run_glue.py` of gmichalo/UmlsBERT
+        numbers the types from 1 in the order of the file, and type 0 adds nothing.
     """
     if not (folder / VOCABULARY_WITH_TYPES).is_file():
         return

@@ -9,12 +9,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def shard(body: nn.Module, layers: Sequence[nn.Module]) -> None:
-    """Spread the layers of a model over the processes; what is outside them stays whole.
-
-    Args:
-        body: Calls the layers.
-        layers: Where nearly all parameters are.
-    """
+    """Spread the layers that `body` calls over the processes; what is outside them stays whole."""
     inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
     outside = {parameter for parameter in body.parameters() if id(parameter) not in inside}
     for layer in layers:
@@ -28,11 +23,6 @@ def shard(body: nn.Module, layers: Sequence[nn.Module]) -> None:
 def whole(tensor: Tensor) -> Tensor:
     """A tensor with all its parts; every process must ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether this process has a part of the tensor only."""
-    return isinstance(tensor, DTensor)
 
 
 def spread_like(tensor: Tensor, like: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Backbone, domain adapter, task adapter and head as one model: who is active and who trains."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, assert_never
@@ -14,7 +14,7 @@ from notetune.model.adapters.base import Adapter
 from notetune.model.adapters.files import SavedAdapter, adapter_tensors, tensors_hash
 from notetune.model.adapters.full import FullAdapter
 from notetune.model.adapters.gated import GatedPrompts
-from notetune.model.adapters.lora import LoRAAdapter, activate_together
+from notetune.model.adapters.lora import LoRAAdapter
 from notetune.model.adapters.specs import (
     AdaptationPrompt,
     AdapterSpec,
@@ -29,12 +29,13 @@ from notetune.model.adapters.virtual import VirtualTokens
 from notetune.model.attention import Additions
 from notetune.model.backbone import Backbone
 from notetune.model.batch import PackedBatch, packed_batch
-from notetune.model.heads import Head, pool
+from notetune.model.heads import pool
 from notetune.model.last_layer import last_layer_of
 from notetune.model.layers import Layers, Pooling, chosen_layers
 from notetune.model.losses import next_token_loss, next_token_losses
 
 DOMAIN, TASK = "domain", "task"
+_Reads = Callable[[PackedBatch], Tensor]
 _PROBE_TOKENS = 16
 
 
@@ -54,20 +55,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class Stack:
-    """A backbone with all its adapters active.
-
-    Attributes:
-        backbone: The backbone, whose layers may hold adapters now.
-        layers: What was asked for, in the order in which it was put on.
-        adapters: What was put on, by name.
-        frozen_hashes: Hash of each adapter that does not train, taken when it was put on; none for
-            an outline without weights.
-    """
+    """A backbone, whose layers may hold adapters now, with all its adapters active."""
 
     backbone: Backbone
     layers: tuple[Layer, ...]
+    """What was asked for, in the order in which it was put on."""
     adapters: dict[str, Adapter]
+    """What was put on, by name."""
     frozen_hashes: dict[str, str]
+    """Of each that does not train, as it was put on; none for an outline without weights."""
 
     @property
     def reserved_per_document(self) -> int:
@@ -119,15 +115,16 @@ class Stack:
 
     def summed_token_loss(self, batch: PackedBatch) -> Tensor:
         """Next-token negative log-likelihood of a row in nats, summed over its target tokens."""
-        context_T = batch.context_T
-        hidden_TH = self.hidden_states(batch)[context_T]
-        return next_token_loss(self.backbone.head, hidden_TH, batch.ids_T[context_T + 1])
+        return next_token_loss(self.backbone.head, *self._predicted(batch))
 
     def token_losses(self, batch: PackedBatch) -> Tensor:
         """What `summed_token_loss` sums: a value per target token, in order; without gradient."""
+        return next_token_losses(self.backbone.head, *self._predicted(batch))
+
+    def _predicted(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """Hidden states, and the token that follows each of them."""
         context_T = batch.context_T
-        hidden_TH = self.hidden_states(batch)[context_T]
-        return next_token_losses(self.backbone.head, hidden_TH, batch.ids_T[context_T + 1])
+        return self.hidden_states(batch)[context_T], batch.ids_T[context_T + 1]
 
     def features(self, batch: PackedBatch, pooling: Pooling, layers: Layers = "last") -> Tensor:
         """`(N, H)` pooled hidden states of the notes of a packed row, those of layers side by side.
@@ -147,27 +144,12 @@ class Stack:
             hidden_TH = self.backbone.hidden_states(batch, additions, chosen)
         return pool(hidden_TH, batch, pooling)
 
-    def logits(
-        self, head: Head, batch: PackedBatch, pooling: Pooling, layers: Layers = "last"
-    ) -> Tensor:
-        """`(N, K)` outcome logits of the notes of a packed row."""
-        logits: Tensor = head(self.features(batch, pooling, layers))
-        return logits
-
     def check(
-        self,
-        batch: PackedBatch,
-        pooling: Pooling | None = None,
-        names: Collection[str] | None = None,
-        layers: Layers = "last",
+        self, batch: PackedBatch, reads: _Reads | None = None, names: Collection[str] | None = None
     ) -> None:
-        """Refuse a stack that is not what it says.
+        """Refuse a stack that is not what it says, by what a head `reads` of a few documents.
 
-        Args:
-            batch: A few documents.
-            pooling: How a head reads them; without it, all hidden states count.
-            names: The adapters to look at; without them, all.
-            layers: Those that a head reads.
+        Without a head all hidden states count; without `names` all adapters are looked at.
 
         Raises:
             BundleError: If an adapter does not change what is read of `batch`, or an adapter that
@@ -177,35 +159,24 @@ class Stack:
             before = self.frozen_hashes.get(name)
             if before is not None and tensors_hash(self.tensors(name)) != before:
                 raise BundleError(f"frozen adapter {name} has changed; the run is not valid.")
-            if self.effect(name, batch, pooling, layers) == 0:
+            if self.effect(name, batch, reads) == 0:
                 raise BundleError(
                     f"adapter {name} does not change the output; it is not active or was never "
                     "trained."
                 )
 
     @torch.inference_mode()
-    def effect(
-        self,
-        name: str,
-        batch: PackedBatch,
-        pooling: Pooling | None = None,
-        layers: Layers = "last",
-    ) -> float:
-        """Largest change of what is read of `batch` when one adapter is taken away.
-
-        That is of its features, or of all hidden states without `pooling`.
-        """
+    def effect(self, name: str, batch: PackedBatch, reads: _Reads | None = None) -> float:
+        """Largest change of what is read of `batch`, as of `check`, without one adapter."""
+        reads = reads or self.hidden_states
         self.eval_mode()
-        with_it = self._read(batch, pooling, layers)
+        with_it = reads(batch)
         with self.adapters[name].off():
-            without_it = self._read(batch, pooling, layers)
-        return float((with_it - without_it).abs().max())
-
-    def _read(self, batch: PackedBatch, pooling: Pooling | None, layers: Layers) -> Tensor:
-        return self.features(batch, pooling, layers) if pooling else self.hidden_states(batch)
+            return float((with_it - reads(batch)).abs().max())
 
     def _additions(self) -> Additions:
-        return sum((adapter.additions() for adapter in self.adapters.values()), Additions())
+        active = (adapter for adapter in self.adapters.values() if adapter.is_on)
+        return sum((adapter.additions() for adapter in active), Additions())
 
 
 def stack(
@@ -218,9 +189,9 @@ def stack(
     """Put adapters onto a backbone, activate all of them, and train only those that should.
 
     Args:
-        backbone: A freshly loaded backbone; it is changed in place.
-        layers: The adapters, of any methods. All act together; their contributions add up, and
-            virtual tokens of later ones stand nearer to the text.
+        backbone: A freshly loaded one; it is changed in place.
+        layers: The adapters. All act together; their contributions add up, and virtual tokens of
+            later ones stand nearer to the text.
         seed: Initialises new adapters.
         predicts_tokens: Whether the loss is that of next tokens. An outcome loss does not reach the
             layer that predicts them, so without it nothing in that layer trains.
@@ -241,10 +212,13 @@ def stack(
             torch.manual_seed(seed + number)
             adapter = _put(backbone, layer, adapters.values())
         if saved is not None:
-            _refuse_foreign(layer.name, saved, backbone)
+            if saved.backbone not in (None, backbone.fingerprint):
+                raise BundleError(
+                    f"adapter {layer.name} was trained on the backbone {saved.backbone}, not on "
+                    f"{backbone.name} ({backbone.fingerprint}); use its own backbone."
+                )
             adapter.fill(saved.tensors)
         adapters[layer.name] = adapter
-    activate_together([each for each in adapters.values() if isinstance(each, LoRAAdapter)])
     for layer in layers:
         adapters[layer.name].set_trained(is_trained=layer.is_trained)
     if not (predicts_tokens or backbone.is_encoder):
@@ -261,8 +235,8 @@ def stack(
 
 def probe(backbone: Backbone) -> PackedBatch:
     """A document of the first tokens of the vocabulary, to look at a stack without notes."""
-    vocabulary = backbone.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    return packed_batch([np.arange(_PROBE_TOKENS) % vocabulary], [0], backbone.device)
+    ids = np.arange(_PROBE_TOKENS) % backbone.embeddings.num_embeddings
+    return packed_batch([ids], [0], backbone.device)
 
 
 def _put(backbone: Backbone, layer: Layer, others: Collection[Adapter]) -> Adapter:
@@ -290,16 +264,7 @@ def _put(backbone: Backbone, layer: Layer, others: Collection[Adapter]) -> Adapt
 
 
 def _freeze_token_head(backbone: Backbone) -> None:
-    inputs: Any = backbone.model.get_input_embeddings()  # type: ignore[operator]
-    tied = {id(parameter) for parameter in inputs.parameters()}
+    tied = {id(parameter) for parameter in backbone.embeddings.parameters()}
     for parameter in backbone.head.parameters():
         if id(parameter) not in tied:
             parameter.requires_grad_(requires_grad=False)
-
-
-def _refuse_foreign(name: str, saved: SavedAdapter, backbone: Backbone) -> None:
-    if saved.backbone not in (None, backbone.fingerprint):
-        raise BundleError(
-            f"adapter {name} was trained on the backbone {saved.backbone}, not on {backbone.name} "
-            f"({backbone.fingerprint}); use its own backbone."
-        )

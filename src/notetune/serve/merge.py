@@ -9,10 +9,9 @@ from notetune.model.backbone import Backbone, load_backbone, write_backbone
 from notetune.model.backbone_folder import backbone_fingerprint
 from notetune.model.bundle import (
     BUNDLE,
-    Bundle,
     load_bundle,
     read_language_model_card,
-    save_bundle,
+    save_card,
     save_head,
 )
 from notetune.model.merge import Merged, merge_adapters
@@ -68,8 +67,7 @@ def _merge_bundle(folder: Path, out: Path, backbone: str | None) -> Merged:
             "backbone_name": out.name,
             "backbone_fingerprint": backbone_fingerprint(temporary),
         }
-        new_card = card.model_copy(update=changes)
-        save_bundle(temporary, Bundle(new_card, stack(loaded), bundle.head))
+        save_card(temporary, card.model_copy(update=changes))
     return merged
 
 

@@ -64,7 +64,5 @@ def store_of(
     encoder: Encoder, max_tokens: int, texts: Sequence[str]
 ) -> tuple[TokenStore, Int64Array]:
     """Texts in tokens, and the first document of each."""
-    names = [str(place) for place in range(len(texts))]
-    columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
-    store = encode_notes(encoder, max_tokens, texts, columns)
-    return store, store.first_documents(names)
+    store = encode_notes(encoder, max_tokens, texts)
+    return store, store.first_documents(store.note_ids.tolist())

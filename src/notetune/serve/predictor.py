@@ -59,7 +59,7 @@ class LanguageModelPredictor:
         store, documents_N = store_of(self.encoder, card.max_tokens, cleaned(texts))
         first = read_row(store, documents_N[:1], model.backbone.device)
         small = [layer.name for layer in model.layers if not traits(layer.spec).is_backbone]
-        model.check(first, card.pooling, small, card.layers)
+        model.check(first, self._features, small)
         most = card.max_pieces
         rows = max(_TOKENS_PER_ROW, most * (card.max_tokens + model.reserved_per_document))
         logits = infer.outputs_per_note(model, self._logits, store, documents_N, rows, most)
@@ -69,8 +69,12 @@ class LanguageModelPredictor:
         )
 
     def _logits(self, batch: PackedBatch) -> Tensor:
+        logits: Tensor = self.bundle.head(self._features(batch))
+        return logits
+
+    def _features(self, batch: PackedBatch) -> Tensor:
         card = self.bundle.card
-        return self.bundle.model.logits(self.bundle.head, batch, card.pooling, card.layers)
+        return self.bundle.model.features(batch, card.pooling, card.layers)
 
 
 def load_predictor(

@@ -153,7 +153,7 @@ class StackFeatures:
         sample = documents_N[:_CHECKED_NOTES]
         row = read_row(self._store, sample, self._stack.backbone.device)
         names = self._stack.frozen_hashes if only_frozen else None
-        self._stack.check(row, self._spec.pooling, names, self._spec.layers)
+        self._stack.check(row, self.of, names)
 
     def save_adapters(self, folder: Path) -> None:
         """Write each adapter, as it is now, into a folder of its name."""

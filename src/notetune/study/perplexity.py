@@ -125,9 +125,7 @@ def general_sample(job: Job, like: TokenStore) -> _Sample:
     passages = [part.strip() for part in text.split("\n\n\n") if part.strip()]
     if not passages:
         raise DataError(f"pretrain.general_text: {path} is empty.")
-    names = [str(number) for number in range(len(passages))]
-    columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
     encoder = load_encoder(resolve_backbone(job.place.backbone), like.edges)
-    store = encode_notes(encoder, like.max_tokens, passages, columns)
+    store = encode_notes(encoder, like.max_tokens, passages)
     documents = np.arange(len(store.lengths_D))[: spec.most_documents]
     return GENERAL, path.stem, store, documents

@@ -26,39 +26,27 @@ _SEPARATORS = (
 
 @dataclass(frozen=True)
 class Edges:
-    """What stands round the tokens of a note.
-
-    Attributes:
-        opener_id: Begins every document; `[CLS]` for an encoder, None where nothing does.
-        end_id: Ends a note; `[SEP]` for an encoder.
-        opener: The opener as its vocabulary spells it.
-        ends_every_piece: Whether a piece of a note that goes on ends in `end_id` too.
-    """
+    """What stands round the tokens of a note."""
 
     opener_id: int | None
+    """Begins every document; `[CLS]` for an encoder, None where nothing does."""
     end_id: int
+    """Ends a note; `[SEP]` for an encoder."""
     opener: str = ""
+    """The opener as its vocabulary spells it."""
     ends_every_piece: bool = False
-
-    @property
-    def opener_count(self) -> int:
-        """Tokens that it puts in front of a document."""
-        return int(self.opener_id is not None)
+    """Whether a piece of a note that goes on ends in `end_id` too."""
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What a backbone folder declares of its tokens.
-
-    Attributes:
-        folder: The folder.
-        tokenizer: Text to ids; special tokens that a text spells out are text.
-        config: `config.json`.
-    """
+    """What a backbone folder declares of its tokens."""
 
     folder: Path
     tokenizer: Tokenizer
+    """Text to ids; special tokens that a text spells out are text."""
     config: dict[str, Any]
+    """`config.json`."""
 
     @property
     def vocabulary_size(self) -> int:
@@ -71,29 +59,23 @@ class Declared:
         Raises:
             BackboneError: If the folder does not declare what they need.
         """
-        match opener:
-            case "none":
-                return self._opened_by(None)
-            case "bos":
-                return self._opened_by(self._special_id("bos"))
-            case "separator":
-                return self._opened_by(self._separator_id)
+        if opener == "none":
+            return self._opened_by(None)
+        return self._opened_by(self._special_id("bos") if opener == "bos" else self._separator_id)
 
     def name_of(self, edges: Edges) -> Opener | None:
         """What a recipe calls the opener of some edges, if it has a name for it."""
-        names: tuple[Opener, ...] = ("bos", "separator", "none")
-        declared = [name for name in names if name != "bos" or self._has_bos]
-        return next((name for name in declared if self.edges(name) == edges), None)
-
-    @property
-    def _has_bos(self) -> bool:
-        return self.config.get("bos_token_id") is not None
+        names: tuple[Opener, ...] = (*self._bos, "separator", "none")
+        return next((name for name in names if self.edges(name) == edges), None)
 
     @property
     def candidates(self) -> tuple[Edges, ...]:
         """What can open a document: nothing, BOS if there is one, the separator; each once."""
-        bos = [self.edges("bos")] if self._has_bos else []
-        return tuple(dict.fromkeys([self.edges("none"), *bos, self.edges("separator")]))
+        return tuple(dict.fromkeys(map(self.edges, ("none", *self._bos, "separator"))))
+
+    @property
+    def _bos(self) -> tuple[Opener, ...]:
+        return () if self.config.get("bos_token_id") is None else ("bos",)
 
     @cached_property
     def own_edges(self) -> Edges | None:
@@ -102,9 +84,8 @@ class Declared:
         `add_bos_token` decides where it is declared, else what the post-processor does.
         """
         path = self.folder / "tokenizer_config.json"
-        adds_bos = None
-        if path.is_file():
-            adds_bos = json.loads(path.read_text(encoding="utf-8")).get("add_bos_token")
+        declared = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        adds_bos = declared.get("add_bos_token")
         if adds_bos:
             return self.edges("bos")
         bare = self.tokenizer.encode("a", add_special_tokens=False).ids
@@ -129,10 +110,8 @@ class Declared:
 
     @cached_property
     def _separator_id(self) -> int:
-        for name in _SEPARATORS:
-            if (token_id := self.tokenizer.token_to_id(name)) is not None:
-                return int(token_id)
-        return self._special_id("eos")
+        found = [n for n in map(self.tokenizer.token_to_id, _SEPARATORS) if n is not None]
+        return int(found[0]) if found else self._special_id("eos")
 
     def _spelt(self, token_id: int) -> str:
         return str(self.tokenizer.id_to_token(token_id) or token_id)

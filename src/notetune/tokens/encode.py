@@ -1,6 +1,5 @@
 """Note text to token ids, with the tokenizer of the backbone."""
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,33 +17,29 @@ from notetune.tokens.words import WordCache, word_cache
 LongNotes = Literal["pieces", "first"]
 
 DOCUMENT_FIELDS = np.dtype(
-    [
-        ("note", "<i4"),
-        ("piece", "<i4"),
-        ("length", "<i4"),
-        ("text_bytes", "<i4"),
-        ("is_cut", "?"),
-    ]
+    [(name, "<i4") for name in ("note", "piece", "length", "text_bytes")] + [("is_cut", "?")]
 )
+_Starts = Callable[[Sequence[int]], list[int]]
+"""The characters of a text at which some of its tokens start."""
 _CHARS_PER_TOKEN = 5  # more than most text has, so that the first try mostly suffices
 
 
 @dataclass(frozen=True)
 class Documents:
-    """The tokens of N notes in D documents.
-
-    Attributes:
-        ids: `(total tokens,)` ids of all documents, one after another. Each document begins with
-            the opener, if there is one; the last piece of a note ends in what ends a note if it
-            has room, and for an encoder every piece does.
-        table_D: `(D,)` of `DOCUMENT_FIELDS`: number of the note, number of the piece (0 begins the
-            note), tokens, UTF-8 bytes of the text behind it, whether the note goes on after it.
-        note_count: N.
-    """
+    """The tokens of N notes, each in one or more of D documents."""
 
     ids: npt.NDArray[Any]
+    """`(total tokens,)` ids of all documents, one after another. Each document begins with the
+    opener, if there is one; the last piece of a note ends in what ends a note if it has room, and
+    for an encoder every piece does."""
     table_D: npt.NDArray[Any]
-    note_count: int
+    """`(D,)` of `DOCUMENT_FIELDS`: number of the note, number of the piece (0 begins the note),
+    tokens, UTF-8 bytes of the text behind it, whether the note goes on after it."""
+
+    @property
+    def note_count(self) -> int:
+        """N."""
+        return int(self.table_D["note"][-1]) + 1 if len(self.table_D) else 0
 
     def of_notes(self, is_wanted_N: npt.NDArray[np.bool_]) -> "Documents":
         """The documents of some notes, which are numbered anew."""
@@ -54,33 +49,17 @@ class Documents:
         ids = self.ids[np.repeat(is_wanted_D, self.table_D["length"])]
         table_D = self.table_D[is_wanted_D]
         table_D["note"] = (np.cumsum(is_wanted_N) - 1)[table_D["note"]]
-        return dataclasses.replace(
-            self, ids=ids, table_D=table_D, note_count=int(is_wanted_N.sum())
-        )
-
-
-@dataclass(frozen=True)
-class _Tokens:
-    """The first tokens of a text, or all of them."""
-
-    packed: bytes
-    starts_of: Callable[[Sequence[int]], list[int]]
-    """The characters at which some of the tokens start."""
+        return Documents(ids, table_D)
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A tokenizer with what stands round the documents of its backbone.
-
-    Attributes:
-        tokenizer: Text to ids, without special ones.
-        edges: What opens a document and what ends a note.
-        vocabulary_size: Tokens that the backbone embeds.
-    """
+    """A tokenizer with what stands round the documents of its backbone."""
 
     tokenizer: Tokenizer
     edges: Edges
     vocabulary_size: int
+    """Tokens that the backbone embeds."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -100,72 +79,54 @@ class Encoder:
         A long note becomes consecutive pieces that together hold all its tokens, or, with
         `long_notes` "first", the first of them only.
         """
-        is_first_only = long_notes == "first"
-        most_cuts = 1 if is_first_only else None
-        edges, before = self.edges, self.edges.opener_count
+        most = 1 if long_notes == "first" else None
+        edges, before = self.edges, int(self.edges.opener_id is not None)
         body = max_tokens - before - edges.ends_every_piece
         size = body * self.dtype.itemsize
-        opener = self._packed(*[edges.opener_id] * before)
-        end = self._packed(edges.end_id)
+        opener = np.array([edges.opener_id] * before, self.dtype).tobytes()
+        end = np.array(edges.end_id, self.dtype).tobytes()
         end_of_note, end_of_piece = (b"", end) if edges.ends_every_piece else (end, b"")
         packed: list[bytes] = []
         rows: list[tuple[int, int, int, int, bool]] = []
         for number, text in enumerate(texts):
-            tokens = self._first_tokens(text, body) if is_first_only else self._tokens(text)
-            fills_its_pieces = tokens.packed and len(tokens.packed) % size == 0
-            ids_of_note = tokens.packed if fills_its_pieces else tokens.packed + end_of_note
-            cuts = range(body, len(ids_of_note) // self.dtype.itemsize, body)[:most_cuts]
-            bounds = [0, *(tokens.starts_of(cuts) if cuts else ()), len(text)]
-            if is_first_only:
-                bounds = bounds[:2]
-            for piece, (start, end) in enumerate(itertools.pairwise(bounds)):
+            tokens, starts_of = self._tokens(text, body if most else len(text))
+            fills_its_pieces = tokens and len(tokens) % size == 0
+            ids_of_note = tokens if fills_its_pieces else tokens + end_of_note
+            cuts = range(body, len(ids_of_note) // self.dtype.itemsize, body)[:most]
+            bounds = [0, *(starts_of(cuts) if cuts else ()), len(text)]
+            for piece, (start, stop) in enumerate(
+                itertools.islice(itertools.pairwise(bounds), most)
+            ):
                 ids = ids_of_note[piece * size : (piece + 1) * size] + end_of_piece
                 packed += (opener, ids)
                 length = before + len(ids) // self.dtype.itemsize
-                is_cut = piece < len(cuts)
-                rows.append((number, piece, length, _utf8_bytes(text, start, end), is_cut))
-        return Documents(
-            np.frombuffer(b"".join(packed), self.dtype),
-            np.array(rows, DOCUMENT_FIELDS),
-            len(texts),
-        )
+                in_bytes = stop - start if text.isascii() else len(text[start:stop].encode())
+                rows.append((number, piece, length, in_bytes, piece < len(cuts)))
+        all_ids = np.frombuffer(b"".join(packed), self.dtype)
+        return Documents(all_ids, np.array(rows, DOCUMENT_FIELDS))
 
-    def _packed(self, *ids: int | None) -> bytes:
-        return np.array(ids, self.dtype).tobytes()
-
-    def _first_tokens(self, text: str, wanted: int) -> _Tokens:
-        """More than `wanted` tokens of a text, or all of them if it has no more."""
-        window = _CHARS_PER_TOKEN * wanted
-        cache = self.words
-        if cache is not None and window < len(text) and (words := cache.split(text[:window])):
-            words.pop()  # it may go on after the window
-            tokens = _of_words(cache, words)
-            if len(tokens.packed) > wanted * self.dtype.itemsize:
-                return tokens
-        return self._tokens(text)
-
-    def _tokens(self, text: str) -> _Tokens:
-        if self.words is not None and (words := self.words.split(text)):
-            return _of_words(self.words, words)
+    def _tokens(self, text: str, wanted: int) -> tuple[bytes, _Starts]:
+        """More than `wanted` tokens from the beginning of a text, or all of them."""
+        cache, window = self.words, _CHARS_PER_TOKEN * wanted
+        if cache is not None and window < len(text):
+            words = cache.split(text[:window]) or []
+            tokens, starts_of = _of_words(cache, words[:-1])  # the last may go on after the window
+            if len(tokens) > wanted * self.dtype.itemsize:
+                return tokens, starts_of
+        if cache is not None and (words_of_all := cache.split(text)):
+            return _of_words(cache, words_of_all)
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
-        packed = np.array(encoding.ids, self.dtype).tobytes()
-        return _Tokens(packed, lambda cuts: _starts(encoding.offsets, cuts, len(text)))
+
+        def starts(tokens: Sequence[int]) -> list[int]:
+            of_all = [*(start for start, _ in encoding.offsets), len(text)]  # the end is a token
+            return [of_all[token] for token in tokens]
+
+        return np.array(encoding.ids, self.dtype).tobytes(), starts
 
 
-def _of_words(cache: WordCache, words: list[str]) -> _Tokens:
-    packed = cache.packed(words)
-    return _Tokens(b"".join(packed), lambda cuts: cache.starts_of(words, packed, cuts))
-
-
-def _starts(
-    offsets: Sequence[tuple[int, int]], tokens: Sequence[int], text_length: int
-) -> list[int]:
-    """Where tokens start; what ends a note, after all others, starts where the text ends."""
-    return [offsets[token][0] if token < len(offsets) else text_length for token in tokens]
-
-
-def _utf8_bytes(text: str, start: int, end: int) -> int:
-    return end - start if text.isascii() else len(text[start:end].encode())
+def _of_words(cache: WordCache, words: list[str]) -> tuple[bytes, _Starts]:
+    packed = [cache[word] for word in words]
+    return b"".join(packed), lambda tokens: cache.starts_of(words, packed, tokens)
 
 
 def load_encoder(
@@ -173,11 +134,8 @@ def load_encoder(
 ) -> Encoder:
     """The encoder of a backbone folder.
 
-    Args:
-        backbone: The folder.
-        edges: What stands round documents; BOS and EOS where nothing is said.
-        frames_pieces: In place of BOS and EOS, put what the tokenizer puts round a text, `[CLS]`
-            and `[SEP]`, round every piece, if it puts something there.
+    Where `edges` do not say what stands round documents, it is BOS and EOS; with `frames_pieces`,
+    what the tokenizer puts round a text, `[CLS]` and `[SEP]`, if it puts something there.
 
     Raises:
         BackboneError: If `tokenizer.json` is missing or damaged, or BOS or EOS is not declared.

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,17 +14,12 @@ Int64Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PackPlan:
-    """Rows of whole documents.
-
-    Attributes:
-        order_D: `(D,)` document numbers, row after row.
-        starts_R: `(R + 1,)`; row r holds `order_D[starts_R[r]:starts_R[r + 1]]`.
-        tokens_per_row: The budget that no row exceeds.
-    """
+    """Rows of whole documents."""
 
     order_D: Int64Array
+    """`(D,)` document numbers, row after row."""
     starts_R: Int64Array
-    tokens_per_row: int
+    """`(R + 1,)`; row r holds `order_D[starts_R[r]:starts_R[r + 1]]`."""
 
     @property
     def row_count(self) -> int:
@@ -34,36 +30,38 @@ class PackPlan:
         """The documents of one row."""
         return self.order_D[self.starts_R[number] : self.starts_R[number + 1]]
 
-    def fill(self, lengths_D: Int64Array) -> float:
-        """Share of the row budget that holds tokens."""
-        return float(lengths_D[self.order_D].sum() / (self.row_count * self.tokens_per_row))
-
 
 def pack_documents(
     lengths_D: Int64Array, tokens_per_row: int, seed: int | tuple[int, ...] = 0
 ) -> PackPlan:
     """Assign each document to one row: longest first, into the fullest row that still has room.
 
+    Every document is in the plan exactly once, and no row exceeds the budget.
+
     Args:
         lengths_D: `(D,)` int64, tokens per document, each in `1..tokens_per_row`.
         tokens_per_row: Row budget in tokens.
         seed: Orders documents of the same length, so that epochs can mix documents differently.
 
-    Returns:
-        A plan in which every document appears exactly once and no row exceeds the budget.
-
     Raises:
         DataError: If there is no document, or one is empty or longer than a row.
 
-    Source:
-        Best-fit decreasing; at most 11/9 OPT + 4 rows (Johnson 1973).
+    Source: Best-fit decreasing; at most 11/9 OPT + 4 rows (Johnson 1973).
 
     Example:
         >>> plan = pack_documents(np.array([5, 3, 2, 6]), tokens_per_row=8)
         >>> [plan.row(r).tolist() for r in range(plan.row_count)]
         [[3, 2], [0, 1]]
     """
-    _check_lengths(lengths_D, tokens_per_row)
+    if not len(lengths_D):
+        raise DataError("there is no document to pack; check the sources and splits of the recipe.")
+    bad = np.flatnonzero((lengths_D < 1) | (lengths_D > tokens_per_row))
+    if bad.size:
+        raise DataError(
+            f"document {bad[0]} has {lengths_D[bad[0]]} tokens; a row holds 1..{tokens_per_row} "
+            f"({bad.size} of {lengths_D.size} documents are outside). "
+            "Raise tokens_per_row or lower prepare.max_tokens."
+        )
     shuffle_D = np.random.default_rng(seed).permutation(len(lengths_D))
     # Small integers are sorted by radix, which takes a tenth of the time.
     keys_D = lengths_D.astype(np.min_scalar_type(tokens_per_row))[shuffle_D]
@@ -82,84 +80,46 @@ def pack_documents(
         order.append(rows.ravel())
         sizes.append(np.full(len(rows), rows.shape[1]))
     starts_R = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
-    return PackPlan(np.concatenate(order), starts_R.astype(np.int64), tokens_per_row)
+    return PackPlan(np.concatenate(order), starts_R.astype(np.int64))
 
 
-def _row_groups(counts: Int64Array, tokens_per_row: int) -> "list[_RowGroup]":
-    """All rows, for `counts[length]` documents of each length.
-
-    Documents of one length are placed together: a row that takes one of them is then the fullest
-    with room for the next, until it has none.
-    """
-    open_rows = _OpenRows()
-    for length in np.flatnonzero(counts)[::-1].tolist():
-        left = int(counts[length])
-        while left:
-            room, group = open_rows.take(length) or (tokens_per_row, _RowGroup(left, ()))
-            per_row = room // length
-            full = min(group.row_count, left // per_row)
-            rest = left - full * per_row if full < group.row_count else 0
-            open_rows.put(room - per_row * length, group.filled(full, length, per_row))
-            open_rows.put(room - rest * length, group.filled(min(rest, 1), length, rest))
-            if group.parts:
-                untouched = group.row_count - full - min(rest, 1)
-                open_rows.put(room, _RowGroup(untouched, group.parts))
-            left -= full * per_row + rest
-    return open_rows.groups()
-
-
-@dataclass(frozen=True)
-class _RowGroup:
+class _RowGroup(NamedTuple):
     """Rows that hold the same numbers of documents of the same lengths."""
 
     row_count: int
     parts: tuple[tuple[int, int], ...]
     """(length, documents of that length in each row), longest first."""
 
-    def filled(self, row_count: int, length: int, per_row: int) -> "_RowGroup":
-        """Some of the rows, each with more documents."""
-        return _RowGroup(row_count, (*self.parts, (length, per_row)))
 
+def _row_groups(counts: Int64Array, tokens_per_row: int) -> list[_RowGroup]:
+    """All rows, longest documents first, for `counts[length]` documents of each length.
 
-class _OpenRows:
-    """Groups of rows by the tokens of room that they have left."""
-
-    def __init__(self) -> None:
-        self._by_room: defaultdict[int, list[_RowGroup]] = defaultdict(list)
-        self._rooms = 0  # bit k is set when some group has exactly k tokens of room
-
-    def put(self, room: int, group: _RowGroup) -> None:
-        if group.row_count:
-            self._by_room[room].append(group)
-            self._rooms |= 1 << room
-
-    def take(self, length: int) -> tuple[int, _RowGroup] | None:
-        """The fullest rows that have room for a document."""
-        fitting = self._rooms >> length
-        if not fitting:
-            return None
-        room = length + (fitting & -fitting).bit_length() - 1
-        group = self._by_room[room].pop()
-        if not self._by_room[room]:
-            self._rooms ^= 1 << room
-        return room, group
-
-    def groups(self) -> list[_RowGroup]:
-        """All groups, in the order of their documents: longest first."""
-        groups = [group for groups in self._by_room.values() for group in groups]
-        return sorted(groups, key=lambda group: group.parts, reverse=True)
-
-
-def _check_lengths(lengths_D: Int64Array, tokens_per_row: int) -> None:
-    if not len(lengths_D):
-        raise DataError("there is no document to pack; check the sources and splits of the recipe.")
-    bad = np.flatnonzero((lengths_D < 1) | (lengths_D > tokens_per_row))
-    if bad.size:
-        raise DataError(
-            f"document {bad[0]} has {lengths_D[bad[0]]} tokens; a row holds 1..{tokens_per_row} "
-            f"({bad.size} of {lengths_D.size} documents are outside). "
-            "Raise tokens_per_row or lower prepare.max_tokens."
-        )
+    Documents of one length are placed together: a row that takes one of them is then the fullest
+    with room for the next, until it has none.
+    """
+    by_room: defaultdict[int, list[_RowGroup]] = defaultdict(list)
+    rooms = 0  # bit k is set when some group has exactly k tokens of room
+    for length in np.flatnonzero(counts)[::-1].tolist():
+        left = int(counts[length])
+        while left:
+            room, group = tokens_per_row, _RowGroup(left, ())
+            if fitting := rooms >> length:
+                room = length + (fitting & -fitting).bit_length() - 1
+                group = by_room[room].pop()
+                if not by_room[room]:
+                    rooms ^= 1 << room
+            per_row = room // length
+            full = min(group.row_count, left // per_row)
+            rest = left - full * per_row if full < group.row_count else 0
+            untouched = group.row_count - full - min(rest, 1) if group.parts else 0
+            for row_count, taken in ((full, per_row), (min(rest, 1), rest), (untouched, 0)):
+                if row_count:
+                    parts = (*group.parts, (length, taken)) if taken else group.parts
+                    by_room[room - taken * length].append(_RowGroup(row_count, parts))
+                    rooms |= 1 << room - taken * length
+            left -= full * per_row + rest
+    groups = [group for groups in by_room.values() for group in groups]
+    return sorted(groups, key=lambda group: group.parts, reverse=True)
 
 
 def steps_per_epoch(

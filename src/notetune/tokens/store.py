@@ -12,43 +12,35 @@ import numpy.typing as npt
 from notetune import runs
 from notetune.errors import RunError
 from notetune.tokens.edges import Edges
-from notetune.tokens.encode import Documents, Encoder, LongNotes
+from notetune.tokens.encode import Documents, Encoder
 from notetune.tokens.packing import Int64Array
 
 
 @dataclass(frozen=True)
 class TokenStore:
-    """All documents of a prepared run.
-
-    Attributes:
-        ids: `(total tokens,)` memory-mapped ids of all documents, one after another.
-        offsets: `(D + 1,)`; document d holds `ids[offsets[d]:offsets[d + 1]]`.
-        note_number_D: `(D,)` which note the document comes from, in the order of `note_ids`.
-        piece_D: `(D,)` 0 for the first piece of its note.
-        text_bytes_D: `(D,)` UTF-8 bytes of the text behind the document.
-        note_ids: `(N,)` note ids.
-        patient_ids: `(N,)` patient ids.
-        source_N: `(N,)` source of each note.
-        split_N: `(N,)` split of each note.
-        is_cut_D: `(D,)` whether the note goes on after the document.
-        in_corpus_N: `(N,)` whether step 1 may train on the note, if it is in the training split.
-        edges: What opens a document and what ends a note.
-        max_tokens: Longest document that there may be.
-    """
+    """All documents of a prepared run: D of N notes."""
 
     ids: npt.NDArray[Any]
+    """`(total tokens,)`, memory-mapped, of all documents, one after another."""
     offsets: Int64Array
+    """`(D + 1,)`; document d holds `ids[offsets[d]:offsets[d + 1]]`."""
     note_number_D: Int64Array
+    """Which note the document comes from, in the order of `note_ids`."""
     piece_D: npt.NDArray[np.int32]
+    """0 for the first piece of its note."""
     text_bytes_D: npt.NDArray[np.int32]
+    """UTF-8 bytes of the text behind the document."""
     note_ids: npt.NDArray[np.str_]
     patient_ids: npt.NDArray[np.str_]
     source_N: npt.NDArray[np.str_]
     split_N: npt.NDArray[np.str_]
     is_cut_D: npt.NDArray[np.bool_]
+    """Whether the note goes on after the document."""
     in_corpus_N: npt.NDArray[np.bool_]
+    """Whether step 1 may train on the note, if it is in the training split."""
     edges: Edges
     max_tokens: int
+    """Longest document that there may be."""
 
     @property
     def lengths_D(self) -> Int64Array:
@@ -104,13 +96,7 @@ class TokenStore:
     def read_texts(
         self, texts: Sequence[str], documents_N: Int64Array, most_pieces: int
     ) -> list[str]:
-        """The beginnings of notes that `reading` counts, character for character.
-
-        Args:
-            texts: `(N,)` whole notes, as they were encoded.
-            documents_N: The first document of each.
-            most_pieces: Most pieces of each.
-        """
+        """The beginnings, that `reading` counts, of whole notes as they were encoded."""
         ends_N = documents_N + self.reading(documents_N, most_pieces).pieces_N
         bytes_D = np.concatenate([[0], np.cumsum(self.text_bytes_D, dtype=np.int64)])
         sizes_N = (bytes_D[ends_N] - bytes_D[documents_N]).tolist()
@@ -126,23 +112,19 @@ def whole_pieces(store: TokenStore, is_counted_N: npt.NDArray[np.bool_]) -> int:
 
 @dataclass(frozen=True)
 class Reading:
-    """How much of each note is read.
-
-    Attributes:
-        tokens_N: `(N,)` tokens, with what opens and what ends.
-        pieces_N: `(N,)` documents that they stand in.
-        truncated_N: `(N,)` whether the note goes on after them.
-    """
+    """How much of each note is read."""
 
     tokens_N: Int64Array
+    """With what opens and what ends."""
     pieces_N: Int64Array
+    """Documents that they stand in."""
     truncated_N: npt.NDArray[np.bool_]
+    """Whether the note goes on after them."""
 
     @property
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """The same under the names that it has in a table."""
-        names = ("tokens", "pieces", "truncated")
-        return dict(zip(names, (self.tokens_N, self.pieces_N, self.truncated_N), strict=True))
+        return {"tokens": self.tokens_N, "pieces": self.pieces_N, "truncated": self.truncated_N}
 
 
 FORMAT = 5
@@ -162,20 +144,14 @@ def encode_notes(
     encoder: Encoder,
     max_tokens: int,
     texts: Sequence[str],
-    columns: Mapping[str, Any],
-    long_notes: LongNotes = "pieces",
+    columns: Mapping[str, Any] | None = None,
 ) -> TokenStore:
     """Encode notes into a store in memory.
 
-    Args:
-        encoder: The backbone's encoder.
-        max_tokens: Longest document.
-        texts: `(N,)` note texts.
-        columns: `(N,)` each, under the names `note_ids`, `patient_ids`, `source_N`, `split_N`
-            and, unless step 1 may train on all notes, `in_corpus_N`.
-        long_notes: As for `Encoder.documents`.
+    `columns` are as for `join_documents`; without, each note is told by its number from 0.
     """
-    documents = encoder.documents(texts, max_tokens, long_notes)
+    columns = columns or dict.fromkeys(_TEXTS, np.arange(len(texts)))
+    documents = encoder.documents(texts, max_tokens)
     names: dict[str, Any] = {name: np.asarray(columns[name], np.str_) for name in _TEXTS}
     names[_IN_CORPUS] = _in_corpus(columns)
     names |= {"edges": encoder.edges, "max_tokens": max_tokens}
@@ -190,8 +166,7 @@ def save_documents(folder: Path, documents: Documents) -> None:
 
 def read_documents(folder: Path) -> Documents:
     """The documents that `save_documents` wrote; every note has at least one."""
-    table_D = np.load(folder / _TABLE)
-    return Documents(np.load(folder / _SHARD_IDS), table_D, int(table_D["note"][-1]) + 1)
+    return Documents(np.load(folder / _SHARD_IDS), np.load(folder / _TABLE))
 
 
 def join_documents(
@@ -206,7 +181,9 @@ def join_documents(
     Args:
         folder: An existing folder.
         parts: At least one; only one of them is in memory at a time.
-        columns: As for `encode_notes`, over the notes of all parts: lists or series of strings.
+        columns: `(N,)` strings each over the notes of all parts, under the names `note_ids`,
+            `patient_ids`, `source_N`, `split_N`; and, unless step 1 may train on all notes, Boolean
+            `in_corpus_N`.
         edges: What stands round the documents.
         max_tokens: Longest document that there may be.
     """
@@ -217,7 +194,7 @@ def join_documents(
             file.write(part.ids.data)
             dtype = part.ids.dtype
             # A view, even an empty one, would keep all ids in memory.
-            tables.append(dataclasses.replace(part, ids=part.ids[:0].copy()))
+            tables.append(Documents(part.ids[:0].copy(), part.table_D))
     for name, array in _arrays(tables).items():
         np.save(folder / f"{name}.npy", array)
     for name in _TEXTS:

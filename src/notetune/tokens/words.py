@@ -40,19 +40,15 @@ class WordCache(dict[str, bytes]):
     ) -> None:
         """Use `word_cache`, which knows for which tokenizers this is exact.
 
-        Args:
-            whole: Encodes whole texts.
-            inner: Encodes text from the middle of a text.
-            dtype: Of the packed ids.
-            cuts_lines: Whether every line break is cut off from what is before it.
+        They encode whole texts and text from the middle of a text. `cuts_lines` says that every
+        line break is cut off from what is before it.
         """
         super().__init__()
         self._whole, self._inner, self._dtype = whole, inner, dtype
         self._cuts_lines = cuts_lines
         self._reserved = (_MORE, _LINE, _FIRST, *((_META,) if inner is not whole else ()))
-        spaces = [*_OTHER_SPACES] if cuts_lines else ["\n", *_OTHER_SPACES]
-        self._spaces = spaces
-        self._ascii_spaces = [space for space in spaces if space.isascii()]
+        self._spaces = _OTHER_SPACES if cuts_lines else ["\n", *_OTHER_SPACES]
+        self._ascii_spaces = [space for space in self._spaces if space.isascii()]
 
     def split(self, text: str) -> list[str] | None:
         """The words of a text, each with the white space before it; None if it cannot be cut.
@@ -70,10 +66,6 @@ class WordCache(dict[str, bytes]):
         text = text.replace("  ", f" {_MORE}").replace(f"{_MORE} ", _MORE + _MORE)
         return (_FIRST + text).split(" ")
 
-    def packed(self, words: Sequence[str]) -> list[bytes]:
-        """The packed ids of each word."""
-        return list(map(self.__getitem__, words))
-
     def encode(self, word: str) -> Encoding:
         """What the tokenizer makes of one word."""
         is_first = word.startswith(_FIRST)
@@ -85,10 +77,7 @@ class WordCache(dict[str, bytes]):
     def starts_of(
         self, words: Sequence[str], packed: Sequence[bytes], tokens: Sequence[int]
     ) -> list[int]:
-        """The characters of the text at which some tokens of its words start.
-
-        For the token after the last, that is the end of the text.
-        """
+        """The characters at which some tokens of a text start; after the last, where it ends."""
         width = np.dtype(self._dtype).itemsize
         ends = list(itertools.accumulate(map(len, packed)))
         starts = []
@@ -133,7 +122,7 @@ def word_cache(tokenizer: Tokenizer, dtype: npt.DTypeLike) -> WordCache | None:
         return None
     cache = WordCache(tokenizer, inner, dtype, cuts_lines=cuts_lines)
     expected = np.array(tokenizer.encode(_PROBE, add_special_tokens=False).ids, dtype).tobytes()
-    is_exact = b"".join(cache.packed(cache.split(_PROBE) or [])) == expected
+    is_exact = b"".join(cache[word] for word in cache.split(_PROBE) or ()) == expected
     cache.clear()
     return cache if is_exact else None
 

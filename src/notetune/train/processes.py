@@ -49,7 +49,7 @@ def refuse_alone() -> None:
 def spread(backbone: Backbone) -> None:
     """Spread the layers of a backbone, adapters in them included; refuses as `refuse_alone`."""
     refuse_alone()
-    body: Any = backbone.model.get_decoder()  # type: ignore[operator]
+    body: Any = backbone.model.get_decoder()
     shard(body, list(body.layers))
 
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,11 @@ from notetune.model.attention import Additions
 
 
 class Adapter(ABC):
-    """An adapter on a backbone.
-
-    Attributes:
-        spec: How it is made.
-    """
+    """An adapter on a backbone; `spec` says how it is made."""
 
     spec: AdapterSpec
+    is_on = True
+    """Whether its additions count."""
 
     @abstractmethod
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -33,9 +31,14 @@ class Adapter(ABC):
     def set_training(self, *, is_training: bool) -> None:
         """Turn its own dropout on or off."""
 
-    @abstractmethod
-    def off(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def off(self) -> Iterator[None]:
         """Take its contribution away for a while, whatever the others do."""
+        self.is_on = False
+        try:
+            yield
+        finally:
+            self.is_on = True
 
     def additions(self) -> Additions:
         """What it adds to a forward pass besides changed layers."""
@@ -53,12 +56,8 @@ class Adapter(ABC):
             BundleError: If a tensor is missing, left over or of another shape.
         """
         own = self.tensors()
-        wrong = [
-            key
-            for key in own.keys() | saved.keys()
-            if key not in own or key not in saved or own[key].shape != saved[key].shape
-        ]
-        if wrong:
+        shapes, wanted = ({k: t.shape for k, t in part.items()} for part in (saved, own))
+        if wrong := {key for key, _ in shapes.items() ^ wanted.items()}:
             raise BundleError(
                 f"the {self.spec.kind} adapter does not fit the backbone: {len(wrong)} tensors are "
                 f"missing, left over or of another shape, {min(wrong)} first."

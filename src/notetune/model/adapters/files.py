@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -31,17 +30,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class SavedAdapter:
-    """An adapter read from its folder.
-
-    Attributes:
-        spec: How it was made.
-        tensors: Its weights, under the names that peft gives them.
-        backbone: Fingerprint of the backbone it was trained on; None if its folder does not say.
-    """
+    """An adapter read from its folder."""
 
     spec: AdapterSpec
     tensors: dict[str, Tensor]
+    """Under the names that peft gives them."""
     backbone: str | None
+    """Fingerprint of the backbone it was trained on; None if its folder does not say."""
 
 
 class _Card(Config):
@@ -85,7 +80,8 @@ def save_adapter(folder: Path, adapter: Adapter, backbone: Backbone) -> None:
             "inference_mode": True,
             "base_model_name_or_path": backbone.name,
         }
-        runs.write_json(folder / _PEFT_CONFIG, {k: _plain(v) for k, v in sorted(settings.items())})
+        written = {k: sorted(v) if isinstance(v, set) else v for k, v in sorted(settings.items())}
+        runs.write_json(folder / _PEFT_CONFIG, written)
     card = _Card(backbone=backbone.fingerprint, spec=spec, sha256_of_tensors=tensors_hash(tensors))
     runs.write_json(folder / _CARD, card.model_dump(mode="json"))
 
@@ -112,8 +108,14 @@ def read_adapter(folder: Path) -> SavedAdapter:
     Raises:
         BundleError: If a file is missing or damaged, or the weights are not the saved ones.
     """
+    theirs = folder / _PEFT_CONFIG
+    if not is_adapter(folder):
+        raise BundleError(
+            f"{folder} is not an adapter folder: it needs {_CARD} or peft's {_PEFT_CONFIG}."
+        )
     if not (folder / _CARD).is_file():
-        return _read_from_peft(folder)
+        spec = from_peft(runs.read_json(theirs), str(theirs))
+        return SavedAdapter(spec, _read_tensors(folder / WEIGHTS), None)
     settings = runs.read_json(folder / _CARD)
     if settings.get("format") != FORMAT:
         raise BundleError(
@@ -127,16 +129,6 @@ def read_adapter(folder: Path) -> SavedAdapter:
     return SavedAdapter(card.spec, tensors, card.backbone)
 
 
-def _read_from_peft(folder: Path) -> SavedAdapter:
-    path = folder / _PEFT_CONFIG
-    if not path.is_file():
-        raise BundleError(
-            f"{folder} is not an adapter folder: it needs {_CARD} or peft's {_PEFT_CONFIG}."
-        )
-    settings = runs.read_json(path)
-    return SavedAdapter(from_peft(settings, str(path)), _read_tensors(folder / WEIGHTS), None)
-
-
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise BundleError(
@@ -147,7 +139,3 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, json.JSONDecodeError):
         raise BundleError(f"{path} is damaged; restore it from a copy.") from None
-
-
-def _plain(value: Any) -> Any:
-    return sorted(value) if isinstance(value, set) else value

@@ -5,19 +5,19 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from notetune.model.adapters.base import Adapter
 from notetune.model.adapters.specs import Full
 from notetune.model.backbone import Backbone, load_backbone
-from notetune.model.sharded import is_sharded, spread_like
+from notetune.model.sharded import spread_like
 
 
 class FullAdapter(Adapter):
     """The backbone's own parameters, treated as an adapter."""
 
     def __init__(self, backbone: Backbone, spec: Full) -> None:
-        self.spec: Full = spec
-        self._backbone = backbone
+        self.spec, self._backbone = spec, backbone
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters of the backbone, without those of adapters inside its layers."""
@@ -53,4 +53,4 @@ class FullAdapter(Adapter):
 def _aside(parameter: nn.Parameter) -> Tensor:
     """A copy on the host, since a device may not hold all weights twice; a shard stays there."""
     tensor = parameter.detach()
-    return tensor.clone() if is_sharded(tensor) else tensor.to("cpu", copy=True)
+    return tensor.clone() if isinstance(tensor, DTensor) else tensor.to("cpu", copy=True)

@@ -1,7 +1,6 @@
 """Adaptation prompts: a second, gated attention of the topmost layers to a prompt of their own."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,7 @@ class GatedPrompts(Adapter):
     """One prompt and one gate per layer; the gates start at 0, so a new one changes nothing."""
 
     def __init__(self, backbone: Backbone, spec: AdaptationPrompt) -> None:
-        self.spec: AdaptationPrompt = spec
-        self._is_on = True
-        modules = _attention_layers(backbone, spec.layers)
+        self.spec = spec
         shape = (1, spec.length, backbone.hidden_size)
         self._prompts = {
             path: GatedPrompt(
@@ -27,7 +24,7 @@ class GatedPrompts(Adapter):
                 nn.Parameter(torch.randn(shape).to(backbone.device)),
                 nn.Parameter(torch.zeros(1, device=backbone.device)),
             )
-            for path, module in modules.items()
+            for path, module in _attention_layers(backbone, spec.layers).items()
         }
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -43,18 +40,9 @@ class GatedPrompts(Adapter):
     def set_training(self, *, is_training: bool) -> None:
         """It has no dropout."""
 
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        """Add nothing for a while."""
-        self._is_on = False
-        try:
-            yield
-        finally:
-            self._is_on = True
-
     def additions(self) -> Additions:
         """Its prompts, for the attention of their layers."""
-        return Additions(gated=tuple(self._prompts.values()) if self._is_on else ())
+        return Additions(gated=tuple(self._prompts.values()))
 
 
 def _attention_layers(backbone: Backbone, wanted: int | None) -> dict[str, nn.Module]:

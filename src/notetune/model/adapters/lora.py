@@ -20,7 +20,6 @@ class LoRAAdapter(Adapter):
     """Low-rank additions inside the backbone's layers; several can stand beside each other.
 
     Attributes:
-        spec: How it is made.
         name: peft's key for it in every layer.
         wrapper: peft's handle on all LoRAs of the backbone.
     """
@@ -28,9 +27,7 @@ class LoRAAdapter(Adapter):
     def __init__(
         self, backbone: Backbone, name: str, spec: LoRA, others: Sequence["LoRAAdapter"]
     ) -> None:
-        self.spec: LoRA = spec
-        self.name = name
-        self._model = backbone.model
+        self.spec, self.name, self._model = spec, name, backbone.model
         config = to_peft(spec, backbone)
         with warnings.catch_warnings():
             # peft 0.21 reads a property that transformers 5.23 has renamed.
@@ -39,6 +36,9 @@ class LoRAAdapter(Adapter):
                 if others:
                     self.wrapper: PeftModel = others[0].wrapper
                     self.wrapper.add_adapter(name, config)
+                    # `PeftModel.set_adapter` takes one name and switches the others off.
+                    together = [*(other.name for other in others), name]
+                    self.wrapper.base_model.set_adapter(together)
                 else:
                     self.wrapper = PeftModel(backbone.model, config, adapter_name=name)
             except ValueError:
@@ -56,9 +56,11 @@ class LoRAAdapter(Adapter):
 
     def tensors(self) -> dict[str, Tensor]:
         """Its matrices under the names that peft gives them in a file."""
+        # peft keeps a magnitude in a module but names it like a parameter.
+        magnitude = "lora_magnitude_vector"
         return {
-            f"base_model.model.{_file_name(path)}": parameter.detach()
-            for path, parameter in self.named_parameters()
+            "base_model.model." + path.replace(f"{magnitude}.weight", magnitude): p.detach()
+            for path, p in self.named_parameters()
         }
 
     def set_training(self, *, is_training: bool) -> None:
@@ -76,15 +78,14 @@ class LoRAAdapter(Adapter):
     @contextmanager
     def off(self) -> Iterator[None]:
         """Leave it out of every layer for a while."""
-        layers = list(self._layers())
-        active = [layer.active_adapters for layer in layers]
-        for layer, names in zip(layers, active, strict=True):
+        active = [(layer, layer.active_adapters) for layer in self._layers()]
+        for layer, names in active:
             # `set_adapter` would do the same and thaw the others.
             layer._active_adapter = [name for name in names if name != self.name]
         try:
             yield
         finally:
-            for layer, names in zip(layers, active, strict=True):
+            for layer, names in active:
                 layer._active_adapter = names
 
     def _layers(self) -> Iterator[LoraLayer]:
@@ -93,23 +94,8 @@ class LoRAAdapter(Adapter):
                 yield module
 
 
-def activate_together(adapters: Sequence[LoRAAdapter]) -> None:
-    """Make all LoRAs of a backbone act; afterwards all of them train.
-
-    peft's own `PeftModel.set_adapter` takes one name and switches the others off.
-    """
-    if adapters:
-        adapters[0].wrapper.base_model.set_adapter([adapter.name for adapter in adapters])
-
-
 def merge_together(adapters: Sequence[LoRAAdapter]) -> None:
     """Add all LoRAs of a backbone to the weights of their layers; they cannot train any more."""
     for module in adapters[0].wrapper.modules() if adapters else ():
         if isinstance(module, LoraLayer):
             module.merge()
-
-
-def _file_name(path: str) -> str:
-    # peft keeps a magnitude in a module but names it like a parameter.
-    is_magnitude = path.endswith("lora_magnitude_vector.weight")
-    return path.removesuffix(".weight") if is_magnitude else path

@@ -8,8 +8,15 @@ import peft
 from notetune.config import parse
 from notetune.errors import BundleError
 from notetune.model.adapters.specs import AdaptationPrompt, LoRA, PeftSpec, Prefix, Prompt, PTuning
-from notetune.model.backbone import Backbone, Shape
+from notetune.model.backbone import Backbone
 
+_CONFIGS = {
+    "LORA": peft.LoraConfig,
+    "PREFIX_TUNING": peft.PrefixTuningConfig,
+    "PROMPT_TUNING": peft.PromptTuningConfig,
+    "P_TUNING": peft.PromptEncoderConfig,
+    "ADAPTION_PROMPT": peft.AdaptionPromptConfig,
+}
 _UNDERSTOOD = {
     # What a specification says too.
     "adapter_layers", "adapter_len", "encoder_dropout", "encoder_hidden_size",
@@ -28,8 +35,6 @@ _HARMLESS = {"init_lora_weights": (True, False, "gaussian", "orthogonal")}
 
 def to_peft(spec: PeftSpec, backbone: Backbone) -> peft.PeftConfig:
     """The peft configuration of a specification on a backbone."""
-    shape = backbone.shape
-    in_row = _in_row(shape, shape.heads, shape.hidden)
     match spec:
         case LoRA():
             return peft.LoraConfig(
@@ -41,56 +46,42 @@ def to_peft(spec: PeftSpec, backbone: Backbone) -> peft.PeftConfig:
                 use_dora=spec.dora,
             )
         case Prefix():
-            return _prefix(spec, shape)
+            front = _in_front(spec, backbone)
+            width = spec.hidden or front["token_dim"]
+            projection = {"prefix_projection": spec.projection, "encoder_hidden_size": width}
+            return peft.PrefixTuningConfig(**front, **projection)
         case Prompt():
-            start = _text_start(spec, backbone) if spec.init == "text" else {}
-            return peft.PromptTuningConfig(
-                num_virtual_tokens=spec.virtual_tokens, **in_row, **start
-            )
+            text = {"prompt_tuning_init": "TEXT", "prompt_tuning_init_text": spec.text}
+            start = {**text, "tokenizer_name_or_path": backbone.name} if spec.init == "text" else {}
+            return peft.PromptTuningConfig(**_in_front(spec, backbone), **start)
         case PTuning():
             return peft.PromptEncoderConfig(
-                num_virtual_tokens=spec.virtual_tokens,
                 encoder_reparameterization_type=spec.reparameterisation.upper(),
                 encoder_hidden_size=spec.hidden,
                 encoder_num_layers=spec.layers,
                 encoder_dropout=spec.dropout,
-                **in_row,
+                **_in_front(spec, backbone),
             )
         case AdaptationPrompt():
+            layers = spec.layers or backbone.shape.layers
             return peft.AdaptionPromptConfig(
-                target_modules="self_attn",
-                adapter_len=spec.length,
-                adapter_layers=spec.layers or shape.layers,
+                target_modules="self_attn", adapter_len=spec.length, adapter_layers=layers
             )
         case _:
             assert_never(spec)
 
 
-def _prefix(spec: Prefix, shape: Shape) -> peft.PeftConfig:
-    width = shape.kv_heads * shape.head_dim
-    return peft.PrefixTuningConfig(
-        num_virtual_tokens=spec.virtual_tokens,
-        prefix_projection=spec.projection,
-        encoder_hidden_size=spec.hidden or width,
-        **_in_row(shape, shape.kv_heads, width),
-    )
-
-
-def _in_row(shape: Shape, heads: int, width: int) -> dict[str, int]:
-    """What peft must know of the backbone for tokens in front of each document."""
+def _in_front(spec: Prefix | Prompt | PTuning, backbone: Backbone) -> dict[str, Any]:
+    """What peft must know of tokens in front of each document."""
+    shape = backbone.shape
+    heads = shape.kv_heads if isinstance(spec, Prefix) else shape.heads
+    width = heads * shape.head_dim if isinstance(spec, Prefix) else shape.hidden
     return {
+        "num_virtual_tokens": spec.virtual_tokens,
         "num_layers": shape.layers,
         "num_attention_heads": heads,
         "token_dim": width,
         "num_transformer_submodules": 1,
-    }
-
-
-def _text_start(spec: Prompt, backbone: Backbone) -> dict[str, str]:
-    return {
-        "prompt_tuning_init": "TEXT",
-        "prompt_tuning_init_text": spec.text,
-        "tokenizer_name_or_path": backbone.name,
     }
 
 
@@ -131,17 +122,10 @@ def from_peft(settings: Mapping[str, Any], origin: str) -> PeftSpec:
 
 
 def _refuse_unread(settings: Mapping[str, Any], origin: str) -> None:
-    makers = {
-        "LORA": peft.LoraConfig,
-        "PREFIX_TUNING": peft.PrefixTuningConfig,
-        "PROMPT_TUNING": peft.PromptTuningConfig,
-        "P_TUNING": peft.PromptEncoderConfig,
-        "ADAPTION_PROMPT": peft.AdaptionPromptConfig,
-    }
     kind = settings.get("peft_type")
-    if kind not in makers:
-        raise BundleError(f"{origin}: peft type {kind} is not one of {', '.join(makers)}.")
-    defaults = makers[kind]().to_dict()
+    if kind not in _CONFIGS:
+        raise BundleError(f"{origin}: peft type {kind} is not one of {', '.join(_CONFIGS)}.")
+    defaults = _CONFIGS[kind]().to_dict()
     unread = [
         key
         for key, value in settings.items()

@@ -7,15 +7,13 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from notetune.config import Config
 
 _Dropout = Annotated[float, Field(ge=0, lt=1)]
-_MLP_LAYERS = 2
 
 
 class LoRA(Config):
     """Low-rank additions to linear layers.
 
-    Source:
-        Hu et al. 2021 (arXiv 2106.09685); rslora: Kalajdzievski 2023 (arXiv 2312.03732); dora: Liu
-        et al. 2024 (arXiv 2402.09353).
+    Source: Hu et al. 2021 (arXiv 2106.09685); rslora: Kalajdzievski 2023 (arXiv 2312.03732);
+        dora: Liu et al. 2024 (arXiv 2402.09353).
     """
 
     kind: Literal["lora"] = "lora"
@@ -36,8 +34,7 @@ class LoRA(Config):
 class Prefix(Config):
     """Keys and values in front of each document, in every layer.
 
-    Source:
-        Li and Liang 2021 (arXiv 2101.00190).
+    Source: Li and Liang 2021 (arXiv 2101.00190).
     """
 
     kind: Literal["prefix"] = "prefix"
@@ -57,8 +54,7 @@ class Prefix(Config):
 class Prompt(Config):
     """Embeddings in front of each document.
 
-    Source:
-        Lester et al. 2021 (arXiv 2104.08691).
+    Source: Lester et al. 2021 (arXiv 2104.08691).
     """
 
     kind: Literal["prompt"] = "prompt"
@@ -71,8 +67,7 @@ class Prompt(Config):
 class PTuning(Config):
     """Embeddings in front of each document, learned through a network that is not kept.
 
-    Source:
-        Liu et al. 2021 (arXiv 2103.10385).
+    Source: Liu et al. 2021 (arXiv 2103.10385).
     """
 
     kind: Literal["p-tuning"] = "p-tuning"
@@ -80,14 +75,14 @@ class PTuning(Config):
     reparameterisation: Literal["mlp", "lstm"] = "mlp"
     hidden: PositiveInt = 256
     """Width of the network."""
-    layers: PositiveInt = _MLP_LAYERS
+    layers: PositiveInt = 2
     """Layers of an LSTM."""
     dropout: _Dropout = 0.0
     """Dropout between the layers of an LSTM, while it trains."""
 
     @model_validator(mode="after")
     def _fits_network(self) -> "PTuning":
-        if self.reparameterisation == "mlp" and (self.layers, self.dropout) != (_MLP_LAYERS, 0):
+        if self.reparameterisation == "mlp" and (self.layers, self.dropout) != (2, 0):
             raise ValueError(
                 "layers and dropout are read for reparameterisation: lstm only; leave them out"
             )
@@ -97,8 +92,7 @@ class PTuning(Config):
 class AdaptationPrompt(Config):
     """Prompts of the topmost layers, attended to apart and added through a gate that starts at 0.
 
-    Source:
-        Zhang et al. 2023, LLaMA-Adapter (arXiv 2303.16199).
+    Source: Zhang et al. 2023, LLaMA-Adapter (arXiv 2303.16199).
     """
 
     kind: Literal["adaptation-prompt"] = "adaptation-prompt"
@@ -115,27 +109,22 @@ class Full(Config):
 
 
 PeftSpec = LoRA | Prefix | Prompt | PTuning | AdaptationPrompt
-AdapterSpec = Annotated[
-    LoRA | Prefix | Prompt | PTuning | AdaptationPrompt | Full, Field(discriminator="kind")
-]
+AdapterSpec = Annotated[PeftSpec | Full, Field(discriminator="kind")]
 
 
 class Traits(NamedTuple):
-    """What the rest of the product must know of a method.
-
-    Attributes:
-        row_tokens: Tokens of a row that it takes in front of each document.
-        positions: Positions that it takes there.
-        reads_weights: Whether it trains or reads weights of linear layers, which float8 ones hide.
-        is_backbone: Whether it is the weights themselves, so that it is saved as a backbone.
-        merges: Whether it can be added to the weights of its backbone.
-    """
+    """What the rest of the product must know of a method."""
 
     row_tokens: int = 0
+    """Tokens of a row that it takes in front of each document."""
     positions: int = 0
+    """Positions that it takes there."""
     reads_weights: bool = False
+    """Whether it trains or reads weights of linear layers, which float8 ones hide."""
     is_backbone: bool = False
+    """Whether it is the weights themselves, so that it is saved as a backbone."""
     merges: bool = False
+    """Whether it can be added to the weights of its backbone."""
 
 
 def traits(spec: AdapterSpec) -> Traits:

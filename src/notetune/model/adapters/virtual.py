@@ -2,8 +2,6 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import cycle, islice
 from typing import Any, assert_never
 
 import torch
@@ -17,6 +15,7 @@ from notetune.model.attention import Additions
 from notetune.model.backbone import Backbone
 
 _FILE_NAME = "prompt_embeddings"
+_VirtualSpec = Prompt | PTuning | Prefix
 
 
 class VirtualTokens(Adapter):
@@ -26,16 +25,16 @@ class VirtualTokens(Adapter):
     numbers per virtual token, as in peft's file, and only those train.
     """
 
-    def __init__(
-        self, backbone: Backbone, spec: Prompt | PTuning | Prefix, *, is_flat: bool
-    ) -> None:
-        self.spec: Prompt | PTuning | Prefix = spec
+    def __init__(self, backbone: Backbone, spec: _VirtualSpec, *, is_flat: bool) -> None:
+        self.spec = spec
         self._is_flat = is_flat or isinstance(spec, Prompt)
-        self._is_on = True
         self._shape = backbone.shape
         self._encoder = _encoder(backbone, spec, is_flat=self._is_flat).to(backbone.device)
-        if isinstance(spec, Prompt) and spec.init == "text" and not is_flat:
-            self._start_from(backbone, spec.text)
+        needs_no_start = is_flat or backbone.device.type == "meta"
+        if isinstance(spec, Prompt) and spec.init == "text" and not needs_no_start:
+            ids = (backbone.token_ids(spec.text) * spec.virtual_tokens)[: spec.virtual_tokens]
+            embeddings = backbone.embeddings(torch.tensor(ids, device=backbone.device))
+            self._encoder.embedding.weight.data.copy_(embeddings)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Its numbers, and its network while it has one."""
@@ -49,19 +48,8 @@ class VirtualTokens(Adapter):
         """Turn the dropout of its network on or off."""
         self._encoder.train(is_training)
 
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        """Put nothing in front of the documents for a while."""
-        self._is_on = False
-        try:
-            yield
-        finally:
-            self._is_on = True
-
     def additions(self) -> Additions:
         """Slots of the row for a prompt, keys and values for a prefix."""
-        if not self._is_on:
-            return Additions()
         if not isinstance(self.spec, Prefix):
             return Additions(slots=(self._flat(),))
         shape = self._shape
@@ -77,16 +65,8 @@ class VirtualTokens(Adapter):
         flat: Tensor = self._encoder(indices.unsqueeze(0))
         return flat.squeeze(0)
 
-    def _start_from(self, backbone: Backbone, text: str) -> None:
-        if backbone.device.type == "meta":
-            return
-        ids = list(islice(cycle(backbone.token_ids(text)), self.spec.virtual_tokens))
-        with torch.no_grad():
-            embeddings = backbone.embed(torch.tensor(ids, device=backbone.device))
-            self._encoder.embedding.weight.copy_(embeddings)
 
-
-def _encoder(backbone: Backbone, spec: Prompt | PTuning | Prefix, *, is_flat: bool) -> Any:
+def _encoder(backbone: Backbone, spec: _VirtualSpec, *, is_flat: bool) -> Any:
     config = to_peft(spec, backbone)
     config.inference_mode = is_flat  # peft's word for "without the network"
     match spec:
