@@ -46,14 +46,7 @@ class ModelRuns:
 
 @dataclass(frozen=True)
 class ModelScores:
-    """One figure of one model on one set of notes.
-
-    Attributes:
-        about: What its runs are.
-        runs: Numbers of its runs.
-        per_run: The figure of each run.
-        mean: Over the runs, with its distribution over patients.
-    """
+    """One figure of one model on one set of notes: of each run, and the mean over the runs."""
 
     about: ModelRuns
     runs: tuple[int, ...]
@@ -77,11 +70,6 @@ class RunSpread:
 
     variance: float
     runs: int
-
-    @property
-    def of_mean(self) -> float:
-        """Variance of the mean over the runs."""
-        return self.variance / self.runs
 
 
 @dataclass(frozen=True)
@@ -131,11 +119,7 @@ class Difference:
         return float(2 * t.sf(abs(self.value) / self.spread.error, degrees))
 
     def detectable(self, family: int) -> float:
-        """The smallest true difference that is found in 80 % of such studies.
-
-        Args:
-            family: How many comparisons the level is shared by, at worst.
-        """
+        """The smallest true difference found in 80 % of studies, the level shared by `family`."""
         level = self.spread.quantile(1 - LEVEL / (2 * family))
         return (level + self.spread.quantile(_POWER)) * self.spread.error
 
@@ -159,7 +143,7 @@ def total_spread(
     Source:
         Satterthwaite (1946).
     """
-    terms = [(runs.of_mean, runs.runs - 1) for runs in over_runs]
+    terms = [(spread.variance / spread.runs, spread.runs - 1) for spread in over_runs]
     if rarer < ENOUGH_PATIENTS:
         over_patients *= rarer / (rarer - 1)
     total = over_patients + sum(term for term, _ in terms)
@@ -180,13 +164,8 @@ def interval(
 
     The percentile interval over patients, each side stretched by what runs and few patients add.
 
-    Args:
-        scores: Of the model.
-        patients: That were resampled.
-        rarer: As `total_spread`.
-        of_few: An interval over patients that holds with few of them; then the hull of both is
-            what is stretched, by the runs alone, and `rarer` has no part in it.
-        most: Upper limit of the score.
+    With few patients, the hull of that and of `of_few`, an interval that holds with few of them,
+    is what is stretched, by the runs alone; `rarer` (see `total_spread`) then has no part in it.
     """
     value, draws = scores.mean.value, scores.mean.defined
     low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2])
@@ -207,12 +186,7 @@ def interval(
 
 
 def newcombe_interval(auroc: float, positives: int, negatives: int) -> tuple[float, float]:
-    """The 95 % interval of an AUROC that covers with five positives too.
-
-    Args:
-        auroc: In [0, 1].
-        positives: Patients with the outcome, at least 1.
-        negatives: Patients without, at least 1.
+    """The 95 % interval of an AUROC that covers with five positive patients too; at least 1 each.
 
     Source:
         Newcombe (2006), part 2, method 5: Hanley and McNeil's variance at the true value, with
@@ -243,22 +217,14 @@ def difference(one: ModelScores, other: ModelScores, rarer: int = ENOUGH_PATIENT
     else:
         own = [scores.per_run for scores in (one, other) if not scores.is_fixed]
         over_runs = [spread for per_run in own for spread in spread_of_runs(per_run)]
-    is_single = one.has_unknown_spread or other.has_unknown_spread
-    why = ONE_RUN if is_single else None
+    why = ONE_RUN if one.has_unknown_spread or other.has_unknown_spread else None
     return difference_of(one.mean.minus(other.mean), over_runs, rarer, why)
 
 
 def difference_of(
     paired: Replicates, over_runs: Iterable[RunSpread], rarer: int, why_untested: str | None
 ) -> Difference:
-    """A difference from its draws and the spread of its runs.
-
-    Args:
-        paired: The difference and its draws.
-        over_runs: Of its independent sets of runs.
-        rarer: As `total_spread`.
-        why_untested: Why there can be no p-value.
-    """
+    """A difference from its draws and the spread of its runs; `rarer` as `total_spread`."""
     spread = total_spread(paired.variance, over_runs, rarer)
     if why_untested is None and spread.error == 0 != paired.value:
         why_untested = "no draw of patients changes it"
