@@ -18,12 +18,7 @@ _WORDS_AND_PAIRS = (1, 2)
 
 @dataclass(frozen=True)
 class Words:
-    """Terms, and how much each one weighs.
-
-    Attributes:
-        terms: V words and pairs of words, lower case.
-        idf_V: `(V,)` float64 inverse document frequencies.
-    """
+    """V words and pairs of words, lower case, and their inverse document frequencies."""
 
     terms: tuple[str, ...]
     idf_V: npt.NDArray[np.float64]
@@ -40,14 +35,7 @@ class Words:
 
 @dataclass(frozen=True)
 class CountedNotes:
-    """Notes with the counts of their terms.
-
-    Attributes:
-        patients_N: `(N,)` patient of each note.
-        terms_V: `(V,)` every term that might be shared by enough of them.
-        counts_NV: `(N, V)` sparse counts.
-        min_patients: Fewest patients whose notes share a term.
-    """
+    """Notes with the sparse counts of every term that `min_patients` patients might share."""
 
     patients_N: npt.NDArray[np.str_]
     terms_V: npt.NDArray[np.str_]
