@@ -59,7 +59,7 @@ def _shifts(
     moved_MB = moved_MB[:, ~np.isnan(moved_MB).any(axis=0)]
     draws = moved_MB.shape[1]
     moved_MB *= np.sqrt(degrees / generator.chisquare(degrees, draws))
-    spreads = [s for one in scores if not one.is_fixed for s in spread_of_runs(one.per_run)]
+    spreads = [spread for one in scores for spread in spread_of_runs(one.per_run)]
     if not spreads:
         return moved_MB
     pooled = fmean(spread.variance for spread in spreads)

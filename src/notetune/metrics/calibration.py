@@ -40,14 +40,9 @@ class CalibrationLine:
 
 @dataclass(frozen=True)
 class ReliabilityBins:
-    """Observed against predicted risk, in bins of like prediction; each array is `(bins,)`.
+    """Observed against predicted risk, in bins of like prediction: all `(bins,)`, none empty.
 
-    Attributes:
-        counts: Notes per bin, all above 0.
-        predicted: Mean prediction, ascending.
-        observed: Share of positives.
-        low: Lower end of the Wilson interval of `observed`.
-        high: Upper end.
+    `predicted` ascends; `low` and `high` are the Wilson interval of `observed`.
     """
 
     counts: npt.NDArray[np.int64]

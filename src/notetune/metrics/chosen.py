@@ -53,7 +53,7 @@ def chosen_score(
         score: From predictions and `(N, B)` counts of how often each note counts in each draw to
             `(B,)` scores, nan where undefined.
         maximize: Whether higher scores are better.
-        draws: B.
+        draws: How often patients are drawn.
         seed: Of the draws.
 
     Raises:

@@ -42,8 +42,8 @@ def compare_study(
 
     Returns:
         AUROC is one-vs-rest, macro over the labels that can be judged, mean over the runs of a
-        model, with an interval over patients and runs. A task without any label to evaluate counts
-        for nobody in the headline; a model without scores on a task that counts has none.
+        model. A task without any label to evaluate counts for nobody in the headline; a model
+        without scores on a task that counts has none.
 
     Raises:
         DataError: If tables of a task differ in split, classes, notes, patients or targets, a
@@ -214,10 +214,7 @@ def _label_rows(tables: RunTables) -> tuple[LabelRow, ...]:
         LabelRow(
             label=label,
             positives=int(positives_K[k]),
-            aurocs={
-                model: None if math.isnan(mean_K[k]) else mean_K[k]
-                for model, mean_K in means_K.items()
-            },
+            aurocs={m: None if np.isnan(mean_K[k]) else mean_K[k] for m, mean_K in means_K.items()},
         )
         for k, label in enumerate(first.classes)
     )

@@ -45,14 +45,11 @@ def mean_roc(runs: Sequence[ScoreTable]) -> RocPoints:
 def reliability_points(table: ScoreTable) -> ReliabilityPoints:
     """The reliability bins of one run: an average over runs would be another model's."""
     bins = reliability_bins(table.targets_NK[:, 0], table.scores_NK[:, 0])
+    drawn = {
+        name: _rounded(getattr(bins, name)) for name in ("predicted", "observed", "low", "high")
+    }
     return ReliabilityPoints(
-        model=table.model,
-        run=table.seed,
-        counts=tuple(bins.counts.tolist()),
-        predicted=_rounded(bins.predicted),
-        observed=_rounded(bins.observed),
-        low=_rounded(bins.low),
-        high=_rounded(bins.high),
+        model=table.model, run=table.seed, counts=tuple(bins.counts.tolist()), **drawn
     )
 
 

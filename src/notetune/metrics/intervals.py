@@ -37,11 +37,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PatientDraws:
-    """Bootstrap draws of whole patients.
+    """Bootstrap draws of whole patients, sorted: how often each draw holds each of them.
 
-    Attributes:
-        patient_ids_P: `(P,)` distinct, sorted.
-        counts_PB: `(P, B)` uint8, how often each draw holds each patient; columns sum to P.
+    Each column of `counts_PB` sums to P.
     """
 
     patient_ids_P: npt.NDArray[np.str_]
@@ -66,11 +64,9 @@ class PatientDraws:
 
 @dataclass(frozen=True)
 class Replicates:
-    """A statistic and its distribution over draws. Those of the same draws can be subtracted.
+    """A statistic on the data as they are, and in each draw; nan where a draw does not define it.
 
-    Attributes:
-        value: On the data as they are.
-        draws_B: `(B,)` in each draw; nan where a draw does not define it.
+    Those of the same draws can be subtracted.
     """
 
     value: float

@@ -59,11 +59,8 @@ def answers(
 ) -> list[tuple[str, Comparison]]:
     """Each pair on each of its tasks, with the name of the task, in the order of pairs.
 
-    Args:
-        pairs: What is compared.
-        tasks: The models of each task.
-        validation: Tables of each task that choose the best validated model.
-        is_family: Whether to correct for all of them; one that has no p-value counts as 1.
+    `validation` tables choose the best validated model. A family is corrected for all its answers,
+    of which one that has no p-value counts as 1.
     """
     asked = [(task, p) for p in pairs for task in (tasks if p.task is None else [p.task])]
     family = len(asked) if is_family else 1

@@ -42,11 +42,8 @@ class ScoreTable:
     Checked when it is made; its arrays are read-only copies.
 
     Attributes:
-        task: Name of the task.
-        kind: Kind of the task.
         model: Name of the model, the same for all its runs.
         seed: Number of the run of training that it comes from.
-        split: Name of the split.
         classes: K distinct names; a binary task has one, the positive class.
         note_ids_N: `(N,)` distinct.
         patient_ids_N: `(N,)` patient of each note.
@@ -82,14 +79,6 @@ class ScoreTable:
         """What to call the table in a message: task, model, seed and split."""
         return f"scores of {self.model} (seed {self.seed}) on {self.task}/{self.split}"
 
-    def __eq__(self, other: object) -> bool:
-        """Whether every field is equal, the arrays element by element."""
-        if not isinstance(other, ScoreTable):
-            return NotImplemented
-        return all(np.array_equal(value, vars(other)[name]) for name, value in vars(self).items())
-
-    __hash__ = None  # type: ignore[assignment]
-
     def of_notes(self, note_ids_N: npt.NDArray[np.str_]) -> "ScoreTable | None":
         """The rows of some notes, in the order of the table; None if it holds none of them."""
         rows_N = np.flatnonzero(np.isin(self.note_ids_N, note_ids_N))
@@ -121,13 +110,8 @@ def write_scores(
 ) -> None:
     """Write one row per note and label, notes in table order, in one step.
 
-    A reader sees the old file or the new one.
-
-    Args:
-        table: The scores.
-        path: Where to write them.
-        of_notes: How much of each note was read: `(N,)` tokens, pieces and truncated. It stands
-            there for whoever looks at single notes; `read_scores` leaves it out.
+    `of_notes` is how much of each note was read, `(N,)` tokens, pieces and truncated, for whoever
+    looks at single notes; `read_scores` leaves it out.
     """
     notes, classes = table.scores_NK.shape
     further = of_notes or {}

@@ -135,10 +135,9 @@ class TaskScores:
         labels_K = self.labels.evaluated_K
         if self.first.kind != "multilabel" or not labels_K.any():
             return None
-        return fmean(
-            auroc_score(table.targets_NK[:, labels_K].ravel(), table.scores_NK[:, labels_K].ravel())
-            for table in self.tables[model]
-        )
+        targets = self.first.targets_NK[:, labels_K].ravel()
+        runs = self.tables[model]
+        return fmean(auroc_score(targets, run.scores_NK[:, labels_K].ravel()) for run in runs)
 
     def average_precision(self, model: str) -> ModelScores | None:
         """Macro over the labels with both values; of a multilabel task the draws mean nothing."""

@@ -132,11 +132,11 @@ def spread_of_runs(values: Sequence[float]) -> list[RunSpread]:
 def total_spread(
     over_patients: float, over_runs: Iterable[RunSpread], rarer: int = ENOUGH_PATIENTS
 ) -> Spread:
-    """Of an estimate that patients and runs would change.
+    """Of an estimate that other patients and each independent set of runs would change.
 
     Args:
         over_patients: Variance of the mean over runs, over draws of patients.
-        over_runs: Of each independent set of runs.
+        over_runs: Of each set of runs.
         rarer: Patients with the rarer value of the outcome. Of fewer than 100 the draws show too
             small a variance, which is itself uncertain.
 
@@ -169,19 +169,15 @@ def interval(
     """
     value, draws = scores.mean.value, scores.mean.defined
     low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2])
-    over_runs = [] if scores.is_fixed else spread_of_runs(scores.per_run)
+    over_patients = scores.mean.variance
     if of_few is not None:
         low, high = min(low, of_few[0]), max(high, of_few[1])
         over_patients, rarer = ((high - low) / (2 * _Z_95)) ** 2, ENOUGH_PATIENTS
-    else:
-        over_patients = scores.mean.variance
-    spread = total_spread(over_patients, over_runs, rarer)
-    half_width = spread.quantile(1 - LEVEL / 2) * spread.error if spread.error else 0.0
+    spread = total_spread(over_patients, spread_of_runs(scores.per_run), rarer)
+    below = above = spread.quantile(1 - LEVEL / 2) * spread.error if spread.error else 0.0
     if over_patients > 0:
-        stretch = half_width / (_Z_95 * math.sqrt(over_patients))
+        stretch = below / (_Z_95 * math.sqrt(over_patients))
         below, above = stretch * (value - low), stretch * (high - value)
-    else:
-        below = above = half_width
     return Estimate(value, float(max(0, value - below)), float(min(most, value + above)), patients)
 
 
@@ -207,16 +203,11 @@ def newcombe_interval(auroc: float, positives: int, negatives: int) -> tuple[flo
 
 def difference(one: ModelScores, other: ModelScores, rarer: int = ENOUGH_PATIENTS) -> Difference:
     """A model against another; run by run if both stand on the same runs of step 1."""
-    is_paired = (
-        one.about.shares is not None
-        and one.about.shares == other.about.shares
-        and one.runs == other.runs
-    )
-    if is_paired:
+    shares = one.about.shares
+    if shares is not None and (shares, one.runs) == (other.about.shares, other.runs):
         over_runs = spread_of_runs([a - b for a, b in zip(one.per_run, other.per_run, strict=True)])
     else:
-        own = [scores.per_run for scores in (one, other) if not scores.is_fixed]
-        over_runs = [spread for per_run in own for spread in spread_of_runs(per_run)]
+        over_runs = [*spread_of_runs(one.per_run), *spread_of_runs(other.per_run)]
     why = ONE_RUN if one.has_unknown_spread or other.has_unknown_spread else None
     return difference_of(one.mean.minus(other.mean), over_runs, rarer, why)
 

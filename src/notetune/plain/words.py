@@ -77,10 +77,8 @@ def count_terms(
     notes_V = np.bincount(counts_NV.indices, minlength=counts_NV.shape[1])
     kept_V = np.flatnonzero(notes_V >= min_patients)
     # All terms as one array of strings would take the width of the longest for each.
-    terms = counter.get_feature_names_out()[kept_V].tolist()
-    return CountedNotes(
-        patients_N, np.array(terms, dtype=np.str_), counts_NV[:, kept_V], min_patients
-    )
+    terms_V = np.array(counter.get_feature_names_out()[kept_V].tolist(), np.str_)
+    return CountedNotes(patients_N, terms_V, counts_NV[:, kept_V], min_patients)
 
 
 def _weighted(counts_NV: Any, idf_V: npt.NDArray[np.float64]) -> Any:

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 
 from notetune.metrics.intervals import Estimate
-from notetune.metrics.results import HeadlineRow, ModelRow, ReliabilityPoints, Results, TaskResult
+from notetune.metrics.results import HeadlineRow, ModelRow, Results, TaskResult
 
 _COLOURS = ("#0b5cad", "#c2410c", "#15803d", "#7e3f98", "#0f7c8a", "#8a6d00", "#b0295b", "#4b5563")
 """Told apart by the colour-blind too; beyond eight models the dashes change as well."""
@@ -120,7 +120,12 @@ def reliability_figure(task: TaskResult) -> Figure:
         largest = max(max(*bins.predicted, *bins.high) for bins in task.reliability)
         top = min(1.0, math.ceil(largest * 10) / 10)
         for number, (axes, bins) in enumerate(zip(panels, task.reliability, strict=True)):
-            _reliability_panel(axes, bins, _COLOURS[number % len(_COLOURS)], top)
+            colour = _COLOURS[number % len(_COLOURS)]
+            axes.plot([0, top], [0, top], color=_FAINT, linewidth=1)
+            axes.vlines(bins.predicted, bins.low, bins.high, color=colour, linewidth=1, alpha=0.6)
+            axes.plot(bins.predicted, bins.observed, "o-", ms=3.5, color=colour, linewidth=1)
+            axes.set(xlim=(-0.02 * top, top), ylim=(-0.02 * top, top), title=bins.model)
+            axes.locator_params(nbins=5)
         canvas.supxlabel("Predicted risk", fontsize=9)
         canvas.supylabel("Observed share", fontsize=9)
         svg = _svg(canvas, f"Reliability of the risks predicted for {task.task}")
@@ -178,15 +183,6 @@ def _forest(
         return _svg(
             canvas, f"{title} of {len(rows)} rows with intervals; the numbers are in the table"
         )
-
-
-def _reliability_panel(axes: Any, bins: ReliabilityPoints, colour: str, top: float) -> None:
-    axes.plot([0, top], [0, top], color=_FAINT, linewidth=1)
-    axes.vlines(bins.predicted, bins.low, bins.high, color=colour, linewidth=1, alpha=0.6)
-    axes.plot(bins.predicted, bins.observed, marker="o", markersize=3.5, color=colour, linewidth=1)
-    axes.set(xlim=(-0.02 * top, top), ylim=(-0.02 * top, top))
-    axes.set_title(bins.model)
-    axes.locator_params(nbins=5)
 
 
 def _axes(width: float, height: float) -> tuple[Canvas, Any]:

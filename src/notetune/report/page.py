@@ -22,14 +22,6 @@ _NOTHING = "Nothing recorded."
 
 
 @dataclass(frozen=True)
-class Bullets:
-    """A list of sentences."""
-
-    items: tuple[str, ...]
-    kind: str = "bullets"
-
-
-@dataclass(frozen=True)
 class Statements:
     """The summary: what is said, by subject."""
 
@@ -45,8 +37,8 @@ class CodeBlock:
     kind: str = "code"
 
 
-Block: TypeAlias = str | Bullets | Statements | CodeBlock | Table | Figure
-"""A text is a paragraph."""
+Block: TypeAlias = str | tuple[str, ...] | Statements | CodeBlock | Table | Figure
+"""A text is a paragraph, several are a list."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +183,8 @@ def _caveats(results: Results) -> tuple[Block, ...]:
     blocks: list[Block] = ["No compatibility switch is in use."]
     if results.compat_switches:
         lead = "These settings repeat known behaviour of earlier work on purpose:"
-        blocks = [lead, Bullets(results.compat_switches)]
-    return (*blocks, *(("Notices:", Bullets(results.notices)) if results.notices else ()))
+        blocks = [lead, results.compat_switches]
+    return (*blocks, *(("Notices:", results.notices) if results.notices else ()))
 
 
 def _provenance(results: Results) -> tuple[Block, ...]:
@@ -238,8 +230,8 @@ def _block_as_markdown(block: Block) -> str:
     match block:
         case str():
             return markdown_text(block)
-        case Bullets(items=items):
-            return "\n".join(f"- {markdown_text(item)}" for item in items)
+        case tuple():
+            return "\n".join(f"- {markdown_text(item)}" for item in block)
         case Statements(items=items):
             return "\n".join(
                 f"- **{markdown_text(item.about)}**: {markdown_text(item.text)}" for item in items

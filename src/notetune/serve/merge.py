@@ -27,10 +27,7 @@ def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
     with the same head on top, and predicts what the bundle predicts in float32; one that was
     trained in bfloat16 predicts with the rounding of that.
 
-    Args:
-        folder: A bundle or an adapter folder.
-        out: Folder to write; it must not exist.
-        backbone: Folder of the backbone; a bundle knows its name.
+    `backbone` is a folder; a bundle knows the name of its own.
 
     Raises:
         BundleError: If the method cannot be merged, an adapter does not act, or a folder is not
