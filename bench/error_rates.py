@@ -29,7 +29,7 @@ from scipy.stats import norm
 
 from notetune.metrics.best import standings
 from notetune.metrics.intervals import patient_draws
-from notetune.metrics.questions import Pair, answers, corrected
+from notetune.metrics.questions import Pair, answers
 from notetune.metrics.scores import ScoreTable
 from notetune.metrics.task_scores import TaskScores, labels_of
 from notetune.metrics.uncertainty import ModelRuns
@@ -119,8 +119,8 @@ def found(study: Study, seed: int) -> bool:
     """Whether a report finds the difference of its two models, beside 14 that show nothing."""
     pairs = [Pair("model-1", "model-0")]
     pairs += [Pair("model-1", "model-0", "not run")] * (FAMILY_OF_COMPARISONS - 1)
-    family = answers(pairs, {"outcome": study.report(seed)}, {})
-    return corrected(family)[0].is_found
+    family = answers(pairs, {"outcome": study.report(seed)}, {}, is_family=True)
+    return family[0][1].is_found
 
 
 def first_interval(study: Study, seed: int) -> tuple[float, float, float]:

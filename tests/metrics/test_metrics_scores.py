@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import polars as pl
 import pytest
@@ -36,7 +34,9 @@ def score_table(kind="multilabel", notes=7, **changes):
 def test_a_table_comes_back_from_parquet_bit_by_bit(kind, tmp_path):
     table = score_table(kind, notes=50)
     write_scores(table, tmp_path / "new" / "scores.parquet")
-    assert read_scores(tmp_path / "new" / "scores.parquet") == table
+    back = read_scores(tmp_path / "new" / "scores.parquet")
+    assert all(np.array_equal(value, vars(back)[name]) for name, value in vars(table).items())
+    assert len(vars(back)) == 10
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["scores.parquet"]
 
 
@@ -75,14 +75,6 @@ def test_arrays_are_copies_that_cannot_be_written():
     assert table.scores_NK.min() == 0.5
     with pytest.raises(ValueError, match="read-only"):
         table.targets_NK[0, 0] = 1
-
-
-def test_tables_with_one_different_score_are_not_equal():
-    table = score_table()
-    scores = table.scores_NK.copy()
-    scores[3, 1] += 1e-15
-    assert table != replace(table, scores_NK=scores)
-    assert table == replace(table)
 
 
 def test_in_note_order_moves_whole_rows():

@@ -1,5 +1,7 @@
 """The paper's tables with ours beside: what one side lacks is shown, never dropped."""
 
+import re
+
 import pytest
 from report_values import estimate, full_results, multilabel_task
 
@@ -167,6 +169,30 @@ def test_published_figures_are_in_the_json_and_in_both_pages(tmp_path):
         for row in GEMA_2023.models:
             assert all(f"{value:.4f}" in text for value in (*row.aurocs, row.mean))
         assert all(row.time in text and row.trained in text for row in GEMA_2023.methods)
+
+
+def style(folder, selector):
+    """What the page says of how something looks on a screen."""
+    write_report(paper_results(), folder)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    (found,) = re.findall(rf"^{re.escape(selector)} \{{([^}}]*)\}}", text, re.MULTILINE)
+    return found
+
+
+def test_a_caption_is_as_wide_as_the_page_where_its_table_is_wider(tmp_path):
+    assert "container-type: inline-size" in style(tmp_path / "report", ".scroll")
+    caption = style(tmp_path / "report", "caption")
+    assert "max-width: 100cqw" in caption
+    assert "position: sticky; left: 0" in caption
+
+
+def test_wide_tables_wrap_their_cells_before_they_scroll(tmp_path):
+    columns = [len(table.columns) for table in tables(paper_results())]
+    assert min(columns) >= 10
+    wide = style(tmp_path / "report", "table:has(thead th:nth-child(10)) :is(th, td)")
+    assert "white-space: normal" in wide
+    for selector in ("tbody th", ".detail"):
+        assert "nowrap" not in style(tmp_path / "report", selector)
 
 
 def test_a_report_that_does_not_ask_for_them_has_no_such_section():

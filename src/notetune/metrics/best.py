@@ -16,7 +16,7 @@ Standing: TypeAlias = Literal["best", "tied", "worse"]
 
 
 def standings(scores: Sequence[ModelScores], degrees: int, seed: int = 0) -> list[Standing | None]:
-    """How each model stands to the best one: best alone, tied with the best, or worse.
+    """How each model stands to the best one, in the given order; None for one without rivals.
 
     Models are dropped one by one while the largest studentised difference among those left is
     above the 95 % quantile that it would have among equal models. Of equal models, at least one is
@@ -27,9 +27,6 @@ def standings(scores: Sequence[ModelScores], degrees: int, seed: int = 0) -> lis
         scores: Of all models, on the same draws.
         degrees: Patients with the rarer value of the outcome, less one.
         seed: Of the draws of runs.
-
-    Returns:
-        In the given order; None for a model without rivals.
 
     Source:
         The model confidence set with the range statistic: Hansen, Lunde and Nason (2011).
@@ -62,8 +59,7 @@ def _shifts(
     moved_MB = moved_MB[:, ~np.isnan(moved_MB).any(axis=0)]
     draws = moved_MB.shape[1]
     moved_MB *= np.sqrt(degrees / generator.chisquare(degrees, draws))
-    trained = [one for one in scores if not one.is_fixed]
-    spreads = [spread for one in trained for spread in spread_of_runs(one.per_run)]
+    spreads = [spread for one in scores for spread in spread_of_runs(one.per_run)]
     if not spreads:
         return moved_MB
     pooled = fmean(spread.variance for spread in spreads)

@@ -1,7 +1,8 @@
-"""Whether probabilities mean what they say: Brier score, calibration line, reliability bins.
+"""Whether probabilities mean what they say: scaled Brier score, calibration line, reliability bins.
 
-Shapes: N notes scored. Targets are 0 or 1, probabilities are in [0, 1]. A figure that does not
-exist (a constant prediction has no slope, an empty class no observed rate) is nan.
+Shapes: N notes scored. Targets `(N,)` are 0 or 1 and probabilities `(N,)` in [0, 1], as a
+`ScoreTable` holds them. A figure that does not exist (a constant prediction has no slope, an empty
+class no observed rate) is nan.
 """
 
 import math
@@ -14,7 +15,8 @@ from scipy.special import expit, logit
 from scipy.stats import binomtest
 
 from notetune.aliases import FloatArray
-from notetune.errors import DataError
+
+Targets = npt.NDArray[np.int8] | FloatArray
 
 _SMALLEST_PROBABILITY = 1e-9
 """Probabilities of exactly 0 or 1 are moved this far inside before a logit is taken."""
@@ -38,14 +40,9 @@ class CalibrationLine:
 
 @dataclass(frozen=True)
 class ReliabilityBins:
-    """Observed against predicted risk, in bins of like prediction.
+    """Observed against predicted risk, in bins of like prediction: all `(bins,)`, none empty.
 
-    Attributes:
-        counts: `(bins,)` notes per bin, all above 0.
-        predicted: `(bins,)` mean prediction, ascending.
-        observed: `(bins,)` share of positives.
-        low: `(bins,)` lower end of the Wilson interval of `observed`.
-        high: `(bins,)` upper end.
+    `predicted` ascends; `low` and `high` are the Wilson interval of `observed`.
     """
 
     counts: npt.NDArray[np.int64]
@@ -55,109 +52,72 @@ class ReliabilityBins:
     high: FloatArray
 
 
-def brier_loss(targets_N: npt.ArrayLike, probabilities_N: npt.ArrayLike) -> float:
-    """Mean squared distance between probability and outcome; 0 is perfect.
-
-    Raises:
-        DataError: If a probability is NaN or outside [0, 1], a target is not 0 or 1, the shapes
-            differ, or there are no notes.
-
-    Source:
-        Brier (1950).
-    """
-    targets, probabilities = _checked(targets_N, probabilities_N)
-    return float(np.mean((probabilities - targets) ** 2))
-
-
-def scaled_brier_score(targets_N: npt.ArrayLike, probabilities_N: npt.ArrayLike) -> float:
+def scaled_brier_score(targets_N: Targets, probabilities_N: FloatArray) -> float:
     """Share of the Brier loss of always predicting the prevalence that is removed.
 
     Returns:
         1 is perfect, 0 no better than the prevalence, below 0 worse; nan with one class.
 
-    Raises:
-        DataError: As `brier_loss`.
-
     Source:
-        Steyerberg et al. (2010), 1 - Brier / (prevalence * (1 - prevalence)).
+        Steyerberg et al. (2010), 1 - Brier / (prevalence * (1 - prevalence)); Brier (1950).
     """
-    targets, probabilities = _checked(targets_N, probabilities_N)
-    prevalence = targets.mean()
+    prevalence = targets_N.mean()
     reference = prevalence * (1 - prevalence)
-    return 1 - brier_loss(targets, probabilities) / reference if reference > 0 else math.nan
+    loss = float(np.mean((probabilities_N - targets_N) ** 2))
+    return 1 - loss / reference if reference > 0 else math.nan
 
 
-def observed_expected_ratio(targets_N: npt.ArrayLike, probabilities_N: npt.ArrayLike) -> float:
+def observed_expected_ratio(targets_N: Targets, probabilities_N: FloatArray) -> float:
     """Calibration in the large, O:E: observed events per expected event; 1 is right.
 
-    Returns:
-        nan when no event is expected.
-
-    Raises:
-        DataError: As `brier_loss`.
+    nan when no event is expected.
     """
-    targets, probabilities = _checked(targets_N, probabilities_N)
-    expected = probabilities.sum()
-    return float(targets.sum() / expected) if expected > 0 else math.nan
+    expected = probabilities_N.sum()
+    return float(targets_N.sum() / expected) if expected > 0 else math.nan
 
 
-def calibration_line(targets_N: npt.ArrayLike, probabilities_N: npt.ArrayLike) -> CalibrationLine:
+def calibration_line(targets_N: Targets, probabilities_N: FloatArray) -> CalibrationLine:
     """Calibration intercept and slope by logistic refit (maximum likelihood).
 
     Returns:
         Both nan with one class; the slope also nan when the predictions are constant or separate
         the classes perfectly.
 
-    Raises:
-        DataError: As `brier_loss`.
-
     Source:
         Cox (1958); Van Calster et al. (2019), "Calibration: the Achilles heel of predictive
         analytics".
     """
-    targets, probabilities = _checked(targets_N, probabilities_N)
-    if targets.min() == targets.max():
+    if targets_N.min() == targets_N.max():
         return CalibrationLine(math.nan, math.nan)
-    inside = np.clip(probabilities, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
-    logits = logit(inside)
-    rate = targets.mean()
-    intercept = float(brentq(lambda b: expit(logits + b).mean() - rate, -_FARTHEST, _FARTHEST))
-    if np.ptp(logits) == 0 or _is_separated(targets, logits):
-        return CalibrationLine(intercept, math.nan)
-    return CalibrationLine(intercept, _slope(targets, logits))
+    logits_N = logit(np.clip(probabilities_N, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY))
+    rate = targets_N.mean()
+    intercept = float(brentq(lambda b: expit(logits_N + b).mean() - rate, -_FARTHEST, _FARTHEST))
+    has_slope = np.ptp(logits_N) > 0 and not _is_separated(targets_N, logits_N)
+    return CalibrationLine(intercept, _slope(targets_N, logits_N) if has_slope else math.nan)
 
 
 def reliability_bins(
-    targets_N: npt.ArrayLike, probabilities_N: npt.ArrayLike, bins: int = 10, level: float = 0.95
+    targets_N: Targets, probabilities_N: FloatArray, bins: int = 10
 ) -> ReliabilityBins:
-    """Bins of about equal size over the sorted predictions; equal predictions stay together.
+    """Bins of about equal size over the sorted predictions, with 95 % intervals.
 
-    Args:
-        targets_N: `(N,)` of 0/1.
-        probabilities_N: `(N,)` in [0, 1].
-        bins: Wanted number of bins; fewer come back when predictions repeat.
-        level: Coverage of each bin's interval.
-
-    Raises:
-        DataError: As `brier_loss`.
+    Equal predictions stay together, so fewer bins than wanted come back when they repeat.
 
     Source:
         Interval of a proportion: Wilson (1927). It takes notes as independent.
     """
-    targets, probabilities = _checked(targets_N, probabilities_N)
-    inner_edges = np.quantile(probabilities, np.arange(1, bins) / bins)
-    bin_N = np.searchsorted(np.unique(inner_edges), probabilities, side="left")
+    inner_edges = np.quantile(probabilities_N, np.arange(1, bins) / bins)
+    bin_N = np.searchsorted(np.unique(inner_edges), probabilities_N, side="left")
     _, index_N, counts = np.unique(bin_N, return_inverse=True, return_counts=True)
-    observed = np.bincount(index_N, weights=targets) / counts
-    positives = np.bincount(index_N, weights=targets).astype(int)
+    positives = np.bincount(index_N, weights=targets_N)
     ends = [
-        binomtest(found, count).proportion_ci(level, "wilson")
-        for found, count in zip(positives.tolist(), counts.tolist(), strict=True)
+        binomtest(int(found), count).proportion_ci(0.95, "wilson")
+        for found, count in zip(positives, counts.tolist(), strict=True)
     ]
     return ReliabilityBins(
         counts=counts.astype(np.int64),
-        predicted=np.bincount(index_N, weights=probabilities) / counts,
-        observed=observed,
+        predicted=np.bincount(index_N, weights=probabilities_N) / counts,
+        observed=positives / counts,
         low=np.array([low for low, _ in ends]),
         high=np.array([high for _, high in ends]),
     )
@@ -173,7 +133,7 @@ def expected_calibration_error(bins: ReliabilityBins) -> float:
     return float(np.average(np.abs(bins.observed - bins.predicted), weights=bins.counts))
 
 
-def _is_separated(targets_N: FloatArray, logits_N: FloatArray) -> bool:
+def _is_separated(targets_N: Targets, logits_N: FloatArray) -> bool:
     """Whether some threshold parts the classes, ties allowed: the best slope is then infinite."""
     of_positives, of_negatives = logits_N[targets_N == 1], logits_N[targets_N == 0]
     return bool(
@@ -181,7 +141,7 @@ def _is_separated(targets_N: FloatArray, logits_N: FloatArray) -> bool:
     )
 
 
-def _slope(targets_N: FloatArray, logits_N: FloatArray) -> float:
+def _slope(targets_N: Targets, logits_N: FloatArray) -> float:
     """Of the logistic regression on logits, where the gradient vanishes; nan if not found."""
     design_N2 = np.column_stack([np.ones_like(logits_N), logits_N])
 
@@ -196,25 +156,3 @@ def _slope(targets_N: FloatArray, logits_N: FloatArray) -> float:
 
     found = root(gradient, np.zeros(2), jac=curvature, tol=_ARRIVED)
     return float(found.x[1]) if found.success else math.nan
-
-
-def _checked(
-    targets_N: npt.ArrayLike, probabilities_N: npt.ArrayLike
-) -> tuple[FloatArray, FloatArray]:
-    targets = np.asarray(targets_N, dtype=np.float64)
-    probabilities = np.asarray(probabilities_N, dtype=np.float64)
-    if targets.shape != probabilities.shape or targets.ndim != 1 or not targets.size:
-        raise DataError(
-            f"targets have shape {targets.shape} and probabilities {probabilities.shape}; both "
-            "must be the same (notes,) with at least one note."
-        )
-    outside = ~((probabilities >= 0) & (probabilities <= 1))  # true for NaN as well
-    if outside.any():
-        raise DataError(
-            f"probabilities: {int(outside.sum())} of {outside.size} values are NaN or outside "
-            f"0..1, the first in row {int(np.argmax(outside))}. Pass probabilities, not logits."
-        )
-    wrong = (targets != 0) & (targets != 1)
-    if wrong.any():
-        raise DataError(f"targets: {int(wrong.sum())} of {wrong.size} values are not 0 or 1.")
-    return targets, probabilities

@@ -24,16 +24,13 @@ class Chosen:
     Attributes:
         place: Where it stands among them.
         naive: Its score on the notes that chose it, which is too good.
-        corrected: What the choice is worth on patients who had no part in it.
-        draws: Draws that `corrected` is the mean of.
-        skipped: Draws that leave a score undefined, such as an AUROC of one class.
+        corrected: What the choice is worth on patients who had no part in it; the mean over the
+            draws that define all scores.
     """
 
     place: int
     naive: float
     corrected: float
-    draws: int
-    skipped: int
 
 
 def chosen_score(
@@ -56,7 +53,7 @@ def chosen_score(
         score: From predictions and `(N, B)` counts of how often each note counts in each draw to
             `(B,)` scores, nan where undefined.
         maximize: Whether higher scores are better.
-        draws: B.
+        draws: How often patients are drawn.
         seed: Of the draws.
 
     Raises:
@@ -66,19 +63,6 @@ def chosen_score(
     Source:
         Bootstrap bias-corrected cross-validation: Tsamardinos, Greasidou and Borboudakis (2018),
         here with patients in place of notes.
-
-    Example:
-        In step 1 a prediction is the summed loss of each document, and its weight the tokens.
-
-        >>> tokens_N = np.array([10.0, 20.0, 30.0, 40.0])
-        >>> def loss_per_token(losses_N, counts_NB):
-        ...     with np.errstate(invalid="ignore"):
-        ...         return losses_N @ counts_NB / (tokens_N @ counts_NB)
-        >>> losses = [tokens_N * 3.0, tokens_N * 2.0]
-        >>> patients = np.array(["a", "a", "b", "c"])
-        >>> found = chosen_score(losses, patients, loss_per_token, maximize=False)
-        >>> found.place, found.naive, found.corrected
-        (1, 2.0, 2.0)
     """
     if not configurations:
         raise DataError("there is no configuration to choose from; finish a trial first.")
@@ -99,5 +83,4 @@ def chosen_score(
     place = int(best(whole_M[:, 0]))
     winners_B = best(inside_MB[:, is_defined_B], axis=0)
     corrected = np.take_along_axis(outside_MB[:, is_defined_B], winners_B[None], axis=0).mean()
-    counted = int(is_defined_B.sum())
-    return Chosen(place, float(whole_M[place, 0]), float(corrected), counted, draws - counted)
+    return Chosen(place, float(whole_M[place, 0]), float(corrected))

@@ -15,15 +15,14 @@ from notetune.metrics.best import Standing, standings
 from notetune.metrics.curves import mean_calibration, mean_roc, reliability_points
 from notetune.metrics.intervals import PatientDraws, average, patient_draws
 from notetune.metrics.names import BEST_VALIDATED
-from notetune.metrics.questions import Questions, answers, corrected
+from notetune.metrics.questions import Questions, answers
 from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.results import Comparison, HeadlineRow, LabelRow, ModelRow, TaskResult
 from notetune.metrics.scores import ScoreTable
-from notetune.metrics.task_scores import RunTables, TaskScores, aligned, labels_of
+from notetune.metrics.task_scores import NO_LABEL, RunTables, TaskScores, aligned, labels_of
 from notetune.metrics.uncertainty import ModelRuns, ModelScores, check_runs, interval
 
 VALIDATION = "validation"
-_NO_LABEL = "no label has both values in this split"
 
 
 def compare_study(
@@ -43,8 +42,8 @@ def compare_study(
 
     Returns:
         AUROC is one-vs-rest, macro over the labels that can be judged, mean over the runs of a
-        model, with an interval over patients and runs. A task without any label to evaluate counts
-        for nobody in the headline; a model without scores on a task that counts has none.
+        model. A task without any label to evaluate counts for nobody in the headline; a model
+        without scores on a task that counts has none.
 
     Raises:
         DataError: If tables of a task differ in split, classes, notes, patients or targets, a
@@ -61,29 +60,18 @@ def compare_study(
     validation = {
         task: [t for t in tables if t.task == task and t.split == VALIDATION] for task in tasks
     }
-    found = _comparisons(questions, tasks, validation)
+    primary = answers(questions.primary, tasks, validation, is_family=True)
+    others = answers(questions.exploratory, tasks, validation)
     results = tuple(
-        _task_result(scores, seed).model_copy(update=found[task]) for task, scores in tasks.items()
+        _task_result(
+            scores,
+            tuple(item for name, item in primary if name == task),
+            tuple(item for name, item in others if name == task),
+            seed,
+        )
+        for task, scores in tasks.items()
     )
     return results, _headline(list(about), tasks, patients, seed)
-
-
-def _comparisons(
-    questions: Questions,
-    tasks: Mapping[str, TaskScores],
-    validation: Mapping[str, Sequence[ScoreTable]],
-) -> dict[str, dict[str, tuple[Comparison, ...]]]:
-    """Those of each task, as its `TaskResult` has them; all primary ones are one family."""
-    family = answers(questions.primary, tasks, validation)
-    primary = list(zip((a.task for a in family), corrected(family), strict=True))
-    others = answers(questions.exploratory, tasks, validation)
-    return {
-        task: {
-            "primary": tuple(item for name, item in primary if name == task),
-            "exploratory": tuple(a.as_comparison() for a in others if a.task == task),
-        }
-        for task in tasks
-    }
 
 
 def _tasks(
@@ -99,9 +87,16 @@ def _tasks(
     return tasks
 
 
-def _task_result(scores: TaskScores, seed: int) -> TaskResult:
+def _task_result(
+    scores: TaskScores,
+    primary: tuple[Comparison, ...],
+    exploratory: tuple[Comparison, ...],
+    seed: int,
+) -> TaskResult:
     first, labels = scores.first, scores.labels
     evaluated, total = int(labels.evaluated_K.sum()), len(first.classes)
+    skipped = total - evaluated
+    why_skipped = f"{skipped} of {total} labels have one value only in the {first.split} split"
     drawn = scores.tables.values() if first.kind == "binary" and evaluated else ()
     return TaskResult(
         task=first.task,
@@ -110,30 +105,32 @@ def _task_result(scores: TaskScores, seed: int) -> TaskResult:
         notes=len(first.note_ids_N),
         patients=scores.patients,
         labels_evaluated=evaluated,
-        labels_skipped=total - evaluated,
+        labels_skipped=skipped,
         labels_total=total,
         labels_judged=int(labels.judged_K.sum()),
         rarer_patients=labels.rarer,
         why_not_judged=labels.why_not,
-        skipped_reason=_skipped_reason(total - evaluated, total, first.split),
+        skipped_reason=why_skipped if skipped else None,
         rows=_model_rows(scores, seed),
+        primary=primary,
+        exploratory=exploratory,
         labels=_label_rows(scores.tables),
-        roc=tuple(mean_roc(runs) for runs in drawn),
+        roc=tuple(map(mean_roc, drawn)),
         reliability=tuple(reliability_points(runs[0]) for runs in drawn),
     )
 
 
 def _model_rows(scores: TaskScores, seed: int) -> tuple[ModelRow, ...]:
-    labels, aurocs = scores.labels, scores.aurocs
-    places: list[Standing | None] = [None] * len(aurocs)
-    if labels.why_not is None:
-        places = standings(list(aurocs.values()), labels.rarer - 1, seed)
-    standing = dict(zip(aurocs, places, strict=True))
+    aurocs, standing = scores.aurocs, dict[str, Standing | None]()
+    if scores.why_not is None:
+        places = standings(list(aurocs.values()), scores.labels.rarer - 1, seed)
+        standing = dict(zip(aurocs, places, strict=True))
     rows = []
     for model, runs in scores.tables.items():
         auroc, precision = aurocs.get(model), scores.average_precision(model)
-        has_interval = precision is not None and scores.first.kind != "multilabel"
-        of_precision = interval(precision, scores.patients) if has_interval and precision else None
+        of_precision = None
+        if precision and scores.first.kind != "multilabel":
+            of_precision = interval(precision, scores.patients)
         rows.append(
             ModelRow(
                 model=model,
@@ -150,7 +147,7 @@ def _model_rows(scores: TaskScores, seed: int) -> tuple[ModelRow, ...]:
                 brier=interval(scores.brier(model), scores.patients, most=math.inf),
                 calibration=mean_calibration(runs) if runs[0].kind == "binary" else None,
                 standing=standing.get(model),
-                reason=None if auroc else labels.why_not or _NO_LABEL,
+                reason=None if auroc else scores.why_not,
             )
         )
     return tuple(rows)
@@ -160,38 +157,38 @@ def _headline(
     models: Sequence[str], tasks: Mapping[str, TaskScores], patients: PatientDraws, seed: int
 ) -> tuple[HeadlineRow, ...]:
     """Mean AUROC over the tasks that can be judged."""
-    counted = {
-        task: scores
-        for task, scores in tasks.items()
-        if scores.aurocs and scores.labels.why_not is None
+    counted = {task: scores for task, scores in tasks.items() if scores.why_not is None}
+    missing = {
+        model: [task for task, scores in counted.items() if model not in scores.aurocs]
+        for model in models
+    }
+    means = {
+        model: _over_tasks([scores.aurocs[model] for scores in counted.values()])
+        for model in models
+        if counted and not missing[model]
     }
     rarer = min((scores.labels.rarer for scores in counted.values()), default=0)
-    means: dict[str, ModelScores] = {}
-    reasons: dict[str, str] = {}
-    for model in models:
-        missing = [task for task, scores in counted.items() if model not in scores.aurocs]
-        if missing or not counted:
-            reasons[model] = f"no scores on {', '.join(missing)}" if missing else _NO_LABEL
-        else:
-            means[model] = _over_tasks([scores.aurocs[model] for scores in counted.values()])
     places = dict(zip(means, standings(list(means.values()), rarer - 1, seed), strict=True))
-    total, only = len(patients.patient_ids_P), next(iter(counted.values()), None)
-    intervals = {
-        model: only.auroc_interval(model)
-        if only is not None and len(counted) == 1
-        else interval(mean, total, rarer)
-        for model, mean in means.items()
-    }
+    if len(counted) == 1:
+        (only,) = counted.values()
+        intervals = {model: only.auroc_interval(model) for model in means}
+    else:
+        total = len(patients.patient_ids_P)
+        intervals = {model: interval(mean, total, rarer) for model, mean in means.items()}
     return tuple(
         HeadlineRow(
             model=model,
             tasks=tuple(counted),
             auroc=intervals.get(model),
             standing=places.get(model),
-            reason=reasons.get(model),
+            reason=None if model in means else _no_scores(missing[model]),
         )
         for model in models
     )
+
+
+def _no_scores(on_tasks: Sequence[str]) -> str:
+    return f"no scores on {', '.join(on_tasks)}" if on_tasks else NO_LABEL
 
 
 def _over_tasks(of_tasks: Sequence[ModelScores]) -> ModelScores:
@@ -217,16 +214,7 @@ def _label_rows(tables: RunTables) -> tuple[LabelRow, ...]:
         LabelRow(
             label=label,
             positives=int(positives_K[k]),
-            aurocs={
-                model: None if math.isnan(mean_K[k]) else mean_K[k]
-                for model, mean_K in means_K.items()
-            },
+            aurocs={m: None if np.isnan(mean_K[k]) else mean_K[k] for m, mean_K in means_K.items()},
         )
         for k, label in enumerate(first.classes)
     )
-
-
-def _skipped_reason(skipped: int, total: int, split: str) -> str | None:
-    if not skipped:
-        return None
-    return f"{skipped} of {total} labels have one value only in the {split} split"

@@ -1,16 +1,13 @@
-"""Curves and calibration of the runs of one model on a binary task, ready for the report.
-
-Shapes: N notes scored.
-"""
+"""Curves and calibration of the runs of one model on a binary task, ready for the report."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.metrics import roc_curve
 
+from notetune.aliases import FloatArray
 from notetune.metrics.calibration import (
     calibration_line,
     expected_calibration_error,
@@ -48,35 +45,33 @@ def mean_roc(runs: Sequence[ScoreTable]) -> RocPoints:
 def reliability_points(table: ScoreTable) -> ReliabilityPoints:
     """The reliability bins of one run: an average over runs would be another model's."""
     bins = reliability_bins(table.targets_NK[:, 0], table.scores_NK[:, 0])
+    drawn = {
+        name: _rounded(getattr(bins, name)) for name in ("predicted", "observed", "low", "high")
+    }
     return ReliabilityPoints(
-        model=table.model,
-        run=table.seed,
-        counts=tuple(bins.counts.tolist()),
-        predicted=_rounded(bins.predicted),
-        observed=_rounded(bins.observed),
-        low=_rounded(bins.low),
-        high=_rounded(bins.high),
+        model=table.model, run=table.seed, counts=tuple(bins.counts.tolist()), **drawn
     )
 
 
 def mean_calibration(runs: Sequence[ScoreTable]) -> Calibration:
     """Calibration figures, each the mean over the runs; None if it is undefined for one."""
     pairs = [(table.targets_NK[:, 0], table.scores_NK[:, 0]) for table in runs]
-    lines = [calibration_line(targets_N, scores_N) for targets_N, scores_N in pairs]
-    bins = [reliability_bins(targets_N, scores_N) for targets_N, scores_N in pairs]
+    lines = [calibration_line(*pair) for pair in pairs]
     return Calibration(
-        observed_expected=_mean_or_none(observed_expected_ratio(*pair) for pair in pairs),
-        intercept=_mean_or_none(line.intercept for line in lines),
-        slope=_mean_or_none(line.slope for line in lines),
-        scaled_brier=_mean_or_none(scaled_brier_score(*pair) for pair in pairs),
-        expected_calibration_error=fmean(expected_calibration_error(item) for item in bins),
+        observed_expected=_mean_or_none([observed_expected_ratio(*pair) for pair in pairs]),
+        intercept=_mean_or_none([line.intercept for line in lines]),
+        slope=_mean_or_none([line.slope for line in lines]),
+        scaled_brier=_mean_or_none([scaled_brier_score(*pair) for pair in pairs]),
+        expected_calibration_error=fmean(
+            expected_calibration_error(reliability_bins(*pair)) for pair in pairs
+        ),
     )
 
 
-def _rounded(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
+def _rounded(values: FloatArray) -> tuple[float, ...]:
     return tuple(round(float(value), _DECIMALS) for value in values)
 
 
-def _mean_or_none(values: Iterable[float]) -> float | None:
+def _mean_or_none(values: Sequence[float]) -> float | None:
     mean = fmean(values)
     return None if math.isnan(mean) else mean

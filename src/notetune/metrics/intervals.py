@@ -20,7 +20,6 @@ from notetune.metrics.ranking import auroc_scores, average_precision_scores
 
 Targets = npt.NDArray[np.int8]
 Counts = npt.NDArray[np.uint8]
-WeightArray = npt.NDArray[np.float32]
 
 _CELLS_AT_ONCE = 2**26
 """Notes x draws weighted at once: 256 MiB of float32."""
@@ -28,14 +27,7 @@ _CELLS_AT_ONCE = 2**26
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval.
-
-    Attributes:
-        value: On the data as they are.
-        low: Lower end of the interval.
-        high: Upper end.
-        n: Patients that could have come out otherwise.
-    """
+    """A number on the data as they are, with its interval over `n` patients."""
 
     value: float
     low: float
@@ -45,11 +37,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PatientDraws:
-    """Bootstrap draws of whole patients.
+    """Bootstrap draws of whole patients, sorted: how often each draw holds each of them.
 
-    Attributes:
-        patient_ids_P: `(P,)` distinct, sorted.
-        counts_PB: `(P, B)` uint8, how often each draw holds each patient; columns sum to P.
+    Each column of `counts_PB` sums to P.
     """
 
     patient_ids_P: npt.NDArray[np.str_]
@@ -74,11 +64,9 @@ class PatientDraws:
 
 @dataclass(frozen=True)
 class Replicates:
-    """A statistic and its distribution over draws. Those of the same draws can be subtracted.
+    """A statistic on the data as they are, and in each draw; nan where a draw does not define it.
 
-    Attributes:
-        value: On the data as they are.
-        draws_B: `(B,)` in each draw; nan where a draw does not define it.
+    Those of the same draws can be subtracted.
     """
 
     value: float
@@ -111,10 +99,7 @@ def patient_draws(
 ) -> PatientDraws:
     """Draw P of the P distinct patients with replacement, `draws` times.
 
-    Args:
-        patient_ids: Any shape, repeats allowed; only the set of patients matters.
-        draws: B.
-        seed: The same seed and set of patients give the same draws.
+    The same seed and set of patients give the same draws; `patient_ids` may repeat in any order.
 
     Raises:
         DataError: If there are fewer than two patients.
@@ -209,10 +194,8 @@ def precision_replicates(
     Not for rare labels: repeated positives raise it. Arguments are those of `auroc_replicates`.
     """
     value = float(np.mean([average_precision_scores(targets_NK, of_run) for of_run in scores]))
-    of_runs = [
-        _mean_of_defined(precision_draws(targets_NK, of_run, counts_NB)) for of_run in scores
-    ]
-    return Replicates(value, np.mean(of_runs, axis=0))
+    drawn = (precision_draws(targets_NK, of_run, counts_NB) for of_run in scores)
+    return Replicates(value, np.mean([_mean_of_defined(one_KB) for one_KB in drawn], axis=0))
 
 
 def precision_draws(targets_NK: Targets, scores_NK: FloatArray, counts_NB: Counts) -> FloatArray:
@@ -247,8 +230,6 @@ def average(replicates: Sequence[Replicates]) -> Replicates:
 
 def _share_below(scores: FloatArray, others: FloatArray) -> FloatArray:
     """Of each score, the share of the others below it, ties as halves."""
-    if not len(others):
-        return np.full(len(scores), np.nan)
     ordered = np.sort(others)
     below = np.searchsorted(ordered, scores, side="left")
     not_above = np.searchsorted(ordered, scores, side="right")
@@ -263,18 +244,16 @@ def _blocks(notes: int, draws: int) -> Iterator[slice]:
 
 
 def _weighted_precision(
-    targets_N: Targets, scores_N: FloatArray, weights_NB: WeightArray
+    targets_N: Targets, scores_N: FloatArray, weights_NB: npt.NDArray[np.float32]
 ) -> FloatArray:
     """Walk from the best score down and count what each positive has above it.
 
     A loop over notes, each step of which adds a row of B draws, is many times faster here than
     `np.cumsum` down the columns. Weights are small whole numbers, so float32 adds them exactly.
     """
-    draws = weights_NB.shape[1]
-    called_B, positives_B = np.zeros(draws, np.float32), np.zeros(draws, np.float32)
-    precisions_B = np.zeros(draws)
-    row_of = list(weights_NB)
-    is_positive = targets_N.tolist()
+    called_B, positives_B = np.zeros((2, weights_NB.shape[1]), np.float32)
+    precisions_B = np.zeros(weights_NB.shape[1])
+    row_of, is_positive = list(weights_NB), targets_N.tolist()
     for tied in _best_first(scores_N):
         for note in tied:
             called_B += row_of[note]
@@ -303,8 +282,7 @@ def _best_first(scores_N: FloatArray) -> Iterator[list[int]]:
 
 def _mean_of_defined(values_KB: FloatArray) -> FloatArray:
     is_defined_KB = ~np.isnan(values_KB)
+    summed_B = np.where(is_defined_KB, values_KB, 0).sum(axis=0)
     with np.errstate(invalid="ignore"):  # a draw that defines no label: 0 / 0
-        means_B: FloatArray = np.where(is_defined_KB, values_KB, 0).sum(axis=0) / (
-            is_defined_KB.sum(axis=0)
-        )
+        means_B: FloatArray = summed_B / is_defined_KB.sum(axis=0)
     return means_B

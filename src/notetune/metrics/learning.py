@@ -14,12 +14,9 @@ class CurvePoint(Config):
 
 
 class Evaluation(Config):
-    """A model in the middle of its training, on the validation notes.
+    """A model after some updates of its training, on the validation notes.
 
-    Attributes:
-        steps: Updates before it.
-        loss: Nats per note.
-        auroc: Macro over the labels with both values; None if there is none.
+    `loss` is in nats per note, `auroc` macro over the labels with both values; None without any.
     """
 
     steps: NonNegativeInt

@@ -1,14 +1,17 @@
 """The comparisons of a study: which were declared, and how each comes out on each task."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from statistics import fmean
+
+import numpy as np
 
 from notetune.metrics.holm import holm
 from notetune.metrics.names import BEST_VALIDATED
+from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.results import Comparison
 from notetune.metrics.scores import ScoreTable
-from notetune.metrics.task_scores import TaskScores, macro_of_defined
+from notetune.metrics.task_scores import TaskScores
 from notetune.metrics.uncertainty import (
     LEVEL,
     ONE_RUN,
@@ -22,11 +25,9 @@ from notetune.metrics.uncertainty import (
 
 @dataclass(frozen=True)
 class Pair:
-    """A model and what it is held against.
+    """A model, or `best-validated`, and what it is held against.
 
     Attributes:
-        model: Its name, or `best-validated`.
-        against: What it is held against.
         task: The only task to compare them on; None for all.
         about: What makes the two different.
     """
@@ -39,12 +40,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class Questions:
-    """What a study asks.
+    """What a study asks, and what the runs of each model are.
 
-    Attributes:
-        primary: Declared before the test scores were seen; one family for Holm's correction.
-        exploratory: All others.
-        runs: What the runs of each model are.
+    `primary` was declared before the test scores were seen: one family for Holm's correction.
     """
 
     primary: tuple[Pair, ...] = ()
@@ -52,92 +50,84 @@ class Questions:
     runs: tuple[ModelRuns, ...] = ()
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A comparison on one task, before the correction for its family."""
-
-    pair: Pair
-    task: str
-    found: Difference | None = None
-    patients: int = 0
-    chosen: Mapping[str, int] = field(default_factory=dict)
-    reason: str | None = None
-
-    def as_comparison(self, family: int = 1) -> Comparison:
-        """With its interval, and the smallest difference that could have been found."""
-        item = Comparison(
-            model=self.pair.model,
-            against=self.pair.against,
-            about=self.pair.about,
-            chosen=dict(self.chosen),
-            reason=self.reason,
-        )
-        if self.found is None:
-            return item
-        return item.model_copy(
-            update={
-                "difference": self.found.estimate(self.patients),
-                "p_value": self.found.p_value,
-                "detectable": self.found.detectable(family),
-                "reason": self.found.why_untested,
-            }
-        )
-
-
 def answers(
     pairs: Sequence[Pair],
     tasks: Mapping[str, TaskScores],
     validation: Mapping[str, Sequence[ScoreTable]],
-) -> list[Answer]:
-    """Each pair on each of its tasks, in the order of pairs."""
-    return [
-        _answer(pair, task, tasks.get(task), validation.get(task, ()))
-        for pair in pairs
-        for task in (tasks if pair.task is None else (pair.task,))
+    *,
+    is_family: bool = False,
+) -> list[tuple[str, Comparison]]:
+    """Each pair on each of its tasks, with the name of the task, in the order of pairs.
+
+    `validation` tables choose the best validated model. A family is corrected for all its answers,
+    of which one that has no p-value counts as 1.
+    """
+    asked = [(task, p) for p in pairs for task in (tasks if p.task is None else [p.task])]
+    family = len(asked) if is_family else 1
+    found = [
+        (task, _answer(pair, task, tasks.get(task), validation.get(task, ()), family))
+        for task, pair in asked
     ]
-
-
-def corrected(family: Sequence[Answer]) -> list[Comparison]:
-    """The primary comparisons, corrected for all of them: one that has no p-value counts as 1."""
-    found = [answer.as_comparison(len(family)) for answer in family]
-    adjusted = holm([item.p_value for item in found])
+    if not is_family:
+        return found
+    adjusted = holm([item.p_value for _, item in found])
+    corrected = [
+        {"p_holm": p, "family": family, "is_found": p is not None and p < LEVEL} for p in adjusted
+    ]
     return [
-        item.model_copy(
-            update={"p_holm": p, "family": len(family), "is_found": p is not None and p < LEVEL}
-        )
-        for item, p in zip(found, adjusted, strict=True)
+        (task, item.model_copy(update=changes))
+        for (task, item), changes in zip(found, corrected, strict=True)
     ]
 
 
 def _answer(
-    pair: Pair, task: str, scores: TaskScores | None, validation: Sequence[ScoreTable]
-) -> Answer:
-    answer = Answer(pair, task)
+    pair: Pair, task: str, scores: TaskScores | None, tables: Sequence[ScoreTable], family: int
+) -> Comparison:
+    found: Difference | str
+    chosen: list[str] = []
     if scores is None:
-        return replace(answer, reason=f"no scores on {task}")
-    missing = [m for m in (pair.model, pair.against) if m not in (*scores.tables, BEST_VALIDATED)]
-    if missing:
-        return replace(answer, reason=f"no scores of {missing[0]}")
-    if scores.labels.why_not is not None or not scores.aurocs:
-        why = scores.labels.why_not or "no label has both values in this split"
-        return replace(answer, reason=why)
-    answer = replace(answer, patients=scores.patients)
-    if pair.model == BEST_VALIDATED:
-        return _best_validated(answer, scores, validation)
-    one, other = scores.aurocs[pair.model], scores.aurocs[pair.against]
-    return replace(answer, found=difference(one, other, scores.labels.rarer))
+        found = f"no scores on {task}"
+    elif missing := [
+        m for m in (pair.model, pair.against) if m not in (*scores.tables, BEST_VALIDATED)
+    ]:
+        found = f"no scores of {missing[0]}"
+    elif scores.why_not is not None:
+        found = scores.why_not
+    elif pair.model == BEST_VALIDATED:
+        found, chosen = _best_validated(pair.against, scores, tables)
+    else:
+        one, other = scores.aurocs[pair.model], scores.aurocs[pair.against]
+        found = difference(one, other, scores.labels.rarer)
+    item = Comparison(
+        model=pair.model,
+        against=pair.against,
+        about=pair.about,
+        chosen={model: chosen.count(model) for model in dict.fromkeys(chosen)},
+        reason=found if isinstance(found, str) else found.why_untested,
+    )
+    if scores is None or isinstance(found, str):
+        return item
+    return item.model_copy(
+        update={
+            "difference": found.estimate(scores.patients),
+            "p_value": found.p_value,
+            "detectable": found.detectable(family),
+        }
+    )
 
 
-def _best_validated(answer: Answer, scores: TaskScores, validation: Sequence[ScoreTable]) -> Answer:
-    """The choice is made for each run on the validation scores of the other runs.
+def _best_validated(
+    against: str, scores: TaskScores, validation: Sequence[ScoreTable]
+) -> tuple[Difference | str, list[str]]:
+    """The difference, or why there is none, and the model chosen for each run.
 
-    Validation and test share the runs: a model chosen on the runs that it is then judged by would
-    seem better than it is.
+    The choice is made for each run on the validation scores of the other runs. Validation and test
+    share the runs: a model chosen on the runs that it is then judged by would seem better than it
+    is.
     """
-    against = answer.pair.against
     by_model = {m: one for m, one in _validated(scores, validation).items() if m != against}
     if not by_model:
-        return replace(answer, reason="no model that may be chosen has all its validation scores")
+        return "no model that may be chosen has all its validation scores", []
     runs = max((tuple(of_model) for of_model in by_model.values()), key=len)
     candidates = {
         model: of_model
@@ -146,22 +136,16 @@ def _best_validated(answer: Answer, scores: TaskScores, validation: Sequence[Sco
     }
     other = scores.aurocs[against]
     if set(other.runs) != set(runs) and not other.is_fixed:
-        return replace(answer, reason=f"{against} has not all runs")
+        return f"{against} has not all runs", []
     chosen = [_choice(candidates, run) for run in runs]
-    counts = {model: chosen.count(model) for model in dict.fromkeys(chosen)}
     tables = [_table_of(scores, model, run) for model, run in zip(chosen, runs, strict=True)]
     others = [_table_of(scores, against, run) for run in runs]
     paired = scores.auroc_mean(tables).minus(scores.auroc_mean(others))
-    per_run = [
-        one - other
-        for one, other in zip(
-            scores.auroc_per_run(tables), scores.auroc_per_run(others), strict=True
-        )
-    ]
+    both = zip(scores.auroc_per_run(tables), scores.auroc_per_run(others), strict=True)
+    over_runs = spread_of_runs([one - other for one, other in both])
     is_single = any(scores.aurocs[model].has_unknown_spread for model in (*candidates, against))
     why = ONE_RUN if is_single else None
-    found = difference_of(paired, spread_of_runs(per_run), scores.labels.rarer, why)
-    return replace(answer, chosen=counts, found=found)
+    return difference_of(paired, over_runs, scores.labels.rarer, why), chosen
 
 
 def _validated(scores: TaskScores, validation: Sequence[ScoreTable]) -> dict[str, dict[int, float]]:
@@ -170,12 +154,14 @@ def _validated(scores: TaskScores, validation: Sequence[ScoreTable]) -> dict[str
     for table in validation:
         known = scores.about.get(table.model)
         if known is not None and known.is_candidate and table.model in scores.aurocs:
-            by_model.setdefault(table.model, {})[table.seed] = macro_of_defined(table)
+            aurocs_K = auroc_scores(table.targets_NK, table.scores_NK)
+            defined = aurocs_K[~np.isnan(aurocs_K)]
+            if len(defined):
+                by_model.setdefault(table.model, {})[table.seed] = fmean(defined)
     return {
         model: of_model
         for model, of_model in by_model.items()
         if set(of_model) == set(scores.aurocs[model].runs)
-        and all(value == value for value in of_model.values())
     }
 
 
@@ -191,5 +177,5 @@ def _choice(candidates: Mapping[str, Mapping[int, float]], run: int) -> str:
 
 
 def _table_of(scores: TaskScores, model: str, run: int) -> ScoreTable:
-    tables: dict[int, ScoreTable] = {table.seed: table for table in scores.tables[model]}
+    tables = {table.seed: table for table in scores.tables[model]}
     return tables.get(run, scores.tables[model][0])

@@ -28,10 +28,7 @@ def auroc_score(labels_N: npt.ArrayLike, scores_N: npt.ArrayLike) -> float:
 
     Args:
         labels_N: `(N,)` of 0/1 or bool.
-        scores_N: `(N,)`, higher means likelier positive; infinite is allowed.
-
-    Returns:
-        A value in [0, 1], or nan when only one class is present.
+        scores_N: `(N,)`; infinite is allowed.
 
     Raises:
         DataError: If a score is NaN, a label is not 0 or 1, or the shapes differ.
@@ -47,18 +44,7 @@ def auroc_score(labels_N: npt.ArrayLike, scores_N: npt.ArrayLike) -> float:
 
 
 def auroc_scores(labels_NK: npt.ArrayLike, scores_NK: npt.ArrayLike) -> FloatArray:
-    """AUROC of each label.
-
-    Args:
-        labels_NK: `(N, K)` of 0/1 or bool.
-        scores_NK: `(N, K)`.
-
-    Returns:
-        `(K,)`; nan where a label has one class only.
-
-    Raises:
-        DataError: As `auroc_score`.
-    """
+    """AUROC of each label: `(K,)` from `(N, K)` labels and scores; errors as of `auroc_score`."""
     is_positive_NK, scores = _checked(labels_NK, scores_NK)
     aurocs_K = np.full(scores.shape[1], np.nan)
     for k, (sorted_N, positive_P) in enumerate(_sorted_labels(is_positive_NK, scores)):
@@ -75,10 +61,7 @@ def auroc_scores(labels_NK: npt.ArrayLike, scores_NK: npt.ArrayLike) -> FloatArr
 
 
 def average_precision_scores(labels_NK: npt.ArrayLike, scores_NK: npt.ArrayLike) -> FloatArray:
-    """Average precision of each label: `(K,)`, nan where a label has one class only.
-
-    Raises:
-        DataError: As `auroc_score`.
+    """Average precision of each label: `(K,)` from `(N, K)`; errors as of `auroc_score`.
 
     Source:
         sum over thresholds of (recall_n - recall_{n-1}) * precision_n, tied scores sharing one
@@ -104,10 +87,8 @@ def _sorted_labels(
         scores_KN = _transposed(scores_NK[:, block])
         is_positive_KN = _transposed(is_positive_NK[:, block])
         sorted_KN = np.sort(scores_KN, axis=1)
-        for sorted_N, scores_N, is_positive_N in zip(
-            sorted_KN, scores_KN, is_positive_KN, strict=True
-        ):
-            yield sorted_N, np.sort(scores_N[is_positive_N])
+        for k, sorted_N in enumerate(sorted_KN):
+            yield sorted_N, np.sort(scores_KN[k, is_positive_KN[k]])
 
 
 def _transposed(values_NK: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:

@@ -34,10 +34,8 @@ class SplitCount(Config):
 class PerplexityRow(Config):
     """Perplexity on one source of one split.
 
-    Attributes:
-        method: The method of step 1 whose adapter is on the backbone; None for none.
-        is_domain_adapter: Whether that is the adapter on which step 2 builds.
-        backbone: Its name in a study of several.
+    `method` of step 1 made the adapter on the backbone, None without one; `backbone` is its name in
+    a study of several.
     """
 
     method: str | None
@@ -80,13 +78,11 @@ class SearchRow(Config):
     """A search for the settings of a training, on validation notes.
 
     Attributes:
-        search: Its name.
         model: The method of step 1, or the model of step 2, as its own row names it.
         task: Of step 2.
         objective: What its scores are: `perplexity` and `loss` are better when lower.
         space: What could change, in words.
-        winner: Number of the best trial.
-        point: Its settings.
+        winner: Number of the best trial; `point` are its settings.
         validation: Its score, too good because it was chosen by it.
         corrected: What the choice is worth on patients that had no part in it.
     """
@@ -139,8 +135,7 @@ class ModelRow(Config):
     Attributes:
         runs: Numbers of its runs; one where another training would give the same model.
         is_deterministic: Whether one run is all there is.
-        auroc: Macro over the judged labels; None with `reason`.
-        auroc_per_run: In the order of `runs`; empty when `auroc` is None.
+        auroc: Macro over the judged labels; None with `reason`, and then none per run.
         auroc_all_labels: Macro over all labels with both values, where that is more than the
             judged ones; without interval, because a label of one or two patients has none.
         auroc_micro: All labels with both values of a multilabel task as one; else None.
@@ -172,8 +167,6 @@ class Comparison(Config):
     """AUROC of `model` minus AUROC of `against`, on the same patients.
 
     Attributes:
-        model: The model, or `best-validated`.
-        against: What it is held against.
         about: What makes the two different, such as `domain adapter`.
         difference: Of the means over runs, with its interval over patients and runs.
         p_value: None where there is a `reason`, and then counted as 1.
@@ -292,16 +285,11 @@ class Results(Config):
     """A finished study. `report.json` is this value.
 
     Attributes:
-        created: Date and time, as the report shows it.
-        recipe: The resolved recipe.
         baselines: Models that are not language models; the summary says when one of them wins.
         learning_curves: Points of each training run, by name.
-        kept: Which state of each training run of step 2 was kept.
-        searches: What was searched, and what was found.
         compat_switches: Every setting that repeats a known fault of earlier work on purpose.
         notices: Sentences that a reader must see, such as that trainings are missing.
         published: A publication whose tables the report shows with these results beside.
-        provenance: Versions, fingerprints, revision.
     """
 
     format: Literal[1] = 1

@@ -3,7 +3,7 @@
 Shapes: N notes scored, K classes (one for a binary task: the positive class).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -17,17 +17,18 @@ from notetune.aliases import TaskKind
 from notetune.errors import DataError
 
 FORMAT = "1"
+_OF_TABLE = ("task", "kind", "model", "seed", "split")
 _OF_NOTES = ("tokens", "pieces", "truncated")
+_ARRAYS: dict[str, type] = {
+    "note_ids_N": np.str_,
+    "patient_ids_N": np.str_,
+    "targets_NK": np.int8,
+    "scores_NK": np.float64,
+}
 _SOFTMAX_TOLERANCE = 1e-3
-_CONSTANT = {"task": pl.String, "kind": pl.String, "model": pl.String, "seed": pl.Int64}
-_COLUMNS = {
-    "patient_id": pl.String,
-    "note_id": pl.String,
-    "task": pl.String,
-    "kind": pl.String,
-    "label": pl.String,
-    "split": pl.String,
-    "model": pl.String,
+_TEXTS = ("patient_id", "note_id", "task", "kind", "label", "split", "model")
+_COLUMNS: dict[str, type[pl.DataType]] = {
+    **dict.fromkeys(_TEXTS, pl.String),
     "seed": pl.Int64,
     "score": pl.Float64,
     "target": pl.Int8,
@@ -41,11 +42,8 @@ class ScoreTable:
     Checked when it is made; its arrays are read-only copies.
 
     Attributes:
-        task: Name of the task.
-        kind: Kind of the task.
         model: Name of the model, the same for all its runs.
         seed: Number of the run of training that it comes from.
-        split: Name of the split.
         classes: K distinct names; a binary task has one, the positive class.
         note_ids_N: `(N,)` distinct.
         patient_ids_N: `(N,)` patient of each note.
@@ -71,29 +69,15 @@ class ScoreTable:
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
         _check_classes(self)
-        for name, dtype in (
-            ("note_ids_N", np.str_),
-            ("patient_ids_N", np.str_),
-            ("targets_NK", np.int8),
-            ("scores_NK", np.float64),
-        ):
+        for name, dtype in _ARRAYS.items():
             object.__setattr__(self, name, _read_only(self, name, dtype))
         _check_shapes(self)
-        _check_targets(self)
-        _check_scores(self)
+        _check_values(self)
 
     @property
     def name(self) -> str:
         """What to call the table in a message: task, model, seed and split."""
         return f"scores of {self.model} (seed {self.seed}) on {self.task}/{self.split}"
-
-    def __eq__(self, other: object) -> bool:
-        """Whether every field is equal, the arrays element by element."""
-        if not isinstance(other, ScoreTable):
-            return NotImplemented
-        return all(np.array_equal(value, vars(other)[name]) for name, value in vars(self).items())
-
-    __hash__ = None  # type: ignore[assignment]
 
     def of_notes(self, note_ids_N: npt.NDArray[np.str_]) -> "ScoreTable | None":
         """The rows of some notes, in the order of the table; None if it holds none of them."""
@@ -118,13 +102,7 @@ class ScoreTable:
         return self._rows(order_N[place_N])
 
     def _rows(self, rows_N: npt.NDArray[np.int64]) -> "ScoreTable":
-        return replace(
-            self,
-            note_ids_N=self.note_ids_N[rows_N],
-            patient_ids_N=self.patient_ids_N[rows_N],
-            targets_NK=self.targets_NK[rows_N],
-            scores_NK=self.scores_NK[rows_N],
-        )
+        return replace(self, **{name: getattr(self, name)[rows_N] for name in _ARRAYS})
 
 
 def write_scores(
@@ -132,13 +110,8 @@ def write_scores(
 ) -> None:
     """Write one row per note and label, notes in table order, in one step.
 
-    A reader sees the old file or the new one.
-
-    Args:
-        table: The scores.
-        path: Where to write them.
-        of_notes: How much of each note was read: `(N,)` tokens, pieces and truncated. It stands
-            there for whoever looks at single notes; `read_scores` leaves it out.
+    `of_notes` is how much of each note was read, `(N,)` tokens, pieces and truncated, for whoever
+    looks at single notes; `read_scores` leaves it out.
     """
     notes, classes = table.scores_NK.shape
     further = of_notes or {}
@@ -151,13 +124,7 @@ def write_scores(
             "target": table.targets_NK.ravel(),
             **{name: np.repeat(values, classes) for name, values in further.items()},
         }
-    ).with_columns(
-        task=pl.lit(table.task),
-        kind=pl.lit(table.kind),
-        split=pl.lit(table.split),
-        model=pl.lit(table.model),
-        seed=pl.lit(table.seed, dtype=pl.Int64),
-    )
+    ).with_columns(pl.lit(getattr(table, name), _COLUMNS[name]).alias(name) for name in _OF_TABLE)
     with runs.new_file(path, replaces=True) as file:
         frame.select(*_COLUMNS, *further).write_parquet(file, metadata={"format": FORMAT})
 
@@ -172,7 +139,11 @@ def read_scores(path: Path) -> ScoreTable:
             lacks a (note, label) pair or holds one twice, or breaks a rule of `ScoreTable`.
     """
     frame = _read_frame(path)
-    values = {name: _only_value(frame, name, path) for name in (*_CONSTANT, "split")}
+    for name in _OF_TABLE:
+        if (found := frame[name].n_unique()) != 1:
+            raise DataError(
+                f"score table {path}: column {name} has {found} values; a file holds one table."
+            )
     notes = frame.select("note_id", "patient_id").unique(maintain_order=True)
     labels = frame.select("label").unique(maintain_order=True)
     cells = frame.join(notes.with_row_index("n"), on="note_id", how="left").join(
@@ -188,10 +159,10 @@ def read_scores(path: Path) -> ScoreTable:
     cells = cells.with_columns(flat.alias("cell")).sort("cell")
     shape = (len(notes), len(labels))
     return ScoreTable(
-        **values,
+        **frame.select(_OF_TABLE).row(0, named=True),
         classes=tuple(labels["label"]),
-        note_ids_N=_strings(notes["note_id"]),
-        patient_ids_N=_strings(notes["patient_id"]),
+        note_ids_N=np.array(notes["note_id"].to_list(), np.str_),
+        patient_ids_N=np.array(notes["patient_id"].to_list(), np.str_),
         targets_NK=cells["target"].to_numpy().reshape(shape),
         scores_NK=cells["score"].to_numpy().reshape(shape),
     )
@@ -224,19 +195,6 @@ def _read_frame(path: Path) -> pl.DataFrame:
     return frame
 
 
-def _only_value(frame: pl.DataFrame, column: str, path: Path) -> Any:
-    found = frame[column].unique()
-    if len(found) != 1:
-        raise DataError(
-            f"score table {path}: column {column} has {len(found)} values; a file holds one table."
-        )
-    return found[0]
-
-
-def _strings(values: pl.Series) -> npt.NDArray[np.str_]:
-    return np.array(values.to_list(), dtype=np.str_)
-
-
 def _read_only(table: ScoreTable, name: str, dtype: type) -> npt.NDArray[Any]:
     given = np.asarray(getattr(table, name))
     try:
@@ -253,44 +211,38 @@ def _check_classes(table: ScoreTable) -> None:
     if table.kind not in get_args(TaskKind):
         allowed = ", ".join(get_args(TaskKind))
         raise DataError(f"{table.name}: kind is {table.kind}; allowed are {allowed}.")
-    repeated = _repeated(table.classes)
-    least, most = {"binary": (1, 1), "multiclass": (2, None), "multilabel": (1, None)}[table.kind]
-    count = len(table.classes)
-    if repeated or count < least or (most is not None and count > most):
+    count, repeated = len(table.classes), len(table.classes) - len(set(table.classes))
+    least = 2 if table.kind == "multiclass" else 1
+    is_binary = table.kind == "binary"
+    if repeated or count < least or (is_binary and count > least):
         raise DataError(
             f"{table.name}: {count} classes, {repeated} of them repeated; a {table.kind} task has "
-            f"{'exactly 1' if most else f'at least {least}'}, each with its own name."
+            f"{'exactly' if is_binary else 'at least'} {least}, each with its own name."
         )
 
 
 def _check_shapes(table: ScoreTable) -> None:
-    expected = (len(table.note_ids_N), len(table.classes))
-    found = (
-        table.targets_NK.shape,
-        table.scores_NK.shape,
-        (*table.patient_ids_N.shape, expected[1]),
-    )
-    if expected[0] == 0 or table.note_ids_N.ndim != 1 or any(shape != expected for shape in found):
+    notes, classes = len(table.note_ids_N), len(table.classes)
+    ids, patients, targets, scores = (getattr(table, name).shape for name in _ARRAYS)
+    wide = (notes, classes)
+    if notes == 0 or (ids, patients, targets, scores) != ((notes,), (notes,), wide, wide):
         raise DataError(
-            f"{table.name}: targets have shape {found[0]}, scores {found[1]}, patients "
-            f"{table.patient_ids_N.shape}; with {expected[0]} notes and {expected[1]} classes "
-            f"they must be {expected}, {expected} and {expected[:1]}, and at least one note."
+            f"{table.name}: targets have shape {targets}, scores {scores}, patients {patients}; "
+            f"with {notes} notes and {classes} classes they must be {wide}, {wide} and {(notes,)}, "
+            "and at least one note."
         )
-    repeated = _repeated(table.note_ids_N.tolist())
+    repeated = notes - len(set(table.note_ids_N.tolist()))
     if repeated:
         raise DataError(f"{table.name}: {repeated} notes stand there twice; keep one of each.")
 
 
-def _check_targets(table: ScoreTable) -> None:
+def _check_values(table: ScoreTable) -> None:
     wrong = (table.targets_NK != 0) & (table.targets_NK != 1)
     if wrong.any():
         raise DataError(f"{table.name}: {int(wrong.sum())} targets are not 0 or 1.")
     if table.kind == "multiclass":
         is_wrong_N = table.targets_NK.sum(axis=1) != 1
         _refuse_rows(table, is_wrong_N, "a number of classes other than one")
-
-
-def _check_scores(table: ScoreTable) -> None:
     in_range_NK = (table.scores_NK >= 0) & (table.scores_NK <= 1)  # false for NaN as well
     _refuse_rows(table, ~np.all(in_range_NK, axis=1), "a score that is NaN or outside 0..1")
     if table.kind == "multiclass":
@@ -305,7 +257,3 @@ def _refuse_rows(table: ScoreTable, is_wrong_N: npt.NDArray[np.bool_], what: str
             f"{table.name}: {int(is_wrong_N.sum())} of {len(is_wrong_N)} notes have {what}, the "
             f"first is note {first}."
         )
-
-
-def _repeated(names: Sequence[str]) -> int:
-    return len(names) - len(set(names))

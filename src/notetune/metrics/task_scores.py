@@ -3,7 +3,6 @@
 Shapes: N notes scored, K classes, B draws.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +35,8 @@ TOO_FEW_PATIENTS = 5
 TOO_FEW_OF_A_LABEL = 3
 """A label that fewer patients have, or lack, makes intervals of a macro average too narrow."""
 
+NO_LABEL = "no label has both values in this split"
+
 RunTables = dict[str, list[ScoreTable]]
 """Tables of the runs of each model."""
 
@@ -64,11 +65,8 @@ class Labels:
 class TaskScores:
     """All that is known of the models of one task.
 
-    Attributes:
-        tables: Of each model's runs, all with the notes of the first in the same order.
-        about: What the runs of each model are.
-        counts_NB: How often each note counts in each draw.
-        labels: Which can be judged.
+    The tables of all runs have the notes of the first in the same order; `counts_NB` is how often
+    each note counts in each draw.
     """
 
     tables: RunTables
@@ -85,6 +83,11 @@ class TaskScores:
     def patients(self) -> int:
         """Patients with a note of the task."""
         return len(np.unique(self.first.patient_ids_N))
+
+    @property
+    def why_not(self) -> str | None:
+        """Why no model can be judged; None if they can."""
+        return self.labels.why_not or (None if self.aurocs else NO_LABEL)
 
     @cached_property
     def aurocs(self) -> dict[str, ModelScores]:
@@ -116,14 +119,14 @@ class TaskScores:
         auroc, few = self.aurocs[model], self.labels.few
         if few is None:
             return interval(auroc, self.patients, self.labels.rarer)
-        if self._is_constant(model):  # always a half, however few patients there are
-            return interval(auroc, self.patients)
+        if not any(np.ptp(table.scores_NK, axis=0).any() for table in self.tables[model]):
+            return interval(auroc, self.patients)  # always a half, however few patients there are
         return interval(auroc, self.patients, of_few=newcombe_interval(auroc.mean.value, *few))
 
     def auroc_all_labels(self, model: str) -> float | None:
         """Macro over all labels with both values, if those are more than the judged ones."""
         evaluated_K = self.labels.evaluated_K
-        if int(evaluated_K.sum()) == int(self.labels.judged_K.sum()):
+        if (evaluated_K == self.labels.judged_K).all():
             return None
         return fmean(macro_auroc(table, evaluated_K) for table in self.tables[model])
 
@@ -132,10 +135,9 @@ class TaskScores:
         labels_K = self.labels.evaluated_K
         if self.first.kind != "multilabel" or not labels_K.any():
             return None
-        return fmean(
-            auroc_score(table.targets_NK[:, labels_K].ravel(), table.scores_NK[:, labels_K].ravel())
-            for table in self.tables[model]
-        )
+        targets = self.first.targets_NK[:, labels_K].ravel()
+        runs = self.tables[model]
+        return fmean(auroc_score(targets, run.scores_NK[:, labels_K].ravel()) for run in runs)
 
     def average_precision(self, model: str) -> ModelScores | None:
         """Macro over the labels with both values; of a multilabel task the draws mean nothing."""
@@ -145,9 +147,9 @@ class TaskScores:
         targets_NK = self.first.targets_NK[:, labels_K]
         scores = [table.scores_NK[:, labels_K] for table in self.tables[model]]
         # No draws of rare labels: in simulations their interval covered the truth in 18 %.
-        counts_NB = self.counts_NB[:, :0] if self.first.kind == "multilabel" else self.counts_NB
-        mean = precision_replicates(targets_NK, scores, counts_NB)
         none_NB = self.counts_NB[:, :0]
+        counts_NB = none_NB if self.first.kind == "multilabel" else self.counts_NB
+        mean = precision_replicates(targets_NK, scores, counts_NB)
         per_run = [precision_replicates(targets_NK, [one], none_NB).value for one in scores]
         return self.over_runs(model, per_run, mean)
 
@@ -158,10 +160,6 @@ class TaskScores:
         errors = [((t.scores_NK - t.targets_NK) ** 2).sum(axis=1) / averaged for t in runs]
         mean = mean_replicates(np.mean(errors, axis=0), self.counts_NB)
         return self.over_runs(model, [float(of_run.mean()) for of_run in errors], mean)
-
-    def _is_constant(self, model: str) -> bool:
-        """Whether every run gives all notes of each class the same score."""
-        return all(not np.ptp(table.scores_NK, axis=0).any() for table in self.tables[model])
 
 
 def aligned(tables: Sequence[ScoreTable]) -> RunTables:
@@ -174,7 +172,12 @@ def aligned(tables: Sequence[ScoreTable]) -> RunTables:
     first = tables[0]
     by_model: RunTables = {}
     for given in tables:
-        _check_same_task(first, given)
+        for field in ("task", "kind", "split", "classes"):
+            if getattr(given, field) != getattr(first, field):
+                raise DataError(
+                    f"{given.name}: its {field} is not that of the {first.name}. Compare tables "
+                    "of one split of one task."
+                )
         table = given.in_note_order(first.note_ids_N)
         for column in ("patient_ids_N", "targets_NK"):
             different = int(np.sum(getattr(table, column) != getattr(first, column)))
@@ -199,38 +202,23 @@ def labels_of(table: ScoreTable) -> Labels:
     with_K = (np.add.reduceat(targets_NK, starts_P) > 0).sum(axis=0)
     without_K = (np.add.reduceat(1 - targets_NK, starts_P) > 0).sum(axis=0)
     rarer_K = np.minimum(with_K, without_K)
-    evaluated_K = rarer_K > 0
-    has_any = bool(evaluated_K.any())
-    if table.kind != "binary":
-        judged_K = rarer_K >= TOO_FEW_OF_A_LABEL
-        rarest, in_all = int(rarer_K[judged_K].min(initial=len(starts_P))), rarer_K[judged_K].sum()
-        rarer = rarest if table.kind == "multiclass" else min(len(starts_P), int(in_all))
-        is_lost = has_any and not judged_K.any()
-        why = f"too few: no label has {TOO_FEW_OF_A_LABEL} patients" if is_lost else None
-        return Labels(evaluated_K, judged_K, rarer if judged_K.any() else 0, None, why)
-    rarer = int(rarer_K[0])
-    few = (int(with_K[0]), int(without_K[0])) if 0 < rarer < ENOUGH_PATIENTS else None
-    is_lost = 0 < rarer < TOO_FEW_PATIENTS
-    why = f"too few: {rarer} patient{'s' if rarer > 1 else ''}" if is_lost else None
-    return Labels(evaluated_K, evaluated_K, rarer, few, why)
+    evaluated_K, why = rarer_K > 0, None
+    if table.kind == "binary":
+        rarer = int(rarer_K[0])
+        few = (int(with_K[0]), int(without_K[0])) if 0 < rarer < ENOUGH_PATIENTS else None
+        if 0 < rarer < TOO_FEW_PATIENTS:
+            why = f"too few: {rarer} patient{'s' if rarer > 1 else ''}"
+        return Labels(evaluated_K, evaluated_K, rarer, few, why)
+    judged_K = rarer_K >= TOO_FEW_OF_A_LABEL
+    if not judged_K.any():
+        if evaluated_K.any():
+            why = f"too few: no label has {TOO_FEW_OF_A_LABEL} patients"
+        return Labels(evaluated_K, judged_K, 0, None, why)
+    of_judged = rarer_K[judged_K]
+    rarer = of_judged.min() if table.kind == "multiclass" else min(len(starts_P), of_judged.sum())
+    return Labels(evaluated_K, judged_K, int(rarer), None, None)
 
 
 def macro_auroc(table: ScoreTable, labels_K: npt.NDArray[np.bool_]) -> float:
     """Mean AUROC over some labels that have both values."""
     return fmean(auroc_scores(table.targets_NK[:, labels_K], table.scores_NK[:, labels_K]))
-
-
-def macro_of_defined(table: ScoreTable) -> float:
-    """Mean AUROC over the labels with both values; nan without any."""
-    aurocs_K = auroc_scores(table.targets_NK, table.scores_NK)
-    is_defined_K = ~np.isnan(aurocs_K)
-    return fmean(aurocs_K[is_defined_K]) if is_defined_K.any() else math.nan
-
-
-def _check_same_task(first: ScoreTable, table: ScoreTable) -> None:
-    for field in ("task", "kind", "split", "classes"):
-        if getattr(table, field) != getattr(first, field):
-            raise DataError(
-                f"{table.name}: its {field} is not that of the {first.name}. Compare tables of "
-                "one split of one task."
-            )

@@ -46,14 +46,7 @@ class ModelRuns:
 
 @dataclass(frozen=True)
 class ModelScores:
-    """One figure of one model on one set of notes.
-
-    Attributes:
-        about: What its runs are.
-        runs: Numbers of its runs.
-        per_run: The figure of each run.
-        mean: Over the runs, with its distribution over patients.
-    """
+    """One figure of one model on one set of notes: of each run, and the mean over the runs."""
 
     about: ModelRuns
     runs: tuple[int, ...]
@@ -77,11 +70,6 @@ class RunSpread:
 
     variance: float
     runs: int
-
-    @property
-    def of_mean(self) -> float:
-        """Variance of the mean over the runs."""
-        return self.variance / self.runs
 
 
 @dataclass(frozen=True)
@@ -131,11 +119,7 @@ class Difference:
         return float(2 * t.sf(abs(self.value) / self.spread.error, degrees))
 
     def detectable(self, family: int) -> float:
-        """The smallest true difference that is found in 80 % of such studies.
-
-        Args:
-            family: How many comparisons the level is shared by, at worst.
-        """
+        """The smallest true difference found in 80 % of studies, the level shared by `family`."""
         level = self.spread.quantile(1 - LEVEL / (2 * family))
         return (level + self.spread.quantile(_POWER)) * self.spread.error
 
@@ -148,18 +132,18 @@ def spread_of_runs(values: Sequence[float]) -> list[RunSpread]:
 def total_spread(
     over_patients: float, over_runs: Iterable[RunSpread], rarer: int = ENOUGH_PATIENTS
 ) -> Spread:
-    """Of an estimate that patients and runs would change.
+    """Of an estimate that other patients and each independent set of runs would change.
 
     Args:
         over_patients: Variance of the mean over runs, over draws of patients.
-        over_runs: Of each independent set of runs.
+        over_runs: Of each set of runs.
         rarer: Patients with the rarer value of the outcome. Of fewer than 100 the draws show too
             small a variance, which is itself uncertain.
 
     Source:
         Satterthwaite (1946).
     """
-    terms = [(runs.of_mean, runs.runs - 1) for runs in over_runs]
+    terms = [(spread.variance / spread.runs, spread.runs - 1) for spread in over_runs]
     if rarer < ENOUGH_PATIENTS:
         over_patients *= rarer / (rarer - 1)
     total = over_patients + sum(term for term, _ in terms)
@@ -180,39 +164,25 @@ def interval(
 
     The percentile interval over patients, each side stretched by what runs and few patients add.
 
-    Args:
-        scores: Of the model.
-        patients: That were resampled.
-        rarer: As `total_spread`.
-        of_few: An interval over patients that holds with few of them; then the hull of both is
-            what is stretched, by the runs alone, and `rarer` has no part in it.
-        most: Upper limit of the score.
+    With few patients, the hull of that and of `of_few`, an interval that holds with few of them,
+    is what is stretched, by the runs alone; `rarer` (see `total_spread`) then has no part in it.
     """
     value, draws = scores.mean.value, scores.mean.defined
     low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2])
-    over_runs = [] if scores.is_fixed else spread_of_runs(scores.per_run)
+    over_patients = scores.mean.variance
     if of_few is not None:
         low, high = min(low, of_few[0]), max(high, of_few[1])
         over_patients, rarer = ((high - low) / (2 * _Z_95)) ** 2, ENOUGH_PATIENTS
-    else:
-        over_patients = scores.mean.variance
-    spread = total_spread(over_patients, over_runs, rarer)
-    half_width = spread.quantile(1 - LEVEL / 2) * spread.error if spread.error else 0.0
+    spread = total_spread(over_patients, spread_of_runs(scores.per_run), rarer)
+    below = above = spread.quantile(1 - LEVEL / 2) * spread.error if spread.error else 0.0
     if over_patients > 0:
-        stretch = half_width / (_Z_95 * math.sqrt(over_patients))
+        stretch = below / (_Z_95 * math.sqrt(over_patients))
         below, above = stretch * (value - low), stretch * (high - value)
-    else:
-        below = above = half_width
     return Estimate(value, float(max(0, value - below)), float(min(most, value + above)), patients)
 
 
 def newcombe_interval(auroc: float, positives: int, negatives: int) -> tuple[float, float]:
-    """The 95 % interval of an AUROC that covers with five positives too.
-
-    Args:
-        auroc: In [0, 1].
-        positives: Patients with the outcome, at least 1.
-        negatives: Patients without, at least 1.
+    """The 95 % interval of an AUROC that covers with five positive patients too; at least 1 each.
 
     Source:
         Newcombe (2006), part 2, method 5: Hanley and McNeil's variance at the true value, with
@@ -233,32 +203,19 @@ def newcombe_interval(auroc: float, positives: int, negatives: int) -> tuple[flo
 
 def difference(one: ModelScores, other: ModelScores, rarer: int = ENOUGH_PATIENTS) -> Difference:
     """A model against another; run by run if both stand on the same runs of step 1."""
-    is_paired = (
-        one.about.shares is not None
-        and one.about.shares == other.about.shares
-        and one.runs == other.runs
-    )
-    if is_paired:
+    shares = one.about.shares
+    if shares is not None and (shares, one.runs) == (other.about.shares, other.runs):
         over_runs = spread_of_runs([a - b for a, b in zip(one.per_run, other.per_run, strict=True)])
     else:
-        own = [scores.per_run for scores in (one, other) if not scores.is_fixed]
-        over_runs = [spread for per_run in own for spread in spread_of_runs(per_run)]
-    is_single = one.has_unknown_spread or other.has_unknown_spread
-    why = ONE_RUN if is_single else None
+        over_runs = [*spread_of_runs(one.per_run), *spread_of_runs(other.per_run)]
+    why = ONE_RUN if one.has_unknown_spread or other.has_unknown_spread else None
     return difference_of(one.mean.minus(other.mean), over_runs, rarer, why)
 
 
 def difference_of(
     paired: Replicates, over_runs: Iterable[RunSpread], rarer: int, why_untested: str | None
 ) -> Difference:
-    """A difference from its draws and the spread of its runs.
-
-    Args:
-        paired: The difference and its draws.
-        over_runs: Of its independent sets of runs.
-        rarer: As `total_spread`.
-        why_untested: Why there can be no p-value.
-    """
+    """A difference from its draws and the spread of its runs; `rarer` as `total_spread`."""
     spread = total_spread(paired.variance, over_runs, rarer)
     if why_untested is None and spread.error == 0 != paired.value:
         why_untested = "no draw of patients changes it"

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from notetune import runs
@@ -20,21 +20,12 @@ from notetune.plain.words import Words
 FORMAT = 2
 PARTS = "parts"
 _TERMS, _COLUMNS = "terms.json", "columns.json"
-_HOLDS = (
-    "terms.json holds {terms:,} words and pairs of words of the training notes, each in the notes "
-    "of at least {patients} patients: keep it as private as the notes."
-)
 
 
 class PlainCard(Config):
-    """What every bundle says of itself.
+    """What every bundle says of itself: the version of its layout, its task and its run.
 
-    Attributes:
-        format: Version of the folder's layout.
-        task: Name of the outcome.
-        kind: How its labels relate: one yes or no, one of several, any of several.
-        classes: K class names, in the order of the scores.
-        seed: Run that it belongs to; 0 where all runs are the same.
+    `classes` are K names in the order of the scores; `seed` is 0 where all runs are the same.
     """
 
     format: int = FORMAT
@@ -45,17 +36,12 @@ class PlainCard(Config):
 
 
 class TextLimit(Config):
-    """Texts are read as far as a model with these tokens reads them.
+    """Texts are read as far as a model with these tokens reads them; edges as of `BundleCard`.
 
     Attributes:
-        backbone_name: Name of the folder with its tokenizer.
-        tokenizer_sha256: Of its tokenizer.json.
+        backbone_name: Name of the folder with the tokenizer.
         max_tokens: Longest document.
         max_pieces: Most documents of one note.
-        opener: What begins a document, as its vocabulary spells it.
-        opener_id: Its id; None where nothing begins one.
-        end_id: Ends a note.
-        ends_every_piece: Whether it ends a piece of a note that goes on too.
     """
 
     backbone_name: str
@@ -72,7 +58,6 @@ class WordsCard(PlainCard):
     """A TF-IDF bundle.
 
     Attributes:
-        model: Says that it is one.
         min_patients: Fewest training patients whose notes share a term.
         holds: What of the notes stands in it, in words.
         limit: How far it reads a note; to its end without.
@@ -85,12 +70,7 @@ class WordsCard(PlainCard):
 
 
 class ColumnsCard(PlainCard):
-    """A bundle that reads columns beside the text.
-
-    Attributes:
-        model: Says that it is one.
-        columns: Their names.
-    """
+    """A bundle that reads columns beside the text."""
 
     model: Literal["columns"] = "columns"
     columns: tuple[str, ...]
@@ -100,7 +80,6 @@ class HybridCard(PlainCard):
     """A bundle of other bundles, whose scores a logistic stack joins.
 
     Attributes:
-        model: Says that it is one.
         parts: Names of the bundles within it, in the order of the slopes.
         columns: Columns beside the text that they read.
     """
@@ -112,7 +91,10 @@ class HybridCard(PlainCard):
 
 def what_it_holds(terms: int, min_patients: int) -> str:
     """The sentence of a card about the words in its bundle."""
-    return _HOLDS.format(terms=terms, patients=min_patients)
+    return (
+        f"terms.json holds {terms:,} words and pairs of words of the training notes, each in the "
+        f"notes of at least {min_patients} patients: keep it as private as the notes."
+    )
 
 
 @dataclass(frozen=True)
@@ -159,18 +141,19 @@ def load_words(folder: Path, card: WordsCard) -> WordsBundle:
     """
     terms = tuple(runs.read_json(folder / _TERMS))
     weight_KV, bias_K, idf_V = load_tensors(folder, "weight", "bias", "idf")
-    bundle = WordsBundle(card, Words(terms, idf_V), Linear(weight_KV, bias_K))
-    _check(folder, bundle.linear, len(card.classes), len(terms))
-    return bundle
+    classes = len(card.classes)
+    _check(folder, (weight_KV, bias_K), ((classes, len(terms)), (classes,)))
+    return WordsBundle(card, Words(terms, idf_V), Linear(weight_KV, bias_K))
 
 
 def load_columns(folder: Path, card: ColumnsCard) -> ColumnsBundle:
     """A bundle of columns whose files are intact; errors as of `load_words`."""
     columns = parse(Columns, runs.read_json(folder / _COLUMNS), str(folder / _COLUMNS))
-    linear = Linear(*load_tensors(folder, "weight", "bias"))
+    weight_KF, bias_K = load_tensors(folder, "weight", "bias")
     empty = pl.DataFrame(schema=dict.fromkeys(("note_id", *columns.names), pl.String))
-    _check(folder, linear, len(card.classes), columns.features(empty).shape[1])
-    return ColumnsBundle(card, columns, linear)
+    classes, features = len(card.classes), columns.features(empty).shape[1]
+    _check(folder, (weight_KF, bias_K), ((classes, features), (classes,)))
+    return ColumnsBundle(card, columns, Linear(weight_KF, bias_K))
 
 
 def save_stacked(folder: Path, stacked: Stacked) -> None:
@@ -181,16 +164,12 @@ def save_stacked(folder: Path, stacked: Stacked) -> None:
 def load_stacked(folder: Path, card: HybridCard) -> Stacked:
     """The stack of a hybrid bundle; errors as of `load_words`."""
     slopes_M, start_K = load_tensors(folder, "slopes", "start")
-    if (len(slopes_M), len(start_K)) != (len(card.parts), len(card.classes)):
-        raise _mixed(folder)
+    _check(folder, (slopes_M, start_K), ((len(card.parts),), (len(card.classes),)))
     return Stacked(card.kind, slopes_M, start_K)
 
 
-def _check(folder: Path, linear: Linear, classes: int, features: int) -> None:
-    shapes = (linear.weight_KF.shape, np.shape(linear.bias_K))
-    if shapes != ((classes, features), (classes,)):
-        raise _mixed(folder)
-
-
-def _mixed(folder: Path) -> BundleError:
-    return BundleError(f"{folder}: its files are of several bundles; restore it from a copy.")
+def _check(
+    folder: Path, arrays: Sequence[npt.NDArray[Any]], shapes: tuple[tuple[int, ...], ...]
+) -> None:
+    if tuple(array.shape for array in arrays) != shapes:
+        raise BundleError(f"{folder}: its files are of several bundles; restore it from a copy.")

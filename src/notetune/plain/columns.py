@@ -65,11 +65,11 @@ class Columns(Config):
 
     def unkept(self, frame: pl.DataFrame) -> dict[str, int]:
         """How many notes have a level that is none of those kept, by column, where some have."""
-        counts = {}
-        for column in self.columns:
-            if isinstance(column, LevelColumn):
-                known = frame[column.name].is_in(list(column.levels))
-                counts[column.name] = int((~known).fill_null(value=False).sum())
+        counts = {
+            column.name: int((~frame[column.name].is_in(list(column.levels))).sum())
+            for column in self.columns
+            if isinstance(column, LevelColumn)
+        }
         return {name: count for name, count in counts.items() if count}
 
 
@@ -87,32 +87,23 @@ def typed(frame: pl.DataFrame, coded: Sequence[str]) -> pl.DataFrame:
     for series in frame.drop(_NOTE).iter_columns():
         numbers, is_odd = _numbers(series)
         filled, odd = series.len() - series.null_count(), int(is_odd.sum())
-        if series.name in coded or odd == filled:
-            found.append(series)
-        elif not odd:
-            found.append(numbers)
-        elif odd < filled / 2:
-            raise _not_numbers(
-                frame,
-                series.name,
-                is_odd,
+        is_text = series.name in coded or odd == filled
+        if not is_text and 0 < odd < filled / 2:
+            remedy = (
                 "mend them, empty them, or name the column in prepare.source.coded_features too if "
-                "its numbers are codes",
+                "its numbers are codes"
             )
-        else:
-            found.append(series)
+            raise _not_numbers(frame, series.name, is_odd, remedy)
+        found.append(series if is_text or odd else numbers)
     return frame.select(_NOTE).with_columns(found)
 
 
 def fit_columns(
     frame: pl.DataFrame, patients_N: npt.NDArray[np.str_], min_patients: int
 ) -> Columns:
-    """How the columns of training notes become features.
+    """How the columns of training notes, as `typed` made them, become features.
 
-    Args:
-        frame: `note_id` and the columns, as `typed` made them.
-        patients_N: `(N,)` patient of each row.
-        min_patients: Fewest patients of a level that is kept.
+    A level is kept if at least `min_patients` have it; `patients_N` is the patient of each row.
     """
     patients = pl.Series("patient", patients_N)
     columns: list[Column] = []
@@ -124,8 +115,9 @@ def fit_columns(
             columns.append(LevelColumn(name=series.name, levels=levels))
         else:
             values_N = series.drop_nulls().to_numpy()
-            mean = float(values_N.mean()) if len(values_N) else 0.0
-            deviation = float(values_N.std()) if len(values_N) else 0.0
+            mean, deviation = 0.0, 0.0
+            if len(values_N):
+                mean, deviation = float(values_N.mean()), float(values_N.std())
             scale = deviation if deviation > 1e-9 * abs(mean) else 1.0
             columns.append(NumberColumn(name=series.name, mean=mean, scale=scale))
     return Columns(columns=tuple(columns))

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.special
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from scipy.special import expit, logit, softmax
 
 from notetune.aliases import FloatArray
 from notetune.errors import BundleError
@@ -23,12 +23,7 @@ _LEAST_SCORE = 1e-6
 
 @dataclass(frozen=True)
 class Linear:
-    """Weights and intercepts.
-
-    Attributes:
-        weight_KF: `(K, F)` float32.
-        bias_K: `(K,)` float32.
-    """
+    """Weights and intercepts."""
 
     weight_KF: npt.NDArray[np.float32]
     bias_K: npt.NDArray[np.float32]
@@ -46,20 +41,15 @@ class Linear:
 
 def probabilities(kind: str, logits_NK: FloatArray) -> FloatArray:
     """`(N, K)`: softmax over classes for `multiclass`, otherwise a sigmoid per label."""
-    scores_NK: FloatArray = (
-        scipy.special.softmax(logits_NK, axis=1)
-        if kind == "multiclass"
-        else scipy.special.expit(logits_NK)
-    )
+    is_multiclass = kind == "multiclass"
+    scores_NK: FloatArray = softmax(logits_NK, axis=1) if is_multiclass else expit(logits_NK)
     return scores_NK
 
 
 def log_odds(kind: str, scores_NK: FloatArray) -> FloatArray:
     """`(N, K)` logits of scores: of each label, or the log scores of classes."""
     clipped_NK = np.clip(scores_NK, _LEAST_SCORE, 1 - _LEAST_SCORE)
-    logits_NK: FloatArray = (
-        np.log(clipped_NK) if kind == "multiclass" else scipy.special.logit(clipped_NK)
-    )
+    logits_NK: FloatArray = np.log(clipped_NK) if kind == "multiclass" else logit(clipped_NK)
     return logits_NK
 
 

@@ -22,12 +22,9 @@ _RIDGE_OF_STARTS = 1e-3
 
 @dataclass(frozen=True)
 class Stacked:
-    """The stack: the same slopes for all labels of a task.
+    """The stack: slopes for logits as they come, 0 or more and the same for all labels of a task.
 
-    Attributes:
-        kind: Of the task.
-        slopes_M: `(M,)` float64, 0 or more, for logits as they come.
-        start_K: `(K,)` float64 intercepts.
+    `start_K` are the intercepts.
     """
 
     kind: str
@@ -47,12 +44,8 @@ def fit_stacked(
 ) -> Stacked:
     """The stack with the lowest penalised log loss.
 
-    Every note's scores must come from models that did not see its patient.
-
-    Args:
-        kind: `binary`, `multiclass` or `multilabel`.
-        scores_MNK: `(N, K)` probabilities of each model.
-        targets_NK: `(N, K)` zeros and ones.
+    Every note's scores, `(N, K)` probabilities of each model, must come from models that did not
+    see its patient.
     """
     logits_MNK = np.stack([log_odds(kind, scores_NK) for scores_NK in scores_MNK])
     deviation_M = np.sqrt(logits_MNK.var(1).mean(1))

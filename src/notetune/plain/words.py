@@ -18,12 +18,7 @@ _WORDS_AND_PAIRS = (1, 2)
 
 @dataclass(frozen=True)
 class Words:
-    """Terms, and how much each one weighs.
-
-    Attributes:
-        terms: V words and pairs of words, lower case.
-        idf_V: `(V,)` float64 inverse document frequencies.
-    """
+    """V words and pairs of words, lower case, and their inverse document frequencies."""
 
     terms: tuple[str, ...]
     idf_V: npt.NDArray[np.float64]
@@ -40,14 +35,7 @@ class Words:
 
 @dataclass(frozen=True)
 class CountedNotes:
-    """Notes with the counts of their terms.
-
-    Attributes:
-        patients_N: `(N,)` patient of each note.
-        terms_V: `(V,)` every term that might be shared by enough of them.
-        counts_NV: `(N, V)` sparse counts.
-        min_patients: Fewest patients whose notes share a term.
-    """
+    """Notes with the sparse counts of every term that `min_patients` patients might share."""
 
     patients_N: npt.NDArray[np.str_]
     terms_V: npt.NDArray[np.str_]
@@ -89,10 +77,8 @@ def count_terms(
     notes_V = np.bincount(counts_NV.indices, minlength=counts_NV.shape[1])
     kept_V = np.flatnonzero(notes_V >= min_patients)
     # All terms as one array of strings would take the width of the longest for each.
-    terms = counter.get_feature_names_out()[kept_V].tolist()
-    return CountedNotes(
-        patients_N, np.array(terms, dtype=np.str_), counts_NV[:, kept_V], min_patients
-    )
+    terms_V = np.array(counter.get_feature_names_out()[kept_V].tolist(), np.str_)
+    return CountedNotes(patients_N, terms_V, counts_NV[:, kept_V], min_patients)
 
 
 def _weighted(counts_NV: Any, idf_V: npt.NDArray[np.float64]) -> Any:

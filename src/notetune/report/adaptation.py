@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from notetune.metrics.results import MethodRow, PerplexityRow
-from notetune.report.numbers import NOT_AVAILABLE, duration
-from notetune.report.table import Cell, Table, count_cell, number_cell
-from notetune.report.tables import parameters_cell
+from notetune.report.table import Table, in_cells, number_cell
+from notetune.report.tables import parameters_cell, time_cell
 
 
 def methods_table(methods: Sequence[MethodRow]) -> Table:
@@ -15,13 +14,13 @@ def methods_table(methods: Sequence[MethodRow]) -> Table:
     return Table(
         "Perplexity before (none) and after each method of step 1, and what its training cost.",
         ("Method", "Trained parameters", *(split.capitalize() for split in splits), *costs),
-        tuple(
+        in_cells(
             (
-                Cell(row.method),
-                parameters_cell(row.trainable_parameters, row.total_parameters),
+                row.method,
+                parameters_cell(row),
                 *(number_cell(row.perplexity.get(split), 2) for split in splits),
                 number_cell(row.tokens_per_second, 0),
-                Cell(duration(row.seconds) if row.seconds else NOT_AVAILABLE, sort=row.seconds),
+                time_cell(row.seconds),
                 number_cell(row.peak_memory_mib, 0),
             )
             for row in methods
@@ -32,25 +31,15 @@ def methods_table(methods: Sequence[MethodRow]) -> Table:
     )
 
 
-def adapted(row: PerplexityRow) -> str:
-    """What a perplexity is of: a backbone with the adapter of a method, or with none."""
-    method = row.method or "none"
-    return f"{row.backbone}/{method}" if row.backbone else method
-
-
 def perplexity_table(rows: Sequence[PerplexityRow]) -> Table:
     """Perplexity per method, split and source."""
     return Table(
         "Perplexity per target token and bits per byte of text. Lower is better.",
         ("Method", "Split", "Source", "Perplexity", "Bits per byte", "Tokens"),
-        tuple(
+        in_cells(
             (
-                Cell(adapted(row)),
-                Cell(row.split),
-                Cell(row.source),
-                number_cell(row.perplexity),
-                number_cell(row.bits_per_byte),
-                count_cell(row.tokens),
+                "/".join(name for name in (row.backbone, row.method or "none") if name),
+                *(row.split, row.source, row.perplexity, row.bits_per_byte, row.tokens),
             )
             for row in rows
         ),

@@ -2,7 +2,7 @@
 
 from notetune.metrics.results import Comparison, Results, TaskResult
 from notetune.report.numbers import count, p_text, signed
-from notetune.report.table import Cell, Table, estimate_cell, number_cell
+from notetune.report.table import Cell, Table, estimate_cell, in_cells
 
 _ROWS_SHOWN = 8
 _COULD_SHOW = (
@@ -19,16 +19,12 @@ def primary_table(results: Results) -> Table:
     return Table(
         "Primary comparisons: differences in AUROC on the same patients.",
         ("Task", "Model", "Against", "Difference", "p", family, "Found", "Could have shown"),
-        tuple(
+        in_cells(
             (
-                Cell(task),
-                _model_cell(item),
-                Cell(item.against),
-                estimate_cell(item.difference, item.reason, signed),
-                _p_cell(item),
+                *(task, _model(item), item.against, *_difference_cells(item)),
                 Cell(p_text(item.p_holm), sort=item.p_holm),
                 Cell("yes" if item.is_found else "no", is_strong=item.is_found),
-                number_cell(item.detectable),
+                item.detectable,
             )
             for task, item in found
         ),
@@ -42,43 +38,35 @@ def primary_table(results: Results) -> Table:
 
 def exploratory_table(task: TaskResult) -> Table:
     """The other comparisons of one task."""
-    rows = tuple(
-        (
-            Cell(item.model),
-            Cell(item.against),
-            estimate_cell(item.difference, item.reason, signed),
-            _p_cell(item),
-            number_cell(item.detectable),
-        )
-        for item in task.exploratory
-    )
     return Table(
         f"{task.task}: exploratory differences in AUROC on the same patients.",
         ("Model", "Against", "Difference", "p", "Could have shown"),
-        rows,
+        in_cells(
+            (item.model, item.against, *_difference_cells(item), item.detectable)
+            for item in task.exploratory
+        ),
         text_columns=2,
         notes=(
             f"{_ABOVE_0} Not declared in the recipe: p is not corrected, and of many differences "
             "some are below .05 by chance. They suggest what to ask next and show nothing. "
             f"{_COULD_SHOW}",
         ),
-        is_collapsed=len(rows) > _ROWS_SHOWN,
+        is_collapsed=len(task.exploratory) > _ROWS_SHOWN,
     )
 
 
-def chosen_in_words(item: Comparison) -> str:
-    """Which models were the best validated one, and in how many runs."""
+def _model(item: Comparison) -> str:
+    """Its name, and which models were the best validated one in how many runs."""
     runs = sum(item.chosen.values())
-    return ", ".join(
+    chosen = ", ".join(
         model if times == runs else f"{model} ({times} of {runs} runs)"
         for model, times in item.chosen.items()
     )
+    return f"{item.model}: {chosen}" if chosen else item.model
 
 
-def _model_cell(item: Comparison) -> Cell:
-    return Cell(f"{item.model}: {chosen_in_words(item)}" if item.chosen else item.model)
-
-
-def _p_cell(item: Comparison) -> Cell:
+def _difference_cells(item: Comparison) -> tuple[Cell, Cell]:
+    """The difference and its p-value."""
     is_untested = item.difference is not None and item.p_value is None and item.reason
-    return Cell(p_text(item.p_value), f"({item.reason})" if is_untested else "", item.p_value)
+    p_cell = Cell(p_text(item.p_value), f"({item.reason})" if is_untested else "", item.p_value)
+    return estimate_cell(item.difference, item.reason, signed), p_cell

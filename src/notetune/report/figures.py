@@ -13,16 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 
 from notetune.metrics.intervals import Estimate
-from notetune.metrics.results import (
-    CurvePoint,
-    HeadlineRow,
-    KeptState,
-    ModelRow,
-    ReliabilityPoints,
-    Results,
-    RocPoints,
-    TaskResult,
-)
+from notetune.metrics.results import HeadlineRow, ModelRow, Results, TaskResult
 
 _COLOURS = ("#0b5cad", "#c2410c", "#15803d", "#7e3f98", "#0f7c8a", "#8a6d00", "#b0295b", "#4b5563")
 """Told apart by the colour-blind too; beyond eight models the dashes change as well."""
@@ -34,17 +25,14 @@ _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 9,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "text.color": _INK,
     "text.parse_math": False,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
     "legend.frameon": False,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
 }
 _PANELS_PER_ROW = 3
 _POINTS_PER_CURVE = 300
@@ -78,20 +66,22 @@ def auroc_figure(task: TaskResult) -> Figure | None:
 def _auroc_figure(
     rows: Sequence[ModelRow | HeadlineRow], title: str, caption: str
 ) -> Figure | None:
-    found = {row.model: row.auroc for row in rows if row.auroc}
-    return Figure(_forest(list(found), list(found.values()), title), caption) if found else None
+    found = [(row.model, row.auroc) for row in rows if row.auroc]
+    return Figure(_forest(found, title), caption) if found else None
 
 
 def differences_figure(task: TaskResult) -> Figure | None:
     """Primary differences of a task, then the others; None when there are none."""
-    rows = [item for item in (*task.primary, *task.exploratory) if item.difference]
+    rows = [
+        (f"{item.model}\nagainst {item.against}", item.difference)
+        for item in (*task.primary, *task.exploratory)
+        if item.difference
+    ]
     if not rows:
         return None
-    names = [f"{item.model}\nagainst {item.against}" for item in rows]
-    estimates = [item.difference for item in rows if item.difference]
     primary = sum(item.difference is not None for item in task.primary)
     return Figure(
-        _forest(names, estimates, "Difference in AUROC", reference=0.0),
+        _forest(rows, "Difference in AUROC", reference=0.0),
         f"{task.task}: differences on the same patients, the first {primary} of them primary. The "
         "95 % intervals are not corrected for their number.",
     )
@@ -100,18 +90,20 @@ def differences_figure(task: TaskResult) -> Figure | None:
 def roc_figure(task: TaskResult) -> Figure:
     """ROC curves of the models of a binary task; a constant model is the diagonal."""
     with mpl.rc_context(_STYLE):
-        canvas, axes = _canvas(_WIDTH * 0.62, _WIDTH * 0.58)
+        canvas, axes = _axes(_WIDTH * 0.62, _WIDTH * 0.58)
         axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1)
         for number, curve in enumerate(task.roc):
             if curve.true_positive_rates != curve.false_positive_rates:
-                _roc_line(axes, curve, number)
-        axes.set(
-            xlabel="False positive rate",
-            ylabel="True positive rate",
-            xlim=(-0.01, 1.01),
-            ylim=(-0.01, 1.01),
-            aspect="equal",
-        )
+                axes.plot(
+                    curve.false_positive_rates,
+                    curve.true_positive_rates,
+                    label=curve.model,
+                    color=_COLOURS[number % len(_COLOURS)],
+                    linestyle=_DASHES[number // len(_COLOURS) % len(_DASHES)],
+                    linewidth=1.3,
+                )
+        axes.set(xlabel="False positive rate", ylabel="True positive rate")
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
         axes.legend(loc="lower right", fontsize=8)
         svg = _svg(canvas, f"ROC curves for {task.task}")
     return Figure(
@@ -128,7 +120,12 @@ def reliability_figure(task: TaskResult) -> Figure:
         largest = max(max(*bins.predicted, *bins.high) for bins in task.reliability)
         top = min(1.0, math.ceil(largest * 10) / 10)
         for number, (axes, bins) in enumerate(zip(panels, task.reliability, strict=True)):
-            _reliability_panel(axes, bins, _COLOURS[number % len(_COLOURS)], top)
+            colour = _COLOURS[number % len(_COLOURS)]
+            axes.plot([0, top], [0, top], color=_FAINT, linewidth=1)
+            axes.vlines(bins.predicted, bins.low, bins.high, color=colour, linewidth=1, alpha=0.6)
+            axes.plot(bins.predicted, bins.observed, "o-", ms=3.5, color=colour, linewidth=1)
+            axes.set(xlim=(-0.02 * top, top), ylim=(-0.02 * top, top), title=bins.model)
+            axes.locator_params(nbins=5)
         canvas.supxlabel("Predicted risk", fontsize=9)
         canvas.supylabel("Observed share", fontsize=9)
         svg = _svg(canvas, f"Reliability of the risks predicted for {task.task}")
@@ -148,10 +145,13 @@ def learning_figure(results: Results) -> Figure | None:
     with mpl.rc_context(_STYLE):
         canvas, panels = _panels(len(curves), height=2.4)
         for axes, (name, points) in zip(panels, curves.items(), strict=True):
-            thin = _thinned(points)
+            stride = math.ceil(len(points) / _POINTS_PER_CURVE)
+            thin = [*points[:-1:stride], points[-1]]
             axes.plot([p.step for p in thin], [p.loss for p in thin], color=_COLOURS[0], lw=1.2)
             if state := kept.get(name):
-                _validation_line(axes, state)
+                losses = {one.steps - 1: one.loss for one in state.evaluations}
+                axes.plot([*losses], [*losses.values()], color=_COLOURS[1], lw=1.2, linestyle="--")
+                axes.axvline(state.steps - 1, color=_INK, lw=0.8, linestyle=":")
             axes.set_title(name.replace(" · ", "\n"), fontsize=8)
             axes.grid(axis="y", color=_FAINT, linewidth=0.5)
             axes.locator_params(axis="x", nbins=4, integer=True)
@@ -162,63 +162,30 @@ def learning_figure(results: Results) -> Figure | None:
     return Figure(svg, f"Training loss by optimizer step of each run.{of_validation}")
 
 
-def _validation_line(axes: Any, state: KeptState) -> None:
-    places = [one.steps - 1 for one in state.evaluations]
-    losses = [one.loss for one in state.evaluations]
-    axes.plot(places, losses, color=_COLOURS[1], lw=1.2, linestyle="--")
-    axes.axvline(state.steps - 1, color=_INK, lw=0.8, linestyle=":")
-
-
 def _forest(
-    names: Sequence[str], estimates: Sequence[Estimate], title: str, reference: float | None = None
+    rows: Sequence[tuple[str, Estimate]], title: str, reference: float | None = None
 ) -> str:
-    lines = 1 + max(name.count("\n") for name in names)
+    lines = 1 + max(name.count("\n") for name, _ in rows)
     with mpl.rc_context(_STYLE):
-        canvas, axes = _canvas(_WIDTH, 0.7 + len(names) * (0.14 + 0.16 * lines))
+        canvas, axes = _axes(_WIDTH, 0.7 + len(rows) * (0.14 + 0.16 * lines))
         if reference is not None:
             axes.axvline(reference, color=_INK, linewidth=0.8, linestyle=":")
-        for place, estimate in enumerate(estimates):
+        for place, (_, estimate) in enumerate(rows):
             colour = _COLOURS[place % len(_COLOURS)] if reference is None else _INK
             axes.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=1.8)
             axes.plot([estimate.value], [place], marker="o", markersize=5.5, color=colour)
-        axes.set_yticks(range(len(names)), labels=list(names))
-        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), labels=[name for name, _ in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(title)
         axes.grid(axis="x", color=_FAINT, linewidth=0.5)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         return _svg(
-            canvas, f"{title} of {len(names)} rows with intervals; the numbers are in the table"
+            canvas, f"{title} of {len(rows)} rows with intervals; the numbers are in the table"
         )
 
 
-def _roc_line(axes: Any, curve: RocPoints, number: int) -> None:
-    axes.plot(
-        curve.false_positive_rates,
-        curve.true_positive_rates,
-        label=curve.model,
-        color=_COLOURS[number % len(_COLOURS)],
-        linestyle=_DASHES[number // len(_COLOURS) % len(_DASHES)],
-        linewidth=1.3,
-    )
-
-
-def _reliability_panel(axes: Any, bins: ReliabilityPoints, colour: str, top: float) -> None:
-    axes.plot([0, top], [0, top], color=_FAINT, linewidth=1)
-    axes.vlines(bins.predicted, bins.low, bins.high, color=colour, linewidth=1, alpha=0.6)
-    axes.plot(bins.predicted, bins.observed, marker="o", markersize=3.5, color=colour, linewidth=1)
-    axes.set(xlim=(-0.02 * top, top), ylim=(-0.02 * top, top))
-    axes.set_title(bins.model)
-    axes.locator_params(nbins=5)
-
-
-def _thinned(points: Sequence[CurvePoint]) -> list[CurvePoint]:
-    """Every n-th point and the last one."""
-    stride = max(1, math.ceil(len(points) / _POINTS_PER_CURVE))
-    return [*points[:-1:stride], points[-1]]
-
-
-def _canvas(width: float, height: float) -> tuple[Canvas, Any]:
+def _axes(width: float, height: float) -> tuple[Canvas, Any]:
     canvas = Canvas(figsize=(width, height), layout="constrained")
     return canvas, canvas.add_subplot()
 
@@ -228,8 +195,7 @@ def _panels(count: int, height: float) -> tuple[Canvas, list[Any]]:
     rows = math.ceil(count / columns)
     width = _WIDTH * max(columns, 2) / _PANELS_PER_ROW
     canvas = Canvas(figsize=(width, height * rows), layout="constrained")
-    panels = [canvas.add_subplot(rows, columns, place + 1) for place in range(count)]
-    return canvas, panels
+    return canvas, [canvas.add_subplot(rows, columns, place + 1) for place in range(count)]
 
 
 def _svg(canvas: Canvas, description: str) -> str:
@@ -241,16 +207,13 @@ def _svg(canvas: Canvas, description: str) -> str:
     buffer = io.StringIO()
     FigureCanvasSVG(canvas)
     canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", buffer.getvalue(), flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
     view_box = re.search(r'viewBox="[^"]*"', text)
     width = re.search(r'width="([\d.]+)pt"', text)
-    if view_box is None or width is None:
-        raise RuntimeError("matplotlib wrote an SVG without a size")
+    assert view_box
+    assert width
     opening = (
         f'<svg role="img" aria-label="{html.escape(description)}" {view_box.group()} '
         f'style="width:{float(width.group(1)):.0f}pt">'

@@ -22,22 +22,6 @@ _NOTHING = "Nothing recorded."
 
 
 @dataclass(frozen=True)
-class Prose:
-    """One paragraph."""
-
-    text: str
-    kind: str = "prose"
-
-
-@dataclass(frozen=True)
-class Bullets:
-    """A list of sentences."""
-
-    items: tuple[str, ...]
-    kind: str = "bullets"
-
-
-@dataclass(frozen=True)
 class Statements:
     """The summary: what is said, by subject."""
 
@@ -53,7 +37,8 @@ class CodeBlock:
     kind: str = "code"
 
 
-Block: TypeAlias = Prose | Bullets | Statements | CodeBlock | Table | Figure
+Block: TypeAlias = str | tuple[str, ...] | Statements | CodeBlock | Table | Figure
+"""A text is a paragraph, several are a list."""
 
 
 @dataclass(frozen=True)
@@ -97,81 +82,82 @@ def check_output(folder: Path) -> None:
 
 
 def report_sections(results: Results) -> tuple[Section, ...]:
-    """Everything that the report shows, in order."""
-    return (
-        Section("summary", "Summary", _summary_blocks(results)),
-        *_published(results),
-        Section("cohort", "Cohort", _table_or_nothing(tables.flow_table(results.flow))),
-        Section("splits", "Splits", _table_or_nothing(tables.splits_table(results))),
-        Section("adaptation", "Domain adaptation", _adaptation_blocks(results)),
-        *_searches(results),
+    """Everything that the report shows, in order; what many studies lack only where it is."""
+    kept = tables.kept_table(results)
+    recipe = CodeBlock(json.dumps(results.recipe, indent=2, ensure_ascii=False))
+    sections = (
+        Section("summary", "Summary", _summary(results)),
+        Section("published", "The paper's tables", _published(results)),
+        Section("cohort", "Cohort", _or_nothing(tables.flow_table(results.flow))),
+        Section("splits", "Splits", _or_nothing(tables.splits_table(results))),
+        Section("adaptation", "Domain adaptation", _adaptation(results)),
+        Section("searches", "Search for settings", _searches(results)),
         *(
-            Section(f"task-{number}", f"Task: {task.task}", _task_blocks(task))
+            Section(f"task-{number}", f"Task: {task.task}", _task(task))
             for number, task in enumerate(results.tasks, start=1)
         ),
-        *_listed_patients(results),
-        *_trainings(results),
-        Section("costs", "Costs", _table_or_nothing(tables.costs_table(results))),
-        Section("leakage", "Leakage", _table_or_nothing(tables.leakage_table(results))),
-        Section("caveats", "Compatibility switches and notices", _caveat_blocks(results)),
-        Section("provenance", "Provenance", _provenance_blocks(results)),
-        Section("recipe", "Resolved recipe", _recipe_blocks(results)),
+        Section("listed-patients", "Listed patients only", _listed_patients(results)),
+        Section("training", "Model choice", (kept,) if kept.rows else ()),
+        Section("costs", "Costs", _or_nothing(tables.costs_table(results))),
+        Section("leakage", "Leakage", _or_nothing(tables.leakage_table(results))),
+        Section("caveats", "Compatibility switches and notices", _caveats(results)),
+        Section("provenance", "Provenance", _provenance(results)),
+        Section("recipe", "Resolved recipe", (recipe if results.recipe else _NOTHING,)),
     )
+    return tuple(section for section in sections if section.blocks)
 
 
-def _summary_blocks(results: Results) -> tuple[Block, ...]:
+def _summary(results: Results) -> tuple[Block, ...]:
     statements = summary(results)
     return _present(
-        Statements(statements) if statements else Prose(_NOTHING),
+        Statements(statements) if statements else _NOTHING,
         tables.headline_table(results) if results.tasks else None,
         comparisons.primary_table(results) if any(t.primary for t in results.tasks) else None,
         figures.headline_figure(results),
     )
 
 
-def _published(results: Results) -> tuple[Section, ...]:
-    """The tables of the paper, where the recipe asks for them."""
+def _published(results: Results) -> tuple[Block, ...]:
     if results.published is None:
         return ()
-    of_both = (
+    return (
         published.methods_table(results, results.published),
         published.models_table(results, results.published),
     )
-    return (Section("published", "The paper's tables", of_both),)
 
 
-def _adaptation_blocks(results: Results) -> tuple[Block, ...]:
+def _adaptation(results: Results) -> tuple[Block, ...]:
     found = _present(
         adaptation.methods_table(results.methods) if results.methods else None,
         adaptation.perplexity_table(results.perplexity) if results.perplexity else None,
         figures.learning_figure(results),
     )
-    return found or (Prose("No domain adapter was trained."),)
+    return found or ("No domain adapter was trained.",)
 
 
-def _searches(results: Results) -> tuple[Section, ...]:
-    """What was searched; none without a search."""
+def _searches(results: Results) -> tuple[Block, ...]:
     if not results.searches:
         return ()
-    trials = tuple(map(searches.trials_table, results.searches))
-    table = searches.searches_table(results.searches)
-    return (Section("searches", "Search for settings", (table, *trials)),)
+    return (
+        searches.searches_table(results.searches),
+        *map(searches.trials_table, results.searches),
+    )
 
 
-def _task_blocks(task: TaskResult) -> tuple[Block, ...]:
+def _task(task: TaskResult) -> tuple[Block, ...]:
     labels = "labels" if task.labels_total > 1 else "label"
     intro = (
         f"A {task.kind} task, judged on the {task.split} split: {count(task.labels_evaluated)} of "
         f"{count(task.labels_total)} {labels} evaluated, {count(task.labels_skipped)} skipped"
     )
-    why = f" ({task.skipped_reason})." if task.skipped_reason else "."
+    intro += f" ({task.skipped_reason})." if task.skipped_reason else "."
     if task.why_not_judged:
-        why += (
+        intro += (
             f" Which model is better cannot be judged: {task.why_not_judged} with the rarer value."
         )
     is_binary = task.kind == "binary"
     return _present(
-        Prose(intro + why),
+        intro,
         tables.task_table(task),
         figures.auroc_figure(task),
         figures.differences_figure(task),
@@ -183,54 +169,32 @@ def _task_blocks(task: TaskResult) -> tuple[Block, ...]:
     )
 
 
-def _listed_patients(results: Results) -> tuple[Section, ...]:
-    """The scores on listed patients, where the study has a list."""
+def _listed_patients(results: Results) -> tuple[Block, ...]:
     if not results.listed_patients:
         return ()
-    intro = Prose(
+    intro = (
         "The same scores on those test patients alone whom the recipe lists, such as patients that "
         "no corpus of step 1 can hold."
     )
-    found = tuple(tables.task_table(task) for task in results.listed_patients)
-    return (Section("listed-patients", "Listed patients only", (intro, *found)),)
+    return (intro, *map(tables.task_table, results.listed_patients))
 
 
-def _trainings(results: Results) -> tuple[Section, ...]:
-    """How the state of each model was chosen; none without models of step 2."""
-    found = _table_or_nothing(tables.kept_table(results))
-    return (Section("training", "Model choice", found),) if results.kept else ()
-
-
-def _caveat_blocks(results: Results) -> tuple[Block, ...]:
+def _caveats(results: Results) -> tuple[Block, ...]:
+    blocks: list[Block] = ["No compatibility switch is in use."]
     if results.compat_switches:
-        switches = Bullets(results.compat_switches)
-        lead = Prose("These settings repeat known behaviour of earlier work on purpose:")
-        return _present(lead, switches, *_notices(results))
-    return _present(Prose("No compatibility switch is in use."), *_notices(results))
+        lead = "These settings repeat known behaviour of earlier work on purpose:"
+        blocks = [lead, results.compat_switches]
+    return (*blocks, *(("Notices:", results.notices) if results.notices else ()))
 
 
-def _notices(results: Results) -> tuple[Block, ...]:
-    if not results.notices:
-        return ()
-    return (Prose("Notices:"), Bullets(results.notices))
-
-
-def _provenance_blocks(results: Results) -> tuple[Block, ...]:
-    seeds = ", ".join(str(seed) for seed in results.seeds) or "none recorded"
+def _provenance(results: Results) -> tuple[Block, ...]:
+    seeds = ", ".join(map(str, results.seeds)) or "none recorded"
     table = tables.provenance_table(results)
-    return _present(
-        Prose(f"Written {results.created}. Seeds: {seeds}."), table if table.rows else None
-    )
+    return (f"Written {results.created}. Seeds: {seeds}.", *((table,) if table.rows else ()))
 
 
-def _recipe_blocks(results: Results) -> tuple[Block, ...]:
-    if not results.recipe:
-        return (Prose(_NOTHING),)
-    return (CodeBlock(json.dumps(results.recipe, indent=2, ensure_ascii=False)),)
-
-
-def _table_or_nothing(table: Table) -> tuple[Block, ...]:
-    return (table,) if table.rows else (Prose(_NOTHING),)
+def _or_nothing(table: Table) -> tuple[Block, ...]:
+    return (table if table.rows else _NOTHING,)
 
 
 def _present(*blocks: Block | None) -> tuple[Block, ...]:
@@ -264,10 +228,10 @@ def _as_markdown(results: Results, sections: Iterable[Section]) -> str:
 
 def _block_as_markdown(block: Block) -> str:
     match block:
-        case Prose(text=text):
-            return markdown_text(text)
-        case Bullets(items=items):
-            return "\n".join(f"- {markdown_text(item)}" for item in items)
+        case str():
+            return markdown_text(block)
+        case tuple():
+            return "\n".join(f"- {markdown_text(item)}" for item in block)
         case Statements(items=items):
             return "\n".join(
                 f"- **{markdown_text(item.about)}**: {markdown_text(item.text)}" for item in items

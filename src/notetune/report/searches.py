@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from notetune.metrics.results import SearchRow
 from notetune.report.numbers import count
-from notetune.report.table import Cell, Table, count_cell, number_cell
+from notetune.report.table import Cell, Table, in_cells
 
 _BY = {"perplexity": "perplexity", "auroc": "AUROC", "loss": "log loss"}
 
@@ -14,14 +14,11 @@ def searches_table(searches: Sequence[SearchRow]) -> Table:
     return Table(
         "Settings that were searched, on validation notes alone.",
         ("Search", "Judged by", "Winner", "Trials", "Validation", "Corrected"),
-        tuple(
+        in_cells(
             (
-                Cell(row.search),
-                Cell(_BY[row.objective]),
-                Cell(_settings(row.point)),
-                count_cell(len(row.trials)),
-                number_cell(row.validation),
-                number_cell(row.corrected),
+                *(row.search, _BY[row.objective]),
+                ", ".join(f"{key} {_setting(value)}" for key, value in row.point.items()),
+                *(len(row.trials), row.validation, row.corrected),
             )
             for row in searches
         ),
@@ -42,11 +39,11 @@ def trials_table(search: SearchRow) -> Table:
         + "; ".join(f"{key}: {values}" for key, values in search.space.items())
         + ".",
         ("Trial", *keys, _BY[search.objective]),
-        tuple(
+        in_cells(
             (
                 Cell(str(trial.number), is_strong=trial.number == search.winner),
-                *(Cell(_setting(trial.point[key])) for key in keys),
-                Cell(trial.state) if trial.score is None else number_cell(trial.score),
+                *(_setting(trial.point[key]) for key in keys),
+                trial.state if trial.score is None else trial.score,
             )
             for trial in search.trials
         ),
@@ -54,10 +51,6 @@ def trials_table(search: SearchRow) -> Table:
         is_sortable=True,
         is_collapsed=True,
     )
-
-
-def _settings(point: dict[str, str | int | float | bool]) -> str:
-    return ", ".join(f"{key} {_setting(value)}" for key, value in point.items())
 
 
 def _setting(value: object) -> str:

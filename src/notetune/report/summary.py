@@ -1,17 +1,9 @@
 """The results in words: sentences that follow from the numbers and from nothing else."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-from notetune.metrics.results import (
-    Comparison,
-    HeadlineRow,
-    ModelRow,
-    PerplexityRow,
-    Results,
-    TaskResult,
-)
+from notetune.metrics.results import Comparison, HeadlineRow, ModelRow, Results, TaskResult
 from notetune.report.numbers import count, number, signed, with_interval
 
 ASKED = {
@@ -21,7 +13,6 @@ ASKED = {
     "hybrid": "Does the hybrid beat TF-IDF?",
 }
 _NAMES_SHOWN = 4
-_Row = TypeVar("_Row", ModelRow, HeadlineRow)
 
 
 @dataclass(frozen=True)
@@ -90,16 +81,14 @@ def _task_sentences(task: TaskResult) -> list[str]:
     return [_leader_in_words(rows), *([judged] if task.why_not_judged else [])]
 
 
-def _leader_in_words(rows: Sequence[_Row]) -> str:
-    leader = _leader(rows)
+def _leader_in_words(rows: Sequence[ModelRow | HeadlineRow]) -> str:
+    leader = max(rows, key=lambda row: row.auroc.value if row.auroc else 0.0)
     score = f"AUROC {with_interval(leader.auroc)}" if leader.auroc else "AUROC"
     if len(rows) == 1:
         return f"{leader.model}, the only model, reaches {score}."
     if leader.standing == "best":
         return f"{leader.model} is best: {score}; every other model is worse."
-    rivals: list[str] = [
-        row.model for row in rows if row.standing == "tied" and row.model != leader.model
-    ]
+    rivals = [row.model for row in rows if row.standing == "tied" and row is not leader]
     if not rivals:
         return f"{leader.model} has the highest {score}."
     if len(rivals) > _NAMES_SHOWN:
@@ -107,26 +96,21 @@ def _leader_in_words(rows: Sequence[_Row]) -> str:
     return f"{leader.model} has the highest {score}; {_and(rivals)} cannot be told from it."
 
 
-def _leader(rows: Sequence[_Row]) -> _Row:
-    return max(rows, key=lambda row: row.auroc.value if row.auroc else 0.0)
-
-
 def _baseline_sentences(results: Results) -> list[str]:
     """Where a baseline is best or tied with the best; or that none is anywhere."""
-    judged = [task for task in results.tasks if any(row.standing for row in task.rows)]
-    standing = {
-        name: {task.task: row.standing for task in judged for row in task.rows if row.model == name}
-        for name in results.baselines
-    }
-    sentences = []
-    for name, by_task in standing.items():
-        best = [task for task, place in by_task.items() if place == "best"]
-        tied = [task for task, place in by_task.items() if place == "tied"]
+    sentences, present = [], []
+    for name in results.baselines:
+        standing = {
+            t.task: row.standing for t in results.tasks for row in t.rows if row.model == name
+        }
+        best = [task for task, place in standing.items() if place == "best"]
+        tied = [task for task, place in standing.items() if place == "tied"]
         if best:
             sentences.append(f"{name} is best on {_and(best)}: every other model is worse there.")
         if tied:
             sentences.append(f"{name} cannot be told from the best model on {_and(tied)}.")
-    present = [name for name, by_task in standing.items() if by_task]
+        if any(standing.values()):
+            present.append(name)
     if present and not sentences:
         are = "is" if len(present) == 1 else "are"
         return [f"On every task {_and(present)} {are} worse than the best model."]
@@ -136,7 +120,7 @@ def _baseline_sentences(results: Results) -> list[str]:
 def _perplexity_sentences(results: Results) -> list[str]:
     """What the domain adapter's training changed on unseen notes and on general text."""
     alone = {
-        (row.backbone, row.split, row.source): row
+        (row.backbone, row.split, row.source): row.perplexity
         for row in results.perplexity
         if row.method is None
     }
@@ -145,37 +129,37 @@ def _perplexity_sentences(results: Results) -> list[str]:
         start = alone.get((row.backbone, row.split, row.source))
         if not row.is_domain_adapter or row.split == "train" or start is None:
             continue
-        verb = "fell" if row.perplexity < start.perplexity else "rose"
-        before, after = number(start.perplexity), number(row.perplexity)
+        before, after = number(start), number(row.perplexity)
+        verb = "fell" if row.perplexity < start else "rose"
+        of_backbone = f" of {row.backbone}" if row.backbone else ""
+        texts = f"{row.source} notes ({row.split} split)"
+        if row.split == "general":
+            texts = f"general text ({row.source})"
         sentences.append(
-            f"Perplexity{f' of {row.backbone}' if row.backbone else ''} on {_texts(row)} "
-            f"{'stayed' if before == after else verb}: {before} before, {after} after."
+            f"Perplexity{of_backbone} on {texts} {'stayed' if before == after else verb}: "
+            f"{before} before, {after} after."
         )
     return sentences
 
 
-def _texts(row: PerplexityRow) -> str:
-    if row.split == "general":
-        return f"general text ({row.source})"
-    return f"{row.source} notes ({row.split} split)"
-
-
 def _leakage_sentences(results: Results) -> list[str]:
-    blocking = [finding for finding in results.leakage if finding.blocks]
+    blocking = [
+        f"{item.check} between {item.split_a} and {item.split_b} ({count(item.count)} notes)"
+        for item in results.leakage
+        if item.blocks
+    ]
     if blocking:
-        found = _and(
-            f"{item.check} between {item.split_a} and {item.split_b} ({count(item.count)} notes)"
-            for item in blocking
-        )
-        return [f"A leak check found what blocks training unless it is overridden: {found}."]
+        return [
+            f"A leak check found what blocks training unless it is overridden: {_and(blocking)}."
+        ]
     if not results.leakage:
         return []
-    open_checks = [finding for finding in results.leakage if not finding.is_judged]
-    unsaid = " Shared patients could not be looked for: the notes do not name them."
     found = "No leak check found anything that blocks training."
-    return [found + (unsaid if open_checks else "")]
+    if not all(item.is_judged for item in results.leakage):
+        found += " Shared patients could not be looked for: the notes do not name them."
+    return [found]
 
 
-def _and(items: Iterable[str]) -> str:
+def _and(items: Sequence[str]) -> str:
     *most, last = items
     return f"{', '.join(most)} and {last}" if most else last

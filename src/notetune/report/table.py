@@ -1,8 +1,9 @@
 """A table as a value, rendered the same way in HTML and in Markdown."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from notetune.metrics.intervals import Estimate
 from notetune.report.numbers import NOT_AVAILABLE, count, interval, number
@@ -25,6 +26,10 @@ class Cell:
         return f"{self.text} {self.detail}".strip()
 
 
+Value: TypeAlias = Cell | str | int | float | None
+NOT_RUN = Cell(NOT_AVAILABLE, "(not run)")
+
+
 @dataclass(frozen=True)
 class Table:
     """A table; the first `text_columns` columns hold words, the others numbers."""
@@ -39,22 +44,20 @@ class Table:
     kind: str = "table"
 
 
-def markdown_text(text: str) -> str:
-    """Text that Markdown shows as it is: no tag, no cell border, no line break."""
-    one_line = " ".join(text.split("\n")).replace("\\", "\\\\").replace("|", "\\|")
-    return _TAG_OPENING.sub(r"\\<", one_line)
+def in_cells(rows: Iterable[Iterable[Value]]) -> tuple[tuple[Cell, ...], ...]:
+    """Rows of values as cells: a whole number is a count, another one has three decimals."""
+    return tuple(tuple(map(_cell, row)) for row in rows)
 
 
-def markdown(table: Table) -> str:
-    """The table as a Markdown pipe table with its caption and notes."""
-    dashes = ["---" if i < table.text_columns else "---:" for i in range(len(table.columns))]
-    rows = [table.columns, dashes]
-    rows += [
-        [f"**{cell.plain}**" if cell.is_strong else cell.plain for cell in row]
-        for row in table.rows
-    ]
-    lines = ["| " + " | ".join(markdown_text(text) for text in row) + " |" for row in rows]
-    return "\n".join([f"*{markdown_text(table.caption)}*", "", *lines, "", *table.notes]).rstrip()
+def _cell(value: Value) -> Cell:
+    match value:
+        case Cell():
+            return value
+        case str():
+            return Cell(value)
+        case int():
+            return Cell(count(value), sort=value)
+    return number_cell(value)
 
 
 def number_cell(value: float | None, digits: int = 3) -> Cell:
@@ -71,6 +74,16 @@ def estimate_cell(
     return Cell(form(estimate.value), interval(estimate, form), estimate.value)
 
 
-def count_cell(value: int) -> Cell:
-    """A whole number that sorts as one."""
-    return Cell(count(value), sort=value)
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is: no tag, no cell border, no line break."""
+    one_line = " ".join(text.split("\n")).replace("\\", "\\\\").replace("|", "\\|")
+    return _TAG_OPENING.sub(r"\\<", one_line)
+
+
+def markdown(table: Table) -> str:
+    """The table as a Markdown pipe table with its caption and notes."""
+    dashes = ["---" if i < table.text_columns else "---:" for i in range(len(table.columns))]
+    rows = [table.columns, dashes]
+    rows += [[f"**{c.plain}**" if c.is_strong else c.plain for c in row] for row in table.rows]
+    lines = ["| " + " | ".join(markdown_text(text) for text in row) + " |" for row in rows]
+    return "\n".join([f"*{markdown_text(table.caption)}*", "", *lines, "", *table.notes]).rstrip()

@@ -6,20 +6,16 @@ from dataclasses import replace
 from notetune.audit import Finding, FlowCount
 from notetune.metrics.intervals import Estimate
 from notetune.metrics.results import (
+    Cost,
     HeadlineRow,
+    MethodRow,
     ModelRow,
     Results,
     SplitCount,
     TaskResult,
 )
-from notetune.report.numbers import (
-    NOT_AVAILABLE,
-    count,
-    duration,
-    number,
-    share,
-)
-from notetune.report.table import Cell, Table, count_cell, estimate_cell, number_cell
+from notetune.report.numbers import NOT_AVAILABLE, count, duration, number, share
+from notetune.report.table import NOT_RUN, Cell, Table, estimate_cell, in_cells, number_cell
 
 BEST_MARK, TIE_MARK = "★", "≈"
 MARKS_LEGEND = (
@@ -49,53 +45,41 @@ _LABELS_SHOWN = 15
 _CLASSES_SHOWN = 6
 
 
-def runs_in_words(rows: Iterable[ModelRow]) -> tuple[str, str]:
-    """What the values and intervals of a table are about, and what one run means."""
+def runs_in_words(rows: Iterable[ModelRow]) -> tuple[str, tuple[str, ...]]:
+    """What the values and intervals of a table are about, and a note on what one run means."""
     trained: dict[str, int] = {}
     for row in rows:
         if not row.is_deterministic:
             trained[row.model] = min(len(row.runs), trained.get(row.model, len(row.runs)))
     if not trained:
-        return "95 % interval over patients", ""
+        return "95 % interval over patients", ()
     fewest, most = min(trained.values()), max(trained.values())
     if most == 1:
-        return "ONE run of each model, 95 % interval over patients alone", _ONE_RUN
+        return "ONE run of each model, 95 % interval over patients alone", (_ONE_RUN,)
     runs = f"{most}" if fewest == most else f"{fewest} to {most}"
     head = f"mean over {runs} runs, 95 % interval over patients and runs"
     if fewest > 1:
-        return head, ""
+        return head, ()
     single = ", ".join(model for model, runs_ in trained.items() if runs_ == 1)
-    return head, f"One run only, and an interval over patients alone: {single}. {_ONE_RUN}"
+    return head, (f"One run only, and an interval over patients alone: {single}. {_ONE_RUN}",)
 
 
 def headline_table(results: Results) -> Table:
     """Every model against every task, and the mean over tasks."""
-    by_model: dict[str, dict[str, Cell]] = {
-        row.model: {} for task in results.tasks for row in task.rows
+    columns = {
+        task.task: {row.model: auroc_cell(row) for row in task.rows} for task in results.tasks
     }
-    for task in results.tasks:
-        for row in task.rows:
-            by_model[row.model][task.task] = auroc_cell(row)
-    means = {row.model: auroc_cell(row) for row in results.headline}
-    not_run = Cell(NOT_AVAILABLE, "(not run)")
+    models = dict.fromkeys(model for cells in columns.values() for model in cells)
     counted = len(results.headline[0].tasks) if results.headline else 0
+    if counted > 1:
+        means = {row.model: auroc_cell(row) for row in results.headline}
+        columns[f"Mean of {count(counted)} tasks"] = means
     head, of_one_run = runs_in_words(row for task in results.tasks for row in task.rows)
     return Table(
         f"Test AUROC of every model on every task: {head}.",
-        (
-            "Model",
-            *(task.task for task in results.tasks),
-            *([f"Mean of {count(counted)} tasks"] if counted > 1 else []),
-        ),
-        tuple(
-            (
-                Cell(model),
-                *(cells.get(task.task, not_run) for task in results.tasks),
-                *([means.get(model, not_run)] if counted > 1 else []),
-            )
-            for model, cells in by_model.items()
-        ),
-        notes=(*marks(results.tasks), *([of_one_run] if of_one_run else []), TRAINING_SET),
+        ("Model", *columns),
+        in_cells((m, *(cells.get(m, NOT_RUN) for cells in columns.values())) for m in models),
+        notes=(*marks(results.tasks), *of_one_run, TRAINING_SET),
     )
 
 
@@ -104,13 +88,11 @@ def flow_table(flow: Sequence[FlowCount]) -> Table:
     return Table(
         "What each stage read and kept, and why it rejected the rest.",
         ("Stage", "Rejected because", "Read", "Kept", "Rejected"),
-        tuple(
+        in_cells(
             (
-                Cell(stage.stage),
-                Cell(_listed(f"{why}: {count(n)}" for why, n in stage.rejected.items())),
-                count_cell(stage.read),
-                count_cell(stage.kept),
-                count_cell(sum(stage.rejected.values())),
+                stage.stage,
+                _listed(f"{why}: {count(n)}" for why, n in stage.rejected.items()),
+                *(stage.read, stage.kept, sum(stage.rejected.values())),
             )
             for stage in flow
         ),
@@ -123,14 +105,8 @@ def splits_table(results: Results) -> Table:
     return Table(
         "Notes, patients and positives of each split.",
         ("Task", "Split", "Positives", "Notes", "Patients"),
-        tuple(
-            (
-                Cell(split.task),
-                Cell(split.split),
-                Cell(_positives(split)),
-                count_cell(split.notes),
-                count_cell(split.patients),
-            )
+        in_cells(
+            (split.task, split.split, _positives(split), split.notes, split.patients)
             for split in results.splits
         ),
         text_columns=3,
@@ -143,47 +119,43 @@ def task_table(task: TaskResult) -> Table:
     has_all = any(row.auroc_all_labels is not None for row in task.rows)
     head, _ = runs_in_words(task.rows)
     columns = ["Model", "AUROC of each run", "AUROC" if task.kind == "binary" else "Macro AUROC"]
-    columns += ["Macro, all labels"] if has_all else []
-    columns += ["Micro AUROC"] if has_micro else []
-    rows = []
-    for row in task.rows:
-        cells = [Cell(row.model), _runs_cell(row), auroc_cell(row)]
-        cells += [number_cell(row.auroc_all_labels)] if has_all else []
-        cells += [number_cell(row.auroc_micro)] if has_micro else []
-        cells += [_precision_cell(row), estimate_cell(row.brier)]
-        rows.append(tuple(cells))
+    columns += ["Macro, all labels"] * has_all + ["Micro AUROC"] * has_micro
     return Table(
         f"{task.task}: scores on {count(task.notes)} notes of {count(task.patients)} patients "
         f"({task.split} split): {head}.",
         (*columns, "Average precision", "Brier loss"),
-        tuple(rows),
+        in_cells(
+            (
+                *(row.model, _runs(row), auroc_cell(row)),
+                *([row.auroc_all_labels] if has_all else []),
+                *([row.auroc_micro] if has_micro else []),
+                *(_precision_cell(row), estimate_cell(row.brier)),
+            )
+            for row in task.rows
+        ),
         text_columns=2,
         notes=(
             *marks([task]),
             _BRIER_LEGEND[task.kind],
-            *((_ALL_LABELS.format(judged=count(task.labels_judged)),) if has_all else ()),
-            *((_NO_PRECISION_INTERVAL,) if task.kind == "multilabel" else ()),
+            *([_ALL_LABELS.format(judged=count(task.labels_judged))] if has_all else []),
+            *([_NO_PRECISION_INTERVAL] if task.kind == "multilabel" else []),
         ),
     )
 
 
 def calibration_table(task: TaskResult) -> Table:
     """Calibration of each model on a binary task."""
-    found = [(row.model, row.calibration) for row in task.rows if row.calibration]
-    rows = []
-    for model, figures in found:
-        values = (
-            figures.observed_expected,
-            figures.intercept,
-            figures.slope,
-            figures.scaled_brier,
-            figures.expected_calibration_error,
-        )
-        rows.append((Cell(model), *map(number_cell, values)))
     return Table(
         f"{task.task}: calibration. Ideal are 1, 0, 1, 1 and 0.",
         ("Model", "Observed : expected", "Intercept", "Slope", "Scaled Brier", "ECE"),
-        tuple(rows),
+        in_cells(
+            (
+                *(row.model, found.observed_expected, found.intercept, found.slope),
+                *(found.scaled_brier, found.expected_calibration_error),
+            )
+            for row in task.rows
+            if (found := row.calibration)
+        ),
         notes=(
             "ECE: expected calibration error, over bins of equal size. Intercept of the logistic "
             "refit with the slope fixed at 1: below 0, risks are overestimated. Slope below 1: "
@@ -199,12 +171,8 @@ def labels_table(task: TaskResult) -> Table:
         f"{task.task}: AUROC of each of {count(len(task.labels))} labels "
         f"({count(task.labels_evaluated)} evaluated, {count(task.labels_skipped)} skipped).",
         ("Label", "Positives", *models),
-        tuple(
-            (
-                Cell(label.label),
-                count_cell(label.positives),
-                *(number_cell(label.aurocs.get(model)) for model in models),
-            )
+        in_cells(
+            (label.label, label.positives, *(label.aurocs.get(model) for model in models))
             for label in task.labels
         ),
         notes=(f"{NOT_AVAILABLE}: {task.skipped_reason}.",) if task.skipped_reason else (),
@@ -218,12 +186,9 @@ def costs_table(results: Results) -> Table:
     return Table(
         "What training cost.",
         ("Model", "Stage", "Trained parameters", "Time", "Tokens per second", "Peak memory, MiB"),
-        tuple(
+        in_cells(
             (
-                Cell(cost.model),
-                Cell(cost.stage),
-                parameters_cell(cost.trainable_parameters, cost.total_parameters),
-                Cell(duration(cost.seconds), sort=cost.seconds),
+                *(cost.model, cost.stage, parameters_cell(cost), time_cell(cost.seconds)),
                 number_cell(cost.tokens_per_second, 0),
                 number_cell(cost.peak_memory_mib, 0),
             )
@@ -236,37 +201,27 @@ def costs_table(results: Results) -> Table:
 
 def kept_table(results: Results) -> Table:
     """Which state of each training run was kept, and how it did on the validation notes."""
-    rows = []
-    for kept in results.kept:
-        found = next((one for one in kept.evaluations if one.steps == kept.steps), None)
-        auroc, loss = (found.auroc, found.loss) if found else (None, None)
-        rows.append(
-            (
-                Cell(kept.run),
-                Cell(kept.why),
-                count_cell(kept.steps),
-                count_cell(kept.all_steps),
-                number_cell(auroc),
-                number_cell(loss),
-            )
-        )
+    found = [
+        (kept, next((one for one in kept.evaluations if one.steps == kept.steps), None))
+        for kept in results.kept
+    ]
     return Table(
         "Which state of each training was kept.",
         ("Training", "Why", "Kept after step", "Steps", "Validation AUROC", "Validation loss"),
-        tuple(rows),
+        in_cells(
+            (
+                *(kept.run, kept.why, kept.steps, kept.all_steps),
+                *((one.auroc, one.loss) if one else (None, None)),
+            )
+            for kept, one in found
+        ),
         text_columns=2,
         notes=(
             "Chosen on validation notes alone. The AUROC is macro over the labels with both values "
             "there, and too high an estimate, since it is the one chosen.",
         ),
-        is_collapsed=len(rows) > _LABELS_SHOWN,
+        is_collapsed=len(results.kept) > _LABELS_SHOWN,
     )
-
-
-def _found(finding: Finding) -> tuple[Cell, Cell]:
-    if not finding.is_judged:
-        return Cell("not judged", sort=-1), Cell("", sort=-1)
-    return count_cell(finding.count), Cell(share(finding.share), sort=finding.share)
 
 
 def leakage_table(results: Results) -> Table:
@@ -274,15 +229,10 @@ def leakage_table(results: Results) -> Table:
     return Table(
         "Leak checks between sets of notes. The share is of the second set.",
         ("Check", "First set", "Second set", "Verdict", "Notes", "Share"),
-        tuple(
+        in_cells(
             (
-                Cell(finding.check),
-                Cell(finding.split_a),
-                Cell(finding.split_b),
-                Cell(
-                    "blocks training" if finding.blocks else "does not block",
-                    is_strong=finding.blocks,
-                ),
+                *(finding.check, finding.split_a, finding.split_b),
+                Cell("blocks training", is_strong=True) if finding.blocks else "does not block",
                 *_found(finding),
             )
             for finding in results.leakage
@@ -291,12 +241,18 @@ def leakage_table(results: Results) -> Table:
     )
 
 
+def _found(finding: Finding) -> tuple[Cell | int, Cell]:
+    if not finding.is_judged:
+        return Cell("not judged", sort=-1), Cell("", sort=-1)
+    return finding.count, Cell(share(finding.share), sort=finding.share)
+
+
 def provenance_table(results: Results) -> Table:
     """Versions, fingerprints and revision."""
     return Table(
         "Versions and fingerprints.",
         ("What", "Value"),
-        tuple((Cell(name), Cell(value)) for name, value in results.provenance.items()),
+        in_cells(results.provenance.items()),
         text_columns=2,
     )
 
@@ -323,22 +279,26 @@ def _precision_cell(row: ModelRow) -> Cell:
     return estimate_cell(Estimate(row.average_precision, *low_high, row.brier.n))
 
 
-def _runs_cell(row: ModelRow) -> Cell:
+def _runs(row: ModelRow) -> str:
     """The value of each run: few of them say little about their spread."""
     if row.is_deterministic and len(row.runs) == 1:
-        return Cell("always the same")
-    values = " ".join(number(value) for value in row.auroc_per_run)
-    return Cell(values or NOT_AVAILABLE)
+        return "always the same"
+    return " ".join(map(number, row.auroc_per_run)) or NOT_AVAILABLE
 
 
-def parameters_cell(trainable: int, total: int) -> Cell:
+def parameters_cell(row: MethodRow | Cost) -> Cell:
     """How many parameters trained, and their share of all."""
-    share_of_all = f"({_small_share(trainable / total)} of {count(total)})" if total else ""
-    return Cell(count(trainable), share_of_all, sort=trainable)
+    trained, total, detail = row.trainable_parameters, row.total_parameters, ""
+    if total:
+        of_all = trained / total
+        small = "< 0.01 %" if 0 < of_all < 1e-4 else f"{100 * of_all:.2f} %"
+        detail = f"({small} of {count(total)})"
+    return Cell(count(trained), detail, sort=trained)
 
 
-def _small_share(value: float) -> str:
-    return "< 0.01 %" if 0 < value < 1e-4 else f"{100 * value:.2f} %"
+def time_cell(seconds: float | None) -> Cell:
+    """A time that sorts as one, or n/a."""
+    return Cell(NOT_AVAILABLE if seconds is None else duration(seconds), sort=seconds)
 
 
 def _positives(split: SplitCount) -> str:

@@ -5,10 +5,11 @@ from pathlib import Path
 from notetune import runs
 from notetune.errors import BundleError
 from notetune.model.adapters.files import is_adapter, read_adapter
-from notetune.model.backbone import Backbone, load_backbone, write_backbone
+from notetune.model.backbone import load_backbone, write_backbone
 from notetune.model.backbone_folder import backbone_fingerprint
 from notetune.model.bundle import (
     BUNDLE,
+    Bundle,
     load_bundle,
     read_language_model_card,
     save_card,
@@ -26,10 +27,7 @@ def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
     with the same head on top, and predicts what the bundle predicts in float32; one that was
     trained in bfloat16 predicts with the rounding of that.
 
-    Args:
-        folder: A bundle or an adapter folder.
-        out: Folder to write; it must not exist.
-        backbone: Folder of the backbone; a bundle knows its name.
+    `backbone` is a folder; a bundle knows the name of its own.
 
     Raises:
         BundleError: If the method cannot be merged, an adapter does not act, or a folder is not
@@ -38,38 +36,36 @@ def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
         RunError: If `out` exists.
     """
     refuse_existing(out)
+    bundle = None
     if (folder / BUNDLE).is_file():
-        return _merge_bundle(folder, out, backbone)
-    if not is_adapter(folder):
+        card = read_language_model_card(folder)
+        loaded = load_backbone(backbone or card.backbone_name)
+        bundle = load_bundle(folder, card, loaded)
+        model = bundle.model
+    elif not is_adapter(folder):
         raise BundleError(f"{folder} is neither a bundle nor an adapter folder.")
-    if backbone is None:
+    elif backbone is None:
         raise BundleError(f"{folder} is an adapter; name its backbone with --backbone.")
-    loaded = load_backbone(backbone)
-    model = stack(loaded, [Layer(DOMAIN, read_adapter(folder), is_trained=False)])
-    model.check(probe(loaded))
+    else:
+        loaded = load_backbone(backbone)
+        model = stack(loaded, [Layer(DOMAIN, read_adapter(folder), is_trained=False)])
+        model.check(probe(loaded))
     merged = merge_adapters(model)
-    with runs.new_folder(out, _inputs(folder, loaded)) as temporary:
+    inputs = {"merged": folder.name, "backbone": loaded.fingerprint}
+    with runs.new_folder(out, inputs) as temporary:
         write_backbone(temporary, loaded, merged.tensors)
+        if bundle is not None:
+            _save_merged(temporary, bundle, out.name)
     return merged
 
 
-def _merge_bundle(folder: Path, out: Path, backbone: str | None) -> Merged:
-    card = read_language_model_card(folder)
-    loaded = load_backbone(backbone or card.backbone_name)
-    bundle = load_bundle(folder, card, loaded)
-    merged = merge_adapters(bundle.model)
-    with runs.new_folder(out, _inputs(folder, loaded)) as temporary:
-        write_backbone(temporary, loaded, merged.tensors)
-        save_head(temporary, bundle.head)  # before the fingerprint, which sees every weight file
-        changes = {
-            "adapters": (),
-            "dtype": "float32",
-            "backbone_name": out.name,
-            "backbone_fingerprint": backbone_fingerprint(temporary),
-        }
-        save_card(temporary, card.model_copy(update=changes))
-    return merged
-
-
-def _inputs(folder: Path, backbone: Backbone) -> dict[str, str]:
-    return {"merged": folder.name, "backbone": backbone.fingerprint}
+def _save_merged(folder: Path, bundle: Bundle, name: str) -> None:
+    """The bundle whose adapters are in the weights of the backbone that stands in the folder."""
+    save_head(folder, bundle.head)  # before the fingerprint, which sees every weight file
+    changes = {
+        "adapters": (),
+        "dtype": "float32",
+        "backbone_name": name,
+        "backbone_fingerprint": backbone_fingerprint(folder),
+    }
+    save_card(folder, bundle.card.model_copy(update=changes))

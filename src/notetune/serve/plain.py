@@ -13,25 +13,10 @@ from notetune.plain.stacked import Stacked
 from notetune.serve.predictions import Predictions, Predictor, cleaned, store_of
 from notetune.tokens.edges import Edges
 from notetune.tokens.encode import Encoder, load_encoder
-from notetune.tokens.store import Reading
 
 
-@dataclass(frozen=True)
-class LimitedReader:
-    """Cuts texts where a model with these tokens stops reading."""
-
-    encoder: Encoder
-    limit: TextLimit
-
-    def read(self, texts: Sequence[str]) -> tuple[list[str], Reading]:
-        """The beginnings of texts, and how much that is."""
-        store, documents_N = store_of(self.encoder, self.limit.max_tokens, texts)
-        most = self.limit.max_pieces
-        return store.read_texts(texts, documents_N, most), store.reading(documents_N, most)
-
-
-def reader_of(limit: TextLimit | None, backbone: str | None) -> LimitedReader | None:
-    """What cuts texts, where there is a limit.
+def encoder_of(limit: TextLimit, backbone: str | None) -> Encoder:
+    """What counts the tokens that a limit is in.
 
     Args:
         limit: As a card has it.
@@ -40,8 +25,6 @@ def reader_of(limit: TextLimit | None, backbone: str | None) -> LimitedReader | 
     Raises:
         BundleError: If the tokenizer is another one.
     """
-    if limit is None:
-        return None
     name = backbone or limit.backbone_name
     tokenizer = resolve_backbone(name) / "tokenizer.json"
     if tokenizer.is_file() and runs.sha256_of_file(tokenizer) != limit.tokenizer_sha256:
@@ -50,22 +33,24 @@ def reader_of(limit: TextLimit | None, backbone: str | None) -> LimitedReader | 
             "its own backbone with --backbone."
         )
     edges = Edges(limit.opener_id, limit.end_id, limit.opener, limit.ends_every_piece)
-    return LimitedReader(load_encoder(tokenizer.parent, edges), limit)
+    return load_encoder(tokenizer.parent, edges)
 
 
 @dataclass(frozen=True)
 class WordsPredictor:
-    """TF-IDF of whole notes, or of what the reader leaves of them."""
+    """TF-IDF of notes, cut where a model with the encoder's tokens stops reading, or whole."""
 
     bundle: WordsBundle
-    reader: LimitedReader | None
+    encoder: Encoder | None
 
     def predict(self, texts: Sequence[str], columns: pl.DataFrame | None = None) -> Predictions:
         """Score notes; errors as of `cleaned`."""
-        whole, reading = cleaned(texts), None
-        if self.reader is not None:
-            whole, reading = self.reader.read(whole)
-        return Predictions(self.bundle.scores(whole), reading)
+        whole, limit = cleaned(texts), self.bundle.card.limit
+        if self.encoder is None or limit is None:
+            return Predictions(self.bundle.scores(whole))
+        store, documents_N = store_of(self.encoder, limit.max_tokens, whole)
+        cut = store.read_texts(whole, documents_N, limit.max_pieces)
+        return Predictions(self.bundle.scores(cut), store.reading(documents_N, limit.max_pieces))
 
 
 @dataclass(frozen=True)

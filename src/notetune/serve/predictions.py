@@ -17,10 +17,9 @@ from notetune.tokens.store import Reading, TokenStore, encode_notes
 
 @dataclass(frozen=True)
 class Predictions:
-    """Scores of notes, in the order in which the notes were given.
+    """Probabilities of notes, in the order in which the notes were given.
 
     Attributes:
-        scores_NK: `(N, K)` probabilities.
         reading: How much of each note was read; None where no tokens are.
         unkept: Notes with a level that the bundle does not know, by column.
     """

@@ -26,12 +26,7 @@ from notetune.plain.bundles import (
     load_stacked,
     load_words,
 )
-from notetune.serve.plain import (
-    ColumnsPredictor,
-    HybridPredictor,
-    WordsPredictor,
-    reader_of,
-)
+from notetune.serve.plain import ColumnsPredictor, HybridPredictor, WordsPredictor, encoder_of
 from notetune.serve.predictions import Predictions, Predictor, cleaned, store_of
 from notetune.tokens.edges import Edges
 from notetune.tokens.encode import Encoder, load_encoder
@@ -62,15 +57,14 @@ class LanguageModelPredictor:
         model.check(first, self._features, small)
         most = card.max_pieces
         rows = max(_TOKENS_PER_ROW, most * (card.max_tokens + model.reserved_per_document))
-        logits = infer.outputs_per_note(model, self._logits, store, documents_N, rows, most)
-        return Predictions(
-            probabilities(card.kind, torch.from_numpy(logits)).double().numpy(),
-            store.reading(documents_N, most),
-        )
 
-    def _logits(self, batch: PackedBatch) -> Tensor:
-        logits: Tensor = self.bundle.head(self._features(batch))
-        return logits
+        def logits(batch: PackedBatch) -> Tensor:
+            found: Tensor = self.bundle.head(self._features(batch))
+            return found
+
+        logits_NK = infer.outputs_per_note(model, logits, store, documents_N, rows, most)
+        scores_NK = probabilities(card.kind, torch.from_numpy(logits_NK)).double().numpy()
+        return Predictions(scores_NK, store.reading(documents_N, most))
 
     def _features(self, batch: PackedBatch) -> Tensor:
         card = self.bundle.card
@@ -97,7 +91,8 @@ def load_predictor(
         case BundleCard():
             return _language_model(folder, card, backbone, device)
         case WordsCard():
-            return WordsPredictor(load_words(folder, card), reader_of(card.limit, backbone))
+            encoder = encoder_of(card.limit, backbone) if card.limit else None
+            return WordsPredictor(load_words(folder, card), encoder)
         case ColumnsCard():
             return ColumnsPredictor(load_columns(folder, card))
         case HybridCard():
