@@ -15,9 +15,9 @@ def test_a_cohort_checks_its_columns_ids_and_task_notes(tmp_path):
     cohort = cohort_of(tmp_path)
     (task, table), *_ = cohort.tasks
     with pytest.raises(DataError, match="columns"):
-        Cohort(cohort.notes.drop("time"), (), ())
+        Cohort((), (), notes=cohort.notes.drop("time"))
     with pytest.raises(DataError, match="a note id is given to two notes"):
-        Cohort(pl.concat([cohort.notes, cohort.notes]), (), ())
+        Cohort((), (), notes=pl.concat([cohort.notes, cohort.notes]))
     extra = pl.DataFrame({"note_id": ["999"], "labels": [["lung"]]}, schema=TASK_SCHEMA)
     with pytest.raises(DataError, match="1 labelled notes are not in the notes"):
-        Cohort(cohort.notes, ((task, pl.concat([table, extra])),), ())
+        Cohort(((task, pl.concat([table, extra])),), (), notes=cohort.notes)

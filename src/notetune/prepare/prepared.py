@@ -18,7 +18,7 @@ from notetune.notes import clean, outcomes
 from notetune.notes.outcomes import Task
 from notetune.prepare.settings import Preparation
 from notetune.prepare.shards import NOTES, SIGNATURES
-from notetune.sources import splits
+from notetune.sources.paths import paths_in
 from notetune.tokens.edges import Edges
 from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import IN_CORPUS, TokenStore, open_store
@@ -228,7 +228,7 @@ def inputs(spec: Preparation, like: Prepared | None = None) -> dict[str, Any]:
 
 def _file_states(spec: Preparation) -> list[tuple[str, int, int]]:
     """Name, size and time of every file that the source and the split may read."""
-    of_split = filter(Path.is_file, splits.split_files(spec.split))
+    of_split = filter(Path.is_file, paths_in(spec.split))
     paths = [*sources.files_of(spec.source), *of_split]
     states = [(path.name, path.stat()) for path in paths]
     return [(name, state.st_size, state.st_mtime_ns) for name, state in states]

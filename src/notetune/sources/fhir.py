@@ -14,7 +14,7 @@ from notetune.sources.paths import matching_files
 from notetune.sources.rejections import Rejected, Rejections
 from notetune.sources.tables.files import Record, read_objects
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
-from notetune.sources.tables.tasks import TaskedSource, read_cell
+from notetune.sources.tables.tasks import TaskedSource
 
 _SUFFIXES: Final = (".ndjson", ".ndjson.gz")
 _STATUSES: Final = ("current", "superseded", "entered-in-error")
@@ -94,8 +94,7 @@ def _note(source: FhirSource, record: Record, binaries: Binaries) -> RawNote:
         "date": resource.get("date"),
         "text": attachment_text(resource.get("content"), binaries),
     }
-    note = Record(record.file, record.line, cells)
-    return RawNote(note, _type_name(source, record.where, resource.get("type")), "")
+    return RawNote(Record(record.file, record.line, cells), _type_name(source, record))
 
 
 def _reference(value: Any, kind: str) -> str | None:
@@ -109,11 +108,12 @@ def _reference(value: Any, kind: str) -> str | None:
     return found["id"] if found and found["type"] == kind else None
 
 
-def _type_name(source: FhirSource, where: str, value: Any) -> str:
+def _type_name(source: FhirSource, record: Record) -> str:
     """What a document is: the name of a known code, else the type's text or display, else a code.
 
     Text as long as a sentence is not shown to be a type.
     """
+    value = record.cells.get("type")
     concept = value if isinstance(value, dict) else {}
     listed = concept.get("coding")
     codings = (
@@ -124,5 +124,5 @@ def _type_name(source: FhirSource, where: str, value: Any) -> str:
     displays = [coding.get("display") for coding in codings]
     for candidate in (*named, concept.get("text"), *displays, *codes):
         if isinstance(candidate, str) and 0 < len(candidate) <= MAX_SHOWN_CHARS:
-            return read_cell(where, "type", candidate).lower() or "document"
+            return record.text_of("type", candidate).lower() or "document"
     return "document"

@@ -10,7 +10,7 @@ from notetune.errors import DataError
 from notetune.sources.cohort import NoteStream
 from notetune.sources.tables.files import Record, column_names, read_records, table_files
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
-from notetune.sources.tables.tasks import TaskedSource, read_cell
+from notetune.sources.tables.tasks import TaskedSource
 
 
 class OmopSource(TaskedSource):
@@ -47,13 +47,13 @@ def open_omop(source: OmopSource) -> NoteStream:
     reading = TableReading(source, source.path, Layout("note_text", "note_id", "person_id", times))
     columns = reading.columns(source.grouped_by)
     records = read_records(files, columns, reading.rejections, source.max_note_chars)
-    return reading.stream(records, lambda record: RawNote(record, _group(source, record), ""))
+    return reading.stream(records, lambda record: RawNote(record, _group(source, record)))
 
 
 def _group(source: OmopSource, record: Record) -> str:
     if source.grouped_by is None:
         return "note"
-    name = read_cell(record.where, source.grouped_by, record.cells[source.grouped_by])
+    name = record.text(source.grouped_by)
     if len(name) > MAX_SHOWN_CHARS:
         raise DataError(
             f"{record.where}: column {source.grouped_by} has over {MAX_SHOWN_CHARS} characters; "

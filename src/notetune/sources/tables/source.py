@@ -7,7 +7,7 @@ from pydantic import model_validator
 
 from notetune.config import Config, Shown
 from notetune.sources.cohort import NoteStream
-from notetune.sources.tables.files import Record, read_records, table_files
+from notetune.sources.tables.files import read_records, table_files
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
 from notetune.sources.tables.tasks import TaskedSource
 
@@ -72,9 +72,8 @@ def open_table(source: TableSource) -> NoteStream:
         file: f"{source.source}-{number}" if several else source.source
         for number, file in enumerate(files, start=1)
     }
-
-    def note_of(record: Record) -> RawNote:
-        return RawNote(record, source.source, f"{prefixes[record.file]}-{record.line}")
-
     records = read_records(files, reading.columns(), reading.rejections, source.max_note_chars)
-    return reading.stream(records, note_of)
+    return reading.stream(
+        records,
+        lambda row: RawNote(row, source.source, f"{prefixes[row.file]}-{row.line}"),
+    )
