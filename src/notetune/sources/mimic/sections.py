@@ -39,37 +39,14 @@ _LABEL_OF: Final = {
     alias: label for label, aliases in _ALIASES.items() for alias in aliases.split("|")
 }
 _CORE_LABELS: Final = ("CHIEF COMPLAINT", "PRESENT ILLNESS", "MEDICAL HISTORY")
-_OTHER_HEADINGS: Final = frozenset(
-    (
-        "admission date",
-        "date of birth",
-        "sex",
-        "service",
-        "attending",
-        "facility",
-        "code status",
-        "addendum",
-        "major surgical or invasive procedure",
-        "past surgical history",
-        "pertinent results",
-        "brief hospital course",
-        "hospital course",
-        "summary of hospital course",
-        "icu course",
-        "course",
-        "assessment",
-        "assessment and plan",
-        "impression",
-        "plan",
-        "disposition",
-        "final diagnosis",
-        "final diagnoses",
-        "followup instructions",
-        "follow-up instructions",
-        "follow up",
-        "followup",
-    )
+_OTHERS: Final = (
+    "admission date|date of birth|sex|service|attending|facility|code status|addendum|"
+    "major surgical or invasive procedure|past surgical history|pertinent results|"
+    "brief hospital course|hospital course|summary of hospital course|icu course|course|"
+    "assessment|assessment and plan|impression|plan|disposition|final diagnosis|final diagnoses|"
+    "followup instructions|follow-up instructions|follow up|followup"
 )
+_OTHER_HEADINGS: Final = frozenset(_OTHERS.split("|"))
 _IN_PARENTHESES: Final = re.compile(r"\s*\([^()]*\)")
 _AFTER_ADMISSION: Final = re.compile(r"\b(?:hospital course|discharge[ds]?|expired|death)\b")
 _MAX_HEADING_CHARS: Final = 60
