@@ -4,7 +4,6 @@ A code is text, since its leading zeros count. It may have its dot and any lette
 """
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Final
 
 
@@ -66,12 +65,10 @@ def icd10_procedure_category(code: str) -> str:
     return code.strip().upper()[:4]
 
 
-CATEGORY: Final[Mapping[tuple[str, str], Callable[[str], str]]] = MappingProxyType(
-    {
-        ("diagnoses", "9"): icd9_category,
-        ("procedures", "9"): icd9_procedure_category,
-        ("diagnoses", "10"): icd10_category,
-        ("procedures", "10"): icd10_procedure_category,
-    }
-)
+CATEGORY: Final[Mapping[tuple[str, str], Callable[[str], str]]] = {
+    ("diagnoses", "9"): icd9_category,
+    ("procedures", "9"): icd9_procedure_category,
+    ("diagnoses", "10"): icd10_category,
+    ("procedures", "10"): icd10_procedure_category,
+}
 """The rule for what is coded and the version of the classification."""
