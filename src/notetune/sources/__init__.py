@@ -1,24 +1,19 @@
 """Where notes and outcomes come from: one config and one reader per kind of source."""
 
-from typing import Annotated, assert_never
+from typing import Annotated
 
 from pydantic import Field
 
-from notetune.sources.cohort import (
-    Cohort,
-    Finished,
-    NoteStream,
-    collect,
-)
-from notetune.sources.eicu import EicuSource, open_eicu
-from notetune.sources.fhir import FhirSource, open_fhir
-from notetune.sources.meds import MedsSource, open_meds
-from notetune.sources.mimic.mimic3 import Mimic3Source, open_mimic3
-from notetune.sources.mimic.mimic4 import Mimic4Source, open_mimic4
-from notetune.sources.omop import OmopSource, open_omop
+from notetune.sources.cohort import Cohort, Finished, NoteStream, collect
+from notetune.sources.eicu import EicuSource
+from notetune.sources.fhir import FhirSource
+from notetune.sources.meds import MedsSource
+from notetune.sources.mimic.mimic3 import Mimic3Source
+from notetune.sources.mimic.mimic4 import Mimic4Source
+from notetune.sources.omop import OmopSource
 from notetune.sources.paths import files_of, starting_from
 from notetune.sources.rejections import write_rejections
-from notetune.sources.tables.source import TableColumns, TableSource, open_table
+from notetune.sources.tables.source import TableColumns, TableSource
 
 Source = (
     TableSource | EicuSource | Mimic3Source | Mimic4Source | MedsSource | OmopSource | FhirSource
@@ -54,23 +49,7 @@ def open_notes(source: Source) -> NoteStream:
         DataError: Here or while reading, if a file is missing or faulty; it names file, line and
             remedy, never text.
     """
-    match source:
-        case TableSource():
-            return open_table(source)
-        case EicuSource():
-            return open_eicu(source)
-        case Mimic3Source():
-            return open_mimic3(source)
-        case Mimic4Source():
-            return open_mimic4(source)
-        case MedsSource():
-            return open_meds(source)
-        case OmopSource():
-            return open_omop(source)
-        case FhirSource():
-            return open_fhir(source)
-        case _:
-            assert_never(source)
+    return source.open()
 
 
 def names_patients(source: Source) -> bool:

@@ -84,35 +84,35 @@ class EicuSource(Config):
     """Columns of the patient table beside the text, known at admission to the unit; an age over 89
     is 90."""
 
+    def open(self) -> NoteStream:
+        """Read first-unit stays with a known hospital outcome, as notes of source "stay".
 
-def open_eicu(source: EicuSource) -> NoteStream:
-    """Read first-unit stays with a known hospital outcome, as notes of source "stay".
+        Tasks: mortality (binary, "expired"), length_of_stay (four classes) and icd9 (multilabel,
+        over the stays with a diagnosis code). All are judged 24 hours after unit admission.
 
-    Tasks: mortality (binary, "expired"), length_of_stay (four classes) and icd9 (multilabel, over
-    the stays with a diagnosis code). All are judged 24 hours after unit admission.
+        Raises:
+            DataError: If a table is missing or faulty, or a stay, status or offset is not as
+                expected.
 
-    Raises:
-        DataError: If a table is missing or faulty, or a stay, status or offset is not as expected.
-
-    Source:
-        Data README, "How the eICU figures of trap 5 were made".
-    """
-    stays, stay_flow = _stays(source.folder)
-    icd9, icd9_flow = _icd9(source.folder, stays)
-    notes = stays.select(
-        "note_id",
-        pl.col("uniquepid").alias("patient_id"),
-        pl.lit("stay").alias("source"),
-        pl.lit(None, pl.Datetime("us")).alias("time"),
-        pl.Series("text", _texts(source.folder, stays), pl.String),
-    )
-    columns = None
-    if source.features:
-        columns = stays.select("note_id", *dict.fromkeys(source.features))
-        columns = columns.with_columns(pl.col(pl.String).replace("> 89", "90"))
-    tasks = (_mortality(stays), _length_of_stay(stays), icd9)
-    finished = Finished(tasks, (stay_flow, icd9_flow), columns=columns)
-    return NoteStream(iter([notes]), lambda: finished)
+        Source:
+            Data README, "How the eICU figures of trap 5 were made".
+        """
+        stays, stay_flow = _stays(self.folder)
+        icd9, icd9_flow = _icd9(self.folder, stays)
+        notes = stays.select(
+            "note_id",
+            patient_id="uniquepid",
+            source=pl.lit("stay"),
+            time=pl.lit(None, pl.Datetime("us")),
+            text=pl.Series(_texts(self.folder, stays), dtype=pl.String),
+        )
+        columns = None
+        if self.features:
+            columns = stays.select("note_id", *dict.fromkeys(self.features))
+            columns = columns.with_columns(pl.col(pl.String).replace("> 89", "90"))
+        tasks = (_mortality(stays), _length_of_stay(stays), icd9)
+        finished = Finished(tasks, (stay_flow, icd9_flow), columns=columns)
+        return NoteStream(iter([notes]), lambda: finished)
 
 
 def _stays(folder: Path) -> tuple[pl.DataFrame, FlowCount]:

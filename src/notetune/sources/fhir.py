@@ -16,7 +16,6 @@ from notetune.sources.tables.files import Record, read_objects
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
 from notetune.sources.tables.tasks import TaskedSource
 
-_SUFFIXES: Final = (".ndjson", ".ndjson.gz")
 _STATUSES: Final = ("current", "superseded", "entered-in-error")
 _REFERENCE = re.compile(
     r"(?:.*/)?(?P<type>[A-Za-z]+)/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?"
@@ -40,21 +39,21 @@ class FhirSource(TaskedSource):
     """Names for type codes, such as LOINC `{"18842-5": discharge}`; other documents are grouped by
     the text of their type."""
 
+    def open(self) -> NoteStream:
+        """Begin to read a bulk export.
 
-def open_fhir(source: FhirSource) -> NoteStream:
-    """Begin to read a bulk export.
+        Raises:
+            DataError: Here or while reading, as `TableSource.open`; or if `binaries` cannot be
+                read.
 
-    Raises:
-        DataError: Here or while reading, as `open_table`; or if `binaries` cannot be read.
-
-    Source:
-        HL7 FHIR R4, resources DocumentReference and Binary.
-    """
-    files = matching_files(source.path, _SUFFIXES)
-    reading = TableReading(source, source.path, Layout("text", "id", "patient", ("date",)))
-    binaries = open_binaries(source.binaries, source.max_note_chars)
-    documents = _documents(files, reading.rejections, source.max_note_chars)
-    return reading.stream(documents, lambda record: _note(source, record, binaries))
+        Source:
+            HL7 FHIR R4, resources DocumentReference and Binary.
+        """
+        files = matching_files(self.path, (".ndjson", ".ndjson.gz"))
+        reading = TableReading(self, self.path, Layout("text", "id", "patient", ("date",)))
+        binaries = open_binaries(self.binaries, self.max_note_chars)
+        documents = _documents(files, reading.rejections, self.max_note_chars)
+        return reading.stream(documents, lambda record: _note(self, record, binaries))
 
 
 def _documents(files: Sequence[Path], rejections: Rejections, max_chars: int) -> Iterator[Record]:

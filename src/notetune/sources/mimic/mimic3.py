@@ -51,28 +51,28 @@ class Mimic3Source(Config):
     ventilation: VentilationFrom = "auto"
     """Where ventilation comes from; `auto` takes the first there is (CHARTEVENTS is long)."""
 
+    def open(self) -> NoteStream:
+        """Read MIMIC-III: every usable note as it passes, and an admission note per admission.
 
-def open_mimic3(source: Mimic3Source) -> NoteStream:
-    """Read MIMIC-III: every usable note as it passes, and an admission note per admission.
+        Notes: the usable rows of NOTEEVENTS (`note-<ROW_ID>`, its source the category in lower
+        case, "discharge" for discharge summaries), and the task inputs (`admission-<HADM_ID>`,
+        source "admission", at the time of admission). With `core-2021` labels, an admission whose
+        text the published scripts change for the mortality task has a further note,
+        `admission-<HADM_ID>-mortality`.
 
-    Notes: the usable rows of NOTEEVENTS (`note-<ROW_ID>`, its source the category in lower case,
-    "discharge" for discharge summaries), and the task inputs (`admission-<HADM_ID>`, source
-    "admission", at the time of admission). With `core-2021` labels, an admission whose text the
-    published scripts change for the mortality task has a further note,
-    `admission-<HADM_ID>-mortality`.
+        NOTEEVENTS is read twice, and only the summaries of unfinished admissions are held.
 
-    NOTEEVENTS is read twice, and only the summaries of unfinished admissions are held.
+        Raises:
+            DataError: Here or while reading, if a table is missing or faulty, or no admission is
+                left.
 
-    Raises:
-        DataError: Here or while reading, if a table is missing or faulty, or no admission is left.
-
-    Source:
-        Data specification, sections 2.2 to 2.4 and 2.6. Other than the published builder, the
-        `correct` version leaves rows marked as errors out, ends sections at headings
-        (`sections`) and keeps codes as strings; `core2021` has the other rules.
-    """
-    reading = _Reading(source)
-    return NoteStream(reading.chunks(), reading.finish)
+        Source:
+            Data specification, sections 2.2 to 2.4 and 2.6. Other than the published builder, the
+            `correct` version leaves rows marked as errors out, ends sections at headings
+            (`sections`) and keeps codes as strings; `core2021` has the other rules.
+        """
+        reading = _Reading(self)
+        return NoteStream(reading.chunks(), reading.finish)
 
 
 def correct_admission_text(joined: str) -> AdmissionText | None:

@@ -40,24 +40,24 @@ class Mimic4Source(Config):
     icu_only: bool = True
     """Whether the tasks are on admissions with a stay in intensive care only, as in MIMIC-III."""
 
+    def open(self) -> NoteStream:
+        """Read MIMIC-IV: every usable note as it passes, and an admission note per admission.
 
-def open_mimic4(source: Mimic4Source) -> NoteStream:
-    """Read MIMIC-IV: every usable note as it passes, and an admission note per admission.
+        Notes keep their `note_id`; their source is "discharge" or "radiology". Task inputs are
+        `admission-<hadm_id>`, source "admission", at the time of admission: sections of the
+        discharge summary (and its addenda) up to what happened after admission, the exam at
+        discharge left out.
 
-    Notes keep their `note_id`; their source is "discharge" or "radiology". Task inputs are
-    `admission-<hadm_id>`, source "admission", at the time of admission: sections of the discharge
-    summary (and its addenda) up to what happened after admission, the exam at discharge left out.
+        The discharge summaries are read twice, and only those of unfinished admissions are held.
 
-    The discharge summaries are read twice, and only those of unfinished admissions are held.
+        Raises:
+            DataError: Here or while reading, if a table is missing or faulty.
 
-    Raises:
-        DataError: Here or while reading, if a table is missing or faulty.
-
-    Source:
-        Data specification, section 5.2; sections as in the `correct` version of MIMIC-III.
-    """
-    reading = _Reading(source)
-    return NoteStream(reading.chunks(), reading.finish)
+        Source:
+            Data specification, section 5.2; sections as in the `correct` version of MIMIC-III.
+        """
+        reading = _Reading(self)
+        return NoteStream(reading.chunks(), reading.finish)
 
 
 class _Reading:

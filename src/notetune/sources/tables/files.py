@@ -174,7 +174,7 @@ def _csv_records(
 ) -> Iterator[Record]:
     def on_bad_row(line: int, rule: str, remedy: str) -> None:
         rejections.rows_read += 1
-        rejections.reject((file, line), Rejected(rule, remedy))
+        rejections.reject(file, line, Rejected(rule, remedy))
 
     # In strict mode the reader itself stops, with more detail.
     handler = None if rejections.is_strict else on_bad_row
@@ -208,7 +208,7 @@ def read_objects(
                 yield Record(file, number, value)
             else:
                 rule = "not a JSON object in UTF-8"
-                rejections.reject((file, number), Rejected(rule, "write one object a line"))
+                rejections.reject(file, number, Rejected(rule, "write one object a line"))
 
 
 def _jsonl_records(
@@ -218,7 +218,7 @@ def _jsonl_records(
         absent = [name for name in wanted if name not in record.cells]
         if absent:
             fault = Rejected(f"no key {absent[0]}", "give it in every line, null if none")
-            rejections.reject((file, record.line), fault)
+            rejections.reject(file, record.line, fault)
         else:
             yield Record(file, record.line, {name: record.cells[name] for name in wanted})
 

@@ -56,7 +56,7 @@ def _read_labels(
             name = record.id(table.id_column, "row")
             labels = label_set(task, record)
         except Rejected as fault:
-            rejections.reject((record.file, record.line), fault)
+            rejections.reject(record.file, record.line, fault)
             continue
         if labels is None:
             rejections.leave_out("missing label")
@@ -84,7 +84,7 @@ def _read_codes(
             name, code, *version = map(record.text, wanted)
             label = table.class_of(code, *version) if name and code else None
         except Rejected as fault:
-            rejections.reject((record.file, record.line), fault)
+            rejections.reject(record.file, record.line, fault)
             continue
         if label is None:
             rejections.leave_out("no id or no code")

@@ -51,29 +51,27 @@ class TableSource(TaskedSource):
             raise ValueError("features: a column is named twice")
         return self
 
+    def open(self) -> NoteStream:
+        """Begin to read the table.
 
-def open_table(source: TableSource) -> NoteStream:
-    """Begin to read the table.
+        An empty label cell is a missing label: the note stays, without that task (strict stops). An
+        empty list (JSON lines, Parquet) says that a multilabel note has none of the classes.
 
-    An empty label cell is a missing label: the note stays, without that task (strict stops). An
-    empty list (JSON lines, Parquet) says that a multilabel note has none of the classes.
-
-    Raises:
-        DataError: Here or while reading, if a file is missing or faulty; with policy strict at the
-            first bad row; with quarantine if there are too many; if merged notes disagree on a
-            binary or multiclass label; if nothing is left.
-    """
-    columns, files = source.columns, table_files(source.path)
-    times = () if columns.time is None else (columns.time,)
-    layout = Layout(columns.text, columns.note_id, columns.patient_id, times, source.features)
-    reading = TableReading(source, source.path, layout, merges=source.duplicate_texts == "merge")
-    several = len(files) > 1
-    prefixes = {
-        file: f"{source.source}-{number}" if several else source.source
-        for number, file in enumerate(files, start=1)
-    }
-    records = read_records(files, reading.columns(), reading.rejections, source.max_note_chars)
-    return reading.stream(
-        records,
-        lambda row: RawNote(row, source.source, f"{prefixes[row.file]}-{row.line}"),
-    )
+        Raises:
+            DataError: Here or while reading, if a file is missing or faulty; with policy strict at
+                the first bad row; with quarantine if there are too many; if merged notes disagree
+                on a binary or multiclass label; if nothing is left.
+        """
+        columns, files = self.columns, table_files(self.path)
+        times = () if columns.time is None else (columns.time,)
+        layout = Layout(columns.text, columns.note_id, columns.patient_id, times, self.features)
+        reading = TableReading(self, self.path, layout, merges=self.duplicate_texts == "merge")
+        several = len(files) > 1
+        prefixes = {
+            file: f"{self.source}-{number}" if several else self.source
+            for number, file in enumerate(files, start=1)
+        }
+        records = read_records(files, reading.columns(), reading.rejections, self.max_note_chars)
+        return reading.stream(
+            records, lambda row: RawNote(row, self.source, f"{prefixes[row.file]}-{row.line}")
+        )

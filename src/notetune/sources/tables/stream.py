@@ -146,7 +146,7 @@ class TableReading:
                 name = raw.default_id if column is None else raw.record.id(column, "note")
                 note = self._note(raw, name)
             except Rejected as fault:
-                self.rejections.reject((record.file, record.line), fault, name)
+                self.rejections.reject(record.file, record.line, fault, name)
                 continue
             self._text_of[name] = hash(note.text)
             yield note
