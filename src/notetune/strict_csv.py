@@ -83,15 +83,9 @@ def require_csv(folder: Path, name: str) -> Path:
 def read_table(
     path: Path, columns: Sequence[str], *, line_column: str | None = None
 ) -> pl.DataFrame:
-    """The asked-for columns of a file as strings, an empty cell as null.
+    """The asked-for columns of a file, so spelled, as strings, an empty cell as null.
 
-    Args:
-        path: A .csv or .csv.gz file.
-        columns: Columns to keep, in the order of the result and with this spelling.
-        line_column: Name of an Int64 column to add with the line on which each row starts.
-
-    Raises:
-        DataError: As `read_rows`.
+    A `line_column` to add has the line on which each row starts, Int64. Errors as `read_rows`.
     """
     rows = list(read_rows(path, columns))
     schema = dict.fromkeys(columns, pl.String)
@@ -121,8 +115,7 @@ def read_rows(
     Args:
         path: A .csv or .csv.gz file: UTF-8 (a byte order mark is ignored), comma-separated, with a
             header row. A quoted cell may hold line breaks; they are kept.
-        columns: Names of the columns to give, matched without regard to letter case because the
-            same public tables come in both.
+        columns: Those to give, in any letter case, since the same public tables come in both.
         max_chars: Longest cell accepted; it bounds the memory that a damaged file can take.
         on_bad_row: Called with line, rule and remedy for a row that is short, long or blank, or
             that holds a NUL byte or bytes that are not UTF-8; the row is left out. Without it such
@@ -200,9 +193,9 @@ def _projection(
     path: Path, header: list[str], columns: Sequence[str]
 ) -> Callable[[list[str]], tuple[str, ...]]:
     names = [name.strip().lower() for name in header]
-    for position, name in enumerate(names):
-        if (first := names.index(name)) < position:
-            rule = f"columns {first + 1} and {position + 1} have the same name"
+    for second, name in enumerate(names):
+        if (first := names.index(name)) < second:
+            rule = f"columns {first + 1} and {second + 1} have the same name"
             raise _Fault(rule, "rename one of them").error(path, 1)
     positions = [_position(path, header, names, name) for name in columns]
     if len(positions) == 1:
@@ -228,11 +221,7 @@ def _position(path: Path, header: list[str], names: list[str], wanted: str) -> i
 
 @contextmanager
 def open_file(path: Path, suffix: str) -> Iterator[BinaryIO]:
-    """A file opened for reading, unpacked where its name says so.
-
-    Args:
-        path: A regular file named `suffix` or `suffix`.gz.
-        suffix: Such as ".csv".
+    """A regular file named `suffix` or `suffix`.gz, opened for reading and unpacked if so named.
 
     Raises:
         DataError: If it is missing, is no regular file, cannot be read, has another name or is not

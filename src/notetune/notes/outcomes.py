@@ -82,7 +82,7 @@ def check_labels(task: Task, table: pl.DataFrame) -> None:
 
 
 def label_matrix(task: Task, table: pl.DataFrame) -> npt.NDArray[np.int8]:
-    """The labels as zeros and ones, `(N, K)` int8, rows as in `table`, columns as `task.classes`.
+    """The labels as zeros and ones, `(N, K)` int8: rows of the table by classes of the task.
 
     Raises:
         DataError: As `check_labels`.
@@ -90,12 +90,8 @@ def label_matrix(task: Task, table: pl.DataFrame) -> npt.NDArray[np.int8]:
     check_labels(task, table)
     matrix_NK = np.zeros((table.height, len(task.classes)), dtype=np.int8)
     column_of = pl.DataFrame({"labels": task.classes, "column": range(len(task.classes))})
-    positives = (
-        table.select("labels")
-        .with_row_index("row")
-        .explode("labels", empty_as_null=False)
-        .join(column_of, on="labels")
-    )
+    rows = table.select("labels").with_row_index("row").explode("labels", empty_as_null=False)
+    positives = rows.join(column_of, on="labels")
     matrix_NK[positives["row"].to_numpy(), positives["column"].to_numpy()] = 1
     return matrix_NK
 

@@ -73,12 +73,8 @@ def outcome_words(task: str, split: str, texts: Iterable[str]) -> Finding:
 def late_notes(task: str, split: str, notes: pl.DataFrame, table: pl.DataFrame) -> Finding:
     """How many notes of a task were written after its prediction time; one is enough to block.
 
-    Args:
-        task: Name of the task.
-        split: Name of the split.
-        notes: Columns `note_id` and `time`.
-        table: The task table of the split, with `note_id` and `prediction_time`. A note without
-            either time cannot be judged and is not counted in the share.
+    Notes have `time`, the task table of the split `prediction_time`. A note without either cannot
+    be judged and is not counted in the share.
     """
     timed = table.join(notes.select("note_id", "time"), on="note_id", how="inner")
     judged = timed.select("time", "prediction_time").drop_nulls()

@@ -56,7 +56,7 @@ def _refuse_to_replace_what_is_read(spec: Preparation) -> None:
 def _make(
     spec: Preparation, folder: Path, depends_on: dict[str, Any], work: Path, like: Prepared | None
 ) -> None:
-    stream = sources.open_notes(spec.source)
+    stream = spec.source.open()
     workers = spec.config.workers or usable_cores()
     shards = write_shards(stream.chunks, work, workers)
     with runs.new_folder(folder, depends_on) as temporary:

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
+import polars as pl
 from pydantic import Field
 
-from notetune.sources.cohort import Cohort, Finished, NoteStream, collect
+from notetune.sources.cohort import NOTES_SCHEMA, Cohort, Finished, NoteStream
 from notetune.sources.eicu import EicuSource
 from notetune.sources.fhir import FhirSource
 from notetune.sources.meds import MedsSource
@@ -35,21 +36,10 @@ __all__ = [
     "TableColumns",
     "TableSource",
     "files_of",
-    "open_notes",
     "read",
     "starting_from",
     "write_rejections",
 ]
-
-
-def open_notes(source: Source) -> NoteStream:
-    """Begin to read a source: notes in chunks, then task tables and a balanced flow.
-
-    Raises:
-        DataError: Here or while reading, if a file is missing or faulty; it names file, line and
-            remedy, never text.
-    """
-    return source.open()
 
 
 def names_patients(source: Source) -> bool:
@@ -58,5 +48,7 @@ def names_patients(source: Source) -> bool:
 
 
 def read(source: Source) -> Cohort:
-    """Read a whole source into memory; errors as in `open_notes`."""
-    return collect(open_notes(source))
+    """Read a source of modest size into memory; errors as in its `open`."""
+    stream = source.open()
+    notes = pl.concat([pl.DataFrame(schema=NOTES_SCHEMA), *stream.chunks])
+    return Cohort(**vars(stream.finish()), notes=notes)

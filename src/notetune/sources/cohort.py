@@ -60,33 +60,9 @@ class NoteStream:
 
 @dataclass(frozen=True)
 class Cohort(Finished):
-    """A source that was read: also its notes, of `NOTES_SCHEMA` with unique ids.
-
-    Raises:
-        DataError: If notes or tasks have other columns, an id is given twice, or a labelled note is
-            none of the notes.
-    """
+    """A source that was read: also its notes, of `NOTES_SCHEMA` with unique ids."""
 
     notes: pl.DataFrame = field(kw_only=True)
-
-    def __post_init__(self) -> None:
-        _check_schema("notes", self.notes, NOTES_SCHEMA)
-        if self.notes["note_id"].is_duplicated().any():
-            raise DataError("notes: a note id is given to two notes. Make note ids unique.")
-        for task, table in self.tasks:
-            schema = TIMED_TASK_SCHEMA if PREDICTION_TIME in table.columns else TASK_SCHEMA
-            _check_schema(f"task {task.name}", table, schema)
-            unknown = table.join(self.notes, on="note_id", how="anti").height
-            if unknown:
-                raise DataError(f"task {task.name}: {unknown} labelled notes are not in the notes.")
-
-
-def _check_schema(name: str, frame: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> None:
-    if dict(frame.schema) != dict(schema):
-        raise DataError(
-            f"{name}: columns {', '.join(frame.columns)} do not match "
-            f"{', '.join(schema)} (or their types)."
-        )
 
 
 def reject(
@@ -128,9 +104,3 @@ def stop_if_any(path: Path, table: pl.DataFrame, is_bad: pl.Expr, rule: str, rem
         raise DataError(
             f"{path}, line {lines[0]}: {rule} ({lines.len()} of {table.height} rows); {remedy}."
         )
-
-
-def collect(stream: NoteStream) -> Cohort:
-    """All of a stream in memory; for sources of modest size and for tests."""
-    notes = pl.concat([pl.DataFrame(schema=NOTES_SCHEMA), *stream.chunks])
-    return Cohort(**vars(stream.finish()), notes=notes)

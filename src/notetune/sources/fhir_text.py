@@ -41,11 +41,10 @@ def attachment_text(content: Any, binaries: Binaries) -> str:
     Raises:
         Rejected: If there is no attachment of text, or it cannot be found or decoded.
     """
-    attachments = [
-        item["attachment"]
-        for item in (content if isinstance(content, list) else ())
-        if isinstance(item, dict) and isinstance(item.get("attachment"), dict)
-    ]
+    items = (
+        [item for item in content if isinstance(item, dict)] if isinstance(content, list) else []
+    )
+    attachments = [item["attachment"] for item in items if isinstance(item.get("attachment"), dict)]
     by_format = {_parts(item.get("contentType"))[0]: item for item in reversed(attachments)}
     kind = next((kind for kind in _FORMATS if kind in by_format), None)
     if kind is None:

@@ -80,11 +80,7 @@ Split = Annotated[AnySplit, Field(discriminator="kind")]
 
 
 def split_patients(patient_ids: Iterable[str], config: AnySplit) -> pl.DataFrame:
-    """Assign each patient to one split.
-
-    Args:
-        patient_ids: Ids in any order, repeated or not.
-        config: Fractions with a seed, official files, or a column of a table.
+    """Assign each patient to one split; ids may come in any order and repeatedly.
 
     Returns:
         Columns `patient_id` and `split`, one row per patient, sorted by id, whatever the order of
@@ -114,10 +110,8 @@ def split_table(
 ) -> tuple[pl.DataFrame, int]:
     """A task table with `patient_id` and `split`, and the number of notes in no split.
 
-    Args:
-        table: Columns `note_id` and `labels`.
-        patient_of: Columns `note_id` and `patient_id`, one row per note (the notes frame will do).
-        assignment: What `split_patients` returned.
+    `patient_of` has `note_id` and `patient_id`, one row per note, and `assignment` is what
+    `split_patients` returned.
 
     Raises:
         DataError: If a note of the table has no row in `patient_of`.

@@ -96,22 +96,19 @@ def as_pandas_reads(cells: Sequence[str]) -> list[str | None]:
         >>> as_pandas_reads(["0066", "V3000"])
         ['0066', 'V3000']
     """
-    present = [cell for cell in cells if cell not in _PANDAS_NULLS]
-    number: type[int] | type[float] | None = None
-    if all(_INTEGER.fullmatch(cell) for cell in present):
-        number = int if len(present) == len(cells) else float
-    elif all(_NUMBER.fullmatch(cell) for cell in present):
-        number = float
     read = [None if cell in _PANDAS_NULLS else cell for cell in cells]
-    return read if number is None else [cell and str(number(cell)) for cell in read]
+    present = [cell for cell in read if cell]
+    if not all(map(_NUMBER.fullmatch, present)):
+        return read
+    is_whole = len(present) == len(read) and all(map(_INTEGER.fullmatch, present))
+    number = int if is_whole else float
+    return [cell and str(number(cell)) for cell in read]
 
 
 def read_codes(path: Path, kind: str) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """The code labels of every admission, and every label of the WHOLE table.
+    """The code labels of every admission in DIAGNOSES_ICD or PROCEDURES_ICD, and all of the table.
 
-    Args:
-        path: DIAGNOSES_ICD or PROCEDURES_ICD.
-        kind: `diagnoses` or `procedures`, which have three characters as pandas reads them.
+    Procedures have three characters as pandas reads them.
 
     Returns:
         Admission to its labels, each once, in the order of the table; and all labels in order of

@@ -14,12 +14,7 @@ from notetune.notes.clean import clean_text
 from notetune.sources.cohort import Finished, NoteStream, stop_if_any
 from notetune.sources.columns import check_whole_numbers, with_times
 from notetune.sources.mimic import core2021
-from notetune.sources.mimic.sections import (
-    admission_sections,
-    admission_text,
-    has_core_sections,
-    states_death,
-)
+from notetune.sources.mimic.sections import admission_note
 from notetune.sources.mimic.summaries import (
     SUMMARY_SCHEMA,
     AdmissionNotes,
@@ -75,15 +70,6 @@ class Mimic3Source(Config):
         return NoteStream(reading.chunks(), reading.finish)
 
 
-def correct_admission_text(joined: str) -> AdmissionText | None:
-    """The admission note of cleaned, joined summaries; None without complaint, illness, history."""
-    sections = admission_sections(joined)
-    if not has_core_sections(sections):
-        return None
-    text = admission_text(sections)
-    return AdmissionText(text, None if states_death(text) else text)
-
-
 class _Rules(NamedTuple):
     """What differs between the versions in reading NOTEEVENTS."""
 
@@ -101,12 +87,12 @@ def _correct_summary_text(category: str, is_error: str, text: str) -> str | None
     return clean_text(text) or None
 
 
+def _is_correct_report(description: str) -> bool:
+    return description.strip().lower() == "report"
+
+
 _RULES: Final = {
-    "correct": _Rules(
-        _correct_summary_text,
-        lambda description: description.strip().lower() == "report",
-        correct_admission_text,
-    ),
+    "correct": _Rules(_correct_summary_text, _is_correct_report, admission_note),
     "core-2021": _Rules(core2021.summary_text, core2021.is_report, core2021.admission_text),
 }
 

@@ -12,7 +12,7 @@ from notetune.errors import DataError
 from notetune.notes.clean import clean_text
 from notetune.sources.cohort import NOTES_SCHEMA, Finished, NoteStream, stop_if_any
 from notetune.sources.columns import check_whole_numbers, with_times
-from notetune.sources.mimic.mimic3 import correct_admission_text
+from notetune.sources.mimic.sections import admission_note
 from notetune.sources.mimic.summaries import (
     SUMMARY_SCHEMA,
     AdmissionNotes,
@@ -77,7 +77,7 @@ class _Reading:
             if source.icu_only:
                 reasons["no intensive care"] = ~pl.col("in_icu")
             summaries = _scan(self._paths["discharge"])
-            self._notes = AdmissionNotes(summaries, admissions, reasons, correct_admission_text)
+            self._notes = AdmissionNotes(summaries, admissions, reasons, admission_note)
 
     def chunks(self) -> Iterator[pl.DataFrame]:
         for kind, path in self._paths.items():

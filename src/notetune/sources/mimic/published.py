@@ -106,6 +106,16 @@ _CLASS_COUNTS: Final = {
 }  # fmt: skip
 
 
+_STAGES: Final = {
+    "mimic3": {
+        "notes": "rows of NOTEEVENTS",
+        **{name: name for name in ("discharge summaries", "admissions")},
+    },
+    "mimic4": {name: name for name in ("discharge notes", "radiology notes")},
+}
+"""What is counted at which stage of a flow."""
+
+
 @dataclass(frozen=True)
 class AssumedNotes:
     """How many notes there are, taken from published counts, and how long they are taken to be."""
@@ -153,18 +163,11 @@ def flow_counts(
     kind: Literal["mimic3", "mimic4"], flow: Iterable[FlowCount]
 ) -> dict[str, int | str]:
     """The figures of a cohort flow under the keys of `PUBLISHED`."""
-    stages = {stage.stage: stage for stage in flow}
-    if kind == "mimic4":
-        names = ("discharge notes", "radiology notes")
-        return {name: stages[name].read for name in names if name in stages}
-    counts: dict[str, int | str] = {}
-    if "notes" in stages:
-        counts["rows of NOTEEVENTS"] = stages["notes"].read
-    if "discharge summaries" in stages:
-        counts["discharge summaries"] = stages["discharge summaries"].read
-    if "admissions" in stages:
-        counts["admissions"] = stages["admissions"].kept
-    return counts
+    return {
+        what: stage.kept if what == "admissions" else stage.read
+        for stage in flow
+        if (what := _STAGES[kind].get(stage.stage))
+    }
 
 
 def task_counts(task: Task, table: pl.DataFrame) -> dict[str, int | str]:

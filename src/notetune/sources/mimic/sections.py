@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from notetune.sources.mimic.summaries import AdmissionText
+
 _ALIASES: Final = {
     "CHIEF COMPLAINT": "chief complaint|chief complaints|cc",
     "PRESENT ILLNESS": (
@@ -60,6 +62,15 @@ _STATES_DEATH: Final = re.compile(
     r"|\bpronounced\s+(?:expired|dead|deceased)\b|\btime\s+of\s+death\b",
     re.IGNORECASE,
 )
+
+
+def admission_note(joined: str) -> AdmissionText | None:
+    """The admission note of cleaned, joined summaries; None without complaint, illness, history."""
+    sections = admission_sections(joined)
+    if not has_core_sections(sections):
+        return None
+    text = admission_text(sections)
+    return AdmissionText(text, None if states_death(text) else text)
 
 
 def admission_sections(text: str) -> dict[str, str]:

@@ -42,7 +42,7 @@ class AdmissionText(NamedTuple):
 
 
 def row_chunks(path: Path, columns: Sequence[str]) -> Iterator[list[Row]]:
-    """The rows of a file, `NOTES_PER_CHUNK` at a time; as `read_rows`."""
+    """The rows of a file as `read_rows`, `NOTES_PER_CHUNK` at a time."""
     rows = read_rows(path, columns)
     while chunk := list(itertools.islice(rows, NOTES_PER_CHUNK)):
         yield chunk
@@ -76,13 +76,10 @@ class AdmissionNotes:
         """
         planned, self.summaries_flow = _planned(summaries, admissions, reasons)
         self._admissions = admissions.join(planned, on="hadm_id", how="semi")
-        parts = planned.group_by("hadm_id", maintain_order=True).agg(
-            "note_id", pl.col("is_report").any()
-        )
+        by_admission = planned.group_by("hadm_id", maintain_order=True)
+        parts = by_admission.agg("note_id", pl.col("is_report").any()).filter("is_report")
         self._make = make
-        self._parts: dict[str, list[str]] = {
-            hadm_id: note_ids for hadm_id, note_ids, has_report in parts.iter_rows() if has_report
-        }
+        self._parts: dict[str, list[str]] = dict(parts.select("hadm_id", "note_id").iter_rows())
         self._owner = {note: hadm for hadm, notes in self._parts.items() for note in notes}
         self._waiting: dict[str, dict[str, str]] = {}
         self._made: list[tuple[str, str, str | None]] = []
@@ -93,8 +90,8 @@ class AdmissionNotes:
     ) -> Iterator[pl.DataFrame]:
         """Notes that were read, and then those of the admissions that passing notes complete.
 
-        A made note is of source "admission", at the time of admission. There is one as a rule;
-        where the mortality task has a text of its own there is a second one.
+        A made note is of source "admission", at the time of admission. Where the mortality task has
+        a text of its own there is a second one.
 
         Args:
             read: `NOTES_SCHEMA`.
@@ -107,13 +104,10 @@ class AdmissionNotes:
             for note in self._completed(note_id, text)
         ]
         schema = dict.fromkeys(("note_id", "hadm_id", "text"), pl.String)
-        frame = (
-            pl.DataFrame(made, schema=schema, orient="row")
-            .join(self._admissions, on="hadm_id", how="left", maintain_order="left")
-            .with_columns(source=pl.lit("admission"), time="admitted")
-            .select(list(NOTES_SCHEMA))
-        )
-        both = pl.concat([read, frame.cast(pl.Schema(NOTES_SCHEMA))])
+        frame = pl.DataFrame(made, schema=schema, orient="row")
+        frame = frame.join(self._admissions, on="hadm_id", how="left", maintain_order="left")
+        frame = frame.with_columns(source=pl.lit("admission"), time="admitted")
+        both = pl.concat([read, frame.select(list(NOTES_SCHEMA))])
         yield from both.iter_slices(NOTES_PER_CHUNK)
 
     def _completed(self, note_id: str, text: str) -> Iterator[tuple[str, str, str]]:
@@ -140,9 +134,7 @@ class AdmissionNotes:
     def cohort(self) -> tuple[pl.DataFrame, FlowCount]:
         """The admissions that have a note, in order of their ids, and their flow.
 
-        Returns:
-            The columns of the admissions, `note_id`, and `mortality_note_id`, which is null where
-            the text gives the death away.
+        They have `note_id` too, and `mortality_note_id`, null where the text gives the death away.
 
         Raises:
             DataError: If a planned summary never came.

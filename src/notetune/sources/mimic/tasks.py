@@ -17,14 +17,8 @@ from notetune.notes.icd import CATEGORY
 from notetune.notes.outcomes import LENGTH_OF_STAY_CLASSES, Task, classes_in, length_of_stay_class
 from notetune.sources.cohort import label_table, outcome_table, reject, stop_if_any
 from notetune.sources.columns import check_whole_numbers, rows_with_id, with_times
-from notetune.sources.mimic import core2021
-from notetune.sources.mimic.ventilation import (
-    charted_episodes,
-    first_stays,
-    prolonged_ventilation,
-    read_episodes,
-    ventilation_task,
-)
+from notetune.sources.mimic import core2021, ventilation
+from notetune.sources.mimic.ventilation import first_stays, prolonged_ventilation, read_episodes
 from notetune.sources.mimic.ventilation_labels import read_ventilation_labels
 from notetune.strict_csv import find_csv, read_table, require_csv
 
@@ -75,13 +69,8 @@ def mimic3_tasks(
 ) -> TasksWithFlow:
     """The outcome tasks of the cohort and the flow of each.
 
-    A task in which no admission is left is absent, and its flow says why.
-
-    Args:
-        folder: The folder of the tables.
-        cohort: Columns `hadm_id`, `note_id`, `mortality_note_id`, `admitted`, `discharged`, `died`.
-        as_2021: By the rules of the published scripts (`core2021`).
-        ventilation_from: Where ventilation comes from.
+    A task in which no admission is left is absent, and its flow says why. The cohort is that of
+    `AdmissionNotes.cohort`; `as_2021` is by the rules of the published scripts (`core2021`).
 
     Raises:
         DataError: If a table is missing or faulty.
@@ -97,8 +86,8 @@ def mimic3_tasks(
             found = _categories(path, cohort, kind, ["HADM_ID", "ICD9_CODE"], ["9"])["9"]
         description = _CODES_DESCRIBED.format("9", kind)
         made.append(_code_task(kind, description, cohort, found, f"no code in {table}", classes))
-    if ventilation := _ventilation(folder, cohort, ventilation_from, as_2021=as_2021):
-        made.append(ventilation)
+    if last := _ventilation(folder, cohort, ventilation_from, as_2021=as_2021):
+        made.append(last)
     return _not_empty(made)
 
 
@@ -192,7 +181,8 @@ def _code_task(
     labels = [found.get(hadm_id, []) for hadm_id in cohort["hadm_id"]]
     has_none = {without: pl.col("labels").list.len() == 0}
     table, flow = reject(f"task {name}", label_table(cohort["note_id"], labels), has_none)
-    classes = classes_in(table["labels"]) if classes is None else classes
+    if classes is None:
+        classes = classes_in(table["labels"])
     return (Task(name, "multilabel", classes, description), table) if classes else None, flow
 
 
@@ -207,7 +197,7 @@ def _ventilation(
         return _published_ventilation(folder / _PMV_LABELS, cohort, as_2021=as_2021)
     stays = first_stays(require_csv(folder, "ICUSTAYS"), stay_column="ICUSTAY_ID")
     if source == "chartevents":
-        episodes = charted_episodes(folder)
+        episodes = ventilation.charted_episodes(folder)
     else:
         path = require_csv(folder, "VENTDURATIONS")
         episodes = read_episodes(path, stay_column="ICUSTAY_ID")
@@ -232,9 +222,10 @@ def _published_ventilation(path: Path, cohort: pl.DataFrame, *, as_2021: bool) -
     Their split is by admission and is not used here: a patient can be on both of its sides.
     """
     published = read_ventilation_labels(path)
-    task = ventilation_task()
     reasons = {"not in the published labels": ~pl.col("hadm_id").is_in(list(published))}
-    kept, flow = reject(f"task {task.name}", cohort, reasons | (_GIVEN_AWAY if as_2021 else {}))
+    kept, flow = reject(
+        f"task {ventilation.TASK.name}", cohort, reasons | (_GIVEN_AWAY if as_2021 else {})
+    )
     if kept.is_empty():
         raise DataError(
             f"{path}: none of its {len(published)} admissions is in the cohort of {cohort.height}; "
@@ -242,4 +233,4 @@ def _published_ventilation(path: Path, cohort: pl.DataFrame, *, as_2021: bool) -
         )
     note_ids = kept["mortality_note_id" if as_2021 else "note_id"]
     is_prolonged = pl.Series([published[hadm_id] for hadm_id in kept["hadm_id"]])
-    return (task, outcome_table(task, note_ids, is_prolonged)), flow
+    return (ventilation.TASK, outcome_table(ventilation.TASK, note_ids, is_prolonged)), flow

@@ -6,7 +6,7 @@ extubation ends it, and so does oxygen given without a ventilator setting at the
 Source:
     Data specification, section 2.6: mimic-code `ventilation_classification` and
     `ventilation_durations` for MIMIC-III in words. The specification names kinds of settings
-    without all of their item ids; `_ITEMS` holds them as mimic-code lists them (MIT licence).
+    without all of their item ids; here they are as mimic-code lists them (MIT licence).
 """
 
 import datetime as dt
@@ -23,7 +23,12 @@ from notetune.sources.cohort import outcome_table, reject, stop_if_any
 from notetune.sources.columns import check_whole_numbers, with_times
 from notetune.strict_csv import read_rows, read_table, require_csv
 
-PROLONGED_DAYS: Final = 7
+TASK: Final = Task(
+    "ventilation",
+    "binary",
+    ("prolonged",),
+    "Over 7 days of ventilation, among the ventilated. Known at admission.",
+)
 """Source: Huang et al. 2020 (prolonged mechanical ventilation: over 7 days)."""
 _LONGEST_GAP: Final = dt.timedelta(hours=8)
 _ROWS_PER_CHUNK: Final = 500_000
@@ -62,20 +67,21 @@ _OXYGEN_METAVISION: Final = (
     "Nasal cannula|Face tent|Aerosol-cool|Trach mask|High flow neb|Non-rebreather|Venti mask|"
     "Medium conc mask|T-piece|High flow nasal cannula|Ultrasonic neb|Vapomist"
 )
-_UNLESS: Final = {720: "Other/Remarks", 223848: "Other"}
-"""Ventilator types: the ventilator runs unless the value is this one."""
-_VALUES: Final = {
-    467: {"Ventilator": _VENTILATED, **dict.fromkeys(_OXYGEN_CAREVUE.split("|"), _OXYGEN)},
-    226732: dict.fromkeys(_OXYGEN_METAVISION.split("|"), _OXYGEN),
-    640: {"Extubated": _EXTUBATED, "Self Extubation": _EXTUBATED},
+_CHARTED: Final[dict[str, tuple[_Sign | None, dict[str, _Sign | None]]]] = {
+    **{str(item): (_VENTILATED, {}) for items in _SETTINGS.values() for item in items},
+    "720": (_VENTILATED, {"Other/Remarks": None}),
+    "223848": (_VENTILATED, {"Other": None}),
+    "467": (
+        None,
+        {"Ventilator": _VENTILATED, **dict.fromkeys(_OXYGEN_CAREVUE.split("|"), _OXYGEN)},
+    ),
+    "226732": (None, dict.fromkeys(_OXYGEN_METAVISION.split("|"), _OXYGEN)),
+    "640": (None, {"Extubated": _EXTUBATED, "Self Extubation": _EXTUBATED}),
 }
-"""Oxygen devices and extubation: what the row says depends on the value (spaces at its end, which
-some have in the original, do not count)."""
+"""ITEMIDs to what a row says and what it says with certain values (spaces at their end, which some
+have in the original, do not count): settings, ventilator types, oxygen devices and extubation."""
 _EXTUBATIONS: Final = frozenset(("227194", "225468", "225477"))
 """ITEMIDs of PROCEDUREEVENTS_MV: planned, by the patient, unplanned otherwise."""
-
-_RUNS: Final = frozenset(str(item) for items in _SETTINGS.values() for item in items)
-_ITEMS: Final = _RUNS | {str(item) for item in (*_UNLESS, *_VALUES)}
 
 
 def charted_episodes(folder: Path) -> pl.DataFrame:
@@ -134,9 +140,8 @@ def episodes_of(signs: pl.DataFrame) -> pl.DataFrame:
     rows = rows.with_columns(starts=after_extubation | (oxygen & ~ventilated) | after_gap)
     number = pl.col("starts").cast(pl.Int64).cum_sum().over("stay_id")
     # Rows of one moment belong to one episode, the last of them.
-    rows = rows.with_columns(number=number).with_columns(
-        pl.col("number").max().over("stay_id", "time")
-    )
+    rows = rows.with_columns(number=number)
+    rows = rows.with_columns(pl.col("number").max().over("stay_id", "time"))
     episodes = (
         rows.filter("counts")
         .group_by("stay_id", "number")
@@ -151,40 +156,23 @@ def prolonged_ventilation(
 ) -> tuple[tuple[Task, pl.DataFrame], FlowCount]:
     """From the first start to the last end of ventilation in the first ICU stay, gaps included.
 
-    Args:
-        cohort: `note_id` and `hadm_id`.
-        stays: What `first_stays` returned.
-        episodes: As `episodes_of`.
+    A cohort has `note_id` and `hadm_id`; stays are those of `first_stays`, episodes as
+    `episodes_of`.
 
     Source:
         Data specification, section 2.6 (Huang et al. 2020), without its 6 hours of tolerance.
     """
-    task = ventilation_task()
     per_stay = episodes.group_by("stay_id").agg(span=pl.col("end").max() - pl.col("start").min())
     ventilated = stays.join(per_stay, on="stay_id")
     joined = cohort.join(ventilated, on="hadm_id", how="left", maintain_order="left")
     without = {"not ventilated in the first ICU stay": pl.col("span").is_null()}
-    kept, flow = reject(f"task {task.name}", joined, without)
-    is_prolonged = kept["span"] > dt.timedelta(days=PROLONGED_DAYS)
-    return (task, outcome_table(task, kept["note_id"], is_prolonged)), flow
-
-
-def ventilation_task() -> Task:
-    """Prolonged ventilation, as a value."""
-    return Task(
-        "ventilation",
-        "binary",
-        ("prolonged",),
-        f"Over {PROLONGED_DAYS} days of ventilation, among the ventilated. Known at admission.",
-    )
+    kept, flow = reject(f"task {TASK.name}", joined, without)
+    is_prolonged = kept["span"] > dt.timedelta(days=7)
+    return (TASK, outcome_table(TASK, kept["note_id"], is_prolonged)), flow
 
 
 def first_stays(path: Path, *, stay_column: str) -> pl.DataFrame:
-    """Columns `hadm_id` and `stay_id` of the first ICU stay of each admission.
-
-    Raises:
-        DataError: If the table is faulty.
-    """
+    """Columns `hadm_id` and `stay_id` of the first ICU stay of each admission, in ICUSTAYS."""
     stays = read_table(path, ["HADM_ID", stay_column, "INTIME"], line_column="line")
     check_whole_numbers(path, stays, "HADM_ID", stay_column)
     number = pl.col(stay_column).cast(pl.Int64)
@@ -195,16 +183,13 @@ def first_stays(path: Path, *, stay_column: str) -> pl.DataFrame:
 
 def _charted(item: str, cells: Sequence[str]) -> _Sign | None:
     """What a row of CHARTEVENTS says; a row without a value or marked as an error says nothing."""
-    if item not in _ITEMS:
+    if item not in _CHARTED:
         return None
     value, error = cells[0].rstrip(), cells[1]
     if not value or error == "1":
         return None
-    if item in _RUNS:
-        return _VENTILATED
-    if (other := _UNLESS.get(int(item))) is not None:
-        return None if value == other else _VENTILATED
-    return _VALUES[int(item)].get(value)
+    otherwise, by_value = _CHARTED[item]
+    return by_value.get(value, otherwise)
 
 
 def _extubation(item: str, _cells: Sequence[str]) -> _Sign | None:

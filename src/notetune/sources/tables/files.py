@@ -129,11 +129,7 @@ def table_files(path: Path) -> list[Path]:
 
 
 def column_names(file: Path) -> set[str]:
-    """The columns of a .csv, .csv.gz or .parquet file, in lower case.
-
-    Raises:
-        DataError: If the file is missing or faulty.
-    """
+    """The columns of a .csv, .csv.gz or .parquet file, in lower case."""
     return set(read_header(file)) if _is_csv(file) else set(_parquet_columns(file))
 
 
@@ -149,7 +145,7 @@ def read_records(
         files: What `table_files` gave.
         wanted: Columns, or keys of the objects; in CSV and Parquet letter case does not matter.
         rejections: Takes the rows that are damaged, and counts all.
-        max_chars: Longest cell of a CSV file; bounds the lines of a JSON lines file.
+        max_chars: Longest cell; a line of JSON may take four bytes for each.
 
     Raises:
         DataError: If a file is missing, faulty or lacks a column, or if `rejections` stops.
@@ -186,13 +182,7 @@ def _csv_records(
 def read_objects(
     file: Path, suffix: str, rejections: Rejections, max_chars: int
 ) -> Iterator[Record]:
-    """The objects of a JSON lines file, each as the cells of a record.
-
-    Args:
-        file: A file named `suffix` or `suffix`.gz.
-        suffix: Such as ".jsonl".
-        rejections: Takes the lines that are no objects, and counts all.
-        max_chars: A line may take four bytes for each.
+    """The objects of a file of JSON lines named `suffix`[.gz], each as the cells of a record.
 
     Raises:
         DataError: If the file is missing or damaged, or if `rejections` stops.
@@ -226,14 +216,7 @@ def _jsonl_records(
 def parquet_records(
     file: Path, wanted: Sequence[str], rejections: Rejections, keep: pl.Expr | None = None
 ) -> Iterator[Record]:
-    """The rows of a Parquet file.
-
-    Args:
-        file: The file.
-        wanted: Columns, in any letter case.
-        rejections: Counts all rows.
-        keep: Rows to give, by their wanted columns; the others are left out as "another code".
-            All without it.
+    """The rows of a Parquet file, all or those to `keep`; others are left out as "another code".
 
     Raises:
         DataError: If the file is missing or faulty, or lacks a column.

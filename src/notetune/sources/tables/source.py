@@ -66,11 +66,9 @@ class TableSource(TaskedSource):
         times = () if columns.time is None else (columns.time,)
         layout = Layout(columns.text, columns.note_id, columns.patient_id, times, self.features)
         reading = TableReading(self, self.path, layout, merges=self.duplicate_texts == "merge")
-        several = len(files) > 1
-        prefixes = {
-            file: f"{self.source}-{number}" if several else self.source
-            for number, file in enumerate(files, start=1)
-        }
+        prefixes = {file: f"{self.source}-{n}" for n, file in enumerate(files, start=1)}
+        if len(files) == 1:
+            prefixes = {files[0]: self.source}
         records = read_records(files, reading.columns(), reading.rejections, self.max_note_chars)
         return reading.stream(
             records, lambda row: RawNote(row, self.source, f"{prefixes[row.file]}-{row.line}")

@@ -99,14 +99,9 @@ class TableReading:
         return list(dict.fromkeys(name for name in named if name is not None))
 
     def stream(self, records: Iterable[Record], note_of: Callable[[Record], RawNote]) -> NoteStream:
-        """The notes of the records, and then their tasks and flow.
+        """The notes of records with the cells of `columns`, and then their tasks and flow.
 
-        Args:
-            records: With the cells of `columns`, counted in `rejections`.
-            note_of: What a record is; may raise `Rejected`.
-
-        Raises:
-            DataError: While reading, as the docstring of the source says.
+        `note_of` may raise `Rejected`. Errors are those that `TableSource.open` names.
         """
         return NoteStream(self._chunks(self._usable(records, note_of)), self._finish)
 
@@ -250,11 +245,7 @@ class TableReading:
         return Finished(tuple(tasks), tuple(flow), pl.concat(rejections), columns=columns)
 
     def _met_flow(self, task: TableTask, lookup: Lookup) -> FlowCount:
-        """How many ids of a table beside the notes have a note.
-
-        Raises:
-            DataError: With policy strict, if a label is for a note id that does not exist.
-        """
+        """How many ids of a table beside the notes have a note; strict asks it of note ids."""
         ids, met = len(lookup.by_id), len(lookup.met)
         is_by_note = task.labels is not None and task.column == self._layout.note_id
         if is_by_note and met < ids and self.rejections.is_strict:

@@ -173,12 +173,7 @@ def _positive_class(task: TableTask) -> tuple[str, ...]:
 
 
 def checked_task(spec: TableTask, table: pl.DataFrame, origin: Path) -> Task:
-    """The task of a recipe, with the classes that it names or that its table has.
-
-    Args:
-        spec: What the recipe says.
-        table: `TASK_SCHEMA`.
-        origin: What was read, for messages.
+    """The task of a recipe, with the classes that it names or that its table from `origin` has.
 
     Raises:
         DataError: If no note has a label, or the labels do not fit the task.
