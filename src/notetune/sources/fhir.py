@@ -1,6 +1,5 @@
 """FHIR R4: DocumentReference resources in NDJSON, as a bulk export writes them."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -9,7 +8,7 @@ from pydantic import Field
 
 from notetune.config import MAX_SHOWN_CHARS, Shown
 from notetune.sources.cohort import NoteStream
-from notetune.sources.fhir_text import Binaries, attachment_text, open_binaries
+from notetune.sources.fhir_text import Binaries, attachment_text, open_binaries, referred_id
 from notetune.sources.paths import matching_files
 from notetune.sources.rejections import Rejected, Rejections
 from notetune.sources.tables.files import Record, read_objects
@@ -17,9 +16,6 @@ from notetune.sources.tables.stream import Layout, RawNote, TableReading
 from notetune.sources.tables.tasks import TaskedSource
 
 _STATUSES: Final = ("current", "superseded", "entered-in-error")
-_REFERENCE = re.compile(
-    r"(?:.*/)?(?P<type>[A-Za-z]+)/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?"
-)
 
 
 class FhirSource(TaskedSource):
@@ -97,14 +93,11 @@ def _note(source: FhirSource, record: Record, binaries: Binaries) -> RawNote:
 
 
 def _reference(value: Any, kind: str) -> str | None:
-    """The id in a reference to a resource of that kind; None if it is none."""
+    """The id in a Reference to a resource of that kind; None if it is none."""
     reference = value.get("reference") if isinstance(value, dict) else None
-    if not isinstance(reference, str):
-        return None
-    if reference.startswith("urn:uuid:"):
+    if isinstance(reference, str) and reference.startswith("urn:uuid:"):
         return reference
-    found = _REFERENCE.fullmatch(reference)
-    return found["id"] if found and found["type"] == kind else None
+    return referred_id(reference, kind)
 
 
 def _type_name(source: FhirSource, record: Record) -> str:

@@ -15,7 +15,9 @@ from notetune.sources.paths import matching_files
 from notetune.sources.rejections import Rejected
 from notetune.strict_csv import numbered_lines, open_file
 
-_BINARY = re.compile(r"(?:.*/)?Binary/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?")
+_REFERENCE = re.compile(
+    r"(?:.*/)?(?P<type>[A-Za-z]+)/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?"
+)
 # Python knows more codecs than text has: some run other decoders or escapes.
 _CHARSETS: Final = frozenset(
     ("utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252", "utf-16", "utf-16-le", "utf-16-be")
@@ -59,6 +61,12 @@ def attachment_text(content: Any, binaries: Binaries) -> str:
     stripper.close()
     lines = (line.strip() for line in "".join(stripper.parts).split("\n"))
     return "\n".join(line for line in lines if line)
+
+
+def referred_id(reference: Any, kind: str) -> str | None:
+    """The id in the address of a resource of that kind; None if it is none."""
+    found = _REFERENCE.fullmatch(reference) if isinstance(reference, str) else None
+    return found["id"] if found and found["type"] == kind else None
 
 
 def open_binaries(path: Path | None, max_chars: int) -> Binaries:
@@ -112,11 +120,10 @@ def _object(line: bytes) -> dict[str, Any] | None:
 
 
 def _binary_data(url: Any, binaries: Binaries) -> Any:
-    found = _BINARY.fullmatch(url) if isinstance(url, str) else None
-    if found is None:
+    name = referred_id(url, "Binary")
+    if name is None:
         raise Rejected("attachment without data or url to a Binary", "export the data inline")
-    resource = binaries(found["id"])
-    if resource is None:
+    if (resource := binaries(name)) is None:
         raise Rejected("no such Binary", "set binaries to the file or folder that holds it")
     return resource.get("data")
 

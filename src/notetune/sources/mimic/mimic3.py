@@ -11,6 +11,7 @@ from notetune.audit import FlowCount
 from notetune.config import Config
 from notetune.errors import DataError
 from notetune.notes.clean import clean_text
+from notetune.notes.overlap_text import text_digest
 from notetune.sources.cohort import Finished, NoteStream, stop_if_any
 from notetune.sources.columns import check_whole_numbers, with_times
 from notetune.sources.mimic import core2021
@@ -20,7 +21,6 @@ from notetune.sources.mimic.summaries import (
     AdmissionNotes,
     AdmissionText,
     row_chunks,
-    text_digest,
 )
 from notetune.sources.mimic.tasks import CODED, VentilationFrom, mimic3_tasks, read_admissions
 from notetune.strict_csv import Row, require_csv

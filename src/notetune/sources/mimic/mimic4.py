@@ -10,21 +10,16 @@ from notetune.audit import FlowCount
 from notetune.config import Config
 from notetune.errors import DataError
 from notetune.notes.clean import clean_text
+from notetune.notes.overlap_text import text_digest
 from notetune.sources.cohort import NOTES_SCHEMA, Finished, NoteStream, stop_if_any
 from notetune.sources.columns import check_whole_numbers, with_times
 from notetune.sources.mimic.sections import admission_note
-from notetune.sources.mimic.summaries import (
-    SUMMARY_SCHEMA,
-    AdmissionNotes,
-    row_chunks,
-    text_digest,
-)
+from notetune.sources.mimic.summaries import SUMMARY_SCHEMA, AdmissionNotes, row_chunks
 from notetune.sources.mimic.tasks import CODED, mimic4_tasks, read_admissions
 from notetune.strict_csv import Row, find_csv, read_rows, require_csv
 
 _NOTE_COLUMNS: Final = ("note_id", "subject_id", "hadm_id", "charttime", "text")
 _SCANNED: Final = ("note_id", "hadm_id", "note_type", "note_seq", "charttime", "text")
-_KINDS: Final = ("discharge", "radiology")
 
 
 class Mimic4Source(Config):
@@ -65,7 +60,8 @@ class _Reading:
 
     def __init__(self, source: Mimic4Source) -> None:
         self._folder = source.folder
-        self._paths = {kind: require_csv(source.folder / "note", kind) for kind in _KINDS}
+        kinds = ("discharge", "radiology")
+        self._paths = {kind: require_csv(source.folder / "note", kind) for kind in kinds}
         self._flows: list[FlowCount] = []
         self._notes: AdmissionNotes | None = None
         if (source.folder / "hosp").is_dir():

@@ -93,15 +93,17 @@ PUBLISHED: Final = (
 )
 """All published figures, in the order in which they are shown."""
 
-_ASSUMED_TOKENS: Final = {"discharge": 512, "radiology": 235, "admission": 512}
-"""Tokens of LLaMA per note of which the first 512 are read: all of MIMIC-IV-Note has 0.715 G."""
+ASSUMED_TOKENS: Final = {"discharge": 512, "radiology": 235, "admission": 512}
+"""Tokens of LLaMA per note of which the first 512 are read: all of MIMIC-IV-Note has 0.715 G.
+
+By the source of a note; "admission" is for those of the tasks."""
 ASSUMPTION: Final = (
     "published counts (MIMIC-IV-Note 2.2 for step 1, MIMIC-III 1.4 for the tasks), since notes or "
     "weights are not here; a radiology report is taken to have 235 tokens, any other note 512"
 )
 COUNTED_KINDS: Final = ("mimic4", "mimic3")
 """Sources of the corpus and of the tasks that counts are published for."""
-_CLASS_COUNTS: Final = {
+CLASS_COUNTS: Final = {
     "mortality": 1, "length_of_stay": 4, "ventilation": 1, "diagnoses": 1_266, "procedures": 711
 }  # fmt: skip
 
@@ -116,31 +118,14 @@ _STAGES: Final = {
 """What is counted at which stage of a flow."""
 
 
-@dataclass(frozen=True)
-class AssumedNotes:
-    """How many notes there are, taken from published counts, and how long they are taken to be."""
-
-    classes: int
-    """Classes of a task; 0 for a corpus."""
-    counts: dict[str, int]
-    """Notes per split of a task, or per source of a corpus."""
-    tokens: dict[str, int]
-    """Tokens of each, by the same keys."""
+def assumed_corpus() -> dict[str, int]:
+    """How many notes of each source MIMIC-IV-Note 2.2 has."""
+    return {source: _count(f"{source} notes") for source in ("discharge", "radiology")}
 
 
-def assumed_corpus() -> AssumedNotes:
-    """The notes of MIMIC-IV-Note 2.2 by source."""
-    counts = {source: _count(f"{source} notes") for source in ("discharge", "radiology")}
-    return AssumedNotes(0, counts, {source: _ASSUMED_TOKENS[source] for source in counts})
-
-
-def assumed_tasks() -> dict[str, AssumedNotes]:
-    """The five tasks on MIMIC-III 1.4, their notes by split."""
-    tokens = dict.fromkeys(SPLITS, _ASSUMED_TOKENS["admission"])
-    return {
-        task: AssumedNotes(classes, {split: _count(f"{task}: {split}") for split in SPLITS}, tokens)
-        for task, classes in _CLASS_COUNTS.items()
-    }
+def assumed_tasks() -> dict[str, dict[str, int]]:
+    """How many notes the five tasks on MIMIC-III 1.4 have in each split."""
+    return {task: {split: _count(f"{task}: {split}") for split in SPLITS} for task in CLASS_COUNTS}
 
 
 def _count(what: str) -> int:
@@ -175,7 +160,7 @@ def task_counts(task: Task, table: pl.DataFrame) -> dict[str, int | str]:
 
     They are under the keys of `PUBLISHED`; a task that has none there has none.
     """
-    if task.name not in _CLASS_COUNTS:
+    if task.name not in CLASS_COUNTS:
         return {}
     counts: dict[str, int | str] = {
         f"{task.name}: {split}": table.filter(pl.col("split") == split).height for split in SPLITS
@@ -188,12 +173,7 @@ def task_counts(task: Task, table: pl.DataFrame) -> dict[str, int | str]:
 
 
 def label_hash(labels: tuple[str, ...] | list[str]) -> str:
-    """sha256 of the labels, joined by spaces.
-
-    Example:
-        >>> label_hash(["4019"])[:16]
-        '5193cb34662513f0'
-    """
+    """sha256 of the labels, joined by spaces."""
     return hashlib.sha256(" ".join(labels).encode()).hexdigest()
 
 

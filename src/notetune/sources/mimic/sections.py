@@ -51,8 +51,6 @@ _OTHERS: Final = (
 _OTHER_HEADINGS: Final = frozenset(_OTHERS.split("|"))
 _IN_PARENTHESES: Final = re.compile(r"\s*\([^()]*\)")
 _AFTER_ADMISSION: Final = re.compile(r"\b(?:hospital course|discharge[ds]?|expired|death)\b")
-_MAX_HEADING_CHARS: Final = 60
-_MAX_HEADING_WORDS: Final = 8
 
 _DIED = r"(?:(?:had|has|is|was)\s+)?(?:expired|died|passed\s+away|deceased)\b"
 _DEATH_IN_EXAM: Final = re.compile(rf"\b(?:(?:the\s+)?(?:patient|pt)\.?\s+)?{_DIED}", re.IGNORECASE)
@@ -144,7 +142,7 @@ def states_death(text: str) -> bool:
 def _heading(line: str, *, after_blank: bool) -> tuple[bool, str | None, str]:
     """Whether the line is a heading, the label if it is one of ours, and the text after it."""
     title, colon, rest = line.strip().partition(":")
-    if not title or len(title) > _MAX_HEADING_CHARS:
+    if not title or len(title) > 60:
         return False, None, ""
     if not (title[0].isupper() or after_blank):  # a wrapped sentence may start like a heading
         return False, None, ""
@@ -153,7 +151,7 @@ def _heading(line: str, *, after_blank: bool) -> tuple[bool, str | None, str]:
         return True, _LABEL_OF[name], rest
     if name in _OTHER_HEADINGS and (colon or after_blank):
         return True, None, ""
-    short = len(name.split()) <= _MAX_HEADING_WORDS and "," not in title
+    short = len(name.split()) <= 8 and "," not in title
     if short and _AFTER_ADMISSION.search(name) and (colon or _is_title(title)):
         return True, None, ""
     stands_alone = not rest.strip() or (title.isupper() and " " in title)

@@ -6,7 +6,6 @@ summary has passed, so that only admissions with several summaries are ever held
 order of the file.
 """
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,11 +45,6 @@ def row_chunks(path: Path, columns: Sequence[str]) -> Iterator[list[Row]]:
     rows = read_rows(path, columns)
     while chunk := list(itertools.islice(rows, NOTES_PER_CHUNK)):
         yield chunk
-
-
-def text_digest(text: str) -> bytes:
-    """16 bytes that two texts share only if they are equal."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class AdmissionNotes:

@@ -30,16 +30,15 @@ def load_lookup(task: TableTask, policy: ReadingPolicy) -> Lookup | None:
         DataError: If a file is missing or faulty, two rows give one id different labels, or the
             policy stops.
     """
-    rejections = Rejections(policy)
-    if task.labels is not None:
-        by_id, kept = _read_labels(task, task.labels, rejections)
-        path = task.labels.path
-    elif task.codes is not None:
-        by_id, kept = _read_codes(task, task.codes, rejections)
-        path = task.codes.path
-    else:
+    table = task.labels or task.codes
+    if table is None:
         return None
-    rejections.check_share(path)
+    rejections = Rejections(policy)
+    if isinstance(table, LabelTable):
+        by_id, kept = _read_labels(task, table, rejections)
+    else:
+        by_id, kept = _read_codes(task, table, rejections)
+    rejections.check_share(table.path)
     stage = f"rows of the table for task {task.name}"
     flow = FlowCount(stage, rejections.rows_read, kept, rejections.counts())
     return Lookup(by_id, flow, rejections.table())

@@ -11,7 +11,7 @@ from notetune.aliases import TaskKind
 from notetune.config import MAX_SHOWN_CHARS, Config, Name, Shown
 from notetune.errors import DataError
 from notetune.notes.icd import CATEGORY
-from notetune.notes.outcomes import Task, check_labels, classes_in
+from notetune.notes.outcomes import Task, classes_in
 from notetune.sources.rejections import ReadingPolicy, Rejected
 from notetune.sources.tables.files import Record
 from notetune.strict_csv import MAX_CELL_CHARS
@@ -176,7 +176,7 @@ def checked_task(spec: TableTask, table: pl.DataFrame, origin: Path) -> Task:
     """The task of a recipe, with the classes that it names or that its table from `origin` has.
 
     Raises:
-        DataError: If no note has a label, or the labels do not fit the task.
+        DataError: If no note has a label, or the number of classes does not fit the task.
     """
     if table.is_empty():
         raise DataError(
@@ -186,8 +186,6 @@ def checked_task(spec: TableTask, table: pl.DataFrame, origin: Path) -> Task:
     found = spec.classes or classes_in(table["labels"])
     classes = _positive_class(spec) if spec.kind == "binary" else found
     try:
-        task = Task(spec.name, spec.kind, classes)
-        check_labels(task, table)
+        return Task(spec.name, spec.kind, classes)
     except DataError as error:  # ours, so it shows no label
         raise DataError(f"{origin}, column {spec.column}: {error}") from None
-    return task
