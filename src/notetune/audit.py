@@ -1,7 +1,7 @@
 """What is counted while notes are prepared, and shown in every report."""
 
 from dataclasses import dataclass, field
-from typing import Literal, assert_never
+from typing import Literal
 
 from notetune.errors import DataError
 
@@ -25,19 +25,7 @@ class FlowCount:
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check; a count of zero says that it was made and found nothing.
-
-    Attributes:
-        check: What was looked for.
-        split_a: What the notes are compared with: another split, a corpus, or a task.
-        split_b: The notes that are looked at.
-        count: Patients or notes of `split_b` that are also in `split_a`; for words and times, notes
-            that tell about the task.
-        share: `count` over all patients or notes of `split_b` (0.0 where there are none).
-        blocks: Whether training must stop, unless the user overrides it and the report says so.
-        is_judged: False where the notes do not say what was looked for, such as who the patients
-            are: nothing is known then.
-    """
+    """The result of one check; a count of zero says that it was made and found nothing."""
 
     check: Literal[
         "same patient",
@@ -47,27 +35,31 @@ class Finding:
         "later than the prediction time",
     ]
     split_a: str
+    """What the notes are compared with: another split, a corpus, or a task."""
     split_b: str
+    """The notes that are looked at."""
     count: int
+    """Patients or notes of `split_b` that are also in `split_a`; for words and times, notes that
+    tell about the task."""
     share: float
+    """`count` over all patients or notes of `split_b` (0.0 where there are none)."""
     blocks: bool
+    """Whether training must stop, unless the user overrides it and the report says so."""
     is_judged: bool = True
+    """False where the notes do not say what was looked for, such as who the patients are."""
 
     @property
     def sentence(self) -> str:
         """What was found, in words."""
-        match self.check:
-            case "same patient" if not self.is_judged:
-                return f"patients of {self.split_b} in {self.split_a}: not judged, without ids"
-            case "same patient":
-                return f"{self.count} patients of {self.split_b} are also in {self.split_a}"
-            case "outcome words":
-                words = f"words that tell {self.split_a}"
-                return f"{self.count} notes of {self.split_b} hold {words}"
-            case "later than the prediction time":
-                moment = f"the prediction time of {self.split_a}"
-                return f"{self.count} notes of {self.split_b} were written after {moment}"
-            case "same text" | "near-duplicate text":
-                return f"{self.check}: {self.count} notes of {self.split_b} in {self.split_a}"
-            case _:
-                assert_never(self.check)
+        a, b = self.split_a, self.split_b
+        if not self.is_judged:
+            return f"patients of {b} in {a}: not judged, without ids"
+        return {
+            "same patient": f"{self.count} patients of {b} are also in {a}",
+            "same text": f"{self.check}: {self.count} notes of {b} in {a}",
+            "near-duplicate text": f"{self.check}: {self.count} notes of {b} in {a}",
+            "outcome words": f"{self.count} notes of {b} hold words that tell {a}",
+            "later than the prediction time": (
+                f"{self.count} notes of {b} were written after the prediction time of {a}"
+            ),
+        }[self.check]

@@ -23,8 +23,8 @@ from notetune.report.page import check_output, write_report
 from notetune.report.summary import summary
 from notetune.serve.predictor import load_predictor
 from notetune.sources import TableSource
+from notetune.sources.tables.files import Record
 from notetune.sources.tables.survey import survey
-from notetune.sources.tables.tasks import read_feature
 from notetune.study.evaluate import read_study
 from notetune.study.jobs import Job
 from notetune.study.run import run_study
@@ -146,10 +146,9 @@ def _kept(table: pl.DataFrame, root: Path) -> Path:
 
 def _columns(table: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
     """Features as a source gives them."""
-    cells = {
-        name: [read_feature(f"row {n}", name, cell) for n, cell in enumerate(table[name].to_list())]
-        for name in features
-    }
+    where = Path("the notes")
+    rows = [Record(where, row, cells) for row, cells in enumerate(table.iter_rows(named=True))]
+    cells = {name: [row.feature(name) for row in rows] for name in features}
     ids = [str(row) for row in range(table.height)]
     return pl.DataFrame({"note_id": ids, **cells}, schema_overrides=dict.fromkeys(cells, pl.String))
 

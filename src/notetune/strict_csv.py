@@ -5,6 +5,7 @@ be a clinical note. It is built on the csv module of the standard library and is
 of notetune, so that no faster one can disagree with it.
 """
 
+import codecs
 import csv
 import difflib
 import gzip
@@ -12,7 +13,7 @@ import io
 import operator
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
@@ -24,8 +25,6 @@ from notetune.errors import DataError
 MAX_CELL_CHARS = 20_000_000
 """Longest cell accepted by default, in characters; the longest real notes are below 1 million."""
 
-_UTF8_MARK = b"\xef\xbb\xbf"
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _GZIP_MAGIC = b"\x1f\x8b"
 # Deflate reaches 1,032 to 1; notes reach about 5, boilerplate about 50. Small files may do more.
 _MAX_EXPANSION: Final = 200
@@ -40,22 +39,29 @@ class Row(NamedTuple):
 
 
 class _Fault(NamedTuple):
-    """What is wrong with one row."""
+    """What is wrong with one row, and the way out."""
 
     rule: str
     """Its short name, one of few, for counts."""
-    detail: str
     remedy: str
+    detail: str = ""
+
+    def error(self, path: Path, line: int) -> DataError:
+        return DataError(f"{path}, line {line}: {self.rule}{self.detail}; {self.remedy}.")
 
 
-_NOT_UTF8 = _Fault("bytes that are not UTF-8", "", "save the file as UTF-8")
-_NUL = _Fault("NUL byte", " (UTF-16, or damage)", "save the file as UTF-8")
+_NOT_UTF8 = _Fault("bytes that are not UTF-8", "save the file as UTF-8")
+_NUL = _Fault("NUL byte", "save the file as UTF-8", " (UTF-16, or damage)")
+_READER_FAULTS: Final = {
+    "unexpected end": _Fault("a quote opens here and never closes", "close or double it"),
+    "new-line": _Fault("a lone carriage return outside quotes", "end lines with a line feed"),
+    "": _Fault("text follows a closing quote", "double every quote inside a cell"),
+}
+"""By a part of what the csv module says; its words name delimiters only, never a cell."""
 
 
 def find_csv(folder: Path, name: str) -> Path | None:
-    """The file `name`.csv or `name`.csv.gz in `folder`, in any letter case; None if there is none.
-
-    Where both are there, the plain one is taken.
+    """The file `name`.csv, or else `name`.csv.gz, of `folder` in any letter case; None without.
 
     Raises:
         DataError: If the folder is missing.
@@ -67,11 +73,7 @@ def find_csv(folder: Path, name: str) -> Path | None:
 
 
 def require_csv(folder: Path, name: str) -> Path:
-    """As `find_csv`, for a file that must be there.
-
-    Raises:
-        DataError: If the folder or the file is missing.
-    """
+    """As `find_csv`, but a missing file is an error too."""
     path = find_csv(folder, name)
     if path is None:
         raise DataError(f"{folder} holds no {name}.csv and no {name}.csv.gz; put the table there.")
@@ -79,24 +81,13 @@ def require_csv(folder: Path, name: str) -> Path:
 
 
 def read_table(
-    path: Path,
-    columns: Sequence[str],
-    *,
-    line_column: str | None = None,
-    max_chars: int = MAX_CELL_CHARS,
+    path: Path, columns: Sequence[str], *, line_column: str | None = None
 ) -> pl.DataFrame:
-    """The asked-for columns of a file as strings, an empty cell as null.
+    """The asked-for columns of a file, so spelled, as strings, an empty cell as null.
 
-    Args:
-        path: A .csv or .csv.gz file.
-        columns: Columns to keep, in the order of the result and with this spelling.
-        line_column: Name of an Int64 column to add with the line on which each row starts.
-        max_chars: Longest cell accepted.
-
-    Raises:
-        DataError: As `read_rows`.
+    A `line_column` to add has the line on which each row starts, Int64. Errors as `read_rows`.
     """
-    rows = list(read_rows(path, columns, max_chars))
+    rows = list(read_rows(path, columns))
     schema = dict.fromkeys(columns, pl.String)
     table = pl.DataFrame([row.cells for row in rows], schema=schema, orient="row")
     table = table.with_columns(pl.when(pl.all() != "").then(pl.all()))
@@ -105,119 +96,107 @@ def read_table(
     return table.with_columns(pl.Series(line_column, [row.line for row in rows], dtype=pl.Int64))
 
 
-def read_header(path: Path) -> tuple[str, ...]:
-    """The column names of a file, as it spells them.
-
-    Raises:
-        DataError: As `read_rows`.
-    """
+def read_header(path: Path) -> list[str]:
+    """The column names of a file, as it spells them; errors as `read_rows`."""
     with open_file(path, ".csv") as file:
-        reader = csv.reader(_decoded_lines(path, file, MAX_CELL_CHARS, []), strict=True)
-        return tuple(name.strip() for name in _header(path, reader))
+        lines = _decoded_lines(path, file, MAX_CELL_CHARS, [])
+        header = _header(path, _raw_rows(path, lines, MAX_CELL_CHARS))
+        return [name.strip() for name in header]
 
 
 def read_rows(
     path: Path,
     columns: Sequence[str],
     max_chars: int = MAX_CELL_CHARS,
-    on_bad_row: Callable[[int, str], None] | None = None,
+    on_bad_row: Callable[[int, str, str], None] | None = None,
 ) -> Iterator[Row]:
     """The rows of a file one after another, each with the asked-for cells only.
 
     Args:
         path: A .csv or .csv.gz file: UTF-8 (a byte order mark is ignored), comma-separated, with a
             header row. A quoted cell may hold line breaks; they are kept.
-        columns: Names of the columns to give, matched without regard to letter case because the
-            same public tables come in both.
+        columns: Those to give, in any letter case, since the same public tables come in both.
         max_chars: Longest cell accepted; it bounds the memory that a damaged file can take.
-        on_bad_row: Called with line and rule for a row that is short, long or blank, or that holds
-            a NUL byte or bytes that are not UTF-8; the row is left out. Without it such a row is
-            an error. A quote out of place is always one: no row after it can be trusted.
-
-    Yields:
-        Rows in file order. Without `on_bad_row` at least one.
+        on_bad_row: Called with line, rule and remedy for a row that is short, long or blank, or
+            that holds a NUL byte or bytes that are not UTF-8; the row is left out. Without it such
+            a row is an error. A quote out of place is always one: no row after it can be trusted.
 
     Raises:
         DataError: With file, physical line and rule: a missing, empty, unreadable, damaged or
             changing file, another encoding, a NUL byte, a missing or repeated column, a row that is
             too short or too long, a quote that does not close, a cell over `max_chars`, no row.
     """
-    # The limit is the csv module's only one and is global: it is raised and never lowered, so that
-    # readers with different limits can run at once. The exact limit is checked below.
-    csv.field_size_limit(max(max_chars, csv.field_size_limit()))
     faults: list[_Fault] = []
     with open_file(path, ".csv") as file:
         lines = _decoded_lines(path, file, max_chars, None if on_bad_row is None else faults)
-        reader = csv.reader(lines, strict=True)
-        header = _header(path, reader)
+        rows = _raw_rows(path, lines, max_chars)
+        header = _header(path, rows)
         project = _projection(path, header, columns)
-        for start, row in _whole_rows(path, reader):
+        start = 0
+        for start, row in rows:
             if len(row) != len(header):
                 faults.append(_width_fault(len(row), len(header)))
             if max(map(len, row), default=0) > max_chars:
-                raise _long_cell(path, start, max_chars)
+                raise _long_cell(max_chars).error(path, start)
             if not faults:
                 yield Row(start, project(row))
             elif on_bad_row is None:
-                raise _error(path, start, faults[0])
+                raise faults[0].error(path, start)
             else:
-                on_bad_row(start, faults[0].rule)
+                on_bad_row(start, faults[0].rule, faults[0].remedy)
                 faults.clear()
+        if not start:
+            raise DataError(f"{path} has a header and no rows; is it the complete file?")
 
 
-def _header(path: Path, reader: Any) -> list[str]:
-    header = _next_row(path, reader)
-    if header is None:
-        raise DataError(f"{path} is empty; it needs a header and at least one row.")
-    return header
-
-
-def _whole_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Every row after the header with the line on which it starts, at least one."""
-    start = reader.line_num + 1
-    if (row := _next_row(path, reader)) is None:
-        raise DataError(f"{path} has a header and no rows; is it the complete file?")
-    while row is not None:
-        yield start, row
+def _raw_rows(path: Path, lines: Iterable[str], max_chars: int) -> Iterator[tuple[int, list[str]]]:
+    """Every row, the header too, with the line on which it starts."""
+    # The limit is the csv module's only one and is global: it is raised and never lowered, so that
+    # readers with different limits can run at once. `read_rows` checks the exact one.
+    csv.field_size_limit(max(max_chars, csv.field_size_limit()))
+    reader = csv.reader(lines, strict=True)
+    while True:
         start = reader.line_num + 1
-        row = _next_row(path, reader)
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            reason = str(error)
+            if "field larger" in reason:
+                raise _long_cell(csv.field_size_limit()).error(path, start) from None
+            fault = next(fault for part, fault in _READER_FAULTS.items() if part in reason)
+            raise fault.error(path, start) from None
+        if row is None:
+            return
+        yield start, row
 
 
-def _next_row(path: Path, reader: Any) -> list[str] | None:
-    start = reader.line_num + 1
-    try:
-        return next(reader, None)
-    except csv.Error as error:
-        reason = str(error)  # names delimiters only, never a cell
-    if "unexpected end" in reason:
-        raise _fault(path, start, "a quote opens here and never closes", "close or double it")
-    if "field larger" in reason:
-        raise _long_cell(path, start, csv.field_size_limit())
-    if "new-line" in reason:
-        raise _fault(
-            path, start, "a lone carriage return outside quotes", "end lines with a line feed"
-        )
-    raise _fault(path, start, "text follows a closing quote", "double every quote inside a cell")
+def _header(path: Path, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
+    for _, header in rows:
+        return header
+    raise DataError(f"{path} is empty; it needs a header and at least one row.")
 
 
 def _width_fault(found: int, expected: int) -> _Fault:
     if found == 0:
-        return _Fault("blank line", "", "remove it")
-    kind = "short" if found < expected else "long"
+        return _Fault("blank line", "remove it")
+    rule = "short row" if found < expected else "long row"
     detail = f": {found} cells where the header has {expected}"
-    return _Fault(f"{kind} row", detail, "quote every cell that holds a comma or a line break")
+    return _Fault(rule, "quote every cell that holds a comma or a line break", detail)
+
+
+def _long_cell(max_chars: int) -> _Fault:
+    rule = f"a cell over {max_chars:,} characters"
+    return _Fault(rule, "look for a quote that does not close, or split the note")
 
 
 def _projection(
     path: Path, header: list[str], columns: Sequence[str]
 ) -> Callable[[list[str]], tuple[str, ...]]:
     names = [name.strip().lower() for name in header]
-    first_at: dict[str, int] = {}
-    for position, name in enumerate(names):
-        if name in first_at:
-            rule = f"columns {first_at[name] + 1} and {position + 1} have the same name"
-            raise _fault(path, 1, rule, "rename one of them")
-        first_at[name] = position
+    for second, name in enumerate(names):
+        if (first := names.index(name)) < second:
+            rule = f"columns {first + 1} and {second + 1} have the same name"
+            raise _Fault(rule, "rename one of them").error(path, 1)
     positions = [_position(path, header, names, name) for name in columns]
     if len(positions) == 1:
         only = positions[0]
@@ -236,16 +215,13 @@ def _position(path: Path, header: list[str], names: list[str], wanted: str) -> i
     if len(names) == 1 and separators:
         found = f"; it seems separated by {separators[0]}"
     rule = f"no column {wanted!r} among {len(names)}{found}"
-    raise _fault(path, 1, rule, "give a comma-separated file whose first line names the columns")
+    remedy = "give a comma-separated file whose first line names the columns"
+    raise _Fault(rule, remedy).error(path, 1)
 
 
 @contextmanager
 def open_file(path: Path, suffix: str) -> Iterator[BinaryIO]:
-    """A file opened for reading, unpacked where its name says so.
-
-    Args:
-        path: A regular file named `suffix` or `suffix`.gz.
-        suffix: Such as ".csv".
+    """A regular file named `suffix` or `suffix`.gz, opened for reading and unpacked if so named.
 
     Raises:
         DataError: If it is missing, is no regular file, cannot be read, has another name or is not
@@ -322,17 +298,18 @@ def numbered_lines(path: Path, file: BinaryIO, max_bytes: int) -> Iterator[tuple
         try:
             raw = file.readline(max_bytes)
         except (OSError, EOFError, zlib.error):
-            rule = "the compressed file is damaged or cut"
-            raise _fault(path, line, rule, "copy it again") from None
+            fault = _Fault("the compressed file is damaged or cut", "copy it again")
+            raise fault.error(path, line) from None
         if not raw:
             return
         if line == 1:
-            if raw.startswith(_UTF16_MARKS):
-                raise _fault(path, 1, "the file is UTF-16", "save it as UTF-8")
-            raw = raw.removeprefix(_UTF8_MARK)
+            if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise _Fault("the file is UTF-16", "save it as UTF-8").error(path, 1)
+            raw = raw.removeprefix(codecs.BOM_UTF8)
         if len(raw) >= max_bytes and not raw.endswith(b"\n"):
             rule = f"a line over {max_bytes:,} bytes"
-            raise _fault(path, line, rule, "look for a missing line break, or split the note")
+            remedy = "look for a missing line break, or split the note"
+            raise _Fault(rule, remedy).error(path, line)
         yield line, raw
 
 
@@ -350,22 +327,9 @@ def _decoded_lines(
             text = raw.decode("utf-8", "replace")
         if fault is not None:
             if faults is None or line == 1:
-                raise _error(path, line, fault) from None
+                raise fault.error(path, line)
             faults.append(fault)
         yield text
-
-
-def _long_cell(path: Path, line: int, max_chars: int) -> DataError:
-    rule = f"a cell over {max_chars:,} characters"
-    return _fault(path, line, rule, "look for a quote that does not close, or split the note")
-
-
-def _error(path: Path, line: int, fault: _Fault) -> DataError:
-    return _fault(path, line, fault.rule + fault.detail, fault.remedy)
-
-
-def _fault(path: Path, line: int, rule: str, remedy: str) -> DataError:
-    return DataError(f"{path}, line {line}: {rule}; {remedy}.")
 
 
 def csv_text(table: pl.DataFrame) -> str:

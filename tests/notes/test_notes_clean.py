@@ -42,9 +42,8 @@ def test_spaces_at_line_ends_and_blank_edges_go():
     assert clean_text(" \nName:  ___  \n \nSex: F\t\n\n ") == "Name:  ___\n\nSex: F"
 
 
-def test_mark_ends_become_spaces_only_on_request():
+def test_marks_stay():
     assert clean_text("Dr. [**Last Name**]x") == "Dr. [**Last Name**]x"
-    assert clean_text("Dr. [**Last Name**]x", open_marks=True) == "Dr.  Last Name x"
 
 
 def test_a_lone_surrogate_becomes_writable():
@@ -60,12 +59,11 @@ PIECES = st.characters() | st.sampled_from([*BREAKS, " ", "\t", "[**", "**]", "\
 
 @given(st.lists(PIECES).map("".join))
 def test_the_result_is_writable_and_cleaning_it_again_changes_nothing(text):
-    for open_marks in (False, True):
-        cleaned = clean_text(text, open_marks=open_marks)
-        cleaned.encode()
-        assert clean_text(cleaned, open_marks=open_marks) == cleaned
-        assert cleaned.split("\n") == [line.rstrip() for line in cleaned.split("\n")]
-        assert len(cleaned.splitlines()) <= cleaned.count("\n") + 1
+    cleaned = clean_text(text)
+    cleaned.encode()
+    assert clean_text(cleaned) == cleaned
+    assert cleaned.split("\n") == [line.rstrip() for line in cleaned.split("\n")]
+    assert len(cleaned.splitlines()) <= cleaned.count("\n") + 1
 
 
 CONTROLS = [*map(chr, (*range(0x20), *range(0x7F, 0xA0), 0xFEFF, 0x2028, 0x2029))]

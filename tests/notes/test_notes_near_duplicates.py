@@ -4,13 +4,10 @@ import random
 
 import datasketch
 import numpy as np
-import polars as pl
-import pytest
 
 from notetune.notes.near_duplicates import (
     SIMILARITY,
     are_matched,
-    drop_near_duplicates,
     have_earlier_match,
     signatures,
 )
@@ -139,17 +136,9 @@ def test_the_earlier_matches_are_those_of_comparing_all_pairs():
     assert (alike & ~found).sum() <= 2
 
 
-@pytest.mark.parametrize("size", [1, 7, 1000])
-def test_dropping_keeps_the_first_of_each_family_whatever_the_chunks(size):
+def test_the_first_of_each_family_has_no_earlier_match():
     rng = random.Random(9)
     first = [random_text(rng) for _ in range(30)]
     texts = first + [edited(text, 1, rng) for text in first[:20]] + [first[0]]
-    notes = pl.DataFrame({"note_id": [f"n{i}" for i in range(51)], "text": texts})
-    kept, dropped = drop_near_duplicates(notes.iter_slices(size))
-    assert kept.to_list() == [f"n{i}" for i in range(30)]
-    assert dropped == 21
-
-
-def test_nothing_is_dropped_from_nothing():
-    kept, dropped = drop_near_duplicates([])
-    assert (kept.to_list(), dropped) == ([], 0)
+    assert have_earlier_match(signatures(texts)).tolist() == [False] * 30 + [True] * 21
+    assert have_earlier_match(signatures([])).tolist() == []

@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from notetune.errors import DataError
-from notetune.sources import open_notes
 
 CASES = {**catalogue_files.CASES, **catalogue_notes.CASES}
 
@@ -48,7 +47,7 @@ def test_any_bytes_are_read_with_balanced_counts_or_refused_in_one_silent_line(t
         policy = {"policy": "quarantine", "max_rejected_share": limit}
         source = source_of(tmp_path / "notes.csv", tasks=[], **policy)
         try:
-            stream = open_notes(source)
+            stream = source.open()
             kept = sum(chunk.height for chunk in stream.chunks)
         except DataError as error:
             assert_silent(error)

@@ -6,7 +6,7 @@ import pytest
 from notetune import config
 from notetune.audit import FlowCount
 from notetune.errors import ConfigError, DataError
-from notetune.sources import MedsSource, open_notes, read
+from notetune.sources import MedsSource, read
 
 CANARY = "zygomorphic"
 SCHEMA = {
@@ -92,7 +92,7 @@ def test_notes_far_apart_in_a_long_shard_are_all_found(tmp_path):
         for i in range(20_000)
     ]
     write_shards(tmp_path, {"0": rows})
-    stream = open_notes(source_of(tmp_path))
+    stream = source_of(tmp_path).open()
     ids = [name for chunk in stream.chunks for name in chunk["note_id"]]
     assert ids == [f"0-{i + 1}" for i in range(0, 20_000, 997)]
     assert stream.finish().flow[0].read == 20_000

@@ -7,7 +7,7 @@ from mimic3_tables import CANARY, Folder, flow_of, inputs, small, summary
 
 from notetune.audit import FlowCount
 from notetune.errors import DataError
-from notetune.sources import Mimic3Source, open_notes, read
+from notetune.sources import Mimic3Source, read
 from notetune.sources.mimic.tasks import read_admissions
 
 DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -130,7 +130,7 @@ def test_notes_pass_in_chunks_and_an_admission_note_comes_with_its_last_summary(
     for number in range(5):
         folder.note(100, f"Round {number}", CATEGORY="Nursing")
     folder.note(100, "Allergies:\nlatex", DESCRIPTION="Addendum")
-    stream = open_notes(folder.write(tmp_path))
+    stream = folder.write(tmp_path).open()
     chunks = list(stream.chunks)
     assert [chunk["note_id"].to_list() for chunk in chunks] == [
         ["note-1", "note-2", "note-3"],
@@ -145,7 +145,7 @@ def test_notes_pass_in_chunks_and_an_admission_note_comes_with_its_last_summary(
 
 def test_a_file_that_changes_between_the_two_readings_stops(tmp_path):
     source = small().write(tmp_path)
-    stream = open_notes(source)
+    stream = source.open()
     changed = Folder().note(999, "elsewhere", CATEGORY="ECG")
     changed.tables["NOTEEVENTS"][0]["ROW_ID"] = 77
     changed.write(tmp_path)

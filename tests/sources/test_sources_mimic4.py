@@ -10,7 +10,7 @@ from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.hospital import SyntheticConfig
 from notetune.notes.outcomes import LENGTH_OF_STAY_CLASSES
-from notetune.sources import Mimic4Source, open_notes, read
+from notetune.sources import Mimic4Source, read
 
 PATIENTS = 300
 CANARY = "zygomorphic"
@@ -247,7 +247,7 @@ def test_without_intensive_care_the_way_out_is_named(tmp_path):
     source = small(tmp_path)
     (tmp_path / "icu" / "icustays.csv").unlink()
     with pytest.raises(DataError, match=r"holds no icu/icustays.*set icu_only: false"):
-        open_notes(source)
+        source.open()
     cohort = read(source.model_copy(update={"icu_only": False}))
     assert set(table_of(cohort, "mortality")) == {20, 21, 22}
 

@@ -14,7 +14,6 @@ from notetune.sources.splits import (
     OfficialSplit,
     Split,
     SplitConfig,
-    check_disjoint,
     split_patients,
     split_table,
 )
@@ -127,14 +126,6 @@ def test_labels_of_a_note_that_does_not_exist_stop():
     assignment = pl.DataFrame({"patient_id": ["1"], "split": ["train"]})
     with pytest.raises(DataError, match=r"note z has labels but no patient \(1 of 2 notes\)"):
         split_table(rows, notes, assignment)
-
-
-def test_a_patient_on_two_sides_stops():
-    check_disjoint(pl.DataFrame({"patient_id": ["1", "1"], "split": ["train", "train"]}))
-    with pytest.raises(DataError, match="1 of 2 patients are in more than one split"):
-        check_disjoint(
-            pl.DataFrame({"patient_id": ["1", "2", "1"], "split": ["train", "test", "test"]})
-        )
 
 
 def column_split(folder, rows, **changes):

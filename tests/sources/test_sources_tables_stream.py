@@ -11,7 +11,6 @@ from table_of_visits import source_of
 from notetune.audit import FlowCount
 from notetune.errors import ConfigError, DataError
 from notetune.sources import (
-    open_notes,
     read,
 )
 
@@ -23,7 +22,7 @@ def test_a_table_passes_in_chunks_of_at_most_10_000_notes_the_same_each_time(tmp
     task = {"name": "death", "kind": "binary", "column": "died"}
     readings = []
     for _ in range(2):
-        stream = open_notes(source_of(path, tasks=[task]))
+        stream = source_of(path, tasks=[task]).open()
         readings.append(list(stream.chunks))
         finished = stream.finish()
     assert [chunk.height for chunk in readings[0]] == [10_000, 10_000, 5_001]
@@ -41,7 +40,7 @@ def test_a_table_passes_in_chunks_of_at_most_10_000_notes_the_same_each_time(tmp
 def test_a_chunk_of_long_notes_ends_early(tmp_path, monkeypatch):
     monkeypatch.setattr("notetune.sources.tables.stream._CHARS_PER_CHUNK", 1_000)
     (tmp_path / "a.jsonl").write_text("\n".join([json.dumps({"text": "x" * 400})] * 7))
-    stream = open_notes(source_of(tmp_path / "a.jsonl", columns={"text": "text"}))
+    stream = source_of(tmp_path / "a.jsonl", columns={"text": "text"}).open()
     assert [chunk.height for chunk in stream.chunks] == [3, 3, 1]
 
 
@@ -54,7 +53,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
         rows = "".join(f'n{i},p,"{text}"\n' for i in range(notes))
         path.write_bytes(gzip.compress(f"id,patient,text\n{rows}".encode(), 1))
         tracemalloc.start()
-        count = sum(chunk.height for chunk in open_notes(source_of(path)).chunks)
+        count = sum(chunk.height for chunk in source_of(path).open().chunks)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert count == notes

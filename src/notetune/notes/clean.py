@@ -10,10 +10,9 @@ _LINE_BREAKS = re.compile("\r\n|[\r\v\f\u2028\u2029]")
 # C0 except tab and line feed, DEL, C1 and byte order marks.
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff]")
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
-_MARK_ENDS = re.compile(r"\[\*\*|\*\*\]")
 
 
-def clean_text(text: str, *, open_marks: bool = False) -> str:
+def clean_text(text: str) -> str:
     r"""The note with one kind of line break, no control characters and no space at line ends.
 
     Nothing that stands apart runs together: a control character becomes a space, or what it means
@@ -23,10 +22,7 @@ def clean_text(text: str, *, open_marks: bool = False) -> str:
     notes with one each became 400 lines. Letter case, tabs, blank lines inside the note, `___` and
     the words of de-identification marks stay.
 
-    Args:
-        text: Any string, including one with lone surrogates (JSON can carry them; UTF-8 cannot,
-            so each becomes U+FFFD).
-        open_marks: Replace `[**` and `**]` by a space, as the published pipeline does.
+    A lone surrogate, which JSON can carry and UTF-8 cannot, becomes U+FFFD.
 
     Returns:
         A string that `clean_text` leaves unchanged; empty if nothing visible is left.
@@ -43,8 +39,6 @@ def clean_text(text: str, *, open_marks: bool = False) -> str:
     text = _LINE_BREAKS.sub("\n", text)
     text = _CONTROLS.sub(_meaning, text)
     text = _LONE_SURROGATES.sub("\ufffd", text)
-    if open_marks:
-        text = _MARK_ENDS.sub(" ", text)
     # Not a regular expression: "[ \t]+$" takes quadratic time on a long run of spaces.
     return "\n".join(line.rstrip() for line in text.split("\n")).strip()
 

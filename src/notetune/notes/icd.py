@@ -4,7 +4,6 @@ A code is text, since its leading zeros count. It may have its dot and any lette
 """
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Final
 
 
@@ -40,38 +39,14 @@ def icd9_procedure_category(code: str) -> str:
     return code.strip().replace(".", "")[:3]
 
 
-def icd10_category(code: str) -> str:
-    """The category of an ICD-10-CM diagnosis: three characters.
+CATEGORY: Final[Mapping[tuple[str, str], Callable[[str], str]]] = {
+    ("diagnoses", "9"): icd9_category,
+    ("procedures", "9"): icd9_procedure_category,
+    ("diagnoses", "10"): lambda code: code.strip().upper()[:3],
+    ("procedures", "10"): lambda code: code.strip().upper()[:4],
+}
+"""The rule for what is coded and the version of the classification.
 
-    Source:
-        Structure of ICD-10-CM: a category is one letter, one digit and one letter or digit.
-
-    Example:
-        >>> icd10_category("E119"), icd10_category("Z95.5")
-        ('E11', 'Z95')
-    """
-    return code.strip().upper()[:3]
-
-
-def icd10_procedure_category(code: str) -> str:
-    """The first four characters of an ICD-10-PCS code: section, system, operation and body part.
-
-    Source:
-        Data specification, section 5.1 (the MIMIC-IV revision of the published tasks).
-
-    Example:
-        >>> icd10_procedure_category("02703ZZ")
-        '0270'
-    """
-    return code.strip().upper()[:4]
-
-
-CATEGORY: Final[Mapping[tuple[str, str], Callable[[str], str]]] = MappingProxyType(
-    {
-        ("diagnoses", "9"): icd9_category,
-        ("procedures", "9"): icd9_procedure_category,
-        ("diagnoses", "10"): icd10_category,
-        ("procedures", "10"): icd10_procedure_category,
-    }
-)
-"""The rule for what is coded and the version of the classification."""
+Source: structure of ICD-10-CM, where a category is one letter, one digit and one letter or digit;
+data specification, section 5.1, for ICD-10-PCS: section, system, operation and body part.
+"""

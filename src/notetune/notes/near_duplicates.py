@@ -7,12 +7,11 @@ whom it is about. What comes out are counts and the ids to keep, never which not
 import functools
 import hashlib
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from notetune.notes.overlap_text import normalised_text
 
@@ -23,7 +22,6 @@ _PERMUTATIONS: Final = 120
 _ROWS_PER_BAND: Final = 6
 """20 bands of 6: a pair with Jaccard 0.8 is compared with probability 0.998, one with 0.5 with
 0.27, one with 0.3 with 0.01. Source: 1 - (1 - s^6)^20 (Leskovec, Rajaraman, Ullman, chapter 3)."""
-_SEED: Final = 1
 _MOST_COMPARED: Final = 200
 """Candidates tried per note and band; more only happens where hundreds of different notes share a
 long opening, and these are then compared in the other bands."""
@@ -44,7 +42,7 @@ def signatures(texts: Iterable[str]) -> Signatures:
     import datasketch  # type: ignore[import-untyped]  # with all of scipy.integrate
 
     # The runs are hashed already: `operator.index` gives each number back.
-    empty = datasketch.MinHash(num_perm=_PERMUTATIONS, seed=_SEED, hashfunc=operator.index)
+    empty = datasketch.MinHash(num_perm=_PERMUTATIONS, seed=1, hashfunc=operator.index)
     rows = []
     for text in texts:
         sketch = empty.copy()
@@ -54,15 +52,10 @@ def signatures(texts: Iterable[str]) -> Signatures:
 
 
 def are_matched(signatures_A: Signatures, signatures_B: Signatures) -> npt.NDArray[np.bool_]:
-    """Which notes of B have a near-duplicate in A.
+    """Which notes of B have a near-duplicate in A: `(B,)`.
 
-    Args:
-        signatures_A: `(A, 120)`.
-        signatures_B: `(B, 120)`.
-
-    Returns:
-        `(B,)`. Similarity is estimated, with a standard error of 0.04 at the threshold; a pair
-        below the threshold can so be counted, and one above it missed.
+    Similarity is estimated, with a standard error of 0.04 at the threshold; a pair below the
+    threshold can so be counted, and one above it missed.
     """
     found_B = np.zeros(len(signatures_B), dtype=np.bool_)
     if not len(signatures_A):
@@ -98,25 +91,6 @@ def have_earlier_match(signatures_N: Signatures) -> npt.NDArray[np.bool_]:
     return found_N
 
 
-def drop_near_duplicates(notes: Iterable[pl.DataFrame]) -> tuple[pl.Series, int]:
-    """The notes of a corpus without those that are nearly the same as an earlier one.
-
-    Args:
-        notes: Chunks with the columns `note_id` and `text`; one is in memory at a time.
-
-    Returns:
-        The ids of the notes to keep, in order, and the number of the others.
-    """
-    ids, rows = [], []
-    for chunk in notes:
-        ids.append(chunk["note_id"])
-        rows.append(signatures(chunk["text"]))
-    if not ids:
-        return pl.Series("note_id", [], dtype=pl.String), 0
-    is_dropped = have_earlier_match(np.concatenate(rows))
-    return pl.concat(ids).filter(pl.Series(~is_dropped)), int(is_dropped.sum())
-
-
 def _bands(signatures_N: Signatures) -> Iterable[npt.NDArray[np.uint64]]:
     """The keys of each band, `(N,)`: notes with an equal key are worth comparing."""
     for start in range(0, _PERMUTATIONS, _ROWS_PER_BAND):
@@ -137,14 +111,10 @@ def _run_hashes(text: str) -> npt.NDArray[np.uint32]:
     runs = max(len(words) - _WORDS_PER_RUN + 1, 1)
     mixed = np.zeros(runs, dtype=np.uint64)
     for place in range(min(_WORDS_PER_RUN, len(words))):
-        mixed += words[place : place + runs] * _MULTIPLIERS[place]
+        # An odd factor of its own, so that the same words in another order mix to another value.
+        factor = np.uint64(pow(0x9E3779B97F4A7C15, place + 1, 2**64))
+        mixed += words[place : place + runs] * factor
     return (mixed >> np.uint64(32)).astype(np.uint32)
-
-
-# Odd constants, so that the same words in another order mix to another value.
-_MULTIPLIERS: Final[Sequence[np.uint64]] = [
-    np.uint64(pow(0x9E3779B97F4A7C15, power, 2**64)) for power in range(1, _WORDS_PER_RUN + 1)
-]
 
 
 @functools.lru_cache(maxsize=1 << 18)

@@ -7,7 +7,7 @@ splitting it also has `patient_id` and `split`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, assert_never
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,6 @@ SPLITS: Final = ("train", "validation", "test")
 
 LENGTH_OF_STAY_CLASSES: Final = ("<=3 days", "3-7 days", "7-14 days", ">14 days")
 """Source: van Aken et al. 2021 (CORe): at most 3, over 3 to 7, over 7 to 14, over 14 days."""
-_LENGTH_OF_STAY_BOUNDS_DAYS: Final = (3.0, 7.0, 14.0)
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,7 @@ class Task:
 
 
 def check_labels(task: Task, table: pl.DataFrame) -> None:
-    """Check every row of a task table against the task.
-
-    Args:
-        task: The task.
-        table: Columns `note_id` and `labels`; others are ignored.
+    """Check every row of a task table, its columns `note_id` and `labels`, against the task.
 
     Raises:
         DataError: At the first faulty note, by its id: a missing label, an unknown class, a class
@@ -63,19 +58,17 @@ def check_labels(task: Task, table: pl.DataFrame) -> None:
     """
     labels = pl.col("labels")
     count = labels.list.len()
-    match task.kind:
-        case "binary":
-            wrong_count, need = count > 1, "at most 1 label"
-        case "multiclass":
-            wrong_count, need = count != 1, "exactly 1 label"
-        case "multilabel":
-            wrong_count, need = pl.lit(value=False), ""
-        case _:
-            assert_never(task.kind)
+    wrong_count, need = {
+        "binary": (count > 1, "at most 1 label"),
+        "multiclass": (count != 1, "exactly 1 label"),
+        "multilabel": (pl.lit(value=False), ""),
+    }[task.kind]
     known = pl.element().is_in(list(task.classes), nulls_equal=True)
+    more = f" and {len(task.classes) - 5} more" if len(task.classes) > 5 else ""
+    allowed = f"allowed are {', '.join(task.classes[:5])}{more}"
     rules = (
         (labels.is_null() | labels.list.contains(None), "has no label", "fill it in"),
-        (~labels.list.eval(known).list.all(), "has an unknown class", _allowed(task)),
+        (~labels.list.eval(known).list.all(), "has an unknown class", allowed),
         (wrong_count, f"does not have {need}", f"a {task.kind} task needs {need}"),
         (count != labels.list.n_unique(), "has a class twice", "name each class once"),
     )
@@ -88,14 +81,8 @@ def check_labels(task: Task, table: pl.DataFrame) -> None:
             )
 
 
-def _allowed(task: Task) -> str:
-    shown = ", ".join(task.classes[:5])
-    more = f" and {len(task.classes) - 5} more" if len(task.classes) > 5 else ""
-    return f"allowed are {shown}{more}"
-
-
 def label_matrix(task: Task, table: pl.DataFrame) -> npt.NDArray[np.int8]:
-    """The labels as zeros and ones, `(N, K)` int8, rows as in `table`, columns as `task.classes`.
+    """The labels as zeros and ones, `(N, K)` int8: rows of the table by classes of the task.
 
     Raises:
         DataError: As `check_labels`.
@@ -103,12 +90,8 @@ def label_matrix(task: Task, table: pl.DataFrame) -> npt.NDArray[np.int8]:
     check_labels(task, table)
     matrix_NK = np.zeros((table.height, len(task.classes)), dtype=np.int8)
     column_of = pl.DataFrame({"labels": task.classes, "column": range(len(task.classes))})
-    positives = (
-        table.select("labels")
-        .with_row_index("row")
-        .explode("labels", empty_as_null=False)
-        .join(column_of, on="labels")
-    )
+    rows = table.select("labels").with_row_index("row").explode("labels", empty_as_null=False)
+    positives = rows.join(column_of, on="labels")
     matrix_NK[positives["row"].to_numpy(), positives["column"].to_numpy()] = 1
     return matrix_NK
 
@@ -116,16 +99,11 @@ def label_matrix(task: Task, table: pl.DataFrame) -> npt.NDArray[np.int8]:
 def keep_frequent_classes(
     task: Task, table: pl.DataFrame, min_train_positives: int
 ) -> tuple[Task, pl.DataFrame]:
-    """A multilabel task reduced to the classes with enough positive notes in the TRAIN split.
+    """A multilabel task reduced to the classes with enough positive notes in the TRAIN `split`.
 
     Validation and test never choose a class, so that nothing about them reaches the model. A note
     that loses all its labels stays, with an empty list. Other kinds come back unchanged: there a
     dropped class would leave its notes without an answer.
-
-    Args:
-        task: The task.
-        table: Its table, with `split`.
-        min_train_positives: Fewest positive train notes of a kept class, 1 or more.
 
     Raises:
         DataError: If no class has that many.
@@ -154,16 +132,12 @@ def check_train_classes(task: Task, table: pl.DataFrame) -> None:
     train = table.filter(pl.col("split") == "train")
     if train.is_empty():
         raise DataError(f"task {task.name}: the train split has no note. Check the split settings.")
-    if not _varies(task, train):
+    counts = _positives_per_class(train)
+    if not any(0 < counts.get(name, 0) < train.height for name in task.classes):
         raise DataError(
             f"task {task.name}: all {train.height} train notes have the same label; 2 or more "
             "different ones are needed. Add notes of another outcome or drop the task."
         )
-
-
-def _varies(task: Task, part: pl.DataFrame) -> bool:
-    counts = _positives_per_class(part)
-    return any(0 < counts.get(name, 0) < part.height for name in task.classes)
 
 
 def _positives_per_class(table: pl.DataFrame) -> dict[str, int]:
@@ -178,8 +152,7 @@ def length_of_stay_class(days: float) -> str:
         >>> length_of_stay_class(3.0), length_of_stay_class(3.1), length_of_stay_class(14.5)
         ('<=3 days', '3-7 days', '>14 days')
     """
-    longer_than = sum(days > bound for bound in _LENGTH_OF_STAY_BOUNDS_DAYS)
-    return LENGTH_OF_STAY_CLASSES[longer_than]
+    return LENGTH_OF_STAY_CLASSES[sum(days > bound for bound in (3.0, 7.0, 14.0))]
 
 
 def classes_in(label_lists: Sequence[Sequence[str]] | pl.Series) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 import polars as pl
@@ -14,18 +13,16 @@ from notetune.notes.near_duplicates import Signatures, are_matched
 from notetune.notes.overlap_text import normalised_text
 from notetune.strict_csv import read_rows
 
-OUTCOME_WORDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "mortality": (
-            *("expired", "died", "deceased", "pronounced", "passed away", "time of death"),
-            *("cause of death", "autopsy", "comfort measures only", "hospice"),
-        ),
-        "length_of_stay": ("length of stay", "discharge date", "date of discharge"),
-        "diagnoses": ("discharge diagnosis", "discharge diagnoses", "final diagnosis"),
-        "procedures": ("major surgical or invasive procedure", "procedures performed"),
-        "ventilation": ("tracheostomy", "extubated", "ventilator day", "prolonged ventilation"),
-    }
-)
+OUTCOME_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "mortality": (
+        *("expired", "died", "deceased", "pronounced", "passed away", "time of death"),
+        *("cause of death", "autopsy", "comfort measures only", "hospice"),
+    ),
+    "length_of_stay": ("length of stay", "discharge date", "date of discharge"),
+    "diagnoses": ("discharge diagnosis", "discharge diagnoses", "final diagnosis"),
+    "procedures": ("major surgical or invasive procedure", "procedures performed"),
+    "ventilation": ("tracheostomy", "extubated", "ventilator day", "prolonged ventilation"),
+}
 """Words that give an outcome away, by task, in lower case."""
 
 
@@ -53,33 +50,20 @@ def near_duplicate_texts(
 ) -> Finding:
     """How many notes of b are nearly the same as a note of a, exact copies included; never blocks.
 
-    Args:
-        split_a: A split, or a pretraining corpus.
-        signatures_a: Its notes, as `near_duplicates.signatures` gives them; those of the chunks of
-            a large corpus can be concatenated (120 bytes a note).
-        split_b: The split in question.
-        signatures_b: Its notes.
+    Signatures are those of `near_duplicates.signatures`; those of chunks can be concatenated.
     """
     count = int(are_matched(signatures_a, signatures_b).sum())
     share = _share(count, len(signatures_b))
     return Finding("near-duplicate text", split_a, split_b, count, share, blocks=False)
 
 
-def outcome_words(
-    task: str, split: str, texts: Iterable[str], words: Iterable[str] | None = None
-) -> Finding:
+def outcome_words(task: str, split: str, texts: Iterable[str]) -> Finding:
     """How many notes hold a word that gives the outcome away; never blocks.
 
-    The words also occur innocently ("father died of cancer"), so the count is for the report.
-
-    Args:
-        task: Name of the task.
-        split: Name of the split.
-        texts: The notes that are the input of the task.
-        words: Words or phrases in lower case; those of `OUTCOME_WORDS` without it, none for a task
-            that is not in there.
+    The words also occur innocently ("father died of cancer"), so the count is for the report. They
+    are those of `OUTCOME_WORDS`; a task that is not in there has none.
     """
-    phrases = tuple(OUTCOME_WORDS.get(task, ()) if words is None else words)
+    phrases = OUTCOME_WORDS.get(task, ())
     pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, phrases))})\b" if phrases else r"(?!)")
     held = [pattern.search(normalised_text(text)) is not None for text in texts]
     count = sum(held)
@@ -89,12 +73,8 @@ def outcome_words(
 def late_notes(task: str, split: str, notes: pl.DataFrame, table: pl.DataFrame) -> Finding:
     """How many notes of a task were written after its prediction time; one is enough to block.
 
-    Args:
-        task: Name of the task.
-        split: Name of the split.
-        notes: Columns `note_id` and `time`.
-        table: The task table of the split, with `note_id` and `prediction_time`. A note without a
-            time, or without a prediction time, cannot be judged and is not counted in the share.
+    Notes have `time`, the task table of the split `prediction_time`. A note without either cannot
+    be judged and is not counted in the share.
     """
     timed = table.join(notes.select("note_id", "time"), on="note_id", how="inner")
     judged = timed.select("time", "prediction_time").drop_nulls()
@@ -106,15 +86,10 @@ def late_notes(task: str, split: str, notes: pl.DataFrame, table: pl.DataFrame) 
 def notes_of_listed_patients(
     notes: pl.DataFrame, path: Path, column: str = "SUBJECT_ID"
 ) -> pl.Series:
-    """The ids of the notes whose patient is named in a file, in the order of the notes.
+    """The ids of the notes whose patient is named in a column of a CSV file, in their order.
 
     For scores on a part of the test patients, such as those of the MIMIC-III CareVue subset: none
     of them is in MIMIC-IV, so no adapter trained on MIMIC-IV has seen their notes.
-
-    Args:
-        notes: Columns `note_id` and `patient_id`.
-        path: A .csv or .csv.gz file with a row per patient, such as PATIENTS.csv of the subset.
-        column: Its column with the patient id.
 
     Raises:
         DataError: If the file is faulty or names none of the patients.

@@ -20,9 +20,9 @@ def normalised_text(text: str) -> str:
 
 def text_hashes(texts: Iterable[str]) -> list[bytes]:
     """A 16-byte hash per text, equal when only letter case, white space or marks differ."""
-    return [
-        hashlib.blake2b(
-            normalised_text(text).encode("utf-8", "surrogatepass"), digest_size=16
-        ).digest()
-        for text in texts
-    ]
+    return [text_digest(normalised_text(text)) for text in texts]
+
+
+def text_digest(text: str) -> bytes:
+    """16 bytes that two texts share only if they are equal."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

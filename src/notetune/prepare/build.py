@@ -49,7 +49,7 @@ def prepare(spec: Preparation, like: Prepared | None = None) -> Prepared:
 
 
 def _make(spec: Preparation, depends_on: dict[str, Any], work: Path, like: Prepared | None) -> None:
-    stream, store = sources.open_notes(spec.source), None
+    stream, store = spec.source.open(), None
     held_out: HeldOut = None
     workers = spec.config.workers or usable_cores()
     shards = write_shards(stream.chunks, work, workers)

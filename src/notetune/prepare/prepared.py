@@ -17,7 +17,7 @@ from notetune.notes import clean, outcomes
 from notetune.notes.outcomes import Task
 from notetune.prepare.settings import Preparation
 from notetune.prepare.shards import NOTES, SIGNATURES
-from notetune.sources import splits
+from notetune.sources.paths import paths_in
 from notetune.tokens.edges import Edges
 from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import IN_CORPUS, TokenStore, open_store
@@ -177,7 +177,7 @@ def inputs(spec: Preparation, like: Prepared | None = None) -> dict[str, Any]:
         chosen_by = {"room": spec.room, "positions_taken": spec.positions_taken}
     if like is None and spec.config.opener == "auto":
         chosen_by["dtype"] = spec.dtype  # perplexities may choose the opener
-    read = [*sources.files_of(spec.source), *filter(Path.is_file, splits.split_files(spec.split))]
+    read = [*sources.files_of(spec.source), *filter(Path.is_file, paths_in(spec.split))]
     return {
         **chosen_by,
         "stage": "prepare",

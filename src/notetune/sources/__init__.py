@@ -1,24 +1,20 @@
 """Where notes and outcomes come from: one config and one reader per kind of source."""
 
-from typing import Annotated, assert_never
+from typing import Annotated
 
+import polars as pl
 from pydantic import Field
 
-from notetune.sources.cohort import (
-    Cohort,
-    Finished,
-    NoteStream,
-    collect,
-)
-from notetune.sources.eicu import EicuSource, open_eicu
-from notetune.sources.fhir import FhirSource, open_fhir
-from notetune.sources.meds import MedsSource, open_meds
-from notetune.sources.mimic.mimic3 import Mimic3Source, open_mimic3
-from notetune.sources.mimic.mimic4 import Mimic4Source, open_mimic4
-from notetune.sources.omop import OmopSource, open_omop
+from notetune.sources.cohort import NOTES_SCHEMA, Cohort, Finished, NoteStream
+from notetune.sources.eicu import EicuSource
+from notetune.sources.fhir import FhirSource
+from notetune.sources.meds import MedsSource
+from notetune.sources.mimic.mimic3 import Mimic3Source
+from notetune.sources.mimic.mimic4 import Mimic4Source
+from notetune.sources.omop import OmopSource
 from notetune.sources.paths import files_of, starting_from
 from notetune.sources.rejections import write_rejections
-from notetune.sources.tables.source import TableColumns, TableSource, open_table
+from notetune.sources.tables.source import TableColumns, TableSource
 
 Source = (
     TableSource | EicuSource | Mimic3Source | Mimic4Source | MedsSource | OmopSource | FhirSource
@@ -40,37 +36,10 @@ __all__ = [
     "TableColumns",
     "TableSource",
     "files_of",
-    "open_notes",
     "read",
     "starting_from",
     "write_rejections",
 ]
-
-
-def open_notes(source: Source) -> NoteStream:
-    """Begin to read a source: notes in chunks, then task tables and a balanced flow.
-
-    Raises:
-        DataError: Here or while reading, if a file is missing or faulty; it names file, line and
-            remedy, never text.
-    """
-    match source:
-        case TableSource():
-            return open_table(source)
-        case EicuSource():
-            return open_eicu(source)
-        case Mimic3Source():
-            return open_mimic3(source)
-        case Mimic4Source():
-            return open_mimic4(source)
-        case MedsSource():
-            return open_meds(source)
-        case OmopSource():
-            return open_omop(source)
-        case FhirSource():
-            return open_fhir(source)
-        case _:
-            assert_never(source)
 
 
 def names_patients(source: Source) -> bool:
@@ -79,5 +48,7 @@ def names_patients(source: Source) -> bool:
 
 
 def read(source: Source) -> Cohort:
-    """Read a whole source into memory; errors as in `open_notes`."""
-    return collect(open_notes(source))
+    """Read a source of modest size into memory; errors as in its `open`."""
+    stream = source.open()
+    notes = pl.concat([pl.DataFrame(schema=NOTES_SCHEMA), *stream.chunks])
+    return Cohort(**vars(stream.finish()), notes=notes)

@@ -21,6 +21,7 @@ NOTES_SCHEMA: Final = {
 TASK_SCHEMA: Final = {"note_id": pl.String(), "labels": pl.List(pl.String())}
 PREDICTION_TIME: Final = "prediction_time"
 """Column that a task table may also have: the moment from which the outcome is to be foretold."""
+TIMED_TASK_SCHEMA: Final = {**TASK_SCHEMA, PREDICTION_TIME: pl.Datetime("us")}
 REJECTIONS_SCHEMA: Final = {
     "file": pl.String(),
     "line": pl.Int64(),
@@ -30,48 +31,38 @@ REJECTIONS_SCHEMA: Final = {
 """Rows that a source could not use; the note id is null where it was not read. Never any text."""
 
 
-def no_rejections() -> pl.DataFrame:
-    """An empty table of `REJECTIONS_SCHEMA`."""
-    return pl.DataFrame(schema=REJECTIONS_SCHEMA)
-
-
 @dataclass(frozen=True)
-class Cohort:
-    """Notes, outcome tasks on them, and the flow that led there.
+class Finished:
+    """What is known of a source when all its notes have been read.
 
-    `notes` has the columns of `NOTES_SCHEMA` and unique note ids; each task comes with a table of
-    `TASK_SCHEMA` (and `PREDICTION_TIME`, where it is known) whose note ids are all in `notes`.
-    `rejections` has the columns of `REJECTIONS_SCHEMA`. `columns` has the cells beside each
+    Each task comes with a table of `TASK_SCHEMA` (and `PREDICTION_TIME`, where it is known) on its
+    notes. `rejections` has the columns of `REJECTIONS_SCHEMA`. `patient_count` is the number of
+    patients of the tasks' cohort, for sources that have one. `columns` has the cells beside each
     note as text, null where they are empty; it is None where the source was asked for none.
     """
 
-    notes: pl.DataFrame
     tasks: tuple[tuple[Task, pl.DataFrame], ...]
     flow: tuple[FlowCount, ...]
-    rejections: pl.DataFrame = field(default_factory=no_rejections)
+    rejections: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECTIONS_SCHEMA))
+    patient_count: int = 0
     columns: pl.DataFrame | None = None
 
-    def __post_init__(self) -> None:
-        _check_schema("notes", self.notes, NOTES_SCHEMA)
-        note_ids = self.notes["note_id"]
-        if note_ids.n_unique() != note_ids.len():
-            raise DataError("notes: a note id is given to two notes. Make note ids unique.")
-        for task, table in self.tasks:
-            moment = (
-                {PREDICTION_TIME: pl.Datetime("us")} if PREDICTION_TIME in table.columns else {}
-            )
-            _check_schema(f"task {task.name}", table, {**TASK_SCHEMA, **moment})
-            unknown = table.join(self.notes, on="note_id", how="anti").height
-            if unknown:
-                raise DataError(f"task {task.name}: {unknown} labelled notes are not in the notes.")
+
+@dataclass(frozen=True)
+class NoteStream:
+    """A source that is being read: its notes in chunks, and the rest once they have all passed."""
+
+    chunks: Iterator[pl.DataFrame]
+    """Frames of `NOTES_SCHEMA`, the same chunks in the same order at every reading."""
+    finish: Callable[[], Finished]
+    """To be called when `chunks` is used up."""
 
 
-def _check_schema(name: str, frame: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> None:
-    if dict(frame.schema) != dict(schema):
-        raise DataError(
-            f"{name}: columns {', '.join(frame.columns)} do not match "
-            f"{', '.join(schema)} (or their types)."
-        )
+@dataclass(frozen=True)
+class Cohort(Finished):
+    """A source that was read: also its notes, of `NOTES_SCHEMA` with unique ids."""
+
+    notes: pl.DataFrame = field(kw_only=True)
 
 
 def reject(
@@ -87,9 +78,8 @@ def reject(
     rejected: dict[str, int] = {}
     kept = frame
     for reason, applies in reasons.items():
-        remaining = kept.filter(~applies.fill_null(value=False))
-        rejected[reason] = kept.height - remaining.height
-        kept = remaining
+        before, kept = kept.height, kept.filter(~applies.fill_null(value=False))
+        rejected[reason] = before - kept.height
     return kept, FlowCount(stage, frame.height, kept.height, rejected)
 
 
@@ -104,56 +94,13 @@ def outcome_table(task: Task, note_ids: pl.Series, is_positive: pl.Series) -> pl
 
 
 def stop_if_any(path: Path, table: pl.DataFrame, is_bad: pl.Expr, rule: str, remedy: str) -> None:
-    """Stop at the first row that breaks a rule.
-
-    Args:
-        path: The file the table was read from.
-        table: Its rows, with the Int64 column `line`.
-        is_bad: True where the rule is broken; null counts as false.
-        rule: What is wrong, without any cell.
-        remedy: The way out.
+    """Stop at the first row of a table with `line` for which `is_bad` is true (null is false).
 
     Raises:
-        DataError: With file, line, rule, number of such rows and remedy.
+        DataError: With file, line, rule (it must not hold a cell), number of such rows and remedy.
     """
     lines = table.filter(is_bad)["line"]
     if lines.len():
         raise DataError(
             f"{path}, line {lines[0]}: {rule} ({lines.len()} of {table.height} rows); {remedy}."
         )
-
-
-@dataclass(frozen=True)
-class NoteStream:
-    """A source that is being read: its notes in chunks, and the rest once they have all passed.
-
-    Attributes:
-        chunks: Frames of `NOTES_SCHEMA`, the same chunks in the same order at every reading.
-        finish: Tasks and flow; to be called when `chunks` is used up.
-    """
-
-    chunks: Iterator[pl.DataFrame]
-    finish: Callable[[], "Finished"]
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What is known of a source when all its notes have been read; as in `Cohort`.
-
-    `patient_count` is the number of patients of the tasks' cohort, for sources that have one.
-    """
-
-    tasks: tuple[tuple[Task, pl.DataFrame], ...]
-    flow: tuple[FlowCount, ...]
-    rejections: pl.DataFrame = field(default_factory=no_rejections)
-    patient_count: int = 0
-    columns: pl.DataFrame | None = None
-
-
-def collect(stream: NoteStream) -> Cohort:
-    """All of a stream in memory; for sources of modest size and for tests."""
-    chunks = [pl.DataFrame(schema=NOTES_SCHEMA), *stream.chunks]
-    finished = stream.finish()
-    return Cohort(
-        pl.concat(chunks), finished.tasks, finished.flow, finished.rejections, finished.columns
-    )

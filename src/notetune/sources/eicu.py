@@ -5,9 +5,8 @@ admission, so the prediction time is 24 hours after unit admission, not admissio
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import polars as pl
 
@@ -22,7 +21,6 @@ from notetune.notes.outcomes import (
     length_of_stay_class,
 )
 from notetune.sources.cohort import (
-    NOTES_SCHEMA,
     Finished,
     NoteStream,
     label_table,
@@ -32,65 +30,46 @@ from notetune.sources.cohort import (
 )
 from notetune.strict_csv import read_table, require_csv
 
-_LAST_MINUTE: Final = 1440
-"""Entries up to this offset from unit admission are in the note. Source: data README, trap 2."""
 _MINUTES_PER_DAY: Final = 1440
 _STAY: Final = "patientunitstayid"
 _PATIENT_COLUMNS: Final = (
-    _STAY,
-    "uniquepid",
-    "unitvisitnumber",
-    "hospitaldischargestatus",
-    "hospitaladmitoffset",
-    "hospitaldischargeoffset",
-    "age",
-    "gender",
-    "ethnicity",
-    "unittype",
-    "unitadmitsource",
+    *(_STAY, "uniquepid", "unitvisitnumber", "hospitaldischargestatus", "hospitaladmitoffset"),
+    *("hospitaldischargeoffset", "age", "gender", "ethnicity", "unittype", "unitadmitsource"),
     "apacheadmissiondx",
 )
-EicuFeature = Literal["age", "gender", "ethnicity", "unittype", "unitadmitsource"]
 _AS_OF = "Known 24 hours after unit admission."
 
 
-@dataclass(frozen=True)
-class _Section:
-    """One line of a note, from one table of menu paths."""
+class _Section(NamedTuple):
+    """One line of a note, from one table of menu paths.
+
+    `telling_parts` gives the parts of a path that say something; an entry without any is dropped.
+    """
 
     title: str
     table: str
-    offset: str
-    """Column with the minute of entry."""
-    path: str
-    row_id: str
+    columns: tuple[str, str, str]
+    """Those of the minute of entry, the path and the row id."""
     telling_parts: Callable[[str], Sequence[str]]
-    """The parts of a menu path that say something; none drops the entry."""
 
 
 _SECTIONS: Final = (
     _Section(
         "Admission diagnosis",
         "admissionDx",
-        "admitdxenteredoffset",
-        "admitdxpath",
-        "admissiondxid",
+        ("admitdxenteredoffset", "admitdxpath", "admissiondxid"),
         lambda path: path.split("|")[1:],
     ),
     _Section(
         "Past history",
         "pastHistory",
-        "pasthistoryenteredoffset",
-        "pasthistorypath",
-        "pasthistoryid",
+        ("pasthistoryenteredoffset", "pasthistorypath", "pasthistoryid"),
         lambda path: path.partition("/Organ Systems/")[2].split("/"),
     ),
     _Section(
         "Examination",
         "physicalExam",
-        "physicalexamoffset",
-        "physicalexampath",
-        "physicalexamid",
+        ("physicalexamoffset", "physicalexampath", "physicalexamid"),
         lambda path: path.split("/")[-2:],
     ),
 )
@@ -101,39 +80,39 @@ class EicuSource(Config):
 
     kind: Literal["eicu"]
     folder: Path
-    features: tuple[EicuFeature, ...] = ()
+    features: tuple[Literal["age", "gender", "ethnicity", "unittype", "unitadmitsource"], ...] = ()
     """Columns of the patient table beside the text, known at admission to the unit; an age over 89
     is 90."""
 
+    def open(self) -> NoteStream:
+        """Read first-unit stays with a known hospital outcome, as notes of source "stay".
 
-def open_eicu(source: EicuSource) -> NoteStream:
-    """Read first-unit stays with a known hospital outcome, as notes of source "stay".
+        Tasks: mortality (binary, "expired"), length_of_stay (four classes) and icd9 (multilabel,
+        over the stays with a diagnosis code). All are judged 24 hours after unit admission.
 
-    Tasks: mortality (binary, "expired"), length_of_stay (four classes) and icd9 (multilabel, over
-    the stays with a diagnosis code). All are judged 24 hours after unit admission.
+        Raises:
+            DataError: If a table is missing or faulty, or a stay, status or offset is not as
+                expected.
 
-    Raises:
-        DataError: If a table is missing or faulty, or a stay, status or offset is not as expected.
-
-    Source:
-        Data README, "How the eICU figures of trap 5 were made".
-    """
-    stays, stay_flow = _stays(source.folder)
-    notes = pl.DataFrame(
-        {
-            "note_id": stays["note_id"],
-            "patient_id": stays["uniquepid"],
-            "source": ["stay"] * stays.height,
-            "time": [None] * stays.height,
-            "text": _texts(source.folder, stays),
-        },
-        schema=NOTES_SCHEMA,
-    )
-    icd9, icd9_flow = _icd9(source.folder, stays)
-    tasks = (_mortality(stays), _length_of_stay(stays), icd9)
-    columns = _columns(source, stays)
-    finished = Finished(tasks, (stay_flow, icd9_flow), columns=columns)
-    return NoteStream(iter([notes]), lambda: finished)
+        Source:
+            Data README, "How the eICU figures of trap 5 were made".
+        """
+        stays, stay_flow = _stays(self.folder)
+        icd9, icd9_flow = _icd9(self.folder, stays)
+        notes = stays.select(
+            "note_id",
+            patient_id="uniquepid",
+            source=pl.lit("stay"),
+            time=pl.lit(None, pl.Datetime("us")),
+            text=pl.Series(_texts(self.folder, stays), dtype=pl.String),
+        )
+        columns = None
+        if self.features:
+            columns = stays.select("note_id", *dict.fromkeys(self.features))
+            columns = columns.with_columns(pl.col(pl.String).replace("> 89", "90"))
+        tasks = (_mortality(stays), _length_of_stay(stays), icd9)
+        finished = Finished(tasks, (stay_flow, icd9_flow), columns=columns)
+        return NoteStream(iter([notes]), lambda: finished)
 
 
 def _stays(folder: Path) -> tuple[pl.DataFrame, FlowCount]:
@@ -143,14 +122,11 @@ def _stays(folder: Path) -> tuple[pl.DataFrame, FlowCount]:
     repeated = ~pl.col(_STAY).is_first_distinct() | pl.col(_STAY).is_null()
     stop_if_any(path, table, repeated, "stay id missing or repeated", "keep one row per stay")
     status = pl.col("hospitaldischargestatus")
-    kept, flow = reject(
-        "stays",
-        table,
-        {
-            "not the first unit of the hospital stay": pl.col("unitvisitnumber").ne_missing("1"),
-            "no hospital discharge status": status.is_null(),
-        },
-    )
+    reasons = {
+        "not the first unit of the hospital stay": pl.col("unitvisitnumber").ne_missing("1"),
+        "no hospital discharge status": status.is_null(),
+    }
+    kept, flow = reject("stays", table, reasons)
     is_odd = ~status.is_in(["Alive", "Expired"])
     remedy = "write Alive or Expired, or leave it empty"
     stop_if_any(path, kept, is_odd, "unknown hospitaldischargestatus", remedy)
@@ -158,14 +134,6 @@ def _stays(folder: Path) -> tuple[pl.DataFrame, FlowCount]:
     for column in ("hospitaladmitoffset", "hospitaldischargeoffset"):
         kept = _with_minutes(path, kept, column)
     return kept, flow
-
-
-def _columns(source: EicuSource, stays: pl.DataFrame) -> pl.DataFrame | None:
-    """`note_id` and what stands beside the text; None where nothing is asked for."""
-    if not source.features:
-        return None
-    columns = stays.select("note_id", *dict.fromkeys(source.features))
-    return columns.with_columns(pl.col(pl.String).replace("> 89", "90"))
 
 
 def _with_minutes(path: Path, table: pl.DataFrame, column: str) -> pl.DataFrame:
@@ -200,11 +168,8 @@ def _icd9(folder: Path, stays: pl.DataFrame) -> tuple[tuple[Task, pl.DataFrame],
         if category := icd9_category(cell.split(",")[0]):
             codes.setdefault(stay, set()).add(category)
     labels = [sorted(codes.get(stay, ())) for stay in stays[_STAY]]
-    table, flow = reject(
-        "task icd9",
-        label_table(stays["note_id"], labels),
-        {"no diagnosis code": pl.col("labels").list.len() == 0},
-    )
+    without = {"no diagnosis code": pl.col("labels").list.len() == 0}
+    table, flow = reject("task icd9", label_table(stays["note_id"], labels), without)
     description = f"ICD-9 categories diagnosed during the unit stay. {_AS_OF}"
     task = Task("icd9", "multilabel", classes_in(table["labels"]), description)
     return (task, table), flow
@@ -223,10 +188,8 @@ def _texts(folder: Path, stays: pl.DataFrame) -> list[str]:
 
 
 def _first_sentence(stay: Mapping[str, str | None]) -> str:
-    age = stay["age"]
-    years = None if age is None else f"{age.replace('> ', 'over ')} years old"
     facts = (
-        years,
+        stay["age"] and f"{stay['age'].replace('> ', 'over ')} years old",
         stay["gender"],
         stay["ethnicity"],
         stay["unittype"] and f"in {stay['unittype']}",
@@ -236,21 +199,20 @@ def _first_sentence(stay: Mapping[str, str | None]) -> str:
     return f"Patient: {', '.join(fact for fact in facts if fact) or 'no details'}."
 
 
-def _entries(folder: Path, section: _Section) -> dict[str, list[str]]:
+def _entries(folder: Path, section: _Section) -> dict[str, dict[str, None]]:
     """Readable entries per stay, in order of entry (row id breaks ties), each once."""
     file = require_csv(folder, section.table)
-    columns = [_STAY, section.offset, section.path, section.row_id]
-    table = read_table(file, columns, line_column="line")
-    for column in (section.offset, section.row_id):
+    minute, path_column, row_id = section.columns
+    table = read_table(file, [_STAY, *section.columns], line_column="line")
+    for column in (minute, row_id):
         table = _with_minutes(file, table, column)
-    table = table.filter(pl.col(section.offset) <= _LAST_MINUTE).sort(
-        section.offset, section.row_id
-    )
+    # Source of the limit: data README, trap 2.
+    table = table.filter(pl.col(minute) <= _MINUTES_PER_DAY).sort(minute, row_id)
     entries: dict[str, dict[str, None]] = {}
-    for stay, path in table.select(_STAY, section.path).drop_nulls().iter_rows():
+    for stay, path in table.select(_STAY, path_column).drop_nulls().iter_rows():
         if item := _joined(section.telling_parts(path)):
             entries.setdefault(stay, {})[item] = None
-    return {stay: list(items) for stay, items in entries.items()}
+    return entries
 
 
 def _joined(parts: Iterable[str]) -> str:

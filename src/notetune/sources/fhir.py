@@ -1,6 +1,5 @@
 """FHIR R4: DocumentReference resources in NDJSON, as a bulk export writes them."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -9,18 +8,14 @@ from pydantic import Field
 
 from notetune.config import MAX_SHOWN_CHARS, Shown
 from notetune.sources.cohort import NoteStream
-from notetune.sources.fhir_text import Binaries, attachment_text, open_binaries
+from notetune.sources.fhir_text import Binaries, attachment_text, open_binaries, referred_id
 from notetune.sources.paths import matching_files
 from notetune.sources.rejections import Rejected, Rejections
 from notetune.sources.tables.files import Record, read_objects
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
-from notetune.sources.tables.tasks import TaskedSource, read_cell
+from notetune.sources.tables.tasks import TaskedSource
 
-_SUFFIXES: Final = (".ndjson", ".ndjson.gz")
 _STATUSES: Final = ("current", "superseded", "entered-in-error")
-_REFERENCE = re.compile(
-    r"(?:.*/)?(?P<type>[A-Za-z]+)/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?"
-)
 
 
 class FhirSource(TaskedSource):
@@ -40,21 +35,21 @@ class FhirSource(TaskedSource):
     """Names for type codes, such as LOINC `{"18842-5": discharge}`; other documents are grouped by
     the text of their type."""
 
+    def open(self) -> NoteStream:
+        """Begin to read a bulk export.
 
-def open_fhir(source: FhirSource) -> NoteStream:
-    """Begin to read a bulk export.
+        Raises:
+            DataError: Here or while reading, as `TableSource.open`; or if `binaries` cannot be
+                read.
 
-    Raises:
-        DataError: Here or while reading, as `open_table`; or if `binaries` cannot be read.
-
-    Source:
-        HL7 FHIR R4, resources DocumentReference and Binary.
-    """
-    files = matching_files(source.path, _SUFFIXES)
-    reading = TableReading(source, source.path, Layout("text", "id", "patient", ("date",)))
-    binaries = open_binaries(source.binaries, source.max_note_chars)
-    documents = _documents(files, reading.rejections, source.max_note_chars)
-    return reading.stream(documents, lambda record: _note(source, record, binaries))
+        Source:
+            HL7 FHIR R4, resources DocumentReference and Binary.
+        """
+        files = matching_files(self.path, (".ndjson", ".ndjson.gz"))
+        reading = TableReading(self, self.path, Layout("text", "id", "patient", ("date",)))
+        binaries = open_binaries(self.binaries, self.max_note_chars)
+        documents = _documents(files, reading.rejections, self.max_note_chars)
+        return reading.stream(documents, lambda record: _note(self, record, binaries))
 
 
 def _documents(files: Sequence[Path], rejections: Rejections, max_chars: int) -> Iterator[Record]:
@@ -94,26 +89,23 @@ def _note(source: FhirSource, record: Record, binaries: Binaries) -> RawNote:
         "date": resource.get("date"),
         "text": attachment_text(resource.get("content"), binaries),
     }
-    note = Record(record.file, record.line, cells)
-    return RawNote(note, _type_name(source, record.where, resource.get("type")), "")
+    return RawNote(Record(record.file, record.line, cells), _type_name(source, record))
 
 
 def _reference(value: Any, kind: str) -> str | None:
-    """The id in a reference to a resource of that kind; None if it is none."""
+    """The id in a Reference to a resource of that kind; None if it is none."""
     reference = value.get("reference") if isinstance(value, dict) else None
-    if not isinstance(reference, str):
-        return None
-    if reference.startswith("urn:uuid:"):
+    if isinstance(reference, str) and reference.startswith("urn:uuid:"):
         return reference
-    found = _REFERENCE.fullmatch(reference)
-    return found["id"] if found and found["type"] == kind else None
+    return referred_id(reference, kind)
 
 
-def _type_name(source: FhirSource, where: str, value: Any) -> str:
+def _type_name(source: FhirSource, record: Record) -> str:
     """What a document is: the name of a known code, else the type's text or display, else a code.
 
     Text as long as a sentence is not shown to be a type.
     """
+    value = record.cells.get("type")
     concept = value if isinstance(value, dict) else {}
     listed = concept.get("coding")
     codings = (
@@ -124,5 +116,5 @@ def _type_name(source: FhirSource, where: str, value: Any) -> str:
     displays = [coding.get("display") for coding in codings]
     for candidate in (*named, concept.get("text"), *displays, *codes):
         if isinstance(candidate, str) and 0 < len(candidate) <= MAX_SHOWN_CHARS:
-            return read_cell(where, "type", candidate).lower() or "document"
+            return record.text_of("type", candidate).lower() or "document"
     return "document"

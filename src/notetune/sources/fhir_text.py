@@ -15,21 +15,21 @@ from notetune.sources.paths import matching_files
 from notetune.sources.rejections import Rejected
 from notetune.strict_csv import numbered_lines, open_file
 
-_BINARY = re.compile(r"(?:.*/)?Binary/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?")
+_REFERENCE = re.compile(
+    r"(?:.*/)?(?P<type>[A-Za-z]+)/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?"
+)
 # Python knows more codecs than text has: some run other decoders or escapes.
 _CHARSETS: Final = frozenset(
     ("utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252", "utf-16", "utf-16-le", "utf-16-be")
 )
 _FORMATS: Final = ("text/plain", "text/html")
 _HIDDEN_TAGS: Final = frozenset(("script", "style", "title"))
-_LINE_TAGS: Final = frozenset(
-    (
-        *("br", "p", "div", "tr", "li", "ul", "ol", "dt", "dd", "table", "pre", "hr"),
-        *("section", "article", "h1", "h2", "h3", "h4", "h5", "h6"),
-    )
+_LINE_TAGS: Final = (
+    *("br", "p", "div", "tr", "li", "ul", "ol", "dt", "dd", "table", "pre", "hr"),
+    *("section", "article", "h1", "h2", "h3", "h4", "h5", "h6"),
 )
-_CELL_TAGS: Final = frozenset(
-    ("td", "th", "script", "style", "img", "input", "button", "select", "option", "textarea")
+_CELL_TAGS: Final = (
+    *("td", "th", "script", "style", "img", "input", "button", "select", "option", "textarea"),
 )
 """What stands between words as a space does."""
 
@@ -38,37 +38,39 @@ Binaries = Callable[[str], dict[str, Any] | None]
 
 
 def attachment_text(content: Any, binaries: Binaries) -> str:
-    """The text of a document.
-
-    Args:
-        content: The `content` of a DocumentReference: one document in one or more formats.
-        binaries: Where a `url` leads.
+    """The text in the `content` of a DocumentReference: one document in one or more formats.
 
     Raises:
         Rejected: If there is no attachment of text, or it cannot be found or decoded.
     """
-    attachments = [
-        item["attachment"]
-        for item in (content if isinstance(content, list) else ())
-        if isinstance(item, dict) and isinstance(item.get("attachment"), dict)
-    ]
-    by_format = {_format(attachment): attachment for attachment in reversed(attachments)}
+    items = (
+        [item for item in content if isinstance(item, dict)] if isinstance(content, list) else []
+    )
+    attachments = [item["attachment"] for item in items if isinstance(item.get("attachment"), dict)]
+    by_format = {_parts(item.get("contentType"))[0]: item for item in reversed(attachments)}
     kind = next((kind for kind in _FORMATS if kind in by_format), None)
     if kind is None:
         raise Rejected("no attachment of text", "export it as text/plain or text/html")
     attachment = by_format[kind]
     data = attachment.get("data") or _binary_data(attachment.get("url"), binaries)
     text = _decoded(data, attachment["contentType"])
-    return _html_text(text) if kind == "text/html" else text
+    if kind != "text/html":
+        return text
+    stripper = _Stripper()
+    stripper.feed(text)
+    stripper.close()
+    lines = (line.strip() for line in "".join(stripper.parts).split("\n"))
+    return "\n".join(line for line in lines if line)
+
+
+def referred_id(reference: Any, kind: str) -> str | None:
+    """The id in the address of a resource of that kind; None if it is none."""
+    found = _REFERENCE.fullmatch(reference) if isinstance(reference, str) else None
+    return found["id"] if found and found["type"] == kind else None
 
 
 def open_binaries(path: Path | None, max_chars: int) -> Binaries:
-    """A way to Binary resources by id; only their places are held in memory.
-
-    Args:
-        path: An .ndjson file of Binary resources; a folder of such files, or of one `<id>.json`
-            each; None for none.
-        max_chars: Longest text; it bounds the lines read.
+    """A way to the Binary resources of `FhirSource.binaries`; only their places are held in memory.
 
     Raises:
         DataError: If a file is missing, packed or no NDJSON.
@@ -99,14 +101,14 @@ def _places(file: Path, max_bytes: int) -> dict[str, tuple[Path, int]]:
     return places
 
 
+def _read_object(file: Path) -> dict[str, Any] | None:
+    return _object(file.read_bytes()) if file.is_file() else None
+
+
 def _read_at(file: Path, start: int) -> dict[str, Any] | None:
     with file.open("rb") as lines:
         lines.seek(start)
         return _object(lines.readline())
-
-
-def _read_object(file: Path) -> dict[str, Any] | None:
-    return _object(file.read_bytes()) if file.is_file() else None
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
@@ -118,17 +120,12 @@ def _object(line: bytes) -> dict[str, Any] | None:
 
 
 def _binary_data(url: Any, binaries: Binaries) -> Any:
-    found = _BINARY.fullmatch(url) if isinstance(url, str) else None
-    if found is None:
+    name = referred_id(url, "Binary")
+    if name is None:
         raise Rejected("attachment without data or url to a Binary", "export the data inline")
-    resource = binaries(found["id"])
-    if resource is None:
+    if (resource := binaries(name)) is None:
         raise Rejected("no such Binary", "set binaries to the file or folder that holds it")
     return resource.get("data")
-
-
-def _format(attachment: dict[str, Any]) -> str:
-    return _parts(attachment.get("contentType"))[0]
 
 
 def _parts(content_type: Any) -> tuple[str, str]:
@@ -195,11 +192,3 @@ class _Stripper(HTMLParser):
             self.parts.append("\n")
         elif tag in _CELL_TAGS:
             self.handle_data(" ")
-
-
-def _html_text(html: str) -> str:
-    stripper = _Stripper()
-    stripper.feed(html)
-    stripper.close()
-    lines = (line.strip() for line in "".join(stripper.parts).split("\n"))
-    return "\n".join(line for line in lines if line)

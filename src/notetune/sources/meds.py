@@ -34,33 +34,32 @@ class MedsSource(TaskedSource):
     """Column with the note id, which the standard does not have; without it, a note is named after
     its shard and row."""
 
+    def open(self) -> NoteStream:
+        """Begin to read the data set, shard by shard in the order of their names.
 
-def open_meds(source: MedsSource) -> NoteStream:
-    """Begin to read a MEDS data set, shard by shard in the order of their names.
+        Raises:
+            DataError: Here or while reading, as `TableSource.open`.
 
-    Raises:
-        DataError: Here or while reading, as `open_table`.
+        Source:
+            Schema of the Medical Event Data Standard: subject_id, time, code, numeric_value, and
+            text_value for free text.
+        """
+        data = self.folder / "data"
+        if not data.is_dir():
+            raise DataError(f"{data} is not a folder with Parquet files; name the folder above it.")
+        layout = Layout("text_value", self.note_id, "subject_id", ("time",))
+        reading = TableReading(self, self.folder, layout)
+        starts = sorted(self.notes, key=len, reverse=True)
+        is_note = pl.any_horizontal(*(pl.col("code").str.starts_with(start) for start in starts))
+        columns = reading.columns("code")
 
-    Source:
-        Schema of the Medical Event Data Standard: subject_id, time, code, numeric_value, and
-        text_value for free text.
-    """
-    data = source.folder / "data"
-    if not data.is_dir():
-        raise DataError(f"{data} is not a folder with Parquet files; name the folder above it.")
-    shards = matching_files(data, (".parquet",))
-    layout = Layout("text_value", source.note_id, "subject_id", ("time",))
-    reading = TableReading(source, source.folder, layout)
-    prefixes = sorted(source.notes, key=len, reverse=True)
-    is_note = pl.any_horizontal(*(pl.col("code").str.starts_with(start) for start in prefixes))
-    columns = reading.columns("code")
+        def note_of(record: Record) -> RawNote:
+            name = record.file.relative_to(data).with_suffix("").as_posix()
+            start = next(start for start in starts if record.cells["code"].startswith(start))
+            return RawNote(record, self.notes[start], f"{name}-{record.line}")
 
-    def note_of(record: Record) -> RawNote:
-        name = record.file.relative_to(data).with_suffix("").as_posix()
-        prefix = next(start for start in prefixes if record.cells["code"].startswith(start))
-        return RawNote(record, source.notes[prefix], f"{name}-{record.line}")
-
-    records = itertools.chain.from_iterable(
-        parquet_records(shard, columns, reading.rejections, keep=is_note) for shard in shards
-    )
-    return reading.stream(records, note_of)
+        records = itertools.chain.from_iterable(
+            parquet_records(shard, columns, reading.rejections, keep=is_note)
+            for shard in matching_files(data, (".parquet",))
+        )
+        return reading.stream(records, note_of)

@@ -10,7 +10,7 @@ from notetune.errors import DataError
 from notetune.sources.cohort import NoteStream
 from notetune.sources.tables.files import Record, names_in, read_records, table_files
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
-from notetune.sources.tables.tasks import TaskedSource, read_cell
+from notetune.sources.tables.tasks import TaskedSource
 
 
 class OmopSource(TaskedSource):
@@ -29,31 +29,32 @@ class OmopSource(TaskedSource):
     groups: dict[str, Shown] = Field(default_factory=dict)
     """Names for values of that column, such as `{"32831": discharge}`; the others keep theirs."""
 
+    def open(self) -> NoteStream:
+        """Begin to read the table.
 
-def open_omop(source: OmopSource) -> NoteStream:
-    """Begin to read a NOTE table.
+        Raises:
+            DataError: Here or while reading, as `TableSource.open`.
 
-    Raises:
-        DataError: Here or while reading, as `open_table`.
-
-    Source:
-        OMOP CDM 5.4, table NOTE.
-    """
-    files = table_files(source.path)
-    if jsonl := [file for file in files if ".jsonl" in file.name.lower()]:
-        raise DataError(f"{jsonl[0]} is not .csv, .csv.gz or .parquet; export the table as such.")
-    has_datetime = all("note_datetime" in map(str.lower, names_in(file)) for file in files)
-    times = ("note_datetime", "note_date") if has_datetime else ("note_date",)
-    reading = TableReading(source, source.path, Layout("note_text", "note_id", "person_id", times))
-    columns = reading.columns(source.grouped_by)
-    records = read_records(files, columns, reading.rejections, source.max_note_chars)
-    return reading.stream(records, lambda record: RawNote(record, _group(source, record), ""))
+        Source:
+            OMOP CDM 5.4, table NOTE.
+        """
+        files = table_files(self.path)
+        if other := [file for file in files if ".jsonl" in file.name.lower()]:
+            kinds = ".csv, .csv.gz or .parquet"
+            raise DataError(f"{other[0]} is not {kinds}; export the table as such.")
+        has_datetime = all("note_datetime" in map(str.lower, names_in(file)) for file in files)
+        times = ("note_datetime", "note_date") if has_datetime else ("note_date",)
+        layout = Layout("note_text", "note_id", "person_id", times)
+        reading = TableReading(self, self.path, layout)
+        columns = reading.columns(self.grouped_by)
+        records = read_records(files, columns, reading.rejections, self.max_note_chars)
+        return reading.stream(records, lambda record: RawNote(record, _group(self, record)))
 
 
 def _group(source: OmopSource, record: Record) -> str:
     if source.grouped_by is None:
         return "note"
-    name = read_cell(record.where, source.grouped_by, record.cells[source.grouped_by])
+    name = record.text(source.grouped_by)
     if len(name) > MAX_SHOWN_CHARS:
         raise DataError(
             f"{record.where}: column {source.grouped_by} has over {MAX_SHOWN_CHARS} characters; "

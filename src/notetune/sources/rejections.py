@@ -50,18 +50,12 @@ class Rejections:
         """Whether the first bad row stops."""
         return self._policy.policy == "strict"
 
-    def reject(self, where: tuple[Path, int], fault: Rejected, note_id: str | None = None) -> None:
-        """Note a bad row.
-
-        Args:
-            where: File and line (or row) of the row.
-            fault: What is wrong with it.
-            note_id: Its id, where it was read.
+    def reject(self, file: Path, line: int, fault: Rejected, note_id: str | None = None) -> None:
+        """Note a bad row; its note id, where it was read.
 
         Raises:
             DataError: With policy strict.
         """
-        file, line = where
         if self.is_strict:
             raise DataError(
                 f"{place(file, line)}: {fault.reason}; {fault.remedy}, or set policy: quarantine "
@@ -82,18 +76,14 @@ class Rejections:
         return pl.DataFrame(self._rows, schema=REJECTIONS_SCHEMA, orient="row")
 
     def check_share(self, origin: Path) -> None:
-        """Stop where too many rows were rejected.
-
-        Args:
-            origin: What was read, for the message.
+        """Stop where too many rows of `origin` were rejected.
 
         Raises:
             DataError: With the counts per reason and the place of the first such row.
         """
         judged = self.rows_read - self._left_out.total()
         share = len(self._rows) / judged if judged else 0.0
-        limit = self._policy.max_rejected_share
-        if share <= limit:
+        if share <= (limit := self._policy.max_rejected_share):
             return
         counts = Counter(reason for *_, reason in self._rows).most_common(5)
         file, line, *_ = self._rows[0]
@@ -111,10 +101,5 @@ def place(file: Path, line: int) -> str:
 
 
 def write_rejections(rejections: pl.DataFrame, path: Path) -> None:
-    """Write rejected rows to a CSV file that only the owner can read, in one step.
-
-    Args:
-        rejections: A table of `REJECTIONS_SCHEMA`.
-        path: The file.
-    """
+    """Write rejected rows to a CSV file that only the owner can read, in one step."""
     runs.write_text(path, csv_text(rejections))

@@ -13,8 +13,7 @@ from notetune.errors import DataError
 from notetune.notes.outcomes import SPLITS
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import read_records, table_files
-from notetune.sources.tables.tasks import read_cell, read_id
-from notetune.strict_csv import MAX_CELL_CHARS, read_rows
+from notetune.strict_csv import read_rows
 
 
 class SplitConfig(Config):
@@ -75,41 +74,18 @@ class ColumnSplit(Config):
             raise ValueError(f"{min(twice)} stands for two splits; name each word once")
         return self
 
-    @property
-    def split_of_word(self) -> dict[str, str]:
-        """The split that each word stands for."""
-        return {word: split for split in SPLITS for word in getattr(self, split)}
-
 
 AnySplit = SplitConfig | OfficialSplit | ColumnSplit
 Split = Annotated[AnySplit, Field(discriminator="kind")]
 
 
-def split_files(split: AnySplit) -> list[Path]:
-    """The files that a split is read from."""
-    match split:
-        case SplitConfig():
-            return []
-        case OfficialSplit():
-            return list(split.files.values())
-        case ColumnSplit():
-            return [split.path]
-        case _:
-            assert_never(split)
-
-
 def split_patients(patient_ids: Iterable[str], config: AnySplit) -> pl.DataFrame:
-    """Assign each patient to one split.
-
-    Args:
-        patient_ids: Ids in any order, repeated or not.
-        config: Fractions with a seed, official files, or a column of a table.
+    """Assign each patient to one split; ids may come in any order and repeatedly.
 
     Returns:
-        Columns `patient_id` and `split`, one row per patient, sorted by id. The assignment depends
-        on the set of ids only, never on their order. For fractions, exactly
-        `round(fraction * patients)` are in validation and in test. With files or a column, patients
-        named nowhere are absent, and ids that are no patient of ours are ignored.
+        Columns `patient_id` and `split`, one row per patient, sorted by id, whatever the order of
+        the ids. For fractions, exactly `round(fraction * patients)` are in validation and in test.
+        With files or a column, patients named nowhere are absent; other ids are ignored.
 
     Raises:
         DataError: If a split that was asked for would be empty, a file is faulty or shares a
@@ -125,12 +101,8 @@ def split_patients(patient_ids: Iterable[str], config: AnySplit) -> pl.DataFrame
             split_of = _column_split(patients, config)
         case _:
             assert_never(config)
-    assignment = pl.DataFrame(
-        {"patient_id": list(split_of), "split": list(split_of.values())},
-        schema={"patient_id": pl.String, "split": pl.String},
-    )
-    check_disjoint(assignment)
-    return assignment
+    schema = {"patient_id": pl.String, "split": pl.String}
+    return pl.DataFrame(list(split_of.items()), schema=schema, orient="row")
 
 
 def split_table(
@@ -138,63 +110,40 @@ def split_table(
 ) -> tuple[pl.DataFrame, int]:
     """A task table with `patient_id` and `split`, and the number of notes in no split.
 
-    Args:
-        table: Columns `note_id` and `labels`.
-        patient_of: Columns `note_id` and `patient_id`, one row per note (the notes frame will do).
-        assignment: What `split_patients` returned.
+    `patient_of` has `note_id` and `patient_id`, one row per note, and `assignment` is what
+    `split_patients` returned.
 
     Raises:
         DataError: If a note of the table has no row in `patient_of`.
     """
     patients = patient_of.select("note_id", "patient_id")
     joined = table.join(patients, on="note_id", how="left", maintain_order="left")
-    lost = joined.filter(pl.col("patient_id").is_null())["note_id"]
-    if lost.len():
+    if (lost := joined.filter(pl.col("patient_id").is_null())["note_id"]).len():
         raise DataError(
             f"note {lost[0]} has labels but no patient ({lost.len()} of {table.height} notes); "
             "give the notes and the labels the same note ids, both as text."
         )
     joined = joined.join(assignment, on="patient_id", how="left", maintain_order="left")
     kept = joined.filter(pl.col("split").is_not_null())
-    check_disjoint(kept)
     return kept, joined.height - kept.height
-
-
-def check_disjoint(table: pl.DataFrame) -> None:
-    """Check that every patient is in one split only.
-
-    Args:
-        table: Columns `patient_id` and `split`.
-
-    Raises:
-        DataError: With the number of patients in several splits.
-    """
-    splits_per_patient = table.group_by("patient_id").agg(pl.col("split").n_unique())
-    shared = splits_per_patient.filter(pl.col("split") > 1).height
-    if shared:
-        raise DataError(
-            f"{shared} of {splits_per_patient.height} patients are in more than one split; "
-            "put all notes of a patient into the same one."
-        )
 
 
 def _random_split(patients: list[str], config: SplitConfig) -> dict[str, str]:
     held_out = {name: getattr(config, name) for name in ("validation", "test")}
     counts = {name: round(fraction * len(patients)) for name, fraction in held_out.items()}
     counts["train"] = len(patients) - sum(counts.values())
-    empty = [name for name in SPLITS if counts[name] < 1 and held_out.get(name, 1) > 0]
-    if empty:
+    if empty := [name for name in SPLITS if counts[name] < 1 and held_out.get(name, 1) > 0]:
         raise DataError(
             f"{len(patients)} patients are too few: {empty[0]} would get none. "
             "Add patients, or set the fraction of that split to 0."
         )
-    shuffled = sorted(patients, key=lambda patient: _keyed_hash(config.seed, patient))
+
+    def keyed_hash(patient: str) -> bytes:
+        return hashlib.blake2b(f"{config.seed}\0{patient}".encode(), digest_size=16).digest()
+
+    shuffled = sorted(patients, key=keyed_hash)
     names = [name for name in SPLITS for _ in range(counts[name])]
     return dict(sorted(zip(shuffled, names, strict=True)))
-
-
-def _keyed_hash(seed: int, patient: str) -> bytes:
-    return hashlib.blake2b(f"{seed}\0{patient}".encode(), digest_size=16).digest()
 
 
 def _official_split(patients: list[str], config: OfficialSplit) -> dict[str, str]:
@@ -205,15 +154,13 @@ def _official_split(patients: list[str], config: OfficialSplit) -> dict[str, str
             patient = row.cells[0].strip()
             if not patient:
                 raise DataError(f"{path}, line {row.line}: no patient id; remove the line.")
-            other = named.setdefault(patient, split)
-            if other != split:
+            if (other := named.setdefault(patient, split)) != split:
                 raise DataError(
                     f"{path}, line {row.line}: this patient is already in "
                     f"{config.files[other]}; keep each patient in one file."
                 )
     split_of = {patient: named[patient] for patient in patients if patient in named}
-    empty = [split for split in SPLITS if split not in split_of.values()]
-    if empty:
+    if empty := [split for split in SPLITS if split not in split_of.values()]:
         raise DataError(
             f"{config.files[empty[0]]} names none of the {len(patients)} patients, so "
             f"{empty[0]} would be empty; is it the split of this data set?"
@@ -223,33 +170,29 @@ def _official_split(patients: list[str], config: OfficialSplit) -> dict[str, str
 
 def _column_split(patients: list[str], config: ColumnSplit) -> dict[str, str]:
     named: dict[str, str] = {}
-    rejections = Rejections(ReadingPolicy())
     columns = [config.patient_id, config.column]
-    for record in read_records(table_files(config.path), columns, rejections, MAX_CELL_CHARS):
-        patient_cell, split_cell = (record.cells[name] for name in columns)
+    split_of_word = {word: split for split in SPLITS for word in getattr(config, split)}
+    for record in read_records(table_files(config.path), columns, Rejections(ReadingPolicy())):
         try:
-            patient = read_id(record.where, config.patient_id, patient_cell, "patient")
-            word = read_cell(record.where, config.column, split_cell)
+            patient, word = record.id(config.patient_id, "patient"), record.text(config.column)
         except Rejected as fault:
             raise DataError(f"{record.where}: {fault.reason}; {fault.remedy}.") from None
-        if word not in config.split_of_word:
+        if (split := split_of_word.get(word)) is None:
             raise DataError(
                 f"{record.where}: column {config.column} names none of the splits "
-                f"{', '.join(config.split_of_word)}; add its word to split.train, .validation or "
-                ".test."
+                f"{', '.join(split_of_word)}; add its word to split.train, .validation or .test."
             )
-        if named.setdefault(patient, config.split_of_word[word]) != config.split_of_word[word]:
+        if named.setdefault(patient, split) != split:
             raise DataError(
                 f"{record.where}: this patient is in another split in an earlier row; keep all "
                 "rows of a patient in one split."
             )
     split_of = {patient: named[patient] for patient in patients if patient in named}
-    training = [patient for patient, split in split_of.items() if split == "train"]
     if config.validation_share:
         share = SplitConfig(validation=config.validation_share, test=0, seed=config.seed)
+        training = [patient for patient, split in split_of.items() if split == "train"]
         split_of |= _random_split(training, share)
-    empty = [split for split in ("train", "test") if split not in split_of.values()]
-    if empty:
+    if empty := [split for split in ("train", "test") if split not in split_of.values()]:
         raise DataError(
             f"{config.path}: no patient of the notes is in {empty[0]}; look at split.patient_id "
             "and at the words of each split."

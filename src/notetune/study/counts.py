@@ -141,17 +141,18 @@ def _published(recipe: Recipe) -> Counted:
         read = f"{facts.max_pieces} x {longest:,} tokens"
         origin += f"; of each note the first {read} are assumed to be read"
     corpus, split = published.assumed_corpus(), of_step_1.split
+    tokens = published.ASSUMED_TOKENS
     share = 1 - split.validation - split.test if isinstance(split, SplitConfig) else 1
     lengths = [
-        np.full(round(share * count), min(longest, corpus.tokens[source]), np.int64)
-        for source, count in corpus.counts.items()
-        if source in (recipe.pretrain.sources or corpus.counts)
+        np.full(round(share * count), min(longest, tokens[source]), np.int64)
+        for source, count in corpus.items()
+        if source in (recipe.pretrain.sources or corpus)
     ]
     read_N = {
-        name: {s: np.full(n, min(most, notes.tokens[s])) for s, n in notes.counts.items()}
-        for name, notes in tasks.items()
+        name: {part: np.full(n, min(most, tokens["admission"])) for part, n in counts.items()}
+        for name, counts in tasks.items()
     }
-    classes = {name: notes.classes for name, notes in tasks.items()}
+    classes = {name: published.CLASS_COUNTS[name] for name in tasks}
     return Counted(facts, np.concatenate(lengths), read_N, classes, origin)
 
 

@@ -43,7 +43,7 @@ _STATES_DEATH: Final = re.compile(
     rf"(?:patient|pt)\s+{_DEATH}|he expired|pronounced expired|time of death", re.IGNORECASE
 )
 
-PANDAS_NULLS: Final = frozenset(
+_PANDAS_NULLS: Final = frozenset(
     ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
      "<NA>", "N/A", "NA", "NULL", "NaN", "n/a", "nan", "null")
 )  # fmt: skip
@@ -54,7 +54,7 @@ _NUMBER: Final = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0
 
 def summary_text(category: str, _is_error: str, text: str) -> str | None:
     """The text if the row is a discharge summary; rows marked as errors count too."""
-    return None if category != "Discharge summary" or text in PANDAS_NULLS else text
+    return None if category != "Discharge summary" or text in _PANDAS_NULLS else text
 
 
 def is_report(description: str) -> bool:
@@ -87,11 +87,6 @@ def diagnosis_label(code: str) -> str:
     return code[: 4 if code.startswith(("V", "E")) else 3]
 
 
-def procedure_label(code: str) -> str:
-    """Three characters of the code as pandas reads it."""
-    return code[:3]
-
-
 def as_pandas_reads(cells: Sequence[str]) -> list[str | None]:
     """A column of codes as text after pandas has guessed its type.
 
@@ -101,22 +96,19 @@ def as_pandas_reads(cells: Sequence[str]) -> list[str | None]:
         >>> as_pandas_reads(["0066", "V3000"])
         ['0066', 'V3000']
     """
-    present = [cell for cell in cells if cell not in PANDAS_NULLS]
-    number: type[int] | type[float] | None = None
-    if all(_INTEGER.fullmatch(cell) for cell in present):
-        number = int if len(present) == len(cells) else float
-    elif all(_NUMBER.fullmatch(cell) for cell in present):
-        number = float
-    read = [None if cell in PANDAS_NULLS else cell for cell in cells]
-    return read if number is None else [cell and str(number(cell)) for cell in read]
+    read = [None if cell in _PANDAS_NULLS else cell for cell in cells]
+    present = [cell for cell in read if cell]
+    if not all(map(_NUMBER.fullmatch, present)):
+        return read
+    is_whole = len(present) == len(read) and all(map(_INTEGER.fullmatch, present))
+    number = int if is_whole else float
+    return [cell and str(number(cell)) for cell in read]
 
 
 def read_codes(path: Path, kind: str) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """The code labels of every admission, and every label of the WHOLE table.
+    """The code labels of every admission in DIAGNOSES_ICD or PROCEDURES_ICD, and all of the table.
 
-    Args:
-        path: DIAGNOSES_ICD or PROCEDURES_ICD.
-        kind: `diagnoses` or `procedures`.
+    Procedures have three characters as pandas reads them.
 
     Returns:
         Admission to its labels, each once, in the order of the table; and all labels in order of
@@ -125,12 +117,12 @@ def read_codes(path: Path, kind: str) -> tuple[dict[str, list[str]], tuple[str, 
     Raises:
         DataError: If the table is faulty.
     """
-    label = diagnosis_label if kind == "diagnoses" else procedure_label
     rows = [row.cells for row in rows_with_id(path, ["HADM_ID", "ICD9_CODE"])]
     codes = as_pandas_reads([cell for _, cell in rows])
     found: dict[str, dict[str, None]] = {}
+    classes: dict[str, None] = {}
     for (hadm_id, _), code in zip(rows, codes, strict=True):
         if code is not None:
-            found.setdefault(hadm_id, {})[label(code)] = None
-    classes = dict.fromkeys(label(code) for code in codes if code is not None)
+            label = diagnosis_label(code) if kind == "diagnoses" else code[:3]
+            found.setdefault(hadm_id, {})[label] = classes[label] = None
     return {hadm_id: list(labels) for hadm_id, labels in found.items()}, tuple(classes)

@@ -2,9 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import polars as pl
 
@@ -12,48 +11,24 @@ from notetune.audit import FlowCount
 from notetune.config import Config
 from notetune.errors import DataError
 from notetune.notes.clean import clean_text
-from notetune.sources.cohort import (
-    NOTES_SCHEMA,
-    Finished,
-    NoteStream,
-    stop_if_any,
-)
+from notetune.notes.overlap_text import text_digest
+from notetune.sources.cohort import Finished, NoteStream, stop_if_any
 from notetune.sources.columns import check_whole_numbers, with_times
 from notetune.sources.mimic import core2021
-from notetune.sources.mimic.sections import (
-    admission_sections,
-    admission_text,
-    has_core_sections,
-    states_death,
-)
+from notetune.sources.mimic.sections import admission_note
 from notetune.sources.mimic.summaries import (
     SUMMARY_SCHEMA,
     AdmissionNotes,
     AdmissionText,
     row_chunks,
-    text_digest,
 )
-from notetune.sources.mimic.tasks import (
-    CODED,
-    VentilationFrom,
-    mimic3_tasks,
-    read_admissions,
-)
+from notetune.sources.mimic.tasks import CODED, VentilationFrom, mimic3_tasks, read_admissions
 from notetune.strict_csv import Row, require_csv
 
-_NOTE_COLUMNS: Final = (
-    "ROW_ID",
-    "SUBJECT_ID",
-    "HADM_ID",
-    "CHARTDATE",
-    "CHARTTIME",
-    "CATEGORY",
-    "DESCRIPTION",
-    "ISERROR",
-    "TEXT",
+_COLUMNS: Final = (
+    *("ROW_ID", "SUBJECT_ID", "HADM_ID", "CHARTDATE", "CHARTTIME", "CATEGORY"),
+    *("DESCRIPTION", "ISERROR", "TEXT"),
 )
-_SCANNED: Final = ("ROW_ID", "HADM_ID", "CHARTDATE", "CATEGORY", "DESCRIPTION", "ISERROR", "TEXT")
-LabelVersion = Literal["correct", "core-2021"]
 
 
 class Mimic3Source(Config):
@@ -66,57 +41,44 @@ class Mimic3Source(Config):
 
     kind: Literal["mimic3"]
     folder: Path
-    labels: LabelVersion = "correct"
+    labels: Literal["correct", "core-2021"] = "correct"
     """Whose rules: `correct`, or those of the published 2021 scripts with all their accidents."""
     ventilation: VentilationFrom = "auto"
     """Where ventilation comes from; `auto` takes the first there is (CHARTEVENTS is long)."""
 
+    def open(self) -> NoteStream:
+        """Read MIMIC-III: every usable note as it passes, and an admission note per admission.
 
-def open_mimic3(source: Mimic3Source) -> NoteStream:
-    """Read MIMIC-III: every usable note as it passes, and an admission note per admission.
+        Notes: the usable rows of NOTEEVENTS (`note-<ROW_ID>`, its source the category in lower
+        case, "discharge" for discharge summaries), and the task inputs (`admission-<HADM_ID>`,
+        source "admission", at the time of admission). With `core-2021` labels, an admission whose
+        text the published scripts change for the mortality task has a further note,
+        `admission-<HADM_ID>-mortality`.
 
-    Notes: the usable rows of NOTEEVENTS (`note-<ROW_ID>`, its source the category in lower case,
-    "discharge" for discharge summaries), and the task inputs (`admission-<HADM_ID>`, source
-    "admission", at the time of admission). With `core-2021` labels, an admission whose text the
-    published scripts change for the mortality task has a further note,
-    `admission-<HADM_ID>-mortality`.
+        NOTEEVENTS is read twice, and only the summaries of unfinished admissions are held.
 
-    NOTEEVENTS is read twice, and only the summaries of unfinished admissions are held.
+        Raises:
+            DataError: Here or while reading, if a table is missing or faulty, or no admission is
+                left.
 
-    Raises:
-        DataError: Here or while reading, if a table is missing or faulty, or no admission is left.
-
-    Source:
-        Data specification, sections 2.2 to 2.4 and 2.6. Other than the published builder, the
-        `correct` version leaves rows marked as errors out, ends sections at headings
-        (`sections`) and keeps codes as strings; `core2021` has the other rules.
-    """
-    reading = _Reading(source)
-    return NoteStream(reading.chunks(), reading.finish)
-
-
-def correct_admission_text(joined: str) -> AdmissionText | None:
-    """The admission note of cleaned, joined summaries; None without complaint, illness, history."""
-    sections = admission_sections(joined)
-    if not has_core_sections(sections):
-        return None
-    text = admission_text(sections)
-    return AdmissionText(text, None if states_death(text) else text)
+        Source:
+            Data specification, sections 2.2 to 2.4 and 2.6. Other than the published builder, the
+            `correct` version leaves rows marked as errors out, ends sections at headings
+            (`sections`) and keeps codes as strings; `core2021` has the other rules.
+        """
+        reading = _Reading(self)
+        return NoteStream(reading.chunks(), reading.finish)
 
 
-@dataclass(frozen=True)
-class _Rules:
-    """What differs between the versions in reading NOTEEVENTS.
-
-    Attributes:
-        summary_text: Category, error mark and text to the text of a summary, None for others.
-        is_report: Whether this DESCRIPTION is that of a report.
-        make: Joined summaries to the admission note.
-    """
+class _Rules(NamedTuple):
+    """What differs between the versions in reading NOTEEVENTS."""
 
     summary_text: Callable[[str, str, str], str | None]
+    """Category, error mark and text to the text of a summary, None for others."""
     is_report: Callable[[str], bool]
+    """Whether this DESCRIPTION is that of a report."""
     make: Callable[[str], AdmissionText | None]
+    """Joined summaries to the admission note."""
 
 
 def _correct_summary_text(category: str, is_error: str, text: str) -> str | None:
@@ -130,7 +92,7 @@ def _is_correct_report(description: str) -> bool:
 
 
 _RULES: Final = {
-    "correct": _Rules(_correct_summary_text, _is_correct_report, correct_admission_text),
+    "correct": _Rules(_correct_summary_text, _is_correct_report, admission_note),
     "core-2021": _Rules(core2021.summary_text, core2021.is_report, core2021.admission_text),
 }
 
@@ -155,29 +117,27 @@ class _Reading:
         self._read = 0
 
     def chunks(self) -> Iterator[pl.DataFrame]:
-        for chunk in row_chunks(self._path, _NOTE_COLUMNS):
+        for chunk in row_chunks(self._path, _COLUMNS):
             self._read += len(chunk)
-            events = _events_frame(self._path, list(_usable(chunk, self._rejected)))
-            yield from self._notes.chunks(events, self._summaries(chunk))
-
-    def _summaries(self, rows: list[Row]) -> Iterator[tuple[str, str]]:
-        for _, (row_id, *_, category, _, is_error, text) in rows:
-            yield _note_id(row_id), self._rules.summary_text(category, is_error, text) or ""
+            events = _events_frame(self._path, chunk, self._rejected)
+            passing = (
+                (_note_id(row_id), self._rules.summary_text(category, is_error, text) or "")
+                for _, (row_id, *_, category, _, is_error, text) in chunk
+            )
+            yield from self._notes.chunks(events, passing)
 
     def finish(self) -> Finished:
+        source = self._source
         cohort, admissions_flow = self._notes.cohort()
         if cohort.is_empty():
             raise DataError(
-                f"{self._source.folder}: no admission has a discharge summary with a chief "
+                f"{source.folder}: no admission has a discharge summary with a chief "
                 "complaint, present illness or medical history. Do HADM_IDs of NOTEEVENTS and "
                 "ADMISSIONS match?"
             )
-        source = self._source
+        as_2021 = source.labels == "core-2021"
         tasks, task_flows = mimic3_tasks(
-            source.folder,
-            cohort,
-            as_2021=source.labels == "core-2021",
-            ventilation_from=source.ventilation,
+            source.folder, cohort, as_2021=as_2021, ventilation_from=source.ventilation
         )
         kept = self._read - sum(self._rejected.values())
         notes_flow = FlowCount("notes", self._read, kept, dict(self._rejected))
@@ -196,13 +156,19 @@ def _is_marked(is_error: str) -> bool:
 def _scan(path: Path, rules: _Rules) -> pl.DataFrame:
     """The discharge summaries as `SUMMARY_SCHEMA`, after a check of all ROW_IDs."""
     ids, summaries = [], [pl.DataFrame(schema=SUMMARY_SCHEMA)]
-    for chunk in row_chunks(path, _SCANNED):
+    for chunk in row_chunks(path, _COLUMNS):
         schema = {"line": pl.Int64, "ROW_ID": pl.String}
         numbered = [(line, cells[0].strip()) for line, cells in chunk]
         frame = pl.DataFrame(numbered, schema=schema, orient="row")
         check_whole_numbers(path, frame, "ROW_ID")
         ids.append(frame.with_columns(pl.col("ROW_ID").cast(pl.Int64)))
-        found = list(_scanned(chunk, rules))
+        found = []
+        for _, (row_id, _, hadm_id, chartdate, _, category, description, is_error, text) in chunk:
+            if (summary := rules.summary_text(category, is_error, text)) is not None:
+                # CHARTDATE is a day in the original and a midnight in some exports.
+                key = (hadm_id.strip() or None, chartdate.strip()[:10] or None, int(row_id))
+                kept = (rules.is_report(description), text_digest(summary))
+                found.append((_note_id(row_id), *key, *kept))
         summaries.append(pl.DataFrame(found, schema=SUMMARY_SCHEMA, orient="row"))
     repeated = ~pl.col("ROW_ID").is_first_distinct()
     remedy = "give each note its own ROW_ID"
@@ -210,50 +176,28 @@ def _scan(path: Path, rules: _Rules) -> pl.DataFrame:
     return pl.concat(summaries)
 
 
-def _scanned(rows: list[Row], rules: _Rules) -> Iterator[tuple[object, ...]]:
-    for _, (row_id, hadm_id, chartdate, category, description, is_error, text) in rows:
-        summary = rules.summary_text(category, is_error, text)
-        if summary is not None:
-            # CHARTDATE is a day in the original and a midnight in some exports.
-            day = chartdate.strip()[:10] or None
-            number = int(row_id)
-            yield (
-                _note_id(row_id),
-                hadm_id.strip() or None,
-                day,
-                number,
-                rules.is_report(description),
-                text_digest(summary),
-            )
-
-
-def _usable(rows: list[Row], rejected: Counter[str]) -> Iterator[tuple[int | str | None, ...]]:
-    for line, cells in rows:
-        *fields, is_error, text = cells
+def _events_frame(path: Path, chunk: list[Row], rejected: Counter[str]) -> pl.DataFrame:
+    """The usable rows as a frame of `NOTES_SCHEMA`; the others are counted in `rejected`."""
+    rows: list[tuple[int | str | None, ...]] = []
+    for line, (*fields, is_error, text) in chunk:
         cleaned = clean_text(text)
         if _is_marked(is_error):
             rejected["marked as error"] += 1
         elif not cleaned:
             rejected["empty text"] += 1
         else:
-            yield (line, *(field.strip() or None for field in fields), cleaned)
-
-
-def _events_frame(path: Path, rows: list[tuple[int | str | None, ...]]) -> pl.DataFrame:
-    """Usable rows as a frame of `NOTES_SCHEMA`."""
-    names = [name for name in _NOTE_COLUMNS if name != "ISERROR"]
+            rows.append((line, *(field.strip() or None for field in fields), cleaned))
+    names = [name for name in _COLUMNS if name != "ISERROR"]
     schema = {"line": pl.Int64(), **dict.fromkeys(names, pl.String())}
     frame = pl.DataFrame(rows, schema=schema, orient="row")
     check_whole_numbers(path, frame, "SUBJECT_ID")
     check_whole_numbers(path, frame.filter(pl.col("HADM_ID").is_not_null()), "HADM_ID")
-    day = pl.col("CHARTDATE").str.slice(0, 10) + " 00:00:00"
-    frame = frame.with_columns(day.alias("CHARTDATE"))
-    frame = with_times(path, frame, "CHARTDATE", "CHARTTIME")
+    frame = frame.with_columns(CHARTDATE=pl.col("CHARTDATE").str.slice(0, 10) + " 00:00:00")
     category = pl.col("CATEGORY").str.to_lowercase().fill_null("uncategorised")
-    return frame.select(
-        pl.format("note-{}", "ROW_ID").alias("note_id"),
-        pl.col("SUBJECT_ID").alias("patient_id"),
-        category.replace("discharge summary", "discharge").alias("source"),
-        pl.coalesce("CHARTTIME", "CHARTDATE").alias("time"),
-        pl.col("TEXT").alias("text"),
-    ).cast(pl.Schema(NOTES_SCHEMA))
+    return with_times(path, frame, "CHARTDATE", "CHARTTIME").select(
+        note_id=pl.format("note-{}", "ROW_ID"),
+        patient_id="SUBJECT_ID",
+        source=category.replace("discharge summary", "discharge"),
+        time=pl.coalesce("CHARTTIME", "CHARTDATE"),
+        text="TEXT",
+    )

@@ -10,33 +10,16 @@ from notetune.audit import FlowCount
 from notetune.config import Config
 from notetune.errors import DataError
 from notetune.notes.clean import clean_text
-from notetune.sources.cohort import (
-    NOTES_SCHEMA,
-    Finished,
-    NoteStream,
-    stop_if_any,
-)
+from notetune.notes.overlap_text import text_digest
+from notetune.sources.cohort import NOTES_SCHEMA, Finished, NoteStream, stop_if_any
 from notetune.sources.columns import check_whole_numbers, with_times
-from notetune.sources.mimic.mimic3 import correct_admission_text
-from notetune.sources.mimic.summaries import (
-    SUMMARY_SCHEMA,
-    AdmissionNotes,
-    row_chunks,
-    text_digest,
-)
+from notetune.sources.mimic.sections import admission_note
+from notetune.sources.mimic.summaries import SUMMARY_SCHEMA, AdmissionNotes, row_chunks
 from notetune.sources.mimic.tasks import CODED, mimic4_tasks, read_admissions
 from notetune.strict_csv import Row, find_csv, read_rows, require_csv
 
 _NOTE_COLUMNS: Final = ("note_id", "subject_id", "hadm_id", "charttime", "text")
 _SCANNED: Final = ("note_id", "hadm_id", "note_type", "note_seq", "charttime", "text")
-_KINDS: Final = ("discharge", "radiology")
-_ADMISSIONS_SCHEMA: Final = {
-    "hadm_id": pl.String(),
-    "patient_id": pl.String(),
-    "admitted": pl.Datetime("us"),
-    "discharged": pl.Datetime("us"),
-    "died": pl.Boolean(),
-}
 
 
 class Mimic4Source(Config):
@@ -52,24 +35,24 @@ class Mimic4Source(Config):
     icu_only: bool = True
     """Whether the tasks are on admissions with a stay in intensive care only, as in MIMIC-III."""
 
+    def open(self) -> NoteStream:
+        """Read MIMIC-IV: every usable note as it passes, and an admission note per admission.
 
-def open_mimic4(source: Mimic4Source) -> NoteStream:
-    """Read MIMIC-IV: every usable note as it passes, and an admission note per admission.
+        Notes keep their `note_id`; their source is "discharge" or "radiology". Task inputs are
+        `admission-<hadm_id>`, source "admission", at the time of admission: sections of the
+        discharge summary (and its addenda) up to what happened after admission, the exam at
+        discharge left out.
 
-    Notes keep their `note_id`; their source is "discharge" or "radiology". Task inputs are
-    `admission-<hadm_id>`, source "admission", at the time of admission: sections of the discharge
-    summary (and its addenda) up to what happened after admission, the exam at discharge left out.
+        The discharge summaries are read twice, and only those of unfinished admissions are held.
 
-    The discharge summaries are read twice, and only those of unfinished admissions are held.
+        Raises:
+            DataError: Here or while reading, if a table is missing or faulty.
 
-    Raises:
-        DataError: Here or while reading, if a table is missing or faulty.
-
-    Source:
-        Data specification, section 5.2; sections as in the `correct` version of MIMIC-III.
-    """
-    reading = _Reading(source)
-    return NoteStream(reading.chunks(), reading.finish)
+        Source:
+            Data specification, section 5.2; sections as in the `correct` version of MIMIC-III.
+        """
+        reading = _Reading(self)
+        return NoteStream(reading.chunks(), reading.finish)
 
 
 class _Reading:
@@ -77,38 +60,42 @@ class _Reading:
 
     def __init__(self, source: Mimic4Source) -> None:
         self._folder = source.folder
-        self._paths = {kind: require_csv(source.folder / "note", kind) for kind in _KINDS}
-        self._has_tasks = (source.folder / "hosp").is_dir()
-        reasons = {"no admission id": pl.col("hadm_id").is_null()}
-        if self._has_tasks:
+        kinds = ("discharge", "radiology")
+        self._paths = {kind: require_csv(source.folder / "note", kind) for kind in kinds}
+        self._flows: list[FlowCount] = []
+        self._notes: AdmissionNotes | None = None
+        if (source.folder / "hosp").is_dir():
             admissions = _admissions(source.folder, icu_only=source.icu_only)
-            reasons["admission not in admissions"] = pl.col("died").is_null()
+            reasons = {
+                "no admission id": pl.col("hadm_id").is_null(),
+                "admission not in admissions": pl.col("died").is_null(),
+            }
             if source.icu_only:
                 reasons["no intensive care"] = ~pl.col("in_icu")
             summaries = _scan(self._paths["discharge"])
-        else:
-            admissions = pl.DataFrame(schema=_ADMISSIONS_SCHEMA)
-            summaries = pl.DataFrame(schema=SUMMARY_SCHEMA)
-        self._notes = AdmissionNotes(summaries, admissions, reasons, correct_admission_text)
-        self._flows: list[FlowCount] = []
+            self._notes = AdmissionNotes(summaries, admissions, reasons, admission_note)
 
     def chunks(self) -> Iterator[pl.DataFrame]:
         for kind, path in self._paths.items():
             read, kept = 0, 0
             ids: list[pl.DataFrame] = []
             for chunk in row_chunks(path, _NOTE_COLUMNS):
-                notes = _notes_frame(path, kind, list(_usable(chunk)))
+                notes = _notes_frame(path, kind, chunk)
                 read, kept = read + len(chunk), kept + notes.height
                 ids.append(notes.select("note_id", "line"))
-                passing = notes.select("note_id", "text").iter_rows()
-                yield from self._notes.chunks(notes.select(list(NOTES_SCHEMA)), passing)
+                frame = notes.select(list(NOTES_SCHEMA))
+                if self._notes is None:
+                    yield frame
+                else:
+                    passing = notes.select("note_id", "text").iter_rows()
+                    yield from self._notes.chunks(frame, passing)
             repeated = ~pl.col("note_id").is_first_distinct()
             remedy = "give each note its own id"
             stop_if_any(path, pl.concat(ids), repeated, "note_id repeated", remedy)
             self._flows.append(FlowCount(f"{kind} notes", read, kept, {"empty text": read - kept}))
 
     def finish(self) -> Finished:
-        if not self._has_tasks:
+        if self._notes is None:
             return Finished((), tuple(self._flows))
         cohort, admissions_flow = self._notes.cohort()
         if cohort.is_empty():
@@ -123,8 +110,8 @@ class _Reading:
 
 
 def _admissions(folder: Path, *, icu_only: bool) -> pl.DataFrame:
-    """As `_ADMISSIONS_SCHEMA` and, if asked for, `in_icu`."""
-    admissions = read_admissions(folder / "hosp").select(list(_ADMISSIONS_SCHEMA))
+    """As `read_admissions` and, if asked for, `in_icu`."""
+    admissions = read_admissions(folder / "hosp")
     for kind in CODED:
         require_csv(folder / "hosp", f"{kind}_icd")
     if not icu_only:
@@ -145,38 +132,28 @@ def _scan(path: Path) -> pl.DataFrame:
         found = []
         for line, (note_id, hadm_id, note_type, number, charttime, text) in chunk:
             if not number.isdigit():
-                raise DataError(
-                    f"{path}, line {line}: note_seq is not a whole number; write it as in the "
-                    "original table."
-                )
-            cleaned = clean_text(text)
-            if cleaned:
+                rule = "note_seq is not a whole number"
+                raise DataError(f"{path}, line {line}: {rule}; write it as in the original table.")
+            if cleaned := clean_text(text):
                 key = (hadm_id or None, charttime or None, int(number))
                 found.append((note_id, *key, note_type != "AD", text_digest(cleaned)))
         pieces.append(pl.DataFrame(found, schema=SUMMARY_SCHEMA, orient="row"))
     return pl.concat(pieces)
 
 
-def _usable(rows: list[Row]) -> Iterator[tuple[int | str | None, ...]]:
-    for line, (*fields, text) in rows:
-        if cleaned := clean_text(text):
-            yield (line, *(field or None for field in fields), cleaned)
-
-
-def _notes_frame(path: Path, kind: str, rows: list[tuple[int | str | None, ...]]) -> pl.DataFrame:
-    """Usable rows as a frame of `NOTES_SCHEMA`, with `line`."""
+def _notes_frame(path: Path, kind: str, chunk: list[Row]) -> pl.DataFrame:
+    """The rows with a text as a frame of `NOTES_SCHEMA`, with `line`."""
+    rows = [
+        (line, *(field or None for field in fields), cleaned)
+        for line, (*fields, text) in chunk
+        if (cleaned := clean_text(text))
+    ]
     schema = {"line": pl.Int64(), **dict.fromkeys(_NOTE_COLUMNS, pl.String())}
     frame = pl.DataFrame(rows, schema=schema, orient="row")
     missing = pl.col("note_id").is_null()
     stop_if_any(path, frame, missing, "note_id is empty", "give each note its own id")
     check_whole_numbers(path, frame, "subject_id")
     check_whole_numbers(path, frame.filter(pl.col("hadm_id").is_not_null()), "hadm_id")
-    frame = with_times(path, frame, "charttime")
-    return frame.select(
-        "note_id",
-        pl.col("subject_id").alias("patient_id"),
-        pl.lit(kind).alias("source"),
-        pl.col("charttime").alias("time"),
-        "text",
-        "line",
+    return with_times(path, frame, "charttime").select(
+        "note_id", "text", "line", patient_id="subject_id", source=pl.lit(kind), time="charttime"
     )

@@ -39,25 +39,30 @@ _RELEASE_DIFFERS: Final = (
 
 @dataclass(frozen=True)
 class Published:
-    """One published figure.
-
-    Attributes:
-        what: Its key, as `task_counts` and callers name it.
-        values: The figure; several where published figures differ.
-        source: Where it is from.
-        explanation: What usually explains another figure.
-    """
+    """One published figure."""
 
     what: str
+    """Its key, as `task_counts` and callers name it."""
     values: tuple[int | str, ...]
+    """The figure; several where published figures differ."""
     source: str
     explanation: str
+    """What usually explains another figure."""
 
 
 def _per_split(task: str, counts: tuple[int, int, int], explanation: str) -> tuple[Published, ...]:
     return tuple(
         Published(f"{task}: {split}", (count,), _COUNTS, explanation)
         for split, count in zip(SPLITS, counts, strict=True)
+    )
+
+
+def _of_labels(task: str, count: int, in_order: str, as_sorted: str) -> tuple[Published, ...]:
+    key = f"{task}: sha256 of the"
+    return (
+        Published(f"{task}: labels", (count,), _COUNTS, _CODES_DIFFER),
+        Published(f"{key} labels in order", (in_order,), _HASHES, _ORDER_DIFFERS),
+        Published(f"{key} sorted labels", (as_sorted,), _HASHES, _CODES_DIFFER),
     )
 
 
@@ -69,32 +74,18 @@ PUBLISHED: Final = (
     *_per_split("mortality", (33_954, 4_908, 9_822), _DEATH_DIFFERS),
     *_per_split("length_of_stay", (30_421, 4_391, 8_797), _SPLIT_DIFFERS),
     *_per_split("diagnoses", (33_994, 4_918, 9_829), _SPLIT_DIFFERS),
-    Published("diagnoses: labels", (1_266,), _COUNTS, _CODES_DIFFER),
-    Published(
-        "diagnoses: sha256 of the labels in order",
-        ("0df6a86367de7fa3e4f8dfd432dd617575e8ab0b2db9b0f1125438fb37e9d25d",),
-        _HASHES,
-        _ORDER_DIFFERS,
-    ),
-    Published(
-        "diagnoses: sha256 of the sorted labels",
-        ("b1694514c08254ac722b6db7ab15ce759246c899b1d92cdd38366662c8b33c3f",),
-        _HASHES,
-        _CODES_DIFFER,
+    *_of_labels(
+        "diagnoses",
+        1_266,
+        in_order="0df6a86367de7fa3e4f8dfd432dd617575e8ab0b2db9b0f1125438fb37e9d25d",
+        as_sorted="b1694514c08254ac722b6db7ab15ce759246c899b1d92cdd38366662c8b33c3f",
     ),
     *_per_split("procedures", (30_030, 4_357, 8_681), _SPLIT_DIFFERS),
-    Published("procedures: labels", (711,), _COUNTS, _CODES_DIFFER),
-    Published(
-        "procedures: sha256 of the labels in order",
-        ("93a106699f3891f63190693fcaee0755c8527d2fd839d215d621a827e5f54338",),
-        _HASHES,
-        _ORDER_DIFFERS,
-    ),
-    Published(
-        "procedures: sha256 of the sorted labels",
-        ("187b4d3f01d1503095ad062205f7d8f90184c3f17ff71e2f8bb341157446a1c0",),
-        _HASHES,
-        _CODES_DIFFER,
+    *_of_labels(
+        "procedures",
+        711,
+        in_order="93a106699f3891f63190693fcaee0755c8527d2fd839d215d621a827e5f54338",
+        as_sorted="187b4d3f01d1503095ad062205f7d8f90184c3f17ff71e2f8bb341157446a1c0",
     ),
     *_per_split("ventilation", (5_666, 707, 706), _LABELS_MISSING),
     Published("discharge notes", (331_794, 331_793), _NOTES, _RELEASE_DIFFERS),
@@ -102,63 +93,43 @@ PUBLISHED: Final = (
 )
 """All published figures, in the order in which they are shown."""
 
-_ASSUMED_TOKENS: Final = {"discharge": 512, "radiology": 235, "admission": 512}
-"""Tokens of LLaMA per note of which the first 512 are read: all of MIMIC-IV-Note has 0.715 G."""
+ASSUMED_TOKENS: Final = {"discharge": 512, "radiology": 235, "admission": 512}
+"""Tokens of LLaMA per note of which the first 512 are read: all of MIMIC-IV-Note has 0.715 G.
+
+By the source of a note; "admission" is for those of the tasks."""
 ASSUMPTION: Final = (
     "published counts (MIMIC-IV-Note 2.2 for step 1, MIMIC-III 1.4 for the tasks), since notes or "
     "weights are not here; a radiology report is taken to have 235 tokens, any other note 512"
 )
 COUNTED_KINDS: Final = ("mimic4", "mimic3")
 """Sources of the corpus and of the tasks that counts are published for."""
-_TASKS: Final = {
-    "mortality": 1,
-    "length_of_stay": 4,
-    "ventilation": 1,
-    "diagnoses": 1_266,
-    "procedures": 711,
+CLASS_COUNTS: Final = {
+    "mortality": 1, "length_of_stay": 4, "ventilation": 1, "diagnoses": 1_266, "procedures": 711
+}  # fmt: skip
+
+
+_STAGES: Final = {
+    "mimic3": {
+        "notes": "rows of NOTEEVENTS",
+        **{name: name for name in ("discharge summaries", "admissions")},
+    },
+    "mimic4": {name: name for name in ("discharge notes", "radiology notes")},
 }
+"""What is counted at which stage of a flow."""
 
 
-@dataclass(frozen=True)
-class AssumedNotes:
-    """How many notes there are, taken from published counts, and how long they are taken to be.
-
-    Attributes:
-        classes: Classes of a task; 0 for a corpus.
-        counts: Notes per split of a task, or per source of a corpus.
-        tokens: Tokens of each, by the same keys.
-    """
-
-    classes: int
-    counts: dict[str, int]
-    tokens: dict[str, int]
+def assumed_corpus() -> dict[str, int]:
+    """How many notes of each source MIMIC-IV-Note 2.2 has."""
+    return {source: _count(f"{source} notes") for source in ("discharge", "radiology")}
 
 
-def assumed_corpus() -> AssumedNotes:
-    """The notes of MIMIC-IV-Note 2.2 by source."""
-    counts = {source: _count(f"{source} notes") for source in ("discharge", "radiology")}
-    return AssumedNotes(0, counts, {source: _ASSUMED_TOKENS[source] for source in counts})
-
-
-def assumed_tasks() -> dict[str, AssumedNotes]:
-    """The five tasks on MIMIC-III 1.4, their notes by split."""
-    tokens = dict.fromkeys(SPLITS, _ASSUMED_TOKENS["admission"])
-    return {
-        task: AssumedNotes(classes, {split: _count(f"{task}: {split}") for split in SPLITS}, tokens)
-        for task, classes in _TASKS.items()
-    }
+def assumed_tasks() -> dict[str, dict[str, int]]:
+    """How many notes the five tasks on MIMIC-III 1.4 have in each split."""
+    return {task: {split: _count(f"{task}: {split}") for split in SPLITS} for task in CLASS_COUNTS}
 
 
 def _count(what: str) -> int:
-    (value, *_) = next(published.values for published in PUBLISHED if published.what == what)
-    return int(value)
-
-
-_MIMIC3_STAGES: Final = {
-    "notes": "rows of NOTEEVENTS",
-    "discharge summaries": "discharge summaries",
-}
-_MIMIC4_STAGES: Final = ("discharge notes", "radiology notes")
+    return next(int(published.values[0]) for published in PUBLISHED if published.what == what)
 
 
 @dataclass(frozen=True)
@@ -176,29 +147,20 @@ class PublishedFigure:
 def flow_counts(
     kind: Literal["mimic3", "mimic4"], flow: Iterable[FlowCount]
 ) -> dict[str, int | str]:
-    """The figures of a cohort flow under the keys of `PUBLISHED`.
-
-    Args:
-        kind: The data set it is of.
-        flow: Its stages.
-    """
-    stages = {stage.stage: stage for stage in flow}
-    if kind == "mimic4":
-        return {name: stages[name].read for name in _MIMIC4_STAGES if name in stages}
-    counts = {what: stages[name].read for name, what in _MIMIC3_STAGES.items() if name in stages}
-    if "admissions" in stages:
-        counts["admissions"] = stages["admissions"].kept
-    return dict(counts)
+    """The figures of a cohort flow under the keys of `PUBLISHED`."""
+    return {
+        what: stage.kept if what == "admissions" else stage.read
+        for stage in flow
+        if (what := _STAGES[kind].get(stage.stage))
+    }
 
 
 def task_counts(task: Task, table: pl.DataFrame) -> dict[str, int | str]:
-    """The figures of a task under the keys of `PUBLISHED`; none for a task that has none there.
+    """The figures of a task with all its classes, and of its table with `split`.
 
-    Args:
-        task: The task, with all its classes.
-        table: Its notes with `split`.
+    They are under the keys of `PUBLISHED`; a task that has none there has none.
     """
-    if task.name not in _TASKS:
+    if task.name not in CLASS_COUNTS:
         return {}
     counts: dict[str, int | str] = {
         f"{task.name}: {split}": table.filter(pl.col("split") == split).height for split in SPLITS
@@ -211,23 +173,15 @@ def task_counts(task: Task, table: pl.DataFrame) -> dict[str, int | str]:
 
 
 def label_hash(labels: tuple[str, ...] | list[str]) -> str:
-    """sha256 of the labels, joined by spaces.
-
-    Example:
-        >>> label_hash(["4019"])[:16]
-        '5193cb34662513f0'
-    """
+    """sha256 of the labels, joined by spaces."""
     return hashlib.sha256(" ".join(labels).encode()).hexdigest()
 
 
 def compare(counts: Mapping[str, int | str]) -> tuple[PublishedFigure, ...]:
-    """Our figures beside the published ones, in their order; figures not given are not shown.
-
-    Args:
-        counts: What is counted to its figure, under the keys of `PUBLISHED`.
+    """Our figures beside the published ones, in their order.
 
     Raises:
-        DataError: If a key is none of them.
+        DataError: If a key is none of those of `PUBLISHED`.
     """
     known = {published.what for published in PUBLISHED}
     if unknown := sorted(set(counts) - known):
@@ -240,9 +194,7 @@ def compare(counts: Mapping[str, int | str]) -> tuple[PublishedFigure, ...]:
         if (ours := counts.get(published.what)) is None:
             continue
         agrees = ours in published.values
-        shown = " or ".join(
-            f"{value:,}" if isinstance(value, int) else value for value in published.values
-        )
+        shown = " or ".join(f"{n:,}" if isinstance(n, int) else n for n in published.values)
         explanation = "" if agrees else published.explanation
         rows.append(PublishedFigure(published.what, ours, shown, agrees, explanation))
     return tuple(rows)

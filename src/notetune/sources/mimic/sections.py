@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from notetune.sources.mimic.summaries import AdmissionText
+
 _ALIASES: Final = {
     "CHIEF COMPLAINT": "chief complaint|chief complaints|cc",
     "PRESENT ILLNESS": (
@@ -39,41 +41,16 @@ _LABEL_OF: Final = {
     alias: label for label, aliases in _ALIASES.items() for alias in aliases.split("|")
 }
 _CORE_LABELS: Final = ("CHIEF COMPLAINT", "PRESENT ILLNESS", "MEDICAL HISTORY")
-_OTHER_HEADINGS: Final = frozenset(
-    (
-        "admission date",
-        "date of birth",
-        "sex",
-        "service",
-        "attending",
-        "facility",
-        "code status",
-        "addendum",
-        "major surgical or invasive procedure",
-        "past surgical history",
-        "pertinent results",
-        "brief hospital course",
-        "hospital course",
-        "summary of hospital course",
-        "icu course",
-        "course",
-        "assessment",
-        "assessment and plan",
-        "impression",
-        "plan",
-        "disposition",
-        "final diagnosis",
-        "final diagnoses",
-        "followup instructions",
-        "follow-up instructions",
-        "follow up",
-        "followup",
-    )
+_OTHERS: Final = (
+    "admission date|date of birth|sex|service|attending|facility|code status|addendum|"
+    "major surgical or invasive procedure|past surgical history|pertinent results|"
+    "brief hospital course|hospital course|summary of hospital course|icu course|course|"
+    "assessment|assessment and plan|impression|plan|disposition|final diagnosis|final diagnoses|"
+    "followup instructions|follow-up instructions|follow up|followup"
 )
+_OTHER_HEADINGS: Final = frozenset(_OTHERS.split("|"))
 _IN_PARENTHESES: Final = re.compile(r"\s*\([^()]*\)")
 _AFTER_ADMISSION: Final = re.compile(r"\b(?:hospital course|discharge[ds]?|expired|death)\b")
-_MAX_HEADING_CHARS: Final = 60
-_MAX_HEADING_WORDS: Final = 8
 
 _DIED = r"(?:(?:had|has|is|was)\s+)?(?:expired|died|passed\s+away|deceased)\b"
 _DEATH_IN_EXAM: Final = re.compile(rf"\b(?:(?:the\s+)?(?:patient|pt)\.?\s+)?{_DIED}", re.IGNORECASE)
@@ -83,6 +60,15 @@ _STATES_DEATH: Final = re.compile(
     r"|\bpronounced\s+(?:expired|dead|deceased)\b|\btime\s+of\s+death\b",
     re.IGNORECASE,
 )
+
+
+def admission_note(joined: str) -> AdmissionText | None:
+    """The admission note of cleaned, joined summaries; None without complaint, illness, history."""
+    sections = admission_sections(joined)
+    if not has_core_sections(sections):
+        return None
+    text = admission_text(sections)
+    return AdmissionText(text, None if states_death(text) else text)
 
 
 def admission_sections(text: str) -> dict[str, str]:
@@ -156,7 +142,7 @@ def states_death(text: str) -> bool:
 def _heading(line: str, *, after_blank: bool) -> tuple[bool, str | None, str]:
     """Whether the line is a heading, the label if it is one of ours, and the text after it."""
     title, colon, rest = line.strip().partition(":")
-    if not title or len(title) > _MAX_HEADING_CHARS:
+    if not title or len(title) > 60:
         return False, None, ""
     if not (title[0].isupper() or after_blank):  # a wrapped sentence may start like a heading
         return False, None, ""
@@ -165,7 +151,7 @@ def _heading(line: str, *, after_blank: bool) -> tuple[bool, str | None, str]:
         return True, _LABEL_OF[name], rest
     if name in _OTHER_HEADINGS and (colon or after_blank):
         return True, None, ""
-    short = len(name.split()) <= _MAX_HEADING_WORDS and "," not in title
+    short = len(name.split()) <= 8 and "," not in title
     if short and _AFTER_ADMISSION.search(name) and (colon or _is_title(title)):
         return True, None, ""
     stands_alone = not rest.strip() or (title.isupper() and " " in title)

@@ -6,7 +6,6 @@ summary has passed, so that only admissions with several summaries are ever held
 order of the file.
 """
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,38 +32,25 @@ SUMMARY_SCHEMA: Final = {
 
 
 class AdmissionText(NamedTuple):
-    """What was known at admission.
-
-    Attributes:
-        text: The input of every task but mortality.
-        mortality_text: The input of the mortality task; None if it gives the death away.
-    """
+    """What was known at admission."""
 
     text: str
+    """The input of every task but mortality."""
     mortality_text: str | None
-
-
-_MadeNote = tuple[str, str, str]
-"""Note id, admission and text."""
+    """The input of the mortality task; None if it gives the death away."""
 
 
 def row_chunks(path: Path, columns: Sequence[str]) -> Iterator[list[Row]]:
-    """The rows of a file, `NOTES_PER_CHUNK` at a time; as `read_rows`."""
+    """The rows of a file as `read_rows`, `NOTES_PER_CHUNK` at a time."""
     rows = read_rows(path, columns)
     while chunk := list(itertools.islice(rows, NOTES_PER_CHUNK)):
         yield chunk
 
 
-def text_digest(text: str) -> bytes:
-    """16 bytes that two texts share only if they are equal."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
 class AdmissionNotes:
     """Joins the summaries of each admission that count as they pass and makes its note of them.
 
-    Attributes:
-        summaries_flow: The flow of the summaries.
+    `summaries_flow` is the flow of the summaries.
     """
 
     def __init__(
@@ -74,23 +60,20 @@ class AdmissionNotes:
         reasons: Mapping[str, pl.Expr],
         make: Callable[[str], AdmissionText | None],
     ) -> None:
-        """Plan without any text; the first three as `_planned`.
+        """Plan without any text.
 
         Args:
-            summaries: What the first pass kept.
+            summaries: `SUMMARY_SCHEMA`, what the first pass kept.
             admissions: `hadm_id`, `patient_id`, `admitted` and whatever the reasons look at.
-            reasons: Why an admission is not looked at.
+            reasons: Why an admission is not looked at, over the columns of both.
             make: The joined summaries to the note; None if there is nothing of use in them.
         """
         planned, self.summaries_flow = _planned(summaries, admissions, reasons)
         self._admissions = admissions.join(planned, on="hadm_id", how="semi")
-        parts = planned.group_by("hadm_id", maintain_order=True).agg(
-            "note_id", pl.col("is_report").any()
-        )
+        by_admission = planned.group_by("hadm_id", maintain_order=True)
+        parts = by_admission.agg("note_id", pl.col("is_report").any()).filter("is_report")
         self._make = make
-        self._parts: dict[str, list[str]] = {
-            hadm_id: note_ids for hadm_id, note_ids, has_report in parts.iter_rows() if has_report
-        }
+        self._parts: dict[str, list[str]] = dict(parts.select("hadm_id", "note_id").iter_rows())
         self._owner = {note: hadm for hadm, notes in self._parts.items() for note in notes}
         self._waiting: dict[str, dict[str, str]] = {}
         self._made: list[tuple[str, str, str | None]] = []
@@ -101,8 +84,8 @@ class AdmissionNotes:
     ) -> Iterator[pl.DataFrame]:
         """Notes that were read, and then those of the admissions that passing notes complete.
 
-        A made note is of source "admission", at the time of admission. There is one as a rule;
-        where the mortality task has a text of its own there is a second one.
+        A made note is of source "admission", at the time of admission. Where the mortality task has
+        a text of its own there is a second one.
 
         Args:
             read: `NOTES_SCHEMA`.
@@ -115,46 +98,37 @@ class AdmissionNotes:
             for note in self._completed(note_id, text)
         ]
         schema = dict.fromkeys(("note_id", "hadm_id", "text"), pl.String)
-        frame = (
-            pl.DataFrame(made, schema=schema, orient="row")
-            .join(self._admissions, on="hadm_id", how="left", maintain_order="left")
-            .with_columns(pl.lit("admission").alias("source"), pl.col("admitted").alias("time"))
-            .select(list(NOTES_SCHEMA))
-        )
-        both = pl.concat([read, frame.cast(pl.Schema(NOTES_SCHEMA))])
+        frame = pl.DataFrame(made, schema=schema, orient="row")
+        frame = frame.join(self._admissions, on="hadm_id", how="left", maintain_order="left")
+        frame = frame.with_columns(source=pl.lit("admission"), time="admitted")
+        both = pl.concat([read, frame.select(list(NOTES_SCHEMA))])
         yield from both.iter_slices(NOTES_PER_CHUNK)
 
-    def _completed(self, note_id: str, text: str) -> list[_MadeNote]:
-        """Take the next summary; gives the notes of its admission once that is complete."""
+    def _completed(self, note_id: str, text: str) -> Iterator[tuple[str, str, str]]:
+        """Take a summary; once its admission is complete: its notes as id, admission, text."""
         hadm_id = self._owner.pop(note_id)
         note_ids = self._parts[hadm_id]
         held = self._waiting.setdefault(hadm_id, {})
         held[note_id] = text
         if len(held) < len(note_ids):
-            return []
+            return
         del self._waiting[hadm_id], self._parts[hadm_id]
-        return self._finished(hadm_id, "\n\n".join(held[note] for note in note_ids))
-
-    def _finished(self, hadm_id: str, joined: str) -> list[_MadeNote]:
-        made = self._make(joined)
+        made = self._make("\n\n".join(held[note] for note in note_ids))
         if made is None:
             self._without_core += 1
-            return []
-        note_id = f"admission-{hadm_id}"
-        notes = [(note_id, hadm_id, made.text)]
-        mortality_id = None if made.mortality_text is None else note_id
-        if made.mortality_text not in (None, made.text):
-            mortality_id = f"{note_id}-mortality"
-            notes.append((mortality_id, hadm_id, made.mortality_text or ""))
-        self._made.append((hadm_id, note_id, mortality_id))
-        return notes
+            return
+        main_id = f"admission-{hadm_id}"
+        yield main_id, hadm_id, made.text
+        mortality_id = None if made.mortality_text is None else main_id
+        if made.mortality_text is not None and made.mortality_text != made.text:
+            mortality_id = f"{main_id}-mortality"
+            yield mortality_id, hadm_id, made.mortality_text
+        self._made.append((hadm_id, main_id, mortality_id))
 
     def cohort(self) -> tuple[pl.DataFrame, FlowCount]:
         """The admissions that have a note, in order of their ids, and their flow.
 
-        Returns:
-            The columns of the admissions, `note_id`, and `mortality_note_id`, which is null where
-            the text gives the death away.
+        They have `note_id` too, and `mortality_note_id`, null where the text gives the death away.
 
         Raises:
             DataError: If a planned summary never came.
@@ -181,24 +155,16 @@ def _planned(
 ) -> tuple[pl.DataFrame, FlowCount]:
     """The summaries that count, by admission and then in the order in which they are joined.
 
-    Args:
-        summaries: Columns of `SUMMARY_SCHEMA`.
-        admissions: `hadm_id` and whatever the reasons look at.
-        reasons: Why an admission is not looked at, over the columns of both.
-
-    Returns:
-        The kept rows (of equal texts the last one, across admissions), and their flow.
+    Of equal texts the last one is kept, across admissions. The rest as `AdmissionNotes`.
 
     Source:
         Data specification, section 2.2, steps 1 to 5, with ties of the date in order of `number`.
     """
     known = summaries.join(admissions, on="hadm_id", how="left", maintain_order="left")
-    eligible, flow = reject(
-        "discharge summaries", known.sort("written", "number", nulls_last=True), reasons
-    )
-    kept, copies = reject(
-        flow.stage, eligible, {"same text as a later summary": ~pl.col("digest").is_last_distinct()}
-    )
+    known = known.sort("written", "number", nulls_last=True)
+    eligible, flow = reject("discharge summaries", known, reasons)
+    is_copy = {"same text as a later summary": ~pl.col("digest").is_last_distinct()}
+    kept, copies = reject(flow.stage, eligible, is_copy)
     by_admission = kept.sort(pl.col("hadm_id").cast(pl.Int64), maintain_order=True)
-    reasons_given = flow.rejected | copies.rejected
-    return by_admission, FlowCount(flow.stage, flow.read, copies.kept, reasons_given)
+    rejected = flow.rejected | copies.rejected
+    return by_admission, FlowCount(flow.stage, flow.read, copies.kept, rejected)

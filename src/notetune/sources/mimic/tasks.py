@@ -14,27 +14,17 @@ import polars as pl
 from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.notes.icd import CATEGORY
-from notetune.notes.outcomes import (
-    LENGTH_OF_STAY_CLASSES,
-    Task,
-    classes_in,
-    length_of_stay_class,
-)
+from notetune.notes.outcomes import LENGTH_OF_STAY_CLASSES, Task, classes_in, length_of_stay_class
 from notetune.sources.cohort import label_table, outcome_table, reject, stop_if_any
 from notetune.sources.columns import check_whole_numbers, rows_with_id, with_times
-from notetune.sources.mimic import core2021
-from notetune.sources.mimic.ventilation import (
-    charted_episodes,
-    first_stays,
-    prolonged_ventilation,
-    read_episodes,
-    ventilation_task,
-)
+from notetune.sources.mimic import core2021, ventilation
+from notetune.sources.mimic.ventilation import first_stays, prolonged_ventilation, read_episodes
 from notetune.sources.mimic.ventilation_labels import read_ventilation_labels
 from notetune.strict_csv import find_csv, read_table, require_csv
 
 _SECONDS_PER_DAY: Final = 86_400
 _AS_OF: Final = "Known at admission."
+_CODES_DESCRIBED: Final = f"ICD-{{}} categories of {{}} during the admission. {_AS_OF}"
 _PMV_LABELS: Final = "pmv_labels.pkl"
 
 _GIVEN_AWAY: Final = {"the text states the death": pl.col("mortality_note_id").is_null()}
@@ -43,9 +33,8 @@ CODED: Final = ("diagnoses", "procedures")
 _INVASIVE: Final = ("InvasiveVent", "Tracheostomy")
 """Values of ventilation_status that count. Source: data specification, section 5.2."""
 
-TaskWithTable = tuple[Task, pl.DataFrame]
-TasksWithFlow = tuple[tuple[TaskWithTable, ...], tuple[FlowCount, ...]]
-_Made = tuple[TaskWithTable | None, FlowCount]
+TasksWithFlow = tuple[tuple[tuple[Task, pl.DataFrame], ...], tuple[FlowCount, ...]]
+_Made = tuple[tuple[Task, pl.DataFrame] | None, FlowCount]
 VentilationFrom = Literal["auto", "chartevents", "ventdurations", "published", "none"]
 
 
@@ -66,12 +55,12 @@ def read_admissions(folder: Path) -> pl.DataFrame:
     is_odd = flag.is_in(["0", "1"]).fill_null(value=False).not_()
     stop_if_any(path, table, is_odd, "HOSPITAL_EXPIRE_FLAG is neither 0 nor 1", "mend it")
     return with_times(path, table, "ADMITTIME", "DISCHTIME").select(
-        pl.col("HADM_ID").alias("hadm_id"),
-        pl.col("SUBJECT_ID").alias("patient_id"),
-        pl.col("ADMISSION_TYPE").str.strip_chars().str.to_uppercase().alias("type"),
-        pl.col("ADMITTIME").alias("admitted"),
-        pl.col("DISCHTIME").alias("discharged"),
-        (flag == "1").alias("died"),
+        hadm_id="HADM_ID",
+        patient_id="SUBJECT_ID",
+        type=pl.col("ADMISSION_TYPE").str.strip_chars().str.to_uppercase(),
+        admitted="ADMITTIME",
+        discharged="DISCHTIME",
+        died=flag == "1",
     )
 
 
@@ -80,13 +69,8 @@ def mimic3_tasks(
 ) -> TasksWithFlow:
     """The outcome tasks of the cohort and the flow of each.
 
-    A task in which no admission is left is absent, and its flow says why.
-
-    Args:
-        folder: The folder of the tables.
-        cohort: Columns `hadm_id`, `note_id`, `mortality_note_id`, `admitted`, `discharged`, `died`.
-        as_2021: By the rules of the published scripts (`core2021`).
-        ventilation_from: Where ventilation comes from.
+    A task in which no admission is left is absent, and its flow says why. The cohort is that of
+    `AdmissionNotes.cohort`; `as_2021` is by the rules of the published scripts (`core2021`).
 
     Raises:
         DataError: If a table is missing or faulty.
@@ -100,27 +84,18 @@ def mimic3_tasks(
             found, classes = core2021.read_codes(path, kind)
         else:
             found = _categories(path, cohort, kind, ["HADM_ID", "ICD9_CODE"], ["9"])["9"]
-        without = f"no code in {table}"
-        made.append(_code_task(kind, _description(kind, "9"), cohort, found, without, classes))
-    ventilation = _ventilation(folder, cohort, ventilation_from, as_2021=as_2021)
-    return _not_empty([*made, *([ventilation] if ventilation else [])])
+        description = _CODES_DESCRIBED.format("9", kind)
+        made.append(_code_task(kind, description, cohort, found, f"no code in {table}", classes))
+    if last := _ventilation(folder, cohort, ventilation_from, as_2021=as_2021):
+        made.append(last)
+    return _not_empty(made)
 
 
 def mimic4_tasks(folder: Path, cohort: pl.DataFrame) -> TasksWithFlow:
-    """As `mimic3_tasks`, with a task for each version of ICD.
+    """As `mimic3_tasks`, from a folder that holds hosp/ and icu/, by section 5.2.
 
     mortality, length_of_stay, diagnoses_icd9, diagnoses_icd10, procedures_icd9, procedures_icd10
     and, where icu/ventilation is there, ventilation.
-
-    Args:
-        folder: The folder that holds hosp/ and icu/.
-        cohort: As there.
-
-    Raises:
-        DataError: If a table is missing or faulty.
-
-    Source:
-        Data specification, section 5.2.
     """
     made: list[_Made] = [_mortality(cohort), _length_of_stay(cohort)]
     for kind in CODED:
@@ -128,7 +103,8 @@ def mimic4_tasks(folder: Path, cohort: pl.DataFrame) -> TasksWithFlow:
         columns = ["hadm_id", "icd_code", "icd_version"]
         for version, found in _categories(path, cohort, kind, columns, ["9", "10"]).items():
             name, without = f"{kind}_icd{version}", f"no ICD-{version} code in {kind}_icd"
-            made.append(_code_task(name, _description(kind, version), cohort, found, without))
+            description = _CODES_DESCRIBED.format(version, kind)
+            made.append(_code_task(name, description, cohort, found, without))
     icu = folder / "icu"
     if icu.is_dir() and (charted := find_csv(icu, "ventilation")) is not None:
         stays = first_stays(require_csv(icu, "icustays"), stay_column="stay_id")
@@ -153,19 +129,13 @@ def _mortality(cohort: pl.DataFrame) -> _Made:
 def _length_of_stay(cohort: pl.DataFrame, *, with_negative: bool = False) -> _Made:
     """Days in hospital of the survivors.
 
-    Args:
-        cohort: `note_id`, `admitted`, `discharged`, `died`.
-        with_negative: Keep a discharge before the admission, in the shortest class, as the
-            published builder does.
+    `with_negative` keeps a discharge before the admission, in the shortest class, as the published
+    builder does.
     """
     description = f"Days in hospital, survivors only. {_AS_OF}"
     task = Task("length_of_stay", "multiclass", LENGTH_OF_STAY_CLASSES, description)
-    reasons = {
-        "died in hospital": pl.col("died"),
-        "no time of admission or discharge": pl.any_horizontal(
-            pl.col("admitted", "discharged").is_null()
-        ),
-    }
+    untimed = pl.any_horizontal(pl.col("admitted", "discharged").is_null())
+    reasons = {"died in hospital": pl.col("died"), "no time of admission or discharge": untimed}
     if not with_negative:
         reasons["discharged before admission"] = pl.col("discharged") < pl.col("admitted")
     kept, flow = reject("task length_of_stay", cohort, reasons)
@@ -178,14 +148,9 @@ def _length_of_stay(cohort: pl.DataFrame, *, with_negative: bool = False) -> _Ma
 def _categories(
     path: Path, cohort: pl.DataFrame, kind: str, columns: Sequence[str], versions: Sequence[str]
 ) -> dict[str, dict[str, list[str]]]:
-    """The categories of each admission, sorted, by version of ICD.
+    """The categories of each admission of the cohort, sorted, by version of ICD.
 
-    Args:
-        path: The table of codes.
-        cohort: `hadm_id` of the admissions to look for, a small part of the table.
-        kind: What is coded.
-        columns: Those of admission, code and, where there are several, version.
-        versions: The versions that there can be.
+    `columns` are those of admission, code and, where there are several `versions`, version.
     """
     wanted = set(cohort["hadm_id"])
     found: dict[str, dict[str, set[str]]] = {version: {} for version in versions}
@@ -216,12 +181,9 @@ def _code_task(
     labels = [found.get(hadm_id, []) for hadm_id in cohort["hadm_id"]]
     has_none = {without: pl.col("labels").list.len() == 0}
     table, flow = reject(f"task {name}", label_table(cohort["note_id"], labels), has_none)
-    classes = classes_in(table["labels"]) if classes is None else classes
+    if classes is None:
+        classes = classes_in(table["labels"])
     return (Task(name, "multilabel", classes, description), table) if classes else None, flow
-
-
-def _description(kind: str, version: str) -> str:
-    return f"ICD-{version} categories of {kind} during the admission. {_AS_OF}"
 
 
 def _ventilation(
@@ -235,27 +197,23 @@ def _ventilation(
         return _published_ventilation(folder / _PMV_LABELS, cohort, as_2021=as_2021)
     stays = first_stays(require_csv(folder, "ICUSTAYS"), stay_column="ICUSTAY_ID")
     if source == "chartevents":
-        episodes = charted_episodes(folder)
+        episodes = ventilation.charted_episodes(folder)
     else:
         path = require_csv(folder, "VENTDURATIONS")
         episodes = read_episodes(path, stay_column="ICUSTAY_ID")
     return prolonged_ventilation(cohort, stays, episodes)
 
 
-_Ventilation = Literal["chartevents", "ventdurations", "published", "none"]
-
-
-def _best_ventilation(folder: Path, *, as_2021: bool) -> _Ventilation:
+def _best_ventilation(folder: Path, *, as_2021: bool) -> VentilationFrom:
     """The published labels first where the published task is wanted, and last otherwise."""
-    there: dict[_Ventilation, bool] = {
-        "chartevents": find_csv(folder, "CHARTEVENTS") is not None,
-        "ventdurations": find_csv(folder, "VENTDURATIONS") is not None,
-        "published": (folder / _PMV_LABELS).is_file(),
-        "none": True,
-    }
-    if as_2021 and there["published"]:
+    has_labels = (folder / _PMV_LABELS).is_file()
+    if as_2021 and has_labels:
         return "published"
-    return next(source for source, is_there in there.items() if is_there)
+    if find_csv(folder, "CHARTEVENTS") is not None:
+        return "chartevents"
+    if find_csv(folder, "VENTDURATIONS") is not None:
+        return "ventdurations"
+    return "published" if has_labels else "none"
 
 
 def _published_ventilation(path: Path, cohort: pl.DataFrame, *, as_2021: bool) -> _Made:
@@ -264,14 +222,15 @@ def _published_ventilation(path: Path, cohort: pl.DataFrame, *, as_2021: bool) -
     Their split is by admission and is not used here: a patient can be on both of its sides.
     """
     published = read_ventilation_labels(path)
-    task = ventilation_task()
     reasons = {"not in the published labels": ~pl.col("hadm_id").is_in(list(published))}
-    kept, flow = reject(f"task {task.name}", cohort, reasons | (_GIVEN_AWAY if as_2021 else {}))
+    kept, flow = reject(
+        f"task {ventilation.TASK.name}", cohort, reasons | (_GIVEN_AWAY if as_2021 else {})
+    )
     if kept.is_empty():
         raise DataError(
             f"{path}: none of its {len(published)} admissions is in the cohort of {cohort.height}; "
             "is it of this data set?"
         )
     note_ids = kept["mortality_note_id" if as_2021 else "note_id"]
-    is_prolonged = pl.Series([published[hadm_id].prolonged for hadm_id in kept["hadm_id"]])
-    return (task, outcome_table(task, note_ids, is_prolonged)), flow
+    is_prolonged = pl.Series([published[hadm_id] for hadm_id in kept["hadm_id"]])
+    return (ventilation.TASK, outcome_table(ventilation.TASK, note_ids, is_prolonged)), flow

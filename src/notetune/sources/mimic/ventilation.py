@@ -6,12 +6,12 @@ extubation ends it, and so does oxygen given without a ventilator setting at the
 Source:
     Data specification, section 2.6: mimic-code `ventilation_classification` and
     `ventilation_durations` for MIMIC-III in words. The specification names kinds of settings
-    without all of their item ids; `_ITEMS` holds them as mimic-code lists them (MIT licence).
+    without all of their item ids; here they are as mimic-code lists them (MIT licence).
 """
 
 import datetime as dt
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,19 +20,15 @@ import polars as pl
 from notetune.audit import FlowCount
 from notetune.notes.outcomes import Task
 from notetune.sources.cohort import outcome_table, reject, stop_if_any
-from notetune.sources.columns import (
-    check_whole_number,
-    check_whole_numbers,
-    with_times,
-)
-from notetune.strict_csv import Row, read_rows, read_table, require_csv
+from notetune.sources.columns import check_whole_numbers, with_times
+from notetune.strict_csv import read_rows, read_table, require_csv
 
-EPISODE_SCHEMA: Final = {
-    "stay_id": pl.String(),
-    "start": pl.Datetime("us"),
-    "end": pl.Datetime("us"),
-}
-PROLONGED_DAYS: Final = 7
+TASK: Final = Task(
+    "ventilation",
+    "binary",
+    ("prolonged",),
+    "Over 7 days of ventilation, among the ventilated. Known at admission.",
+)
 """Source: Huang et al. 2020 (prolonged mechanical ventilation: over 7 days)."""
 _LONGEST_GAP: Final = dt.timedelta(hours=8)
 _ROWS_PER_CHUNK: Final = 500_000
@@ -71,24 +67,25 @@ _OXYGEN_METAVISION: Final = (
     "Nasal cannula|Face tent|Aerosol-cool|Trach mask|High flow neb|Non-rebreather|Venti mask|"
     "Medium conc mask|T-piece|High flow nasal cannula|Ultrasonic neb|Vapomist"
 )
-_UNLESS: Final = {720: "Other/Remarks", 223848: "Other"}
-"""Ventilator types: the ventilator runs unless the value is this one."""
-_VALUES: Final = {
-    467: {"Ventilator": _VENTILATED, **dict.fromkeys(_OXYGEN_CAREVUE.split("|"), _OXYGEN)},
-    226732: dict.fromkeys(_OXYGEN_METAVISION.split("|"), _OXYGEN),
-    640: {"Extubated": _EXTUBATED, "Self Extubation": _EXTUBATED},
+_CHARTED: Final[dict[str, tuple[_Sign | None, dict[str, _Sign | None]]]] = {
+    **{str(item): (_VENTILATED, {}) for items in _SETTINGS.values() for item in items},
+    "720": (_VENTILATED, {"Other/Remarks": None}),
+    "223848": (_VENTILATED, {"Other": None}),
+    "467": (
+        None,
+        {"Ventilator": _VENTILATED, **dict.fromkeys(_OXYGEN_CAREVUE.split("|"), _OXYGEN)},
+    ),
+    "226732": (None, dict.fromkeys(_OXYGEN_METAVISION.split("|"), _OXYGEN)),
+    "640": (None, {"Extubated": _EXTUBATED, "Self Extubation": _EXTUBATED}),
 }
-"""Oxygen devices and extubation: what the row says depends on the value (spaces at its end, which
-some have in the original, do not count)."""
+"""ITEMIDs to what a row says and what it says with certain values (spaces at their end, which some
+have in the original, do not count): settings, ventilator types, oxygen devices and extubation."""
 _EXTUBATIONS: Final = frozenset(("227194", "225468", "225477"))
 """ITEMIDs of PROCEDUREEVENTS_MV: planned, by the patient, unplanned otherwise."""
 
-_RUNS: Final = frozenset(str(item) for items in _SETTINGS.values() for item in items)
-_ITEMS: Final = _RUNS | {str(item) for item in (*_UNLESS, *_VALUES)}
-
 
 def charted_episodes(folder: Path) -> pl.DataFrame:
-    """Episodes of ventilation by the charts, as `EPISODE_SCHEMA`.
+    """Episodes of ventilation by the charts, as `episodes_of`.
 
     CHARTEVENTS (330 million rows) is read once, in pieces; only one row per ICU stay and minute
     that says something about ventilation is kept.
@@ -104,12 +101,9 @@ def charted_episodes(folder: Path) -> pl.DataFrame:
 
 
 def read_episodes(path: Path, *, stay_column: str, statuses: tuple[str, ...] = ()) -> pl.DataFrame:
-    """A table of episodes (VENTDURATIONS, or ventilation of MIMIC-IV) as `EPISODE_SCHEMA`.
+    """A table of episodes (VENTDURATIONS, or ventilation of MIMIC-IV), as `episodes_of`.
 
-    Args:
-        path: Columns starttime, endtime and `stay_column`.
-        stay_column: The column with the ICU stay.
-        statuses: If given, only rows with one of these in ventilation_status count.
+    With `statuses`, only rows with one of these in ventilation_status count.
 
     Raises:
         DataError: If the table is faulty or a time is missing.
@@ -123,15 +117,11 @@ def read_episodes(path: Path, *, stay_column: str, statuses: tuple[str, ...] = (
         empty = pl.col(column).is_null()
         stop_if_any(path, table, empty, f"{column} is empty", "give every episode both times")
         table = with_times(path, table, column)
-    return table.select(
-        pl.col(stay_column).alias("stay_id"),
-        pl.col("starttime").alias("start"),
-        pl.col("endtime").alias("end"),
-    )
+    return table.select(stay_id=stay_column, start="starttime", end="endtime")
 
 
 def episodes_of(signs: pl.DataFrame) -> pl.DataFrame:
-    """Signs to episodes, as `EPISODE_SCHEMA`, in order of stay and time.
+    """Signs to episodes: `stay_id`, `start` and `end`, in order of stay and time.
 
     Args:
         signs: `stay_id`, `time`, and the booleans of a sign; one row per charted moment, plus one
@@ -142,31 +132,23 @@ def episodes_of(signs: pl.DataFrame) -> pl.DataFrame:
         has more than one moment; an extubation belongs to the episode that it ends.
     """
     ventilated, oxygen, extubated = (pl.col(name) for name in _Sign._fields)
-    rows = (
-        signs.unique()
-        .sort("stay_id", "time", "extubated")
-        .with_columns(counts=ventilated | extubated)
-    )
+    rows = signs.unique().sort("stay_id", "time", "extubated")
+    rows = rows.with_columns(counts=ventilated | extubated)
     after_extubation = extubated.shift(1).over("stay_id", "counts").fill_null(value=False)
     last_setting = pl.col("time").shift(1).over("stay_id", "ventilated")
     after_gap = (ventilated & (pl.col("time") > last_setting + _LONGEST_GAP)).fill_null(value=False)
     rows = rows.with_columns(starts=after_extubation | (oxygen & ~ventilated) | after_gap)
     number = pl.col("starts").cast(pl.Int64).cum_sum().over("stay_id")
     # Rows of one moment belong to one episode, the last of them.
-    rows = rows.with_columns(number=number).with_columns(
-        pl.col("number").max().over("stay_id", "time")
-    )
+    rows = rows.with_columns(number=number)
+    rows = rows.with_columns(pl.col("number").max().over("stay_id", "time"))
     episodes = (
         rows.filter("counts")
         .group_by("stay_id", "number")
-        .agg(
-            pl.col("time").min().alias("start"),
-            pl.col("time").max().alias("end"),
-            ventilated.any(),
-        )
+        .agg(ventilated.any(), start=pl.col("time").min(), end=pl.col("time").max())
         .filter(ventilated & (pl.col("start") != pl.col("end")))
     )
-    return episodes.sort("stay_id", "start").select(list(EPISODE_SCHEMA))
+    return episodes.sort("stay_id", "start").select("stay_id", "start", "end")
 
 
 def prolonged_ventilation(
@@ -174,67 +156,43 @@ def prolonged_ventilation(
 ) -> tuple[tuple[Task, pl.DataFrame], FlowCount]:
     """From the first start to the last end of ventilation in the first ICU stay, gaps included.
 
-    Args:
-        cohort: `note_id` and `hadm_id`.
-        stays: What `first_stays` returned.
-        episodes: `EPISODE_SCHEMA`.
+    A cohort has `note_id` and `hadm_id`; stays are those of `first_stays`, episodes as
+    `episodes_of`.
 
     Source:
         Data specification, section 2.6 (Huang et al. 2020), without its 6 hours of tolerance.
     """
-    task = ventilation_task()
-    span = pl.col("end").max() - pl.col("start").min()
-    per_stay = episodes.group_by("stay_id").agg(span.alias("span"))
+    per_stay = episodes.group_by("stay_id").agg(span=pl.col("end").max() - pl.col("start").min())
     ventilated = stays.join(per_stay, on="stay_id")
     joined = cohort.join(ventilated, on="hadm_id", how="left", maintain_order="left")
-    kept, flow = reject(
-        f"task {task.name}",
-        joined,
-        {"not ventilated in the first ICU stay": pl.col("span").is_null()},
-    )
-    is_prolonged = kept["span"] > dt.timedelta(days=PROLONGED_DAYS)
-    return (task, outcome_table(task, kept["note_id"], is_prolonged)), flow
-
-
-def ventilation_task() -> Task:
-    """Prolonged ventilation, as a value."""
-    return Task(
-        "ventilation",
-        "binary",
-        ("prolonged",),
-        f"Over {PROLONGED_DAYS} days of ventilation, among the ventilated. Known at admission.",
-    )
+    without = {"not ventilated in the first ICU stay": pl.col("span").is_null()}
+    kept, flow = reject(f"task {TASK.name}", joined, without)
+    is_prolonged = kept["span"] > dt.timedelta(days=7)
+    return (TASK, outcome_table(TASK, kept["note_id"], is_prolonged)), flow
 
 
 def first_stays(path: Path, *, stay_column: str) -> pl.DataFrame:
-    """Columns `hadm_id` and `stay_id` of the first ICU stay of each admission.
-
-    Raises:
-        DataError: If the table is faulty.
-    """
+    """Columns `hadm_id` and `stay_id` of the first ICU stay of each admission, in ICUSTAYS."""
     stays = read_table(path, ["HADM_ID", stay_column, "INTIME"], line_column="line")
     check_whole_numbers(path, stays, "HADM_ID", stay_column)
     number = pl.col(stay_column).cast(pl.Int64)
     stays = with_times(path, stays, "INTIME").sort("INTIME", number, nulls_last=True)
     first = stays.unique("HADM_ID", keep="first", maintain_order=True)
-    return first.select(pl.col("HADM_ID").alias("hadm_id"), pl.col(stay_column).alias("stay_id"))
+    return first.select(hadm_id="HADM_ID", stay_id=stay_column)
 
 
-def _charted(item: str, cells: tuple[str, ...]) -> _Sign | None:
+def _charted(item: str, cells: Sequence[str]) -> _Sign | None:
     """What a row of CHARTEVENTS says; a row without a value or marked as an error says nothing."""
-    if item not in _ITEMS:
+    if item not in _CHARTED:
         return None
     value, error = cells[0].rstrip(), cells[1]
     if not value or error == "1":
         return None
-    if item in _RUNS:
-        return _VENTILATED
-    if (other := _UNLESS.get(int(item))) is not None:
-        return None if value == other else _VENTILATED
-    return _VALUES[int(item)].get(value)
+    otherwise, by_value = _CHARTED[item]
+    return by_value.get(value, otherwise)
 
 
-def _extubation(item: str, _cells: tuple[str, ...]) -> _Sign | None:
+def _extubation(item: str, _cells: Sequence[str]) -> _Sign | None:
     return _EXTUBATED if item in _EXTUBATIONS else None
 
 
@@ -242,38 +200,30 @@ def _signs(
     path: Path,
     time_column: str,
     more: tuple[str, ...],
-    sign_of: Callable[[str, tuple[str, ...]], _Sign | None],
+    sign_of: Callable[[str, Sequence[str]], _Sign | None],
 ) -> pl.DataFrame:
     """One row per stay and moment of a table: stay_id, time, and what its rows say together."""
-    columns = ["ITEMID", "ICUSTAY_ID", time_column, *more]
-    pieces = [_moments(path, time_column, [])]
-    found = _found(path, read_rows(path, columns), sign_of)
-    while piece := list(itertools.islice(found, _ROWS_PER_CHUNK)):
-        pieces.append(_moments(path, time_column, piece))
-    return pl.concat(pieces).group_by("stay_id", "time").agg(pl.col(_Sign._fields).any())
-
-
-def _found(
-    path: Path,
-    rows: Iterable[Row],
-    sign_of: Callable[[str, tuple[str, ...]], _Sign | None],
-) -> Iterator[tuple[object, ...]]:
-    for line, (item, stay, time, *cells) in rows:
-        sign = sign_of(item, tuple(cells))
-        if sign is None or not stay:
-            continue
-        check_whole_number(path, line, "ICUSTAY_ID", stay)
-        yield (line, stay, time or None, *sign)
-
-
-def _moments(path: Path, time_column: str, rows: list[tuple[object, ...]]) -> pl.DataFrame:
-    schema = {"line": pl.Int64, "stay_id": pl.String, time_column: pl.String}
-    schema |= dict.fromkeys(_Sign._fields, pl.Boolean)
-    frame = pl.DataFrame(rows, schema=schema, orient="row")
-    frame = with_times(path, frame, time_column)
-    stop_if_any(path, frame, pl.col(time_column).is_null(), f"{time_column} is empty", "fill it in")
-    return (
-        frame.rename({time_column: "time"})
-        .group_by("stay_id", "time", maintain_order=True)
-        .agg(pl.col(_Sign._fields).any())
+    found = (
+        (line, stay, time or None, *sign)
+        for line, (item, stay, time, *cells) in read_rows(
+            path, ["ITEMID", "ICUSTAY_ID", time_column, *more]
+        )
+        if (sign := sign_of(item, cells)) is not None and stay
     )
+    schema = {"line": pl.Int64, "ICUSTAY_ID": pl.String, time_column: pl.String}
+    schema |= dict.fromkeys(_Sign._fields, pl.Boolean)
+    moments = []
+    pieces = iter(lambda: list(itertools.islice(found, _ROWS_PER_CHUNK)), [])
+    for rows in itertools.chain([[]], pieces):
+        frame = pl.DataFrame(rows, schema=schema, orient="row")
+        check_whole_numbers(path, frame, "ICUSTAY_ID")
+        frame = with_times(path, frame, time_column)
+        untimed = pl.col(time_column).is_null()
+        stop_if_any(path, frame, untimed, f"{time_column} is empty", "fill it in")
+        named = frame.rename({"ICUSTAY_ID": "stay_id", time_column: "time"})
+        moments.append(_united(named))
+    return _united(pl.concat(moments))
+
+
+def _united(signs: pl.DataFrame) -> pl.DataFrame:
+    return signs.group_by("stay_id", "time").agg(pl.col(_Sign._fields).any())

@@ -8,7 +8,7 @@ import io
 import pickle
 import pickletools
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from notetune.errors import DataError
 
@@ -20,6 +20,10 @@ _NAMES: Final = (
 )
 _PLAIN: Final = frozenset(_NAMES.split())
 """Instructions that write numbers, strings, tuples, lists and dicts; no other imports, or calls."""
+_DAMAGE: Final = (
+    *(pickle.UnpicklingError, ArithmeticError, AttributeError),
+    *(EOFError, LookupError, TypeError, ValueError),
+)
 _MAX_BYTES: Final = 50_000_000
 _REMEDY: Final = (
     "it must be a dict of HADM_ID to (label, ..., split) of plain numbers and strings; if you "
@@ -27,15 +31,8 @@ _REMEDY: Final = (
 )
 
 
-class PublishedLabel(NamedTuple):
-    """One admission: whether ventilation was prolonged, and its published split."""
-
-    prolonged: bool
-    split: str
-
-
-def read_ventilation_labels(path: Path) -> dict[str, PublishedLabel]:
-    """HADM_ID to its label, from pmv_labels.pkl.
+def read_ventilation_labels(path: Path) -> dict[str, bool]:
+    """HADM_ID to whether ventilation was prolonged, from pmv_labels.pkl.
 
     Raises:
         DataError: If the file is missing, too long, no pickle, holds anything but plain values,
@@ -47,22 +44,14 @@ def read_ventilation_labels(path: Path) -> dict[str, PublishedLabel]:
     labels = read_plain_pickle(path)
     if not isinstance(labels, dict):
         raise _refused(path, "it holds no dict")
-    return {_hadm_id(path, key): _label(path, value) for key, value in labels.items()}
-
-
-def _hadm_id(path: Path, key: object) -> str:
-    if not isinstance(key, int) or isinstance(key, bool) or key < 0:
-        raise _refused(path, "a key is no whole number")
-    return str(key)
-
-
-def _label(path: Path, value: object) -> PublishedLabel:
-    if not isinstance(value, list | tuple) or len(value) < 2:
-        raise _refused(path, "a value is no sequence of two or more items")
-    label, split = value[0], value[-1]
-    if label not in (0, 1, "0", "1") or split not in ("train", "val", "test"):
-        raise _refused(path, "a label is not 0 or 1, or a split not train, val or test")
-    return PublishedLabel(int(label) == 1, split)
+    for key, value in labels.items():
+        if not isinstance(key, int) or isinstance(key, bool) or key < 0:
+            raise _refused(path, "a key is no whole number")
+        if not isinstance(value, list | tuple) or len(value) < 2:
+            raise _refused(path, "a value is no sequence of two or more items")
+        if value[0] not in (0, 1, "0", "1") or value[-1] not in ("train", "val", "test"):
+            raise _refused(path, "a label is not 0 or 1, or a split not train, val or test")
+    return {str(key): int(value[0]) == 1 for key, value in labels.items()}
 
 
 def read_plain_pickle(path: Path) -> Any:
@@ -83,16 +72,7 @@ def read_plain_pickle(path: Path) -> Any:
             if "PUT" in opcode.name and int(argument or 0) > len(data):
                 raise ValueError  # it would take that much memory
         return _PlainUnpickler(io.BytesIO(data)).load()
-    except (
-        pickle.UnpicklingError,
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ):
-        # From None: the message of the error may show what is in the file.
+    except _DAMAGE:  # from None, since its message may show what is in the file
         raise _refused(path, "it is damaged or no pickle") from None
 
 

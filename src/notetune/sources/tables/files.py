@@ -1,13 +1,18 @@
 """Rows of CSV, JSON lines and Parquet files, one at a time, whatever the format."""
 
 import json
+import math
+import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
+from notetune.config import MAX_SHOWN_CHARS
 from notetune.errors import DataError
 from notetune.sources.paths import matching_files
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections, place
@@ -15,21 +20,19 @@ from notetune.strict_csv import MAX_CELL_CHARS, numbered_lines, open_file, read_
 from notetune.strict_csv import read_rows as read_csv_rows
 
 TABLE_SUFFIXES: Final = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
+# Ids appear in messages and reports: a wrongly named column must not put text there.
+_MAX_ID_CHARS: Final = 200
 _PARQUET_ROWS_AT_ONCE: Final = 5_000
 _ROW: Final = "row number"
-
-_CSV_REMEDIES: Final = {
-    "short row": "quote every cell that holds a comma or a line break",
-    "long row": "quote every cell that holds a comma or a line break",
-    "blank line": "remove it",
-    "NUL byte": "save the file as UTF-8",
-    "bytes that are not UTF-8": "save the file as UTF-8",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The asked-for cells of one row, and where it stands."""
+    """The asked-for cells of one row, and where it stands.
+
+    What reads a cell raises `Rejected` where the row cannot be used, and `DataError` where the
+    column cannot be the one that was meant.
+    """
 
     file: Path
     line: int
@@ -40,6 +43,76 @@ class Record:
     def where(self) -> str:
         """File and line or row, for errors."""
         return place(self.file, self.line)
+
+    def text(self, column: str) -> str:
+        """A cell as `text_of` gives it."""
+        return self.text_of(column, self.cells[column])
+
+    def text_of(self, column: str, value: Any) -> str:
+        """An id or label in one Unicode form, without space around it; "" where it is missing.
+
+        Raises:
+            Rejected: If it holds control characters or halves of characters.
+            DataError: If it is a decimal number or a structure.
+        """
+        match value:
+            case None:
+                return ""
+            case str():
+                text = unicodedata.normalize("NFC", value.strip())
+            case int():
+                return str(int(value))
+            case _:  # a decimal 7.0 was 007 or 7 once: nobody can tell
+                raise DataError(
+                    f"{self.where}: column {column} holds a {type(value).__name__}; "
+                    "store ids and labels as text or whole numbers."
+                )
+        if not text.isprintable():
+            raise Rejected(f"control characters in column {column}", "remove them")
+        return text
+
+    def id(self, column: str, what: str) -> str:
+        """The id of a `what`: not missing, and at most 200 characters; as `text_of`."""
+        name = self.text(column)
+        if not name:
+            raise Rejected(f"missing {what} id", f"name the {what}")
+        if len(name) > _MAX_ID_CHARS:
+            raise DataError(
+                f"{self.where}: the {what} id in column {column} has {len(name)} characters; an id "
+                f"is one line of at most {_MAX_ID_CHARS}. Name the id column."
+            )
+        return name
+
+    def feature(self, column: str) -> str | None:
+        """A cell beside the text as `text_of`, a number in one spelling; None where it is empty."""
+        value = self.cells[column]
+        if isinstance(value, float):
+            if math.isnan(value):
+                return None
+            value = str(int(value)) if value.is_integer() else repr(value)
+        text = self.text_of(column, value)
+        if len(text) > MAX_SHOWN_CHARS:
+            raise DataError(
+                f"{self.where}: column {column} holds {len(text)} characters; a feature is a "
+                f"number or a level of at most {MAX_SHOWN_CHARS}. Name another column."
+            )
+        return text or None
+
+    def time(self, column: str) -> datetime | None:
+        """A time without zone (in UTC, where it had one); a day is its midnight."""
+        value = self.cells[column]
+        if value is None or value == "":
+            return None
+        if isinstance(value, str):
+            try:
+                value = datetime.fromisoformat(value.strip())
+            except ValueError:
+                value = None
+        if isinstance(value, datetime):
+            return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+        if isinstance(value, date):
+            return datetime(value.year, value.month, value.day)  # noqa: DTZ001 (none has a zone)
+        raise Rejected("unreadable time", "write times as 2164-10-23 21:09:00")
 
 
 def table_files(path: Path) -> list[Path]:
@@ -61,12 +134,12 @@ def names_in(file: Path) -> list[str]:
     Raises:
         DataError: If the file is missing or faulty, or its first line is no object.
     """
-    if is_csv(file):
-        return list(read_header(file))
+    if _is_csv(file):
+        return read_header(file)
     if not file.is_file():
         raise DataError(f"{file} is not a file; check the path.")
     if file.name.lower().endswith(".parquet"):
-        return _parquet_columns(file)
+        return list(_parquet_columns(file).values())
     first = next(read_objects(file, ".jsonl", Rejections(ReadingPolicy()), MAX_CELL_CHARS), None)
     if first is None:
         raise DataError(f"{file} is empty; it needs at least one object.")
@@ -85,16 +158,13 @@ def read_records(
         files: What `table_files` gave.
         wanted: Columns, or keys of the objects; in CSV and Parquet letter case does not matter.
         rejections: Takes the rows that are damaged, and counts all.
-        max_chars: Longest cell of a CSV file; bounds the lines of a JSON lines file.
-
-    Yields:
-        Records in the order of the files and rows.
+        max_chars: Longest cell; a line of JSON may take four bytes for each.
 
     Raises:
         DataError: If a file is missing, faulty or lacks a column, or if `rejections` stops.
     """
     for file in files:
-        if is_csv(file):
+        if _is_csv(file):
             yield from _csv_records(file, wanted, rejections, max_chars)
         elif not file.is_file():
             raise DataError(f"{file} is not a file; check the path.")
@@ -104,17 +174,16 @@ def read_records(
             yield from _jsonl_records(file, wanted, rejections, max_chars)
 
 
-def is_csv(file: Path) -> bool:
-    """Whether the name is that of a CSV file."""
+def _is_csv(file: Path) -> bool:
     return file.name.lower().endswith((".csv", ".csv.gz"))
 
 
 def _csv_records(
     file: Path, wanted: Sequence[str], rejections: Rejections, max_chars: int
 ) -> Iterator[Record]:
-    def on_bad_row(line: int, rule: str) -> None:
+    def on_bad_row(line: int, rule: str, remedy: str) -> None:
         rejections.rows_read += 1
-        rejections.reject((file, line), Rejected(rule, _CSV_REMEDIES[rule]))
+        rejections.reject(file, line, Rejected(rule, remedy))
 
     # In strict mode the reader itself stops, with more detail.
     handler = None if rejections.is_strict else on_bad_row
@@ -126,13 +195,7 @@ def _csv_records(
 def read_objects(
     file: Path, suffix: str, rejections: Rejections, max_chars: int
 ) -> Iterator[Record]:
-    """The objects of a JSON lines file, each as the cells of a record.
-
-    Args:
-        file: A file named `suffix` or `suffix`.gz.
-        suffix: Such as ".jsonl".
-        rejections: Takes the lines that are no objects, and counts all.
-        max_chars: A line may take four bytes for each.
+    """The objects of a file of JSON lines named `suffix`[.gz], each as the cells of a record.
 
     Raises:
         DataError: If the file is missing or damaged, or if `rejections` stops.
@@ -148,7 +211,7 @@ def read_objects(
                 yield Record(file, number, value)
             else:
                 rule = "not a JSON object in UTF-8"
-                rejections.reject((file, number), Rejected(rule, "write one object a line"))
+                rejections.reject(file, number, Rejected(rule, "write one object a line"))
 
 
 def _jsonl_records(
@@ -158,33 +221,30 @@ def _jsonl_records(
         absent = [name for name in wanted if name not in record.cells]
         if absent:
             fault = Rejected(f"no key {absent[0]}", "give it in every line, null if none")
-            rejections.reject((file, record.line), fault)
+            rejections.reject(file, record.line, fault)
         else:
-            cells = {name: record.cells[name] for name in wanted}
-            yield Record(file, record.line, cells)
+            yield Record(file, record.line, {name: record.cells[name] for name in wanted})
 
 
 def parquet_records(
     file: Path, wanted: Sequence[str], rejections: Rejections, keep: pl.Expr | None = None
 ) -> Iterator[Record]:
-    """The rows of a Parquet file.
-
-    Args:
-        file: The file.
-        wanted: Columns, in any letter case.
-        rejections: Counts all rows.
-        keep: Rows to give, by their wanted columns; the others are left out as "another code".
-            All without it.
+    """The rows of a Parquet file, all or those to `keep`; others are left out as "another code".
 
     Raises:
         DataError: If the file is missing or faulty, or lacks a column.
     """
-    by_name = {name.lower(): name for name in _parquet_columns(file)}
+    by_name = _parquet_columns(file)
     if absent := [name for name in wanted if name.lower() not in by_name]:
         raise DataError(f"{file}: no column {absent[0]}; check the columns of the source.")
     table = pl.scan_parquet(file, glob=False).with_row_index(_ROW, offset=1)
     columns = [pl.col(_ROW), *(pl.col(by_name[name.lower()]).alias(name) for name in wanted)]
-    rows, total = _row_numbers(file, table, columns, keep)
+    is_kept = pl.lit(value=True) if keep is None else keep
+    with _readable(file):
+        total = int(table.select(pl.len()).collect().item())
+        rows: Sequence[int] = range(1, total + 1)
+        if keep is not None:
+            rows = table.select(columns).filter(keep).select(_ROW).collect()[_ROW].to_list()
     rejections.rows_read += total
     if total > len(rows):
         rejections.leave_out("another code", total - len(rows))
@@ -192,37 +252,21 @@ def parquet_records(
         some = rows[start : start + _PARQUET_ROWS_AT_ONCE]
         # A slice decodes only its part of the file: less memory than streaming batches take.
         piece = table.slice(some[0] - 1, some[-1] - some[0] + 1).select(columns)
-        for cells in _collected(file, piece.filter(_all_or(keep))).iter_rows(named=True):
+        with _readable(file):
+            found = piece.filter(is_kept).collect().iter_rows(named=True)
+        for cells in found:
             yield Record(file, cells.pop(_ROW), cells)
 
 
-def _row_numbers(
-    file: Path, table: pl.LazyFrame, columns: Sequence[pl.Expr], keep: pl.Expr | None
-) -> tuple[Sequence[int], int]:
-    """The rows to keep, numbered from 1, and the number of all rows."""
-    total = int(_collected(file, table.select(pl.len())).item())
-    if keep is None:
-        return range(1, total + 1), total
-    return _collected(file, table.select(columns).filter(keep).select(_ROW))[_ROW].to_list(), total
+def _parquet_columns(file: Path) -> dict[str, str]:
+    """The columns by their names in lower case."""
+    with _readable(file):
+        return {name.lower(): name for name in pl.read_parquet_schema(file)}
 
 
-def _all_or(keep: pl.Expr | None) -> pl.Expr:
-    return pl.lit(value=True) if keep is None else keep
-
-
-def _collected(file: Path, rows: pl.LazyFrame) -> pl.DataFrame:
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
     try:
-        return rows.collect()
+        yield
     except (pl.exceptions.PolarsError, OSError):  # their texts can show cells
-        raise _unreadable(file) from None
-
-
-def _parquet_columns(file: Path) -> list[str]:
-    try:
-        return list(pl.read_parquet_schema(file))
-    except (pl.exceptions.PolarsError, OSError):
-        raise _unreadable(file) from None
-
-
-def _unreadable(file: Path) -> DataError:
-    return DataError(f"{file} is not a readable Parquet file; write it again.")
+        raise DataError(f"{file} is not a readable Parquet file; write it again.") from None

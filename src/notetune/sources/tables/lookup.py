@@ -2,32 +2,25 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
 from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.sources.tables.files import Record, read_records, table_files
-from notetune.sources.tables.tasks import (
-    CodeTable,
-    LabelSet,
-    LabelTable,
-    TableTask,
-    label_set,
-    read_cell,
-    read_id,
-)
+from notetune.sources.tables.files import read_records, table_files
+from notetune.sources.tables.tasks import CodeTable, LabelSet, LabelTable, TableTask, label_set
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """The labels of each id, and what became of the rows of the table."""
+    """The labels of each id, what became of the rows of the table, and the ids that were met."""
 
     by_id: Mapping[str, LabelSet]
     flow: FlowCount
     rejections: pl.DataFrame
+    met: set[str] = field(default_factory=set)
 
 
 def load_lookup(task: TableTask, policy: ReadingPolicy) -> Lookup | None:
@@ -37,16 +30,15 @@ def load_lookup(task: TableTask, policy: ReadingPolicy) -> Lookup | None:
         DataError: If a file is missing or faulty, two rows give one id different labels, or the
             policy stops.
     """
-    rejections = Rejections(policy)
-    if task.labels is not None:
-        by_id, kept = _read_labels(task, task.labels, rejections)
-        path = task.labels.path
-    elif task.codes is not None:
-        by_id, kept = _read_codes(task, task.codes, rejections)
-        path = task.codes.path
-    else:
+    table = task.labels or task.codes
+    if table is None:
         return None
-    rejections.check_share(path)
+    rejections = Rejections(policy)
+    if isinstance(table, LabelTable):
+        by_id, kept = _read_labels(task, table, rejections)
+    else:
+        by_id, kept = _read_codes(task, table, rejections)
+    rejections.check_share(table.path)
     stage = f"rows of the table for task {task.name}"
     flow = FlowCount(stage, rejections.rows_read, kept, rejections.counts())
     return Lookup(by_id, flow, rejections.table())
@@ -55,16 +47,15 @@ def load_lookup(task: TableTask, policy: ReadingPolicy) -> Lookup | None:
 def _read_labels(
     task: TableTask, table: LabelTable, rejections: Rejections
 ) -> tuple[dict[str, LabelSet], int]:
-    wanted = list(dict.fromkeys((table.id_column, table.label_column)))
-    if task.prediction_time is not None:
-        wanted.append(task.prediction_time)
+    columns = (table.id_column, table.label_column, task.prediction_time)
+    wanted = list(dict.fromkeys(column for column in columns if column))
     by_id: dict[str, LabelSet] = {}
     for record in read_records(table_files(table.path), wanted, rejections):
         try:
-            name = read_id(record.where, table.id_column, record.cells[table.id_column], "row")
-            labels = label_set(task, record.where, record.cells)
+            name = record.id(table.id_column, "row")
+            labels = label_set(task, record)
         except Rejected as fault:
-            rejections.reject((record.file, record.line), fault)
+            rejections.reject(record.file, record.line, fault)
             continue
         if labels is None:
             rejections.leave_out("missing label")
@@ -83,30 +74,22 @@ def _read_labels(
 def _read_codes(
     task: TableTask, table: CodeTable, rejections: Rejections
 ) -> tuple[dict[str, LabelSet], int]:
-    wanted = [table.id_column, table.code_column]
-    if table.version_column is not None:
-        wanted.append(table.version_column)
+    columns = (table.id_column, table.code_column, table.version_column)
+    wanted = [column for column in columns if column]
     classes_of: dict[str, set[str]] = {}
     kept = 0
     for record in read_records(table_files(table.path), wanted, rejections):
         try:
-            found = _class_of(table, record)
+            name, code, *version = map(record.text, wanted)
+            label = table.class_of(code, *version) if name and code else None
         except Rejected as fault:
-            rejections.reject((record.file, record.line), fault)
+            rejections.reject(record.file, record.line, fault)
             continue
-        if found is None:
+        if label is None:
             rejections.leave_out("no id or no code")
-        elif task.classes is not None and found[1] not in task.classes:
+        elif task.classes is not None and label not in task.classes:
             rejections.leave_out("not among the classes of the task")
         else:
             kept += 1
-            classes_of.setdefault(found[0], set()).add(sys.intern(found[1]))
+            classes_of.setdefault(name, set()).add(sys.intern(label))
     return {name: (sorted(classes), None) for name, classes in classes_of.items()}, kept
-
-
-def _class_of(table: CodeTable, record: Record) -> tuple[str, str] | None:
-    id_cell, code_cell, *version_cell = record.cells.items()
-    name = read_cell(record.where, *id_cell)
-    code = read_cell(record.where, *code_cell)
-    version = read_cell(record.where, *version_cell[0]) if version_cell else ""
-    return (name, table.class_of(code, version)) if name and code else None

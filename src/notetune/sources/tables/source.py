@@ -7,7 +7,7 @@ from pydantic import model_validator
 
 from notetune.config import Config, Shown
 from notetune.sources.cohort import NoteStream
-from notetune.sources.tables.files import Record, read_records, table_files
+from notetune.sources.tables.files import read_records, table_files
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
 from notetune.sources.tables.tasks import TaskedSource
 
@@ -51,30 +51,25 @@ class TableSource(TaskedSource):
             raise ValueError("features: a column is named twice")
         return self
 
+    def open(self) -> NoteStream:
+        """Begin to read the table.
 
-def open_table(source: TableSource) -> NoteStream:
-    """Begin to read the table.
+        An empty label cell is a missing label: the note stays, without that task (strict stops). An
+        empty list (JSON lines, Parquet) says that a multilabel note has none of the classes.
 
-    An empty label cell is a missing label: the note stays, without that task (strict stops). An
-    empty list (JSON lines, Parquet) says that a multilabel note has none of the classes.
-
-    Raises:
-        DataError: Here or while reading, if a file is missing or faulty; with policy strict at the
-            first bad row; with quarantine if there are too many; if merged notes disagree on a
-            binary or multiclass label; if nothing is left.
-    """
-    columns, files = source.columns, table_files(source.path)
-    times = () if columns.time is None else (columns.time,)
-    layout = Layout(columns.text, columns.note_id, columns.patient_id, times, source.features)
-    reading = TableReading(source, source.path, layout, merges=source.duplicate_texts == "merge")
-    several = len(files) > 1
-    prefixes = {
-        file: f"{source.source}-{number}" if several else source.source
-        for number, file in enumerate(files, start=1)
-    }
-
-    def note_of(record: Record) -> RawNote:
-        return RawNote(record, source.source, f"{prefixes[record.file]}-{record.line}")
-
-    records = read_records(files, reading.columns(), reading.rejections, source.max_note_chars)
-    return reading.stream(records, note_of)
+        Raises:
+            DataError: Here or while reading, if a file is missing or faulty; with policy strict at
+                the first bad row; with quarantine if there are too many; if merged notes disagree
+                on a binary or multiclass label; if nothing is left.
+        """
+        columns, files = self.columns, table_files(self.path)
+        times = () if columns.time is None else (columns.time,)
+        layout = Layout(columns.text, columns.note_id, columns.patient_id, times, self.features)
+        reading = TableReading(self, self.path, layout, merges=self.duplicate_texts == "merge")
+        prefixes = {file: f"{self.source}-{n}" for n, file in enumerate(files, start=1)}
+        if len(files) == 1:
+            prefixes = {files[0]: self.source}
+        records = read_records(files, reading.columns(), reading.rejections, self.max_note_chars)
+        return reading.stream(
+            records, lambda row: RawNote(row, self.source, f"{prefixes[row.file]}-{row.line}")
+        )

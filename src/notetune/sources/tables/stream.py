@@ -1,17 +1,23 @@
 """From rows to notes: ids, cleaning, labels and counts, in chunks; for every table-like source."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import polars as pl
 
 from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.notes.clean import clean_text
-from notetune.sources.cohort import NOTES_SCHEMA, Finished, NoteStream
+from notetune.sources.cohort import (
+    NOTES_SCHEMA,
+    PREDICTION_TIME,
+    TIMED_TASK_SCHEMA,
+    Finished,
+    NoteStream,
+)
 from notetune.sources.rejections import Rejected, Rejections
 from notetune.sources.tables.files import Record
 from notetune.sources.tables.lookup import Lookup, load_lookup
@@ -19,12 +25,8 @@ from notetune.sources.tables.tasks import (
     LabelSet,
     TableTask,
     TaskedSource,
-    TaskRows,
+    checked_task,
     label_set,
-    read_cell,
-    read_feature,
-    read_id,
-    read_time,
 )
 
 NOTES_PER_CHUNK: Final = 10_000
@@ -33,30 +35,24 @@ _CHARS_PER_CHUNK: Final = 64_000_000
 
 @dataclass(frozen=True)
 class Layout:
-    """Which cells of a record hold what.
-
-    Attributes:
-        text: The text.
-        note_id: The note id; without it, a note is named after its source and line.
-        patient_id: The patient id; without it, each note counts as its own patient.
-        times: The time, the first of these that is filled in.
-        features: Columns beside the text.
-    """
+    """Which cells of a record hold what."""
 
     text: str
     note_id: str | None = None
+    """Without it, a note has the `default_id` of its `RawNote`."""
     patient_id: str | None = None
+    """Without it, each note counts as its own patient."""
     times: tuple[str, ...] = ()
+    """The time is the first of these that is filled in."""
     features: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RawNote:
+class RawNote(NamedTuple):
     """A record that should become a note of a source, with the name it gets if it has no id."""
 
     record: Record
     source: str
-    default_id: str
+    default_id: str = ""
 
 
 @dataclass(slots=True)
@@ -75,17 +71,8 @@ class TableReading:
     """One pass over a table-like source.
 
     In memory are the note ids, the labels, the tables beside the notes and one chunk of notes; with
-    `merges`, all notes.
-
-    Args:
-        source: Its tasks, whose tables are read at once; what to do with bad rows; the longest text
-            accepted.
-        origin: What is read, for messages.
-        layout: Where a record holds what.
-        merges: Make one note of the notes of a patient with the same text.
-
-    Attributes:
-        rejections: The count of rows that the reader of the records also uses.
+    `merges`, which makes one note of the notes of a patient with the same text, all notes.
+    `rejections` is the count of rows that the reader of the records also uses.
 
     Raises:
         DataError: If a table beside the notes is missing or faulty.
@@ -95,13 +82,9 @@ class TableReading:
         self, source: TaskedSource, origin: Path, layout: Layout, *, merges: bool = False
     ) -> None:
         self.rejections = Rejections(source)
-        self._origin = origin
-        self._layout = layout
-        self._max_chars = source.max_note_chars
-        self._merges = merges
-        self._tasks = [TaskRows(task, []) for task in source.tasks]
+        self._source, self._origin, self._layout, self._merges = source, origin, layout, merges
         self._lookups = {task.name: load_lookup(task, source) for task in source.tasks}
-        self._used: dict[str, set[str]] = {task.name: set() for task in source.tasks}
+        self._labelled: dict[str, list[pl.DataFrame]] = {task.name: [] for task in source.tasks}
         self._text_of: dict[str, int] = {}  # note id to the hash of its text
         self._columns: list[tuple[str | None, ...]] = []
         self._kept = 0
@@ -110,33 +93,33 @@ class TableReading:
     def columns(self, *more: str | None) -> list[str]:
         """The columns of a record that notes and tasks are made of, and some more, each once."""
         layout = self._layout
-        of_tasks = (column for task in self._tasks for column in task.spec.note_columns)
+        of_tasks = (column for task in self._source.tasks for column in task.note_columns)
         own = (layout.note_id, layout.patient_id, *layout.times, layout.text)
         named = (*own, *of_tasks, *layout.features, *more)
         return list(dict.fromkeys(name for name in named if name is not None))
 
     def stream(self, records: Iterable[Record], note_of: Callable[[Record], RawNote]) -> NoteStream:
-        """The notes of the records, and then their tasks and flow.
+        """The notes of records with the cells of `columns`, and then their tasks and flow.
 
-        Args:
-            records: With the cells of `columns`, counted in `rejections`.
-            note_of: What a record is; may raise `Rejected`.
-
-        Raises:
-            DataError: While reading, as the docstring of the source says.
+        `note_of` may raise `Rejected`. Errors are those that `TableSource.open` names.
         """
         return NoteStream(self._chunks(self._usable(records, note_of)), self._finish)
 
     def _chunks(self, notes: Iterator[_Note]) -> Iterator[pl.DataFrame]:
         if self._merges:
-            notes = iter(self._merged(list(notes)))
+            notes = iter(self._merged(notes))
         for chunk in _chunked(notes):
             self._kept += len(chunk)
             if self._layout.features:
                 self._columns += [(note.note_id, *note.features) for note in chunk]
-            for task in self._tasks:
-                task.add([(note.note_id, note.labels[task.spec.name]) for note in chunk])
-            frame = _frame(chunk)
+            for name, frames in self._labelled.items():
+                found = ((note.note_id, note.labels[name]) for note in chunk)
+                rows = [(note_id, *labels) for note_id, labels in found if labels is not None]
+                frames.append(pl.DataFrame(rows, schema=TIMED_TASK_SCHEMA, orient="row"))
+            frame = pl.DataFrame(
+                {name: [getattr(note, name) for note in chunk] for name in NOTES_SCHEMA},
+                schema=NOTES_SCHEMA,
+            )
             chunk.clear()  # or this text would stay while the next chunk is gathered
             yield frame
             del frame
@@ -150,23 +133,18 @@ class TableReading:
     def _usable(
         self, records: Iterable[Record], note_of: Callable[[Record], RawNote]
     ) -> Iterator[_Note]:
+        column = self._layout.note_id
         for record in records:
             name = None
             try:
                 raw = note_of(record)
-                name = self._name(raw)
+                name = raw.default_id if column is None else raw.record.id(column, "note")
                 note = self._note(raw, name)
             except Rejected as fault:
-                self.rejections.reject((record.file, record.line), fault, name)
+                self.rejections.reject(record.file, record.line, fault, name)
                 continue
             self._text_of[name] = hash(note.text)
             yield note
-
-    def _name(self, raw: RawNote) -> str:
-        column, record = self._layout.note_id, raw.record
-        if column is None:
-            return raw.default_id
-        return read_id(record.where, column, record.cells[column], "note")
 
     def _note(self, raw: RawNote, name: str) -> _Note:
         layout, record = self._layout, raw.record
@@ -175,24 +153,20 @@ class TableReading:
             is_same = self._text_of[name] == hash(text)
             rule = f"note id repeated with {'the same' if is_same else 'another'} text"
             raise Rejected(rule, "give each note its own id, once")
-        patient_id = name
-        if (column := layout.patient_id) is not None:
-            patient_id = read_id(record.where, column, record.cells[column], "patient")
-        times = (read_time(record.cells[column]) for column in layout.times)
-        time = next((time for time in times if time is not None), None)
-        labels = {task.spec.name: self._labels(task.spec, record) for task in self._tasks}
-        features = tuple(
-            read_feature(record.where, column, record.cells[column]) for column in layout.features
-        )
+        column = layout.patient_id
+        patient_id = name if column is None else record.id(column, "patient")
+        time = next((time for time in map(record.time, layout.times) if time is not None), None)
+        labels = {task.name: self._labels(task, record) for task in self._source.tasks}
+        features = tuple(map(record.feature, layout.features))
         return _Note(name, patient_id, raw.source, time, text, labels, features)
 
     def _text(self, record: Record) -> str:
-        column = self._layout.text
+        column, most = self._layout.text, self._source.max_note_chars
         text = record.cells[column] or ""
         if not isinstance(text, str):
             raise DataError(f"{record.where}: column {column} is not text; name the text column.")
-        if len(text) > self._max_chars:
-            rule = f"text over {self._max_chars:,} characters"
+        if len(text) > most:
+            rule = f"text over {most:,} characters"
             raise Rejected(rule, "split the note, or raise max_note_chars")
         text = clean_text(text)
         if not text:
@@ -202,20 +176,20 @@ class TableReading:
     def _labels(self, task: TableTask, record: Record) -> LabelSet | None:
         lookup = self._lookups[task.name]
         if lookup is None:
-            labels = label_set(task, record.where, record.cells)
+            labels = label_set(task, record)
             if labels is None and self.rejections.is_strict:
                 rule = f"missing label of task {task.name}"
                 raise Rejected(rule, "fill in the label or remove the row")
             return labels
-        key = read_cell(record.where, task.column, record.cells[task.column])
+        key = record.text(task.column)
         labels = lookup.by_id.get(key)
         if labels is None:
             return None
-        self._used[task.name].add(key)
+        lookup.met.add(key)
         moment = task.prediction_time if task.labels is None else None
-        return labels if moment is None else (labels[0], read_time(record.cells[moment]))
+        return labels if moment is None else (labels[0], record.time(moment))
 
-    def _merged(self, notes: list[_Note]) -> list[_Note]:
+    def _merged(self, notes: Iterable[_Note]) -> list[_Note]:
         """One note per patient and text, in order of first appearance, with the union of labels.
 
         Without a patient column, the text alone decides.
@@ -227,8 +201,8 @@ class TableReading:
             kept = first.setdefault(key, note)
             if kept is not note:
                 self._merged_away += 1
-                for task in self._tasks:
-                    self._unite(task.spec, kept, note)
+                for task in self._source.tasks:
+                    self._unite(task, kept, note)
         return list(first.values())
 
     def _unite(self, task: TableTask, kept: _Note, note: _Note) -> None:
@@ -245,9 +219,8 @@ class TableReading:
         kept.labels[task.name] = (sorted({*mine[0], *theirs[0]}), mine[1])
 
     def _finish(self) -> Finished:
-        read, counts = self.rejections.rows_read, self.rejections.counts()
         usable = self._kept + self._merged_away
-        flow = [FlowCount("notes", read, usable, counts)]
+        flow = [FlowCount("notes", self.rejections.rows_read, usable, self.rejections.counts())]
         if self._merges:
             repeated = {"same text as an earlier note": self._merged_away}
             flow.append(FlowCount("merge of equal texts", usable, self._kept, repeated))
@@ -255,15 +228,16 @@ class TableReading:
             stage = "no patient id: each note counts as its own patient"
             flow.append(FlowCount(stage, self._kept, self._kept))
         tasks, rejections = [], [self.rejections.table()]
-        for rows in self._tasks:
-            lookup = self._lookups[rows.spec.name]
-            if lookup is not None:
-                flow += [lookup.flow, self._met_flow(rows.spec, lookup)]
+        for spec in self._source.tasks:
+            if (lookup := self._lookups[spec.name]) is not None:
+                flow += [lookup.flow, self._met_flow(spec, lookup)]
                 rejections.append(lookup.rejections)
-            task, table = rows.table(self._origin)
-            tasks.append((task, table))
+            table = pl.concat(self._labelled[spec.name])
+            if spec.prediction_time is None:
+                table = table.drop(PREDICTION_TIME)
+            tasks.append((checked_task(spec, table, self._origin), table))
             without = {"missing label": self._kept - table.height}
-            flow.append(FlowCount(f"task {task.name}", self._kept, table.height, without))
+            flow.append(FlowCount(f"task {spec.name}", self._kept, table.height, without))
         columns = None
         if names := self._layout.features:
             schema = dict.fromkeys(("note_id", *names), pl.String)
@@ -271,12 +245,8 @@ class TableReading:
         return Finished(tuple(tasks), tuple(flow), pl.concat(rejections), columns=columns)
 
     def _met_flow(self, task: TableTask, lookup: Lookup) -> FlowCount:
-        """How many ids of a table beside the notes have a note.
-
-        Raises:
-            DataError: With policy strict, if a label is for a note id that does not exist.
-        """
-        ids, met = len(lookup.by_id), len(self._used[task.name])
+        """How many ids of a table beside the notes have a note; strict asks it of note ids."""
+        ids, met = len(lookup.by_id), len(lookup.met)
         is_by_note = task.labels is not None and task.column == self._layout.note_id
         if is_by_note and met < ids and self.rejections.is_strict:
             raise DataError(
@@ -284,9 +254,8 @@ class TableReading:
                 "do not exist; write their ids alike in both tables, or set policy: quarantine to "
                 "leave such labels out and count them."
             )
-        return FlowCount(
-            f"ids of the table for task {task.name}", ids, met, {"no such note": ids - met}
-        )
+        stage = f"ids of the table for task {task.name}"
+        return FlowCount(stage, ids, met, {"no such note": ids - met})
 
 
 def _chunked(notes: Iterable[_Note]) -> Iterator[list[_Note]]:
@@ -300,10 +269,3 @@ def _chunked(notes: Iterable[_Note]) -> Iterator[list[_Note]]:
             chunk, chars = [], 0
     if chunk:
         yield chunk
-
-
-def _frame(notes: Sequence[_Note]) -> pl.DataFrame:
-    columns: dict[str, list[Any]] = {
-        name: [getattr(note, name) for note in notes] for name in NOTES_SCHEMA
-    }
-    return pl.DataFrame(columns, schema=NOTES_SCHEMA)

@@ -3,14 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.sources.tables.files import names_in, read_records, table_files
-from notetune.sources.tables.tasks import read_time
+from notetune.sources.tables.files import Record, names_in, read_records, table_files
 
 ROWS_READ: Final = 20_000
 MOST_LEVELS: Final = 100
@@ -46,8 +44,9 @@ class Column:
     is_unique: bool = True
     _seen: set[int] = field(default_factory=set, repr=False)
 
-    def add(self, cell: Any) -> None:
-        """Take another cell into account."""
+    def add(self, record: Record) -> None:
+        """Take the cell of another row into account."""
+        cell = record.cells[self.name]
         if isinstance(cell, list):
             self.filled, self.lists, self.levels = self.filled + 1, self.lists + 1, None
             self.is_unique = False
@@ -61,10 +60,16 @@ class Column:
         self.is_unique = self.is_unique and hash(text) not in self._seen
         self._seen.add(hash(text))
         self.numbers += _is_number(text)
-        self.times += _is_time(cell)
+        self.times += self._is_time(record)
         for mark in _SEPARATORS:
             self.separated[mark] = self.separated.get(mark, 0) + (mark in text)
         self._count_level(text)
+
+    def _is_time(self, record: Record) -> bool:
+        try:
+            return record.time(self.name) is not None
+        except Rejected:
+            return False
 
     def _count_level(self, text: str) -> None:
         if self.levels is not None:
@@ -126,7 +131,7 @@ def survey(path: Path) -> Survey:
     for record in islice(read_records(files, names, rejections), ROWS_READ):
         rows += 1
         for column in columns:
-            column.add(record.cells[column.name])
+            column.add(record)
     return Survey(rows, tuple(columns))
 
 
@@ -134,15 +139,6 @@ def _is_number(text: str) -> bool:
     try:
         return math.isfinite(float(text))
     except ValueError:
-        return False
-
-
-def _is_time(cell: Any) -> bool:
-    if isinstance(cell, datetime | date):
-        return True
-    try:
-        return isinstance(cell, str) and read_time(cell) is not None
-    except Rejected:
         return False
 
 
