@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import signal
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -86,11 +87,19 @@ def write_word_notes(path: Path, count: int, *, first: int = 0, most_words: int 
     return path
 
 
+PROGRESS = re.compile(r" \d+/\d+( ·|$)")
+
+
 @dataclass(frozen=True)
 class Done:
     returncode: int
     stdout: str
     stderr: str
+
+    @property
+    def complaints(self) -> list[str]:
+        """The lines on standard error that are no progress."""
+        return [line for line in self.stderr.strip().splitlines() if not PROGRESS.search(line)]
 
 
 def notetune(*arguments):
@@ -107,12 +116,12 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def sigterm_after(number):
-    """Progress that gets SIGTERM after some steps of this process."""
+def sigterm_after(number, of=""):
+    """Progress that gets SIGTERM after some steps of what has this in its label."""
 
-    def track(_label, steps, _total, _describe, _done=0):
+    def track(label, steps, _total, _describe, _done=0):
         for count, step in enumerate(steps, start=1):
-            if count == number:
+            if count == number and of in label:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield step
 

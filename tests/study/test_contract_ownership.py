@@ -136,7 +136,7 @@ def test_nothing_of_a_user_is_replaced_by_any_command(writing, kind, place, tmp_
     read = snapshot(place)
     done = notetune(*arguments(place, taken))
     assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.strip().splitlines()
+    (line,) = done.complaints
     assert str(taken) in line
     after = snapshot(tmp_path)
     assert {path: after.get(path, "gone") for path in before} == before

@@ -89,7 +89,7 @@ def test_the_command_line_stops_with_143_and_tells_of_a_damaged_checkpoint(
 ):
     command = ("pretrain", place / "recipe.yaml", "name=told", *SETTINGS)
     with monkeypatch.context() as patch:
-        patch.setattr(terminal, "track", sigterm_after(3))
+        patch.setattr(terminal, "track", sigterm_after(3, of="pretrain"))
         stopped = notetune(*command)
     assert stopped.returncode == 143
     (line,) = stopped.stderr.strip().splitlines()

@@ -260,7 +260,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(place, tmp_path, case):
         "prepare.source.policy=strict",
     )
     assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.strip().splitlines()
+    (line,) = done.complaints
     assert line.startswith("error: ")
     assert named in line
     assert CANARY not in line

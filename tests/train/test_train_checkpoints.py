@@ -288,10 +288,12 @@ def save_of_step_10(folder, interruption):
         training.checkpoints.save(position)
 
 
-def lines_of_a_save(stopped, tmp_path):
-    shutil.copytree(stopped, tmp_path / "counted")
+def lines_of_a_save(stopped, folder):
+    """How many there are in a folder as deep as this one: those above it are looked at."""
+    shutil.copytree(stopped, folder)
     counter = Interruption(0)
-    save_of_step_10(tmp_path / "counted", counter)
+    save_of_step_10(folder, counter)
+    shutil.rmtree(folder)
     return counter.seen
 
 
@@ -301,7 +303,7 @@ def no_space():
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_error_at_any_line_of_a_save_leaves_a_checkpoint_to_go_on_from(stopped, tmp_path, whole):
-    lines = lines_of_a_save(stopped, tmp_path)
+    lines = lines_of_a_save(stopped, tmp_path / "counted")
     assert lines > 60
     outcomes = {"saved": 0, "told": 0}
     for number in range(1, lines + 1, 4):
@@ -325,7 +327,8 @@ def test_an_error_at_any_line_of_a_save_leaves_a_checkpoint_to_go_on_from(stoppe
 
 
 def test_a_kill_at_any_line_of_a_save_leaves_a_checkpoint_to_go_on_from(stopped, tmp_path):
-    lines, newest = lines_of_a_save(stopped, tmp_path), []
+    counted = ownership.work_of(tmp_path / "run" / "0", "0" * 16)
+    lines, newest = lines_of_a_save(stopped, counted), []
     for number in (*range(1, lines, 4), lines):
         stage = tmp_path / "run" / str(number)
         work = shutil.copytree(stopped, ownership.work_of(stage, "0" * 16))

@@ -66,7 +66,7 @@ def write_draft(
     path = output or Path(f"{name}.yaml")
     refuse_existing(path)
     seen = survey(notes)
-    drafted = draft(notes, seen, columns, name, backbone)
+    drafted = draft(notes.resolve(), seen, columns, name, backbone)  # whatever `data` is
     assert drafted.recipe
     runs.write_text(path, drafted.text, replaces=False)
     return seen, drafted, path
