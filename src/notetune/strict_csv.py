@@ -50,6 +50,7 @@ class _Fault(NamedTuple):
         return DataError(f"{path}, line {line}: {self.rule}{self.detail}; {self.remedy}.")
 
 
+_BLANK = _Fault("blank line", "remove it")
 _NOT_UTF8 = _Fault("bytes that are not UTF-8", "save the file as UTF-8")
 _NUL = _Fault("NUL byte", "save the file as UTF-8", " (UTF-16, or damage)")
 _READER_FAULTS: Final = {
@@ -114,7 +115,8 @@ def read_rows(
 
     Args:
         path: A .csv or .csv.gz file: UTF-8 (a byte order mark is ignored), comma-separated, with a
-            header row. A quoted cell may hold line breaks; they are kept.
+            header row. A quoted cell may hold line breaks; they are kept. Blank lines at the end
+            are no rows.
         columns: Those to give, in any letter case, since the same public tables come in both.
         max_chars: Longest cell accepted; it bounds the memory that a damaged file can take.
         on_bad_row: Called with line, rule and remedy for a row that is short, long or blank, or
@@ -127,25 +129,37 @@ def read_rows(
             too short or too long, a quote that does not close, a cell over `max_chars`, no row.
     """
     faults: list[_Fault] = []
+
+    def refuse(line: int, fault: _Fault) -> None:
+        if on_bad_row is None:
+            raise fault.error(path, line)
+        on_bad_row(line, fault.rule, fault.remedy)
+
     with open_file(path, ".csv") as file:
         lines = _decoded_lines(path, file, max_chars, None if on_bad_row is None else faults)
         rows = _raw_rows(path, lines, max_chars)
         header = _header(path, rows)
         project = _projection(path, header, columns)
-        start = 0
+        blank: list[int] = []  # lines; those at the end of a file are no rows
+        has_rows = False
         for start, row in rows:
+            if not row and not faults:
+                blank.append(start)
+                continue
+            for line in blank:
+                refuse(line, _BLANK)
+            blank.clear()
+            has_rows = True
             if len(row) != len(header):
                 faults.append(_width_fault(len(row), len(header)))
             if max(map(len, row), default=0) > max_chars:
                 raise _long_cell(max_chars).error(path, start)
             if not faults:
                 yield Row(start, project(row))
-            elif on_bad_row is None:
-                raise faults[0].error(path, start)
             else:
-                on_bad_row(start, faults[0].rule, faults[0].remedy)
+                refuse(start, faults[0])
                 faults.clear()
-        if not start:
+        if not has_rows:
             raise DataError(f"{path} has a header and no rows; is it the complete file?")
 
 
@@ -177,8 +191,6 @@ def _header(path: Path, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
 
 
 def _width_fault(found: int, expected: int) -> _Fault:
-    if found == 0:
-        return _Fault("blank line", "remove it")
     rule = "short row" if found < expected else "long row"
     detail = f": {found} cells where the header has {expected}"
     return _Fault(rule, "quote every cell that holds a comma or a line break", detail)

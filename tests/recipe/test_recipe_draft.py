@@ -53,6 +53,17 @@ def test_columns_are_guessed_by_what_they_hold_and_are_called(drafted):
     assert "sex" not in found.uses
 
 
+@pytest.mark.parametrize(
+    ("words", "is_split"),
+    [(("Train", "TEST"), True), (("train", "dev"), False), (("a", "b"), False)],
+)
+def test_a_column_that_splits_the_notes_is_used_so(drafted, words, is_split):
+    ids = [f"n{row}" for row in range(40)]
+    found = drafted(note_id=ids, died=alternating(1, 0), part=alternating(*words))
+    assert (found.uses.get("part") == "split") == is_split
+    assert found.recipe.prepare.split.kind == ("column" if is_split else "fractions")
+
+
 def test_the_text_is_the_recipe(drafted, tmp_path):
     found = drafted(died=alternating("yes", "no"))
     (tmp_path / "ours.yaml").write_text(found.text)

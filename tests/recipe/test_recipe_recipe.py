@@ -42,3 +42,21 @@ def test_the_variant_full_domain_needs_full_fine_tuning(place):
     load(place, "full", "downstream.variants=[full-domain]")
     with pytest.raises(ConfigError, match=r"full-domain needs pretrain\.adapter of kind full, not"):
         load(place, "lora", "downstream.variants=[full-domain]")
+
+
+def test_a_split_named_by_a_column_of_the_notes_needs_no_more(place):
+    named = load(place, "lora", "prepare.split={kind: column, column: part}").preparation
+    assert named.split.path == named.source.path
+    assert named.split.patient_id == named.source.columns.patient_id
+    elsewhere = load(
+        place, "lora", "prepare.split={kind: column, path: parts.csv}"
+    ).preparation.split
+    assert elsewhere.path.name == "parts.csv"
+    with pytest.raises(ConfigError, match=r"prepare\.split: give its path and patient_id"):
+        load(
+            place,
+            "lora",
+            "prepare.split={kind: column}",
+            "prepare.source.columns={text: text}",
+            "prepare.source.tasks=[]",
+        )

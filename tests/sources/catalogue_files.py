@@ -85,7 +85,10 @@ def _(folder):
 @CASES.case(10, "short row")
 def _(folder):
     left_out(folder, f"d,4,{CANARY}\n", "short row")
-    left_out(folder, "\n", "blank line")
+    assert same_under_both(folder, GOOD + b"\n\r\n") == same_under_both(folder, GOOD)
+    between = GOOD + b"\n" + f"d,4,0,{CANARY}\n".encode()
+    stops(folder, between, "line 5: blank line", policies=POLICIES[:1])
+    assert fed(folder, between, **QUARANTINE).flow[0].rejected == {"blank line": 1}
 
 
 @CASES.case(11, "long row")

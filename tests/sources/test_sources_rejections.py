@@ -57,7 +57,6 @@ FAULTY_ROWS = {
     ),
     "short row": (f"010,3,,0,low,{CANARY}\n", {}, "short row"),
     "long row": (f"010,3,,0,low,lung,{CANARY},x\n", {}, "long row"),
-    "blank line": ("\n", {}, "blank line"),
     "NUL byte": (f"010,3,,0,low,lung,{CANARY}\0\n", {}, "NUL byte"),
 }
 

@@ -159,7 +159,10 @@ def test_validation_can_be_cut_from_the_training_patients_of_a_column(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([*ROWS, ("p1", "holdout")], "line 24: column part names none of the splits train, valid"),
+        (
+            [*ROWS, ("p1", "unknown")],
+            "line 24: column part names none of the splits train",
+        ),
         ([*ROWS, ("p1", "test")], "line 24: this patient is in another split in an earlier row"),
         ([*ROWS, ("", "test")], "line 24: missing patient id"),
         (ROWS[:20], "no patient of the notes is in test"),

@@ -80,3 +80,39 @@ def test_a_decimal_id_in_parquet_is_refused_since_its_zeros_are_lost(tmp_path):
         read(source_of(tmp_path / "a.parquet", columns=columns, tasks=[]))
     with pytest.raises(DataError, match="no column other"):
         read(source_of(tmp_path / "a.parquet", columns=columns | {"time": "other"}, tasks=[]))
+
+
+@pytest.mark.parametrize(
+    ("cell", "time"),
+    [
+        ("2150-01-02 03:04:05 UTC", "2150-01-02T03:04:05"),
+        ("2150-01-02T03:04:05.250Z", "2150-01-02T03:04:05.250000"),
+        ("2150-01-02", "2150-01-02T00:00:00"),
+        ("0001-01-01", "0001-01-01T00:00:00"),
+        ("9999-12-31 23:59:59", "9999-12-31T23:59:59"),
+    ],
+)
+def test_times_are_read_to_the_second(tmp_path, cell, time):
+    content = HEADER + f"007,1,{cell},0,low,lung,{CANARY}\n"
+    (found,) = cohort_of(tmp_path, content, tasks=[]).notes["time"]
+    assert found.isoformat() == time
+
+
+@pytest.mark.parametrize(
+    "cell", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "10/23/2150 9:09 PM"]
+)
+def test_times_that_cannot_be_are_said_by_row(tmp_path, cell):
+    with pytest.raises(DataError, match="line 2: unreadable time"):
+        cohort_of(tmp_path, HEADER + f"007,1,{cell},0,low,lung,{CANARY}\n")
+
+
+def test_columns_that_differ_by_case_alone_are_refused_where_case_does_not_count(tmp_path):
+    frame = pl.DataFrame({"text": ["a"], "Text": ["b"], "id": ["1"]})
+    frame.write_parquet(tmp_path / "a.parquet")
+    frame.write_ndjson(tmp_path / "a.jsonl")
+    frame.write_csv(tmp_path / "a.csv")
+    for name, said in (("a.parquet", "text and Text differ by case"), ("a.csv", "the same name")):
+        with pytest.raises(DataError, match=said):
+            read(source_of(tmp_path / name, columns={"text": "text"}, tasks=[]))
+    cohort = read(source_of(tmp_path / "a.jsonl", columns={"text": "Text"}, tasks=[]))
+    assert cohort.notes["text"].to_list() == ["b"]

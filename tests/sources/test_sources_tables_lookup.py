@@ -71,6 +71,7 @@ def test_a_faulty_label_table_stops(tmp_path, rows, problem):
     assert problem in str(caught.value)
 
 
+UNMET = {"no such note": 1}
 CODES = """visit,code,version
 v0,00845,9
 v0,0084,9
@@ -109,10 +110,36 @@ def test_codes_become_categories_with_their_zeros(tmp_path, case):
     codes = {"path": tmp_path / "codes.csv", "id_column": "visit", "code_column": "code"}
     task = {"name": "icd", "kind": "multilabel", "column": "visit", "codes": codes | changes}
     cohort = cohort_of(tmp_path, tasks=[task])
-    assert labels_of(cohort) == expected
+    assert labels_of(cohort) == {**expected, "n2": [], "n3": []}
     rows = FlowCount("rows of the table for task icd", 8, 6, {"no id or no code": 2})
-    assert rows in cohort.flow
+    ids = FlowCount("ids of the table for task icd; 2 others count as negative", 3, 2, UNMET)
+    assert cohort.flow[1:] == (rows, ids, FlowCount("task icd", 4, 4, {"missing label": 0}))
+    task["codes"]["no_codes"] = "missing"
+    cohort = cohort_of(tmp_path, tasks=[task])
+    assert labels_of(cohort) == expected
     assert FlowCount("task icd", 4, 2, {"missing label": 2}) in cohort.flow
+
+
+def test_codes_of_none_of_the_notes_are_no_negatives(tmp_path):
+    (tmp_path / "codes.csv").write_text("visit,code\nV-0,0084\nV-1,0085\n")
+    codes = {"path": tmp_path / "codes.csv", "id_column": "visit", "code_column": "code"}
+    codes |= {"version": "icd9"}
+    task = {"name": "icd", "kind": "multilabel", "column": "visit", "codes": codes}
+    with pytest.raises(DataError, match="none of the 2 ids of the table for task icd has a note"):
+        cohort_of(tmp_path, tasks=[task])
+
+
+def test_a_table_of_events_alone_says_who_is_positive(tmp_path):
+    (tmp_path / "death.csv").write_text("person_id,when\np1,2150-01-02\np9,2150-01-03\n")
+    labels = {"path": tmp_path / "death.csv", "id_column": "person_id", "absent": "negative"}
+    task = {"name": "death", "kind": "binary", "column": "patient", "labels": labels}
+    cohort = cohort_of(tmp_path, tasks=[task])
+    assert labels_of(cohort) == {"n0": [], "n1": [], "n2": ["death"], "n3": ["death"]}
+    ids = FlowCount("ids of the table for task death; 1 others count as negative", 2, 1, UNMET)
+    assert ids in cohort.flow
+    for changes in ({"kind": "multiclass"}, {"labels": labels | {"absent": "missing"}}):
+        with pytest.raises(ConfigError, match="absent: negative"):
+            cohort_of(tmp_path, tasks=[task | changes])
 
 
 def test_codes_can_be_restricted_to_classes_and_need_a_known_version(tmp_path):
@@ -121,7 +148,7 @@ def test_codes_can_be_restricted_to_classes_and_need_a_known_version(tmp_path):
     codes |= {"version": "icd9"}
     task = {"name": "icd", "kind": "multilabel", "column": "visit", "codes": codes}
     cohort = cohort_of(tmp_path, tasks=[task | {"classes": ["V30", "008", "X"]}])
-    assert labels_of(cohort) == {"n0": ["008", "V30"]}
+    assert labels_of(cohort) == {"n0": ["008", "V30"], "n1": [], "n2": [], "n3": []}
     assert cohort.tasks[0][0].classes == ("V30", "008", "X")
     (tmp_path / "codes.csv").write_text(CODES.replace("e11.9,10", "e11.9,11"))
     del codes["version"]

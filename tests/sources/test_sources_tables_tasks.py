@@ -6,6 +6,7 @@ import pytest
 from table_of_letters import (
     CANARY,
     DEATH,
+    GRADE,
     HEADER,
     LENIENT,
     ROWS,
@@ -41,6 +42,48 @@ def test_an_empty_list_is_an_answer_and_null_is_none(tmp_path):
         source_of(tmp_path / "a.jsonl", columns={"text": "text"}, tasks=[SITES], **LENIENT)
     )
     assert labels_of(cohort)["sites"] == {"note-1": [], "note-3": ["x"]}
+
+
+@pytest.mark.parametrize(
+    ("cell", "labels"),
+    [
+        ("['I10', 'E11.9']", ["E11.9", "I10"]),
+        ('["I10"]', ["I10"]),
+        ("[I10, E11]", ["E11", "I10"]),
+        ("[]", []),
+        ("[ 'heart failure', ]", ["heart failure"]),
+        ("[401, 250]", ["250", "401"]),
+        ("I10;E11", ["E11", "I10"]),
+    ],
+)
+def test_a_list_printed_into_a_cell_is_that_list(tmp_path, cell, labels):
+    content = HEADER + f'007,1,,0,low,"{cell.replace(chr(34), chr(34) * 2)}",{CANARY}\n'
+    content += f"008,1,,0,low,lung,{CANARY}\n"
+    found = labels_of(cohort_of(tmp_path, content, tasks=[SITES]))["sites"]
+    assert found == {"007": labels, "008": ["lung"]}
+
+
+@pytest.mark.parametrize("cell", ["['I10' 'E11']", "['I10', 'E11'", "[0, 0, 1]", "[['I10']]"])
+def test_what_only_looks_like_a_list_of_labels_is_refused(tmp_path, cell):
+    content = HEADER + f'007,1,,0,low,"{cell}",{CANARY}\n'
+    with pytest.raises(DataError, match="line 2: no list of labels of task sites; write names"):
+        cohort_of(tmp_path, content, tasks=[SITES])
+
+
+def test_words_for_missing_mean_missing_and_a_key_changes_them(tmp_path):
+    content = HEADER + ROWS + f"010,3,NaT,NA,None,NULL,{CANARY}\n"
+    cohort = cohort_of(tmp_path, content, **LENIENT)
+    assert [table.height for _, table in cohort.tasks] == [3, 3, 3]
+    grades = labels_of(cohort_of(tmp_path, content, tasks=[GRADE], missing=["NaT"]))["grade"]
+    assert grades["010"] == ["None"]
+
+
+def test_a_missing_id_is_no_patient(tmp_path):
+    for column in ("id", "patient"):
+        row = {"id": "010", "patient": "3", column: "NULL"}
+        content = HEADER + ROWS + f"{row['id']},{row['patient']},,0,low,lung,{CANARY}\n"
+        with pytest.raises(DataError, match="line 6: missing"):
+            cohort_of(tmp_path, content)
 
 
 def test_the_first_characters_of_codes_are_their_categories(tmp_path):

@@ -11,7 +11,9 @@ import yaml
 from notetune.aliases import TaskKind
 from notetune.config import parse
 from notetune.errors import ConfigError
+from notetune.notes.outcomes import SPLITS
 from notetune.recipe.recipe import Recipe
+from notetune.sources.splits import ColumnSplit
 from notetune.sources.tables.survey import MOST_LEVELS, Column, Survey, named
 
 _NAMES: Final = {
@@ -102,17 +104,34 @@ def draft(path: Path, seen: Survey, choices: Choices, name: str, backbone: str) 
     if choices.features:
         source["features"] = [_column(seen, feature).name for feature in choices.features]
     source["tasks"] = tasks
+    prepare: dict[str, Any] = {"source": source}
+    split = _split(seen) if {"patient_id", "note_id"} & columns.keys() else None
+    if split:
+        prepare["split"] = {"kind": "column", "column": split.name}
     keys = {
         "name": name,
         "backbone": backbone,
         "seeds": _SEEDS,
-        "prepare": {"source": source},
+        "prepare": prepare,
         "pretrain": {"leaked_texts": "drop"},
     }
     uses = {column: role.replace("_", " ") for role, column in columns.items()}
+    uses |= {split.name: "split"} if split else {}
     uses |= dict.fromkeys(source.get("features", ()), "feature")
     uses |= {task["column"]: f"outcome, {task['kind']}" for task in tasks}
     return Draft(keys, uses, tuple(remarks))
+
+
+def _split(seen: Survey) -> Column | None:
+    """The column that says which notes are for training and which for the test, if one does."""
+    known = ColumnSplit(kind="column")
+    for column in seen.columns:
+        words = {level.lower() for level in column.levels or ()}
+        parts = [words & set(getattr(known, name)) for name in SPLITS]
+        train, _, test = parts
+        if train and test and words == set().union(*parts):
+            return column
+    return None
 
 
 def _column(seen: Survey, name: str) -> Column:

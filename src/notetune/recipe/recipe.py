@@ -3,15 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, assert_never, get_args
+from typing import Any, NamedTuple, get_args
 
-from pydantic import (
-    Field,
-    JsonValue,
-    NonNegativeFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, JsonValue, NonNegativeFloat, PositiveInt, model_validator
 
 from notetune.config import Config, Name, changed
 from notetune.errors import ConfigError
@@ -31,6 +25,7 @@ from notetune.recipe.folders import RunFolder
 from notetune.recipe.models import VARIANTS, Model, models_of_step_2
 from notetune.recipe.sections import (
     BaselineName,
+    CorpusConfig,
     DownstreamConfig,
     EncodersConfig,
     EvaluateConfig,
@@ -38,7 +33,7 @@ from notetune.recipe.sections import (
     TuneConfig,
 )
 from notetune.sources import TableSource, starting_from
-from notetune.sources.splits import AnySplit, ColumnSplit, OfficialSplit, SplitConfig
+from notetune.sources.splits import AnySplit, ColumnSplit
 from notetune.sources.tables.tasks import TaskedSource
 
 _DIFFERS_BY_BACKBONE = ("backbone", "dtype", "seeds", "pretrain", "downstream", "tune")
@@ -151,6 +146,18 @@ class Recipe(Config):
                 f"downstream.max_pieces {given} needs prepare.long_notes "
                 "pieces; with first, every note has one piece"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _names_what_splits_it(self) -> "Recipe":
+        corpus = self.pretrain.corpus
+        for section, read in (("prepare", self.prepare), ("pretrain.corpus", corpus)):
+            split = self._split_of(read) if read else None
+            if isinstance(split, ColumnSplit) and not (split.path and split.patient_id):
+                raise ValueError(
+                    f"{section}.split: give its path and patient_id; a source of kind table has "
+                    "them where its columns name the patient or the note"
+                )
         return self
 
     @model_validator(mode="after")
@@ -315,7 +322,7 @@ class Recipe(Config):
         return Preparation(
             folder=self.folder.prepared,
             source=starting_from(source, self.data),
-            split=self._from_data(self.prepare.split),
+            split=self._split_of(self.prepare),
             config=self.prepare,
             backbone=self.backbone,
             dtype=self.dtype,
@@ -339,18 +346,16 @@ class Recipe(Config):
             self.preparation,
             folder=self.folder.corpus,
             source=starting_from(given.source, self.data),
-            split=self._from_data(given.split),
+            split=self._split_of(given),
             config=config,
             tasks=(),
             is_of_step_1=True,
         )
 
     def max_pieces(self, whole_pieces: int, max_tokens: int) -> int:
-        """Pieces of a note that the backbone reads in step 2.
+        """Pieces of a note of at most so many tokens that the backbone reads in step 2.
 
-        Args:
-            whole_pieces: Those with which 95 % of the labelled training notes are read whole.
-            max_tokens: Longest document.
+        With `whole_pieces` of them 95 % of the labelled training notes are read whole.
         """
         config = self.downstream
         adapters = (self.pretrain.adapter, config.adapter)
@@ -379,18 +384,15 @@ class Recipe(Config):
             for name, method in self.pretrain.compare.items()
         }
 
-    def _from_data(self, split: AnySplit) -> AnySplit:
-        """How patients are split; the paths of files start from `data`."""
-        match split:
-            case SplitConfig():
-                return split
-            case OfficialSplit():
-                paths = {name: self.data / path for name, path in split.files.items()}
-                return split.model_copy(update=paths)
-            case ColumnSplit():
-                return split.model_copy(update={"path": self.data / split.path})
-            case _:
-                assert_never(split)
+    def _split_of(self, read: PrepareConfig | CorpusConfig) -> AnySplit:
+        """How the patients of a source are split; the paths of files start from `data`."""
+        split, source = read.split, read.source
+        if isinstance(split, ColumnSplit) and isinstance(source, TableSource):
+            columns = source.columns
+            of_source = {"path": source.path, "patient_id": columns.patient_id or columns.note_id}
+            given = {name: value for name in of_source if (value := getattr(split, name))}
+            split = split.model_copy(update={**of_source, **given})
+        return starting_from(split, self.data)
 
     def as_json(self) -> dict[str, Any]:
         """The resolved recipe, JSON-like."""

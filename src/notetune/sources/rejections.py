@@ -22,6 +22,8 @@ class ReadingPolicy(Config):
     line, note id and reason in the prepared folder."""
     max_rejected_share: Annotated[float, Field(ge=0, le=1)] = 0.001
     """Quarantine stops above this share of the rows."""
+    missing: tuple[str, ...] = ("NULL", "null", r"\N", "None", "nan", "NaN", "NaT", "NA", "<NA>")
+    """Cells of ids, labels, times, columns and texts that mean the same as an empty one."""
 
 
 class Rejected(Exception):  # noqa: N818 (says what to do with a row; `Rejections` makes the error)
@@ -44,6 +46,11 @@ class Rejections:
         self._policy = policy
         self._left_out: Counter[str] = Counter()
         self._rows: list[tuple[str, int, str | None, str]] = []
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """What a cell holds where nothing is known."""
+        return frozenset(self._policy.missing)
 
     @property
     def is_strict(self) -> bool:

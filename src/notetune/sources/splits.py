@@ -53,23 +53,24 @@ class ColumnSplit(Config):
     """A split that a table names, such as the one of the notes: a row per note or patient."""
 
     kind: Literal["column"]
-    path: Path
-    """.csv, .csv.gz, .jsonl, .jsonl.gz or .parquet."""
-    patient_id: Shown
-    """The column with the patient id; that of the note id where the source knows no patients."""
+    path: Path | None = None
+    """.csv, .csv.gz, .jsonl, .jsonl.gz or .parquet; the table of the notes when left out."""
+    patient_id: Shown | None = None
+    """The column with the patient id, or with the note id where the source knows no patients; that
+    of the source when left out."""
     column: Shown = "split"
     """The column with the name of the split."""
-    train: tuple[str, ...] = ("train",)
-    """Its words for training notes."""
-    validation: tuple[str, ...] = ("validation", "dev", "val")
-    test: tuple[str, ...] = ("test",)
+    train: tuple[str, ...] = ("train", "training")
+    """Its words for training notes, in any letter case."""
+    validation: tuple[str, ...] = ("validation", "valid", "val", "development", "dev", "tuning")
+    test: tuple[str, ...] = ("test", "testing", "held_out")
     validation_share: Annotated[float, Field(ge=0, lt=1)] = 0
     """Share of the training patients that go into validation instead, drawn by `seed`."""
     seed: int = 0
 
     @model_validator(mode="after")
     def _words_differ(self) -> Self:
-        words = [*self.train, *self.validation, *self.test]
+        words = [word.lower() for word in (*self.train, *self.validation, *self.test)]
         if twice := {word for word in words if words.count(word) > 1}:
             raise ValueError(f"{min(twice)} stands for two splits; name each word once")
         return self
@@ -170,14 +171,16 @@ def _official_split(patients: list[str], config: OfficialSplit) -> dict[str, str
 
 def _column_split(patients: list[str], config: ColumnSplit) -> dict[str, str]:
     named: dict[str, str] = {}
+    assert config.path
+    assert config.patient_id
     columns = [config.patient_id, config.column]
-    split_of_word = {word: split for split in SPLITS for word in getattr(config, split)}
+    split_of_word = {word.lower(): split for split in SPLITS for word in getattr(config, split)}
     for record in read_records(table_files(config.path), columns, Rejections(ReadingPolicy())):
         try:
             patient, word = record.id(config.patient_id, "patient"), record.text(config.column)
         except Rejected as fault:
             raise DataError(f"{record.where}: {fault.reason}; {fault.remedy}.") from None
-        if (split := split_of_word.get(word)) is None:
+        if (split := split_of_word.get(word.lower())) is None:
             raise DataError(
                 f"{record.where}: column {config.column} names none of the splits "
                 f"{', '.join(split_of_word)}; add its word to split.train, .validation or .test."

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -103,13 +104,13 @@ class Record:
         value = self.cells[column]
         if value is None or value == "":
             return None
-        if isinstance(value, str):
-            try:
-                value = datetime.fromisoformat(value.strip())
-            except ValueError:
-                value = None
-        if isinstance(value, datetime):
-            return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+        try:
+            if isinstance(value, str):  # BigQuery writes the zone as a word
+                value = datetime.fromisoformat(re.sub(r" UTC$", "+00:00", value.strip()))
+            if isinstance(value, datetime):
+                return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+        except (ValueError, OverflowError):  # of a zone at the first or last hour of all years
+            value = None
         if isinstance(value, date):
             return datetime(value.year, value.month, value.day)  # noqa: DTZ001 (none has a zone)
         raise Rejected("unreadable time", "write times as 2164-10-23 21:09:00")
@@ -157,21 +158,34 @@ def read_records(
     Args:
         files: What `table_files` gave.
         wanted: Columns, or keys of the objects; in CSV and Parquet letter case does not matter.
-        rejections: Takes the rows that are damaged, and counts all.
+        rejections: Takes the rows that are damaged, counts all, and knows what a cell holds where
+            nothing is known: such a cell is None.
         max_chars: Longest cell; a line of JSON may take four bytes for each.
 
     Raises:
         DataError: If a file is missing, faulty or lacks a column, or if `rejections` stops.
     """
+    missing = rejections.missing
+    longest = 2 * max(map(len, missing), default=0)  # no text is stripped to see what it is
     for file in files:
-        if _is_csv(file):
-            yield from _csv_records(file, wanted, rejections, max_chars)
-        elif not file.is_file():
-            raise DataError(f"{file} is not a file; check the path.")
-        elif file.name.lower().endswith(".parquet"):
-            yield from parquet_records(file, wanted, rejections)
-        else:
-            yield from _jsonl_records(file, wanted, rejections, max_chars)
+        for record in _records(file, wanted, rejections, max_chars):
+            for name, cell in record.cells.items():
+                is_short = isinstance(cell, str) and len(cell) <= longest
+                if (is_short and cell.strip() in missing) or cell != cell:  # NaN is unlike itself
+                    record.cells[name] = None
+            yield record
+
+
+def _records(
+    file: Path, wanted: Sequence[str], rejections: Rejections, max_chars: int
+) -> Iterator[Record]:
+    if _is_csv(file):
+        return _csv_records(file, wanted, rejections, max_chars)
+    if not file.is_file():
+        raise DataError(f"{file} is not a file; check the path.")
+    if file.name.lower().endswith(".parquet"):
+        return parquet_records(file, wanted, rejections)
+    return _jsonl_records(file, wanted, rejections, max_chars)
 
 
 def _is_csv(file: Path) -> bool:
@@ -259,9 +273,18 @@ def parquet_records(
 
 
 def _parquet_columns(file: Path) -> dict[str, str]:
-    """The columns by their names in lower case."""
+    """The columns by their names in lower case.
+
+    Raises:
+        DataError: If two differ by letter case alone, or the file is faulty.
+    """
+    by_name: dict[str, str] = {}
     with _readable(file):
-        return {name.lower(): name for name in pl.read_parquet_schema(file)}
+        names = list(pl.read_parquet_schema(file))
+    for name in names:
+        if (other := by_name.setdefault(name.lower(), name)) != name:
+            raise DataError(f"{file}: columns {other} and {name} differ by case; rename one.")
+    return by_name
 
 
 @contextmanager

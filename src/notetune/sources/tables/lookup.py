@@ -15,12 +15,16 @@ from notetune.sources.tables.tasks import CodeTable, LabelSet, LabelTable, Table
 
 @dataclass(frozen=True)
 class Lookup:
-    """The labels of each id, what became of the rows of the table, and the ids that were met."""
+    """The labels of each id, and what became of the rows of the table.
+
+    Of the ids of notes, `met` are those that it has, and `absent` those that count as negative.
+    """
 
     by_id: Mapping[str, LabelSet]
     flow: FlowCount
     rejections: pl.DataFrame
     met: set[str] = field(default_factory=set)
+    absent: set[str] = field(default_factory=set)
 
 
 def load_lookup(task: TableTask, policy: ReadingPolicy) -> Lookup | None:

@@ -183,9 +183,10 @@ class TableReading:
             return labels
         key = record.text(task.column)
         labels = lookup.by_id.get(key)
-        if labels is None:
+        if labels is None and not (key and task.absent_is_negative):
             return None
-        lookup.met.add(key)
+        (lookup.met if labels else lookup.absent).add(key)
+        labels = labels or ([], None)
         moment = task.prediction_time if task.labels is None else None
         return labels if moment is None else (labels[0], record.time(moment))
 
@@ -254,7 +255,15 @@ class TableReading:
                 "do not exist; write their ids alike in both tables, or set policy: quarantine to "
                 "leave such labels out and count them."
             )
+        if lookup.absent and not met:
+            raise DataError(
+                f"{self._origin}: none of the {ids} ids of the table for task {task.name} has a "
+                f"note, so all would be negative; write them as in column {task.column}, or name "
+                "another column."
+            )
         stage = f"ids of the table for task {task.name}"
+        if lookup.absent:
+            stage += f"; {len(lookup.absent)} others count as negative"
         return FlowCount(stage, ids, met, {"no such note": ids - met})
 
 

@@ -1,5 +1,6 @@
 """Outcome tasks without code: from a label column, a table of labels or a table of ICD codes."""
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
@@ -16,6 +17,9 @@ from notetune.sources.rejections import ReadingPolicy, Rejected
 from notetune.sources.tables.files import Record
 from notetune.strict_csv import MAX_CELL_CHARS
 
+_ITEM = re.compile(r"""'[^']*'|"[^"]*"|[^\s,'"\[\]]+""")
+_LIST = re.compile(rf"\[\s*(?:(?:{_ITEM.pattern})\s*(?:,\s*(?:{_ITEM.pattern})\s*)*,?\s*)?\]")
+
 LabelSet = tuple[list[str], datetime | None]
 """The labels of a note, and its prediction time where it is known."""
 
@@ -26,7 +30,11 @@ class LabelTable(Config):
     path: Path
     """.csv, .csv.gz, .jsonl, .jsonl.gz or .parquet; a folder of Parquet files; or a pattern."""
     id_column: Shown
-    label_column: Shown
+    label_column: Shown | None = None
+    """Left out where each row is an event, such as a death or a readmission: its id is positive."""
+    absent: Literal["missing", "negative"] = "missing"
+    """What it means that an id has no row: that its label is not known, or that it is negative (of
+    a multilabel task, that it has none of the classes)."""
 
 
 class CodeTable(Config):
@@ -45,6 +53,9 @@ class CodeTable(Config):
     """One version for all codes; as-is takes each code for a class of its own."""
     version_column: Shown | None = None
     """Or a column that says 9 or 10; classes are then named `ICD-9 250` and `ICD-10 E11`."""
+    no_codes: Literal["negative", "missing"] = "negative"
+    """What it means that an id has no code: that it has none of the classes, or that its codes are
+    not known, so that its notes are left out of the task."""
 
     @model_validator(mode="after")
     def _has_one_version(self) -> Self:
@@ -79,7 +90,7 @@ class TableTask(Config):
     """Column of the notes with the label; or, with `labels` or `codes`, with the id to look up."""
     labels: LabelTable | None = None
     codes: CodeTable | None = None
-    """Multilabel: every category found under the id. A note without any is left out of the task."""
+    """Multilabel: every category found under the id."""
     prediction_time: Shown | None = None
     """Column (of the label table, where there is one) with the moment from which the outcome is to
     be foretold; later notes are a leak."""
@@ -107,7 +118,22 @@ class TableTask(Config):
             raise ValueError("positive and negative must differ")
         if self.codes is not None and (self.kind != "multilabel" or self.labels is not None):
             raise ValueError("a task with codes is multilabel and has no labels")
+        if (
+            self.labels is not None
+            and self.labels.label_column is None
+            and (self.kind != "binary" or self.labels.absent == "missing")
+        ):
+            raise ValueError("labels without label_column are of a binary task, absent: negative")
+        if self.absent_is_negative and self.kind == "multiclass":
+            raise ValueError("absent: negative is for binary and multilabel tasks")
         return self
+
+    @property
+    def absent_is_negative(self) -> bool:
+        """Whether an id without a row beside the notes has none of the classes."""
+        if self.codes is not None:
+            return self.codes.no_codes == "negative"
+        return self.labels is not None and self.labels.absent == "negative"
 
     @property
     def note_columns(self) -> tuple[str, ...]:
@@ -137,7 +163,8 @@ def label_set(task: TableTask, record: Record) -> LabelSet | None:
         Rejected: If a label is none of the allowed ones, or a time cannot be read.
         DataError: If the column cannot be a label column.
     """
-    labels = _labels(task, record, task.labels.label_column if task.labels else task.column)
+    column = task.labels.label_column if task.labels else task.column
+    labels = list(_positive_class(task)) if column is None else _labels(task, record, column)
     if labels is None:
         return None
     return labels, record.time(task.prediction_time) if task.prediction_time else None
@@ -149,8 +176,10 @@ def _labels(task: TableTask, record: Record, column: str) -> list[str] | None:
         labels = [record.text_of(column, item) for item in value]
     elif not (cell := record.text_of(column, value)):
         return None
-    elif task.kind != "binary":
-        labels = cell.split(task.separator) if task.separator else [cell]
+    elif task.kind == "multilabel":
+        labels = _in_cell(task, cell)
+    elif task.kind == "multiclass":
+        labels = [cell]
     elif cell in (task.positive, task.negative):
         return list(_positive_class(task)) if cell == task.positive else []
     else:
@@ -166,6 +195,21 @@ def _labels(task: TableTask, record: Record, column: str) -> list[str] | None:
         remedy = f"mend the cell, or add the class to the {len(task.classes)} of the task"
         raise Rejected(f"unknown class of task {task.name}", remedy)
     return named
+
+
+def _in_cell(task: TableTask, cell: str) -> list[str]:
+    """The labels of a multilabel cell: what stands between separators, or a list as it is printed.
+
+    Raises:
+        Rejected: If it begins like a list and is none, or says by zeros and ones which labels.
+    """
+    if not cell.startswith("["):
+        return cell.split(task.separator) if task.separator else [cell]
+    labels = [item.strip("'\"") for item in _ITEM.findall(cell)]
+    if not _LIST.fullmatch(cell) or (len(labels) > 1 and set(labels) <= {"0", "1"}):
+        remedy = "write names of labels, with a separator or as ['I10', 'E11']"
+        raise Rejected(f"no list of labels of task {task.name}", remedy)
+    return labels
 
 
 def _positive_class(task: TableTask) -> tuple[str, ...]:
