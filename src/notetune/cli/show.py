@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from notetune.recipe.recipe import Recipe
     from notetune.sources.mimic.published import PublishedFigure
     from notetune.sources.tables.survey import Survey
-    from notetune.study.costs import Costs
+    from notetune.study.costs import Costs, TaskCount
     from notetune.study.status import Progress
 
 _DIGITS_OF_A_HASH = 16
@@ -169,6 +169,8 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
     """Every training with its size and time, and what that is based on; as JSON, the recipe too."""
     if as_json:
         return terminal.show_json({"recipe": recipe.as_json(), **asdict(costs)})
+    if costs.tasks:
+        _to_learn(recipe.name, costs.tasks)
     columns = ("training", "seeds", "documents", "tokens", "steps", "trained", "GiB", "time each")
     for name, seconds in costs.seconds.items():
         rows = [
@@ -204,6 +206,12 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
         f"Notes: {'; '.join(costs.counts)}.\nNothing was written."
     )
     return None
+
+
+def _to_learn(name: str, tasks: "Sequence[TaskCount]") -> None:
+    columns = ("task", "classes", "training notes", "validation", "test")
+    rows = [(task.task, *(f"{count:,}" for count in astuple(task)[1:])) for task in tasks]
+    terminal.show_table(f"{name}: what there is to learn", columns, rows)
 
 
 def _numbers(seeds: Sequence[int]) -> str:

@@ -4,7 +4,7 @@ Shapes beyond the legend of `batch`: heads and kv_heads of the layer, S slots of
 virtual keys of a prefix, A virtual tokens of an adaptation prompt, L layers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, groupby
@@ -116,6 +116,14 @@ def with_front(front: int, lengths_D: tuple[int, ...]) -> Tensor:
     return torch.cat(parts)
 
 
+def _refuse_other_scores(options: Mapping[str, Any]) -> None:
+    if unknown := [name for name in _OTHER_SCORES if options.get(name) is not None]:
+        raise BackboneError(
+            f"this backbone's attention uses {unknown[0]}, which packed rows do not have; choose a "
+            "decoder without it."
+        )
+
+
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -148,11 +156,7 @@ def packed_attention(
             "this backbone was loaded for packed rows; call it with one row and its documents, "
             "or load the folder with transformers for padded batches."
         )
-    if unknown := [name for name in _OTHER_SCORES if options.get(name) is not None]:
-        raise BackboneError(
-            f"this backbone's attention uses {unknown[0]}, which packed rows do not have; choose a "
-            "decoder without it."
-        )
+    _refuse_other_scores(options)
     layer = getattr(module, "layer_idx", 0)
     asked_D = documents.asked_D
     if asked_D is not None:

@@ -27,6 +27,8 @@ _OUTCOMES: Final = (
 _POSITIVE: Final = ("1", "true", "yes", "y", "t", "positive", "pos", "died", "dead")
 _LEAST_CHARS: Final = 40
 _SEEDS: Final = 3
+# As few as tell whether adapting to the notes helped, and whether adapting to the task did.
+_VARIANTS: Final = ("head-only", "domain-frozen", "domain-frozen+task-lora")
 
 
 @dataclass(frozen=True)
@@ -91,15 +93,8 @@ def draft(path: Path, seen: Survey, choices: Choices, name: str, backbone: str) 
         ConfigError: If a column is not there, or no text or outcome can be told.
     """
     remarks: list[str] = []
-    columns = {"text": _text(seen, choices.text).name}
-    for role, pattern in _NAMES.items():
-        column = _of_role(seen, role, pattern, getattr(choices, role))
-        if column and column.name not in columns.values():
-            columns[role] = column.name
-    if "patient_id" not in columns:
-        remarks.append("No column names the patient, so each note counts as its own patient's.")
-    taken = {*columns.values(), *choices.features}
-    tasks = [_task(column, kind, remarks) for column, kind in _outcomes(seen, choices, taken)]
+    columns = _columns(seen, choices, remarks)
+    tasks = _tasks(seen, choices, {*columns.values(), *choices.features}, remarks)
     source: dict[str, Any] = {"kind": "table", "path": str(path), "columns": columns}
     if choices.features:
         source["features"] = [_column(seen, feature).name for feature in choices.features]
@@ -114,12 +109,36 @@ def draft(path: Path, seen: Survey, choices: Choices, name: str, backbone: str) 
         "seeds": _SEEDS,
         "prepare": prepare,
         "pretrain": {"leaked_texts": "drop"},
+        "downstream": {"variants": list(_VARIANTS)},
     }
     uses = {column: role.replace("_", " ") for role, column in columns.items()}
     uses |= {split.name: "split"} if split else {}
     uses |= dict.fromkeys(source.get("features", ()), "feature")
     uses |= {task["column"]: f"outcome, {task['kind']}" for task in tasks}
     return Draft(keys, uses, tuple(remarks))
+
+
+def _columns(seen: Survey, choices: Choices, remarks: list[str]) -> dict[str, str]:
+    """The column of each role that there is one for."""
+    columns = {"text": _text(seen, choices.text).name}
+    for role, pattern in _NAMES.items():
+        column = _of_role(seen, role, pattern, getattr(choices, role))
+        if column and column.name not in columns.values():
+            columns[role] = column.name
+    if "patient_id" not in columns:
+        remarks.append("No column names the patient, so each note counts as its own patient's.")
+    return columns
+
+
+def _tasks(
+    seen: Survey, choices: Choices, taken: set[str], remarks: list[str]
+) -> list[dict[str, Any]]:
+    outcomes = _outcomes(seen, choices, taken)
+    tasks = [_task(column, kind, remarks) for column, kind in outcomes]
+    taken |= {column.name for column, _ in outcomes}
+    if others := [column.name for column in seen.columns if _could_be(column, taken)]:
+        remarks.append(f"--outcome would predict these too: {', '.join(others)}.")
+    return tasks
 
 
 def _split(seen: Survey) -> Column | None:
@@ -168,7 +187,7 @@ def _outcomes(
 ) -> Sequence[tuple[Column, TaskKind | None]]:
     if choices.outcomes:
         return [(_column(seen, name), kind) for name, kind in choices.outcomes.items()]
-    free = [column for column in seen.columns if column.name not in taken and _kind(column)]
+    free = [column for column in seen.columns if _could_be(column, taken)]
     words = _OUTCOMES.split()
     guessed = [column for column in free if any(word in column.name.lower() for word in words)]
     if not guessed:
@@ -177,6 +196,10 @@ def _outcomes(
             f"no column seems to be an outcome; name it with --outcome COLUMN.{could}"
         )
     return [(column, None) for column in guessed]
+
+
+def _could_be(column: Column, taken: set[str]) -> bool:
+    return column.name not in taken and _kind(column) is not None
 
 
 def _kind(column: Column) -> TaskKind | None:

@@ -67,6 +67,17 @@ class TrainingCost:
 
 
 @dataclass(frozen=True)
+class TaskCount:
+    """Notes of a task by split, and its classes."""
+
+    task: str
+    classes: int
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
 class Costs:
     """All trainings of a study by one clock.
 
@@ -76,6 +87,7 @@ class Costs:
         rate: How its operations per second are known.
         counts: Where the numbers of notes are from.
         trainings: Backbone by backbone.
+        tasks: What there is to learn.
     """
 
     clock: str
@@ -83,6 +95,7 @@ class Costs:
     rate: str
     counts: tuple[str, ...]
     trainings: tuple[TrainingCost, ...]
+    tasks: tuple[TaskCount, ...] = ()
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -118,12 +131,17 @@ def costs(recipe: Recipe, gpu: str | None = None) -> Costs:
         counted[notes] = counted.get(notes) or count_notes(one)
         trainings += _Counting(one, backbone, counted[notes], rate_of).trainings()
     origins = tuple(dict.fromkeys(found.origin for found in counted.values()))
+    first = next(iter(counted.values()))
+    tasks = tuple(
+        TaskCount(name, first.classes[name], **{part: len(notes) for part, notes in splits.items()})
+        for name, splits in first.tasks.items()
+    )
     if gpu is None:
         rate = "their rate measured on one row of each backbone on this machine"
-        return Costs(str(torch_device(recipe.device)), None, rate, origins, tuple(trainings))
+        return Costs(str(torch_device(recipe.device)), None, rate, origins, tuple(trainings), tasks)
     card = GPUS[gpu]
     rate = f"{card.source}; {ASSUMED_SHARE:.0%} of the card's highest rate, which is assumed"
-    return Costs(gpu, card.memory_gib, rate, origins, tuple(trainings))
+    return Costs(gpu, card.memory_gib, rate, origins, tuple(trainings), tasks)
 
 
 def costs_of_a_million(recipe: Recipe) -> Costs:

@@ -47,13 +47,13 @@ class Column:
     def add(self, record: Record) -> None:
         """Take the cell of another row into account."""
         cell = record.cells[self.name]
-        if isinstance(cell, list):
+        cell = int(cell) if isinstance(cell, bool) else cell  # as labels are read
+        text = "" if cell is None else str(cell).strip()
+        if not text:
+            return
+        if text.startswith("[") and text.endswith("]"):  # one, or printed like one
             self.filled, self.lists, self.levels = self.filled + 1, self.lists + 1, None
             self.is_unique = False
-            return
-        cell = int(cell) if isinstance(cell, bool) else cell  # as labels are read
-        text = "" if cell is None or cell != cell else str(cell).strip()
-        if not text:
             return
         self.filled += 1
         self.chars += len(text)
