@@ -10,6 +10,7 @@ import pytest
 from builders import random_llama
 
 from notetune import config
+from notetune.audit import FlowCount
 from notetune.cli import main
 from notetune.errors import DataError
 from notetune.hospital import SyntheticConfig, write_hospital
@@ -161,12 +162,26 @@ def test_outcome_words_are_counted_in_every_split_of_their_task(tmp_path):
 def test_a_note_written_after_the_prediction_time_stops_the_run(tmp_path):
     texts = [f"{TEXTS[0]} {number}" for number in range(60)]
     notes = notes_of(texts, hour_of=lambda number: 9 if number == 5 else 7)
-    with pytest.raises(DataError, match=r"1 notes of .* written after the prediction time of mort"):
+    said = r"1 notes of .* written after the prediction time of mort.* Set prepare\.late_notes=drop"
+    with pytest.raises(DataError, match=said):
         prepare(table_recipe(tmp_path, notes).preparation)
     assert not (tmp_path / "table/prepared").exists()
     prepared = prepare(table_recipe(tmp_path, notes, allow_leaks=True).preparation)
     late = findings_of(prepared, "later than the prediction time")
     assert sum(finding.count for finding in late.values()) == 1
+
+
+def test_notes_from_after_the_prediction_time_can_be_left_out_of_the_task(tmp_path):
+    texts = [f"{TEXTS[0]} {number}" for number in range(60)]
+    notes = notes_of(texts, hour_of=lambda number: 9 if number < 4 else 7)
+    prepared = prepare(
+        table_recipe(tmp_path, notes, late_notes="drop", allow_leaks=True).preparation
+    )
+    late = {"later than the prediction time": 4}
+    assert FlowCount("mortality: notes in time", 60, 56, late) in prepared.flow
+    assert not set(prepared.tasks["mortality"].note_ids_N) & {"n0", "n1", "n2", "n3"}
+    found = findings_of(prepared, "later than the prediction time")
+    assert [finding.count for finding in found.values()] == [0, 0, 0]
 
 
 def test_repeated_training_notes_leave_step_1_but_keep_their_labels(tmp_path):

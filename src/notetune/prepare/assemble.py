@@ -167,10 +167,12 @@ def _corpus(store: TokenStore, notes: pl.DataFrame) -> list[CorpusCount]:
 def _stop_at_leaks(findings: Sequence[Finding], *, allowed: bool) -> None:
     blocking = [finding for finding in findings if finding.blocks]
     if blocking and not allowed:
-        is_of_step_1 = blocking[0].split_b == CORPUS
-        remedy = "Set pretrain.leaked_texts=drop to leave them out of step 1"
+        first, remedy = blocking[0], "Mend the split or the notes"
+        if first.split_b == CORPUS:
+            remedy = "Set pretrain.leaked_texts=drop to leave them out of step 1"
+        elif first.check == "later than the prediction time":
+            remedy = "Set prepare.late_notes=drop to leave them out of the task"
         raise DataError(
-            f"leak check: {blocking[0].sentence}. "
-            f"{remedy if is_of_step_1 else 'Mend the split or the notes'}, or set "
+            f"leak check: {first.sentence}. {remedy}, or set "
             "prepare.allow_leaks=true to go on; the report will say so."
         )

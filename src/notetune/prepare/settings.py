@@ -58,6 +58,8 @@ class PrepareConfig(Config):
     """`first` drops what is beyond the first piece, as the published pipeline does."""
     drop_near_duplicates: bool = False
     """Leave training notes out of step 1 that are nearly the same as an earlier one."""
+    late_notes: Literal["stop", "drop"] = "stop"
+    """What to do with labelled notes that were written after the prediction time of their task."""
     min_train_positives: PositiveInt = 8
     """A class of a multilabel task is kept if that many training notes have it."""
     allow_leaks: bool = False

@@ -10,6 +10,7 @@ from notetune.notes import outcomes
 from notetune.notes.outcomes import Task
 from notetune.prepare.settings import Preparation
 from notetune.sources import Finished, splits
+from notetune.sources.cohort import PREDICTION_TIME
 from notetune.sources.mimic import published
 
 
@@ -28,8 +29,24 @@ def split_tasks(
         task, labels = by_name[name]
         table, lost = splits.split_table(labels, notes, assignment)
         flow.append(split_flow(f"{task.name}: labelled notes", table.height + lost, table.height))
+        if spec.config.late_notes == "drop":
+            table, dropped = _in_time(task, table, notes)
+            flow.append(dropped)
         tasks.append((task, table))
     return tasks, flow
+
+
+def _in_time(
+    task: Task, table: pl.DataFrame, notes: pl.DataFrame
+) -> tuple[pl.DataFrame, FlowCount]:
+    """The table without notes from after the prediction time, where that is known."""
+    kept = table
+    if PREDICTION_TIME in table.columns:
+        times = table.select("note_id", PREDICTION_TIME).join(notes, on="note_id", how="left")
+        is_late = times["time"].gt(times[PREDICTION_TIME]).fill_null(value=False)
+        kept = table.filter(~table["note_id"].is_in(times["note_id"].filter(is_late).implode()))
+    late = {"later than the prediction time": table.height - kept.height}
+    return kept, FlowCount(f"{task.name}: notes in time", table.height, kept.height, late)
 
 
 def checked(task: Task, table: pl.DataFrame, min_train_positives: int) -> tuple[Task, pl.DataFrame]:
