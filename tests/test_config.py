@@ -273,6 +273,12 @@ NOT_A_RECIPE = {
     ),
     "? [a, b]\n: 1\n": "recipe FILE line 1: " + NOT_YAML,
     "stack: &self [*self]\n": "recipe FILE line 1: " + NOT_YAML,
+    "stack: " + "[" * 3000 + "]" * 3000: "recipe FILE: sections too deep, or a number too long.",
+    "seed: " + "9" * 5000: "recipe FILE: sections too deep, or a number too long.",
+    "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+    + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)): (
+        "recipe FILE: its aliases stand for over 100,000 values."
+    ),
     "name: !!binary /w==\n": (
         "FILE: a value is none of text, number, true, false, null, list or section."
     ),

@@ -141,6 +141,7 @@ for _kind, _pattern in {
     )
 
 
+_MOST_NODES: Final = 100_000
 _NOT_YAML = (
     "this, or the line before, is not valid YAML; put quotes around a value that holds any of "
     "# : ? , [ ] { }, and indent with spaces"
@@ -149,13 +150,29 @@ _NOT_YAML = (
 
 def _read_yaml(text: str, origin: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a subclass of the safe loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is not None and _size(node, {}) > _MOST_NODES:
+            raise ConfigError(f"{origin}: its aliases stand for over {_MOST_NODES:,} values.")
+        return None if node is None else loader.construct_document(node)
+    except (RecursionError, ValueError):  # of Python, not of YAML
+        raise ConfigError(f"{origin}: sections too deep, or a number too long.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{origin} line {mark.line + 1}" if mark else origin
         # Only our own message is repeated: PyYAML's quotes the file, which may not be a recipe.
         reason = error.problem if isinstance(error, _RepeatedKeyError) else _NOT_YAML
         raise ConfigError(f"{where}: {reason}.") from None
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values in a node, those that aliases stand for included."""
+    if id(node) not in known:
+        known[id(node)] = 1  # of one that holds itself, which is refused later
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        pairs = (part if isinstance(part, tuple) else (part,) for part in parts)
+        known[id(node)] += sum(_size(inner, known) for pair in pairs for inner in pair)
+    return known[id(node)]
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
