@@ -7,7 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from notetune import config
 from notetune.cli import main
+from notetune.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["fever", "cough", "pain", "rash", "dyspnoea", "fracture", "syncope", "oedema", "sepsis"]
@@ -78,3 +80,12 @@ def test_shipped_recipes_are_listed_and_copied(capsys, tmp_path):
     assert (code, "exists already" in err) == (2, True)
     code, _, err = notetune(capsys, "recipes", "nope")
     assert (code, "there is no recipe nope" in err) == (2, True)
+
+
+def test_the_shapes_that_a_shipped_recipe_counts_on_are_found_from_anywhere(capsys, tmp_path):
+    notetune(capsys, "recipes", "paper", "-o", tmp_path / "paper.yaml")
+    study = config.load(Recipe, tmp_path / "paper.yaml")
+    folders = {Path(one.backbone) for one in study.studies.values()}
+    folders |= {Path(folder) for folder in study.encoders.models.values()}
+    assert len(folders) == 6
+    assert all((folder / "config.json").is_file() for folder in folders)

@@ -82,7 +82,7 @@ def shipped() -> dict[str, str]:
 
 
 def read_shipped(name: str) -> str:
-    """The text of one of them.
+    """The text of one of them, with the folders of backbones that come with it by their place.
 
     Raises:
         ConfigError: If there is none of that name.
@@ -90,7 +90,8 @@ def read_shipped(name: str) -> str:
     known = shipped()
     if name not in known:
         raise ConfigError(f"there is no recipe {name}; there are {', '.join(known)}.")
-    return (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    return text.replace("recipes/backbones/", f"{_folder() / 'backbones'}/")
 
 
 def _folder() -> Path:
