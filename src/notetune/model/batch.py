@@ -6,7 +6,6 @@ H hidden units, V vocabulary.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -85,13 +84,20 @@ class PackedBatch:
             return (self,)
         ends_N = np.cumsum(self.lengths_D)[np.cumsum(self.pieces_N) - 1]
         note = int(np.abs(2 * ends_N[:-1] - ends_N[-1]).argmin()) + 1
-        document = sum(self.pieces_N[:note])
-        cuts = (ends_N[note - 1], ends_N[note - 1], document, document, note)
-        parts: tuple[Any, ...] = (self.ids_T, self.positions_T)
-        parts += (self.lengths_D, self.documents_D, self.pieces_N)
-        pairs = list(zip(parts, cuts, strict=True))
-        first, second = [part[:cut] for part, cut in pairs], [part[cut:] for part, cut in pairs]
-        return PackedBatch(*first), PackedBatch(*second)
+        document, token = sum(self.pieces_N[:note]), int(ends_N[note - 1])
+        return tuple(
+            PackedBatch(
+                self.ids_T[tokens],
+                self.positions_T[tokens],
+                self.lengths_D[documents],
+                self.documents_D[documents],
+                self.pieces_N[notes],
+            )
+            for tokens, documents, notes in (
+                (slice(token), slice(document), slice(note)),
+                (slice(token, None), slice(document, None), slice(note, None)),
+            )
+        )
 
 
 def packed_batch(
