@@ -1,12 +1,19 @@
 """What README shows of a command is what the command prints."""
 
 import os
+import random
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
+import typer
+
+from notetune.cli import main
+from notetune.cli.app import app
 
 README = Path(__file__).parents[1] / "README.md"
 # Other processors sum in another order, which training carries on: scores may be a little other,
@@ -36,6 +43,67 @@ def in_words(line):
 
 def scores(lines):
     return [float(score.replace(MINUS, "-")) for score in SCORE.findall(" ".join(lines))]
+
+
+def commands():
+    """The commands of README's blocks, each as its words."""
+    blocks = re.findall(r"```\w*\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("notetune ")]
+
+
+def test_every_command_is_understood():
+    top = typer.main.get_command(app)
+    for _, *words in commands():
+        command, left = top, words
+        while hasattr(command, "commands"):
+            name, *left = left
+            command = command.commands[name]
+        command.make_context(name, left)  # raises where an option or an argument is unknown
+    assert len(commands()) >= 9
+
+
+@pytest.mark.slow
+def test_the_way_from_a_table_to_a_report_and_to_new_scores(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NOTETUNE_DATA", raising=False)
+    words = [
+        "fever",
+        "cough",
+        "pain",
+        "rash",
+        "syncope",
+        "oedema",
+        "anaemia",
+        "asthma",
+        "stroke",
+        "fracture",
+    ]
+    draws = [random.Random(row) for row in range(160)]
+    died = [draw.random() < 0.5 for draw in draws]
+    table = pl.DataFrame(
+        {
+            "note_id": [f"n{row}" for row in range(160)],
+            "patient_id": [f"p{row // 2}" for row in range(160)],
+            "text": [
+                " ".join(draw.choices(words, k=14) + ["sepsis"] * dead)
+                for draw, dead in zip(draws, died, strict=True)
+            ],
+            "died": [int(dead) for dead in died],
+        }
+    )
+    table.write_csv("notes.csv")
+    table[:9].drop("died").write_csv("new.csv")
+    own = [words for _, *words in commands()][:5]
+    assert [" ".join(words[:2]) for words in own][1:4] == ["study run", "study run", "study status"]
+    for words in own:
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert not end.value.code, capsys.readouterr().err
+    assert Path("runs/notes/report/report.html").is_file()
+    scores = pl.read_csv("scores.csv")
+    assert scores["label"].to_list() == ["died"] * 9
+    assert scores["score"].is_between(0, 1).all()
 
 
 def test_the_demo_prints_what_readme_says(tmp_path):
