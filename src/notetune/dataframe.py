@@ -25,8 +25,8 @@ from notetune.serve.predictor import load_predictor
 from notetune.sources import TableSource
 from notetune.sources.tables.files import Record
 from notetune.sources.tables.survey import survey
-from notetune.study.evaluate import read_study
 from notetune.study.jobs import Job
+from notetune.study.listing import read_study
 from notetune.study.run import run_study
 
 

@@ -266,3 +266,14 @@ def test_what_is_no_report_is_not_replaced(found, tmp_path):
     with pytest.raises(RunError, match="report"):
         write_report(RESULTS, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_scores_without_suspect_notes_stand_beside_those_with_them():
+    without = binary_task().model_copy(update={"notes": 1_380})
+    found = {"mortality": {"words that tell the outcome": 24}}
+    sections = report_sections(full_results(unsuspected=(without,), suspects=found))
+    (section,) = [section for section in sections if section.title == "Without suspect notes"]
+    intro, table = section.blocks
+    assert "mortality: 24 with words that tell the outcome" in intro
+    assert isinstance(table, Table)
+    assert "suspects" not in {section.anchor for section in report_sections(full_results())}

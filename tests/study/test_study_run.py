@@ -27,7 +27,7 @@ from notetune.prepare.provenance import (
 from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import EvaluateConfig
 from notetune.study import notices
-from notetune.study.evaluate import read_study
+from notetune.study.listing import read_study
 from notetune.train.training import read_record
 
 BASELINES = ["prevalence", "tf-idf", "tf-idf-cut"]

@@ -289,6 +289,8 @@ class Results(Config):
         learning_curves: Points of each training run, by name.
         compat_switches: Every setting that repeats a known fault of earlier work on purpose.
         notices: Sentences that a reader must see, such as that trainings are missing.
+        unsuspected: Tasks with suspect test notes, judged without these.
+        suspects: How many these are, by task and by what was found.
         published: A publication whose tables the report shows with these results beside.
     """
 
@@ -307,6 +309,8 @@ class Results(Config):
     searches: tuple[SearchRow, ...] = ()
     tasks: tuple[TaskResult, ...] = ()
     listed_patients: tuple[TaskResult, ...] = ()
+    unsuspected: tuple[TaskResult, ...] = ()
+    suspects: dict[str, dict[str, int]] = Field(default_factory=dict)
     headline: tuple[HeadlineRow, ...] = ()
     costs: tuple[Cost, ...] = ()
     leakage: tuple[Finding, ...] = ()

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from notetune.audit import Finding
@@ -63,11 +65,16 @@ def outcome_words(task: str, split: str, texts: Iterable[str]) -> Finding:
     The words also occur innocently ("father died of cancer"), so the count is for the report. They
     are those of `OUTCOME_WORDS`; a task that is not in there has none.
     """
+    held_N = tell_outcome(task, texts)
+    count = int(held_N.sum())
+    return Finding("outcome words", task, split, count, _share(count, len(held_N)), blocks=False)
+
+
+def tell_outcome(task: str, texts: Iterable[str]) -> npt.NDArray[np.bool_]:
+    """`(N,)` which texts hold one of these words."""
     phrases = OUTCOME_WORDS.get(task, ())
     pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, phrases))})\b" if phrases else r"(?!)")
-    held = [pattern.search(normalised_text(text)) is not None for text in texts]
-    count = sum(held)
-    return Finding("outcome words", task, split, count, _share(count, len(held)), blocks=False)
+    return np.array([pattern.search(normalised_text(t)) is not None for t in texts], np.bool_)
 
 
 def late_notes(task: str, split: str, notes: pl.DataFrame, table: pl.DataFrame) -> Finding:

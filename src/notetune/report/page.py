@@ -97,6 +97,7 @@ def report_sections(results: Results) -> tuple[Section, ...]:
             for number, task in enumerate(results.tasks, start=1)
         ),
         Section("listed-patients", "Listed patients only", _listed_patients(results)),
+        Section("suspects", "Without suspect notes", _unsuspected(results)),
         Section("training", "Model choice", (kept,) if kept.rows else ()),
         Section("costs", "Costs", _or_nothing(tables.costs_table(results))),
         Section("leakage", "Leakage", _or_nothing(tables.leakage_table(results))),
@@ -177,6 +178,20 @@ def _listed_patients(results: Results) -> tuple[Block, ...]:
         "no corpus of step 1 can hold."
     )
     return (intro, *map(tables.task_table, results.listed_patients))
+
+
+def _unsuspected(results: Results) -> tuple[Block, ...]:
+    if not results.suspects:
+        return ()
+    found = [
+        f"{task}: {', '.join(f'{count(n)} with {what}' for what, n in notes.items())}"
+        for task, notes in results.suspects.items()
+    ]
+    intro = (
+        "The same scores without the test notes that a leak check finds. Such words also stand in "
+        f"innocent places, so this is a bound. Left out are {'; '.join(found)}."
+    )
+    return (intro, *map(tables.task_table, results.unsuspected))
 
 
 def _caveats(results: Results) -> tuple[Block, ...]:

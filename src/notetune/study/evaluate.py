@@ -2,13 +2,14 @@
 
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from notetune import runs
@@ -31,78 +32,20 @@ from notetune.notes import overlap
 from notetune.prepare.checks import CORPUS
 from notetune.prepare.prepared import Prepared, TaskTable
 from notetune.prepare.provenance import corpus_findings
+from notetune.prepare.suspects import suspect_notes
 from notetune.recipe.models import name_in_study
 from notetune.recipe.recipe import Recipe
 from notetune.study import perplexity, questions, search
 from notetune.study.features import features_cost
 from notetune.study.jobs import TRAINING, Job, Stage
-from notetune.study.listing import jobs_of, notes_here
+from notetune.study.listing import Made, read_study
 from notetune.study.notices import compat_switches, notices
 from notetune.study.specs import Notes
-from notetune.study.wanted import facts_of
 from notetune.train.training import TrainingRecord, read_record
 
 _DOMAIN_STAGE = "domain adapter"
 _SPLITS = ("test", "validation")
 NO_METHOD = "none"
-_MUST_BE_THERE: dict[Stage, str] = {
-    "pretrain": "adapter that was trained",
-    "perplexity": "perplexity that was measured",
-    "search": "result of a search",
-}
-
-
-@dataclass(frozen=True)
-class Made:
-    """What was made with one backbone.
-
-    Attributes:
-        backbone: Its name in the study; "" in a study of one.
-        recipe: That of the backbone.
-        notes: Its notes.
-        jobs: All jobs that read them, in order.
-        done: Those that were run as the recipe says now, on what stands there now.
-    """
-
-    backbone: str
-    recipe: Recipe
-    notes: Notes
-    jobs: tuple[Job, ...]
-    done: frozenset[Job]
-
-    def done_of(self, *stages: Stage) -> list[Job]:
-        """The jobs of some stages that are done, in order."""
-        return [job for job in self.jobs if job in self.done and job.stage in stages]
-
-    @property
-    def missing(self) -> list[Job]:
-        """The models of step 2 that are not made."""
-        return [job for job in self.jobs if job.stage == "model" and job not in self.done]
-
-
-def read_study(recipe: Recipe) -> list[Made]:
-    """What finished jobs left in the run folder, backbone by backbone.
-
-    Raises:
-        RunError: If the notes are not prepared, or the first run of a method of step 1 was not
-            trained or measured as the recipe says now.
-    """
-    found: list[Made] = []
-    for backbone, one in recipe.studies.items():
-        notes = notes_here(one)
-        others = [job for before in found for job in before.jobs]
-        jobs = jobs_of(one, backbone, facts_of(one, notes), others)
-        done = frozenset(job for job in jobs if job.is_made())
-        for job in jobs:
-            is_first = not job.task and not job.seed
-            if job.stage in _MUST_BE_THERE and is_first and job not in done:
-                raise RunError(
-                    f"{job.folder} holds no {_MUST_BE_THERE[job.stage]} as the recipe says now; "
-                    "run `notetune pretrain` or `notetune study run` with this recipe, or take "
-                    "back what changed in it. Nothing that is finished is trained again."
-                )
-        found.append(Made(backbone, one, notes, tuple(jobs), done))
-    return found
 
 
 def evaluate(recipe: Recipe) -> Results:
@@ -115,8 +58,6 @@ def evaluate(recipe: Recipe) -> Results:
     first, config = made[0], recipe.evaluate
     tables, asked = _score_tables(recipe, made), questions.questions(recipe)
     tasks, headline = compare_study(tables, asked, config.draws, config.seed)
-    of_listed = _of_listed_patients(recipe, [t for t in tables if t.split == "test"])
-    listed, _ = compare_study(of_listed, Questions(runs=asked.runs), config.draws, config.seed)
     step_1, step_2 = _records(made, "pretrain"), _records(made, "model")
     return Results(
         title=recipe.title or recipe.name,
@@ -136,7 +77,7 @@ def evaluate(recipe: Recipe) -> Results:
         kept=tuple(_kept_states(step_2)),
         searches=tuple(search.read(job) for one in made for job in one.done_of("search")),
         tasks=tasks,
-        listed_patients=listed,
+        **_on_parts(recipe, first.notes.prepared, tables, asked),
         headline=headline,
         costs=(
             *(_cost(job, record) for job, record in step_1.items()),
@@ -233,6 +174,20 @@ def _score_tables(recipe: Recipe, made: Sequence[Made]) -> list[ScoreTable]:
     return tables
 
 
+def _on_parts(
+    recipe: Recipe, prepared: Prepared, tables: Sequence[ScoreTable], asked: Questions
+) -> dict[str, Any]:
+    """The same scores on parts of the test notes: of listed patients, and without suspect notes."""
+    tests, config = [table for table in tables if table.split == "test"], recipe.evaluate
+    settings = Questions(runs=asked.runs), config.draws, config.seed
+    suspects = _suspects(prepared, tests)
+    return {
+        "listed_patients": compare_study(_of_listed_patients(recipe, tests), *settings)[0],
+        "unsuspected": compare_study(_without(suspects, tests), *settings)[0],
+        "suspects": {t: {what: len(ids) for what, ids in f.items()} for t, f in suspects.items()},
+    }
+
+
 def _of_listed_patients(recipe: Recipe, tables: list[ScoreTable]) -> list[ScoreTable]:
     """The scores on the patients that the recipe lists; none without a list."""
     listed = recipe.evaluate.listed_patients
@@ -245,6 +200,27 @@ def _of_listed_patients(recipe: Recipe, tables: list[ScoreTable]) -> list[ScoreT
     path = recipe.data / listed.file
     kept = overlap.notes_of_listed_patients(notes, path, listed.column).to_numpy().astype(np.str_)
     return [part for table in tables if (part := table.of_notes(kept)) is not None]
+
+
+def _suspects(
+    prepared: Prepared, tests: Sequence[ScoreTable]
+) -> dict[str, Mapping[str, npt.NDArray[np.str_]]]:
+    """The suspect test notes of the tasks that have any."""
+    found = {name: suspect_notes(prepared, name) for name in dict.fromkeys(t.task for t in tests)}
+    return {name: notes for name, notes in found.items() if notes}
+
+
+def _without(
+    suspects: Mapping[str, Mapping[str, npt.NDArray[np.str_]]], tables: Sequence[ScoreTable]
+) -> list[ScoreTable]:
+    """The scores of tasks with suspect notes on all others."""
+    found = []
+    for table in tables:
+        if table.task in suspects:
+            left_out = np.concatenate(list(suspects[table.task].values()))
+            kept = table.of_notes(np.setdiff1d(table.note_ids_N, left_out))
+            found += [kept] if kept is not None else []
+    return found
 
 
 def refuse_foreign_looks(recipe: Recipe) -> Path:

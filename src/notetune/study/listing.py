@@ -1,4 +1,4 @@
-"""From a recipe and its notes to the ordered list of jobs."""
+"""From a recipe and its notes to the ordered list of jobs, and which of them are made."""
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from notetune import runs
+from notetune.errors import RunError
 from notetune.prepare.prepared import open_prepared
 from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
@@ -23,6 +24,12 @@ from notetune.study.specs import (
     Spec,
     with_point,
 )
+
+_MUST_BE_THERE: dict[Stage, str] = {
+    "pretrain": "adapter that was trained",
+    "perplexity": "perplexity that was measured",
+    "search": "result of a search",
+}
 
 
 def jobs(recipe: Recipe) -> tuple[Job, ...]:
@@ -103,6 +110,59 @@ def general_text(recipe: Recipe) -> Path:
     """The file of the general text, the shipped one if the recipe names none."""
     shipped = Path(str(files("notetune") / "general/shakespeare.txt"))
     return recipe.pretrain.general_text or shipped
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was made with one backbone.
+
+    Attributes:
+        backbone: Its name in the study; "" in a study of one.
+        recipe: That of the backbone.
+        notes: Its notes.
+        jobs: All jobs that read them, in order.
+        done: Those that were run as the recipe says now, on what stands there now.
+    """
+
+    backbone: str
+    recipe: Recipe
+    notes: Notes
+    jobs: tuple[Job, ...]
+    done: frozenset[Job]
+
+    def done_of(self, *stages: Stage) -> list[Job]:
+        """The jobs of some stages that are done, in order."""
+        return [job for job in self.jobs if job in self.done and job.stage in stages]
+
+    @property
+    def missing(self) -> list[Job]:
+        """The models of step 2 that are not made."""
+        return [job for job in self.jobs if job.stage == "model" and job not in self.done]
+
+
+def read_study(recipe: Recipe) -> list[Made]:
+    """What finished jobs left in the run folder, backbone by backbone.
+
+    Raises:
+        RunError: If the notes are not prepared, or the first run of a method of step 1 was not
+            trained or measured as the recipe says now.
+    """
+    found: list[Made] = []
+    for backbone, one in recipe.studies.items():
+        notes = notes_here(one)
+        others = [job for before in found for job in before.jobs]
+        jobs = jobs_of(one, backbone, wanted.facts_of(one, notes), others)
+        done = frozenset(job for job in jobs if job.is_made())
+        for job in jobs:
+            is_first = not job.task and not job.seed
+            if job.stage in _MUST_BE_THERE and is_first and job not in done:
+                raise RunError(
+                    f"{job.folder} holds no {_MUST_BE_THERE[job.stage]} as the recipe says now; "
+                    "run `notetune pretrain` or `notetune study run` with this recipe, or take "
+                    "back what changed in it. Nothing that is finished is trained again."
+                )
+        found.append(Made(backbone, one, notes, tuple(jobs), done))
+    return found
 
 
 @dataclass

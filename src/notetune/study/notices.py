@@ -1,7 +1,6 @@
 """What every reader of the scores must know: what is missing, unsure, or not the best way."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,18 +12,16 @@ from notetune.recipe.recipe import Recipe
 from notetune.sources import Mimic3Source
 from notetune.study.features import store_of
 from notetune.study.jobs import TRAINING, Job
+from notetune.study.listing import Made
 from notetune.study.specs import CellSpec
 from notetune.tokens.store import WHOLE_SHARE
 from notetune.train.training import read_record
-
-if TYPE_CHECKING:
-    from notetune.study.evaluate import Made
 
 _FEW_PATIENTS = 10
 _FEW_STEPS = 20
 
 
-def notices(recipe: Recipe, made: "Sequence[Made]") -> Iterator[str]:
+def notices(recipe: Recipe, made: Sequence[Made]) -> Iterator[str]:
     """The sentences of a study, those of the recipe last."""
     yield from _missing(made)
     yield from _short(made)
@@ -57,7 +54,7 @@ def compat_switches(recipe: Recipe) -> list[str]:
     return switches
 
 
-def _missing(made: "Sequence[Made]") -> Iterator[str]:
+def _missing(made: Sequence[Made]) -> Iterator[str]:
     """Say that trainings of the recipe are not in the report."""
     missing = [job for one in made for job in one.missing]
     if missing:
@@ -79,7 +76,7 @@ def _missing(made: "Sequence[Made]") -> Iterator[str]:
             return
 
 
-def _short(made: "Sequence[Made]") -> Iterator[str]:
+def _short(made: Sequence[Made]) -> Iterator[str]:
     """Say where trainings were too short to tell one model from another."""
     for one in made:
         for task in one.notes.prepared.tasks:
@@ -95,7 +92,7 @@ def _short(made: "Sequence[Made]") -> Iterator[str]:
                 )
 
 
-def of_encoders(first: "Made") -> Iterator[str]:
+def of_encoders(first: Made) -> Iterator[str]:
     """Say where encoders read the beginning of notes alone."""
     jobs: dict[str, Job] = {}
     for job in first.done_of("model"):
@@ -134,7 +131,7 @@ def _unsure(prepared: Prepared) -> Iterator[str]:
             yield f"{name}: no words are known that tell its outcome, so notes were not searched."
 
 
-def _of_notes(first: "Made") -> Iterator[str]:
+def _of_notes(first: Made) -> Iterator[str]:
     """Say what is particular about the notes and how they were read."""
     recipe, prepared = first.recipe, first.notes.prepared
     yield from _unsure(prepared)
@@ -160,13 +157,13 @@ def _of_notes(first: "Made") -> Iterator[str]:
             )
 
 
-def pieces_of(one: "Made") -> int:
+def pieces_of(one: Made) -> int:
     """Documents of one note that a backbone reads."""
     prepared = one.notes.prepared
     return one.recipe.max_pieces(prepared.intake.whole_pieces, prepared.store.max_tokens)
 
 
-def _intakes(made: "Sequence[Made]") -> Iterator[str]:
+def _intakes(made: Sequence[Made]) -> Iterator[str]:
     """Say how notes were read by each backbone, where the recipe left that open."""
     for one in made:
         lead = f"{one.backbone}: " if one.backbone else ""
@@ -185,7 +182,7 @@ def _opener_sentence(intake: Intake) -> str:
     return f"What opens every document is {what}: {why}."
 
 
-def _length_sentence(one: "Made", max_tokens: int | str, max_pieces: int | str) -> str:
+def _length_sentence(one: Made, max_tokens: int | str, max_pieces: int | str) -> str:
     intake, pieces = one.notes.prepared.intake, pieces_of(one)
     times = f"{pieces} pieces of " if pieces > 1 else ""
     why = [intake.max_tokens_why] if max_tokens == "auto" else []
