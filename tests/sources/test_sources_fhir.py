@@ -226,6 +226,7 @@ def test_an_export_alone_gives_notes_and_outcomes(tmp_path):
         {"name": "stay", "kind": "multiclass", "labels": tables | {"label_column": "days"}},
         {"name": "icd", "kind": "multilabel", "codes": codes},
     ]
+    tasks[0]["prediction_time"] = "start"
     tasks[1]["borders"] = [3, 7]
     cohort = cohort_of(
         tmp_path,
@@ -233,9 +234,13 @@ def test_an_export_alone_gives_notes_and_outcomes(tmp_path):
         document("d2", context=second),
         tasks=[task | {"column": "encounter"} for task in tasks],
     )
-    found = {task.name: (task.classes, dict(table.iter_rows())) for task, table in cohort.tasks}
+    found = {
+        task.name: (task.classes, dict(table[:, :2].iter_rows())) for task, table in cohort.tasks
+    }
     assert found == {
         "mortality": (("mortality",), {"d1": ["mortality"], "d2": []}),
         "stay": (("<=3", "3-7", ">7"), {"d1": [">7"], "d2": ["<=3"]}),
         "icd": (("E11",), {"d1": [], "d2": ["E11"]}),
     }
+    start = datetime(2150, 1, 1)  # noqa: DTZ001
+    assert cohort.tasks[0][1]["prediction_time"].to_list() == [start, start]

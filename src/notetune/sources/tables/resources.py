@@ -1,7 +1,7 @@
 """FHIR R4 resources as rows of a table: stays of Encounter, codes of Condition."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +37,7 @@ _SYSTEMS: Final[Mapping[str, str]] = {
     "http://snomed.info/sct": "snomed",
     "urn:oid:2.16.840.1.113883.6.96": "snomed",
 }
-_EXPIRED: Final = frozenset(("exp", "expired"))
+_EXPIRED: Final = re.compile(r"exp|expired\b.*|died|deceased", re.DOTALL)
 _NOT_MEANT: Final = {
     "entered-in-error": "entered in error",
     "cancelled": "cancelled",
@@ -84,9 +84,10 @@ def read_resources(
     """The rows that resources stand for: one per Encounter, one per code of a Condition.
 
     Encounter has the columns `encounter` (its id), `patient`, `start`, `end`, `days` between them,
-    `disposition` (the codes of the discharge) and `expired` (1 if one of them is the code `exp` or
-    says so, 0 if there is another). Condition has `encounter`, `patient` and codes by the URI of
-    their system: `icd9`, `icd10`, `snomed`, or `icd` with its `version`, 9 or 10.
+    `disposition` (the codes of the discharge) and `expired` (1 if one of them is `exp`, or says
+    expired, died or deceased in its code or text; 0 if there are only others). Condition has
+    `encounter`, `patient` and codes by the URI of their system: `icd9`, `icd10`, `snomed`, or `icd`
+    with its `version`, 9 or 10.
 
     Args:
         files: What `resource_files` gave; resources of another kind in them are left out.
@@ -101,7 +102,6 @@ def read_resources(
         HL7 FHIR R4: resources Encounter and Condition, and the URIs of code systems.
     """
     kind = _kind(files[0], wanted)
-    rows_of = _stay if kind == "Encounter" else _codes
     found = False
     for file in files:
         for record in read_objects(file, ".ndjson", rejections, 2 * MAX_CELL_CHARS):
@@ -112,7 +112,7 @@ def read_resources(
             if reason := _not_meant(record.cells):
                 rejections.leave_out(reason)
             else:
-                yield from _rows(record, wanted, rows_of, rejections)
+                yield from _rows(record, wanted, rejections)
     if not found:
         raise DataError(
             f"{files[0].parent}: the {len(files)} NDJSON files hold no {kind}, whose columns "
@@ -137,12 +137,8 @@ def _not_meant(resource: Mapping[str, Any]) -> str | None:
     return next((_NOT_MEANT[code] for code in said if code in _NOT_MEANT), None)
 
 
-_Rows = Callable[[Record, Sequence[str]], list[dict[str, Any]]]
-
-
-def _rows(
-    record: Record, wanted: Sequence[str], rows_of: _Rows, rejections: Rejections
-) -> Iterator[Record]:
+def _rows(record: Record, wanted: Sequence[str], rejections: Rejections) -> Iterator[Record]:
+    rows_of = _stay if record.cells["resourceType"] == "Encounter" else _codes
     try:
         rows = rows_of(record, wanted)
     except Rejected as fault:
@@ -179,7 +175,7 @@ def _disposition(concept: Any) -> tuple[list[str], int | None]:
     texts = [concept.get("text") if isinstance(concept, dict) else None]
     texts += [coding.get("display") for coding in of_codings]
     words = [text.strip().lower() for text in (*codes, *texts) if isinstance(text, str)]
-    return codes, int(any(word in _EXPIRED for word in words)) if words else None
+    return codes, int(any(map(_EXPIRED.fullmatch, words))) if words else None
 
 
 def _period(record: Record) -> dict[str, Any]:

@@ -35,7 +35,8 @@ class LabelTable(Config):
 
     Or FHIR resources: .ndjson, .ndjson.gz, a pattern or a folder of them. As a table, Encounter has
     the columns encounter, patient, start, end, days (between both), disposition (the codes of the
-    discharge) and expired (1 or 0, by these codes)."""
+    discharge; for local ones, see `positive`) and expired (1 where one is exp, or says expired,
+    died or deceased, else 0)."""
     id_column: Shown
     label_column: Shown | None = None
     """Left out where each row is an event, such as a death or a readmission: its id is positive."""
