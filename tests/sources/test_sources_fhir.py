@@ -89,10 +89,12 @@ BAD = {
     "missing note id": {"id": None},
     "control characters in column id": {"id": "\ud800"},
     "unreadable time": {"date": CANARY},
-    "no attachment of text": one("application/pdf", data=packed(CANARY)),
+    "attachment of application/pdf alone": one("application/pdf", data=packed(CANARY)),
     "attachment without data or url": one(),
     "attachment is not base64": one(data=f"{CANARY}!"),
-    "attachment is not in its charset": one(data=packed(f"{CANARY} \xe9", "latin-1")),
+    "attachment is not in its charset": one(
+        "text/plain; charset=utf-8", data=packed(f"{CANARY} \xe9", "latin-1")
+    ),
     "attachment in an unknown charset": one(
         "text/plain; charset=unicode_escape", data=packed(CANARY)
     ),
@@ -119,3 +121,126 @@ def test_a_bad_document_stops_or_is_counted_without_its_text(tmp_path, reason):
 
 def test_the_bad_documents_are_all_there():
     assert len(BAD) == 13
+
+
+def test_superseded_documents_can_be_kept_and_mistaken_ones_cannot(tmp_path):
+    documents = [
+        document("d1", status="superseded"),
+        document("d2", status="superseded", docStatus="entered-in-error"),
+        document("d3", status="entered-in-error"),
+    ]
+    cohort = cohort_of(tmp_path, *documents, superseded="keep")
+    assert cohort.notes["note_id"].to_list() == ["d1"]
+    assert cohort.flow == (FlowCount("notes", 3, 1, {"entered in error": 2}),)
+
+
+def report(name="d1", **changes):
+    return {
+        "resourceType": "DiagnosticReport",
+        "id": name,
+        "status": "final",
+        "code": {"coding": [{"code": "24627-2", "display": "Chest CT"}]},
+        "subject": {"reference": "Patient/p1"},
+        "encounter": {"reference": "Encounter/e1"},
+        "issued": "2150-01-02T08:00:00+01:00",
+        "presentedForm": [{"contentType": "text/plain", "data": packed("no embolus")}],
+    } | changes
+
+
+def composition(name="d1", **changes):
+    section = {"title": "Course", "text": {"div": "<div><p>Fever</p></div>"}}
+    return {
+        "resourceType": "Composition",
+        "id": name,
+        "status": "final",
+        "type": {"text": "Discharge Summary"},
+        "subject": {"reference": "Patient/p1"},
+        "encounter": {"reference": "Encounter/e1"},
+        "date": "2150-01-02",
+        "section": [section],
+    } | changes
+
+
+def test_reports_and_compositions_are_notes_beside_documents(tmp_path):
+    cohort = cohort_of(
+        tmp_path,
+        document(),
+        report(),
+        report("r2", issued=None, effectiveDateTime="2150-01-02", code=None),
+        report("r3", presentedForm=None),
+        report("r4", status="cancelled"),
+        report("r5", status="entered-in-error"),
+        composition(),
+    )
+    eight, midnight = datetime(2150, 1, 2, 7), datetime(2150, 1, 2)  # noqa: DTZ001
+    assert cohort.notes.rows() == [
+        ("d1", "p1", "discharge summary", eight, f"{CANARY} one"),
+        ("DiagnosticReport/d1", "p1", "chest ct", eight, "no embolus"),
+        ("DiagnosticReport/r2", "p1", "document", midnight, "no embolus"),
+        ("Composition/d1", "p1", "discharge summary", midnight, "Course\nFever"),
+    ]
+    left_out = {"report without a presented form": 1, "cancelled": 1, "entered in error": 1}
+    assert cohort.flow == (FlowCount("notes", 7, 4, left_out),)
+
+
+@pytest.mark.parametrize(
+    ("resource", "problem"),
+    [
+        (composition(section=[{"title": CANARY}]), "no section with text"),
+        (composition(status="current"), "no known status"),
+        (report(id=None), "missing note id"),
+        (report(presentedForm=[{"contentType": "application/pdf"}]), "of application/pdf alone"),
+    ],
+)
+def test_a_bad_report_or_composition_stops_without_its_text(tmp_path, resource, problem):
+    with pytest.raises(DataError, match=f"line 2: .*{problem}") as caught:
+        cohort_of(tmp_path, document(), resource)
+    assert CANARY not in str(caught.value)
+
+
+def test_an_export_alone_gives_notes_and_outcomes(tmp_path):
+    stays = [("e1", "exp", "2150-01-09"), ("e2", "home", "2150-01-03")]
+    others = [
+        {
+            "resourceType": "Encounter",
+            "id": name,
+            "status": "finished",
+            "period": {"start": "2150-01-01", "end": end},
+            "hospitalization": {"dischargeDisposition": {"coding": [{"code": code}]}},
+        }
+        for name, code, end in stays
+    ]
+    others.append(
+        {
+            "resourceType": "Condition",
+            "encounter": {"reference": "Encounter/e2"},
+            "code": {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "E11.9"}]},
+        }
+    )
+    (tmp_path / "others.ndjson").write_text("\n".join(map(json.dumps, others)))
+    second = {"encounter": [{"reference": "Encounter/e2"}]}
+    tables = {"path": tmp_path, "id_column": "encounter"}
+    codes = tables | {"code_column": "icd10", "version": "icd10"}
+    tasks = [
+        {"name": "mortality", "kind": "binary", "labels": tables | {"label_column": "expired"}},
+        {"name": "stay", "kind": "multiclass", "labels": tables | {"label_column": "days"}},
+        {"name": "icd", "kind": "multilabel", "codes": codes},
+    ]
+    tasks[0]["prediction_time"] = "start"
+    tasks[1]["borders"] = [3, 7]
+    cohort = cohort_of(
+        tmp_path,
+        document("d1"),
+        document("d2", context=second),
+        tasks=[task | {"column": "encounter"} for task in tasks],
+    )
+    found = {
+        task.name: (task.classes, dict(table[:, :2].iter_rows())) for task, table in cohort.tasks
+    }
+    assert found == {
+        "mortality": (("mortality",), {"d1": ["mortality"], "d2": []}),
+        "stay": (("<=3", "3-7", ">7"), {"d1": [">7"], "d2": ["<=3"]}),
+        "icd": (("E11",), {"d1": [], "d2": ["E11"]}),
+    }
+    start = datetime(2150, 1, 1)  # noqa: DTZ001
+    assert cohort.tasks[0][1]["prediction_time"].to_list() == [start, start]

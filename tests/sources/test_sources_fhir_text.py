@@ -1,12 +1,13 @@
-"""The text of attachments: decoded, read from HTML, found in a local Binary."""
+"""The text of documents: of attachments in any format and charset, and of sections."""
 
-import gzip
-import json
+import base64
 
 import pytest
 from fhir_documents import CANARY, attachment, cohort_of, document, packed, text_of
 
 from notetune.errors import DataError
+from notetune.sources.fhir_text import section_text
+from notetune.sources.rejections import Rejected
 
 
 @pytest.mark.parametrize(
@@ -31,101 +32,135 @@ def test_base64_may_be_wrapped_in_lines(tmp_path):
     )
 
 
-HTML = """<html><head><title>Secret title</title><style>p {color: red}</style></head>
-<body><h1>Chief&nbsp;Complaint</h1><p>Chest <b>pain</b>,
-  2 &lt; 3 days.<br/>None<script>alert("x")</script> else.</p>
-<table><tr><td>HR</td><td>80</td></tr><tr><td>BP</td><td>120/80</td></tr></table>
-<ul><li>aspirin<li>heparin</ul><pre>kept   spaces
-second line</pre><!-- hidden --></body></html>"""
+CHARACTERS = {
+    "declared Latin-1": (
+        "text/plain; charset=iso-8859-1",
+        b"5\x9610 \x93q\x94 \x85",
+        "5\u201310 “q” …",
+    ),
+    "assumed Latin-1": ("text/plain", b"caf\xe9 5\x9610", "café 5\u201310"),
+    "HTML in Latin-1": ("text/html", b"<p>5\x9610\x85</p>", "5\u201310…"),
+    "a byte that means nothing": ("text/plain; charset=latin1", b"5\x8110", "5 10"),
+    "HTML that declares": ("text/html", b'<meta charset="iso-8859-15">\xa4 5\x9610', "€ 5\u201310"),
+    "XML that declares": (
+        "text/xml",
+        b"<?xml version='1.0' encoding='ISO-8859-15'?><a>\xa45</a>",
+        "€5",
+    ),
+    "UTF-8 that is said to be Latin-1": ("text/html", "<meta charset=latin1>é".encode(), "é"),
+    "UTF-8 with a mark": ("text/plain", b"\xef\xbb\xbf5 mg", "5 mg"),
+    "Latin-1 with the mark of UTF-8": (
+        "text/plain; charset=iso-8859-1",
+        b"\xef\xbb\xbf\xc3\xa9",
+        "é",
+    ),
+    "UTF-16 by its mark": ("text/plain", "é 5".encode("utf-16"), "é 5"),
+    "a mark between numbers": ("text/plain", "5\ufeff10".encode(), "5 10"),
+    "a mark in HTML": ("text/html", "<b>5</b>\ufeff<i>10</i>".encode(), "5 10"),
+}
 
 
-def test_html_is_read_as_its_visible_text(tmp_path):
-    assert text_of(tmp_path, attachment("text/html", data=packed(HTML))).split("\n") == [
-        "Chief Complaint",
-        "Chest pain, 2 < 3 days.",
-        "None else.",
-        "HR 80",
-        "BP 120/80",
-        "aspirin",
-        "heparin",
-        "kept   spaces",
-        "second line",
-    ]
+@pytest.mark.parametrize("case", CHARACTERS)
+def test_bytes_become_the_characters_that_were_meant(tmp_path, case):
+    content_type, raw, text = CHARACTERS[case]
+    data = base64.b64encode(raw).decode()
+    assert text_of(tmp_path, attachment(content_type, data=data)) == text
 
 
-@pytest.mark.parametrize(
-    ("html", "expected"),
-    [
-        ("platelets 10<sup>9</sup>/L", "platelets 10 9/L"),
-        ("<pre>10<sup>9</sup>/L</pre>", "10 9/L"),
-        ("<span>5</span><span>10</span> mg", "5 10 mg"),
-        ("5<!-- x -->10<script>7</script>mg<img>daily", "5 10 mg daily"),
-        (
-            "<b>W</b>ound H<sub>2</sub>O &#150; 5&#x96;10\x96mg",
-            "Wound H2O \u2013 5\u201310\u2013mg",
-        ),
-    ],
-)
-def test_numbers_never_run_together_where_markup_parts_them(tmp_path, html, expected):
-    assert text_of(tmp_path, attachment("text/html", data=packed(html))) == expected
+def test_damaged_utf_8_is_not_taken_for_latin_1(tmp_path):
+    for raw in (b"caf\xc3\xa9 \xff", b"caf\xc3"):
+        content = attachment("text/plain", data=base64.b64encode(raw).decode())
+        with pytest.raises(DataError, match="attachment is not in its charset"):
+            text_of(tmp_path, content)
 
 
-def test_plain_text_is_preferred_wherever_it_stands(tmp_path):
-    formats = [
-        attachment("application/pdf", data=packed("%PDF")),
-        attachment("text/html", data=packed("<p>html</p>")),
-        attachment("text/plain", data=packed("plain")),
-        attachment("text/plain", data=packed("other plain")),
-    ]
-    assert text_of(tmp_path, *formats) == "plain"
-    assert text_of(tmp_path, *formats[:2]) == "html"
+def plain(text):
+    return attachment("text/plain", data=packed(text))
 
 
-def write_binaries(folder, how):
-    resources = [
-        {"resourceType": "Binary", "id": f"b{i}", "data": packed(f"{CANARY} binary {i}")}
-        for i in range(3)
-    ]
-    if how == "file":
-        path = folder / "Binary.ndjson"
-        path.write_text("\n".join(map(json.dumps, resources)))
-        return path
-    path = folder / "binaries"
-    path.mkdir()
-    for resource in resources:
-        name = f"{resource['id']}.{'json' if how == 'one file each' else 'ndjson'}"
-        (path / name).write_text(json.dumps(resource))
-    return path
+def html(text):
+    return attachment("text/html", data=packed(text))
 
 
-@pytest.mark.parametrize("how", ["file", "folder of files", "one file each"])
-@pytest.mark.parametrize(
-    "url", ["Binary/b1", "https://hospital.example/fhir/Binary/b1", "Binary/b1/_history/2"]
-)
-def test_a_url_leads_to_a_local_binary(tmp_path, how, url):
-    binaries = write_binaries(tmp_path, how)
-    text = text_of(tmp_path, attachment("text/plain", url=url), binaries=binaries)
-    assert text == f"{CANARY} binary 1"
+PDF = attachment("application/pdf", data=packed("%PDF-1.7"))
+RTF = attachment("text/rtf", data=packed(r"{\rtf1 zygomorphic}"))
+SEVERAL = {
+    "two parts": ([plain("one"), plain("two")], "one\n\ntwo"),
+    "one part twice": ([plain("one"), plain("one")], "one"),
+    "one content in two formats": ([html("<p>One <b>two</b>"), plain("one  two")], "one  two"),
+    "nearly the same in two formats": (
+        [html("<h1>Note</h1>" + "word " * 40), plain("word " * 40)],
+        " ".join(["word"] * 40),
+    ),
+    "different contents in two formats": ([html("<p>one"), plain("two")], "one\n\ntwo"),
+    "parts, one of them twice": (
+        [plain("one two"), html("<p>one two"), html("<p>three")],
+        "one two\n\nthree",
+    ),
+    "HTML alone": ([PDF, html("<p>one")], "one"),
+    "HTML before XML": ([attachment("text/xml", data=packed("<a>one</a>")), html("One")], "One"),
+    "text beside RTF": ([RTF, plain("one")], "one"),
+    "RTF that calls itself plain": (
+        [plain(r"{\rtf1 zygomorphic}"), html("<p>one")],
+        "one",
+    ),
+    "a format that is not here": (
+        [attachment("text/html", url="https://a.example/1"), plain("one")],
+        "one",
+    ),
+    "an empty one": ([plain(" "), html("<p>one")], "one"),
+}
 
 
-@pytest.mark.parametrize(
-    "url", ["../../secret", "Binary/../secret", "Binary/%2e%2e", "file:///secret", "Binary/"]
-)
-def test_a_url_never_leaves_the_folder_of_binaries(tmp_path, url):
-    folder = tmp_path / "binaries"
-    folder.mkdir()
-    secret = {"resourceType": "Binary", "id": "secret", "data": packed(CANARY)}
-    (tmp_path / "secret.json").write_text(json.dumps(secret))
-    with pytest.raises(DataError, match=r"without data or url to a Binary|no such Binary"):
-        text_of(tmp_path, attachment("text/plain", url=url), binaries=folder)
+@pytest.mark.parametrize("case", SEVERAL)
+def test_all_attachments_of_text_are_read_once_each(tmp_path, case):
+    content, text = SEVERAL[case]
+    assert text_of(tmp_path, *content) == text
 
 
-def test_packed_or_damaged_binaries_are_refused(tmp_path):
-    path = tmp_path / "Binary.ndjson.gz"
-    path.write_bytes(gzip.compress(b"{}"))
-    with pytest.raises(DataError, match="is packed, so that no Binary in it can be found"):
-        cohort_of(tmp_path, document(), binaries=path)
-    (tmp_path / "Binary.ndjson").write_text(f'{{"a": "{CANARY}\n')
-    with pytest.raises(DataError, match=r"Binary\.ndjson, line 1: not a JSON object") as caught:
-        cohort_of(tmp_path, document(), binaries=tmp_path / "Binary.ndjson")
+WITHOUT_TEXT = {
+    "attachment of application/pdf alone": [PDF],
+    "attachment of text/rtf alone": [RTF],
+    "attachment of application/rtf alone": [plain(r"{\rtf1 zygomorphic}")],
+    "attachment of image/png alone": [attachment("IMAGE/PNG", data=packed("a"))],
+    "attachment of an unknown type": [attachment("zygomorphic/plain", data=packed("a"))],
+    "no attachment of text": [],
+    "no such attachment file": [plain("one"), attachment("text/plain", url="attachments/2.txt")],
+}
+
+
+@pytest.mark.parametrize("reason", WITHOUT_TEXT)
+def test_a_document_without_text_or_a_part_of_it_is_refused_by_name(tmp_path, reason):
+    resources = [document("d0"), document("d1", content=WITHOUT_TEXT[reason])]
+    with pytest.raises(DataError, match=f"line 2: {reason}") as caught:
+        cohort_of(tmp_path, *resources)
     assert CANARY not in str(caught.value)
+    cohort = cohort_of(tmp_path, *resources, policy="quarantine", max_rejected_share=0.5)
+    assert cohort.flow[0].rejected == {reason: 1}
+    assert (len(CHARACTERS), len(SEVERAL), len(WITHOUT_TEXT)) == (12, 12, 7)
+
+
+def section(title, text=None, *inside):
+    div = {} if text is None else {"text": {"div": f"<div>{text}</div>"}}
+    return {"title": title, "section": list(inside)} | div
+
+
+def test_sections_stand_in_order_under_their_titles():
+    sections = [
+        section("Course", "<p>Fever</p><p>38<b>5</b></p>"),
+        section("Empty", None, section("Empty too")),
+        section("Plan", None, section("Drugs", "aspirin"), section(None, "rest")),
+        section("ALLERGIES", "<b>Allergies</b><br/>none"),
+    ]
+    text = "Course\nFever\n38 5\n\nPlan\nDrugs\naspirin\n\nrest\n\nAllergies\nnone"
+    assert section_text({"section": sections}) == text
+
+
+def test_sections_without_text_or_too_deep_are_refused():
+    with pytest.raises(Rejected, match="no section with text"):
+        section_text({"section": [section("Empty")]})
+    deep = section("in", CANARY)
+    for _ in range(60):
+        deep = section("out", None, deep)
+    with pytest.raises(Rejected, match="sections over 50 deep"):
+        section_text({"section": [deep]})

@@ -1,5 +1,6 @@
 """Labels and codes from other tables, by any id."""
 
+import json
 from datetime import datetime
 
 import polars as pl
@@ -120,6 +121,78 @@ def test_codes_become_categories_with_their_zeros(tmp_path, case):
     assert FlowCount("task icd", 4, 2, {"missing label": 2}) in cohort.flow
 
 
+CONDITIONS = [
+    ("v0", "http://hl7.org/fhir/sid/icd-10-cm", "E11.9"),
+    ("v0", "http://hl7.org/fhir/sid/icd-10-cm", "E11.2"),
+    ("v1", "http://hl7.org/fhir/sid/icd-9-cm", "250.00"),
+    ("v1", "http://snomed.info/sct", "44054006"),
+]
+CONDITION_CASES = {
+    "categories": ({"code_column": "icd10", "version": "icd10"}, {"n0": ["E11"]}),
+    "whole codes": ({"code_column": "icd10", "version": "as-is"}, {"n0": ["E11.2", "E11.9"]}),
+    "both versions": (
+        {"code_column": "icd", "version_column": "version"},
+        {"n0": ["ICD-10 E11"], "n1": ["ICD-9 250"]},
+    ),
+    "SNOMED": ({"code_column": "snomed", "version": "as-is"}, {"n1": ["44054006"]}),
+}
+
+
+@pytest.mark.parametrize("case", CONDITION_CASES)
+def test_codes_come_from_fhir_conditions(tmp_path, case):
+    changes, expected = CONDITION_CASES[case]
+    resources = (
+        {
+            "resourceType": "Condition",
+            "encounter": {"reference": f"Encounter/{visit}"},
+            "code": {"coding": [{"system": system, "code": code}]},
+        }
+        for visit, system, code in CONDITIONS
+    )
+    path = tmp_path / "Condition.ndjson"
+    path.write_text("\n".join(map(json.dumps, resources)))
+    codes = {"path": path, "id_column": "encounter", "no_codes": "missing"} | changes
+    task = {"name": "icd", "kind": "multilabel", "column": "visit", "codes": codes}
+    assert labels_of(cohort_of(tmp_path, tasks=[task])) == expected
+    if changes.get("version") == "as-is":
+        cut = cohort_of(tmp_path, tasks=[task | {"first_characters": 3}])
+        short = {note: sorted({code[:3] for code in codes}) for note, codes in expected.items()}
+        assert labels_of(cut) == short
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ({"kind": "binary", "label": "expired"}, {"n0": ["stay"], "n1": []}),
+        (
+            {"kind": "binary", "label": "disposition", "positive": ["hosp"], "negative": None},
+            {"n0": [], "n1": ["stay"]},
+        ),
+        (
+            {"kind": "multiclass", "label": "days", "borders": [3]},
+            {"n0": ["<=3"], "n1": [">3"]},
+        ),
+    ],
+)
+def test_labels_come_from_fhir_encounters(tmp_path, task, expected):
+    resources = (
+        {
+            "resourceType": "Encounter",
+            "id": visit,
+            "period": {"start": "2150-01-01", "end": end},
+            "hospitalization": {"dischargeDisposition": {"coding": [{"code": code}]}},
+        }
+        for visit, end, code in (("v0", "2150-01-04", "exp"), ("v1", "2150-01-05", "hosp"))
+    )
+    path = tmp_path / "Encounter.ndjson"
+    path.write_text("\n".join(map(json.dumps, resources)))
+    labels = {"path": path, "id_column": "encounter", "label_column": task.pop("label")}
+    task = {"name": "stay", "column": "visit", "labels": labels} | task
+    cohort = cohort_of(tmp_path, tasks=[task])
+    assert labels_of(cohort) == expected
+    assert FlowCount("rows of the table for task stay", 2, 2, {}) in cohort.flow
+
+
 def test_codes_of_none_of_the_notes_are_no_negatives(tmp_path):
     (tmp_path / "codes.csv").write_text("visit,code\nV-0,0084\nV-1,0085\n")
     codes = {"path": tmp_path / "codes.csv", "id_column": "visit", "code_column": "code"}
@@ -164,6 +237,10 @@ def test_codes_can_be_restricted_to_classes_and_need_a_known_version(tmp_path):
         {"codes": {}},
         {"codes": {"version": "icd9", "version_column": "v"}},
         {"codes": {"version": "icd11"}},
+        {"codes": {"version": "icd10"}, "first_characters": 3},
+        {"codes": {"version": "icd9", "code_column": "icd10"}},
+        {"codes": {"version": "icd10", "code_column": "snomed"}},
+        {"codes": {"version_column": "v", "code_column": "snomed"}},
         {"codes": {"version": "icd9"}, "labels": {"path": "l.csv", "label_column": "l"}},
     ],
 )
@@ -171,6 +248,6 @@ def test_an_impossible_code_or_label_table_is_refused(tmp_path, change):
     for name in {"codes", "labels"} & set(change):
         change[name] = {"path": "c.csv", "id_column": "i"} | change[name]
     if "codes" in change:
-        change["codes"]["code_column"] = "c"
+        change["codes"].setdefault("code_column", "c")
     with pytest.raises(ConfigError):
         source_of("a.csv", tasks=[{"name": "t", "kind": "multilabel", "column": "x"} | change])

@@ -97,9 +97,60 @@ def test_the_first_characters_of_codes_are_their_categories(tmp_path):
     assert labels_of(cohort)["sites"] == {"note-1": ["e11", "i10"], "note-2": ["i10"]}
 
 
+def labels_in_lines(folder, cells, **task):
+    """The labels of a task whose column holds these cells of JSON lines."""
+    lines = (json.dumps({"text": f"{CANARY} {n}", "x": cell}) for n, cell in enumerate(cells))
+    (folder / "a.jsonl").write_text("\n".join(lines))
+    task = {"name": "t", "column": "x"} | task
+    columns = {"text": "text"}
+    cohort = read(source_of(folder / "a.jsonl", columns=columns, tasks=[task], **LENIENT))
+    ((found, table),) = cohort.tasks
+    return found.classes, table["labels"].to_list()
+
+
+def test_borders_make_classes_of_numbers_and_belong_to_the_class_below(tmp_path):
+    cells = [3, "3.5", 7, 7.01, -1, None]
+    task = {"kind": "multiclass", "borders": [3, 7.0]}
+    classes, labels = labels_in_lines(tmp_path, cells, **task)
+    assert classes == ("<=3", "3-7", ">7")
+    assert labels == [["<=3"], ["3-7"], ["3-7"], [">7"], ["<=3"]]
+    names = ["short", "middle", "long"]
+    classes, labels = labels_in_lines(tmp_path, cells, classes=names, **task)
+    assert classes == tuple(names)
+    assert labels[:2] == [["short"], ["middle"]]
+
+
+def test_a_class_without_a_note_stands_between_borders_too(tmp_path):
+    task = {"kind": "multiclass", "borders": [0.5, 1.25, 14]}
+    classes, _ = labels_in_lines(tmp_path, [0, 20], **task)
+    assert classes == ("<=0.5", "0.5-1.25", "1.25-14", ">14")
+
+
+@pytest.mark.parametrize("cell", ["three", "inf", [3]])
+def test_what_is_no_number_has_no_place_between_borders(tmp_path, cell):
+    with pytest.raises(DataError, match="1 label of task t is no number") as caught:
+        labels_in_lines(tmp_path, [cell], kind="multiclass", borders=[3])
+    assert "three" not in str(caught.value)
+
+
+def test_several_cells_can_be_positive_and_all_others_negative(tmp_path):
+    cells = ["exp", "20", "home", None, ["home", "exp"], ["home"], []]
+    task = {"kind": "binary", "positive": ["exp", "20"], "negative": None}
+    assert labels_in_lines(tmp_path, cells, **task)[1] == [["t"], ["t"], [], ["t"], []]
+    with pytest.raises(DataError, match="label of task t is neither positive nor negative"):
+        labels_in_lines(tmp_path, [["home", "aadvice"]], **task | {"negative": "home"})
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        {"tasks": [DEATH | {"borders": [1]}]},
+        {"tasks": [GRADE | {"borders": []}]},
+        {"tasks": [GRADE | {"borders": [2, 1]}]},
+        {"tasks": [GRADE | {"borders": [1, 1]}]},
+        {"tasks": [GRADE | {"borders": [1], "classes": ["low"]}]},
+        {"tasks": [DEATH | {"positive": ["1", "0"]}]},
+        {"tasks": [DEATH | {"positive": []}]},
         {"tasks": [DEATH, DEATH]},
         {"tasks": [DEATH | {"separator": ";"}]},
         {"tasks": [DEATH | {"classes": ["a", "b"]}]},

@@ -1,39 +1,60 @@
-"""FHIR R4: DocumentReference resources in NDJSON, as a bulk export writes them."""
+"""FHIR R4: documents and reports in NDJSON, as a bulk export writes them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
 from notetune.config import MAX_SHOWN_CHARS, Shown
 from notetune.sources.cohort import NoteStream
-from notetune.sources.fhir_text import Binaries, attachment_text, open_binaries, referred_id
+from notetune.sources.fhir_files import FOLDER, Attachments, open_binaries
+from notetune.sources.fhir_text import attachment_text, section_text
 from notetune.sources.paths import matching_files
 from notetune.sources.rejections import Rejected, Rejections
 from notetune.sources.tables.files import Record, read_objects
+from notetune.sources.tables.resources import NDJSON, codings, items, reference_id
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
 from notetune.sources.tables.tasks import TaskedSource
 
-_STATUSES: Final = ("current", "superseded", "entered-in-error")
+_STATUSES: Final[Mapping[str, tuple[str, ...]]] = {
+    "DocumentReference": ("current", "superseded", "entered-in-error"),
+    "DiagnosticReport": (
+        *("registered", "partial", "preliminary", "final", "amended", "corrected", "appended"),
+        *("cancelled", "entered-in-error", "unknown"),
+    ),
+    "Composition": ("preliminary", "final", "amended", "entered-in-error"),
+}
+"""Of each kind of resource that holds notes."""
 
 
 class FhirSource(TaskedSource):
-    """DocumentReference resources; superseded and mistaken ones are left out and counted.
+    """Notes of three resources: DocumentReference, DiagnosticReport and Composition.
 
-    A document in several formats is read as plain text where it has that, else as HTML. Tasks look
-    labels up by `id` (of the document), `patient` or `encounter`, the ids without their type.
+    All text attachments of a DocumentReference, or of `presentedForm` of a DiagnosticReport, make
+    one note; what is there as plain text and as HTML or XML is read once. A Composition is its
+    sections under their titles. A `url` may name a file in the folder `attachments/` beside the
+    NDJSON file. Tasks look labels up by `id` (of a document; of the others with their type before
+    it, as `Composition/c1`), `patient` or `encounter`, the ids without their type; with `labels` or
+    `codes` the outcomes come from Encounter and Condition of the same export.
     """
 
     kind: Literal["fhir"]
     path: Path
-    """.ndjson or .ndjson.gz; a folder of such files; or a pattern."""
+    """.ndjson or .ndjson.gz; a folder of such files; or a pattern, such as
+    `export/DocumentReference*.ndjson`, where reports are also listed as documents."""
     binaries: Path | None = None
     """Where a `url` to a Binary leads: an .ndjson file of Binary resources, or a folder of such
     files or of one `<id>.json` each. Nothing is ever fetched from a network."""
     types: dict[str, Shown] = Field(default_factory=dict)
     """Names for type codes, such as LOINC `{"18842-5": discharge}`; other documents are grouped by
     the text of their type."""
+    superseded: Literal["keep", "drop"] = "drop"
+    """Documents that another one replaces: drop leaves them out and counts them, as is always done
+    with those entered in error and with cancelled reports."""
+
+    folder_beside: ClassVar[str] = FOLDER
+    """What is read beside each file, though no key names it."""
 
     def open(self) -> NoteStream:
         """Begin to read a bulk export.
@@ -43,78 +64,94 @@ class FhirSource(TaskedSource):
                 read.
 
         Source:
-            HL7 FHIR R4, resources DocumentReference and Binary.
+            HL7 FHIR R4, resources DocumentReference, DiagnosticReport, Composition and Binary.
         """
-        files = matching_files(self.path, (".ndjson", ".ndjson.gz"))
+        files = matching_files(self.path, NDJSON)
         reading = TableReading(self, self.path, Layout("text", "id", "patient", ("date",)))
         binaries = open_binaries(self.binaries, self.max_note_chars)
-        documents = _documents(files, reading.rejections, self.max_note_chars)
-        return reading.stream(documents, lambda record: _note(self, record, binaries))
+        places = Attachments(binaries, 4 * self.max_note_chars + 4096)
+        documents = _documents(self, files, reading.rejections)
+        return reading.stream(documents, lambda record: _note(self, record, places))
 
 
-def _documents(files: Sequence[Path], rejections: Rejections, max_chars: int) -> Iterator[Record]:
+def _documents(
+    source: FhirSource, files: Sequence[Path], rejections: Rejections
+) -> Iterator[Record]:
     for file in files:
-        for record in read_objects(file, ".ndjson", rejections, 2 * max_chars):
-            if unwanted := _unwanted(record.cells):
+        for record in read_objects(file, ".ndjson", rejections, 2 * source.max_note_chars):
+            if unwanted := _unwanted(record.cells, source.superseded):
                 rejections.leave_out(unwanted)
             else:
                 yield record
 
 
-def _unwanted(resource: Mapping[str, Any]) -> str | None:
+def _unwanted(resource: Mapping[str, Any], superseded: str) -> str | None:
     """Why a sound resource is no note; None if it is one."""
-    if resource.get("resourceType") != "DocumentReference":
+    if resource.get("resourceType") not in _STATUSES:
         return "another kind of resource"
-    if resource.get("status") == "superseded":
-        return "superseded"
-    if "entered-in-error" in (resource.get("status"), resource.get("docStatus")):
+    status = resource.get("status")
+    if "entered-in-error" in (status, resource.get("docStatus")):
         return "entered in error"
+    if status == "cancelled":
+        return "cancelled"
+    if status == "superseded" and superseded == "drop":
+        return "superseded"
+    if resource["resourceType"] == "DiagnosticReport" and not items(resource.get("presentedForm")):
+        return "report without a presented form"
     return None
 
 
-def _note(source: FhirSource, record: Record, binaries: Binaries) -> RawNote:
+def _note(source: FhirSource, record: Record, places: Attachments) -> RawNote:
     resource = record.cells
-    if resource.get("status") not in _STATUSES:
-        raise Rejected("no known status", f"write one of {', '.join(_STATUSES)}")
-    patient = _reference(resource.get("subject"), "Patient")
+    kind, name = resource["resourceType"], resource.get("id")
+    if resource.get("status") not in (known := _STATUSES[kind]):
+        raise Rejected("no known status", f"write one of {', '.join(known)}")
+    patient = reference_id(resource.get("subject"), "Patient")
     if patient is None:
         raise Rejected("missing patient id", "let subject refer to a Patient")
-    context = resource.get("context")
-    encounters = context.get("encounter") if isinstance(context, dict) else None
-    first = encounters[0] if isinstance(encounters, list) and encounters else None
+    if kind == "Composition":
+        text = section_text(resource)
+    else:
+        text = attachment_text(_attachments(resource), places, record.file.parent)
+    concept = resource.get("code" if kind == "DiagnosticReport" else "type")
+    if kind != "DocumentReference" and isinstance(name, str) and name.strip():
+        name = f"{kind}/{name.strip()}"
     cells = {
-        "id": resource.get("id"),
+        "id": name,
         "patient": patient,
-        "encounter": _reference(first, "Encounter"),
+        "encounter": reference_id(_encounter(resource), "Encounter"),
         "date": resource.get("date"),
-        "text": attachment_text(resource.get("content"), binaries),
+        "text": text,
     }
-    return RawNote(Record(record.file, record.line, cells), _type_name(source, record))
+    if kind == "DiagnosticReport":
+        cells["date"] = resource.get("issued") or resource.get("effectiveDateTime")
+    return RawNote(Record(record.file, record.line, cells), _type_name(source, record, concept))
 
 
-def _reference(value: Any, kind: str) -> str | None:
-    """The id in a Reference to a resource of that kind; None if it is none."""
-    reference = value.get("reference") if isinstance(value, dict) else None
-    if isinstance(reference, str) and reference.startswith("urn:uuid:"):
-        return reference
-    return referred_id(reference, kind)
+def _attachments(resource: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if resource["resourceType"] == "DiagnosticReport":
+        return items(resource.get("presentedForm"))
+    return items([item.get("attachment") for item in items(resource.get("content"))])
 
 
-def _type_name(source: FhirSource, record: Record) -> str:
+def _encounter(resource: Mapping[str, Any]) -> Any:
+    if resource["resourceType"] != "DocumentReference":
+        return resource.get("encounter")
+    context = resource.get("context")
+    return next(iter(items(context.get("encounter"))), None) if isinstance(context, dict) else None
+
+
+def _type_name(source: FhirSource, record: Record, concept: Any) -> str:
     """What a document is: the name of a known code, else the type's text or display, else a code.
 
     Text as long as a sentence is not shown to be a type.
     """
-    value = record.cells.get("type")
-    concept = value if isinstance(value, dict) else {}
-    listed = concept.get("coding")
-    codings = (
-        [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
-    )
-    codes = [coding.get("code") for coding in codings]
+    of_type = codings(concept)
+    codes = [coding.get("code") for coding in of_type]
     named = [source.types[code] for code in codes if isinstance(code, str) and code in source.types]
-    displays = [coding.get("display") for coding in codings]
-    for candidate in (*named, concept.get("text"), *displays, *codes):
+    displays = [coding.get("display") for coding in of_type]
+    text = concept.get("text") if isinstance(concept, dict) else None
+    for candidate in (*named, text, *displays, *codes):
         if isinstance(candidate, str) and 0 < len(candidate) <= MAX_SHOWN_CHARS:
             return record.text_of("type", candidate).lower() or "document"
     return "document"

@@ -1,194 +1,207 @@
-"""The text of FHIR attachments: inline or in a local Binary, plain or HTML."""
+"""The text of FHIR documents: of attachments in one or more formats, or of sections."""
 
-import base64
-import binascii
 import codecs
-import json
 import re
-from collections.abc import Callable
-from html.parser import HTMLParser
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from notetune.errors import DataError
-from notetune.sources.paths import matching_files
+from notetune.sources.fhir_files import Attachments, NotExported
+from notetune.sources.fhir_markup import visible_text
 from notetune.sources.rejections import Rejected
-from notetune.strict_csv import numbered_lines, open_file
+from notetune.sources.tables.resources import items
 
-_REFERENCE = re.compile(
-    r"(?:.*/)?(?P<type>[A-Za-z]+)/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?"
+_FORMATS: Final = (
+    *("text/plain", "text/html", "application/xhtml+xml", "text/xml", "application/xml"),
 )
+"""Those with text, the preferred first."""
+_REFUSED: Final = (
+    *("application/rtf", "text/rtf", "application/pdf", "application/msword"),
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    *("image/jpeg", "image/png", "image/tiff"),
+)
+"""Those that a message may name."""
+_BEGINNINGS: Final = {b"{\\rtf": "application/rtf", b"%PDF-": "application/pdf"}
 # Python knows more codecs than text has: some run other decoders or escapes.
 _CHARSETS: Final = frozenset(
     ("utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252", "utf-16", "utf-16-le", "utf-16-be")
 )
-_FORMATS: Final = ("text/plain", "text/html")
-_HIDDEN_TAGS: Final = frozenset(("script", "style", "title"))
-_LINE_TAGS: Final = (
-    *("br", "p", "div", "tr", "li", "ul", "ol", "dt", "dd", "table", "pre", "hr"),
-    *("section", "article", "h1", "h2", "h3", "h4", "h5", "h6"),
+_MARKS: Final = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_DECLARED = re.compile(
+    rb"""<\?xml[^>]{0,200}encoding=["']([\w.-]+)|<meta[^>]{0,200}charset=["']?([\w.-]+)""", re.I
 )
-_CELL_TAGS: Final = (
-    *("td", "th", "script", "style", "img", "input", "button", "select", "option", "textarea"),
-)
-"""What stands between words as a space does."""
+_DAMAGED_UTF8 = re.compile(rb"[\xc2-\xf4](?:[\x80-\xbf]|\Z)")
+_OF_WINDOWS: Final = {
+    code: bytes([code]).decode("cp1252", errors="replace").replace("\ufffd", " ")
+    for code in range(0x80, 0xA0)
+}
+"""Latin-1 has control characters there, which no document means."""
+_SAME_SHARE: Final = 0.9
+_MOST_NESTED: Final = 50
 
-Binaries = Callable[[str], dict[str, Any] | None]
-"""From the id of a Binary to the resource; None if there is none."""
+
+@dataclass(frozen=True)
+class _Read:
+    """The text of one attachment, and where it stands among all."""
+
+    position: int
+    kind: str
+    text: str
+
+    @cached_property
+    def words(self) -> Counter[str]:
+        return Counter(re.findall(r"\w+", self.text.lower()))
+
+    def repeats(self, other: "_Read") -> bool:
+        """Whether both say the same; of two formats, where they share 90 % of the words."""
+        if self.kind == other.kind:
+            return self.text == other.text
+        shared = (self.words & other.words).total()
+        return shared >= _SAME_SHARE * max(self.words.total(), other.words.total())
 
 
-def attachment_text(content: Any, binaries: Binaries) -> str:
-    """The text in the `content` of a DocumentReference: one document in one or more formats.
+def attachment_text(listed: Sequence[Mapping[str, Any]], places: Attachments, beside: Path) -> str:
+    """The text of all attachments of a document, in their order, with a blank line between them.
+
+    What is there in two formats is taken once, as plain text where it can be. An attachment without
+    text, or whose bytes are not here, is passed over only where another format has text.
+
+    Args:
+        listed: The Attachments.
+        places: Where their bytes are.
+        beside: The folder of the NDJSON file.
 
     Raises:
         Rejected: If there is no attachment of text, or it cannot be found or decoded.
     """
-    items = (
-        [item for item in content if isinstance(item, dict)] if isinstance(content, list) else []
-    )
-    attachments = [item["attachment"] for item in items if isinstance(item.get("attachment"), dict)]
-    by_format = {_parts(item.get("contentType"))[0]: item for item in reversed(attachments)}
-    kind = next((kind for kind in _FORMATS if kind in by_format), None)
-    if kind is None:
-        raise Rejected("no attachment of text", "export it as text/plain or text/html")
-    attachment = by_format[kind]
-    data = attachment.get("data") or _binary_data(attachment.get("url"), binaries)
-    text = _decoded(data, attachment["contentType"])
-    if kind != "text/html":
-        return text
-    stripper = _Stripper()
-    stripper.feed(text)
-    stripper.close()
-    lines = (line.strip() for line in "".join(stripper.parts).split("\n"))
-    return "\n".join(line for line in lines if line)
+    read: list[_Read] = []
+    refused: list[str] = []
+    missing: dict[str, NotExported] = {}
+    for kind, charset, position in _by_preference(listed):
+        try:
+            raw = places.raw(listed[position], beside) if kind in _FORMATS else b""
+        except NotExported as fault:
+            missing.setdefault(kind, fault)
+            continue
+        if other := kind if kind not in _FORMATS else _refused_beginning(raw):
+            refused.append(other)
+            continue
+        found = _Read(position, kind, _text(raw, kind, charset))
+        if not any(map(found.repeats, read)):
+            read.append(found)
+    for kind, absent in missing.items():
+        if all(found.kind == kind for found in read):
+            raise absent
+    if not read:
+        raise _without_text(refused)
+    read.sort(key=lambda found: found.position)
+    return "\n\n".join(found.text for found in read if found.text)
 
 
-def referred_id(reference: Any, kind: str) -> str | None:
-    """The id in the address of a resource of that kind; None if it is none."""
-    found = _REFERENCE.fullmatch(reference) if isinstance(reference, str) else None
-    return found["id"] if found and found["type"] == kind else None
+def _by_preference(listed: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
+    """Media type, charset and place of each attachment, the preferred formats first."""
+    types = [(*_parts(item.get("contentType")), place) for place, item in enumerate(listed)]
+    ranks = {kind: rank for rank, kind in enumerate(_FORMATS)}
+    return sorted(types, key=lambda of: ranks.get(of[0], len(ranks)))
 
 
-def open_binaries(path: Path | None, max_chars: int) -> Binaries:
-    """A way to the Binary resources of `FhirSource.binaries`; only their places are held in memory.
+def _refused_beginning(raw: bytes) -> str | None:
+    """What bytes are that only call themselves text."""
+    return next((kind for start, kind in _BEGINNINGS.items() if raw.startswith(start)), None)
+
+
+def _text(raw: bytes, kind: str, charset: str) -> str:
+    text = _decoded(raw, charset)
+    if kind != "text/plain":
+        text = visible_text(text, is_xml=kind in ("text/xml", "application/xml"))
+    return text.strip()
+
+
+def section_text(composition: Mapping[str, Any]) -> str:
+    """The narratives of the sections of a Composition under their titles, in order.
 
     Raises:
-        DataError: If a file is missing, packed or no NDJSON.
+        Rejected: If no section has text, or sections stand too deep in one another.
     """
-    if path is None:
-        return lambda _: None
-    if path.is_dir() and not any(path.glob("**/*.ndjson*")):
-        return lambda name: _read_object(path / f"{name}.json")
-    places: dict[str, tuple[Path, int]] = {}
-    for file in matching_files(path, (".ndjson", ".ndjson.gz")):
-        places.update(_places(file, 8 * max_chars + 4096))
-    return lambda name: _read_at(*places[name]) if name in places else None
+    parts = _sections(composition.get("section"), _MOST_NESTED)
+    if not parts:
+        raise Rejected("no section with text", "export the narratives of its sections")
+    return "\n\n".join(parts)
 
 
-def _places(file: Path, max_bytes: int) -> dict[str, tuple[Path, int]]:
-    if file.name.lower().endswith(".gz"):
-        raise DataError(f"{file} is packed, so that no Binary in it can be found; unpack it.")
-    places = {}
-    start = 0
-    with open_file(file, ".ndjson") as lines:
-        for number, line in numbered_lines(file, lines, max_bytes):
-            resource = _object(line)
-            if resource is None:
-                raise DataError(f"{file}, line {number}: not a JSON object in UTF-8; mend it.")
-            if resource.get("resourceType") == "Binary" and isinstance(resource.get("id"), str):
-                places[resource["id"]] = (file, start)
-            start = lines.tell()
-    return places
+def _sections(listed: Any, depth: int) -> list[str]:
+    if depth == 0:
+        rule = f"sections over {_MOST_NESTED} deep"
+        raise Rejected(rule, "put them side by side")
+    parts = []
+    for section in items(listed):
+        narrative = section.get("text")
+        div = narrative.get("div") if isinstance(narrative, dict) else None
+        own = visible_text(div) if isinstance(div, str) else ""
+        if not (inside := [*filter(None, [own]), *_sections(section.get("section"), depth - 1)]):
+            continue
+        title = section.get("title")
+        name = " ".join(title.split()) if isinstance(title, str) else ""
+        if name and own.partition("\n")[0].lower() != name.lower():
+            inside[0] = f"{name}\n{inside[0]}"
+        parts += inside
+    return parts
 
 
-def _read_object(file: Path) -> dict[str, Any] | None:
-    return _object(file.read_bytes()) if file.is_file() else None
-
-
-def _read_at(file: Path, start: int) -> dict[str, Any] | None:
-    with file.open("rb") as lines:
-        lines.seek(start)
-        return _object(lines.readline())
-
-
-def _object(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _binary_data(url: Any, binaries: Binaries) -> Any:
-    name = referred_id(url, "Binary")
-    if name is None:
-        raise Rejected("attachment without data or url to a Binary", "export the data inline")
-    if (resource := binaries(name)) is None:
-        raise Rejected("no such Binary", "set binaries to the file or folder that holds it")
-    return resource.get("data")
+def _without_text(kinds: Sequence[str]) -> Rejected:
+    remedy = "export it as text/plain or text/html"
+    if named := next((kind for kind in kinds if kind in _REFUSED), None):
+        return Rejected(f"attachment of {named} alone", remedy)
+    return Rejected("attachment of an unknown type" if kinds else "no attachment of text", remedy)
 
 
 def _parts(content_type: Any) -> tuple[str, str]:
-    """Media type and charset, in lower case; UTF-8 where there is none."""
+    """Media type and charset, in lower case; "" where there is none."""
     first, *parameters = (content_type if isinstance(content_type, str) else "").lower().split(";")
     named = dict(part.strip().partition("=")[::2] for part in parameters)
-    return first.strip(), named.get("charset", "utf-8").strip("\"' ")
+    return first.strip(), named.get("charset", "").strip("\"' ")
 
 
-def _decoded(data: Any, content_type: str) -> str:
-    if not isinstance(data, str):
-        raise Rejected("attachment without data", "export the data inline")
+def _decoded(raw: bytes, charset: str) -> str:
+    """The text of bytes, without a byte order mark, which says more than a charset.
+
+    Without both it is UTF-8, else what the markup declares, else Latin-1, which stands for
+    windows-1252 wherever it has control characters.
+    """
+    mark = next((mark for mark in _MARKS if raw.startswith(mark)), None)
+    name = _MARKS[mark] if mark else _codec(charset or _undeclared(raw))
     try:
-        raw = base64.b64decode("".join(data.split()), validate=True)
-    except (binascii.Error, ValueError):
-        raise Rejected("attachment is not base64", "export it again") from None
-    try:
-        charset = codecs.lookup(_parts(content_type)[1]).name
-    except (LookupError, ValueError):
-        charset = ""
-    if charset not in _CHARSETS:
-        raise Rejected("attachment in an unknown charset", "export it in UTF-8")
-    try:
-        return raw.decode(charset)
+        text = raw.decode(name)
     except UnicodeDecodeError:  # its object attribute holds the note
         raise Rejected("attachment is not in its charset", "export it in UTF-8") from None
+    return text.translate(_OF_WINDOWS) if name.startswith("iso8859") else text
 
 
-class _Stripper(HTMLParser):
-    """Collects what a reader of the page would see, with line breaks where blocks end."""
+def _codec(charset: str) -> str:
+    try:
+        name = codecs.lookup(charset).name
+    except (LookupError, ValueError):
+        name = ""
+    if name not in _CHARSETS:
+        raise Rejected("attachment in an unknown charset", "export it in UTF-8")
+    return name
 
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self._hidden = 0
-        self._kept_space = 0
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._break(tag)
-        self._hidden += tag in _HIDDEN_TAGS
-        self._kept_space += tag == "pre"
-
-    def handle_endtag(self, tag: str) -> None:
-        self._hidden -= tag in _HIDDEN_TAGS and self._hidden > 0
-        self._kept_space -= tag == "pre" and self._kept_space > 0
-        self._break(tag)
-
-    def handle_data(self, data: str) -> None:
-        if self._hidden:
-            return
-        if self.parts and self.parts[-1][-1:].isdigit() and data[:1].isdigit():
-            self.parts.append(" ")  # 10<sup>9</sup> is not 109
-        if self._kept_space:
-            self.parts.append(data)
-        else:
-            # Every run of white space is one space, also where it spans two parts.
-            spaced = re.sub(r"\s+", " ", data)
-            follows_space = bool(self.parts) and self.parts[-1][-1:].isspace()
-            if visible := spaced.lstrip() if follows_space else spaced:
-                self.parts.append(visible)
-
-    def _break(self, tag: str) -> None:
-        if tag in _LINE_TAGS:
-            self.parts.append("\n")
-        elif tag in _CELL_TAGS:
-            self.handle_data(" ")
+def _undeclared(raw: bytes) -> str:
+    """The charset of bytes whose type names none."""
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    else:
+        return "utf-8"
+    if declared := _DECLARED.search(raw[:1024]):
+        return (declared[1] or declared[2]).decode("ascii", errors="replace")
+    return "utf-8" if _DAMAGED_UTF8.search(raw) else "iso8859-1"

@@ -17,9 +17,16 @@ def starting_from(config: ConfigT, folder: Path) -> ConfigT:
 
 
 def files_of(config: Config) -> list[Path]:
-    """Every file under a path of a source, sorted; a path that leads nowhere gives none."""
+    """Every file under a path of a source, sorted; a path that leads nowhere gives none.
+
+    Those in the `folder_beside` of a source, if it has one, are among them.
+    """
     candidates = {file for path in paths_in(config) for file in _candidates(path)}
-    return sorted(file for file in candidates if file.is_file())
+    files = {file for file in candidates if file.is_file()}
+    if beside := getattr(config, "folder_beside", None):
+        folders = {file.parent / beside for file in files}
+        files |= {file for folder in folders for file in folder.rglob("*") if file.is_file()}
+    return sorted(files)
 
 
 def paths_in(value: Any) -> Iterator[Path]:

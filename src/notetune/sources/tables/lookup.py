@@ -1,15 +1,17 @@
-"""Tables of labels and of ICD codes, held in memory by the id that they speak of."""
+"""Tables of labels and of codes, held in memory by the id that they speak of."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import polars as pl
 
 from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.sources.tables.files import read_records, table_files
+from notetune.sources.tables.files import Record, read_records, table_files
+from notetune.sources.tables.resources import read_resources, resource_files
 from notetune.sources.tables.tasks import CodeTable, LabelSet, LabelTable, TableTask, label_set
 
 
@@ -48,13 +50,19 @@ def load_lookup(task: TableTask, policy: ReadingPolicy) -> Lookup | None:
     return Lookup(by_id, flow, rejections.table())
 
 
+def _records(path: Path, wanted: Sequence[str], rejections: Rejections) -> Iterator[Record]:
+    if files := resource_files(path):
+        return read_resources(files, wanted, rejections)
+    return read_records(table_files(path), wanted, rejections)
+
+
 def _read_labels(
     task: TableTask, table: LabelTable, rejections: Rejections
 ) -> tuple[dict[str, LabelSet], int]:
     columns = (table.id_column, table.label_column, task.prediction_time)
     wanted = list(dict.fromkeys(column for column in columns if column))
     by_id: dict[str, LabelSet] = {}
-    for record in read_records(table_files(table.path), wanted, rejections):
+    for record in _records(table.path, wanted, rejections):
         try:
             name = record.id(table.id_column, "row")
             labels = label_set(task, record)
@@ -82,10 +90,11 @@ def _read_codes(
     wanted = [column for column in columns if column]
     classes_of: dict[str, set[str]] = {}
     kept = 0
-    for record in read_records(table_files(table.path), wanted, rejections):
+    for record in _records(table.path, wanted, rejections):
         try:
             name, code, *version = map(record.text, wanted)
             label = table.class_of(code, *version) if name and code else None
+            label = label and label[: task.first_characters]
         except Rejected as fault:
             rejections.reject(record.file, record.line, fault)
             continue

@@ -1,9 +1,12 @@
 """Outcome tasks without code: from a label column, a table of labels or a table of ICD codes."""
 
+import math
 import re
+from bisect import bisect_left
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import polars as pl
 from pydantic import PositiveInt, model_validator
@@ -28,7 +31,12 @@ class LabelTable(Config):
     """Labels in a table of their own: one row per note, patient, visit or other id."""
 
     path: Path
-    """.csv, .csv.gz, .jsonl, .jsonl.gz or .parquet; a folder of Parquet files; or a pattern."""
+    """.csv, .csv.gz, .jsonl, .jsonl.gz or .parquet; a folder of Parquet files; or a pattern.
+
+    Or FHIR resources: .ndjson, .ndjson.gz, a pattern or a folder of them. As a table, Encounter has
+    the columns encounter, patient, start, end, days (between both), disposition (the codes of the
+    discharge; for local ones, see `positive`) and expired (1 where one is exp, or says expired,
+    died or deceased, else 0)."""
     id_column: Shown
     label_column: Shown | None = None
     """Left out where each row is an event, such as a death or a readmission: its id is positive."""
@@ -45,7 +53,8 @@ class CodeTable(Config):
     """
 
     path: Path
-    """As in `LabelTable`."""
+    """As in `LabelTable`. A table of FHIR Condition has the columns encounter, patient, icd9, icd10
+    and snomed (by the URI of the code system), or icd for both with its version."""
     id_column: Shown
     code_column: Shown
     of: Literal["diagnoses", "procedures"] = "diagnoses"
@@ -61,6 +70,10 @@ class CodeTable(Config):
     def _has_one_version(self) -> Self:
         if (self.version is None) == (self.version_column is None):
             raise ValueError("give version or version_column, and not both")
+        named = self.code_column  # as the columns of FHIR Condition are
+        fitting = (None, "as-is", named) if named.startswith("icd") else ("as-is",)
+        if named in ("icd9", "icd10", "snomed") and self.version not in fitting:
+            raise ValueError(f"version of codes in column {named} is {fitting[-1]}")
         return self
 
     def class_of(self, code: str, version: str = "") -> str:
@@ -97,24 +110,32 @@ class TableTask(Config):
     separator: str | None = None
     """Between the labels of a multilabel cell; without it a cell holds one label."""
     first_characters: PositiveInt | None = None
-    """Of each label of a multilabel task, so many count: 3 makes ICD-10 codes their categories."""
+    """Of each label of a multilabel task, so many count: 3 makes ICD-10 codes their categories.
+    With `codes`, for version: as-is."""
+    borders: tuple[float, ...] | None = None
+    """Cuts the numbers of a multiclass task into classes: [3, 7] makes them <=3, 3-7 and >7, or
+    what `classes` names. A border belongs to the class below it."""
     classes: tuple[Shown, ...] | None = None
     """Allowed classes, in this order; without it, those found, sorted. Binary: the name of the
     positive class; without it, the name of the task. With `codes`: the categories to keep."""
-    positive: str = "1"
-    """Cell of a positive note (binary only)."""
-    negative: str = "0"
-    """Cell of a negative note (binary only)."""
+    positive: str | tuple[str, ...] = "1"
+    """Cell of a positive note, or several such (binary only). Of a list, such as the codes of a
+    FHIR discharge, one suffices."""
+    negative: str | None = "0"
+    """Cell of a negative note (binary only); null: every other cell that is filled in."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         if self.separator is not None and (self.kind != "multilabel" or not self.separator):
             raise ValueError("separator is for multilabel tasks and is at least one character")
-        if self.first_characters is not None and (self.kind != "multilabel" or self.codes):
-            raise ValueError("first_characters is for multilabel tasks, and not with codes")
+        if self.first_characters is not None and (
+            self.kind != "multilabel" or (self.codes and self.codes.version != "as-is")
+        ):
+            raise ValueError("first_characters is for multilabel tasks, and codes taken as-is")
+        self._check_borders()
         if self.kind == "binary" and self.classes is not None and len(self.classes) != 1:
             raise ValueError("a binary task has one class: the name of the positive one")
-        if self.positive == self.negative:
+        if self.negative in self.positives or not self.positives:
             raise ValueError("positive and negative must differ")
         if self.codes is not None and (self.kind != "multilabel" or self.labels is not None):
             raise ValueError("a task with codes is multilabel and has no labels")
@@ -127,6 +148,31 @@ class TableTask(Config):
         if self.absent_is_negative and self.kind == "multiclass":
             raise ValueError("absent: negative is for binary and multilabel tasks")
         return self
+
+    def _check_borders(self) -> None:
+        borders = self.borders
+        if borders is None:
+            return
+        if self.kind != "multiclass" or not borders or sorted(set(borders)) != list(borders):
+            raise ValueError("borders are of a multiclass task: one or more numbers that rise")
+        if self.classes is not None and len(self.classes) != len(borders) + 1:
+            raise ValueError(
+                f"{len(borders)} borders make {len(borders) + 1} classes; name so many"
+            )
+
+    @property
+    def positives(self) -> tuple[str, ...]:
+        """The cells of a positive note of a binary task."""
+        return (self.positive,) if isinstance(self.positive, str) else self.positive
+
+    @property
+    def all_classes(self) -> tuple[str, ...] | None:
+        """The classes that are allowed, in their order; None for those that are found."""
+        if self.classes is not None or self.borders is None:
+            return self.classes
+        numbers = [f"{border:.12g}" for border in self.borders]
+        inner = (f"{low}-{high}" for low, high in pairwise(numbers))
+        return (f"<={numbers[0]}", *inner, f">{numbers[-1]}")
 
     @property
     def absent_is_negative(self) -> bool:
@@ -172,19 +218,18 @@ def label_set(task: TableTask, record: Record) -> LabelSet | None:
 
 def _labels(task: TableTask, record: Record, column: str) -> list[str] | None:
     value = record.cells[column]
+    if task.borders is not None:
+        return _interval(task, record, column, task.borders)
+    if task.kind == "binary":
+        return _answer(task, record, column)
     if isinstance(value, list) and task.kind == "multilabel":
         labels = [record.text_of(column, item) for item in value]
     elif not (cell := record.text_of(column, value)):
         return None
     elif task.kind == "multilabel":
         labels = _in_cell(task, cell)
-    elif task.kind == "multiclass":
-        labels = [cell]
-    elif cell in (task.positive, task.negative):
-        return list(_positive_class(task)) if cell == task.positive else []
     else:
-        remedy = f"write {task.negative} or {task.positive}, or set positive and negative"
-        raise Rejected(f"label of task {task.name} is neither positive nor negative", remedy)
+        labels = [cell]
     named = sorted({label.strip()[: task.first_characters] for label in labels if label.strip()})
     if any(len(label) > MAX_SHOWN_CHARS for label in named):
         raise DataError(
@@ -195,6 +240,42 @@ def _labels(task: TableTask, record: Record, column: str) -> list[str] | None:
         remedy = f"mend the cell, or add the class to the {len(task.classes)} of the task"
         raise Rejected(f"unknown class of task {task.name}", remedy)
     return named
+
+
+def _answer(task: TableTask, record: Record, column: str) -> list[str] | None:
+    """The label of a binary task, from a cell or the items of a list."""
+    value = record.cells[column]
+    of_cell = value if isinstance(value, list) else [value]
+    if not (cells := [cell for item in of_cell if (cell := record.text_of(column, item))]):
+        return None
+    if any(cell in task.positives for cell in cells):
+        return list(_positive_class(task))
+    if task.negative is None or all(cell == task.negative for cell in cells):
+        return []
+    remedy = f"write {task.negative} or {task.positives[0]}, or set positive and negative"
+    raise Rejected(f"label of task {task.name} is neither positive nor negative", remedy)
+
+
+def _interval(
+    task: TableTask, record: Record, column: str, borders: tuple[float, ...]
+) -> list[str] | None:
+    """The class of a number between borders.
+
+    Raises:
+        Rejected: If it is no finite number.
+    """
+    value: Any = record.cells[column]
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):  # its words may hold the cell
+        number = math.nan
+    if not math.isfinite(number):
+        raise Rejected(
+            f"label of task {task.name} is no number", "write a number or leave it empty"
+        )
+    return [(task.all_classes or ())[bisect_left(borders, number)]]
 
 
 def _in_cell(task: TableTask, cell: str) -> list[str]:
@@ -227,7 +308,7 @@ def checked_task(spec: TableTask, table: pl.DataFrame, origin: Path) -> Task:
             f"{origin}: no note has a label of task {spec.name}; is column {spec.column} right "
             "and are ids written alike in the table of labels or codes?"
         )
-    found = spec.classes or classes_in(table["labels"])
+    found = spec.all_classes or classes_in(table["labels"])
     classes = _positive_class(spec) if spec.kind == "binary" else found
     try:
         return Task(spec.name, spec.kind, classes)

@@ -1,0 +1,221 @@
+"""FHIR R4 resources as rows of a table: stays of Encounter, codes of Condition."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from notetune.errors import DataError
+from notetune.sources.paths import matching_files
+from notetune.sources.rejections import Rejected, Rejections
+from notetune.sources.tables.files import Record, read_objects
+from notetune.strict_csv import MAX_CELL_CHARS
+
+NDJSON: Final = (".ndjson", ".ndjson.gz")
+
+_REFERENCE = re.compile(
+    r"(?:.*/)?(?P<type>[A-Za-z]+)/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?"
+)
+_DAY_CHARS: Final = 10
+_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "Encounter": ("encounter", "patient", "start", "end", "days", "disposition", "expired"),
+    "Condition": ("encounter", "patient", "icd9", "icd10", "snomed", "icd", "version"),
+}
+"""What a table of each kind of resource may be asked for."""
+_SYSTEMS: Final[Mapping[str, str]] = {
+    "http://hl7.org/fhir/sid/icd-9-cm": "icd9",
+    "urn:oid:2.16.840.1.113883.6.103": "icd9",
+    "http://mimic.mit.edu/fhir/mimic/CodeSystem/mimic-diagnosis-icd9": "icd9",
+    "http://hl7.org/fhir/sid/icd-10": "icd10",
+    "http://hl7.org/fhir/sid/icd-10-cm": "icd10",
+    "urn:oid:2.16.840.1.113883.6.3": "icd10",
+    "urn:oid:2.16.840.1.113883.6.90": "icd10",
+    "http://fhir.de/CodeSystem/bfarm/icd-10-gm": "icd10",
+    "http://fhir.de/CodeSystem/dimdi/icd-10-gm": "icd10",
+    "http://mimic.mit.edu/fhir/mimic/CodeSystem/mimic-diagnosis-icd10": "icd10",
+    "http://snomed.info/sct": "snomed",
+    "urn:oid:2.16.840.1.113883.6.96": "snomed",
+}
+_EXPIRED: Final = re.compile(r"exp|expired\b.*|died|deceased", re.DOTALL)
+_NOT_MEANT: Final = {
+    "entered-in-error": "entered in error",
+    "cancelled": "cancelled",
+    "refuted": "refuted",
+}
+
+
+def referred_id(reference: Any, kind: str) -> str | None:
+    """The id in the address of a resource of that kind; None if it is none."""
+    found = _REFERENCE.fullmatch(reference) if isinstance(reference, str) else None
+    return found["id"] if found and found["type"] == kind else None
+
+
+def reference_id(value: Any, kind: str) -> str | None:
+    """The id in a Reference to a resource of that kind; None if it is none."""
+    reference = value.get("reference") if isinstance(value, dict) else None
+    if isinstance(reference, str) and reference.startswith("urn:uuid:"):
+        return reference
+    return referred_id(reference, kind)
+
+
+def codings(concept: Any) -> list[dict[str, Any]]:
+    """The codings of a CodeableConcept."""
+    return items(concept.get("coding")) if isinstance(concept, dict) else []
+
+
+def items(value: Any) -> list[dict[str, Any]]:
+    """The objects in a list; none if it is no list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def resource_files(path: Path) -> list[Path]:
+    """The NDJSON files that a path of a table stands for; none where it holds another table."""
+    if path.is_dir():
+        is_export = any(path.rglob("*.ndjson*")) and not any(path.rglob("*.parquet"))
+    else:
+        is_export = path.name.lower().endswith(NDJSON)
+    return matching_files(path, NDJSON) if is_export else []
+
+
+def read_resources(
+    files: Sequence[Path], wanted: Sequence[str], rejections: Rejections
+) -> Iterator[Record]:
+    """The rows that resources stand for: one per Encounter, one per code of a Condition.
+
+    Encounter has the columns `encounter` (its id), `patient`, `start`, `end`, `days` between them,
+    `disposition` (the codes of the discharge) and `expired` (1 if one of them is `exp`, or says
+    expired, died or deceased in its code or text; 0 if there are only others). Condition has
+    `encounter`, `patient` and codes by the URI of their system: `icd9`, `icd10`, `snomed`, or `icd`
+    with its `version`, 9 or 10.
+
+    Args:
+        files: What `resource_files` gave; resources of another kind in them are left out.
+        wanted: Columns, all of one kind of resource.
+        rejections: Takes the resources that cannot be used, and counts all rows.
+
+    Raises:
+        DataError: If no kind of resource has such columns, no resource is of that kind, a file is
+            damaged, or `rejections` stops.
+
+    Source:
+        HL7 FHIR R4: resources Encounter and Condition, and the URIs of code systems.
+    """
+    kind = _kind(files[0], wanted)
+    found = False
+    for file in files:
+        for record in read_objects(file, ".ndjson", rejections, 2 * MAX_CELL_CHARS):
+            if record.cells.get("resourceType") != kind:
+                rejections.leave_out("another kind of resource")
+                continue
+            found = True
+            if reason := _not_meant(record.cells):
+                rejections.leave_out(reason)
+            else:
+                yield from _rows(record, wanted, rejections)
+    if not found:
+        raise DataError(
+            f"{files[0].parent}: the {len(files)} NDJSON files hold no {kind}, whose columns "
+            f"{', '.join(wanted)} are; check the path."
+        )
+
+
+def _kind(file: Path, wanted: Sequence[str]) -> str:
+    for kind, columns in _COLUMNS.items():
+        if set(wanted) <= set(columns):
+            return kind
+    known = "; ".join(f"{kind} has {', '.join(columns)}" for kind, columns in _COLUMNS.items())
+    raise DataError(
+        f"{file}: no FHIR resource has the columns {', '.join(wanted)} together: {known}."
+    )
+
+
+def _not_meant(resource: Mapping[str, Any]) -> str | None:
+    """Why a resource says nothing of a patient; None if it does."""
+    codes = [coding.get("code") for coding in codings(resource.get("verificationStatus"))]
+    said = [code for code in (resource.get("status"), *codes) if isinstance(code, str)]
+    return next((_NOT_MEANT[code] for code in said if code in _NOT_MEANT), None)
+
+
+def _rows(record: Record, wanted: Sequence[str], rejections: Rejections) -> Iterator[Record]:
+    rows_of = _stay if record.cells["resourceType"] == "Encounter" else _codes
+    try:
+        rows = rows_of(record, wanted)
+    except Rejected as fault:
+        rejections.reject(record.file, record.line, fault)
+        return
+    if not rows:
+        rejections.leave_out("no code of the asked system")
+        return
+    rejections.rows_read += len(rows) - 1
+    for row in rows:
+        yield Record(record.file, record.line, {name: row[name] for name in wanted})
+
+
+def _stay(record: Record, wanted: Sequence[str]) -> list[dict[str, Any]]:
+    resource = record.cells
+    stay = resource.get("hospitalization")
+    disposition = stay.get("dischargeDisposition") if isinstance(stay, dict) else None
+    codes, is_expired = _disposition(disposition)
+    row = {
+        "encounter": resource.get("id"),
+        "patient": reference_id(resource.get("subject"), "Patient"),
+        "disposition": codes,
+        "expired": is_expired,
+    }
+    if {"start", "end", "days"} & set(wanted):
+        row |= _period(record)
+    return [row]
+
+
+def _disposition(concept: Any) -> tuple[list[str], int | None]:
+    """The codes of a discharge, and whether one of them is death; None if it says nothing."""
+    of_codings = codings(concept)
+    codes = [coding["code"] for coding in of_codings if isinstance(coding.get("code"), str)]
+    texts = [concept.get("text") if isinstance(concept, dict) else None]
+    texts += [coding.get("display") for coding in of_codings]
+    words = [text.strip().lower() for text in (*codes, *texts) if isinstance(text, str)]
+    return codes, int(any(map(_EXPIRED.fullmatch, words))) if words else None
+
+
+def _period(record: Record) -> dict[str, Any]:
+    """Start, end and the days between them, each None where it is not known.
+
+    Where one of both is a day without a time of day, whole days are counted.
+    """
+    period = record.cells.get("period")
+    given = period if isinstance(period, dict) else {}
+    start, end = (_time(record, given.get(name)) for name in ("start", "end"))
+    row = {"start": start, "end": end, "days": None}
+    if start is None or end is None:
+        return row
+    first, last = start, end
+    texts = [str(given[name]).strip() for name in ("start", "end")]
+    if any(len(text) == _DAY_CHARS for text in texts):
+        first, last = (datetime.fromisoformat(text[:_DAY_CHARS]) for text in texts)
+    if last < first:
+        raise Rejected("period ends before it begins", "mend the period")
+    return row | {"days": (last - first) / timedelta(days=1)}
+
+
+def _time(record: Record, value: Any) -> datetime | None:
+    return Record(record.file, record.line, {"time": value}).time("time")
+
+
+def _codes(record: Record, wanted: Sequence[str]) -> list[dict[str, Any]]:
+    """A row per code, of those systems that are asked for."""
+    resource = record.cells
+    row = {
+        "encounter": reference_id(resource.get("encounter"), "Encounter"),
+        "patient": reference_id(resource.get("subject"), "Patient"),
+    }
+    asked = [name for name in wanted if name not in row]
+    rows = []
+    for coding in codings(resource.get("code")):
+        system, code = _SYSTEMS.get(str(coding.get("system"))), coding.get("code")
+        cells: dict[str, Any] = {system: code} if system else {}
+        if system in ("icd9", "icd10"):
+            cells |= {"icd": code, "version": system.removeprefix("icd")}
+        if all(name in cells for name in asked):
+            rows.append(row | cells)
+    return rows if asked else [row]

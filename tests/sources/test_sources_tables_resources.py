@@ -1,0 +1,164 @@
+"""Encounter and Condition as tables of labels and codes."""
+
+import gzip
+import json
+from datetime import datetime
+
+import pytest
+
+from notetune.errors import DataError
+from notetune.sources.rejections import ReadingPolicy, Rejections
+from notetune.sources.tables.resources import read_resources, resource_files
+
+CANARY = "zygomorphic"
+ICD10, ICD9 = "http://hl7.org/fhir/sid/icd-10-cm", "http://hl7.org/fhir/sid/icd-9-cm"
+SNOMED = "http://snomed.info/sct"
+
+
+def encounter(
+    name="e1", *codings, start="2150-01-01T08:00:00Z", end="2150-01-03T20:00:00Z", **more
+):
+    return {
+        "resourceType": "Encounter",
+        "id": name,
+        "status": "finished",
+        "subject": {"reference": "Patient/p1"},
+        "period": {"start": start, "end": end},
+        "hospitalization": {"dischargeDisposition": {"coding": list(codings)}},
+    } | more
+
+
+def condition(*codings, **more):
+    return {
+        "resourceType": "Condition",
+        "encounter": {"reference": "Encounter/e1"},
+        "subject": {"reference": "Patient/p1"},
+        "code": {"coding": [{"system": system, "code": code} for system, code in codings]},
+    } | more
+
+
+def rows_of(folder, wanted, *resources, rejections=None):
+    file = folder / "export.ndjson"
+    file.write_text("\n".join(map(json.dumps, resources)))
+    rejections = rejections or Rejections(ReadingPolicy())
+    read = read_resources([file], wanted, rejections)
+    return [tuple(record.cells[name] for name in wanted) for record in read]
+
+
+@pytest.mark.parametrize(
+    ("codings", "codes", "expired"),
+    [
+        ([{"code": "exp", "display": "Expired"}], ["exp"], 1),
+        ([{"code": "home"}], ["home"], 0),
+        ([{"code": "20", "display": "Expired"}, {"code": "x"}], ["20", "x"], 1),
+        ([{"code": "DIED"}], ["DIED"], 1),
+        ([{"code": "40", "display": "Expired at home"}], ["40"], 1),
+        ([{"code": "expert-care"}], ["expert-care"], 0),
+        ([{"system": "a"}], [], None),
+        ([], [], None),
+    ],
+)
+def test_a_discharge_is_its_codes_and_whether_it_is_death(tmp_path, codings, codes, expired):
+    wanted = ("encounter", "patient", "disposition", "expired")
+    rows = rows_of(tmp_path, wanted, encounter("e1", *codings))
+    assert rows == [("e1", "p1", codes, expired)]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "days"),
+    [
+        ("2150-01-01T08:00:00Z", "2150-01-03T20:00:00Z", 2.5),
+        ("2150-01-01T08:00:00+01:00", "2150-01-01T08:00:00Z", 1 / 24),
+        ("2150-01-01", "2150-01-03", 2.0),
+        ("2150-01-02", "2150-01-02T00:30:00+01:00", 0.0),
+        ("2150-01-01", None, None),
+        (None, "2150-01-01", None),
+    ],
+)
+def test_a_stay_is_the_days_between_both_ends(tmp_path, start, end, days):
+    assert rows_of(tmp_path, ("days",), encounter(start=start, end=end)) == [(days,)]
+
+
+def test_both_ends_of_a_stay_are_times(tmp_path):
+    start, end = datetime(2150, 1, 1, 8), datetime(2150, 1, 3, 20)  # noqa: DTZ001
+    assert rows_of(tmp_path, ("start", "end"), encounter()) == [(start, end)]
+
+
+@pytest.mark.parametrize(
+    ("period", "problem"),
+    [
+        ({"start": "2150-01-03", "end": "2150-01-01"}, "period ends before it begins"),
+        ({"start": "2150-01-01T08:00:00Z", "end": "2150-01-01T08:30:00+01:00"}, "period ends"),
+        ({"start": CANARY, "end": "2150-01-01"}, "unreadable time"),
+    ],
+)
+def test_an_impossible_period_stops_or_is_counted(tmp_path, period, problem):
+    resources = [encounter(), encounter("e2", period=period)]
+    with pytest.raises(DataError, match=f"line 2: {problem}") as caught:
+        rows_of(tmp_path, ("days",), *resources)
+    assert CANARY not in str(caught.value)
+    rejections = Rejections(ReadingPolicy(policy="quarantine"))
+    assert rows_of(tmp_path, ("days",), *resources, rejections=rejections) == [(2.5,)]
+    assert sum(rejections.counts().values()) == 1
+    assert len(rows_of(tmp_path, ("expired",), *resources)) == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "codes"),
+    [("icd10", ["E11.9", "I10"]), ("icd9", ["250.00"]), ("snomed", ["44054006"])],
+)
+def test_codes_are_found_by_the_uri_of_their_system(tmp_path, column, codes):
+    rejections = Rejections(ReadingPolicy())
+    resources = [
+        condition((ICD10, "E11.9"), (ICD9, "250.00"), (SNOMED, "44054006"), ("urn:local", "x")),
+        condition(("urn:oid:2.16.840.1.113883.6.3", "I10")),
+    ]
+    rows = rows_of(tmp_path, ("encounter", column), *resources, rejections=rejections)
+    assert rows == [("e1", code) for code in codes]
+    assert rejections.rows_read == 2
+
+
+def test_both_versions_come_with_their_number_and_count_as_rows(tmp_path):
+    rejections = Rejections(ReadingPolicy())
+    wanted = ("patient", "icd", "version")
+    both = condition((ICD10, "E11.9"), (ICD9, "250.00"), (SNOMED, "44054006"))
+    rows = rows_of(tmp_path, wanted, both, condition((SNOMED, "1")), rejections=rejections)
+    assert rows == [("p1", "E11.9", "10"), ("p1", "250.00", "9")]
+    assert rejections.rows_read == 3
+    assert rejections.counts() == {"no code of the asked system": 1}
+
+
+def test_what_was_not_meant_and_other_resources_are_left_out_and_counted(tmp_path):
+    rejections = Rejections(ReadingPolicy())
+    refuted = {"verificationStatus": {"coding": [{"code": "refuted"}]}}
+    wrong = {"verificationStatus": {"coding": [{"code": "entered-in-error"}]}}
+    resources = [
+        condition((ICD10, "E11.9"), **refuted),
+        condition((ICD10, "E11.9"), **wrong),
+        encounter(),
+        condition((ICD10, "I10")),
+    ]
+    rows = rows_of(tmp_path, ("encounter", "icd10"), *resources, rejections=rejections)
+    assert rows == [("e1", "I10")]
+    left_out = {"refuted": 1, "entered in error": 1, "another kind of resource": 1}
+    assert rejections.counts() == left_out
+    rejections = Rejections(ReadingPolicy())
+    resources = [encounter(status="cancelled"), encounter("e2")]
+    assert rows_of(tmp_path, ("encounter",), *resources, rejections=rejections) == [("e2",)]
+    assert rejections.counts() == {"cancelled": 1}
+
+
+def test_unknown_columns_and_absent_resources_are_errors(tmp_path):
+    with pytest.raises(DataError, match=r"no FHIR resource has the columns encounter, who.*days"):
+        rows_of(tmp_path, ("encounter", "who"), encounter())
+    with pytest.raises(DataError, match="the 1 NDJSON files hold no Condition"):
+        rows_of(tmp_path, ("encounter", "icd10"), encounter())
+
+
+def test_a_folder_is_an_export_where_it_holds_no_parquet(tmp_path):
+    (tmp_path / "a.ndjson.gz").write_bytes(gzip.compress(b"{}"))
+    assert resource_files(tmp_path) == [tmp_path / "a.ndjson.gz"]
+    assert resource_files(tmp_path / "*.ndjson.gz") == [tmp_path / "a.ndjson.gz"]
+    assert resource_files(tmp_path / "labels.csv") == []
+    (tmp_path / "b.parquet").touch()
+    assert resource_files(tmp_path) == []
