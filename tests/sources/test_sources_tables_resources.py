@@ -48,6 +48,17 @@ def rows_of(folder, wanted, *resources, rejections=None):
 @pytest.mark.parametrize(
     ("codings", "codes", "expired"),
     [
+        (
+            [{"system": "https://www.nubc.org/CodeSystem/PatDischargeStatus", "code": "20"}],
+            ["20"],
+            1,
+        ),
+        (
+            [{"system": "https://www.nubc.org/CodeSystem/PatDischargeStatus", "code": "01"}],
+            ["01"],
+            0,
+        ),
+        ([{"system": "urn:local", "code": "20"}], ["20"], 0),
         ([{"code": "exp", "display": "Expired"}], ["exp"], 1),
         ([{"code": "home"}], ["home"], 0),
         ([{"code": "20", "display": "Expired"}, {"code": "x"}], ["20", "x"], 1),

@@ -38,6 +38,8 @@ _SYSTEMS: Final[Mapping[str, str]] = {
     "urn:oid:2.16.840.1.113883.6.96": "snomed",
 }
 _EXPIRED: Final = re.compile(r"exp|expired\b.*|died|deceased", re.DOTALL)
+_EXPIRED_OF_NUBC: Final = frozenset(("20", "40", "41", "42"))
+"""Codes of the National Uniform Billing Committee, as claims in the United States bear them."""
 _NOT_MEANT: Final = {
     "entered-in-error": "entered in error",
     "cancelled": "cancelled",
@@ -84,10 +86,10 @@ def read_resources(
     """The rows that resources stand for: one per Encounter, one per code of a Condition.
 
     Encounter has the columns `encounter` (its id), `patient`, `start`, `end`, `days` between them,
-    `disposition` (the codes of the discharge) and `expired` (1 if one of them is `exp`, or says
-    expired, died or deceased in its code or text; 0 if there are only others). Condition has
-    `encounter`, `patient` and codes by the URI of their system: `icd9`, `icd10`, `snomed`, or `icd`
-    with its `version`, 9 or 10.
+    `disposition` (the codes of the discharge) and `expired` (1 if one of them is `exp` or NUBC's
+    20, 40, 41 or 42, or says expired, died or deceased in its code or text; 0 for all others).
+    Condition has `encounter`, `patient` and codes by the URI of their system: `icd9`, `icd10`,
+    `snomed`, or `icd` with its `version`, 9 or 10.
 
     Args:
         files: What `resource_files` gave; resources of another kind in them are left out.
@@ -175,7 +177,9 @@ def _disposition(concept: Any) -> tuple[list[str], int | None]:
     texts = [concept.get("text") if isinstance(concept, dict) else None]
     texts += [coding.get("display") for coding in of_codings]
     words = [text.strip().lower() for text in (*codes, *texts) if isinstance(text, str)]
-    return codes, int(any(map(_EXPIRED.fullmatch, words))) if words else None
+    of_nubc = {c.get("code") for c in of_codings if "nubc" in str(c.get("system")).lower()}
+    is_expired = any(map(_EXPIRED.fullmatch, words)) or bool(of_nubc & _EXPIRED_OF_NUBC)
+    return codes, int(is_expired) if words else None
 
 
 def _period(record: Record) -> dict[str, Any]:
