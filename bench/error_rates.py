@@ -28,7 +28,7 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from notetune.metrics.best import standings
-from notetune.metrics.intervals import patient_draws
+from notetune.metrics.bootstrap import patient_draws
 from notetune.metrics.questions import Pair, answers
 from notetune.metrics.scores import ScoreTable
 from notetune.metrics.task_scores import TaskScores, labels_of

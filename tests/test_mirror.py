@@ -42,7 +42,7 @@ HELD_BY = {
     "serve/test_serve_predictor.py": "serve/predictions",
     "study/test_end_to_end_backbones.py": "cli/load",
     "study/test_end_to_end_encoders.py": "prepare/encoders",
-    "study/test_end_to_end_inspect.py": "cli/show study/counts",
+    "study/test_end_to_end_inspect.py": "cli/printing study/counts",
     "study/test_faults_study_workers.py": "study/status",
     "study/test_study_baselines.py": "plain/bundles serve/plain",
     "study/test_study_costs.py": "train/gpus",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notetune.metrics.best import _shifts, standings
-from notetune.metrics.intervals import Replicates
+from notetune.metrics.bootstrap import Replicates
 from notetune.metrics.uncertainty import ModelRuns, ModelScores
 
 

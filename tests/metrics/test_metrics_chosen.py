@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import norm, sem
 
 from notetune.errors import DataError
+from notetune.metrics.bootstrap import auroc_replicates, mean_replicates, patient_draws
 from notetune.metrics.chosen import chosen_score
-from notetune.metrics.intervals import auroc_replicates, mean_replicates, patient_draws
 
 CONFIGURATIONS, SIMULATIONS = 20, 120
 

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from notetune.audit import FlowCount
 from notetune.errors import DataError, RunError
-from notetune.metrics.intervals import Estimate
+from notetune.metrics.bootstrap import Estimate
 from notetune.metrics.results import (
     CurvePoint,
     HeadlineRow,

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm, t
 
 from notetune.errors import DataError
-from notetune.metrics.intervals import Replicates
+from notetune.metrics.bootstrap import Replicates
 from notetune.metrics.uncertainty import (
     Difference,
     ModelRuns,

@@ -1,7 +1,7 @@
 """Small results with every part filled in, and results with parts missing."""
 
 from notetune.audit import Finding, FlowCount
-from notetune.metrics.intervals import Estimate
+from notetune.metrics.bootstrap import Estimate
 from notetune.metrics.results import (
     Calibration,
     Comparison,

@@ -1,6 +1,6 @@
 import pytest
 
-from notetune.metrics.intervals import Estimate
+from notetune.metrics.bootstrap import Estimate
 from notetune.report.numbers import count, duration, interval, number, p_text, share, signed
 
 MINUS = "\N{MINUS SIGN}"

@@ -3,7 +3,7 @@
 import pytest
 from report_values import binary_task, estimate, full_results
 
-from notetune.metrics.intervals import Estimate
+from notetune.metrics.bootstrap import Estimate
 from notetune.report.summary import summary
 
 MINUS = "\N{MINUS SIGN}"

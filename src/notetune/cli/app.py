@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from notetune import __version__, runs
-from notetune.cli import load, show, study, terminal
+from notetune.cli import load, printing, study, terminal
 from notetune.cli.options import AsJson, DataFolder, DryRun, Only, Overrides, RecipePath
 from notetune.errors import ConfigError, NotetuneError, Stopped
 from notetune.ownership import refuse_foreign
@@ -101,7 +101,7 @@ def init(
 
     columns = start.choices(text, patient_id, note_id, time, outcome or [], feature or [])
     seen, drafted, path = start.write_draft(notes, columns, backbone, output)
-    show.drafted(seen, drafted, path, as_json=as_json)
+    printing.drafted(seen, drafted, path, as_json=as_json)
 
 
 @app.command()
@@ -116,7 +116,7 @@ def recipes(
     from notetune.cli import start
 
     if not name:
-        return show.shipped(start.shipped(), as_json=as_json)
+        return printing.shipped(start.shipped(), as_json=as_json)
     copied = start.read_shipped(name)
     if output:
         runs.write_text(output, copied, replaces=False)
@@ -146,7 +146,7 @@ def prepare(
     beside = None
     if notes.corpus is not notes.prepared:
         beside = (notes.corpus, compare_with_published(notes.corpus) if check else ())
-    show.prepared(notes.prepared, comparisons, beside, as_json=as_json)
+    printing.prepared(notes.prepared, comparisons, beside, as_json=as_json)
 
 
 @app.command()
@@ -172,7 +172,7 @@ def pretrain(
         jobs = work(loaded, terminal.track if is_first else silent, is_of_step_1)
     if is_first:
         rows = methods(jobs), perplexities(jobs)
-        show.pretrained(*rows, loaded.folder.domain(0), as_json=as_json)
+        printing.pretrained(*rows, loaded.folder.domain(0), as_json=as_json)
     return None
 
 
@@ -195,7 +195,7 @@ def tune(
     from notetune.study.run import is_of_searches, work
 
     jobs = work(loaded, terminal.track, is_of_searches)
-    show.searches([search.read(job) for job in jobs if job.stage == "search"], as_json=as_json)
+    printing.searches([search.read(job) for job in jobs if job.stage == "search"], as_json=as_json)
 
 
 @app.command()
@@ -215,7 +215,7 @@ def downstream(
     from notetune.study.status import progress
 
     work(loaded, terminal.track)
-    show.progress(progress(loaded), as_json=as_json)
+    printing.progress(progress(loaded), as_json=as_json)
     return None
 
 
@@ -237,7 +237,7 @@ def evaluate(
     refuse_foreign_looks(loaded)
     results = run(loaded)
     write_report(results, loaded.folder.report)
-    show.results(results, loaded.folder.report, as_json=as_json)
+    printing.results(results, loaded.folder.report, as_json=as_json)
 
 
 @app.command()
@@ -334,7 +334,7 @@ def inspect(
     loaded = load.one(recipe, overrides, data, only)
     from notetune.study.costs import costs_of_a_million
 
-    show.costs(loaded, costs_of_a_million(loaded), as_json=as_json)
+    printing.costs(loaded, costs_of_a_million(loaded), as_json=as_json)
 
 
 @app.command()
@@ -350,4 +350,4 @@ def keys(
     found = [key for key in known if not section or f"{key.name}.".startswith(f"{section}.")]
     if not found:
         raise ConfigError(f"no key {section} in a recipe; `notetune keys` lists them all.")
-    show.keys(found, as_json=as_json)
+    printing.keys(found, as_json=as_json)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notetune import runs
-from notetune.cli import load, show, terminal
+from notetune.cli import load, printing, terminal
 from notetune.cli.options import AsJson, DataFolder, DryRun, Only, Overrides, RayAddress, RecipePath
 from notetune.cli.ray_cluster import work_on_cluster
 from notetune.cli.workers import beside, slurm_script
@@ -109,7 +109,7 @@ def study_status(
     loaded = load.study(recipe, overrides, data, only)
     from notetune.study.status import progress
 
-    show.progress(progress(loaded), as_json=as_json)
+    printing.progress(progress(loaded), as_json=as_json)
 
 
 def run_and_report(
@@ -132,11 +132,11 @@ def run_and_report(
             work(recipe, terminal.track)
     results = run_study(recipe, terminal.track)
     write_report(results, recipe.folder.report)
-    show.results(results, recipe.folder.report, as_json=as_json)
+    printing.results(results, recipe.folder.report, as_json=as_json)
 
 
 def show_costs(recipe: "Recipe", gpu: str | None = None, *, as_json: bool) -> None:
     """Show what the trainings of a recipe take."""
     from notetune.study.costs import costs
 
-    show.costs(recipe, costs(recipe, gpu), as_json=as_json)
+    printing.costs(recipe, costs(recipe, gpu), as_json=as_json)

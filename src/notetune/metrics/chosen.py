@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from notetune.aliases import FloatArray
 from notetune.errors import DataError
-from notetune.metrics.intervals import Counts, patient_draws
+from notetune.metrics.bootstrap import Counts, patient_draws
 
 Predictions = TypeVar("Predictions")
 

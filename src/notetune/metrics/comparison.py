@@ -12,8 +12,8 @@ import numpy as np
 
 from notetune.errors import DataError
 from notetune.metrics.best import Standing, standings
+from notetune.metrics.bootstrap import PatientDraws, average, patient_draws
 from notetune.metrics.curves import mean_calibration, mean_roc, reliability_points
-from notetune.metrics.intervals import PatientDraws, average, patient_draws
 from notetune.metrics.names import BEST_VALIDATED
 from notetune.metrics.questions import Questions, answers
 from notetune.metrics.ranking import auroc_scores

@@ -14,7 +14,7 @@ from notetune.audit import Finding, FlowCount
 from notetune.config import Config
 from notetune.errors import DataError
 from notetune.metrics.best import Standing
-from notetune.metrics.intervals import Estimate
+from notetune.metrics.bootstrap import Estimate
 from notetune.metrics.learning import CurvePoint as CurvePoint
 from notetune.metrics.learning import Evaluation as Evaluation
 from notetune.metrics.published import Publication

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from notetune.errors import DataError
-from notetune.metrics.intervals import (
+from notetune.metrics.bootstrap import (
     Counts,
     Estimate,
     Replicates,

@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm, t
 
 from notetune.errors import DataError
-from notetune.metrics.intervals import Estimate, Replicates
+from notetune.metrics.bootstrap import Estimate, Replicates
 
 LEVEL = 0.05
 ENOUGH_PATIENTS = 100

@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 
-from notetune.metrics.intervals import Estimate
+from notetune.metrics.bootstrap import Estimate
 from notetune.metrics.results import HeadlineRow, ModelRow, Results, TaskResult
 
 _COLOURS = ("#0b5cad", "#c2410c", "#15803d", "#7e3f98", "#0f7c8a", "#8a6d00", "#b0295b", "#4b5563")

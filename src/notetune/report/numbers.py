@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from notetune.metrics.intervals import Estimate
+from notetune.metrics.bootstrap import Estimate
 
 NOT_AVAILABLE = "n/a"
 _MINUS = "\N{MINUS SIGN}"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from notetune.metrics.intervals import Estimate
+from notetune.metrics.bootstrap import Estimate
 from notetune.report.numbers import NOT_AVAILABLE, count, interval, number
 
 _TAG_OPENING = re.compile(r"<(?=[A-Za-z/!?])")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from notetune.audit import Finding, FlowCount
-from notetune.metrics.intervals import Estimate
+from notetune.metrics.bootstrap import Estimate
 from notetune.metrics.results import (
     Cost,
     HeadlineRow,

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from notetune import infer, runs
 from notetune.aliases import FloatArray
 from notetune.errors import BundleError, ConfigError, DataError, NotetuneError, TrainingError
+from notetune.metrics.bootstrap import Counts, auroc_replicates
 from notetune.metrics.chosen import Chosen, chosen_score
-from notetune.metrics.intervals import Counts, auroc_replicates
 from notetune.metrics.results import SearchRow, TrialRow
 from notetune.metrics.scores import ScoreTable, read_scores
 from notetune.model.adapters.files import read_adapter

@@ -8,7 +8,7 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from notetune.errors import DataError
-from notetune.metrics.intervals import (
+from notetune.metrics.bootstrap import (
     PatientDraws,
     Replicates,
     auroc_draws,
@@ -171,7 +171,7 @@ def test_draws_in_blocks_equal_draws_at_once(monkeypatch):
         yield precision_draws(table.targets_NK, table.scores_NK, counts)
 
     whole = list(drawn())
-    monkeypatch.setattr("notetune.metrics.intervals._CELLS_AT_ONCE", 7 * len(counts))
+    monkeypatch.setattr("notetune.metrics.bootstrap._CELLS_AT_ONCE", 7 * len(counts))
     for in_blocks, at_once in zip(drawn(), whole, strict=True):
         np.testing.assert_allclose(in_blocks, at_once, atol=1e-6)
 
