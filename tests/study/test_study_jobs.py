@@ -58,6 +58,7 @@ CHANGES = {
     "prepare.max_tokens=40": {"prepare", "encode", *ENCODERS},
     "prepare.long_notes=first": {"prepare"},  # one piece is read anyway
     "prepare.drop_near_duplicates=true": {"prepare"},
+    "prepare.late_notes=drop": {"prepare"},
     "prepare.min_train_positives=1": {"prepare"},
     "prepare.allow_leaks=true": {"prepare"},
     "prepare.workers=1": set(),

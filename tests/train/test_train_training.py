@@ -85,7 +85,14 @@ def test_stopped_after_any_step_it_ends_in_the_same_state(tmp_path, after_four, 
     assert record.steps == 8
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
+def number(request):
+    """A signal that is not ignored, as one is in what a shell has put into the background."""
+    before = signal.signal(request.param, signal.SIG_DFL)
+    yield request.param
+    signal.signal(request.param, before)
+
+
 def test_a_request_while_the_last_step_is_saved_stops_it_right_after(tmp_path, monkeypatch, number):
     save = Checkpoints.save
 
