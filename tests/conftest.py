@@ -34,3 +34,10 @@ def umask():
     before = os.umask(0o022)
     yield
     os.umask(before)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that at the end no process waits for another."""
+    items.sort(
+        key=lambda item: (item.path.name != "test_readme.py", item.path.parent.name != "study")
+    )
