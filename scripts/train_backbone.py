@@ -8,7 +8,6 @@ CORPUS_FOLDER holds tinystories_sample.txt, tinyshakespeare.txt and wikitext2.{v
 import argparse
 import math
 import re
-import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from notetune.model.backbone import Backbone
 from notetune.model.stack import stack
 from notetune.tokens.encode import load_encoder
 from notetune.tokens.packing import steps_per_epoch
-from notetune.tokens.store import TokenStore, open_store, write_store
+from notetune.tokens.store import TokenStore, encode_notes
 from notetune.train.batches import pretraining_steps
 from notetune.train.loop import train
 from notetune.train.optim import adamw
@@ -137,30 +136,28 @@ def main() -> None:
     )
     model = new_model()
     model.config.save_pretrained(output)
-    with tempfile.TemporaryDirectory() as folder:
-        columns = {
-            "note_ids": [f"text-{number}" for number in range(len(texts))],
-            "patient_ids": [f"text-{number}" for number in range(len(texts))],
-            "source_N": sources,
-            "split_N": ["validation" if held else "train" for held in is_held_out],
-        }
-        write_store(Path(folder), load_encoder(output), MAX_TOKENS, texts, columns)
-        store = open_store(Path(folder))
-        facts = fit(model, store, arguments.epochs)
-        held_out = store.documents_of("validation")
-        model.to(torch.bfloat16).to(torch.float32)  # measured as it is shipped
-        backbone = Backbone(model.eval(), "tiny", "", MAX_TOKENS)
-        rows = [
-            (
-                name,
-                infer.perplexity(
-                    stack(backbone), store, store.documents_of("validation", [name]), 4096
-                ),
-            )
-            for name in CORPORA
-        ]
-        rows.append(("all", infer.perplexity(stack(backbone), store, held_out, 4096)))
-        facts["unigram perplexity, all held-out texts"] = f"{unigram_perplexity(store):.1f}"
+    columns = {
+        "note_ids": [f"text-{number}" for number in range(len(texts))],
+        "patient_ids": [f"text-{number}" for number in range(len(texts))],
+        "source_N": sources,
+        "split_N": ["validation" if held else "train" for held in is_held_out],
+    }
+    store = encode_notes(load_encoder(output), MAX_TOKENS, texts, columns)
+    facts = fit(model, store, arguments.epochs)
+    held_out = store.documents_of("validation")
+    model.to(torch.bfloat16).to(torch.float32)  # measured as it is shipped
+    backbone = Backbone(model.eval(), "tiny", "", MAX_TOKENS)
+    rows = [
+        (
+            name,
+            infer.perplexity(
+                stack(backbone), store, store.documents_of("validation", [name]), 4096
+            ),
+        )
+        for name in CORPORA
+    ]
+    rows.append(("all", infer.perplexity(stack(backbone), store, held_out, 4096)))
+    facts["unigram perplexity, all held-out texts"] = f"{unigram_perplexity(store):.1f}"
     model.to(torch.bfloat16).save_pretrained(output, safe_serialization=True)
     write_card(output, facts, rows)
 

@@ -40,7 +40,7 @@ def prepared(tmp_path):
 
 
 def test_suspect_test_notes_are_named_by_what_was_found(prepared):
-    found = suspect_notes(prepared, "mortality")
+    found = suspect_notes(prepared)["mortality"]
     assert {what: sorted(notes) for what, notes in found.items()} == {
         "words that tell the outcome": ["n2", "n3"],
         "a text nearly that of a training note": ["n0"],

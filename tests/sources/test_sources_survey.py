@@ -98,9 +98,11 @@ def test_damaged_rows_are_left_out(tmp_path):
         ("notes.jsonl", "", "is empty; it needs at least one object"),
         ("notes.jsonl", "[1]\n", "not a JSON object"),
         ("notes.txt", "text\n", "is no .csv"),
+        ("notes.csv", f"n1,{LONG},1\nn2,{LONG},0\n", "line 1: a column name has over 60"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path, name, content, said):
     (tmp_path / name).write_text(content)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=said) as refused:
         survey(tmp_path / name)
+    assert "chest pain" not in str(refused.value)

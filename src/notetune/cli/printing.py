@@ -28,11 +28,11 @@ def drafted(seen: "Survey", draft: "Draft", path: Path, *, as_json: bool) -> Non
     if as_json:
         keys = {"recipe": path, "rows": seen.rows, "keys": draft.keys, "remarks": draft.remarks}
         return terminal.show_json(keys)
-    rows = [
-        (column.name, column.holds, f"{1 - column.filled / max(1, seen.rows):.0%}", use)
-        for column in seen.columns
-        for use in (draft.uses.get(column.name, "not used"),)
-    ]
+    rows = []
+    for column in seen.columns:
+        empty = 1 - column.filled / max(1, seen.rows)
+        use = draft.uses.get(column.name, "not used")
+        rows.append((column.name, column.holds, f"{empty:.0%}", use))
     title = f"The columns by the first {seen.rows:,} rows"
     terminal.show_texts(title, ("column", "holds", "empty", "becomes"), rows)
     for remark in draft.remarks:

@@ -12,37 +12,46 @@ from notetune.prepare.prepared import Prepared
 from notetune.prepare.shards import NOTES, SIGNATURES
 from notetune.sources.cohort import PREDICTION_TIME
 
+Suspects = Mapping[str, npt.NDArray[np.str_]]
+"""Ids of notes by what was found in them."""
 
-def suspect_notes(prepared: Prepared, task: str) -> Mapping[str, npt.NDArray[np.str_]]:
-    """Ids of the test notes of a task that a leak check finds, by what was found; all others pass.
+
+def suspect_notes(prepared: Prepared) -> dict[str, Suspects]:
+    """The test notes that a leak check finds, of each task that has any.
 
     These are the checks of the report's leak table, note by note: a word that tells the outcome, a
     training note with equal or nearly equal text, a time after the prediction.
     """
+    notes = pl.read_parquet(prepared.folder / NOTES, columns=["note_id", "split", "time"])
+    repeated = _like_training_notes(prepared, notes)
+    found = {task: _of_task(prepared, task, notes, repeated) for task in prepared.tasks}
+    return {task: suspects for task, suspects in found.items() if suspects}
+
+
+def _like_training_notes(prepared: Prepared, notes: pl.DataFrame) -> npt.NDArray[np.str_]:
+    signatures_N = np.load(prepared.folder / SIGNATURES, mmap_mode="r")
+    is_train_N, is_test_N = (notes["split"].eq(name).to_numpy() for name in ("train", "test"))
+    found = are_matched(signatures_N[is_train_N], signatures_N[is_test_N])
+    repeated: npt.NDArray[np.str_] = notes["note_id"].to_numpy()[is_test_N][found].astype(np.str_)
+    return repeated
+
+
+def _of_task(
+    prepared: Prepared, task: str, notes: pl.DataFrame, repeated: npt.NDArray[np.str_]
+) -> Suspects:
     table = prepared.tasks[task]
     note_ids_N = table.note_ids_N[table.rows("test")]
-    tells_N = overlap.tell_outcome(task, prepared.texts(note_ids_N))
-    notes = pl.read_parquet(prepared.folder / NOTES)
-    signatures = np.load(prepared.folder / SIGNATURES, mmap_mode="r")
-    place = {note_id: row for row, note_id in enumerate(notes["note_id"])}
-    rows_N = [place[note_id] for note_id in note_ids_N]
-    is_train = notes["split"].eq("train").to_numpy()
     found = {
-        "words that tell the outcome": tells_N,
-        "a text nearly that of a training note": are_matched(
-            signatures[is_train], signatures[rows_N]
-        ),
-        "written after the prediction time": _are_late(prepared, task, notes[rows_N]),
+        "words that tell the outcome": overlap.tell_outcome(task, prepared.texts(note_ids_N)),
+        "a text nearly that of a training note": np.isin(note_ids_N, repeated),
+        "written after the prediction time": np.isin(note_ids_N, _late(prepared, task, notes)),
     }
     return {what: note_ids_N[found_N] for what, found_N in found.items() if found_N.any()}
 
 
-def _are_late(prepared: Prepared, task: str, notes: pl.DataFrame) -> npt.NDArray[np.bool_]:
+def _late(prepared: Prepared, task: str, notes: pl.DataFrame) -> list[str]:
     table = pl.read_parquet(prepared.folder / "tasks" / f"{task}.parquet")
     if PREDICTION_TIME not in table.columns:
-        return np.zeros(notes.height, np.bool_)
-    timed = notes.join(table.select("note_id", PREDICTION_TIME), on="note_id", how="left")
-    late: npt.NDArray[np.bool_] = (
-        timed["time"].gt(timed[PREDICTION_TIME]).fill_null(False).to_numpy()
-    )
-    return late
+        return []
+    timed = table.select("note_id", PREDICTION_TIME).join(notes, on="note_id", how="left")
+    return timed.filter(pl.col("time") > pl.col(PREDICTION_TIME))["note_id"].to_list()

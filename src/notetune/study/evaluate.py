@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from notetune import runs
@@ -32,7 +31,7 @@ from notetune.notes import overlap
 from notetune.prepare.checks import CORPUS
 from notetune.prepare.prepared import Prepared, TaskTable
 from notetune.prepare.provenance import corpus_findings
-from notetune.prepare.suspects import suspect_notes
+from notetune.prepare.suspects import Suspects, suspect_notes
 from notetune.recipe.models import name_in_study
 from notetune.recipe.recipe import Recipe
 from notetune.study import perplexity, questions, search
@@ -180,7 +179,7 @@ def _on_parts(
     """The same scores on parts of the test notes: of listed patients, and without suspect notes."""
     tests, config = [table for table in tables if table.split == "test"], recipe.evaluate
     settings = Questions(runs=asked.runs), config.draws, config.seed
-    suspects = _suspects(prepared, tests)
+    suspects = suspect_notes(prepared) if tests else {}
     return {
         "listed_patients": compare_study(_of_listed_patients(recipe, tests), *settings)[0],
         "unsuspected": compare_study(_without(suspects, tests), *settings)[0],
@@ -202,17 +201,7 @@ def _of_listed_patients(recipe: Recipe, tables: list[ScoreTable]) -> list[ScoreT
     return [part for table in tables if (part := table.of_notes(kept)) is not None]
 
 
-def _suspects(
-    prepared: Prepared, tests: Sequence[ScoreTable]
-) -> dict[str, Mapping[str, npt.NDArray[np.str_]]]:
-    """The suspect test notes of the tasks that have any."""
-    found = {name: suspect_notes(prepared, name) for name in dict.fromkeys(t.task for t in tests)}
-    return {name: notes for name, notes in found.items() if notes}
-
-
-def _without(
-    suspects: Mapping[str, Mapping[str, npt.NDArray[np.str_]]], tables: Sequence[ScoreTable]
-) -> list[ScoreTable]:
+def _without(suspects: Mapping[str, Suspects], tables: Sequence[ScoreTable]) -> list[ScoreTable]:
     """The scores of tasks with suspect notes on all others."""
     found = []
     for table in tables:

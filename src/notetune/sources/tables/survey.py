@@ -7,12 +7,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from notetune.errors import DataError
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import Record, names_in, read_records, table_files
 
 ROWS_READ: Final = 20_000
 MOST_LEVELS: Final = 100
 _MOST_LEVEL_CHARS: Final = 40
+_MOST_NAME_CHARS: Final = 60
 _SEPARATORS: Final = ";|,"
 
 
@@ -125,6 +127,12 @@ def survey(path: Path) -> Survey:
     """
     files = table_files(path)
     names = names_in(files[0])
+    if any(len(name) > _MOST_NAME_CHARS or not name.isprintable() for name in names):
+        # Without a header the names are the first row, which is a note.
+        raise DataError(
+            f"{files[0]}, line 1: a column name has over {_MOST_NAME_CHARS} characters or is not "
+            "printable; give a first line that names the columns."
+        )
     columns = [Column(name) for name in names]
     rejections = Rejections(ReadingPolicy(policy="quarantine", max_rejected_share=1))
     rows = 0
