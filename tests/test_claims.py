@@ -79,6 +79,13 @@ class TestClaimed:
         assert holder_of(tmp_path / "stage") is None
         assert can_claim(tmp_path / "stage")
 
+    def test_is_free_before_anyone_waited_for_its_killed_process(self, tmp_path):
+        process = holding(tmp_path / "stage")
+        process.send_signal(signal.SIGKILL)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert can_claim(tmp_path / "stage")
+        process.communicate()
+
     def test_is_free_after_an_error_inside(self, tmp_path):
         with pytest.raises(ValueError, match="inside"), claims.claimed(tmp_path / "stage"):
             raise ValueError("inside")

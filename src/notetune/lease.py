@@ -205,4 +205,7 @@ def _runs(process: int) -> bool:
         os.kill(process, 0)
     except OSError as error:
         return isinstance(error, PermissionError)  # it is another user's
+    with contextlib.suppress(OSError):
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        return stat.rpartition(")")[2].split()[0] != "Z"  # killed, and not yet waited for
     return True
