@@ -1,6 +1,7 @@
 """Outcome tasks without code: from a label column, a table of labels or a table of ICD codes."""
 
 import re
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
@@ -40,8 +41,8 @@ class LabelTable(Config):
 class CodeTable(Config):
     """ICD codes in a table of their own: any number of rows per admission, patient or other id.
 
-    A code becomes its category: ICD-9 diagnoses three characters (external causes four), ICD-9
-    procedures and ICD-10 diagnoses three, ICD-10 procedures four.
+    Without `roll_up`, a code becomes its category: ICD-9 diagnoses three characters (external
+    causes four), ICD-9 procedures and ICD-10 diagnoses three, ICD-10 procedures four.
     """
 
     path: Path
@@ -74,11 +75,45 @@ class CodeTable(Config):
         """
         if self.version == "as-is":
             return code
+        number, lead = self.edition(version)
+        return f"{lead}{CATEGORY[self.of, number](code)}"
+
+    def edition(self, version: str = "") -> tuple[str, str]:
+        """The version of ICD, 9 or 10, and how the names of its classes begin.
+
+        Raises:
+            Rejected: As `class_of`.
+        """
         number = version if self.version is None else self.version.removeprefix("icd")
-        category = CATEGORY.get((self.of, number))
-        if category is None:
+        if number not in ("9", "10"):
             raise Rejected("ICD version is neither 9 nor 10", "mend the cell")
-        return category(code) if self.version else f"ICD-{number} {category(code)}"
+        return number, "" if self.version else f"ICD-{number} "
+
+
+class RollUpTable(Config):
+    """What group each code belongs to, such as a CCSR file; one row per code and group.
+
+    Whole codes are matched, with and without their dot, in any letter case.
+    """
+
+    path: Path
+    """As in `LabelTable`."""
+    code_column: Shown
+    group_column: Shown
+    """A code has the groups of all its rows; one that the table lacks is left out and counted."""
+    description_column: Shown | None = None
+    """Words for each group, shown beside it in the report."""
+
+
+class DescriptionTable(Config):
+    """Words for the classes of a task, matched as codes are in `RollUpTable`."""
+
+    path: Path
+    """As in `LabelTable`."""
+    code_column: Shown
+    """Names of the classes: codes, categories or groups."""
+    description_column: Shown
+    """One line each; over 120 characters it is cut at a word."""
 
 
 class TableTask(Config):
@@ -98,9 +133,16 @@ class TableTask(Config):
     """Between the labels of a multilabel cell; without it a cell holds one label."""
     first_characters: PositiveInt | None = None
     """Of each label of a multilabel task, so many count: 3 makes ICD-10 codes their categories."""
+    roll_up: Literal["chapter", "icd9-chapter", "icd10-chapter"] | RollUpTable | None = None
+    """Multilabel: what each code becomes. A table gives its groups; `chapter` the ICD chapter of
+    diagnoses in a table of `codes`, by its version; icd9-chapter and icd10-chapter that of labels,
+    which have no version. A code without a group or chapter is left out and counted."""
+    descriptions: DescriptionTable | None = None
+    """Words for each class, shown beside it in the report. Chapters, and a roll-up table with a
+    `description_column`, bring theirs."""
     classes: tuple[Shown, ...] | None = None
     """Allowed classes, in this order; without it, those found, sorted. Binary: the name of the
-    positive class; without it, the name of the task. With `codes`: the categories to keep."""
+    positive class; without it, the name of the task. With `codes` or `roll_up`: those to keep."""
     positive: str = "1"
     """Cell of a positive note (binary only)."""
     negative: str = "0"
@@ -126,6 +168,29 @@ class TableTask(Config):
             raise ValueError("labels without label_column are of a binary task, absent: negative")
         if self.absent_is_negative and self.kind == "multiclass":
             raise ValueError("absent: negative is for binary and multilabel tasks")
+        return self
+
+    @model_validator(mode="after")
+    def _can_roll_up(self) -> Self:
+        if self.kind != "multilabel" and self.roll_up is not None:
+            raise ValueError("roll_up is for multilabel tasks")
+        if self.kind == "binary" and self.descriptions is not None:
+            raise ValueError("descriptions are for tasks with several classes")
+        codes, by_table = self.codes, isinstance(self.roll_up, RollUpTable)
+        if by_table and codes is not None and codes.version_column is not None:
+            raise ValueError(
+                "a roll_up table has no version, and E849 is a code of both: keep the codes of one "
+                "version, or write version: as-is where no code means two things"
+            )
+        if self.roll_up is None or by_table:
+            return self
+        if (self.roll_up == "chapter") != (codes is not None):
+            raise ValueError(
+                "roll_up: chapter is for codes; for column or labels it is icd9-chapter or "
+                "icd10-chapter"
+            )
+        if codes is not None and (codes.of != "diagnoses" or codes.version == "as-is"):
+            raise ValueError("chapters are of diagnoses of a version, icd9 or icd10")
         return self
 
     @property
@@ -156,8 +221,12 @@ class TaskedSource(ReadingPolicy):
         return self
 
 
-def label_set(task: TableTask, record: Record) -> LabelSet | None:
+def label_set(
+    task: TableTask, record: Record, classes_of: Callable[[str], Iterable[str]]
+) -> LabelSet | None:
     """The labels in a row of the notes or of the label table; None where the label cell is empty.
+
+    `classes_of` rolls a label up, if the task does so.
 
     Raises:
         Rejected: If a label is none of the allowed ones, or a time cannot be read.
@@ -167,6 +236,11 @@ def label_set(task: TableTask, record: Record) -> LabelSet | None:
     labels = list(_positive_class(task)) if column is None else _labels(task, record, column)
     if labels is None:
         return None
+    if task.roll_up is not None:
+        labels = sorted({name for label in labels for name in classes_of(label)})
+    elif task.classes is not None and not set(labels) <= set(task.classes):
+        remedy = f"mend the cell, or add the class to the {len(task.classes)} of the task"
+        raise Rejected(f"unknown class of task {task.name}", remedy)
     return labels, record.time(task.prediction_time) if task.prediction_time else None
 
 
@@ -191,9 +265,6 @@ def _labels(task: TableTask, record: Record, column: str) -> list[str] | None:
             f"{record.where}: column {column} holds a label over {MAX_SHOWN_CHARS} characters; "
             f"name the label column of task {task.name}, or its separator."
         )
-    if task.classes is not None and not set(named) <= set(task.classes):
-        remedy = f"mend the cell, or add the class to the {len(task.classes)} of the task"
-        raise Rejected(f"unknown class of task {task.name}", remedy)
     return named
 
 
@@ -216,7 +287,9 @@ def _positive_class(task: TableTask) -> tuple[str, ...]:
     return task.classes or (task.name,)
 
 
-def checked_task(spec: TableTask, table: pl.DataFrame, origin: Path) -> Task:
+def checked_task(
+    spec: TableTask, table: pl.DataFrame, origin: Path, description_of: Callable[[str], str]
+) -> Task:
     """The task of a recipe, with the classes that it names or that its table from `origin` has.
 
     Raises:
@@ -229,7 +302,8 @@ def checked_task(spec: TableTask, table: pl.DataFrame, origin: Path) -> Task:
         )
     found = spec.classes or classes_in(table["labels"])
     classes = _positive_class(spec) if spec.kind == "binary" else found
+    described = {name: words for name in classes if (words := description_of(name))}
     try:
-        return Task(spec.name, spec.kind, classes)
+        return Task(spec.name, spec.kind, classes, class_descriptions=described)
     except DataError as error:  # ours, so it shows no label
         raise DataError(f"{origin}, column {spec.column}: {error}") from None
