@@ -100,6 +100,15 @@ def test_a_table_gives_each_code_its_groups(tmp_path, suffix):
     assert rows in cohort.flow
 
 
+def test_a_roll_up_that_knows_no_code_stops(tmp_path):
+    task = codes_task(tmp_path, roll_up=by_table(tmp_path, "code,group\nA00,G\n"))
+    with pytest.raises(DataError, match="none of the 6 codes of task icd is in its roll-up"):
+        cohort_of(tmp_path, tasks=[task])
+    (tmp_path / "groups.csv").write_text(f"code,group\nA00,{'g' * 121}\n")
+    with pytest.raises(DataError, match=r"line 2: column group holds 121 characters"):
+        cohort_of(tmp_path, tasks=[task])
+
+
 def test_classes_restrict_after_the_roll_up(tmp_path):
     cells = {"n0": ["E11.9", "I10"], "n1": ["i10"]}
     table = by_table(tmp_path)
@@ -135,6 +144,9 @@ def test_descriptions_are_one_short_line_and_unknown_classes_have_none(tmp_path)
     words = cohort.tasks[0][0].class_descriptions
     assert words == {"008": f"{('intestinal infections ' * 5).strip()}…", "V30": "Liveborn"}
     assert len(words["008"]) <= 120
+    cohort = described(tmp_path, f"code,words\n008,{'x' * 121}\nV30,{'y' * 120}\n")
+    words = cohort.tasks[0][0].class_descriptions
+    assert words == {"008": "x" * 119 + "…", "V30": "y" * 120}
     assert "401" in cohort.tasks[0][0].classes
 
 

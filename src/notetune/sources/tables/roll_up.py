@@ -1,7 +1,6 @@
 """What the labels and codes of a task become: categories, chapters or groups, and their words."""
 
 import sys
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -144,7 +143,7 @@ def _read(table: RollUpTable, stage: str, policy: ReadingPolicy) -> _Groups:
     for record in read_records(table_files(table.path), wanted, rejections):
         try:
             code, group, said = (_bare(record, column) for column in columns)
-            said = textwrap.shorten(said, MAX_SHOWN_CHARS, placeholder="…")
+            said = _shortened(said)
             if said and words.get(_key(group), said) != said:
                 raise Rejected("another description of the same code or group", "keep one")
         except Rejected as fault:
@@ -176,6 +175,13 @@ def _bare(record: Record, column: str | None) -> str:
     """
     text = "" if column is None else record.text(column)
     return text[1:-1].strip() if text[:1] == text[-1:] == "'" and len(text) > 1 else text
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= MAX_SHOWN_CHARS:
+        return text
+    head = text[:MAX_SHOWN_CHARS]
+    return f"{head.rpartition(' ')[0].rstrip() or head[:-1]}…"
 
 
 def _key(code: str) -> str:

@@ -93,12 +93,14 @@ class CodeTable(Config):
 class RollUpTable(Config):
     """What group each code belongs to, such as a CCSR file; one row per code and group.
 
-    Whole codes are matched, with and without their dot, in any letter case.
+    Source:
+        Files of this form: CCSR of HCUP, whose quotes inside a cell are taken off.
     """
 
     path: Path
-    """As in `LabelTable`."""
+    """As that of `labels` and `codes`."""
     code_column: Shown
+    """Whole codes, of one version; matched with and without their dot, in any letter case."""
     group_column: Shown
     """A code has the groups of all its rows; one that the table lacks is left out and counted."""
     description_column: Shown | None = None
@@ -109,9 +111,9 @@ class DescriptionTable(Config):
     """Words for the classes of a task, matched as codes are in `RollUpTable`."""
 
     path: Path
-    """As in `LabelTable`."""
+    """As that of `labels` and `codes`."""
     code_column: Shown
-    """Names of the classes: codes, categories or groups."""
+    """Names of the classes: codes, categories or groups; dots and letter case do not matter."""
     description_column: Shown
     """One line each; over 120 characters it is cut at a word."""
 
