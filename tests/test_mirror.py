@@ -40,6 +40,7 @@ HELD_BY = {
     "search/test_search_ledger.py": "journal",
     "serve/test_serve_merge.py": "model/merge",
     "serve/test_serve_predictor.py": "serve/predictions",
+    "sources/test_sources_tables_tasks.py": "sources/tables/labels",
     "study/test_end_to_end_backbones.py": "cli/load",
     "study/test_end_to_end_encoders.py": "prepare/encoders",
     "study/test_end_to_end_inspect.py": "cli/printing study/counts",

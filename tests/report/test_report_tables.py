@@ -1,7 +1,8 @@
 """Tables mark who is best, say how many runs there are and show all that was declared."""
 
-from report_values import binary_task, cells_of, full_results
+from report_values import binary_task, cells_of, full_results, multilabel_task
 
+from notetune.metrics.results import read_results
 from notetune.report.page import report_sections, write_report
 from notetune.report.table import Table
 
@@ -63,3 +64,15 @@ def test_the_primary_table_shows_all_that_was_declared():
     assert texts.count("best-validated: task-lora") == 1
     assert "n/a (no label has both values in this split)" in texts
     assert texts.count("no") == 1
+
+
+def test_a_label_stands_with_its_words_on_the_page_in_the_twin_and_in_json(tmp_path):
+    task = multilabel_task(labels=3).described({"D01 <&|": "Chest pain <b>", "X": "no label"})
+    write_report(full_results(tasks=(task,)), tmp_path / "report")
+    page = (tmp_path / "report/report.html").read_text(encoding="utf-8")
+    assert 'D01 &lt;&amp;| <span class="detail">Chest pain &lt;b&gt;</span>' in page
+    assert "D02 &lt;&amp;|<" in page
+    twin = (tmp_path / "report/report.md").read_text(encoding="utf-8")
+    assert "| D01 <&\\| Chest pain \\<b> |" in twin
+    (found,) = read_results(tmp_path / "report/report.json").tasks
+    assert [row.description for row in found.labels] == ["", "Chest pain <b>", ""]

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -55,7 +56,13 @@ def notetune_in_a_fresh_process(*arguments):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    return small_study(tmp_path_factory.mktemp("study"))
+    folder = small_study(tmp_path_factory.mktemp("study"))
+    (folder / "words.csv").write_text("code,words\n038.9,Septicemia\nV58,Aftercare\n")
+    columns = "code_column: code, description_column: words"
+    words = f"descriptions: {{path: {folder}/words.csv, {columns}}}"
+    text = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(text.replace('separator: ";"', f'separator: ";", {words}'))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +90,25 @@ def test_a_study_ends_in_a_report_with_every_model(place, finished):
     assert "★ and bold" in said
     looks = results["provenance"]["looks at the test scores"]
     assert looks == "1, of these 1 with these primary comparisons"
+
+
+def test_words_for_labels_go_from_their_table_to_the_report(place, finished, tmp_path):
+    words = {"0389": "Septicemia", "V58": "Aftercare"}
+    report = place / "runs/small/report"
+    found = {
+        t["task"]: t["labels"] for t in json.loads((report / "report.json").read_text())["tasks"]
+    }
+    said = {row["label"]: row["description"] for row in found["codes"]}
+    assert said.items() >= words.items()
+    assert said["E88"] == ""
+    assert {row["description"] for row in found["stay"]} == {""}
+    assert 'V58 <span class="detail">Aftercare</span>' in (report / "report.html").read_text()
+    prepared = Path(shutil.copytree(place / "runs/small/prepared", tmp_path / "prepared"))
+    facts = json.loads((prepared / "facts.json").read_text())
+    assert [task.pop("class_descriptions") for task in facts["tasks"]] == [{}, {}, words]
+    (prepared / "facts.json").write_text(json.dumps(facts))
+    older = [table.task.class_descriptions for table in open_prepared(prepared).tasks.values()]
+    assert older == [{}, {}, {}]
 
 
 def test_the_report_says_which_trainings_were_too_short(place, finished, monkeypatch):

@@ -4,8 +4,9 @@ No field holds note text: notes appear as counts, scores and label names only. A
 not exist is None with a reason beside it, never NaN, 0 or 0.5.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_validator
 
@@ -195,6 +196,7 @@ class LabelRow(Config):
     """AUROC of each model on one label, means over runs; None when the label has one class."""
 
     label: str
+    description: str = ""
     positives: NonNegativeInt
     aurocs: dict[str, float | None]
 
@@ -257,6 +259,13 @@ class TaskResult(Config):
         if self.labels_judged > self.labels_evaluated:
             raise ValueError("labels_judged are some of labels_evaluated")
         return self
+
+    def described(self, words: Mapping[str, str]) -> Self:
+        """The same with the words for its labels, as far as there are any."""
+        labels = tuple(
+            row.model_copy(update={"description": words.get(row.label, "")}) for row in self.labels
+        )
+        return self.model_copy(update={"labels": labels})
 
 
 class HeadlineRow(Config):

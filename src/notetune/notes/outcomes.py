@@ -5,8 +5,8 @@ for a binary task, exactly one class for a multiclass task, any number for a mul
 splitting it also has `patient_id` and `split`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -26,6 +26,8 @@ LENGTH_OF_STAY_CLASSES: Final = ("<=3 days", "3-7 days", "7-14 days", ">14 days"
 class Task:
     """One outcome. K = `len(classes)`; a binary task has one class, the positive one.
 
+    `class_descriptions` are words for some classes, one line each, for readers alone.
+
     Raises:
         DataError: If the number of classes does not fit the kind, or a class is repeated or blank.
     """
@@ -34,6 +36,7 @@ class Task:
     kind: TaskKind
     classes: tuple[str, ...]
     description: str = ""
+    class_descriptions: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         count = len(self.classes)

@@ -172,7 +172,10 @@ def labels_table(task: TaskResult) -> Table:
         f"({count(task.labels_evaluated)} evaluated, {count(task.labels_skipped)} skipped).",
         ("Label", "Positives", *models),
         in_cells(
-            (label.label, label.positives, *(label.aurocs.get(model) for model in models))
+            (
+                *(Cell(label.label, label.description), label.positives),
+                *(label.aurocs.get(model) for model in models),
+            )
             for label in task.labels
         ),
         notes=(f"{NOT_AVAILABLE}: {task.skipped_reason}.",) if task.skipped_reason else (),

@@ -58,6 +58,7 @@ def evaluate(recipe: Recipe) -> Results:
     tables, asked = _score_tables(recipe, made), questions.questions(recipe)
     tasks, headline = compare_study(tables, asked, config.draws, config.seed)
     step_1, step_2 = _records(made, "pretrain"), _records(made, "model")
+    of_notes = first.notes.prepared.tasks
     return Results(
         title=recipe.title or recipe.name,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -65,9 +66,7 @@ def evaluate(recipe: Recipe) -> Results:
         seeds=tuple(range(recipe.seeds)),
         baselines=recipe.baselines,
         flow=_flow(first.notes),
-        splits=tuple(
-            row for task in first.notes.prepared.tasks.values() for row in _split_counts(task)
-        ),
+        splits=tuple(row for task in of_notes.values() for row in _split_counts(task)),
         methods=tuple(row for one in made for row in methods(one.jobs)),
         perplexity=tuple(row for one in made for row in perplexities(one.jobs)),
         learning_curves={
@@ -75,7 +74,7 @@ def evaluate(recipe: Recipe) -> Results:
         },
         kept=tuple(_kept_states(step_2)),
         searches=tuple(search.read(job) for one in made for job in one.done_of("search")),
-        tasks=tasks,
+        tasks=tuple(task.described(of_notes[task.task].task.class_descriptions) for task in tasks),
         **_on_parts(recipe, first.notes.prepared, tables, asked),
         headline=headline,
         costs=(

@@ -11,8 +11,10 @@ from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import Record, read_records, table_files
+from notetune.sources.tables.labels import LabelSet, label_set
 from notetune.sources.tables.resources import read_resources, resource_files
-from notetune.sources.tables.tasks import CodeTable, LabelSet, LabelTable, TableTask, label_set
+from notetune.sources.tables.roll_up import RollUp
+from notetune.sources.tables.tasks import CodeTable, LabelTable, TableTask
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,10 @@ class Lookup:
     absent: set[str] = field(default_factory=set)
 
 
-def load_lookup(task: TableTask, policy: ReadingPolicy) -> Lookup | None:
+def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Lookup | None:
     """The table beside the notes that a task takes its labels from; None if there is none.
+
+    `roll_up` says what its codes become.
 
     Raises:
         DataError: If a file is missing or faulty, two rows give one id different labels, or the
@@ -41,9 +45,9 @@ def load_lookup(task: TableTask, policy: ReadingPolicy) -> Lookup | None:
         return None
     rejections = Rejections(policy)
     if isinstance(table, LabelTable):
-        by_id, kept = _read_labels(task, table, rejections)
+        by_id, kept = _read_labels(task, table, rejections, roll_up)
     else:
-        by_id, kept = _read_codes(task, table, rejections)
+        by_id, kept = _read_codes(table, rejections, roll_up)
     rejections.check_share(table.path)
     stage = f"rows of the table for task {task.name}"
     flow = FlowCount(stage, rejections.rows_read, kept, rejections.counts())
@@ -57,7 +61,7 @@ def _records(path: Path, wanted: Sequence[str], rejections: Rejections) -> Itera
 
 
 def _read_labels(
-    task: TableTask, table: LabelTable, rejections: Rejections
+    task: TableTask, table: LabelTable, rejections: Rejections, roll_up: RollUp
 ) -> tuple[dict[str, LabelSet], int]:
     columns = (table.id_column, table.label_column, task.prediction_time)
     wanted = list(dict.fromkeys(column for column in columns if column))
@@ -65,7 +69,7 @@ def _read_labels(
     for record in _records(table.path, wanted, rejections):
         try:
             name = record.id(table.id_column, "row")
-            labels = label_set(task, record)
+            labels = label_set(task, record, roll_up.classes)
         except Rejected as fault:
             rejections.reject(record.file, record.line, fault)
             continue
@@ -84,7 +88,7 @@ def _read_labels(
 
 
 def _read_codes(
-    task: TableTask, table: CodeTable, rejections: Rejections
+    table: CodeTable, rejections: Rejections, roll_up: RollUp
 ) -> tuple[dict[str, LabelSet], int]:
     columns = (table.id_column, table.code_column, table.version_column)
     wanted = [column for column in columns if column]
@@ -93,16 +97,15 @@ def _read_codes(
     for record in _records(table.path, wanted, rejections):
         try:
             name, code, *version = map(record.text, wanted)
-            label = table.class_of(code, *version) if name and code else None
-            label = label and label[: task.first_characters]
+            labels = roll_up.classes(code, *version) if name and code else None
         except Rejected as fault:
             rejections.reject(record.file, record.line, fault)
             continue
-        if label is None:
+        if labels is None:
             rejections.leave_out("no id or no code")
-        elif task.classes is not None and label not in task.classes:
-            rejections.leave_out("not among the classes of the task")
-        else:
+        elif labels:
             kept += 1
-            classes_of.setdefault(name, set()).add(sys.intern(label))
+            classes_of.setdefault(name, set()).update(map(sys.intern, labels))
+    for reason, rows in roll_up.left_out.items():
+        rejections.leave_out(reason, rows)
     return {name: (sorted(classes), None) for name, classes in classes_of.items()}, kept

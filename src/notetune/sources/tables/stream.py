@@ -20,13 +20,13 @@ from notetune.sources.cohort import (
 )
 from notetune.sources.rejections import Rejected, Rejections
 from notetune.sources.tables.files import Record
+from notetune.sources.tables.labels import LabelSet, label_set
 from notetune.sources.tables.lookup import Lookup, load_lookup
+from notetune.sources.tables.roll_up import load_roll_up
 from notetune.sources.tables.tasks import (
-    LabelSet,
     TableTask,
     TaskedSource,
     checked_task,
-    label_set,
 )
 
 NOTES_PER_CHUNK: Final = 10_000
@@ -83,7 +83,10 @@ class TableReading:
     ) -> None:
         self.rejections = Rejections(source)
         self._source, self._origin, self._layout, self._merges = source, origin, layout, merges
-        self._lookups = {task.name: load_lookup(task, source) for task in source.tasks}
+        self._roll_ups = {task.name: load_roll_up(task, source) for task in source.tasks}
+        self._lookups = {
+            task.name: load_lookup(task, source, self._roll_ups[task.name]) for task in source.tasks
+        }
         self._labelled: dict[str, list[pl.DataFrame]] = {task.name: [] for task in source.tasks}
         self._text_of: dict[str, int] = {}  # note id to the hash of its text
         self._columns: list[tuple[str | None, ...]] = []
@@ -176,7 +179,7 @@ class TableReading:
     def _labels(self, task: TableTask, record: Record) -> LabelSet | None:
         lookup = self._lookups[task.name]
         if lookup is None:
-            labels = label_set(task, record)
+            labels = label_set(task, record, self._roll_ups[task.name].classes)
             if labels is None and self.rejections.is_strict:
                 rule = f"missing label of task {task.name}"
                 raise Rejected(rule, "fill in the label or remove the row")
@@ -230,13 +233,16 @@ class TableReading:
             flow.append(FlowCount(stage, self._kept, self._kept))
         tasks, rejections = [], [self.rejections.table()]
         for spec in self._source.tasks:
+            roll_up = self._roll_ups[spec.name]
+            flow += roll_up.flow(spec)
+            rejections += [read.rejections for read in roll_up.tables]
             if (lookup := self._lookups[spec.name]) is not None:
                 flow += [lookup.flow, self._met_flow(spec, lookup)]
                 rejections.append(lookup.rejections)
             table = pl.concat(self._labelled[spec.name])
             if spec.prediction_time is None:
                 table = table.drop(PREDICTION_TIME)
-            tasks.append((checked_task(spec, table, self._origin), table))
+            tasks.append((checked_task(spec, table, self._origin, roll_up.description), table))
             without = {"missing label": self._kept - table.height}
             flow.append(FlowCount(f"task {spec.name}", self._kept, table.height, without))
         columns = None

@@ -1,30 +1,20 @@
 """Outcome tasks without code: from a label column, a table of labels or a table of ICD codes."""
 
-import math
-import re
-from bisect import bisect_left
-from datetime import datetime
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import polars as pl
 from pydantic import PositiveInt, model_validator
 
 from notetune.aliases import TaskKind
-from notetune.config import MAX_SHOWN_CHARS, Config, Name, Shown
+from notetune.config import Config, Name, Shown
 from notetune.errors import DataError
 from notetune.notes.icd import CATEGORY
 from notetune.notes.outcomes import Task, classes_in
 from notetune.sources.rejections import ReadingPolicy, Rejected
-from notetune.sources.tables.files import Record
 from notetune.strict_csv import MAX_CELL_CHARS
-
-_ITEM = re.compile(r"""'[^']*'|"[^"]*"|[^\s,'"\[\]]+""")
-_LIST = re.compile(rf"\[\s*(?:(?:{_ITEM.pattern})\s*(?:,\s*(?:{_ITEM.pattern})\s*)*,?\s*)?\]")
-
-LabelSet = tuple[list[str], datetime | None]
-"""The labels of a note, and its prediction time where it is known."""
 
 
 class LabelTable(Config):
@@ -48,8 +38,8 @@ class LabelTable(Config):
 class CodeTable(Config):
     """ICD codes in a table of their own: any number of rows per admission, patient or other id.
 
-    A code becomes its category: ICD-9 diagnoses three characters (external causes four), ICD-9
-    procedures and ICD-10 diagnoses three, ICD-10 procedures four.
+    Without `roll_up`, a code becomes its category: ICD-9 diagnoses three characters (external
+    causes four), ICD-9 procedures and ICD-10 diagnoses three, ICD-10 procedures four.
     """
 
     path: Path
@@ -87,11 +77,47 @@ class CodeTable(Config):
         """
         if self.version == "as-is":
             return code
+        number, lead = self.edition(version)
+        return f"{lead}{CATEGORY[self.of, number](code)}"
+
+    def edition(self, version: str = "") -> tuple[str, str]:
+        """The version of ICD, 9 or 10, and how the names of its classes begin.
+
+        Raises:
+            Rejected: As `class_of`.
+        """
         number = version if self.version is None else self.version.removeprefix("icd")
-        category = CATEGORY.get((self.of, number))
-        if category is None:
+        if number not in ("9", "10"):
             raise Rejected("ICD version is neither 9 nor 10", "mend the cell")
-        return category(code) if self.version else f"ICD-{number} {category(code)}"
+        return number, "" if self.version else f"ICD-{number} "
+
+
+class RollUpTable(Config):
+    """What group each code belongs to, such as a CCSR file; one row per code and group.
+
+    Source:
+        Files of this form: CCSR of HCUP, whose quotes inside a cell are taken off.
+    """
+
+    path: Path
+    """As that of `labels` and `codes`."""
+    code_column: Shown
+    """Whole codes, of one version; matched with and without their dot, in any letter case."""
+    group_column: Shown
+    """A code has the groups of all its rows; one that the table lacks is left out and counted."""
+    description_column: Shown | None = None
+    """Words for each group, shown beside it in the report."""
+
+
+class DescriptionTable(Config):
+    """Words for the classes of a task, matched as codes are in `RollUpTable`."""
+
+    path: Path
+    """As that of `labels` and `codes`."""
+    code_column: Shown
+    """Names of the classes: codes, categories or groups; dots and letter case do not matter."""
+    description_column: Shown
+    """One line each; over 120 characters it is cut at a word."""
 
 
 class TableTask(Config):
@@ -112,12 +138,19 @@ class TableTask(Config):
     first_characters: PositiveInt | None = None
     """Of each label of a multilabel task, so many count: 3 makes ICD-10 codes their categories.
     With `codes`, for version: as-is."""
+    roll_up: Literal["chapter", "icd9-chapter", "icd10-chapter"] | RollUpTable | None = None
+    """Multilabel: what each code becomes. A table gives its groups; `chapter` the ICD chapter of
+    diagnoses in a table of `codes`, by its version; icd9-chapter and icd10-chapter that of labels,
+    which have no version. A code without a group or chapter is left out and counted."""
+    descriptions: DescriptionTable | None = None
+    """Words for each class, shown beside it in the report. Chapters, and a roll-up table with a
+    `description_column`, bring theirs."""
     borders: tuple[float, ...] | None = None
     """Cuts the numbers of a multiclass task into classes: [3, 7] makes them <=3, 3-7 and >7, or
     what `classes` names. A border belongs to the class below it."""
     classes: tuple[Shown, ...] | None = None
     """Allowed classes, in this order; without it, those found, sorted. Binary: the name of the
-    positive class; without it, the name of the task. With `codes`: the categories to keep."""
+    positive class; without it, the name of the task. With `codes` or `roll_up`: those to keep."""
     positive: str | tuple[str, ...] = "1"
     """Cell of a positive note, or several such (binary only). Of a list, such as the codes of a
     FHIR discharge, one suffices."""
@@ -161,6 +194,11 @@ class TableTask(Config):
             )
 
     @property
+    def positive_class(self) -> tuple[str, ...]:
+        """The one class of a binary task."""
+        return self.classes or (self.name,)
+
+    @property
     def positives(self) -> tuple[str, ...]:
         """The cells of a positive note of a binary task."""
         return (self.positive,) if isinstance(self.positive, str) else self.positive
@@ -173,6 +211,29 @@ class TableTask(Config):
         numbers = [f"{border:.12g}" for border in self.borders]
         inner = (f"{low}-{high}" for low, high in pairwise(numbers))
         return (f"<={numbers[0]}", *inner, f">{numbers[-1]}")
+
+    @model_validator(mode="after")
+    def _can_roll_up(self) -> Self:
+        if self.kind != "multilabel" and self.roll_up is not None:
+            raise ValueError("roll_up is for multilabel tasks")
+        if self.kind == "binary" and self.descriptions is not None:
+            raise ValueError("descriptions are for tasks with several classes")
+        codes, by_table = self.codes, isinstance(self.roll_up, RollUpTable)
+        if by_table and codes is not None and codes.version_column is not None:
+            raise ValueError(
+                "a roll_up table has no version, and E849 is a code of both: keep the codes of one "
+                "version, or write version: as-is where no code means two things"
+            )
+        if self.roll_up is None or by_table:
+            return self
+        if (self.roll_up == "chapter") != (codes is not None):
+            raise ValueError(
+                "roll_up: chapter is for codes; for column or labels it is icd9-chapter or "
+                "icd10-chapter"
+            )
+        if codes is not None and (codes.of != "diagnoses" or codes.version == "as-is"):
+            raise ValueError("chapters are of diagnoses of a version, icd9 or icd10")
+        return self
 
     @property
     def absent_is_negative(self) -> bool:
@@ -202,102 +263,9 @@ class TaskedSource(ReadingPolicy):
         return self
 
 
-def label_set(task: TableTask, record: Record) -> LabelSet | None:
-    """The labels in a row of the notes or of the label table; None where the label cell is empty.
-
-    Raises:
-        Rejected: If a label is none of the allowed ones, or a time cannot be read.
-        DataError: If the column cannot be a label column.
-    """
-    column = task.labels.label_column if task.labels else task.column
-    labels = list(_positive_class(task)) if column is None else _labels(task, record, column)
-    if labels is None:
-        return None
-    return labels, record.time(task.prediction_time) if task.prediction_time else None
-
-
-def _labels(task: TableTask, record: Record, column: str) -> list[str] | None:
-    value = record.cells[column]
-    if task.borders is not None:
-        return _interval(task, record, column, task.borders)
-    if task.kind == "binary":
-        return _answer(task, record, column)
-    if isinstance(value, list) and task.kind == "multilabel":
-        labels = [record.text_of(column, item) for item in value]
-    elif not (cell := record.text_of(column, value)):
-        return None
-    elif task.kind == "multilabel":
-        labels = _in_cell(task, cell)
-    else:
-        labels = [cell]
-    named = sorted({label.strip()[: task.first_characters] for label in labels if label.strip()})
-    if any(len(label) > MAX_SHOWN_CHARS for label in named):
-        raise DataError(
-            f"{record.where}: column {column} holds a label over {MAX_SHOWN_CHARS} characters; "
-            f"name the label column of task {task.name}, or its separator."
-        )
-    if task.classes is not None and not set(named) <= set(task.classes):
-        remedy = f"mend the cell, or add the class to the {len(task.classes)} of the task"
-        raise Rejected(f"unknown class of task {task.name}", remedy)
-    return named
-
-
-def _answer(task: TableTask, record: Record, column: str) -> list[str] | None:
-    """The label of a binary task, from a cell or the items of a list."""
-    value = record.cells[column]
-    of_cell = value if isinstance(value, list) else [value]
-    if not (cells := [cell for item in of_cell if (cell := record.text_of(column, item))]):
-        return None
-    if any(cell in task.positives for cell in cells):
-        return list(_positive_class(task))
-    if task.negative is None or all(cell == task.negative for cell in cells):
-        return []
-    remedy = f"write {task.negative} or {task.positives[0]}, or set positive and negative"
-    raise Rejected(f"label of task {task.name} is neither positive nor negative", remedy)
-
-
-def _interval(
-    task: TableTask, record: Record, column: str, borders: tuple[float, ...]
-) -> list[str] | None:
-    """The class of a number between borders.
-
-    Raises:
-        Rejected: If it is no finite number.
-    """
-    value: Any = record.cells[column]
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):  # its words may hold the cell
-        number = math.nan
-    if not math.isfinite(number):
-        raise Rejected(
-            f"label of task {task.name} is no number", "write a number or leave it empty"
-        )
-    return [(task.all_classes or ())[bisect_left(borders, number)]]
-
-
-def _in_cell(task: TableTask, cell: str) -> list[str]:
-    """The labels of a multilabel cell: what stands between separators, or a list as it is printed.
-
-    Raises:
-        Rejected: If it begins like a list and is none, or says by zeros and ones which labels.
-    """
-    if not cell.startswith("["):
-        return cell.split(task.separator) if task.separator else [cell]
-    labels = [item.strip("'\"") for item in _ITEM.findall(cell)]
-    if not _LIST.fullmatch(cell) or (len(labels) > 1 and set(labels) <= {"0", "1"}):
-        remedy = "write names of labels, with a separator or as ['I10', 'E11']"
-        raise Rejected(f"no list of labels of task {task.name}", remedy)
-    return labels
-
-
-def _positive_class(task: TableTask) -> tuple[str, ...]:
-    return task.classes or (task.name,)
-
-
-def checked_task(spec: TableTask, table: pl.DataFrame, origin: Path) -> Task:
+def checked_task(
+    spec: TableTask, table: pl.DataFrame, origin: Path, description_of: Callable[[str], str]
+) -> Task:
     """The task of a recipe, with the classes that it names or that its table from `origin` has.
 
     Raises:
@@ -309,8 +277,9 @@ def checked_task(spec: TableTask, table: pl.DataFrame, origin: Path) -> Task:
             "and are ids written alike in the table of labels or codes?"
         )
     found = spec.all_classes or classes_in(table["labels"])
-    classes = _positive_class(spec) if spec.kind == "binary" else found
+    classes = spec.positive_class if spec.kind == "binary" else found
+    described = {name: words for name in classes if (words := description_of(name))}
     try:
-        return Task(spec.name, spec.kind, classes)
+        return Task(spec.name, spec.kind, classes, class_descriptions=described)
     except DataError as error:  # ours, so it shows no label
         raise DataError(f"{origin}, column {spec.column}: {error}") from None

@@ -1,0 +1,189 @@
+"""What the labels and codes of a task become: categories, chapters or groups, and their words."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from notetune.audit import FlowCount
+from notetune.config import MAX_SHOWN_CHARS
+from notetune.errors import DataError
+from notetune.notes.icd_chapters import CHAPTERS, icd_chapter
+from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
+from notetune.sources.tables.files import Record, read_records, table_files
+from notetune.sources.tables.tasks import RollUpTable, TableTask
+
+UNKNOWN = "not in the roll-up"
+NOT_ALLOWED = "not among the classes of the task"
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """A table in memory: groups by the key of a code, descriptions by that of a group."""
+
+    groups: Mapping[str, tuple[str, ...]]
+    words: Mapping[str, str]
+    flow: FlowCount
+    rejections: pl.DataFrame
+
+
+@dataclass
+class RollUp:
+    """The classes of each code of a task, and what became of the codes that were asked for.
+
+    Attributes:
+        classes_of: By the code and, if there is a version column, its cell.
+        allowed: The classes to keep; None for all.
+        words: Descriptions by the key of a class.
+        tables: Those of the user that were read for this.
+        codes: How many codes were asked for.
+        left_out: How many of them have no class, by reason.
+    """
+
+    classes_of: Callable[..., tuple[str, ...]]
+    allowed: frozenset[str] | None
+    words: Mapping[str, str]
+    tables: tuple[_Groups, ...] = ()
+    codes: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def classes(self, code: str, *version: str) -> tuple[str, ...]:
+        """The classes of a code; none for one that is unknown or not wanted, which is counted.
+
+        Raises:
+            Rejected: If the version is none of ICD.
+        """
+        found = self.classes_of(code, *version)
+        kept = tuple(name for name in found if self.allowed is None or name in self.allowed)
+        self.codes += 1
+        if not kept:
+            self.left_out[NOT_ALLOWED if found else UNKNOWN] += 1
+        return kept
+
+    def description(self, name: str) -> str:
+        """The words of a class; "" where none are known."""
+        return self.words.get(_key(name), "")
+
+    def flow(self, task: TableTask) -> Iterator[FlowCount]:
+        """The rows of its tables, and what became of the codes, where these are no rows either.
+
+        Raises:
+            DataError: If not one code could be rolled up.
+        """
+        if self.codes and self.left_out[UNKNOWN] == self.codes:
+            raise DataError(
+                f"none of the {self.codes} codes of task {task.name} is in its roll-up; check the "
+                "columns, and that both are codes of one version."
+            )
+        yield from (table.flow for table in self.tables)
+        if task.roll_up is not None and task.codes is None:
+            kept = self.codes - self.left_out.total()
+            stage = f"codes in the cells of task {task.name}"
+            yield FlowCount(stage, self.codes, kept, dict(self.left_out))
+
+
+def load_roll_up(task: TableTask, policy: ReadingPolicy) -> RollUp:
+    """What the codes of a task become, with the tables of the recipe that say so.
+
+    Raises:
+        DataError: If a table is missing or faulty, or the policy stops.
+    """
+    tables, words = [], dict[str, str]()
+    classes_of = _categories(task)
+    if isinstance(task.roll_up, RollUpTable):
+        table = _read(task.roll_up, f"rows of the roll-up of task {task.name}", policy)
+        tables.append(table)
+        words |= table.words
+        groups = table.groups
+        classes_of = lambda code, *_: groups.get(_key(code), ())  # noqa: E731 (as the others are)
+    elif task.roll_up is not None:
+        words |= {
+            _key(f"{lead}{name}"): title
+            for version, chapters in CHAPTERS.items()
+            for lead in ("", f"ICD-{version} ")
+            for name, title in chapters.items()
+        }
+        classes_of = _chapters(task)
+    if (said := task.descriptions) is not None:
+        as_roll_up = RollUpTable(**said.model_dump(), group_column=said.code_column)
+        tables.append(_read(as_roll_up, f"rows of the descriptions of task {task.name}", policy))
+        words |= tables[-1].words
+    allowed = None if task.classes is None else frozenset(task.classes)
+    return RollUp(classes_of, allowed, words, tuple(tables))
+
+
+def _categories(task: TableTask) -> Callable[..., tuple[str, ...]]:
+    codes = task.codes
+    if codes is None:
+        return lambda code: (code,)
+    length = task.first_characters
+    return lambda code, *version: (codes.class_of(code, *version)[:length],)
+
+
+def _chapters(task: TableTask) -> Callable[..., tuple[str, ...]]:
+    codes = task.codes
+
+    def in_chapter(code: str, *version: str) -> tuple[str, ...]:
+        number = "9" if task.roll_up == "icd9-chapter" else "10"
+        lead = ""
+        if codes is not None:
+            number, lead = codes.edition(*version)
+        found = icd_chapter(code, number)
+        return () if found is None else (f"{lead}{found}",)
+
+    return in_chapter
+
+
+def _read(table: RollUpTable, stage: str, policy: ReadingPolicy) -> _Groups:
+    columns = (table.code_column, table.group_column, table.description_column)
+    rejections, kept = Rejections(policy), 0
+    groups, words = dict[str, dict[str, None]](), dict[str, str]()
+    wanted = list(dict.fromkeys(column for column in columns if column))
+    for record in read_records(table_files(table.path), wanted, rejections):
+        try:
+            code, group, said = (_bare(record, column) for column in columns)
+            said = _shortened(said)
+            if said and words.get(_key(group), said) != said:
+                raise Rejected("another description of the same code or group", "keep one")
+        except Rejected as fault:
+            rejections.reject(record.file, record.line, fault)
+            continue
+        if not (code and group):
+            rejections.leave_out("no code or no group")
+            continue
+        if len(group) > MAX_SHOWN_CHARS:
+            raise DataError(
+                f"{record.where}: column {table.group_column} holds {len(group)} characters; a "
+                f"code or group is at most {MAX_SHOWN_CHARS}. Name another column."
+            )
+        kept += 1
+        groups.setdefault(_key(code), {})[sys.intern(group)] = None
+        if said:
+            words[_key(group)] = said
+    rejections.check_share(table.path)
+    flow = FlowCount(stage, rejections.rows_read, kept, rejections.counts())
+    of_code = {code: tuple(found) for code, found in groups.items()}
+    return _Groups(of_code, words, flow, rejections.table())
+
+
+def _bare(record: Record, column: str | None) -> str:
+    """A cell without the quotes that CCSR files put inside theirs; "" where there is none.
+
+    Raises:
+        Rejected: If it holds control characters.
+    """
+    text = "" if column is None else record.text(column)
+    return text[1:-1].strip() if text[:1] == text[-1:] == "'" and len(text) > 1 else text
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= MAX_SHOWN_CHARS:
+        return text
+    head = text[:MAX_SHOWN_CHARS]
+    return f"{head.rpartition(' ')[0].rstrip() or head[:-1]}…"
+
+
+def _key(code: str) -> str:
+    return code.replace(".", "").upper()
