@@ -5,6 +5,14 @@ from typing import Literal
 
 from notetune.errors import DataError
 
+Check = Literal[
+    "same patient",
+    "same text",
+    "near-duplicate text",
+    "outcome words",
+    "later than the prediction time",
+]
+
 
 @dataclass(frozen=True)
 class FlowCount:
@@ -27,13 +35,7 @@ class FlowCount:
 class Finding:
     """The result of one check; a count of zero says that it was made and found nothing."""
 
-    check: Literal[
-        "same patient",
-        "same text",
-        "near-duplicate text",
-        "outcome words",
-        "later than the prediction time",
-    ]
+    check: Check
     split_a: str
     """What the notes are compared with: another split, a corpus, or a task."""
     split_b: str
@@ -46,15 +48,17 @@ class Finding:
     blocks: bool
     """Whether training must stop, unless the user overrides it and the report says so."""
     is_judged: bool = True
-    """False where the notes do not say what was looked for, such as who the patients are."""
+    """False where nothing could be judged, so that a count of zero says nothing."""
+    not_judged: str = ""
+    """What the check did not see, and why: "no patient ids", "3 notes without a time"."""
 
     @property
     def sentence(self) -> str:
         """What was found, in words."""
         a, b = self.split_a, self.split_b
         if not self.is_judged:
-            return f"patients of {b} in {a}: not judged, without ids"
-        return {
+            return f"{self.check} ({a}, {b}): not judged, {self.not_judged}"
+        found = {
             "same patient": f"{self.count} patients of {b} are also in {a}",
             "same text": f"{self.check}: {self.count} notes of {b} in {a}",
             "near-duplicate text": f"{self.check}: {self.count} notes of {b} in {a}",
@@ -63,3 +67,4 @@ class Finding:
                 f"{self.count} notes of {b} were written after the prediction time of {a}"
             ),
         }[self.check]
+        return f"{found} ({self.not_judged})" if self.not_judged else found

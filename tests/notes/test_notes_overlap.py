@@ -108,9 +108,13 @@ def test_a_note_after_the_prediction_time_blocks_and_one_without_time_is_not_jud
     table = pl.DataFrame({"note_id": ["a", "b", "c", "d"], "prediction_time": [hour(2)] * 4})
     finding = late_notes("mortality", "test", notes, table)
     check = "later than the prediction time"
-    assert finding == Finding(check, "mortality", "test", 1, 1 / 3, blocks=True)
+    said = "1 notes lack a time"
+    assert finding == Finding(check, "mortality", "test", 1, 1 / 3, blocks=True, not_judged=said)
     clean = late_notes("mortality", "test", notes, table.head(2))
     assert clean == Finding(check, "mortality", "test", 0, 0.0, blocks=False)
+    untimed = late_notes("mortality", "test", notes, table.tail(1))
+    assert not untimed.is_judged
+    assert untimed.sentence == f"{check} (mortality, test): not judged, no note has both times"
 
 
 def test_scores_can_be_restricted_to_the_patients_in_a_file(tmp_path):

@@ -159,6 +159,18 @@ def test_outcome_words_are_counted_in_every_split_of_their_task(tmp_path):
     assert sum(finding.count for finding in found.values()) == 30
 
 
+def test_what_cannot_be_judged_is_listed_with_its_reason(tmp_path, place):
+    prepared = prepare(load(place, RECIPE).preparation)
+    unjudged = {f.check: f.not_judged for f in prepared.findings if not f.is_judged}
+    assert unjudged == {
+        "same patient": "no patient ids",
+        "outcome words": "no words are listed for this outcome",
+        "later than the prediction time": "the task has no prediction time",
+    }
+    timed = prepare(table_recipe(tmp_path, notes_of(list(map(words, range(60))))).preparation)
+    assert all(finding.is_judged and not finding.not_judged for finding in timed.findings)
+
+
 def test_a_note_written_after_the_prediction_time_stops_the_run(tmp_path):
     texts = [f"{TEXTS[0]} {number}" for number in range(60)]
     notes = notes_of(texts, hour_of=lambda number: 9 if number == 5 else 7)

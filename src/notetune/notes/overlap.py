@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from notetune.audit import Finding
+from notetune.audit import Check, Finding
 from notetune.errors import DataError
 from notetune.notes.near_duplicates import Signatures, are_matched
 from notetune.notes.overlap_text import normalised_text
@@ -41,7 +41,7 @@ def shared_patients(
     Where the notes do not name their patients (not `are_named`), that is not judged.
     """
     if not are_named:
-        return Finding("same patient", split_a, split_b, 0, 0.0, blocks=False, is_judged=False)
+        return unjudged("same patient", split_a, split_b, "no patient ids")
     ours, theirs = set(patients_b), set(patients_a)
     count = len(ours & theirs)
     return Finding("same patient", split_a, split_b, count, _share(count, len(ours)), count > 0)
@@ -83,11 +83,21 @@ def late_notes(task: str, split: str, notes: pl.DataFrame, table: pl.DataFrame) 
     Notes have `time`, the task table of the split `prediction_time`. A note without either cannot
     be judged and is not counted in the share.
     """
+    check: Final = "later than the prediction time"
     timed = table.join(notes.select("note_id", "time"), on="note_id", how="inner")
     judged = timed.select("time", "prediction_time").drop_nulls()
     count = judged.filter(pl.col("time") > pl.col("prediction_time")).height
+    if judged.is_empty() and timed.height:
+        return unjudged(check, task, split, "no note has both times")
+    without = timed.height - judged.height
     share = _share(count, judged.height)
-    return Finding("later than the prediction time", task, split, count, share, count > 0)
+    said = f"{without} notes lack a time" if without else ""
+    return Finding(check, task, split, count, share, count > 0, not_judged=said)
+
+
+def unjudged(check: Check, split_a: str, split_b: str, why: str) -> Finding:
+    """That a check could not be made."""
+    return Finding(check, split_a, split_b, 0, 0.0, blocks=False, is_judged=False, not_judged=why)
 
 
 def notes_of_listed_patients(

@@ -19,6 +19,7 @@ from notetune.prepare.shards import NOTES, SIGNATURES, TEXT_HASH, Shard, signatu
 from notetune.sources.cohort import PREDICTION_TIME
 
 CORPUS = "corpus of step 1"
+_ALL = "all notes"
 _HELD_OUT = "the validation and test notes"
 HeldOut = Path | Literal["own"] | None
 """A prepared folder whose validation and test notes step 1 may not read of; those of the same
@@ -52,13 +53,22 @@ def task_findings(
     """
     findings = []
     for task, table in tasks:
-        for split in SPLITS:
-            part = table.filter(pl.col("split") == split)
-            if task.name in overlap.OUTCOME_WORDS:
+        parts = {split: table.filter(pl.col("split") == split) for split in SPLITS}
+        if task.name in overlap.OUTCOME_WORDS:
+            for split, part in parts.items():
                 texts = texts_of(shards, notes["note_id"].is_in(part["note_id"].implode()))
                 findings.append(overlap.outcome_words(task.name, split, texts))
-            if PREDICTION_TIME in table.columns:
+        else:
+            why = "no words are listed for this outcome"
+            findings.append(overlap.unjudged("outcome words", task.name, _ALL, why))
+        if PREDICTION_TIME in table.columns:
+            for split, part in parts.items():
                 findings.append(overlap.late_notes(task.name, split, notes, part))
+        else:
+            why = "the task has no prediction time"
+            findings.append(
+                overlap.unjudged("later than the prediction time", task.name, _ALL, why)
+            )
     return findings
 
 

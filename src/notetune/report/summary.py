@@ -155,9 +155,8 @@ def _leakage_sentences(results: Results) -> list[str]:
     if not results.leakage:
         return []
     found = "No leak check found anything that blocks training."
-    if not all(item.is_judged for item in results.leakage):
-        found += " Shared patients could not be looked for: the notes do not name them."
-    return [found]
+    unseen = dict.fromkeys(f"{f.check} ({f.not_judged})" for f in results.leakage if f.not_judged)
+    return [found, f"Not judged: {'; '.join(unseen)}."] if unseen else [found]
 
 
 def _and(items: Sequence[str]) -> str:

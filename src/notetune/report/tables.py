@@ -231,16 +231,17 @@ def leakage_table(results: Results) -> Table:
     """Findings of the leak checks."""
     return Table(
         "Leak checks between sets of notes. The share is of the second set.",
-        ("Check", "First set", "Second set", "Verdict", "Notes", "Share"),
+        ("Check", "First set", "Second set", "Verdict", "Not judged", "Notes", "Share"),
         in_cells(
             (
                 *(finding.check, finding.split_a, finding.split_b),
                 Cell("blocks training", is_strong=True) if finding.blocks else "does not block",
+                finding.not_judged,
                 *_found(finding),
             )
             for finding in results.leakage
         ),
-        text_columns=4,
+        text_columns=5,
     )
 
 
