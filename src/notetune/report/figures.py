@@ -23,6 +23,7 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "notetune",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # the whole list would stand in every label
     "font.size": 9,
     "axes.edgecolor": _FAINT,
     "axes.spines.top": False,
@@ -35,7 +36,7 @@ _STYLE: dict[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
 }
 _PANELS_PER_ROW = 3
-_POINTS_PER_CURVE = 300
+_POINTS_PER_CURVE = 150
 _WIDTH = 8.6
 
 
@@ -201,6 +202,8 @@ def _panels(count: int, height: float) -> tuple[Canvas, list[Any]]:
 def _svg(canvas: Canvas, description: str) -> str:
     """The SVG element alone: no prolog, no metadata, no namespace addresses, a text for readers.
 
+    Coordinates keep two decimals of a point.
+
     Group ids are dropped because several figures share one page; those that are referred to are
     made of the content and the fixed salt.
     """
@@ -210,6 +213,8 @@ def _svg(canvas: Canvas, description: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", buffer.getvalue(), flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
+    text = re.sub(r'\b(?:d|x|y|transform)="[^"]*"', _rounded, text)
+    text = re.sub(r" *\n *", "\n", text)
     view_box = re.search(r'viewBox="[^"]*"', text)
     width = re.search(r'width="([\d.]+)pt"', text)
     assert view_box
@@ -219,3 +224,7 @@ def _svg(canvas: Canvas, description: str) -> str:
         f'style="width:{float(width.group(1)):.0f}pt">'
     )
     return re.sub(r"<svg[^>]*>", opening, text, count=1).strip()
+
+
+def _rounded(places: re.Match[str]) -> str:
+    return re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found.group()):.2f}", places.group())
