@@ -103,6 +103,7 @@ CHANGES = {
     "tune.starts=3": set(),
     "tune.proposer=random": set(),
     "tune.share=0.5": set(),
+    "tune.seed=1": set(),
     "evaluate.draws=200": set(),
     "evaluate.primary=[]": set(),
     "evaluate.tfidf_min_patients=9": {*WORDS, "columns", *HYBRIDS},
@@ -122,7 +123,7 @@ LISTS = (
 )
 # What is searched, a key, and whose search that key changes.
 OF_STEP_1, OF_STEP_2 = "tune.pretrain=default", "tune.downstream=paper"
-OF_EACH = ("trials=3", "starts=3", "share=0.5", "proposer=random")
+OF_EACH = ("trials=3", "starts=3", "share=0.5", "proposer=random", "seed=1")
 OF_SEARCHES = (
     *((OF_STEP_1, f"tune.{change}", {"lora", "other"}) for change in OF_EACH),
     *((OF_STEP_2, f"tune.{change}", {"task-lora"}) for change in OF_EACH),

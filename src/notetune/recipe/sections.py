@@ -217,6 +217,8 @@ class TuneConfig(Config):
     """`random` draws all points, as a control."""
     share: Annotated[float, Field(gt=0, le=1)] = 1
     """Share of its epochs that a trial trains for; the winner trains for all of them."""
+    seed: NonNegativeInt = 0
+    """Of the points; with another one a search begins anew, beside the trials of the first."""
 
     @property
     def is_on(self) -> bool:

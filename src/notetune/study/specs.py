@@ -298,6 +298,7 @@ class SearchSpec:
         proposer: What proposes the others.
         objective: What the validation notes judge by.
         share: Share of its epochs that a trial trains for.
+        seed: Of the points; all else of a trial has the seed of its training.
     """
 
     base: "DomainSpec | CellSpec"
@@ -307,6 +308,7 @@ class SearchSpec:
     proposer: Proposer
     objective: Objective
     share: float
+    seed: int
 
     @property
     def maximizes(self) -> bool:

@@ -104,7 +104,7 @@ def _search(
     tune = recipe.tune
     drawn = (tune.trials, tune.starts, tune.proposer)
     with_point(base, first_point(space))  # an unknown key shows at once
-    return SearchSpec(base, space, *drawn, objective, tune.share)
+    return SearchSpec(base, space, *drawn, objective, tune.share, tune.seed)
 
 
 def perplexity_spec(

@@ -1,0 +1,93 @@
+"""Does a Gaussian process find better settings than random draws, in as many trials?
+
+    python bench/search.py recipes/eicu.yaml --only tiny tune.share=0.25
+    python bench/search.py recipes/eicu.yaml --only tiny --tasks length_of_stay --repeats 2
+
+Searches step 1, then the task adapter of each task, several times by both. It goes on where it was
+stopped: trials stay in the run folder, and rows are written once a question is answered.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rows import Rows
+
+from notetune import config
+from notetune.cli import terminal
+from notetune.metrics.results import SearchRow
+from notetune.recipe.recipe import Recipe
+from notetune.study import search
+from notetune.study.run import work
+
+RESULTS = Path(__file__).parent / "results" / "search.csv"
+STEP_1, VARIANT = "step 1", "task-lora"
+PROPOSERS = ("random", "gp")
+COUNTS = (5, 10, 15, 20)
+
+
+def overrides(question: str, proposer: str, seed: int) -> list[str]:
+    """The keys that make a recipe search for one answer and nothing else."""
+    tasks = [] if question == STEP_1 else [f"downstream.tasks=[{question}]"]
+    space = {"pretrain": question == STEP_1, "downstream": question != STEP_1}
+    return [
+        *tasks,
+        f"downstream.variants=[{VARIANT}]",
+        "encoders.models={}",
+        "evaluate.primary=null",
+        "evaluate.hybrid=null",
+        f"tune.proposer={proposer}",
+        f"tune.seed={seed}",
+        *(f"tune.{section}={'default' if is_on else 'null'}" for section, is_on in space.items()),
+    ]
+
+
+def searched(options: argparse.Namespace, question: str, proposer: str, seed: int) -> SearchRow:
+    """Run one search to its end."""
+    changed = [*options.overrides, *overrides(question, proposer, seed)]
+    if options.data:
+        changed.append(f"data={options.data}")
+    recipe = config.load(Recipe, options.recipe, changed)
+    one = recipe.studies[options.only] if options.only else recipe
+    jobs = work(one, terminal.track, lambda job: job.stage == "search")
+    (found,) = (job for job in jobs if job.stage == "search")
+    return search.read(found)
+
+
+def best_so_far(row: SearchRow, trials: int) -> float:
+    """The best validation score among the first trials."""
+    scores = [t.score for t in row.trials[:trials] if t.score is not None]
+    return min(scores) if row.objective == "perplexity" else max(scores)
+
+
+def write(rows: Rows, question: str, found: dict[str, Sequence[SearchRow]]) -> None:
+    """What each proposer had found after so many trials."""
+    for proposer, each in found.items():
+        unit = "perplexity" if question == STEP_1 else f"validation {each[0].objective}"
+        for count in COUNTS:
+            best = [best_so_far(row, count) for row in each]
+            rows.add(f"best of the first trials, {question}", proposer, count, best, unit)
+
+
+def main() -> None:
+    """Search and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("overrides", nargs="*", help="keys of the recipe, as in notetune study run")
+    parser.add_argument("--only", help="the backbone, where the recipe has several")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--tasks", nargs="+", default=["length_of_stay", "icd9"])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_intermixed_args()
+    rows = Rows(options.results)
+    for question in (STEP_1, *options.tasks):
+        found = {
+            name: [searched(options, question, name, seed) for seed in range(options.repeats)]
+            for name in PROPOSERS
+        }
+        write(rows, question, found)
+
+
+if __name__ == "__main__":
+    main()
