@@ -1,5 +1,6 @@
 """`notetune.fit`: from a DataFrame to a report and to scores of new notes."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -73,6 +74,15 @@ def test_a_model_can_be_named_and_pandas_gives_the_same(study):
         study.predict(new, model="nope")
     with pytest.raises(DataError, match="no column age"):
         study.predict(new.drop("age"))
+
+
+@pytest.mark.parametrize(("section", "key"), [("prepare", "join"), ("evaluate", "combine")])
+def test_a_study_of_stays_scores_no_rows_by_themselves(study, section, key):
+    changed = getattr(study.recipe, section).model_copy(update={key: "by time"})
+    recipe = study.recipe.model_copy(update={section: changed})
+    of_stays = dataclasses.replace(study, recipe=recipe)
+    with pytest.raises(ConfigError, match="study is about stays"):
+        of_stays.predict(frame(range(4)))
 
 
 def test_the_same_call_again_trains_nothing(study):

@@ -103,9 +103,14 @@ class Study:
             Columns `row` (from 0), `task`, `model`, `label` and `score`.
 
         Raises:
-            ConfigError: If there is no such model.
+            ConfigError: If there is no such model, or the study is about stays.
             DataError: If a column is missing or a note is empty.
         """
+        if self.recipe.prepare.join != "none" or self.recipe.evaluate.combine != "none":
+            raise ConfigError(
+                "this study is about stays, and here each row is scored by itself; score a file "
+                "with `notetune predict`, which takes the column of the stay."
+            )
         source, table = self.recipe.prepare.source, _frame(notes)
         assert isinstance(source, TableSource)
         wanted = (source.columns.text, *source.features)

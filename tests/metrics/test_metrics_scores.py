@@ -36,7 +36,7 @@ def test_a_table_comes_back_from_parquet_bit_by_bit(kind, tmp_path):
     write_scores(table, tmp_path / "new" / "scores.parquet")
     back = read_scores(tmp_path / "new" / "scores.parquet")
     assert all(np.array_equal(value, vars(back)[name]) for name, value in vars(table).items())
-    assert len(vars(back)) == 10
+    assert len(vars(back)) == 11
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["scores.parquet"]
 
 

@@ -177,6 +177,7 @@ def test_columns_beside_the_text_are_those_that_are_asked_for(tmp_path):
     cohort = read(source.model_copy(update={"features": ("age", "unittype")}))
     assert cohort.columns.columns == ["note_id", "age", "unittype"]
     assert cohort.columns["note_id"].to_list() == cohort.notes["note_id"].to_list()
+    assert cohort.notes["stay_id"].to_list() == ["11", "12", "15"]
     assert cohort.columns["age"][0] == "90"  # "> 89" in the table
 
 

@@ -13,7 +13,7 @@ from notetune.sources import read
 def test_a_document_becomes_a_note(tmp_path):
     cohort = cohort_of(tmp_path, document())
     time = datetime(2150, 1, 2, 7)  # noqa: DTZ001
-    assert cohort.notes.rows() == [("d1", "p1", "discharge summary", time, f"{CANARY} one")]
+    assert cohort.notes.rows() == [("d1", "p1", "e1", "discharge summary", time, f"{CANARY} one")]
     assert cohort.flow == (FlowCount("notes", 1, 1),)
 
 
@@ -174,10 +174,10 @@ def test_reports_and_compositions_are_notes_beside_documents(tmp_path):
     )
     eight, midnight = datetime(2150, 1, 2, 7), datetime(2150, 1, 2)  # noqa: DTZ001
     assert cohort.notes.rows() == [
-        ("d1", "p1", "discharge summary", eight, f"{CANARY} one"),
-        ("DiagnosticReport/d1", "p1", "chest ct", eight, "no embolus"),
-        ("DiagnosticReport/r2", "p1", "document", midnight, "no embolus"),
-        ("Composition/d1", "p1", "discharge summary", midnight, "Course\nFever"),
+        ("d1", "p1", "e1", "discharge summary", eight, f"{CANARY} one"),
+        ("DiagnosticReport/d1", "p1", "e1", "chest ct", eight, "no embolus"),
+        ("DiagnosticReport/r2", "p1", "e1", "document", midnight, "no embolus"),
+        ("Composition/d1", "p1", "e1", "discharge summary", midnight, "Course\nFever"),
     ]
     left_out = {"report without a presented form": 1, "cancelled": 1, "entered in error": 1}
     assert cohort.flow == (FlowCount("notes", 7, 4, left_out),)

@@ -51,13 +51,14 @@ def test_events_under_the_codes_become_notes_in_the_order_of_the_shards(tmp_path
     write_shards(tmp_path)
     cohort = read(source_of(tmp_path))
     assert cohort.notes.rows() == [
-        ("held_out/0-1", "9", "radiology", MORNING, f"{CANARY} chest"),
-        ("train/0-2", "7", "addendum", MORNING, f"{CANARY} addendum"),
-        ("train/0-4", "7", "discharge", MORNING, f"{CANARY}\nsummary"),
+        ("held_out/0-1", "9", None, "radiology", MORNING, f"{CANARY} chest"),
+        ("train/0-2", "7", None, "addendum", MORNING, f"{CANARY} addendum"),
+        ("train/0-4", "7", None, "discharge", MORNING, f"{CANARY}\nsummary"),
     ]
     assert cohort.flow == (FlowCount("notes", 7, 3, {"another code": 4}),)
     named = read(source_of(tmp_path, note_id="note"))
     assert named.notes["note_id"].to_list() == ["c", "a", "b"]
+    assert read(source_of(tmp_path, stay_id="note")).notes["stay_id"].to_list() == ["c", "a", "b"]
 
 
 def test_labels_of_the_standard_give_a_task_with_its_prediction_time(tmp_path):

@@ -138,6 +138,7 @@ def test_notes_pass_in_chunks_and_an_admission_note_comes_with_its_last_summary(
         ["note-4", "note-5", "note-6"],
         ["note-7", "note-8", "admission-100"],
     ]
+    assert chunks[-1]["stay_id"].to_list() == ["100", "100", None]
     assert "ALLERGIES: latex" in chunks[-1]["text"][-1]
     tables = {task.name: table for task, table in stream.finish().tasks}
     assert tables["mortality"]["note_id"].to_list() == ["admission-100", "admission-200"]

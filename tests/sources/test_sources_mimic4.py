@@ -187,6 +187,7 @@ def test_an_addendum_before_its_summary_in_the_file_still_follows_it(tmp_path):
     assert cohort.notes["note_id"].to_list() == [
         "1-AD-3", "1-DS-4", "1-DS-2", "2-DS-2", "admission-21", "admission-20", "1-RR-1",
     ]  # fmt: skip
+    assert cohort.notes["stay_id"].to_list() == ["20", "21", "20", "22", None, None, None]
     text = cohort.notes.filter(pl.col("note_id") == "admission-20")["text"][0]
     assert text.startswith("CHIEF COMPLAINT: cough\n")
     assert "ALLERGIES: ___" in text

@@ -32,9 +32,9 @@ def cohort_of(folder, content=HEADER + ROWS, name="note.csv", **changes):
 def test_a_note_table_becomes_notes_with_datetime_or_else_date(tmp_path):
     cohort = cohort_of(tmp_path)
     assert cohort.notes.rows() == [
-        ("1", "07", "note", datetime(2150, 1, 2, 8, 30), f"{CANARY}\none"),  # noqa: DTZ001
-        ("2", "07", "note", datetime(2150, 1, 3), f"{CANARY} two"),  # noqa: DTZ001
-        ("3", "08", "note", datetime(2150, 1, 4), f"{CANARY} three"),  # noqa: DTZ001
+        ("1", "07", "11", "note", datetime(2150, 1, 2, 8, 30), f"{CANARY}\none"),  # noqa: DTZ001
+        ("2", "07", "12", "note", datetime(2150, 1, 3), f"{CANARY} two"),  # noqa: DTZ001
+        ("3", "08", None, "note", datetime(2150, 1, 4), f"{CANARY} three"),  # noqa: DTZ001
     ]
     assert cohort.flow == (FlowCount("notes", 3, 3),)
 
@@ -50,6 +50,7 @@ def test_upper_case_tables_and_parquet_give_the_same(tmp_path):
             "NOTE_DATE": expected.notes["time"].dt.date(),
             "NOTE_DATETIME": [expected.notes["time"][0], None, None],
             "NOTE_TEXT": expected.notes["text"],
+            "VISIT_OCCURRENCE_ID": [11.0, 12.0, None],
         }
     )
     frame.write_parquet(tmp_path / "note.parquet")
@@ -57,6 +58,8 @@ def test_upper_case_tables_and_parquet_give_the_same(tmp_path):
     frame.drop("NOTE_DATETIME").write_parquet(tmp_path / "note.parquet")
     days = read(source_of(tmp_path / "note.parquet")).notes["time"]
     assert days.to_list() == expected.notes["time"].dt.truncate("1d").to_list()
+    frame.drop("VISIT_OCCURRENCE_ID").write_parquet(tmp_path / "note.parquet")
+    assert read(source_of(tmp_path / "note.parquet")).notes["stay_id"].null_count() == 3
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Notes become documents of token ids, whose pieces decode to their text."""
 
+import dataclasses
 from itertools import pairwise
 
 import numpy as np
@@ -35,6 +36,35 @@ def test_the_pieces_of_a_note_decode_to_its_whole_text(text, max_tokens):
     assert all(piece[0] == ENCODER.edges.opener_id for piece in pieces)
     assert all(len(piece) == max_tokens for piece in pieces[:-1])
     assert 1 < len(pieces[-1]) <= max_tokens
+
+
+JOINED = dataclasses.replace(ENCODER, edges=dataclasses.replace(ENCODER.edges, join="by time"))
+
+
+@given(st.text(max_size=200), st.integers(8, 64))
+def test_pieces_of_joined_notes_are_full_from_the_end_on_and_the_newest_is_the_first(
+    text, max_tokens
+):
+    documents = JOINED.documents([text], max_tokens)
+    pieces, _ = pieces_of(documents)
+    body = [token for piece in reversed(pieces) for token in piece[1:]]
+    forwards, _ = pieces_of(ENCODER.documents([text], max_tokens))
+    assert body == [token for piece in forwards for token in piece[1:]]
+    assert all(len(piece) == max_tokens for piece in pieces[:-1])
+    assert documents.table_D["piece"].tolist() == list(range(len(pieces)))
+    assert documents.table_D["is_cut"].tolist() == [True] * (len(pieces) - 1) + [False]
+    (newest,), _ = pieces_of(JOINED.documents([text], max_tokens, "first"))
+    assert newest == pieces[0]
+
+
+def test_the_newest_tokens_are_read_where_the_limit_cuts():
+    text = "old note\n\nthe newest note"
+    documents = JOINED.documents([text], 10)
+    pieces, texts = pieces_of(documents)
+    tokens = ENCODER.tokenizer.encode(text, add_special_tokens=False).ids  # one a byte
+    assert pieces == [[0, *tokens[-8:], 1], [0, *tokens[-17:-8]], [0, *tokens[:-17]]]
+    assert texts == ["est note", "\n\nthe new", "old note"]
+    assert documents.table_D["text_bytes"].tolist() == [8, 9, 8]
 
 
 @pytest.mark.parametrize("long_notes", ["first", "pieces"])

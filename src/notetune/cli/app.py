@@ -253,6 +253,14 @@ def predict(
     text: Annotated[str, typer.Option(help="Column with the note text.")] = "text",
     note_id: Annotated[str | None, typer.Option(help="Column with the note id.")] = None,
     patient_id: Annotated[str | None, typer.Option(help="Column with the patient id.")] = None,
+    stay_id: Annotated[
+        str | None, typer.Option(help="Column with the stay, for a bundle of joined notes.")
+    ] = None,
+    time: Annotated[str | None, typer.Option(help="Column with the time of a note.")] = None,
+    combine: Annotated[
+        Literal["none", "mean", "max", "last"],
+        typer.Option(help="One row per stay: what the scores of its notes become."),
+    ] = "none",
     backbone: Annotated[str | None, typer.Option(help="Folder of the bundle's backbone.")] = None,
     policy: Annotated[
         Literal["strict", "quarantine"],
@@ -265,11 +273,13 @@ def predict(
     from notetune.sources import TableColumns, TableSource
 
     check_output(output)
-    columns = TableColumns(text=text, note_id=note_id, patient_id=patient_id)
+    columns = TableColumns(
+        text=text, note_id=note_id, patient_id=patient_id, stay_id=stay_id, time=time
+    )
     source = TableSource(
         kind="table", path=notes, columns=columns, policy=policy, max_rejected_share=1
     )
-    write_predictions(predict_file(bundle, source, backbone, device), output)
+    write_predictions(predict_file(bundle, source, backbone, device, combine), output)
 
 
 @app.command()

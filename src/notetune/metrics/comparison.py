@@ -103,6 +103,7 @@ def _task_result(
         kind=first.kind,
         split=first.split,
         notes=len(first.note_ids_N),
+        unit=first.unit,
         patients=scores.patients,
         labels_evaluated=evaluated,
         labels_skipped=skipped,

@@ -225,6 +225,7 @@ class TaskResult(Config):
     """All models on the test split of one task, in the order in which they were given.
 
     Attributes:
+        notes: Rows of scores, each of what `unit` says.
         labels_evaluated: Labels with both values.
         labels_judged: Those of them that intervals and comparisons are about.
         rarer_patients: Patients with the rarer value of the rarest class; all for many labels.
@@ -237,6 +238,7 @@ class TaskResult(Config):
     kind: TaskKind
     split: str
     notes: NonNegativeInt
+    unit: Literal["notes", "stays"] = "notes"
     patients: NonNegativeInt
     labels_evaluated: NonNegativeInt
     labels_skipped: NonNegativeInt

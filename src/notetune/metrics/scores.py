@@ -6,7 +6,7 @@ Shapes: N notes scored, K classes (one for a binary task: the positive class).
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,7 @@ class ScoreTable:
         targets_NK: `(N, K)` int8, 0 or 1; exactly one 1 per note of a multiclass task.
         scores_NK: `(N, K)` float64 probabilities: sigmoid for binary and multilabel tasks,
             softmax (rows sum to 1) for multiclass ones.
+        unit: What each row is; a stay stands under its own id.
 
     Raises:
         DataError: If anything above does not hold.
@@ -65,6 +66,7 @@ class ScoreTable:
     patient_ids_N: npt.NDArray[np.str_] = field(repr=False)
     targets_NK: npt.NDArray[np.int8] = field(repr=False)
     scores_NK: npt.NDArray[np.float64] = field(repr=False)
+    unit: Literal["notes", "stays"] = "notes"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))

@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from notetune import runs
+from notetune.aliases import Join
 from notetune.config import Config, parse
 from notetune.errors import BundleError
 from notetune.model.adapters.files import read_adapter
@@ -47,7 +48,8 @@ class BundleCard(Config):
     opener_id: int | None = None
     end_id: int | None = None
     ends_every_piece: bool = False
-    """These four are `tokens.edges.Edges`."""
+    join: Join = "none"
+    """These five are `tokens.edges.Edges`."""
     backbone_name: str
     """Of the folder it was trained on."""
     backbone_fingerprint: str

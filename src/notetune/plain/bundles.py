@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from notetune import runs
-from notetune.aliases import FloatArray
+from notetune.aliases import FloatArray, Join
 from notetune.config import Config, parse
 from notetune.errors import BundleError
 from notetune.plain.columns import Columns
@@ -25,7 +25,8 @@ _TERMS, _COLUMNS = "terms.json", "columns.json"
 class PlainCard(Config):
     """What every bundle says of itself: the version of its layout, its task and its run.
 
-    `classes` are K names in the order of the scores; `seed` is 0 where all runs are the same.
+    `classes` are K names in the order of the scores; `seed` is 0 where all runs are the same;
+    `join` says whether it reads the notes of a stay as one.
     """
 
     format: int = FORMAT
@@ -33,6 +34,7 @@ class PlainCard(Config):
     kind: Literal["binary", "multiclass", "multilabel"]
     classes: tuple[str, ...]
     seed: int = 0
+    join: Join = "none"
 
 
 class TextLimit(Config):
@@ -52,6 +54,7 @@ class TextLimit(Config):
     opener_id: int | None
     end_id: int
     ends_every_piece: bool
+    join: Join = "none"
 
 
 class WordsCard(PlainCard):

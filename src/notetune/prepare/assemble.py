@@ -14,7 +14,7 @@ from notetune.errors import DataError
 from notetune.notes.outcomes import Task
 from notetune.plain.columns import typed
 from notetune.prepare.checks import CORPUS, HeldOut, corpus_notes, split_findings, task_findings
-from notetune.prepare.prepared import COLUMNS, FACTS, TEXTS, TOKENS, CorpusCount, Intake
+from notetune.prepare.prepared import COLUMNS, FACTS, STAYS, TEXTS, TOKENS, CorpusCount, Intake
 from notetune.prepare.settings import Preparation
 from notetune.prepare.shards import (
     NOTES,
@@ -72,7 +72,8 @@ def assemble(
     (folder / "tasks").mkdir()
     for task, table in judged.tasks:
         table.write_parquet(folder / "tasks" / f"{task.name}.parquet")
-    in_split.write_parquet(folder / NOTES)
+    in_split.drop("stay_id").write_parquet(folder / NOTES)
+    in_split.select("note_id", "stay_id", "time").write_parquet(folder / STAYS)
     if finished.columns is not None:
         beside = finished.columns.join(in_split, on="note_id", how="semi", maintain_order="left")
         typed(beside, spec.codes).write_parquet(folder / COLUMNS)

@@ -1,6 +1,5 @@
 """Notes to a prepared folder: cleaned notes, patient splits, labels and tokens."""
 
-import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from notetune.prepare.intake import take_in
 from notetune.prepare.prepared import Prepared, inputs, open_prepared
 from notetune.prepare.settings import Preparation
 from notetune.prepare.shards import usable_cores, write_shards
+from notetune.sources.cohort import without_tasks
 from notetune.sources.mimic import published
 
 
@@ -51,12 +51,15 @@ def prepare(spec: Preparation, like: Prepared | None = None) -> Prepared:
 def _make(spec: Preparation, depends_on: dict[str, Any], work: Path, like: Prepared | None) -> None:
     stream, store = spec.source.open(), None
     held_out: HeldOut = None
+    if like is not None:
+        stream, store = without_tasks(stream), like.store
+    if spec.config.join == "by time":
+        drops_late = spec.config.late_notes == "drop"
+        stream = sources.joined(stream, spec.tasks, drops_late=drops_late)
     workers = spec.config.workers or usable_cores()
     shards = write_shards(stream.chunks, work, workers)
     with runs.new_folder(spec.folder, depends_on) as temporary:
         finished = stream.finish()
-        if like is not None:
-            finished, store = dataclasses.replace(finished, tasks=()), like.store
         if spec.is_of_step_1:
             held_out = like.folder if like else "own"
         encode = functools.partial(take_in, spec, shards, workers, store)

@@ -1,6 +1,7 @@
 """The labelled notes in the tokens of an encoder beside the backbone."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,7 @@ def write_tokens(
     names = ("note_ids", "patient_ids", "source_N", "split_N", "in_corpus_N")
     columns = {name: getattr(store, name)[is_labelled_N] for name in names}
     tokens = load_encoder(resolve_backbone(name), frames_pieces=True)
+    tokens = replace(tokens, edges=replace(tokens.edges, join=store.edges.join))
     longest = min(spec.room, most_tokens)
     if spec.max_tokens == "auto":
         trained = [task.note_ids_N[task.rows("train")] for task in prepared.tasks.values()]

@@ -1,5 +1,6 @@
 """How a backbone takes notes in: what opens a document, and how much of a note is read."""
 
+import dataclasses
 import functools
 import hashlib
 import heapq
@@ -60,6 +61,7 @@ def _chosen(
     is_training = notes["split"].eq_missing("train")
     declared = read_declared(resolve_backbone(spec.backbone))
     edges, opener_why, perplexities = _opener(spec, declared, functools.partial(texts, is_training))
+    edges = dataclasses.replace(edges, join=spec.config.join)
     given = spec.config.max_tokens
     if given != "auto":
         return Intake(edges, given, opener_why, perplexities=perplexities)

@@ -23,6 +23,8 @@ from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import IN_CORPUS, TokenStore, open_store
 
 TEXTS, TOKENS, COLUMNS, FACTS = "texts", "tokens", "columns.parquet", "facts.json"
+STAYS = "stays.parquet"
+"""Apart from the notes, since nothing that trains reads it."""
 AS_THE_RECIPE_SAYS = "the recipe says so"
 NoteIds = Sequence[str] | npt.NDArray[np.str_]
 
@@ -111,6 +113,11 @@ class Prepared:
     def columns(self, note_ids: NoteIds) -> pl.DataFrame:
         """`note_id` and the columns beside the text, numbers and levels, in the order asked for."""
         return self._of_notes(COLUMNS, note_ids)
+
+    @property
+    def stays(self) -> pl.DataFrame:
+        """`note_id`, `stay_id` and `time` of all notes, as they were read."""
+        return pl.read_parquet(self.folder / STAYS)
 
     def _of_notes(self, name: str, note_ids: NoteIds) -> pl.DataFrame:
         wanted = pl.DataFrame({"note_id": np.asarray(note_ids)}, schema={"note_id": pl.String})

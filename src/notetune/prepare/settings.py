@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
+from notetune.aliases import Join
 from notetune.config import Config
 from notetune.model.backbone_folder import Dtype
 from notetune.model.device import DeviceName
@@ -58,6 +59,10 @@ class PrepareConfig(Config):
     """`first` drops what is beyond the first piece, as the published pipeline does."""
     drop_near_duplicates: bool = False
     """Leave training notes out of step 1 that are nearly the same as an earlier one."""
+    join: Join = "none"
+    """`by time` makes one document of the notes of a stay, those of step 1 too: in order of time,
+    without those that `late_notes` drops, the newest last. Where it is longer than what a model
+    reads, its beginning is cut. It holds all notes in memory."""
     late_notes: Literal["stop", "drop"] = "stop"
     """What to do with labelled notes that were written after the prediction time of their task."""
     min_train_positives: PositiveInt = 8
@@ -66,6 +71,14 @@ class PrepareConfig(Config):
     """Go on when a leak check finds something that should stop; the report says so."""
     workers: PositiveInt | None = None
     """Processes that encode; as many as there are cores without. The files do not depend on it."""
+
+    @model_validator(mode="after")
+    def _keeps_one_end(self) -> Self:
+        if self.join != "none" and self.long_notes == "first":
+            raise ValueError(
+                "long_notes: first keeps the beginning and join the end; leave one out"
+            )
+        return self
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from notetune.recipe.sections import (
     PretrainConfig,
     TuneConfig,
 )
-from notetune.sources import TableSource, starting_from
+from notetune.sources import TableSource, missing_stay_key, starting_from
 from notetune.sources.splits import AnySplit, ColumnSplit
 from notetune.sources.tables.tasks import TaskedSource
 
@@ -204,6 +204,25 @@ class Recipe(Config):
                 f"evaluate.hybrid: {name} {why}; a hybrid stands on a model whose features are "
                 f"fixed: {', '.join(fixed) or 'here none, so set it to null'}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _knows_its_stays(self) -> "Recipe":
+        joins, corpus = self.prepare.join != "none", self.pretrain.corpus
+        if not joins and self.evaluate.combine == "none":
+            return self
+        key = "prepare.join" if joins else "evaluate.combine"
+        if joins and self.evaluate.combine != "none":
+            raise ValueError(
+                "evaluate.combine: with prepare.join a stay is one document, so there is nothing "
+                "to combine; leave one of the two out"
+            )
+        read = {"prepare.source": self.prepare.source}
+        if joins and corpus:
+            read["pretrain.corpus.source"] = corpus.source
+        for section, source in read.items():
+            if missing := missing_stay_key(source):
+                raise ValueError(f"{key} needs the stay of each note; give {section}.{missing}")
         return self
 
     @property
@@ -389,7 +408,8 @@ class Recipe(Config):
         split, source = read.split, read.source
         if isinstance(split, ColumnSplit) and isinstance(source, TableSource):
             columns = source.columns
-            of_source = {"path": source.path, "patient_id": columns.patient_id or columns.note_id}
+            patient_id = columns.patient_id or columns.stay_id or columns.note_id
+            of_source = {"path": source.path, "patient_id": patient_id}
             given = {name: value for name in of_source if (value := getattr(split, name))}
             split = split.model_copy(update={**of_source, **given})
         return starting_from(split, self.data)

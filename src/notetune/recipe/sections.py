@@ -11,6 +11,7 @@ from pydantic import (
     model_validator,
 )
 
+from notetune.aliases import Combine
 from notetune.config import Config, Name
 from notetune.metrics.published import PublicationName
 from notetune.model.adapters.specs import (
@@ -229,6 +230,10 @@ class TuneConfig(Config):
 class EvaluateConfig(Config):
     """Scores to estimates."""
 
+    combine: Combine = "none"
+    """What the scores of the notes of one stay become before anything is estimated, for all models
+    alike: their mean, their maximum (of classes, scaled to sum to 1), or that of the last note in
+    time. Training, and what it chooses on validation notes, stays note by note."""
     draws: Annotated[int, Field(ge=100)] = 2000
     """Draws of patients."""
     primary: tuple[PrimaryComparison, ...] | None = None

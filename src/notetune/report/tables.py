@@ -121,8 +121,8 @@ def task_table(task: TaskResult) -> Table:
     columns = ["Model", "AUROC of each run", "AUROC" if task.kind == "binary" else "Macro AUROC"]
     columns += ["Macro, all labels"] * has_all + ["Micro AUROC"] * has_micro
     return Table(
-        f"{task.task}: scores on {count(task.notes)} notes of {count(task.patients)} patients "
-        f"({task.split} split): {head}.",
+        f"{task.task}: scores on {count(task.notes)} {task.unit} of {count(task.patients)} "
+        f"patients ({task.split} split): {head}.",
         (*columns, "Average precision", "Brier loss"),
         in_cells(
             (

@@ -8,8 +8,10 @@ import numpy as np
 import polars as pl
 
 from notetune import runs, sources
+from notetune.aliases import Combine, Join
 from notetune.errors import ConfigError, RunWarning
-from notetune.model.bundle import read_card
+from notetune.metrics.stays import Stays
+from notetune.model.bundle import Card, read_card
 from notetune.model.device import DeviceName, torch_device
 from notetune.ownership import refuse_existing
 from notetune.plain.bundles import ColumnsCard, HybridCard
@@ -20,23 +22,37 @@ from notetune.strict_csv import csv_text
 
 
 def predict_file(
-    bundle: Path, source: TableSource, backbone: str | None, device: DeviceName = "auto"
+    bundle: Path,
+    source: TableSource,
+    backbone: str | None,
+    device: DeviceName = "auto",
+    combine: Combine = "none",
 ) -> pl.DataFrame:
     """Scores of every note of a file, one row per note and class.
 
-    Rows that the source's policy leaves out are counted in a warning.
+    A bundle of joined notes reads the notes of each stay as one, under the id of the stay. Rows
+    that the source's policy leaves out are counted in a warning.
+
+    Args:
+        bundle: Its folder.
+        source: The file.
+        backbone: Folder of the bundle's backbone.
+        device: Where to compute.
+        combine: What the scores of the notes of a stay become.
 
     Returns:
         Columns `patient_id`, `note_id`, `task`, `label`, `score` and, where tokens are read,
-        `tokens`, `pieces`, `truncated`.
+        `tokens`, `pieces`, `truncated`; with `combine` one row per stay, without these three.
 
     Raises:
+        ConfigError: If scores cannot be combined.
         DataError: If the file, a note or a cell of a column that the bundle reads is faulty.
         BundleError: If the bundle is.
     """
     card = read_card(bundle)
     features = card.columns if isinstance(card, ColumnsCard | HybridCard) else ()
-    cohort = sources.read(source.model_copy(update={"features": features}))
+    join = _join_of(card, source, combine)
+    cohort = sources.read(source.model_copy(update={"features": features}), join)
     notes, left_out = cohort.notes, cohort.rejections
     if left_out.height:
         first = place(Path(left_out["file"][0]), left_out["line"][0])
@@ -51,18 +67,46 @@ def predict_file(
             "know, or that was rare in its training; it counts for nothing."
         )
         warnings.warn(message, RunWarning, stacklevel=2)
+    patients_N, ids_N = (notes[name].to_numpy() for name in ("patient_id", "note_id"))
+    scores_NK = predictions.scores_NK
     reading = predictions.reading.columns if predictions.reading else {}
+    if combine != "none":
+        stays = Stays.of(ids_N, notes)
+        patients_N, ids_N = stays.shared(patients_N, "patients"), stays.ids_S
+        scores_NK, reading = stays.combined(scores_NK, combine, card.kind), {}
     classes = len(card.classes)
     return pl.DataFrame(
         {
-            "patient_id": np.repeat(notes["patient_id"].to_numpy(), classes),
-            "note_id": np.repeat(notes["note_id"].to_numpy(), classes),
-            "task": [card.task] * (classes * notes.height),
-            "label": list(card.classes) * notes.height,
-            "score": predictions.scores_NK.ravel(),
+            "patient_id": np.repeat(patients_N, classes),
+            "note_id": np.repeat(ids_N, classes),
+            "task": [card.task] * scores_NK.size,
+            "label": list(card.classes) * len(ids_N),
+            "score": scores_NK.ravel(),
             **{n: np.repeat(v, classes) for n, v in reading.items()},
         }
     )
+
+
+def _join_of(card: Card, source: TableSource, combine: Combine) -> Join:
+    """Whether the notes of a stay are joined: as in training, if the file names stays.
+
+    Raises:
+        ConfigError: If scores are to be combined and there are no stays, or stays are joined.
+    """
+    has_stays = source.columns.stay_id is not None
+    if combine != "none" and not (has_stays and card.join == "none"):
+        why = "the file must name the stay of each note: give --stay-id"
+        if has_stays:
+            why = "the bundle reads the notes of a stay as one, so nothing is left to combine"
+        raise ConfigError(f"--combine {combine}: {why}.")
+    if card.join != "none" and not (has_stays and source.columns.time):
+        what = "its notes are in the order of the rows" if has_stays else "each row is read as one"
+        message = (
+            f"the bundle reads the notes of a stay as one, in order of time: here {what}; "
+            "--stay-id and --time say what belongs together."
+        )
+        warnings.warn(message, RunWarning, stacklevel=3)
+    return card.join if has_stays else "none"
 
 
 def check_output(path: Path | None) -> None:

@@ -32,7 +32,7 @@ def encoder_of(limit: TextLimit, backbone: str | None) -> Encoder:
             f"the bundle cuts notes by the tokens of {limit.backbone_name}, not of {name}; give "
             "its own backbone with --backbone."
         )
-    edges = Edges(limit.opener_id, limit.end_id, limit.opener, limit.ends_every_piece)
+    edges = Edges(limit.opener_id, limit.end_id, limit.opener, limit.ends_every_piece, limit.join)
     return load_encoder(tokenizer.parent, edges)
 
 

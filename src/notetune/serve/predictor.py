@@ -110,6 +110,6 @@ def _language_model(
     loaded = load_backbone(name, card.dtype, device)
     edges = None  # as bundles of the first format were made
     if card.end_id is not None:
-        edges = Edges(card.opener_id, card.end_id, card.opener, card.ends_every_piece)
+        edges = Edges(card.opener_id, card.end_id, card.opener, card.ends_every_piece, card.join)
     encoder = load_encoder(resolve_backbone(name), edges, frames_pieces=loaded.is_encoder)
     return LanguageModelPredictor(load_bundle(folder, card, loaded), encoder)

@@ -5,9 +5,11 @@ from typing import Annotated
 import polars as pl
 from pydantic import Field
 
+from notetune.aliases import Join
 from notetune.sources.cohort import NOTES_SCHEMA, Cohort, Finished, NoteStream
 from notetune.sources.eicu import EicuSource
 from notetune.sources.fhir import FhirSource
+from notetune.sources.joined import joined
 from notetune.sources.meds import MedsSource
 from notetune.sources.mimic.mimic3 import Mimic3Source
 from notetune.sources.mimic.mimic4 import Mimic4Source
@@ -36,6 +38,8 @@ __all__ = [
     "TableColumns",
     "TableSource",
     "files_of",
+    "joined",
+    "missing_stay_key",
     "read",
     "starting_from",
     "write_rejections",
@@ -47,8 +51,15 @@ def names_patients(source: Source) -> bool:
     return not isinstance(source, TableSource) or source.columns.patient_id is not None
 
 
-def read(source: Source) -> Cohort:
-    """Read a source of modest size into memory; errors as in its `open`."""
-    stream = source.open()
+def missing_stay_key(source: Source) -> str | None:
+    """The key that is to say what the stay of a note is; None where the source knows it."""
+    if isinstance(source, TableSource) and source.columns.stay_id is None:
+        return "columns.stay_id"
+    return "stay_id" if isinstance(source, MedsSource) and source.stay_id is None else None
+
+
+def read(source: Source, join: Join = "none") -> Cohort:
+    """Read a source of modest size into memory; errors as in its `open`, and of `joined`."""
+    stream = source.open() if join == "none" else joined(source.open())
     notes = pl.concat([pl.DataFrame(schema=NOTES_SCHEMA), *stream.chunks])
     return Cohort(**vars(stream.finish()), notes=notes)

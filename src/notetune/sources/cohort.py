@@ -1,7 +1,7 @@
 """What every source gives: notes, task tables, and a count of every row that was left out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +14,12 @@ from notetune.notes.outcomes import Task
 NOTES_SCHEMA: Final = {
     "note_id": pl.String(),
     "patient_id": pl.String(),
+    "stay_id": pl.String(),
     "source": pl.String(),
     "time": pl.Datetime("us"),
     "text": pl.String(),
 }
+"""A stay is an admission, visit or encounter of one patient; its id is null where none is known."""
 TASK_SCHEMA: Final = {"note_id": pl.String(), "labels": pl.List(pl.String())}
 PREDICTION_TIME: Final = "prediction_time"
 """Column that a task table may also have: the moment from which the outcome is to be foretold."""
@@ -56,6 +58,11 @@ class NoteStream:
     """Frames of `NOTES_SCHEMA`, the same chunks in the same order at every reading."""
     finish: Callable[[], Finished]
     """To be called when `chunks` is used up."""
+
+
+def without_tasks(stream: NoteStream) -> NoteStream:
+    """The same notes without their labels."""
+    return NoteStream(stream.chunks, lambda: replace(stream.finish(), tasks=()))
 
 
 @dataclass(frozen=True)

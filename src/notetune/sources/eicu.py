@@ -102,6 +102,7 @@ class EicuSource(Config):
         notes = stays.select(
             "note_id",
             patient_id="uniquepid",
+            stay_id=_STAY,
             source=pl.lit("stay"),
             time=pl.lit(None, pl.Datetime("us")),
             text=pl.Series(_texts(self.folder, stays), dtype=pl.String),

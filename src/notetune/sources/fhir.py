@@ -67,7 +67,8 @@ class FhirSource(TaskedSource):
             HL7 FHIR R4, resources DocumentReference, DiagnosticReport, Composition and Binary.
         """
         files = matching_files(self.path, NDJSON)
-        reading = TableReading(self, self.path, Layout("text", "id", "patient", ("date",)))
+        layout = Layout("text", "id", "patient", "encounter", ("date",))
+        reading = TableReading(self, self.path, layout)
         binaries = open_binaries(self.binaries, self.max_note_chars)
         places = Attachments(binaries, 4 * self.max_note_chars + 4096)
         documents = _documents(self, files, reading.rejections)

@@ -33,6 +33,8 @@ class MedsSource(TaskedSource):
     note_id: Shown | None = None
     """Column with the note id, which the standard does not have; without it, a note is named after
     its shard and row."""
+    stay_id: Shown | None = None
+    """Column with the id of the stay, which the standard does not have either; as of a table."""
 
     def open(self) -> NoteStream:
         """Begin to read the data set, shard by shard in the order of their names.
@@ -47,7 +49,7 @@ class MedsSource(TaskedSource):
         data = self.folder / "data"
         if not data.is_dir():
             raise DataError(f"{data} is not a folder with Parquet files; name the folder above it.")
-        layout = Layout("text_value", self.note_id, "subject_id", ("time",))
+        layout = Layout("text_value", self.note_id, "subject_id", self.stay_id, ("time",))
         reading = TableReading(self, self.folder, layout)
         starts = sorted(self.notes, key=len, reverse=True)
         is_note = pl.any_horizontal(*(pl.col("code").str.starts_with(start) for start in starts))

@@ -16,7 +16,8 @@ from notetune.sources.tables.tasks import TaskedSource
 class OmopSource(TaskedSource):
     """A NOTE table; only note_id, person_id, note_date and note_text need be there.
 
-    The time of a note is its note_datetime, or midnight of its note_date. Tasks look labels up by a
+    The time of a note is its note_datetime, or midnight of its note_date; its stay is its
+    visit_occurrence_id, where there is that column. Tasks look labels up by a
     column of the table: note_id, person_id or visit_occurrence_id.
     """
 
@@ -42,9 +43,10 @@ class OmopSource(TaskedSource):
         if other := [file for file in files if ".jsonl" in file.name.lower()]:
             kinds = ".csv, .csv.gz or .parquet"
             raise DataError(f"{other[0]} is not {kinds}; export the table as such.")
-        has_datetime = all("note_datetime" in map(str.lower, names_in(file)) for file in files)
-        times = ("note_datetime", "note_date") if has_datetime else ("note_date",)
-        layout = Layout("note_text", "note_id", "person_id", times)
+        shared = set.intersection(*({*map(str.lower, names_in(file))} for file in files))
+        times = ("note_datetime", "note_date") if "note_datetime" in shared else ("note_date",)
+        stay_id = "visit_occurrence_id" if "visit_occurrence_id" in shared else None
+        layout = Layout("note_text", "note_id", "person_id", stay_id, times)
         reading = TableReading(self, self.path, layout)
         columns = reading.columns(self.grouped_by)
         records = read_records(files, columns, reading.rejections, self.max_note_chars)

@@ -122,6 +122,7 @@ def join(job: Job, prepared: Prepared) -> None:
         kind=table.task.kind,
         classes=table.task.classes,
         seed=spec.seed,
+        join=prepared.store.edges.join,
         parts=spec.parts,
         columns=spec.columns,
     )
@@ -189,6 +190,7 @@ class WordsOfTask:
             task=task.name,
             kind=task.kind,
             classes=task.classes,
+            join=self.prepared.store.edges.join,
             min_patients=counted.min_patients,
             holds=what_it_holds(len(words.terms), counted.min_patients),
             limit=self._limit if self.spec.name == "tf-idf-cut" else None,
@@ -253,7 +255,11 @@ class ColumnsOfTask:
         columns, problem = self._problem(np.ones(len(rows), np.bool_))
         found = problem.along_path(self._notes(columns, self.table.rows("validation")))
         card = ColumnsCard(
-            task=task.name, kind=task.kind, classes=task.classes, columns=columns.names
+            task=task.name,
+            kind=task.kind,
+            classes=task.classes,
+            join=self.prepared.store.edges.join,
+            columns=columns.names,
         )
         linear = Linear(found.weight_KH.numpy(), found.bias_K.numpy())
         penalty = Penalty(found.penalty, found.why, found.path)

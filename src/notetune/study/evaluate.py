@@ -26,6 +26,7 @@ from notetune.metrics.results import (
     SplitCount,
 )
 from notetune.metrics.scores import ScoreTable, read_scores
+from notetune.metrics.stays import Stays, combined
 from notetune.model.device import torch_device
 from notetune.notes import overlap
 from notetune.prepare.checks import CORPUS
@@ -149,7 +150,7 @@ def _flow(notes: Notes) -> tuple[FlowCount, ...]:
 
 def _score_tables(recipe: Recipe, made: Sequence[Made]) -> list[ScoreTable]:
     """Test and validation scores of all models, task by task, in the order to show."""
-    tables, shown = [], set(recipe.models)
+    tables, shown, how = [], set(recipe.models), recipe.evaluate.combine
     for task in dict.fromkeys(name for one in made for name in one.notes.prepared.tasks):
         for one in made:
             # A hybrid may have parts that the report does not show.
@@ -163,7 +164,10 @@ def _score_tables(recipe: Recipe, made: Sequence[Made]) -> list[ScoreTable]:
                 for job in jobs:
                     path = job.folder / f"{split}.parquet"
                     if path.is_file() and job.model:
-                        tables.append(replace(read_scores(path), model=job.model.label))
+                        table = replace(read_scores(path), model=job.model.label)
+                        if how != "none":
+                            table = combined(table, one.notes.prepared.stays, how)
+                        tables.append(table)
     if not any(table.split == "test" for table in tables):
         raise RunError(
             f"{recipe.folder.root} holds no scores yet; run `notetune downstream` or "
@@ -179,6 +183,11 @@ def _on_parts(
     tests, config = [table for table in tables if table.split == "test"], recipe.evaluate
     settings = Questions(runs=asked.runs), config.draws, config.seed
     suspects = suspect_notes(prepared) if tests else {}
+    if config.combine != "none":
+        suspects = {
+            task: {what: Stays.of(ids, prepared.stays).ids_S for what, ids in found.items()}
+            for task, found in suspects.items()
+        }
     return {
         "listed_patients": compare_study(_of_listed_patients(recipe, tests), *settings)[0],
         "unsuspected": compare_study(_without(suspects, tests), *settings)[0],

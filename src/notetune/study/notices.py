@@ -14,7 +14,7 @@ from notetune.study.features import store_of
 from notetune.study.jobs import TRAINING, Job
 from notetune.study.listing import Made
 from notetune.study.specs import CellSpec
-from notetune.tokens.store import WHOLE_SHARE
+from notetune.tokens.store import WHOLE_SHARE, TokenStore
 from notetune.train.training import read_record
 
 _FEW_PATIENTS = 10
@@ -93,7 +93,7 @@ def _short(made: Sequence[Made]) -> Iterator[str]:
 
 
 def of_encoders(first: Made) -> Iterator[str]:
-    """Say where encoders read the beginning of notes alone."""
+    """Say where encoders read a part of notes alone."""
     jobs: dict[str, Job] = {}
     for job in first.done_of("model"):
         if job.model and job.model.encoder:
@@ -108,7 +108,7 @@ def of_encoders(first: Made) -> Iterator[str]:
             pieces = f"{most} pieces of " if most > 1 else ""
             yield (
                 f"{encoder}: {share:.1%} of the labelled notes are longer than {pieces}"
-                f"{store.max_tokens} of its tokens; it reads their beginning."
+                f"{store.max_tokens} of its tokens; it reads their {_part(store)}."
             )
 
 
@@ -134,6 +134,7 @@ def _unsure(prepared: Prepared) -> Iterator[str]:
 def _of_notes(first: Made) -> Iterator[str]:
     """Say what is particular about the notes and how they were read."""
     recipe, prepared = first.recipe, first.notes.prepared
+    yield from _of_stays(recipe)
     yield from _unsure(prepared)
     if recipe.prepare.allow_leaks and any(finding.blocks for finding in prepared.findings):
         yield "Leak checks that should stop the study were overridden by the recipe."
@@ -152,9 +153,29 @@ def _of_notes(first: Made) -> Iterator[str]:
             pieces = f"{most} pieces of " if most > 1 else ""
             yield (
                 f"{name}: {share:.1%} of the notes are longer than {pieces}"
-                f"{prepared.store.max_tokens} tokens; the language models read their beginning, "
-                "TF-IDF reads all of them."
+                f"{prepared.store.max_tokens} tokens; the language models read their "
+                f"{_part(prepared.store)}, TF-IDF reads all of them."
             )
+
+
+def _part(store: TokenStore) -> str:
+    return "beginning" if store.edges.join == "none" else "end, which is the newest"
+
+
+def _of_stays(recipe: Recipe) -> Iterator[str]:
+    """Say what a row is where it is not a note."""
+    if recipe.prepare.join != "none":
+        yield (
+            "Each note of this report is a stay: its notes were joined in order of time, all of "
+            "them where no prediction time says which were known."
+        )
+    if (how := recipe.evaluate.combine) != "none":
+        said = {"mean": "the mean of the scores of its notes", "max": "the highest score of a note"}
+        yield (
+            f"Each score is that of a stay: {said.get(how, 'the score of its last note')}. Models "
+            "were trained, and their settings chosen, note by note; the table of splits counts "
+            "notes."
+        )
 
 
 def pieces_of(one: Made) -> int:
@@ -191,4 +212,5 @@ def _length_sentence(one: Made, max_tokens: int | str, max_pieces: int | str) ->
     elif max_pieces == "auto" and pieces > 1:
         why.append(f"{WHOLE_SHARE:.0%} of the labelled training notes have no more pieces")
     because = f" ({'; '.join(why)})" if why else ""
-    return f"The first {times}{intake.max_tokens:,} tokens of a note are read{because}."
+    part = "first" if intake.edges.join == "none" else "last"
+    return f"The {part} {times}{intake.max_tokens:,} tokens of a note are read{because}."

@@ -1,13 +1,14 @@
 """What opens a document and what ends a note: what the folder of a backbone declares of both."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
+from notetune.aliases import Join
 from notetune.errors import BackboneError
 
 Opener = Literal["none", "bos", "separator"]
@@ -36,6 +37,9 @@ class Edges:
     """The opener as its vocabulary spells it."""
     ends_every_piece: bool = False
     """Whether a piece of a note that goes on ends in `end_id` too."""
+    join: Join = "none"
+    """With "by time" a note is the notes of a stay, so its pieces are cut from its end on and the
+    last one comes first: the newest text is what is read."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,9 @@ class Declared:
     def name_of(self, edges: Edges) -> Opener | None:
         """What a recipe calls the opener of some edges, if it has a name for it."""
         names: tuple[Opener, ...] = (*self._bos, "separator", "none")
-        return next((name for name in names if self.edges(name) == edges), None)
+        return next(
+            (name for name in names if self.edges(name) == replace(edges, join="none")), None
+        )
 
     @property
     def candidates(self) -> tuple[Edges, ...]:

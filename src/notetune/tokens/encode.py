@@ -34,7 +34,7 @@ class Documents:
     for an encoder every piece does."""
     table_D: npt.NDArray[Any]
     """`(D,)` of `DOCUMENT_FIELDS`: number of the note, number of the piece (0 begins the note),
-    tokens, UTF-8 bytes of the text behind it, whether the note goes on after it."""
+    tokens, UTF-8 bytes of the text behind it, whether there are further pieces."""
 
     @property
     def note_count(self) -> int:
@@ -77,7 +77,8 @@ class Encoder:
         """Encode texts, each into documents of at most `max_tokens` tokens.
 
         A long note becomes consecutive pieces that together hold all its tokens, or, with
-        `long_notes` "first", the first of them only.
+        `long_notes` "first", the first of them only. Where notes are joined, all but the piece
+        with the beginning are full, and they are numbered from the end.
         """
         most = 1 if long_notes == "first" else None
         edges, before = self.edges, int(self.edges.opener_id is not None)
@@ -88,16 +89,18 @@ class Encoder:
         end_of_note, end_of_piece = (b"", end) if edges.ends_every_piece else (end, b"")
         packed: list[bytes] = []
         rows: list[tuple[int, int, int, int, bool]] = []
+        newest_first = edges.join == "by time"
         for number, text in enumerate(texts):
-            tokens, starts_of = self._tokens(text, body if most else len(text))
+            tokens, starts_of = self._tokens(text, body if most and not newest_first else len(text))
             fills_its_pieces = tokens and len(tokens) % size == 0
             ids_of_note = tokens if fills_its_pieces else tokens + end_of_note
-            cuts = range(body, len(ids_of_note) // self.dtype.itemsize, body)[:most]
-            bounds = [0, *(starts_of(cuts) if cuts else ()), len(text)]
-            for piece, (start, stop) in enumerate(
-                itertools.islice(itertools.pairwise(bounds), most)
-            ):
-                ids = ids_of_note[piece * size : (piece + 1) * size] + end_of_piece
+            first = (len(ids_of_note) % size or size) if newest_first else size
+            cuts = range(first, len(ids_of_note), size)
+            starts = starts_of([cut // self.dtype.itemsize for cut in cuts]) if cuts else []
+            bounds = [(0, 0), *zip(cuts, starts, strict=True), (len(ids_of_note), len(text))]
+            pieces = [*itertools.pairwise(bounds)][:: -1 if newest_first else 1]
+            for piece, ((a, start), (b, stop)) in enumerate(pieces[:most]):
+                ids = ids_of_note[a:b] + end_of_piece
                 packed += (opener, ids)
                 length = before + len(ids) // self.dtype.itemsize
                 in_bytes = stop - start if text.isascii() else len(text[start:stop].encode())

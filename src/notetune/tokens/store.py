@@ -27,7 +27,8 @@ class TokenStore:
     note_number_D: Int64Array
     """Which note the document comes from, in the order of `note_ids`."""
     piece_D: npt.NDArray[np.int32]
-    """0 for the first piece of its note."""
+    """0 for the first piece of its note that is read: its beginning, or where notes are joined its
+    end."""
     text_bytes_D: npt.NDArray[np.int32]
     """UTF-8 bytes of the text behind the document."""
     note_ids: npt.NDArray[np.str_]
@@ -35,7 +36,7 @@ class TokenStore:
     source_N: npt.NDArray[np.str_]
     split_N: npt.NDArray[np.str_]
     is_cut_D: npt.NDArray[np.bool_]
-    """Whether the note goes on after the document."""
+    """Whether the note has further pieces."""
     in_corpus_N: npt.NDArray[np.bool_]
     """Whether step 1 may train on the note, if it is in the training split."""
     edges: Edges
@@ -64,7 +65,7 @@ class TokenStore:
         return documents_D[self.in_corpus_N[self.note_number_D[documents_D]]]
 
     def first_documents(self, note_ids: Sequence[str]) -> Int64Array:
-        """The first document of each note: its beginning, cut at the token limit.
+        """The first document of each note, cut at the token limit.
 
         Raises:
             RunError: If a note is not in the store.
@@ -96,12 +97,14 @@ class TokenStore:
     def read_texts(
         self, texts: Sequence[str], documents_N: Int64Array, most_pieces: int
     ) -> list[str]:
-        """The beginnings, that `reading` counts, of whole notes as they were encoded."""
+        """What `reading` counts of whole notes as they were encoded: their beginnings or ends."""
         ends_N = documents_N + self.reading(documents_N, most_pieces).pieces_N
         bytes_D = np.concatenate([[0], np.cumsum(self.text_bytes_D, dtype=np.int64)])
         sizes_N = (bytes_D[ends_N] - bytes_D[documents_N]).tolist()
-        pairs = zip(texts, sizes_N, strict=True)
-        return [text.encode()[:size].decode(errors="ignore") for text, size in pairs]
+        pairs = ((text.encode(), size) for text, size in zip(texts, sizes_N, strict=True))
+        if self.edges.join == "by time":
+            return [text[len(text) - size :].decode(errors="ignore") for text, size in pairs]
+        return [text[:size].decode(errors="ignore") for text, size in pairs]
 
 
 def whole_pieces(store: TokenStore, is_counted_N: npt.NDArray[np.bool_]) -> int:
@@ -119,7 +122,7 @@ class Reading:
     pieces_N: Int64Array
     """Documents that they stand in."""
     truncated_N: npt.NDArray[np.bool_]
-    """Whether the note goes on after them."""
+    """Whether the note has more than them."""
 
     @property
     def columns(self) -> dict[str, npt.NDArray[Any]]:

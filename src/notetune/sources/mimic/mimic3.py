@@ -197,6 +197,7 @@ def _events_frame(path: Path, chunk: list[Row], rejected: Counter[str]) -> pl.Da
     return with_times(path, frame, "CHARTDATE", "CHARTTIME").select(
         note_id=pl.format("note-{}", "ROW_ID"),
         patient_id="SUBJECT_ID",
+        stay_id="HADM_ID",
         source=category.replace("discharge summary", "discharge"),
         time=pl.coalesce("CHARTTIME", "CHARTDATE"),
         text="TEXT",

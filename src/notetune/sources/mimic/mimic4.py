@@ -155,5 +155,9 @@ def _notes_frame(path: Path, kind: str, chunk: list[Row]) -> pl.DataFrame:
     check_whole_numbers(path, frame, "subject_id")
     check_whole_numbers(path, frame.filter(pl.col("hadm_id").is_not_null()), "hadm_id")
     return with_times(path, frame, "charttime").select(
-        "note_id", "text", "line", patient_id="subject_id", source=pl.lit(kind), time="charttime"
+        *("note_id", "text", "line"),
+        patient_id="subject_id",
+        stay_id="hadm_id",
+        source=pl.lit(kind),
+        time="charttime",
     )

@@ -84,8 +84,8 @@ class AdmissionNotes:
     ) -> Iterator[pl.DataFrame]:
         """Notes that were read, and then those of the admissions that passing notes complete.
 
-        A made note is of source "admission", at the time of admission. Where the mortality task has
-        a text of its own there is a second one.
+        A made note is of source "admission", at the time of admission, and of no stay. Where the
+        mortality task has a text of its own there is a second one.
 
         Args:
             read: `NOTES_SCHEMA`.
@@ -100,7 +100,9 @@ class AdmissionNotes:
         schema = dict.fromkeys(("note_id", "hadm_id", "text"), pl.String)
         frame = pl.DataFrame(made, schema=schema, orient="row")
         frame = frame.join(self._admissions, on="hadm_id", how="left", maintain_order="left")
-        frame = frame.with_columns(source=pl.lit("admission"), time="admitted")
+        # Of no stay: joined with the other notes of its stay, it would tell how that ended.
+        stay_id = pl.lit(None, pl.String)
+        frame = frame.with_columns(source=pl.lit("admission"), time="admitted", stay_id=stay_id)
         both = pl.concat([read, frame.select(list(NOTES_SCHEMA))])
         yield from both.iter_slices(NOTES_PER_CHUNK)
 

@@ -94,8 +94,9 @@ class Record:
         text = self.text_of(column, value)
         if len(text) > MAX_SHOWN_CHARS:
             raise DataError(
-                f"{self.where}: column {column} holds {len(text)} characters; a feature is a "
-                f"number or a level of at most {MAX_SHOWN_CHARS}. Name another column."
+                f"{self.where}: column {column} holds {len(text)} characters; beside the "
+                f"text stand ids, numbers and levels of at most {MAX_SHOWN_CHARS}. Name another "
+                "column."
             )
         return text or None
 

@@ -20,7 +20,10 @@ class TableColumns(Config):
     """Without it, a note is named after its source and line (and the number of its file, if there
     are several)."""
     patient_id: Shown | None = None
-    """Without it, each note counts as its own patient, and the flow says so."""
+    """Without it, each note, or each stay, counts as its own patient, and the flow says so."""
+    stay_id: Shown | None = None
+    """The stay (admission, visit, encounter) of each note, for `prepare.join` and
+    `evaluate.combine`; no two patients may share one. An empty cell: the note is of no stay."""
     time: Shown | None = None
 
 
@@ -40,8 +43,8 @@ class TableSource(TaskedSource):
     coded_features: tuple[str, ...] = ()
     """Those of `features` whose numbers are codes, so that each number is a level."""
     duplicate_texts: Literal["keep", "merge"] = "keep"
-    """merge: notes of one patient with the same text become one note with all their labels. It
-    holds all notes in memory."""
+    """merge: notes of one patient, and of one stay, with the same text become one note with all
+    their labels. It holds all notes in memory."""
 
     @model_validator(mode="after")
     def _codes_are_features(self) -> Self:
@@ -64,7 +67,8 @@ class TableSource(TaskedSource):
         """
         columns, files = self.columns, table_files(self.path)
         times = () if columns.time is None else (columns.time,)
-        layout = Layout(columns.text, columns.note_id, columns.patient_id, times, self.features)
+        ids = (columns.note_id, columns.patient_id, columns.stay_id)
+        layout = Layout(columns.text, *ids, times, self.features)
         reading = TableReading(self, self.path, layout, merges=self.duplicate_texts == "merge")
         prefixes = {file: f"{self.source}-{n}" for n, file in enumerate(files, start=1)}
         if len(files) == 1:

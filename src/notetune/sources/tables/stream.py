@@ -41,7 +41,8 @@ class Layout:
     note_id: str | None = None
     """Without it, a note has the `default_id` of its `RawNote`."""
     patient_id: str | None = None
-    """Without it, each note counts as its own patient."""
+    """Without it, each note counts as its own patient; each stay, where that is known."""
+    stay_id: str | None = None
     times: tuple[str, ...] = ()
     """The time is the first of these that is filled in."""
     features: tuple[str, ...] = ()
@@ -59,6 +60,7 @@ class RawNote(NamedTuple):
 class _Note:
     note_id: str
     patient_id: str
+    stay_id: str | None
     source: str
     time: datetime | None
     text: str
@@ -97,7 +99,7 @@ class TableReading:
         """The columns of a record that notes and tasks are made of, and some more, each once."""
         layout = self._layout
         of_tasks = (column for task in self._source.tasks for column in task.note_columns)
-        own = (layout.note_id, layout.patient_id, *layout.times, layout.text)
+        own = (layout.note_id, layout.patient_id, layout.stay_id, *layout.times, layout.text)
         named = (*own, *of_tasks, *layout.features, *more)
         return list(dict.fromkeys(name for name in named if name is not None))
 
@@ -156,12 +158,13 @@ class TableReading:
             is_same = self._text_of[name] == hash(text)
             rule = f"note id repeated with {'the same' if is_same else 'another'} text"
             raise Rejected(rule, "give each note its own id, once")
+        stay_id = None if layout.stay_id is None else record.feature(layout.stay_id)
         column = layout.patient_id
-        patient_id = name if column is None else record.id(column, "patient")
+        patient_id = (stay_id or name) if column is None else record.id(column, "patient")
         time = next((time for time in map(record.time, layout.times) if time is not None), None)
         labels = {task.name: self._labels(task, record) for task in self._source.tasks}
         features = tuple(map(record.feature, layout.features))
-        return _Note(name, patient_id, raw.source, time, text, labels, features)
+        return _Note(name, patient_id, stay_id, raw.source, time, text, labels, features)
 
     def _text(self, record: Record) -> str:
         column, most = self._layout.text, self._source.max_note_chars
@@ -194,14 +197,14 @@ class TableReading:
         return labels if moment is None else (labels[0], record.time(moment))
 
     def _merged(self, notes: Iterable[_Note]) -> list[_Note]:
-        """One note per patient and text, in order of first appearance, with the union of labels.
+        """One note per patient, stay and text, as they first appear, with the union of labels.
 
         Without a patient column, the text alone decides.
         """
         by_patient = self._layout.patient_id is not None
-        first: dict[tuple[str, str], _Note] = {}
+        first: dict[tuple[str, str | None, str], _Note] = {}
         for note in notes:
-            key = (note.patient_id if by_patient else "", note.text)
+            key = (note.patient_id if by_patient else "", note.stay_id, note.text)
             kept = first.setdefault(key, note)
             if kept is not note:
                 self._merged_away += 1
@@ -229,7 +232,8 @@ class TableReading:
             repeated = {"same text as an earlier note": self._merged_away}
             flow.append(FlowCount("merge of equal texts", usable, self._kept, repeated))
         if self._layout.patient_id is None:
-            stage = "no patient id: each note counts as its own patient"
+            unit = "note" if self._layout.stay_id is None else "stay"
+            stage = f"no patient id: each {unit} counts as its own patient"
             flow.append(FlowCount(stage, self._kept, self._kept))
         tasks, rejections = [], [self.rejections.table()]
         for spec in self._source.tasks:

@@ -1,0 +1,132 @@
+"""The notes of one stay as one note, in order of time."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import polars as pl
+
+from notetune.audit import FlowCount
+from notetune.errors import DataError
+from notetune.notes.outcomes import Task
+from notetune.sources.cohort import NOTES_SCHEMA, PREDICTION_TIME, NoteStream
+
+_NOTES_PER_CHUNK: Final = 2_000
+_STAY: Final = ["stay_id", "alone"]
+
+
+def joined(
+    stream: NoteStream, tasks: Sequence[str] = (), *, drops_late: bool = False
+) -> NoteStream:
+    """The notes of each stay as one note under the id of the stay, the newest last.
+
+    Notes stand in order of time, those without a time first and equal times as they were read, with
+    a blank line between; columns beside are those of the newest. A note of no stay stays as it is.
+    All notes are in memory meanwhile.
+
+    Args:
+        stream: The notes one by one.
+        tasks: Those whose labels the notes of a stay must share; all when empty.
+        drops_late: Leave out what was written after the first prediction time of its stay.
+
+    Raises:
+        DataError: If no note has a stay, or the notes of a stay differ in patient or labels.
+    """
+    notes = pl.concat([pl.DataFrame(schema=NOTES_SCHEMA), *stream.chunks])
+    finished = stream.finish()
+    wanted = {task.name: table for task, table in finished.tasks if task.name in tasks or not tasks}
+    alone = pl.when(pl.col("stay_id").is_null()).then("note_id")
+    notes = notes.with_columns(alone=alone).with_row_index("row")
+    if not notes["stay_id"].count():
+        raise DataError(
+            f"join: none of the {notes.height} notes names its stay; fill in that column, or join "
+            "nothing."
+        )
+    kept = _in_time(notes, [*wanted.values()]) if drops_late else notes
+    documents = _documents(kept)
+    columns = None
+    if finished.columns is not None:
+        newest = documents.select("note_id", "newest").join(
+            finished.columns, left_on="newest", right_on="note_id", maintain_order="left"
+        )
+        columns = newest.drop("newest")
+    done = replace(
+        finished,
+        tasks=tuple(
+            (task, _of_documents(task, table, kept) if task.name in wanted else table)
+            for task, table in finished.tasks
+        ),
+        flow=(*finished.flow, _flow(notes, kept, documents)),
+        columns=columns,
+    )
+    chunks = documents.select(list(NOTES_SCHEMA)).iter_slices(_NOTES_PER_CHUNK)
+    return NoteStream(chunks, lambda: done)
+
+
+def _flow(notes: pl.DataFrame, kept: pl.DataFrame, documents: pl.DataFrame) -> FlowCount:
+    of_stays = kept.filter(pl.col("stay_id").is_not_null())
+    rejected = {
+        "later than the prediction time": notes.height - kept.height,
+        "joined to an earlier note of the stay": kept.height - documents.height,
+    }
+    stage = (
+        f"notes of one stay joined by time; {of_stays['time'].null_count()} without a time come "
+        f"first, {kept.height - of_stays.height} of no stay are left alone"
+    )
+    return FlowCount(stage, notes.height, documents.height, rejected)
+
+
+def _in_time(notes: pl.DataFrame, tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The notes that were written before the first prediction time of their stay."""
+    timed = [table for table in tables if PREDICTION_TIME in table.columns]
+    if not timed:
+        return notes
+    moments = pl.concat(table.select("note_id", PREDICTION_TIME) for table in timed)
+    of_stays = moments.join(notes.select("note_id", "stay_id"), on="note_id").drop_nulls()
+    first = of_stays.group_by("stay_id").agg(pl.col(PREDICTION_TIME).min())
+    known = notes.join(first, on="stay_id", how="left", maintain_order="left")
+    is_late = (pl.col("time") > pl.col(PREDICTION_TIME)).fill_null(value=False)
+    return known.filter(~is_late).drop(PREDICTION_TIME)
+
+
+def _documents(notes: pl.DataFrame) -> pl.DataFrame:
+    """`NOTES_SCHEMA` with `newest`, the id of the last note, in the order of their first notes."""
+    in_order = notes.sort("time", nulls_last=False, maintain_order=True)
+    patients, sources = pl.col("patient_id"), pl.col("source")
+    documents = in_order.group_by(_STAY, maintain_order=True).agg(
+        patients.first(),
+        pl.when(sources.n_unique() == 1).then(sources.first()).otherwise(pl.lit("stay")),
+        pl.col("time").max(),
+        pl.col("text").str.join("\n\n"),
+        pl.col("row").min(),
+        newest=pl.col("note_id").last(),
+        patients=patients.n_unique(),
+    )
+    shared = documents.filter(pl.col("patients") > 1)["stay_id"]
+    if len(shared):
+        raise DataError(
+            f"join: stay {shared[0]} has notes of several patients ({len(shared)} of "
+            f"{documents.height} stays); give each stay an id of its own."
+        )
+    return documents.sort("row").with_columns(note_id=pl.coalesce(_STAY))
+
+
+def _of_documents(task: Task, table: pl.DataFrame, notes: pl.DataFrame) -> pl.DataFrame:
+    """The labels of stays from those of their notes; a note without any does not count."""
+    stays = notes.select("note_id", *_STAY)
+    of_notes = table.join(stays, on="note_id", maintain_order="left")
+    labels = pl.col("labels").list.sort().list.join("\n")
+    moments = [pl.col(PREDICTION_TIME)] if PREDICTION_TIME in table.columns else []
+    kinds = (labels, *(moment.drop_nulls() for moment in moments))
+    found = of_notes.group_by(_STAY, maintain_order=True).agg(
+        pl.col("labels").first(),
+        *(moment.max() for moment in moments),
+        differs=pl.any_horizontal(kind.n_unique() > 1 for kind in kinds),
+    )
+    if differing := found["differs"].sum():
+        raise DataError(
+            f"join: the notes of {differing} of {found.height} stays have different labels or "
+            f"prediction times of task {task.name}; give all notes of a stay the same ones, or set "
+            "prepare.join to none."
+        )
+    return found.select(pl.coalesce(_STAY).alias("note_id"), pl.exclude(*_STAY, "differs"))
