@@ -8,12 +8,17 @@ from notetune.errors import DataError
 
 @dataclass(frozen=True)
 class FlowCount:
-    """One stage of the cohort flow: rows read = rows kept + rows rejected, each with a reason."""
+    """One stage of the cohort flow: rows read = rows kept + rows rejected, each with a reason.
+
+    Attributes:
+        changed: Kept notes with changed characters, in all and by kind of change (`notes.clean`).
+    """
 
     stage: str
     read: int
     kept: int
     rejected: dict[str, int] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.read != self.kept + sum(self.rejected.values()):
