@@ -1,9 +1,12 @@
 """What is counted while notes are prepared, and shown in every report."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from notetune.errors import DataError
+
+IN_ALL: Final = "in all"
+"""The key of `FlowCount.changed` for notes with a change of any kind."""
 
 
 @dataclass(frozen=True)
@@ -11,7 +14,7 @@ class FlowCount:
     """One stage of the cohort flow: rows read = rows kept + rows rejected, each with a reason.
 
     Attributes:
-        changed: Kept notes with changed characters, in all and by kind of change (`notes.clean`).
+        changed: Kept notes with changed characters, `IN_ALL` and by kind of change (`notes.clean`).
     """
 
     stage: str
@@ -26,6 +29,15 @@ class FlowCount:
                 f"flow stage {self.stage}: {self.read} rows read, but {self.kept} kept and "
                 f"{sum(self.rejected.values())} rejected. This is a fault in the source reader."
             )
+
+    @property
+    def changes(self) -> str:
+        """How many notes had characters changed, in words; "" if none had."""
+        if not self.changed:
+            return ""
+        kinds = "; ".join(f"{kind}: {n:,}" for kind, n in self.changed.items() if kind != IN_ALL)
+        share = f"{self.changed[IN_ALL]:,} of {self.kept:,}"
+        return f"{self.stage}: characters changed in {share} ({kinds})"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notetune.notes.clean import ANY_CHANGE, clean_text, cleaned, with_plain_characters
+from notetune.audit import IN_ALL
+from notetune.notes.clean import clean_text, cleaned, with_plain_characters
 
 BREAKS = ["\n", "\r\n", "\r", "\v", "\f", "\u2028", "\u2029"]
 
@@ -74,8 +75,8 @@ KINDS = {
 
 def test_each_kind_of_change_is_named_and_what_is_no_change_is_not():
     for text, name in KINDS.items():
-        assert cleaned(text).changes == (ANY_CHANGE, name)
-    assert cleaned("".join(KINDS)).changes == (ANY_CHANGE, *KINDS.values())
+        assert cleaned(text).changes == (IN_ALL, name)
+    assert cleaned("".join(KINDS)).changes == (IN_ALL, *KINDS.values())
     for unchanged in (
         " a \r\nb\t\n\n",
         "\u0645\u200c\u0631",

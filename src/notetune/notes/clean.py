@@ -10,10 +10,10 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from notetune.audit import IN_ALL
+
 VERSION: Final = 3
 """Raised when the same note is cleaned to another text, so that notes are prepared again."""
-
-ANY_CHANGE: Final = "in all"
 
 WHITE: Final = f"{string.whitespace}\u00a0"
 """What a source may strip or collapse before a text is cleaned. `str.strip()` also takes U+0085,
@@ -23,7 +23,7 @@ the dots of windows-1252."""
 class Cleaned(NamedTuple):
     """A clean text, and the kinds of change that its characters took.
 
-    They are to be counted note by note; `ANY_CHANGE` comes before them, if there are some.
+    They are to be counted note by note; `IN_ALL` comes before them, if there are some.
     """
 
     text: str
@@ -160,4 +160,4 @@ def _changed(text: str, kinds: Sequence[_Change]) -> Cleaned:
             before, text = text, run.sub(kind.becomes, text)
             if text != before:
                 names.append(kind.name)
-    return Cleaned(text, (ANY_CHANGE, *names) if names else ())
+    return Cleaned(text, (IN_ALL, *names) if names else ())

@@ -1,6 +1,6 @@
 """Results as tables."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from notetune.audit import Finding, FlowCount
@@ -84,23 +84,20 @@ def headline_table(results: Results) -> Table:
 
 
 def flow_table(flow: Sequence[FlowCount]) -> Table:
-    """The cohort, stage by stage, with the changes of characters where there are some."""
-    has_changed = any(stage.changed for stage in flow)
+    """The cohort, stage by stage, and under it the changes of characters."""
     return Table(
         "What each stage read and kept, and why it rejected the rest.",
-        (
-            *("Stage", "Rejected because", *["Characters changed"] * has_changed),
-            *("Read", "Kept", "Rejected"),
-        ),
+        ("Stage", "Rejected because", "Read", "Kept", "Rejected"),
         in_cells(
             (
-                *(stage.stage, _counts(stage.rejected)),
-                *([_counts(stage.changed)] if has_changed else []),
+                stage.stage,
+                _listed(f"{why}: {count(n)}" for why, n in stage.rejected.items()),
                 *(stage.read, stage.kept, sum(stage.rejected.values())),
             )
             for stage in flow
         ),
-        text_columns=2 + has_changed,
+        text_columns=2,
+        notes=tuple(f"{stage.changes}." for stage in flow if stage.changes),
     )
 
 
@@ -319,10 +316,6 @@ def _positives(split: SplitCount) -> str:
         f"{name}: {count(n)} ({share(n / split.notes)})" if split.notes else f"{name}: {count(n)}"
         for name, n in split.positives.items()
     )
-
-
-def _counts(named: Mapping[str, int]) -> str:
-    return _listed(f"{name}: {count(n)}" for name, n in named.items())
 
 
 def _listed(items: Iterable[str]) -> str:

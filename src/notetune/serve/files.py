@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from notetune.model.device import DeviceName, torch_device
 from notetune.ownership import refuse_existing
 from notetune.plain.bundles import ColumnsCard, HybridCard
 from notetune.serve.predictor import load_predictor
-from notetune.sources import TableSource
+from notetune.sources import Cohort, TableSource
 from notetune.sources.rejections import place
 from notetune.strict_csv import csv_text
 
@@ -24,7 +25,8 @@ def predict_file(
 ) -> pl.DataFrame:
     """Scores of every note of a file, one row per note and class.
 
-    Rows that the source's policy leaves out are counted in a warning.
+    Rows that the source's policy leaves out are counted in a warning, and notes with changed
+    characters in another.
 
     Returns:
         Columns `patient_id`, `note_id`, `task`, `label`, `score` and, where tokens are read,
@@ -37,11 +39,8 @@ def predict_file(
     card = read_card(bundle)
     features = card.columns if isinstance(card, ColumnsCard | HybridCard) else ()
     cohort = sources.read(source.model_copy(update={"features": features}))
-    notes, left_out = cohort.notes, cohort.rejections
-    if left_out.height:
-        first = place(Path(left_out["file"][0]), left_out["line"][0])
-        reasons = ", ".join(sorted(set(left_out["reason"])))
-        message = f"{left_out.height} rows are left out ({reasons}); the first is {first}."
+    notes = cohort.notes
+    for message in _notices(cohort):
         warnings.warn(message, RunWarning, stacklevel=2)
     predictor = load_predictor(bundle, backbone, torch_device(device))
     predictions = predictor.predict(notes["text"].to_list(), cohort.columns)
@@ -63,6 +62,16 @@ def predict_file(
             **{n: np.repeat(v, classes) for n, v in reading.items()},
         }
     )
+
+
+def _notices(cohort: Cohort) -> Iterator[str]:
+    """What was left out or changed on the way to the notes."""
+    if (left_out := cohort.rejections).height:
+        first = place(Path(left_out["file"][0]), left_out["line"][0])
+        reasons = ", ".join(sorted(set(left_out["reason"])))
+        yield f"{left_out.height} rows are left out ({reasons}); the first is {first}."
+    if changes := cohort.flow[0].changes:
+        yield f"{changes}."
 
 
 def check_output(path: Path | None) -> None:
