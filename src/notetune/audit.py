@@ -1,9 +1,12 @@
 """What is counted while notes are prepared, and shown in every report."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from notetune.errors import DataError
+
+IN_ALL: Final = "in all"
+"""The key of `FlowCount.changed` for notes with a change of any kind."""
 
 Check = Literal[
     "same patient",
@@ -16,12 +19,17 @@ Check = Literal[
 
 @dataclass(frozen=True)
 class FlowCount:
-    """One stage of the cohort flow: rows read = rows kept + rows rejected, each with a reason."""
+    """One stage of the cohort flow: rows read = rows kept + rows rejected, each with a reason.
+
+    Attributes:
+        changed: Kept notes with changed characters, `IN_ALL` and by kind of change (`notes.clean`).
+    """
 
     stage: str
     read: int
     kept: int
     rejected: dict[str, int] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.read != self.kept + sum(self.rejected.values()):
@@ -29,6 +37,15 @@ class FlowCount:
                 f"flow stage {self.stage}: {self.read} rows read, but {self.kept} kept and "
                 f"{sum(self.rejected.values())} rejected. This is a fault in the source reader."
             )
+
+    @property
+    def changes(self) -> str:
+        """How many notes had characters changed, in words; "" if none had."""
+        if not self.changed:
+            return ""
+        kinds = "; ".join(f"{kind}: {n:,}" for kind, n in self.changed.items() if kind != IN_ALL)
+        share = f"{self.changed[IN_ALL]:,} of {self.kept:,}"
+        return f"{self.stage}: characters changed in {share} ({kinds})"
 
 
 @dataclass(frozen=True)

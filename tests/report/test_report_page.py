@@ -82,7 +82,8 @@ def numbers_in(value):
     shown = [number for task in value.tasks for number in numbers_of_task(task)]
     shown += [f"{row.auroc.value:.3f}" for row in value.headline if row.auroc]
     for stage in value.flow:
-        shown += [f"{n:,}" for n in (stage.read, stage.kept, *stage.rejected.values())]
+        counts = (*stage.rejected.values(), *stage.changed.values())
+        shown += [f"{n:,}" for n in (stage.read, stage.kept, *counts)]
     shown += [f"{n:,}" for split in value.splits for n in (split.notes, split.patients)]
     for row in value.perplexity:
         shown += [f"{row.perplexity:.3f}", f"{row.bits_per_byte:.3f}", f"{row.tokens:,}"]

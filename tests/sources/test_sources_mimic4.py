@@ -1,6 +1,7 @@
 import csv
 import gzip
 from collections import Counter
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -137,7 +138,8 @@ def test_every_note_passes_with_its_own_id_and_the_flow_counts_them(reading, hos
         got = cohort.notes.filter(pl.col("source") == kind)["note_id"].to_list()
         assert got == written
         (flow,) = [flow for flow in cohort.flow if flow.stage == f"{kind} notes"]
-        assert flow == FlowCount(f"{kind} notes", len(written), len(written), {"empty text": 0})
+        kept = FlowCount(f"{kind} notes", len(written), len(written), {"empty text": 0})
+        assert replace(flow, changed={}) == kept
         seen += len(written)
     assert seen > 3 * PATIENTS
     stages = {flow.stage: flow for flow in cohort.flow}

@@ -84,7 +84,7 @@ def headline_table(results: Results) -> Table:
 
 
 def flow_table(flow: Sequence[FlowCount]) -> Table:
-    """The cohort, stage by stage."""
+    """The cohort, stage by stage, and under it the changes of characters."""
     return Table(
         "What each stage read and kept, and why it rejected the rest.",
         ("Stage", "Rejected because", "Read", "Kept", "Rejected"),
@@ -97,6 +97,7 @@ def flow_table(flow: Sequence[FlowCount]) -> Table:
             for stage in flow
         ),
         text_columns=2,
+        notes=tuple(f"{stage.changes}." for stage in flow if stage.changes),
     )
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from notetune.model.device import DeviceName, torch_device
 from notetune.ownership import refuse_existing
 from notetune.plain.bundles import ColumnsCard, HybridCard
 from notetune.serve.predictor import load_predictor
-from notetune.sources import TableSource
+from notetune.sources import Cohort, TableSource
 from notetune.sources.rejections import place
 from notetune.strict_csv import csv_text
 
@@ -31,7 +32,8 @@ def predict_file(
     """Scores of every note of a file, one row per note and class.
 
     A bundle of joined notes reads the notes of each stay as one, under the id of the stay. Rows
-    that the source's policy leaves out are counted in a warning.
+    that the source's policy leaves out are counted in a warning, and notes with changed characters
+    in another.
 
     Args:
         bundle: Its folder.
@@ -53,11 +55,8 @@ def predict_file(
     features = card.columns if isinstance(card, ColumnsCard | HybridCard) else ()
     join = _join_of(card, source, combine)
     cohort = sources.read(source.model_copy(update={"features": features}), join)
-    notes, left_out = cohort.notes, cohort.rejections
-    if left_out.height:
-        first = place(Path(left_out["file"][0]), left_out["line"][0])
-        reasons = ", ".join(sorted(set(left_out["reason"])))
-        message = f"{left_out.height} rows are left out ({reasons}); the first is {first}."
+    notes = cohort.notes
+    for message in _notices(cohort):
         warnings.warn(message, RunWarning, stacklevel=2)
     predictor = load_predictor(bundle, backbone, torch_device(device))
     predictions = predictor.predict(notes["text"].to_list(), cohort.columns)
@@ -107,6 +106,16 @@ def _join_of(card: Card, source: TableSource, combine: Combine) -> Join:
         )
         warnings.warn(message, RunWarning, stacklevel=3)
     return card.join if has_stays else "none"
+
+
+def _notices(cohort: Cohort) -> Iterator[str]:
+    """What was left out or changed on the way to the notes."""
+    if (left_out := cohort.rejections).height:
+        first = place(Path(left_out["file"][0]), left_out["line"][0])
+        reasons = ", ".join(sorted(set(left_out["reason"])))
+        yield f"{left_out.height} rows are left out ({reasons}); the first is {first}."
+    if changes := cohort.flow[0].changes:
+        yield f"{changes}."
 
 
 def check_output(path: Path | None) -> None:

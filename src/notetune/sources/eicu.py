@@ -4,7 +4,9 @@ eICU has no free text. A stay's note is put together from what was entered withi
 admission, so the prediction time is 24 hours after unit admission, not admission itself.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -12,7 +14,7 @@ import polars as pl
 
 from notetune.audit import FlowCount
 from notetune.config import Config
-from notetune.notes.clean import clean_text
+from notetune.notes.clean import WHITE, cleaned
 from notetune.notes.icd import icd9_category
 from notetune.notes.outcomes import (
     LENGTH_OF_STAY_CLASSES,
@@ -99,20 +101,22 @@ class EicuSource(Config):
         """
         stays, stay_flow = _stays(self.folder)
         icd9, icd9_flow = _icd9(self.folder, stays)
+        texts, changed = _texts(self.folder, stays)
         notes = stays.select(
             "note_id",
             patient_id="uniquepid",
             stay_id=_STAY,
             source=pl.lit("stay"),
             time=pl.lit(None, pl.Datetime("us")),
-            text=pl.Series(_texts(self.folder, stays), dtype=pl.String),
+            text=pl.Series(texts, dtype=pl.String),
         )
         columns = None
         if self.features:
             columns = stays.select("note_id", *dict.fromkeys(self.features))
             columns = columns.with_columns(pl.col(pl.String).replace("> 89", "90"))
         tasks = (_mortality(stays), _length_of_stay(stays), icd9)
-        finished = Finished(tasks, (stay_flow, icd9_flow), columns=columns)
+        flow = (replace(stay_flow, changed=changed), icd9_flow)
+        finished = Finished(tasks, flow, columns=columns)
         return NoteStream(iter([notes]), lambda: finished)
 
 
@@ -176,16 +180,20 @@ def _icd9(folder: Path, stays: pl.DataFrame) -> tuple[tuple[Task, pl.DataFrame],
     return (task, table), flow
 
 
-def _texts(folder: Path, stays: pl.DataFrame) -> list[str]:
+def _texts(folder: Path, stays: pl.DataFrame) -> tuple[list[str], dict[str, int]]:
+    """The notes, and the count of those with changed characters by kind of change."""
     sections = {section.title: _entries(folder, section) for section in _SECTIONS}
     texts = []
+    changed: Counter[str] = Counter()
     for stay in stays.iter_rows(named=True):
         lines = [_first_sentence(stay)]
         for title, entries in sections.items():
             if items := entries.get(stay[_STAY]):
                 lines.append(f"{title}: {'; '.join(items)}.")
-        texts.append(clean_text("\n".join(lines)))
-    return texts
+        text, changes = cleaned("\n".join(lines))
+        texts.append(text)
+        changed.update(changes)
+    return texts, dict(changed)
 
 
 def _first_sentence(stay: Mapping[str, str | None]) -> str:
@@ -219,7 +227,7 @@ def _entries(folder: Path, section: _Section) -> dict[str, dict[str, None]]:
 def _joined(parts: Iterable[str]) -> str:
     """Parts joined by commas, without one that only repeats its neighbour in other letters."""
     kept: list[str] = []
-    for part in (part.strip() for part in parts):
+    for part in (part.strip(WHITE) for part in parts):
         if part and (not kept or kept[-1].casefold() != part.casefold()):
             kept.append(part)
     return ", ".join(kept)

@@ -5,6 +5,8 @@ import re
 from html.parser import HTMLParser
 from typing import Final
 
+from notetune.notes.clean import WHITE
+
 _HIDDEN_TAGS: Final = frozenset(("script", "style", "title"))
 _LINE_TAGS: Final = frozenset(
     (
@@ -21,6 +23,12 @@ _XML_INLINE_TAGS: Final = frozenset(
     ("content", "sub", "sup", "b", "i", "u", "em", "strong", "span", "a", "linkhtml")
 )
 _CDATA: Final = "<![CDATA["
+_WHITE_RUN: Final = re.compile(f"[{WHITE}]+")
+
+
+def in_one_line(text: str) -> str:
+    """The text with every run of white space as one space."""
+    return _WHITE_RUN.sub(" ", text)
 
 
 def visible_text(markup: str, *, is_xml: bool = False) -> str:
@@ -33,7 +41,7 @@ def visible_text(markup: str, *, is_xml: bool = False) -> str:
     stripper = _Stripper(is_xml=is_xml)
     stripper.feed(_without_cdata(markup) if is_xml else markup)
     stripper.close()
-    lines = (line.strip() for line in "".join(stripper.parts).split("\n"))
+    lines = (line.strip(WHITE) for line in "".join(stripper.parts).split("\n"))
     return "\n".join(line for line in lines if line)
 
 
@@ -76,9 +84,9 @@ class _Stripper(HTMLParser):
             self.parts.append(data)
         else:
             # Every run of white space is one space, also where it spans two parts.
-            spaced = re.sub(r"\s+", " ", data)
-            follows_space = bool(self.parts) and self.parts[-1][-1:].isspace()
-            if visible := spaced.lstrip() if follows_space else spaced:
+            spaced = in_one_line(data)
+            follows_space = bool(self.parts) and self.parts[-1][-1:] in WHITE
+            if visible := spaced.lstrip(" ") if follows_space else spaced:
                 self.parts.append(visible)
 
     def _break(self, tag: str) -> None:

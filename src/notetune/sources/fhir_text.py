@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from notetune.notes.clean import WHITE
 from notetune.sources.fhir_files import Attachments, NotExported
-from notetune.sources.fhir_markup import visible_text
+from notetune.sources.fhir_markup import in_one_line, visible_text
 from notetune.sources.rejections import Rejected
 from notetune.sources.tables.resources import items
 
@@ -38,11 +39,6 @@ _DECLARED = re.compile(
     rb"""<\?xml[^>]{0,200}encoding=["']([\w.-]+)|<meta[^>]{0,200}charset=["']?([\w.-]+)""", re.I
 )
 _DAMAGED_UTF8 = re.compile(rb"[\xc2-\xf4](?:[\x80-\xbf]|\Z)")
-_OF_WINDOWS: Final = {
-    code: bytes([code]).decode("cp1252", errors="replace").replace("\ufffd", " ")
-    for code in range(0x80, 0xA0)
-}
-"""Latin-1 has control characters there, which no document means."""
 _SAME_SHARE: Final = 0.9
 _MOST_NESTED: Final = 50
 
@@ -121,7 +117,7 @@ def _text(raw: bytes, kind: str, charset: str) -> str:
     text = _decoded(raw, charset)
     if kind != "text/plain":
         text = visible_text(text, is_xml=kind in ("text/xml", "application/xml"))
-    return text.strip()
+    return text.strip(WHITE)
 
 
 def section_text(composition: Mapping[str, Any]) -> str:
@@ -148,7 +144,7 @@ def _sections(listed: Any, depth: int) -> list[str]:
         if not (inside := [*filter(None, [own]), *_sections(section.get("section"), depth - 1)]):
             continue
         title = section.get("title")
-        name = " ".join(title.split()) if isinstance(title, str) else ""
+        name = in_one_line(title).strip(" ") if isinstance(title, str) else ""
         if name and own.partition("\n")[0].lower() != name.lower():
             inside[0] = f"{name}\n{inside[0]}"
         parts += inside
@@ -172,16 +168,15 @@ def _parts(content_type: Any) -> tuple[str, str]:
 def _decoded(raw: bytes, charset: str) -> str:
     """The text of bytes, without a byte order mark, which says more than a charset.
 
-    Without both it is UTF-8, else what the markup declares, else Latin-1, which stands for
-    windows-1252 wherever it has control characters.
+    Without both it is UTF-8, else what the markup declares, else Latin-1. Where that has control
+    characters it stands for windows-1252, which is left to the cleaning of the note.
     """
     mark = next((mark for mark in _MARKS if raw.startswith(mark)), None)
     name = _MARKS[mark] if mark else _codec(charset or _undeclared(raw))
     try:
-        text = raw.decode(name)
+        return raw.decode(name)
     except UnicodeDecodeError:  # its object attribute holds the note
         raise Rejected("attachment is not in its charset", "export it in UTF-8") from None
-    return text.translate(_OF_WINDOWS) if name.startswith("iso8859") else text
 
 
 def _codec(charset: str) -> str:

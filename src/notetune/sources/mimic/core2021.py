@@ -8,7 +8,8 @@ What the `correct` version does otherwise, and what it costs to follow the scrip
 - death wording is cut once per block of the exam and of the medications, and the admission is left
   out of the mortality task for it elsewhere, so that this task has texts of its own;
 - a column of codes that are all digits is read as numbers: leading zeros vanish, and with a single
-  empty cell the numbers get a decimal point.
+  empty cell the numbers get a decimal point;
+- line breaks and the space beside them are as the notes had them.
 
 Sources:
     Data specification, sections 2.2 to 2.4 (bvanaken/clinical-outcome-prediction at b376f4b, run on
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from notetune.notes.clean import with_plain_characters
 from notetune.sources.columns import rows_with_id
 from notetune.sources.mimic.sections import SECTION_LABELS, has_core_sections
 from notetune.sources.mimic.summaries import AdmissionText
@@ -64,7 +66,7 @@ def is_report(description: str) -> bool:
 
 def admission_text(joined: str) -> AdmissionText | None:
     """The admission note of the joined summaries; None without complaint, illness and history."""
-    flat = joined.strip().replace("\n", _BREAK)
+    flat = with_plain_characters(joined).strip().replace("\n", _BREAK)
     sections = {label: _section(flat, heading) for label, heading in _HEADINGS.items()}
     if not has_core_sections(sections):
         return None

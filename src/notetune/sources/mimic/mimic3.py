@@ -10,7 +10,7 @@ import polars as pl
 from notetune.audit import FlowCount
 from notetune.config import Config
 from notetune.errors import DataError
-from notetune.notes.clean import clean_text
+from notetune.notes.clean import clean_text, cleaned
 from notetune.notes.overlap_text import text_digest
 from notetune.sources.cohort import Finished, NoteStream, stop_if_any
 from notetune.sources.columns import check_whole_numbers, with_times
@@ -114,12 +114,13 @@ class _Reading:
         summaries = _scan(self._path, self._rules)
         self._notes = AdmissionNotes(summaries, admissions, reasons, self._rules.make)
         self._rejected = Counter({"marked as error": 0, "empty text": 0})
+        self._changed: Counter[str] = Counter()
         self._read = 0
 
     def chunks(self) -> Iterator[pl.DataFrame]:
         for chunk in row_chunks(self._path, _COLUMNS):
             self._read += len(chunk)
-            events = _events_frame(self._path, chunk, self._rejected)
+            events = _events_frame(self._path, chunk, self._rejected, self._changed)
             passing = (
                 (_note_id(row_id), self._rules.summary_text(category, is_error, text) or "")
                 for _, (row_id, *_, category, _, is_error, text) in chunk
@@ -140,7 +141,8 @@ class _Reading:
             source.folder, cohort, as_2021=as_2021, ventilation_from=source.ventilation
         )
         kept = self._read - sum(self._rejected.values())
-        notes_flow = FlowCount("notes", self._read, kept, dict(self._rejected))
+        rejected, changed = dict(self._rejected), dict(self._changed)
+        notes_flow = FlowCount("notes", self._read, kept, rejected, changed)
         flow = (notes_flow, self._notes.summaries_flow, admissions_flow, *task_flows)
         return Finished(tasks, flow, patient_count=cohort["patient_id"].n_unique())
 
@@ -176,17 +178,23 @@ def _scan(path: Path, rules: _Rules) -> pl.DataFrame:
     return pl.concat(summaries)
 
 
-def _events_frame(path: Path, chunk: list[Row], rejected: Counter[str]) -> pl.DataFrame:
-    """The usable rows as a frame of `NOTES_SCHEMA`; the others are counted in `rejected`."""
+def _events_frame(
+    path: Path, chunk: list[Row], rejected: Counter[str], changed: Counter[str]
+) -> pl.DataFrame:
+    """The usable rows as a frame of `NOTES_SCHEMA`; the others are counted in `rejected`.
+
+    `changed` counts the usable rows with changed characters.
+    """
     rows: list[tuple[int | str | None, ...]] = []
     for line, (*fields, is_error, text) in chunk:
-        cleaned = clean_text(text)
+        clean, changes = cleaned(text)
         if _is_marked(is_error):
             rejected["marked as error"] += 1
-        elif not cleaned:
+        elif not clean:
             rejected["empty text"] += 1
         else:
-            rows.append((line, *(field.strip() or None for field in fields), cleaned))
+            rows.append((line, *(field.strip() or None for field in fields), clean))
+            changed.update(changes)
     names = [name for name in _COLUMNS if name != "ISERROR"]
     schema = {"line": pl.Int64(), **dict.fromkeys(names, pl.String())}
     frame = pl.DataFrame(rows, schema=schema, orient="row")

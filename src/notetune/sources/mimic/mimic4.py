@@ -1,5 +1,6 @@
 """MIMIC-IV: every note of MIMIC-IV-Note for step 1, admission notes and outcomes for step 2."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
@@ -9,7 +10,7 @@ import polars as pl
 from notetune.audit import FlowCount
 from notetune.config import Config
 from notetune.errors import DataError
-from notetune.notes.clean import clean_text
+from notetune.notes.clean import clean_text, cleaned
 from notetune.notes.overlap_text import text_digest
 from notetune.sources.cohort import NOTES_SCHEMA, Finished, NoteStream, stop_if_any
 from notetune.sources.columns import check_whole_numbers, with_times
@@ -78,9 +79,10 @@ class _Reading:
     def chunks(self) -> Iterator[pl.DataFrame]:
         for kind, path in self._paths.items():
             read, kept = 0, 0
+            changed: Counter[str] = Counter()
             ids: list[pl.DataFrame] = []
             for chunk in row_chunks(path, _NOTE_COLUMNS):
-                notes = _notes_frame(path, kind, chunk)
+                notes = _notes_frame(path, kind, chunk, changed)
                 read, kept = read + len(chunk), kept + notes.height
                 ids.append(notes.select("note_id", "line"))
                 frame = notes.select(list(NOTES_SCHEMA))
@@ -92,7 +94,8 @@ class _Reading:
             repeated = ~pl.col("note_id").is_first_distinct()
             remedy = "give each note its own id"
             stop_if_any(path, pl.concat(ids), repeated, "note_id repeated", remedy)
-            self._flows.append(FlowCount(f"{kind} notes", read, kept, {"empty text": read - kept}))
+            empty = {"empty text": read - kept}
+            self._flows.append(FlowCount(f"{kind} notes", read, kept, empty, dict(changed)))
 
     def finish(self) -> Finished:
         if self._notes is None:
@@ -134,20 +137,24 @@ def _scan(path: Path) -> pl.DataFrame:
             if not number.isdigit():
                 rule = "note_seq is not a whole number"
                 raise DataError(f"{path}, line {line}: {rule}; write it as in the original table.")
-            if cleaned := clean_text(text):
+            if clean := clean_text(text):
                 key = (hadm_id or None, charttime or None, int(number))
-                found.append((note_id, *key, note_type != "AD", text_digest(cleaned)))
+                found.append((note_id, *key, note_type != "AD", text_digest(clean)))
         pieces.append(pl.DataFrame(found, schema=SUMMARY_SCHEMA, orient="row"))
     return pl.concat(pieces)
 
 
-def _notes_frame(path: Path, kind: str, chunk: list[Row]) -> pl.DataFrame:
-    """The rows with a text as a frame of `NOTES_SCHEMA`, with `line`."""
-    rows = [
-        (line, *(field or None for field in fields), cleaned)
-        for line, (*fields, text) in chunk
-        if (cleaned := clean_text(text))
-    ]
+def _notes_frame(path: Path, kind: str, chunk: list[Row], changed: Counter[str]) -> pl.DataFrame:
+    """The rows with a text as a frame of `NOTES_SCHEMA`, with `line`.
+
+    `changed` counts those with changed characters.
+    """
+    rows: list[tuple[int | str | None, ...]] = []
+    for line, (*fields, text) in chunk:
+        clean, changes = cleaned(text)
+        if clean:
+            rows.append((line, *(field or None for field in fields), clean))
+            changed.update(changes)
     schema = {"line": pl.Int64(), **dict.fromkeys(_NOTE_COLUMNS, pl.String())}
     frame = pl.DataFrame(rows, schema=schema, orient="row")
     missing = pl.col("note_id").is_null()

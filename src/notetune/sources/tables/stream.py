@@ -1,5 +1,6 @@
 """From rows to notes: ids, cleaning, labels and counts, in chunks; for every table-like source."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +11,7 @@ import polars as pl
 
 from notetune.audit import FlowCount
 from notetune.errors import DataError
-from notetune.notes.clean import clean_text
+from notetune.notes.clean import Cleaned, cleaned
 from notetune.sources.cohort import (
     NOTES_SCHEMA,
     PREDICTION_TIME,
@@ -67,6 +68,7 @@ class _Note:
     labels: dict[str, LabelSet | None]
     """Task name to labels; None where the label is missing."""
     features: tuple[str | None, ...]
+    changes: tuple[str, ...]
 
 
 class TableReading:
@@ -92,6 +94,7 @@ class TableReading:
         self._labelled: dict[str, list[pl.DataFrame]] = {task.name: [] for task in source.tasks}
         self._text_of: dict[str, int] = {}  # note id to the hash of its text
         self._columns: list[tuple[str | None, ...]] = []
+        self._changed: Counter[str] = Counter()
         self._kept = 0
         self._merged_away = 0
 
@@ -149,11 +152,12 @@ class TableReading:
                 self.rejections.reject(record.file, record.line, fault, name)
                 continue
             self._text_of[name] = hash(note.text)
+            self._changed.update(note.changes)
             yield note
 
     def _note(self, raw: RawNote, name: str) -> _Note:
         layout, record = self._layout, raw.record
-        text = self._text(record)
+        text, changes = self._text(record)
         if name in self._text_of:
             is_same = self._text_of[name] == hash(text)
             rule = f"note id repeated with {'the same' if is_same else 'another'} text"
@@ -164,9 +168,9 @@ class TableReading:
         time = next((time for time in map(record.time, layout.times) if time is not None), None)
         labels = {task.name: self._labels(task, record) for task in self._source.tasks}
         features = tuple(map(record.feature, layout.features))
-        return _Note(name, patient_id, stay_id, raw.source, time, text, labels, features)
+        return _Note(name, patient_id, stay_id, raw.source, time, text, labels, features, changes)
 
-    def _text(self, record: Record) -> str:
+    def _text(self, record: Record) -> Cleaned:
         column, most = self._layout.text, self._source.max_note_chars
         text = record.cells[column] or ""
         if not isinstance(text, str):
@@ -174,10 +178,10 @@ class TableReading:
         if len(text) > most:
             rule = f"text over {most:,} characters"
             raise Rejected(rule, "split the note, or raise max_note_chars")
-        text = clean_text(text)
-        if not text:
+        found = cleaned(text)
+        if not found.text:
             raise Rejected("empty text", "fill in the text or remove the row")
-        return text
+        return found
 
     def _labels(self, task: TableTask, record: Record) -> LabelSet | None:
         lookup = self._lookups[task.name]
@@ -227,7 +231,8 @@ class TableReading:
 
     def _finish(self) -> Finished:
         usable = self._kept + self._merged_away
-        flow = [FlowCount("notes", self.rejections.rows_read, usable, self.rejections.counts())]
+        read, rejected = self.rejections.rows_read, self.rejections.counts()
+        flow = [FlowCount("notes", read, usable, rejected, dict(self._changed))]
         if self._merges:
             repeated = {"same text as an earlier note": self._merged_away}
             flow.append(FlowCount("merge of equal texts", usable, self._kept, repeated))
