@@ -32,7 +32,7 @@ from notetune.recipe.sections import (
     PretrainConfig,
     TuneConfig,
 )
-from notetune.sources import TableSource, starting_from
+from notetune.sources import MedsSource, TableSource, starting_from
 from notetune.sources.splits import AnySplit, ColumnSplit
 from notetune.sources.tables.tasks import TaskedSource
 
@@ -155,8 +155,8 @@ class Recipe(Config):
             split = self._split_of(read) if read else None
             if isinstance(split, ColumnSplit) and not (split.path and split.patient_id):
                 raise ValueError(
-                    f"{section}.split: give its path and patient_id; a source of kind table has "
-                    "them where its columns name the patient or the note"
+                    f"{section}.split: give its path and patient_id; a source of kind meds has "
+                    "them, and one of kind table whose columns name the patient or the note"
                 )
         return self
 
@@ -387,9 +387,8 @@ class Recipe(Config):
     def _split_of(self, read: PrepareConfig | CorpusConfig) -> AnySplit:
         """How the patients of a source are split; the paths of files start from `data`."""
         split, source = read.split, read.source
-        if isinstance(split, ColumnSplit) and isinstance(source, TableSource):
-            columns = source.columns
-            of_source = {"path": source.path, "patient_id": columns.patient_id or columns.note_id}
+        if isinstance(split, ColumnSplit) and isinstance(source, TableSource | MedsSource):
+            of_source = source.split_table
             given = {name: value for name in of_source if (value := getattr(split, name))}
             split = split.model_copy(update={**of_source, **given})
         return starting_from(split, self.data)

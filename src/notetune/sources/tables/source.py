@@ -51,6 +51,12 @@ class TableSource(TaskedSource):
             raise ValueError("features: a column is named twice")
         return self
 
+    @property
+    def split_table(self) -> dict[str, Path | str | None]:
+        """Where a split of kind column is when it does not say so: in the notes themselves."""
+        columns = self.columns
+        return {"path": self.path, "patient_id": columns.patient_id or columns.note_id}
+
     def open(self) -> NoteStream:
         """Begin to read the table.
 
