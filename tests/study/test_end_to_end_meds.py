@@ -19,7 +19,6 @@ FIRST = datetime(2150, 1, 1)  # noqa: DTZ001
 RECIPE = """
 name: meds
 runs: {folder}/runs
-data: {folder}
 backbone: {folder}/backbone
 device: cpu
 prepare:
@@ -37,7 +36,7 @@ pretrain:
   adapter: {{kind: lora, rank: 2, alpha: 4}}
   optim: {{targets_per_step: 512}}
 downstream: {{variants: [head-only, task-lora], adapter: {{kind: lora, rank: 2}}, epochs: 1}}
-evaluate: {{draws: 50, tfidf_min_patients: 3}}
+evaluate: {{draws: 100, tfidf_min_patients: 3}}
 """
 
 
@@ -85,7 +84,7 @@ def study(tmp_path_factory):
     write_cohort(folder)
     random_llama(folder / "backbone")
     (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
-    done = notetune("study", "run", folder / "recipe.yaml")
+    done = notetune("study", "run", folder / "recipe.yaml", "--data", folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -135,7 +134,7 @@ def test_samples_of_one_note_have_one_score(study, model):
 
 
 def test_samples_without_a_note_are_counted_and_suspect_notes_are_named_by_sample(study):
-    prepared = prepare(config.load(Recipe, study / "recipe.yaml", []).preparation)
+    prepared = prepare(config.load(Recipe, study / "recipe.yaml", [f"data={study}"]).preparation)
     flow = {count.stage: count for count in prepared.flow}
     met = flow["samples of task mortality, each with its latest note"]
     assert (met.read, met.kept) == (4 * SUBJECTS + 1, 3 * SUBJECTS)

@@ -150,7 +150,8 @@ class TableTask(Config):
     codes: CodeTable | None = None
     """Multilabel: every category found under the id."""
     samples: SampleTable | None = None
-    """Labels at several prediction times of one patient, as MEDS has them."""
+    """Labels at prediction times, as in a label file of MEDS: each row is a sample, whose text is
+    the latest note of its id at or before that time."""
     prediction_time: Shown | None = None
     """Column (of the label table, where there is one) with the moment from which the outcome is to
     be foretold; later notes are a leak."""
