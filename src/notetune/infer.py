@@ -103,7 +103,7 @@ def outputs_per_note(
         model: What `forward` runs; its dropout is turned off.
         forward: A packed row to one output per note of the row.
         store: Where the documents are.
-        documents_N: The first document of each note, each once.
+        documents_N: The first document of each note; a note may come again.
         tokens_per_row: Row budget; does not change the result beyond rounding.
         max_pieces: Pieces of a note that are read.
     """

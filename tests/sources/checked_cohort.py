@@ -7,6 +7,8 @@ from notetune.sources.cohort import (
     NOTES_SCHEMA,
     PREDICTION_TIME,
     REJECTIONS_SCHEMA,
+    SAMPLE_ID,
+    SAMPLED_TASK_SCHEMA,
     TASK_SCHEMA,
     TIMED_TASK_SCHEMA,
 )
@@ -20,6 +22,9 @@ def checked_cohort(**fields):
     assert cohort.notes["note_id"].is_unique().all()
     for _, table in cohort.tasks:
         schema = TIMED_TASK_SCHEMA if PREDICTION_TIME in table.columns else TASK_SCHEMA
+        if SAMPLE_ID in table.columns:
+            schema = SAMPLED_TASK_SCHEMA
+            assert table[SAMPLE_ID].is_unique().all()
         assert table.schema == pl.Schema(schema)
         assert table.join(cohort.notes, on="note_id", how="anti").is_empty()
     return cohort

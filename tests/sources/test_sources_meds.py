@@ -6,7 +6,9 @@ import pytest
 from notetune import config
 from notetune.audit import FlowCount
 from notetune.errors import ConfigError, DataError
+from notetune.recipe.recipe import Recipe
 from notetune.sources import MedsSource, read
+from notetune.sources.splits import split_patients
 
 CANARY = "zygomorphic"
 SCHEMA = {
@@ -85,6 +87,54 @@ def test_labels_of_the_standard_give_a_task_with_its_prediction_time(tmp_path):
         ("train/0-2", ["death"], MORNING),
         ("train/0-4", ["death"], MORNING),
     ]
+
+
+def test_a_label_file_of_the_standard_is_a_task_of_samples(tmp_path):
+    """The example of the standard's own description of labels, on notes of its subjects."""
+    days = [datetime(2021, month, 1) for month in (3, 4, 5)]  # noqa: DTZ001
+    notes = [
+        (subject, day, "NOTE//DS", None, f"{CANARY} {subject} {day}", None)
+        for subject in (1, 2, 3)
+        for day in days[:2]
+    ]
+    write_shards(tmp_path, {"0": notes})
+    frame = {
+        "subject_id": [1, 2, 3],
+        "prediction_time": days,
+        "boolean_value": [True, False, False],
+    }
+    schema = {"subject_id": pl.Int64, "prediction_time": pl.Datetime("us")}
+    for shard, rows in (("a/0", slice(2)), ("a/1", slice(2, 3)), ("b", slice(0))):
+        path = tmp_path / "tasks" / "readmission" / f"{shard}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = pl.DataFrame(frame, schema_overrides=schema)[rows]
+        part.write_parquet(path)
+    task = {"name": "back", "kind": "binary", "column": "subject_id"}
+    task["samples"] = {"path": tmp_path / "tasks" / "readmission"}
+    ((_, table),) = read(source_of(tmp_path, tasks=[task])).tasks
+    assert table.select("note_id", "labels", "prediction_time").rows() == [
+        ("0-1", ["back"], days[0]),
+        ("0-4", [], days[1]),
+        ("0-6", [], days[2]),
+    ]
+
+
+def test_the_metadata_say_the_split(tmp_path):
+    write_shards(tmp_path)
+    words = {7: "train", 8: "tuning", 9: "held_out", 5: "train"}
+    (tmp_path / "metadata").mkdir()
+    path = tmp_path / "metadata" / "subject_splits.parquet"
+    pl.DataFrame({"subject_id": list(words), "split": list(words.values())}).write_parquet(path)
+    source = {"kind": "meds", "folder": "cohort", "notes": NOTES}
+    recipe = {"name": "ours", "data": str(tmp_path), "prepare": {"source": source}}
+    recipe["prepare"]["split"] = {"kind": "column"}
+    (tmp_path / "cohort").symlink_to(tmp_path)
+    split = config.parse(Recipe, recipe, "recipe").preparation.split
+    expected = [("7", "train"), ("8", "validation"), ("9", "test")]
+    assert split_patients(["9", "8", "7"], split).rows() == expected
+    path.unlink()
+    with pytest.raises(DataError, match=r"subject_splits\.parquet is not a file; check the path"):
+        split_patients(["9", "8", "7"], split)
 
 
 def test_notes_far_apart_in_a_long_shard_are_all_found(tmp_path):

@@ -145,6 +145,19 @@ def test_a_column_says_the_split_in_its_own_words(tmp_path):
     assert len(expected) == 23
 
 
+def test_the_usual_words_are_understood_in_any_letter_case(tmp_path):
+    words = {
+        "train": ("train", "Training"),
+        "validation": ("dev", "Development", "val", "VALID", "validation", "tuning"),
+        "test": ("test", "Testing", "held_out", "Held-Out", "eval", "EVALUATION"),
+    }
+    expected = {word: split for split, words in words.items() for word in words}
+    assert len(expected) == 14
+    rows = [(f"of {word}", word) for word in expected]
+    found = dict(split_patients([who for who, _ in rows], column_split(tmp_path, rows)).iter_rows())
+    assert found == {f"of {word}": split for word, split in expected.items()}
+
+
 def test_validation_can_be_cut_from_the_training_patients_of_a_column(tmp_path):
     words = {"validation": (), "test": ("dev", "test"), "validation_share": 0.25}
     found = split_patients(PATIENTS, column_split(tmp_path, ROWS, **words))
@@ -161,7 +174,11 @@ def test_validation_can_be_cut_from_the_training_patients_of_a_column(tmp_path):
     [
         (
             [*ROWS, ("p1", "unknown")],
-            "line 24: column part names none of the splits train",
+            r"line 24: column part names no split \(unknown\), nor do 0 other rows; known are tr",
+        ),
+        (
+            [*ROWS, ("p1", "two words"), ("p2", "other"), ("p3", "")],
+            "line 24: column part names no split, nor do 2 other rows",
         ),
         ([*ROWS, ("p1", "test")], "line 24: this patient is in another split in an earlier row"),
         ([*ROWS, ("", "test")], "line 24: missing patient id"),

@@ -250,6 +250,14 @@ def test_scores_are_combined_only_where_there_are_stays_that_are_not_joined(plac
             r"evaluate\.combine: with prepare\.join a stay is one document",
         ),
         (["prepare.join=by time", "prepare.long_notes=first"], "leave one out"),
+        (
+            [
+                "prepare.join=by time",
+                "prepare.source.tasks=[{name: died, kind: binary, column: patient, "
+                "samples: {path: labels.csv}}]",
+            ],
+            "task .* has samples, each read from one note; leave one of the two out",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_know_its_stays_is_refused(place, settings, told):

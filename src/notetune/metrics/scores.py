@@ -45,7 +45,7 @@ class ScoreTable:
         model: Name of the model, the same for all its runs.
         seed: Number of the run of training that it comes from.
         classes: K distinct names; a binary task has one, the positive class.
-        note_ids_N: `(N,)` distinct.
+        note_ids_N: `(N,)` distinct: of notes, or of the samples of a task that has such.
         patient_ids_N: `(N,)` patient of each note.
         targets_NK: `(N, K)` int8, 0 or 1; exactly one 1 per note of a multiclass task.
         scores_NK: `(N, K)` float64 probabilities: sigmoid for binary and multilabel tasks,

@@ -1,8 +1,9 @@
 """Outcome tasks as values: what a note is asked, which answers are allowed, and their checks.
 
 A task table has the columns `note_id` and `labels` (a list of class names): `[]` or the one class
-for a binary task, exactly one class for a multiclass task, any number for a multilabel task. After
-splitting it also has `patient_id` and `split`.
+for a binary task, exactly one class for a multiclass task, any number for a multilabel task. Where
+a note may stand several times, `sample_id` tells its rows apart. After splitting it also has
+`patient_id` and `split`.
 """
 
 from collections.abc import Mapping, Sequence

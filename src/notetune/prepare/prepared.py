@@ -17,6 +17,7 @@ from notetune.notes import clean, outcomes
 from notetune.notes.outcomes import Task
 from notetune.prepare.settings import Preparation
 from notetune.prepare.shards import NOTES, SIGNATURES
+from notetune.sources.cohort import SAMPLE_ID
 from notetune.sources.paths import paths_in
 from notetune.tokens.edges import Edges
 from notetune.tokens.store import FORMAT as STORE_FORMAT
@@ -59,10 +60,15 @@ class Intake:
 
 @dataclass(frozen=True)
 class TaskTable:
-    """A task with its N labelled notes of all splits, and their `(N, K)` labels."""
+    """A task with its N labelled notes of all splits, and their `(N, K)` labels.
+
+    A note with several samples stands there once for each; `sample_ids_N` tells them apart, and is
+    what scores name. Elsewhere these are the ids of the notes.
+    """
 
     task: Task
     note_ids_N: npt.NDArray[np.str_]
+    sample_ids_N: npt.NDArray[np.str_]
     patient_ids_N: npt.NDArray[np.str_]
     split_N: npt.NDArray[np.str_]
     targets_NK: npt.NDArray[np.int8]
@@ -78,7 +84,7 @@ class TaskTable:
         rows = self.rows(split)
         return ScoreTable(
             self.task.name, self.task.kind, model, seed, split, self.task.classes,
-            self.note_ids_N[rows], self.patient_ids_N[rows], self.targets_NK[rows], scores_NK,
+            self.sample_ids_N[rows], self.patient_ids_N[rows], self.targets_NK[rows], scores_NK,
         )  # fmt: skip
 
 
@@ -155,11 +161,11 @@ def open_prepared(folder: Path) -> Prepared:
     for values in facts["tasks"]:
         task = Task(**{**values, "classes": tuple(values["classes"])})
         table = pl.read_parquet(folder / "tasks" / f"{task.name}.parquet")
-        ids, patients, split = (
-            table[name].to_numpy().astype(np.str_) for name in ("note_id", "patient_id", "split")
-        )
+        sample_id = SAMPLE_ID if SAMPLE_ID in table.columns else "note_id"
+        names = ("note_id", sample_id, "patient_id", "split")
+        ids, samples, patients, split = (table[name].to_numpy().astype(np.str_) for name in names)
         targets_NK = outcomes.label_matrix(task, table)
-        tasks[task.name] = TaskTable(task, ids, patients, split, targets_NK)
+        tasks[task.name] = TaskTable(task, ids, samples, patients, split, targets_NK)
     return Prepared(
         folder,
         store,

@@ -13,7 +13,7 @@ from notetune.prepare.shards import NOTES, SIGNATURES
 from notetune.sources.cohort import PREDICTION_TIME
 
 Suspects = Mapping[str, npt.NDArray[np.str_]]
-"""Ids of notes by what was found in them."""
+"""Ids of notes, or of their samples, by what was found in them."""
 
 
 def suspect_notes(prepared: Prepared) -> dict[str, Suspects]:
@@ -46,7 +46,8 @@ def _of_task(
         "a text nearly that of a training note": np.isin(note_ids_N, repeated),
         "written after the prediction time": np.isin(note_ids_N, _late(prepared, task, notes)),
     }
-    return {what: note_ids_N[found_N] for what, found_N in found.items() if found_N.any()}
+    ids_N = table.sample_ids_N[table.rows("test")]
+    return {what: ids_N[found_N] for what, found_N in found.items() if found_N.any()}
 
 
 def _late(prepared: Prepared, task: str, notes: pl.DataFrame) -> list[str]:

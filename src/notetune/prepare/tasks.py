@@ -10,7 +10,7 @@ from notetune.notes import outcomes
 from notetune.notes.outcomes import Task
 from notetune.prepare.settings import Preparation
 from notetune.sources import Finished, splits
-from notetune.sources.cohort import PREDICTION_TIME
+from notetune.sources.cohort import PREDICTION_TIME, SAMPLE_ID
 from notetune.sources.mimic import published
 
 
@@ -28,7 +28,8 @@ def split_tasks(
             )
         task, labels = by_name[name]
         table, lost = splits.split_table(labels, notes, assignment)
-        flow.append(split_flow(f"{task.name}: labelled notes", table.height + lost, table.height))
+        what = "samples" if SAMPLE_ID in table.columns else "labelled notes"
+        flow.append(split_flow(f"{task.name}: {what}", table.height + lost, table.height))
         if spec.config.late_notes == "drop":
             table, dropped = _in_time(task, table, notes)
             flow.append(dropped)

@@ -21,8 +21,9 @@ from notetune.prepare.settings import (
     read_pieces,
     row_of,
 )
+from notetune.recipe import checks
 from notetune.recipe.folders import RunFolder
-from notetune.recipe.models import VARIANTS, Model, models_of_step_2
+from notetune.recipe.models import Model, models_of_step_2
 from notetune.recipe.sections import (
     BaselineName,
     CorpusConfig,
@@ -32,7 +33,7 @@ from notetune.recipe.sections import (
     PretrainConfig,
     TuneConfig,
 )
-from notetune.sources import TableSource, missing_stay_key, starting_from
+from notetune.sources import MedsSource, TableSource, starting_from
 from notetune.sources.splits import AnySplit, ColumnSplit
 from notetune.sources.tables.tasks import TaskedSource
 
@@ -89,38 +90,9 @@ class Recipe(Config):
     """Sentences about the data that every reader of the report must see."""
 
     @model_validator(mode="after")
-    def _names_its_domain(self) -> "Recipe":
-        kind = self.pretrain.adapter.kind
-        for name in self.downstream.variants:
-            if VARIANTS[name].is_full and kind != "full":
-                raise ValueError(
-                    f"variant {name} needs pretrain.adapter of kind full, not {kind}; choose "
-                    "domain-frozen or another variant for an adapter"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _trains_no_weights_twice(self) -> "Recipe":
-        kinds = {self.pretrain.adapter.kind, self.downstream.adapter.kind}
-        for name in self.downstream.variants:
-            if kinds == {"full"} and VARIANTS[name].has_domain and VARIANTS[name].has_task:
-                raise ValueError(
-                    f"variant {name} has a domain adapter and a task adapter, which cannot both be "
-                    "of kind full; set downstream.adapter to lora or another method"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _has_the_weights_it_trains(self) -> "Recipe":
-        compared = self.pretrain.compare.values()
-        specs = [self.pretrain.adapter, self.downstream.adapter, *(m.adapter for m in compared)]
-        if self.dtype == "float8" and any(traits(spec).reads_weights for spec in specs):
-            raise ValueError(
-                "float8 is for frozen weights, so it goes with adapters: not with kind full, nor "
-                "with dora; set dtype bfloat16"
-            )
-        if self.dtype == "float8" and self.pretrain.sharded:
-            raise ValueError("float8 layers are not sharded; set dtype bfloat16")
+    def _sections_fit(self) -> "Recipe":
+        for check in checks.OF_SECTIONS:
+            check(self)
         return self
 
     @model_validator(mode="after")
@@ -139,24 +111,14 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
-    def _has_pieces(self) -> "Recipe":
-        given = self.downstream.max_pieces
-        if given != "auto" and given > 1 and self.prepare.long_notes == "first":
-            raise ValueError(
-                f"downstream.max_pieces {given} needs prepare.long_notes "
-                "pieces; with first, every note has one piece"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _names_what_splits_it(self) -> "Recipe":
         corpus = self.pretrain.corpus
         for section, read in (("prepare", self.prepare), ("pretrain.corpus", corpus)):
             split = self._split_of(read) if read else None
             if isinstance(split, ColumnSplit) and not (split.path and split.patient_id):
                 raise ValueError(
-                    f"{section}.split: give its path and patient_id; a source of kind table has "
-                    "them where its columns name the patient or the note"
+                    f"{section}.split: give its path and patient_id; a source of kind meds has "
+                    "them, and one of kind table whose columns name the patient or the note"
                 )
         return self
 
@@ -204,25 +166,6 @@ class Recipe(Config):
                 f"evaluate.hybrid: {name} {why}; a hybrid stands on a model whose features are "
                 f"fixed: {', '.join(fixed) or 'here none, so set it to null'}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _knows_its_stays(self) -> "Recipe":
-        joins, corpus = self.prepare.join != "none", self.pretrain.corpus
-        if not joins and self.evaluate.combine == "none":
-            return self
-        key = "prepare.join" if joins else "evaluate.combine"
-        if joins and self.evaluate.combine != "none":
-            raise ValueError(
-                "evaluate.combine: with prepare.join a stay is one document, so there is nothing "
-                "to combine; leave one of the two out"
-            )
-        read = {"prepare.source": self.prepare.source}
-        if joins and corpus:
-            read["pretrain.corpus.source"] = corpus.source
-        for section, source in read.items():
-            if missing := missing_stay_key(source):
-                raise ValueError(f"{key} needs the stay of each note; give {section}.{missing}")
         return self
 
     @property
@@ -406,10 +349,8 @@ class Recipe(Config):
     def _split_of(self, read: PrepareConfig | CorpusConfig) -> AnySplit:
         """How the patients of a source are split; the paths of files start from `data`."""
         split, source = read.split, read.source
-        if isinstance(split, ColumnSplit) and isinstance(source, TableSource):
-            columns = source.columns
-            patient_id = columns.patient_id or columns.stay_id or columns.note_id
-            of_source = {"path": source.path, "patient_id": patient_id}
+        if isinstance(split, ColumnSplit) and isinstance(source, TableSource | MedsSource):
+            of_source = source.split_table
             given = {name: value for name in of_source if (value := getattr(split, name))}
             split = split.model_copy(update={**of_source, **given})
         return starting_from(split, self.data)

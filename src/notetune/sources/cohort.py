@@ -24,6 +24,9 @@ TASK_SCHEMA: Final = {"note_id": pl.String(), "labels": pl.List(pl.String())}
 PREDICTION_TIME: Final = "prediction_time"
 """Column that a task table may also have: the moment from which the outcome is to be foretold."""
 TIMED_TASK_SCHEMA: Final = {**TASK_SCHEMA, PREDICTION_TIME: pl.Datetime("us")}
+SAMPLE_ID: Final = "sample_id"
+"""Column of a task table in which a note may stand several times: what tells its rows apart."""
+SAMPLED_TASK_SCHEMA: Final = {**TIMED_TASK_SCHEMA, SAMPLE_ID: pl.String()}
 REJECTIONS_SCHEMA: Final = {
     "file": pl.String(),
     "line": pl.Int64(),
@@ -37,10 +40,11 @@ REJECTIONS_SCHEMA: Final = {
 class Finished:
     """What is known of a source when all its notes have been read.
 
-    Each task comes with a table of `TASK_SCHEMA` (and `PREDICTION_TIME`, where it is known) on its
-    notes. `rejections` has the columns of `REJECTIONS_SCHEMA`. `patient_count` is the number of
-    patients of the tasks' cohort, for sources that have one. `columns` has the cells beside each
-    note as text, null where they are empty; it is None where the source was asked for none.
+    Each task comes with a table of `TASK_SCHEMA` on its notes (and `PREDICTION_TIME`, where it is
+    known), or of `SAMPLED_TASK_SCHEMA`. `rejections` has the columns of `REJECTIONS_SCHEMA`.
+    `patient_count` is the number of patients of the tasks' cohort, for sources that have one.
+    `columns` has the cells beside each note as text, null where they are empty; it is None where
+    the source was asked for none.
     """
 
     tasks: tuple[tuple[Task, pl.DataFrame], ...]

@@ -19,9 +19,8 @@ from notetune.sources.tables.tasks import TaskedSource
 class MedsSource(TaskedSource):
     """A data set in the Medical Event Data Standard: shards in `data/`, one row per event.
 
-    Tasks look labels up by `subject_id` (or another column of the events), for example in the label
-    files of the standard: `labels: {path: labels/mortality, id_column: subject_id, label_column:
-    boolean_value}` with `prediction_time: prediction_time`.
+    A task of its label files is `{name: death, kind: binary, column: subject_id, samples: {path:
+    tasks/death}}`; its own split is `split: {kind: column}`.
     """
 
     kind: Literal["meds"]
@@ -35,6 +34,12 @@ class MedsSource(TaskedSource):
     its shard and row."""
     stay_id: Shown | None = None
     """Column with the id of the stay, which the standard does not have either; as of a table."""
+
+    @property
+    def split_table(self) -> dict[str, Path | str | None]:
+        """Where a split of kind column is when it does not say so: in the metadata."""
+        splits = self.folder / "metadata" / "subject_splits.parquet"
+        return {"path": splits, "patient_id": "subject_id"}
 
     def open(self) -> NoteStream:
         """Begin to read the data set, shard by shard in the order of their names.

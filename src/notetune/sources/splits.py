@@ -1,9 +1,10 @@
 """Patients into train, validation and test: no patient is ever on two sides."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, Self, assert_never
+from typing import Annotated, Final, Literal, Self, assert_never
 
 import polars as pl
 from pydantic import Field, model_validator
@@ -54,7 +55,8 @@ class ColumnSplit(Config):
 
     kind: Literal["column"]
     path: Path | None = None
-    """.csv, .csv.gz, .jsonl, .jsonl.gz or .parquet; the table of the notes when left out."""
+    """.csv, .csv.gz, .jsonl, .jsonl.gz or .parquet; when left out the table of the notes, or of a
+    MEDS data set its metadata/subject_splits.parquet."""
     patient_id: Shown | None = None
     """The column with the patient id, or with the note id where the source knows no patients; that
     of the source when left out."""
@@ -63,7 +65,7 @@ class ColumnSplit(Config):
     train: tuple[str, ...] = ("train", "training")
     """Its words for training notes, in any letter case."""
     validation: tuple[str, ...] = ("validation", "valid", "val", "development", "dev", "tuning")
-    test: tuple[str, ...] = ("test", "testing", "held_out")
+    test: tuple[str, ...] = ("test", "testing", "held_out", "held-out", "eval", "evaluation")
     validation_share: Annotated[float, Field(ge=0, lt=1)] = 0
     """Share of the training patients that go into validation instead, drawn by `seed`."""
     seed: int = 0
@@ -78,6 +80,9 @@ class ColumnSplit(Config):
 
 AnySplit = SplitConfig | OfficialSplit | ColumnSplit
 Split = Annotated[AnySplit, Field(discriminator="kind")]
+
+# A longer cell may be text of a column that was named by mistake.
+_SHORT_WORD: Final = re.compile(r"[\w-]{1,20}")
 
 
 def split_patients(patient_ids: Iterable[str], config: AnySplit) -> pl.DataFrame:
@@ -170,26 +175,7 @@ def _official_split(patients: list[str], config: OfficialSplit) -> dict[str, str
 
 
 def _column_split(patients: list[str], config: ColumnSplit) -> dict[str, str]:
-    named: dict[str, str] = {}
-    assert config.path
-    assert config.patient_id
-    columns = [config.patient_id, config.column]
-    split_of_word = {word.lower(): split for split in SPLITS for word in getattr(config, split)}
-    for record in read_records(table_files(config.path), columns, Rejections(ReadingPolicy())):
-        try:
-            patient, word = record.id(config.patient_id, "patient"), record.text(config.column)
-        except Rejected as fault:
-            raise DataError(f"{record.where}: {fault.reason}; {fault.remedy}.") from None
-        if (split := split_of_word.get(word.lower())) is None:
-            raise DataError(
-                f"{record.where}: column {config.column} names none of the splits "
-                f"{', '.join(split_of_word)}; add its word to split.train, .validation or .test."
-            )
-        if named.setdefault(patient, split) != split:
-            raise DataError(
-                f"{record.where}: this patient is in another split in an earlier row; keep all "
-                "rows of a patient in one split."
-            )
+    named = _named_splits(config)
     split_of = {patient: named[patient] for patient in patients if patient in named}
     if config.validation_share:
         share = SplitConfig(validation=config.validation_share, test=0, seed=config.seed)
@@ -201,3 +187,33 @@ def _column_split(patients: list[str], config: ColumnSplit) -> dict[str, str]:
             "and at the words of each split."
         )
     return split_of
+
+
+def _named_splits(config: ColumnSplit) -> dict[str, str]:
+    """The split of each patient in the table."""
+    named: dict[str, str] = {}
+    assert config.path
+    assert config.patient_id
+    columns = [config.patient_id, config.column]
+    split_of_word = {word.lower(): split for split in SPLITS for word in getattr(config, split)}
+    unknown, first = 0, ""
+    for record in read_records(table_files(config.path), columns, Rejections(ReadingPolicy())):
+        try:
+            patient, word = record.id(config.patient_id, "patient"), record.text(config.column)
+        except Rejected as fault:
+            raise DataError(f"{record.where}: {fault.reason}; {fault.remedy}.") from None
+        if (split := split_of_word.get(word.lower())) is None:
+            shown = f" ({word})" if _SHORT_WORD.fullmatch(word) else ""
+            unknown += 1
+            first = first or f"{record.where}: column {config.column} names no split{shown}"
+        elif named.setdefault(patient, split) != split:
+            raise DataError(
+                f"{record.where}: this patient is in another split in an earlier row; keep all "
+                "rows of a patient in one split."
+            )
+    if unknown:
+        raise DataError(
+            f"{first}, nor do {unknown - 1} other rows; known are {', '.join(split_of_word)}. Add "
+            "its word to split.train, .validation or .test, or name another column."
+        )
+    return named

@@ -84,7 +84,7 @@ def out_of_fold_scores(job: Job, prepared: Prepared) -> FloatArray:
         scores_NK = _of_task(job, prepared).out_of_fold(penalty)
         with runs.new_folder(folder, depends_on) as temporary:
             write_scores(table.scores(job.spec.name, 0, "train", scores_NK), temporary / path.name)
-    train = table.note_ids_N[table.rows("train")]
+    train = table.sample_ids_N[table.rows("train")]
     return read_scores(path).in_note_order(train).scores_NK
 
 
@@ -135,7 +135,7 @@ def join(job: Job, prepared: Prepared) -> None:
         for split in SCORED_SPLITS:
             if len(rows := table.rows(split)):
                 found = [read_scores(part.folder / f"{split}.parquet") for part in parts.values()]
-                order = table.note_ids_N[rows]
+                order = table.sample_ids_N[rows]
                 scores_NK = stacked.scores([one.in_note_order(order).scores_NK for one in found])
                 joined = table.scores(spec.model, spec.seed, split, scores_NK)
                 write_scores(joined, temporary / f"{split}.parquet")
@@ -146,7 +146,7 @@ def _out_of_fold(part: Job, prepared: Prepared) -> FloatArray:
     if part.stage == "baseline":
         return out_of_fold_scores(part, prepared)
     table = prepared.tasks[part.task]
-    order = table.note_ids_N[table.rows("train")]
+    order = table.sample_ids_N[table.rows("train")]
     return step2.out_of_fold_scores(part, prepared).in_note_order(order).scores_NK
 
 

@@ -32,6 +32,16 @@ def label_set(
         DataError: If the column cannot be a label column.
     """
     column = task.labels.label_column if task.labels else task.column
+    labels = labels_in(task, record, column, classes_of)
+    if labels is None:
+        return None
+    return labels, record.time(task.prediction_time) if task.prediction_time else None
+
+
+def labels_in(
+    task: TableTask, record: Record, column: str | None, classes_of: Callable[[str], Iterable[str]]
+) -> list[str] | None:
+    """The labels in a cell, or of an event without one; else as `label_set`."""
     labels = list(task.positive_class) if column is None else _labels(task, record, column)
     if labels is None:
         return None
@@ -40,7 +50,7 @@ def label_set(
     elif task.classes is not None and not set(labels) <= set(task.classes):
         remedy = f"mend the cell, or add the class to the {len(task.classes)} of the task"
         raise Rejected(f"unknown class of task {task.name}", remedy)
-    return labels, record.time(task.prediction_time) if task.prediction_time else None
+    return labels
 
 
 def _labels(task: TableTask, record: Record, column: str) -> list[str] | None:

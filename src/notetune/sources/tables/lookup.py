@@ -1,18 +1,16 @@
 """Tables of labels and of codes, held in memory by the id that they speak of."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import polars as pl
 
 from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.sources.tables.files import Record, read_records, table_files
 from notetune.sources.tables.labels import LabelSet, label_set
-from notetune.sources.tables.resources import read_resources, resource_files
+from notetune.sources.tables.resources import records_beside
 from notetune.sources.tables.roll_up import RollUp
 from notetune.sources.tables.tasks import CodeTable, LabelTable, TableTask
 
@@ -54,19 +52,13 @@ def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Look
     return Lookup(by_id, flow, rejections.table())
 
 
-def _records(path: Path, wanted: Sequence[str], rejections: Rejections) -> Iterator[Record]:
-    if files := resource_files(path):
-        return read_resources(files, wanted, rejections)
-    return read_records(table_files(path), wanted, rejections)
-
-
 def _read_labels(
     task: TableTask, table: LabelTable, rejections: Rejections, roll_up: RollUp
 ) -> tuple[dict[str, LabelSet], int]:
     columns = (table.id_column, table.label_column, task.prediction_time)
     wanted = list(dict.fromkeys(column for column in columns if column))
     by_id: dict[str, LabelSet] = {}
-    for record in _records(table.path, wanted, rejections):
+    for record in records_beside(table.path, wanted, rejections):
         try:
             name = record.id(table.id_column, "row")
             labels = label_set(task, record, roll_up.classes)
@@ -94,7 +86,7 @@ def _read_codes(
     wanted = [column for column in columns if column]
     classes_of: dict[str, set[str]] = {}
     kept = 0
-    for record in _records(table.path, wanted, rejections):
+    for record in records_beside(table.path, wanted, rejections):
         try:
             name, code, *version = map(record.text, wanted)
             labels = roll_up.classes(code, *version) if name and code else None

@@ -9,7 +9,7 @@ from typing import Any, Final
 from notetune.errors import DataError
 from notetune.sources.paths import matching_files
 from notetune.sources.rejections import Rejected, Rejections
-from notetune.sources.tables.files import Record, read_objects
+from notetune.sources.tables.files import Record, read_objects, read_records, table_files
 from notetune.strict_csv import MAX_CELL_CHARS
 
 NDJSON: Final = (".ndjson", ".ndjson.gz")
@@ -69,6 +69,13 @@ def codings(concept: Any) -> list[dict[str, Any]]:
 def items(value: Any) -> list[dict[str, Any]]:
     """The objects in a list; none if it is no list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def records_beside(path: Path, wanted: Sequence[str], rejections: Rejections) -> Iterator[Record]:
+    """The rows of a table beside the notes, whose path leads to tables or to resources."""
+    if files := resource_files(path):
+        return read_resources(files, wanted, rejections)
+    return read_records(table_files(path), wanted, rejections)
 
 
 def resource_files(path: Path) -> list[Path]:

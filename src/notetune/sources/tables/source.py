@@ -54,6 +54,13 @@ class TableSource(TaskedSource):
             raise ValueError("features: a column is named twice")
         return self
 
+    @property
+    def split_table(self) -> dict[str, Path | str | None]:
+        """Where a split of kind column is when it does not say so: in the notes themselves."""
+        columns = self.columns
+        patient_id = columns.patient_id or columns.stay_id or columns.note_id
+        return {"path": self.path, "patient_id": patient_id}
+
     def open(self) -> NoteStream:
         """Begin to read the table.
 

@@ -24,6 +24,7 @@ from notetune.sources.tables.files import Record
 from notetune.sources.tables.labels import LabelSet, label_set
 from notetune.sources.tables.lookup import Lookup, load_lookup
 from notetune.sources.tables.roll_up import load_roll_up
+from notetune.sources.tables.samples import load_samples
 from notetune.sources.tables.tasks import (
     TableTask,
     TaskedSource,
@@ -67,6 +68,8 @@ class _Note:
     text: str
     labels: dict[str, LabelSet | None]
     """Task name to labels; None where the label is missing."""
+    sample_ids: dict[str, str]
+    """Task name to the id that its samples are looked up by."""
     features: tuple[str | None, ...]
     changes: tuple[str, ...]
 
@@ -91,7 +94,14 @@ class TableReading:
         self._lookups = {
             task.name: load_lookup(task, source, self._roll_ups[task.name]) for task in source.tasks
         }
-        self._labelled: dict[str, list[pl.DataFrame]] = {task.name: [] for task in source.tasks}
+        loaded = {
+            task.name: load_samples(task, source, self._roll_ups[task.name])
+            for task in source.tasks
+        }
+        self._samples = {name: samples for name, samples in loaded.items() if samples}
+        self._labelled: dict[str, list[pl.DataFrame]] = {
+            name: [] for name in loaded if name not in self._samples
+        }
         self._text_of: dict[str, int] = {}  # note id to the hash of its text
         self._columns: list[tuple[str | None, ...]] = []
         self._changed: Counter[str] = Counter()
@@ -120,6 +130,9 @@ class TableReading:
             self._kept += len(chunk)
             if self._layout.features:
                 self._columns += [(note.note_id, *note.features) for note in chunk]
+            for name, samples in self._samples.items():
+                for note in chunk:
+                    samples.see(note.sample_ids[name], note.time, note.note_id)
             for name, frames in self._labelled.items():
                 found = ((note.note_id, note.labels[name]) for note in chunk)
                 rows = [(note_id, *labels) for note_id, labels in found if labels is not None]
@@ -166,9 +179,15 @@ class TableReading:
         column = layout.patient_id
         patient_id = (stay_id or name) if column is None else record.id(column, "patient")
         time = next((time for time in map(record.time, layout.times) if time is not None), None)
-        labels = {task.name: self._labels(task, record) for task in self._source.tasks}
+        labels, sample_ids = {}, {}
+        for task in self._source.tasks:
+            if task.name in self._samples:
+                sample_ids[task.name] = record.text(task.column)
+            else:
+                labels[task.name] = self._labels(task, record)
         features = tuple(map(record.feature, layout.features))
-        return _Note(name, patient_id, stay_id, raw.source, time, text, labels, features, changes)
+        about = (name, patient_id, stay_id, raw.source, time, text)
+        return _Note(*about, labels, sample_ids, features, changes)
 
     def _text(self, record: Record) -> Cleaned:
         column, most = self._layout.text, self._source.max_note_chars
@@ -213,7 +232,8 @@ class TableReading:
             if kept is not note:
                 self._merged_away += 1
                 for task in self._source.tasks:
-                    self._unite(task, kept, note)
+                    if task.name not in self._samples:
+                        self._unite(task, kept, note)
         return list(first.values())
 
     def _unite(self, task: TableTask, kept: _Note, note: _Note) -> None:
@@ -248,12 +268,17 @@ class TableReading:
             if (lookup := self._lookups[spec.name]) is not None:
                 flow += [lookup.flow, self._met_flow(spec, lookup)]
                 rejections.append(lookup.rejections)
-            table = pl.concat(self._labelled[spec.name])
-            if spec.prediction_time is None:
-                table = table.drop(PREDICTION_TIME)
+            if (samples := self._samples.get(spec.name)) is not None:
+                table, met = samples.table()
+                flow += [samples.flow, met]
+                rejections.append(samples.rejections)
+            else:
+                table = pl.concat(self._labelled[spec.name])
+                if spec.prediction_time is None:
+                    table = table.drop(PREDICTION_TIME)
+                without = {"missing label": self._kept - table.height}
+                flow.append(FlowCount(f"task {spec.name}", self._kept, table.height, without))
             tasks.append((checked_task(spec, table, self._origin, roll_up.description), table))
-            without = {"missing label": self._kept - table.height}
-            flow.append(FlowCount(f"task {spec.name}", self._kept, table.height, without))
         columns = None
         if names := self._layout.features:
             schema = dict.fromkeys(("note_id", *names), pl.String)

@@ -92,6 +92,24 @@ class CodeTable(Config):
         return number, "" if self.version else f"ICD-{number} "
 
 
+class SampleTable(Config):
+    """Labels at prediction times, any number of them for one id: each row is a sample.
+
+    Its text is the latest note of the id at or before the prediction time; a sample without one is
+    left out and counted, as is a note without a time. Samples are named `NOTE_ID@PREDICTION_TIME`,
+    for one note may be that of several. The defaults are those of a label file of MEDS.
+    """
+
+    path: Path
+    """As in `LabelTable`; for MEDS the folder of the task."""
+    id_column: Shown = "subject_id"
+    prediction_time: Shown = "prediction_time"
+    """Column with the last moment whose notes may be read."""
+    label_column: Shown | None = None
+    """Left out, that one of boolean_value, integer_value, float_value and categorical_value which
+    is there and filled; numbers that are no classes need `borders`."""
+
+
 class RollUpTable(Config):
     """What group each code belongs to, such as a CCSR file; one row per code and group.
 
@@ -126,10 +144,14 @@ class TableTask(Config):
     name: Name
     kind: TaskKind
     column: Shown
-    """Column of the notes with the label; or, with `labels` or `codes`, with the id to look up."""
+    """Column of the notes with the label; or, with `labels`, `codes` or `samples`, with the id to
+    look up."""
     labels: LabelTable | None = None
     codes: CodeTable | None = None
     """Multilabel: every category found under the id."""
+    samples: SampleTable | None = None
+    """Labels at prediction times, as in a label file of MEDS: each row is a sample, whose text is
+    the latest note of its id at or before that time."""
     prediction_time: Shown | None = None
     """Column (of the label table, where there is one) with the moment from which the outcome is to
     be foretold; later notes are a leak."""
@@ -172,6 +194,8 @@ class TableTask(Config):
             raise ValueError("positive and negative must differ")
         if self.codes is not None and (self.kind != "multilabel" or self.labels is not None):
             raise ValueError("a task with codes is multilabel and has no labels")
+        if self.samples is not None and (self.labels or self.codes or self.prediction_time):
+            raise ValueError("a task with samples has no labels, codes or prediction_time beside")
         if (
             self.labels is not None
             and self.labels.label_column is None

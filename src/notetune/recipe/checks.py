@@ -1,0 +1,86 @@
+"""What the sections of a recipe must hold of one another; each raises what its keys can mend."""
+
+from typing import TYPE_CHECKING, Final
+
+from notetune.model.adapters.specs import traits
+from notetune.recipe.models import VARIANTS
+from notetune.sources import missing_stay_key
+from notetune.sources.tables.tasks import TaskedSource
+
+if TYPE_CHECKING:
+    from notetune.recipe.recipe import Recipe
+
+
+def _domain_is_named(recipe: "Recipe") -> None:
+    kind = recipe.pretrain.adapter.kind
+    for name in recipe.downstream.variants:
+        if VARIANTS[name].is_full and kind != "full":
+            raise ValueError(
+                f"variant {name} needs pretrain.adapter of kind full, not {kind}; choose "
+                "domain-frozen or another variant for an adapter"
+            )
+
+
+def _weights_train_once(recipe: "Recipe") -> None:
+    kinds = {recipe.pretrain.adapter.kind, recipe.downstream.adapter.kind}
+    for name in recipe.downstream.variants:
+        if kinds == {"full"} and VARIANTS[name].has_domain and VARIANTS[name].has_task:
+            raise ValueError(
+                f"variant {name} has a domain adapter and a task adapter, which cannot both be "
+                "of kind full; set downstream.adapter to lora or another method"
+            )
+
+
+def _weights_can_train(recipe: "Recipe") -> None:
+    compared = recipe.pretrain.compare.values()
+    specs = [recipe.pretrain.adapter, recipe.downstream.adapter, *(m.adapter for m in compared)]
+    if recipe.dtype == "float8" and any(traits(spec).reads_weights for spec in specs):
+        raise ValueError(
+            "float8 is for frozen weights, so it goes with adapters: not with kind full, nor "
+            "with dora; set dtype bfloat16"
+        )
+    if recipe.dtype == "float8" and recipe.pretrain.sharded:
+        raise ValueError("float8 layers are not sharded; set dtype bfloat16")
+
+
+def _notes_have_pieces(recipe: "Recipe") -> None:
+    given = recipe.downstream.max_pieces
+    if given != "auto" and given > 1 and recipe.prepare.long_notes == "first":
+        raise ValueError(
+            f"downstream.max_pieces {given} needs prepare.long_notes "
+            "pieces; with first, every note has one piece"
+        )
+
+
+def _stays_are_known(recipe: "Recipe") -> None:
+    joins, corpus = recipe.prepare.join != "none", recipe.pretrain.corpus
+    if not joins and recipe.evaluate.combine == "none":
+        return
+    key = "prepare.join" if joins else "evaluate.combine"
+    if joins and recipe.evaluate.combine != "none":
+        raise ValueError(
+            "evaluate.combine: with prepare.join a stay is one document, so there is nothing "
+            "to combine; leave one of the two out"
+        )
+    source = recipe.prepare.source
+    for task in source.tasks if isinstance(source, TaskedSource) else ():
+        if task.samples:
+            raise ValueError(
+                f"{key}: task {task.name} has samples, each read from one note; leave one of the "
+                "two out"
+            )
+    read = {"prepare.source": source}
+    if joins and corpus:
+        read["pretrain.corpus.source"] = corpus.source
+    for section, one in read.items():
+        if missing := missing_stay_key(one):
+            raise ValueError(f"{key} needs the stay of each note; give {section}.{missing}")
+
+
+OF_SECTIONS: Final = (
+    _domain_is_named,
+    _weights_train_once,
+    _weights_can_train,
+    _notes_have_pieces,
+    _stays_are_known,
+)
