@@ -217,7 +217,7 @@ def test_a_bundle_is_its_resources_under_the_ids_that_they_are_referred_to_by(tm
 def test_a_json_file_without_an_object_or_too_long_is_refused(tmp_path, monkeypatch):
     file = tmp_path / "p1.json"
     file.write_text(f'["{CANARY}"]')
-    with pytest.raises(DataError, match="p1.json, entry 1: not a JSON object in UTF-8") as caught:
+    with pytest.raises(DataError, match=r"p1\.json, entry 1: not a JSON object in UTF-8") as caught:
         list(read_resources([file], ("encounter",), Rejections(ReadingPolicy())))
     assert CANARY not in str(caught.value)
     monkeypatch.setattr("notetune.sources.tables.resources._MOST_BYTES", 5)
