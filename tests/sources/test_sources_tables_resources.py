@@ -129,6 +129,22 @@ def test_codes_are_found_by_the_uri_of_their_system(tmp_path, column, codes):
     assert rejections.rows_read == 2
 
 
+def test_codes_of_a_system_that_is_not_known_are_asked_for_as_code(tmp_path):
+    local = condition(("urn:local", "x"))
+    with pytest.raises(
+        DataError, match=r"no Condition has a code of a system.*encounter, icd10.*column code"
+    ):
+        rows_of(tmp_path, ("encounter", "icd10"), local)
+    both = condition(("urn:local", "y"), (SNOMED, "1"))
+    assert rows_of(tmp_path, ("encounter", "code"), local, both) == [
+        ("e1", "x"),
+        ("e1", "y"),
+        ("e1", "1"),
+    ]
+    japanese = "http://jpfhir.jp/fhir/core/mhlw/CodeSystem/ICD10-2013-full"
+    assert rows_of(tmp_path, ("icd10",), condition((japanese, "J13"))) == [("J13",)]
+
+
 def test_both_versions_come_with_their_number_and_count_as_rows(tmp_path):
     rejections = Rejections(ReadingPolicy())
     wanted = ("patient", "icd", "version")

@@ -24,7 +24,7 @@ _REFERENCE = re.compile(
 _DAY_CHARS: Final = 10
 _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "Encounter": ("encounter", "patient", "start", "end", "days", "disposition", "expired"),
-    "Condition": ("encounter", "patient", "icd9", "icd10", "snomed", "icd", "version"),
+    "Condition": ("encounter", "patient", "icd9", "icd10", "snomed", "icd", "version", "code"),
 }
 """What a table of each kind of resource may be asked for."""
 _SYSTEMS: Final[Mapping[str, str]] = {
@@ -36,6 +36,7 @@ _SYSTEMS: Final[Mapping[str, str]] = {
     "urn:oid:2.16.840.1.113883.6.3": "icd10",
     "urn:oid:2.16.840.1.113883.6.90": "icd10",
     "http://fhir.de/CodeSystem/bfarm/icd-10-gm": "icd10",
+    "http://jpfhir.jp/fhir/core/mhlw/CodeSystem/ICD10-2013-full": "icd10",
     "http://fhir.de/CodeSystem/dimdi/icd-10-gm": "icd10",
     "http://mimic.mit.edu/fhir/mimic/CodeSystem/mimic-diagnosis-icd10": "icd10",
     "http://snomed.info/sct": "snomed",
@@ -44,6 +45,7 @@ _SYSTEMS: Final[Mapping[str, str]] = {
 _EXPIRED: Final = re.compile(r"exp|expired\b.*|died|deceased", re.DOTALL)
 _EXPIRED_OF_NUBC: Final = frozenset(("20", "40", "41", "42"))
 """Codes of the National Uniform Billing Committee, as claims in the United States bear them."""
+_OTHER_SYSTEM: Final = "no code of the asked system"
 _NOT_MEANT: Final = {
     "entered-in-error": "entered in error",
     "cancelled": "cancelled",
@@ -156,7 +158,7 @@ def read_resources(
     `disposition` (the codes of the discharge) and `expired` (1 if one of them is `exp` or NUBC's
     20, 40, 41 or 42, or says expired, died or deceased in its code or text; 0 for all others).
     Condition has `encounter`, `patient` and codes by the URI of their system: `icd9`, `icd10`,
-    `snomed`, or `icd` with its `version`, 9 or 10.
+    `snomed`, or `icd` with its `version`, 9 or 10; or any system's `code`.
 
     Args:
         files: What `resource_files` gave; resources of another kind in them are left out.
@@ -164,14 +166,14 @@ def read_resources(
         rejections: Takes the resources that cannot be used, and counts all rows.
 
     Raises:
-        DataError: If no kind of resource has such columns, no resource is of that kind, a file is
-            damaged, or `rejections` stops.
+        DataError: If no kind of resource has such columns, no resource is of that kind or has such
+            a code, a file is damaged, or `rejections` stops.
 
     Source:
         HL7 FHIR R4: resources Encounter and Condition, and the URIs of code systems.
     """
     kind = _kind(files[0], wanted)
-    found = False
+    found = has_rows = False
     for record in read_export(files, rejections, 2 * MAX_CELL_CHARS):
         if record.cells.get("resourceType") != kind:
             rejections.leave_out("another kind of resource")
@@ -180,7 +182,14 @@ def read_resources(
         if reason := _not_meant(record.cells):
             rejections.leave_out(reason)
         else:
-            yield from _rows(record, wanted, rejections)
+            for row in _rows(record, wanted, rejections):
+                has_rows = True
+                yield row
+    if not has_rows and rejections.counts().get(_OTHER_SYSTEM):
+        raise DataError(
+            f"{files[0].parent}: no {kind} has a code of a system that is known for "
+            f"{', '.join(wanted)}; column code takes the codes of any system."
+        )
     if not found:
         raise DataError(
             f"{files[0].parent}: the {len(files)} files hold no {kind}, whose columns "
@@ -213,7 +222,7 @@ def _rows(record: Record, wanted: Sequence[str], rejections: Rejections) -> Iter
         rejections.reject(record.file, record.line, fault)
         return
     if not rows:
-        rejections.leave_out("no code of the asked system")
+        rejections.leave_out(_OTHER_SYSTEM)
         return
     rejections.rows_read += len(rows) - 1
     for row in rows:
@@ -283,7 +292,7 @@ def _codes(record: Record, wanted: Sequence[str]) -> list[dict[str, Any]]:
     rows = []
     for coding in codings(resource.get("code")):
         system, code = _SYSTEMS.get(str(coding.get("system"))), coding.get("code")
-        cells: dict[str, Any] = {system: code} if system else {}
+        cells: dict[str, Any] = {"code": code} | ({system: code} if system else {})
         if system in ("icd9", "icd10"):
             cells |= {"icd": code, "version": system.removeprefix("icd")}
         if all(name in cells for name in asked):

@@ -44,7 +44,8 @@ class CodeTable(Config):
 
     path: Path
     """As in `LabelTable`. A table of FHIR Condition has the columns encounter, patient, icd9, icd10
-    and snomed (by the URI of the code system), or icd for both with its version."""
+    and snomed (by the URI of the code system), icd for both with its version, or code for those of
+    all systems."""
     id_column: Shown
     code_column: Shown
     of: Literal["diagnoses", "procedures"] = "diagnoses"
