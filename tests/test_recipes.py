@@ -16,6 +16,7 @@ def test_the_shipped_recipes_are_found():
     assert {path.stem for path in RECIPES} >= {
         "demo",
         "eicu",
+        "fhir",
         "mimic3",
         "mimic4",
         "mtsamples",

@@ -241,7 +241,7 @@ def open_file(path: Path, suffix: str) -> Iterator[BinaryIO]:
             it was changed meanwhile.
     """
     name = path.name.lower()
-    if not name.endswith((suffix, f"{suffix}.gz")):
+    if path.is_file() and not name.endswith((suffix, f"{suffix}.gz")):
         raise DataError(f"{path} is neither {suffix} nor {suffix}.gz; rename or convert it.")
     with _open_regular(path) as raw:
         before = os.fstat(raw.fileno())

@@ -68,6 +68,14 @@ def test_faults_are_one_line(capsys, notes, arguments, said):
     assert notes.read_text().startswith("note,patient,died")
 
 
+def test_an_export_of_fhir_is_led_to_its_recipe(capsys, tmp_path):
+    (tmp_path / "DocumentReference.ndjson").touch()
+    for path in (tmp_path, tmp_path / "DocumentReference.ndjson"):
+        code, out, err = notetune(capsys, "init", path)
+        assert (code, out) == (2, "")
+        assert "notetune recipes fhir -o fhir.yaml" in err
+
+
 def test_shipped_recipes_are_listed_and_copied(capsys, tmp_path):
     code, out, _ = notetune(capsys, "recipes", "--json")
     names = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))

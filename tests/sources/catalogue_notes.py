@@ -234,7 +234,7 @@ def _(folder):
     formula = '=cmd|"/c calc"!A1'
     quoted = formula.replace('"', '""')
     cohort = fed(folder, HEADER + f'"{quoted}",1,0,"{quoted}"\nb,2,1,y\n')
-    assert cohort.notes.row(0)[0] == cohort.notes.row(0)[4] == formula
+    assert cohort.notes["note_id"][0] == cohort.notes["text"][0] == formula
     cohort = fed(folder, HEADER + f'"{quoted}",1,0,\nb,2,1,y\n', **QUARANTINE)
     write_rejections(cohort.rejections, folder / "out.csv")
     with (folder / "out.csv").open(newline="") as file:

@@ -45,7 +45,7 @@ def test_superseded_mistaken_and_other_resources_are_left_out_and_counted(tmp_pa
     [
         ("Patient/p1", "p1"),
         ("https://hospital.example/fhir/Patient/p1/_history/3", "p1"),
-        ("urn:uuid:1d2e", "urn:uuid:1d2e"),
+        ("urn:uuid:1d2e", "1d2e"),
     ],
 )
 def test_the_patient_is_the_id_in_the_reference(tmp_path, subject, patient):
@@ -181,6 +181,24 @@ def test_reports_and_compositions_are_notes_beside_documents(tmp_path):
     ]
     left_out = {"report without a presented form": 1, "cancelled": 1, "entered in error": 1}
     assert cohort.flow == (FlowCount("notes", 7, 4, left_out),)
+
+
+def test_a_note_that_is_a_report_and_a_document_is_read_once(tmp_path):
+    same = {"content": [attachment("text/plain", data=packed("no embolus"))]}
+    other_stay = same | {"context": {"encounter": [{"reference": "Encounter/e2"}]}}
+    other_patient = same | {"subject": {"reference": "Patient/p2"}}
+    cohort = cohort_of(
+        tmp_path,
+        report("r1"),
+        report("r2"),
+        document("d1", **same),
+        document("d2", **same),
+        document("d3", **other_stay),
+        document("d4", **other_patient),
+    )
+    kept = ["DiagnosticReport/r1", "DiagnosticReport/r2", "d3", "d4"]
+    assert cohort.notes["note_id"].to_list() == kept
+    assert cohort.flow == (FlowCount("notes", 6, 4, {"same note in another kind of resource": 2}),)
 
 
 @pytest.mark.parametrize(

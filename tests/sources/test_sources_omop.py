@@ -100,6 +100,31 @@ def test_labels_come_per_note_person_or_visit(tmp_path, column, rows, expected):
     assert dict(table.iter_rows()) == expected
 
 
+def test_the_table_of_deaths_says_who_died_and_absence_who_did_not(tmp_path):
+    (tmp_path / "death.csv").write_text(
+        "person_id,death_date,death_datetime,death_type_concept_id,cause_concept_id\n"
+        "08,2150-02-01,2150-02-01 03:00:00,32817,0\n"
+        "08,2150-02-01,,32815,4306655\n"
+        "99,2150-03-01,,32817,0\n"
+    )
+    labels = {"path": tmp_path / "death.csv", "id_column": "person_id", "absent": "negative"}
+    task = {"name": "death", "kind": "binary", "column": "person_id", "labels": labels}
+    cohort = cohort_of(tmp_path, tasks=[task])
+    ((found, table),) = cohort.tasks
+    assert found.classes == ("death",)
+    assert dict(table.iter_rows()) == {"1": [], "2": [], "3": ["death"]}
+    assert cohort.flow == (
+        FlowCount("notes", 3, 3),
+        FlowCount("rows of the table for task death", 3, 2, {"same as an earlier row": 1}),
+        FlowCount(
+            "ids of the table for task death; 1 others count as negative", 2, 1, {"no such note": 1}
+        ),
+        FlowCount("task death", 3, 3, {"missing label": 0}),
+    )
+    with pytest.raises(DataError, match="another label of task death or another prediction time"):
+        cohort_of(tmp_path, tasks=[task | {"prediction_time": "death_datetime"}])
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [

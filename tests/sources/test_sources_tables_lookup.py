@@ -41,6 +41,23 @@ def test_a_label_table_can_bring_the_prediction_time(tmp_path):
     assert table["prediction_time"].to_list()[1] == datetime(2150, 1, 2, 8)  # noqa: DTZ001
 
 
+def test_the_prediction_time_can_be_hours_after_a_moment(tmp_path):
+    frame = SITES.with_columns(at=pl.lit(datetime(2150, 1, 2)))  # noqa: DTZ001
+    frame.write_parquet(tmp_path / "labels.parquet")
+    labels = {"path": tmp_path / "labels.parquet", "id_column": "visit", "label_column": "died"}
+    task = {"name": "death", "kind": "binary", "column": "visit", "labels": labels}
+    task |= {"prediction_hours": 24}
+    cohort = cohort_of(tmp_path, tasks=[task | {"prediction_time": "at"}])
+    times = cohort.tasks[0][1]["prediction_time"]
+    assert set(times) == {datetime(2150, 1, 3)}  # noqa: DTZ001
+    with pytest.raises(ConfigError, match="prediction_hours counts from prediction_time"):
+        cohort_of(tmp_path, tasks=[task])
+    last = datetime(9999, 12, 31, 12)  # noqa: DTZ001
+    frame.with_columns(at=pl.lit(last)).write_parquet(tmp_path / "labels.parquet")
+    with pytest.raises(DataError, match="row 1: prediction time after the year 9999"):
+        cohort_of(tmp_path, tasks=[task | {"prediction_time": "at"}])
+
+
 def test_a_label_of_a_note_that_does_not_exist_stops_or_is_counted(tmp_path):
     (tmp_path / "labels.csv").write_text("id,died\nn0,1\nn1,0\n n2,0\n4,1\n5,1\n")
     labels = {"path": tmp_path / "labels.csv", "id_column": "id", "label_column": "died"}

@@ -8,7 +8,7 @@ import pytest
 
 from notetune.errors import DataError
 from notetune.sources.rejections import ReadingPolicy, Rejections
-from notetune.sources.tables.resources import read_resources, resource_files
+from notetune.sources.tables.resources import export_files, read_resources, resource_files
 
 CANARY = "zygomorphic"
 ICD10, ICD9 = "http://hl7.org/fhir/sid/icd-10-cm", "http://hl7.org/fhir/sid/icd-9-cm"
@@ -129,6 +129,22 @@ def test_codes_are_found_by_the_uri_of_their_system(tmp_path, column, codes):
     assert rejections.rows_read == 2
 
 
+def test_codes_of_a_system_that_is_not_known_are_asked_for_as_code(tmp_path):
+    local = condition(("urn:local", "x"))
+    with pytest.raises(
+        DataError, match=r"no Condition has a code of a system.*encounter, icd10.*column code"
+    ):
+        rows_of(tmp_path, ("encounter", "icd10"), local)
+    both = condition(("urn:local", "y"), (SNOMED, "1"))
+    assert rows_of(tmp_path, ("encounter", "code"), local, both) == [
+        ("e1", "x"),
+        ("e1", "y"),
+        ("e1", "1"),
+    ]
+    japanese = "http://jpfhir.jp/fhir/core/mhlw/CodeSystem/ICD10-2013-full"
+    assert rows_of(tmp_path, ("icd10",), condition((japanese, "J13"))) == [("J13",)]
+
+
 def test_both_versions_come_with_their_number_and_count_as_rows(tmp_path):
     rejections = Rejections(ReadingPolicy())
     wanted = ("patient", "icd", "version")
@@ -162,7 +178,7 @@ def test_what_was_not_meant_and_other_resources_are_left_out_and_counted(tmp_pat
 def test_unknown_columns_and_absent_resources_are_errors(tmp_path):
     with pytest.raises(DataError, match=r"no FHIR resource has the columns encounter, who.*days"):
         rows_of(tmp_path, ("encounter", "who"), encounter())
-    with pytest.raises(DataError, match="the 1 NDJSON files hold no Condition"):
+    with pytest.raises(DataError, match="the 1 files hold no Condition"):
         rows_of(tmp_path, ("encounter", "icd10"), encounter())
 
 
@@ -173,3 +189,53 @@ def test_a_folder_is_an_export_where_it_holds_no_parquet(tmp_path):
     assert resource_files(tmp_path / "labels.csv") == []
     (tmp_path / "b.parquet").touch()
     assert resource_files(tmp_path) == []
+
+
+def test_json_is_an_export_where_there_is_no_ndjson(tmp_path):
+    (tmp_path / "p1.json").touch()
+    assert (
+        resource_files(tmp_path) == resource_files(tmp_path / "p1.json") == [tmp_path / "p1.json"]
+    )
+    (tmp_path / "a.ndjson").touch()  # beside it, a .json file is a manifest
+    assert export_files(tmp_path) == [tmp_path / "a.ndjson"]
+    with pytest.raises(DataError, match=r"none is missing; check the path"):
+        list(read_resources([tmp_path / "none"], ("encounter",), Rejections(ReadingPolicy())))
+
+
+def bundle(*entries):
+    return {"resourceType": "Bundle", "type": "transaction", "entry": list(entries)}
+
+
+@pytest.mark.parametrize("name", ["export.ndjson", "p1.json"])
+def test_a_bundle_is_its_resources_under_the_ids_that_they_are_referred_to_by(tmp_path, name):
+    ill = condition((ICD10, "I10"), subject={"reference": "urn:uuid:a1"})
+    ill["encounter"] = {"reference": "urn:uuid:b2"}
+    stay = encounter("another", subject={"reference": "urn:uuid:a1"})
+    entries = [
+        {"resource": {"resourceType": "Patient"}, "fullUrl": "urn:uuid:a1"},
+        {"resource": stay, "fullUrl": "urn:uuid:b2"},
+        {"request": {"method": "DELETE"}},
+        {"resource": ill},
+    ]
+    file = tmp_path / name
+    spaces = 2 if name.endswith(".json") else None
+    file.write_text("\ufeff" + json.dumps(bundle(*entries), indent=spaces))
+    rejections = Rejections(ReadingPolicy())
+    stays = list(read_resources([file], ("encounter", "patient"), rejections))
+    assert [record.cells for record in stays] == [{"encounter": "b2", "patient": "a1"}]
+    assert stays[0].where == f"{file}, {'entry 2' if spaces else 'line 1'}"
+    assert rejections.rows_read == 4
+    assert rejections.counts() == {"another kind of resource": 2, "entry without a resource": 1}
+    codes = read_resources([file], ("encounter", "icd10"), Rejections(ReadingPolicy()))
+    assert [record.cells for record in codes] == [{"encounter": "b2", "icd10": "I10"}]
+
+
+def test_a_json_file_without_an_object_or_too_long_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "p1.json"
+    file.write_text(f'["{CANARY}"]')
+    with pytest.raises(DataError, match=r"p1\.json, entry 1: not a JSON object in UTF-8") as caught:
+        list(read_resources([file], ("encounter",), Rejections(ReadingPolicy())))
+    assert CANARY not in str(caught.value)
+    monkeypatch.setattr("notetune.sources.tables.resources._MOST_BYTES", 5)
+    with pytest.raises(DataError, match=r"which are read at once; export one Bundle per patient"):
+        list(read_resources([file], ("encounter",), Rejections(ReadingPolicy())))

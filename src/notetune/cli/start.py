@@ -52,14 +52,21 @@ def write_draft(
         What was seen, what was drafted, and where it stands.
 
     Raises:
-        ConfigError: As `draft`.
+        ConfigError: As `draft`; or if the notes are FHIR resources, which have a recipe already.
         DataError: If the table is missing or faulty.
         RunError: If something stands where the recipe is to be.
     """
     import re
 
     from notetune.recipe.draft import draft
+    from notetune.sources.tables.resources import resource_files
     from notetune.sources.tables.survey import survey
+
+    if resource_files(notes):
+        raise ConfigError(
+            f"{notes} holds FHIR resources, for which there is a recipe: notetune recipes fhir -o "
+            "fhir.yaml; write this path into it."
+        )
 
     stem = notes.name.split(".")[0]
     name = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") or "notes"

@@ -1,4 +1,4 @@
-"""FHIR R4: documents and reports in NDJSON, as a bulk export writes them."""
+"""FHIR R4: documents and reports, in NDJSON as a bulk export writes them or in Bundles."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +10,15 @@ from notetune.config import MAX_SHOWN_CHARS, Shown
 from notetune.sources.cohort import NoteStream
 from notetune.sources.fhir_files import FOLDER, Attachments, open_binaries
 from notetune.sources.fhir_text import attachment_text, section_text
-from notetune.sources.paths import matching_files
 from notetune.sources.rejections import Rejected, Rejections
-from notetune.sources.tables.files import Record, read_objects
-from notetune.sources.tables.resources import NDJSON, codings, items, reference_id
+from notetune.sources.tables.files import Record
+from notetune.sources.tables.resources import (
+    codings,
+    export_files,
+    items,
+    read_export,
+    reference_id,
+)
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
 from notetune.sources.tables.tasks import TaskedSource
 
@@ -32,17 +37,18 @@ class FhirSource(TaskedSource):
     """Notes of three resources: DocumentReference, DiagnosticReport and Composition.
 
     All text attachments of a DocumentReference, or of `presentedForm` of a DiagnosticReport, make
-    one note; what is there as plain text and as HTML or XML is read once. A Composition is its
-    sections under their titles. A `url` may name a file in the folder `attachments/` beside the
-    NDJSON file. Tasks look labels up by `id` (of a document; of the others with their type before
-    it, as `Composition/c1`), `patient` or `encounter`, the ids without their type; with `labels` or
-    `codes` the outcomes come from Encounter and Condition of the same export.
+    one note; what is there as plain text and as HTML or XML is read once, and so is what is both a
+    document and a report of one stay. A Composition is its sections under their titles. A `url` may
+    name a file in the folder `attachments/` beside the file of the export. Tasks look labels up by
+    `id` (of a document; of the others with their type before it, as `Composition/c1`), `patient` or
+    `encounter`, the ids without their type; with `labels` or `codes` the outcomes come from
+    Encounter and Condition of the same export.
     """
 
     kind: Literal["fhir"]
     path: Path
-    """.ndjson or .ndjson.gz; a folder of such files; or a pattern, such as
-    `export/DocumentReference*.ndjson`, where reports are also listed as documents."""
+    """.ndjson or .ndjson.gz; a .json file of a Bundle or resource; a folder of either; or a
+    pattern, such as `export/[CD]o*.ndjson` for documents and compositions without reports."""
     binaries: Path | None = None
     """Where a `url` to a Binary leads: an .ndjson file of Binary resources, or a folder of such
     files or of one `<id>.json` each. Nothing is ever fetched from a network."""
@@ -66,24 +72,33 @@ class FhirSource(TaskedSource):
         Source:
             HL7 FHIR R4, resources DocumentReference, DiagnosticReport, Composition and Binary.
         """
-        files = matching_files(self.path, NDJSON)
+        files = export_files(self.path)
         layout = Layout("text", "id", "patient", "encounter", ("date",))
         reading = TableReading(self, self.path, layout)
         binaries = open_binaries(self.binaries, self.max_note_chars)
         places = Attachments(binaries, 4 * self.max_note_chars + 4096)
         documents = _documents(self, files, reading.rejections)
-        return reading.stream(documents, lambda record: _note(self, record, places))
+        kinds = dict[int, str]()
+
+        def note_of(record: Record) -> RawNote | None:
+            note, kind = _note(self, record, places), record.cells["resourceType"]
+            told = hash(tuple(note.record.cells[name] for name in ("patient", "encounter", "text")))
+            if kinds.setdefault(told, kind) == kind:
+                return note
+            reading.rejections.leave_out("same note in another kind of resource")
+            return None
+
+        return reading.stream(documents, note_of)
 
 
 def _documents(
     source: FhirSource, files: Sequence[Path], rejections: Rejections
 ) -> Iterator[Record]:
-    for file in files:
-        for record in read_objects(file, ".ndjson", rejections, 2 * source.max_note_chars):
-            if unwanted := _unwanted(record.cells, source.superseded):
-                rejections.leave_out(unwanted)
-            else:
-                yield record
+    for record in read_export(files, rejections, 2 * source.max_note_chars):
+        if unwanted := _unwanted(record.cells, source.superseded):
+            rejections.leave_out(unwanted)
+        else:
+            yield record
 
 
 def _unwanted(resource: Mapping[str, Any], superseded: str) -> str | None:

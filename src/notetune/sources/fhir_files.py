@@ -17,7 +17,7 @@ from notetune.sources.tables.resources import NDJSON, referred_id
 from notetune.strict_csv import numbered_lines, open_file
 
 FOLDER: Final = "attachments"
-"""Beside an NDJSON file, the only folder in which its attachments are looked for."""
+"""Beside a file of the export, the only folder in which its attachments are looked for."""
 
 Binaries = Callable[[str], dict[str, Any] | None]
 """From the id of a Binary to the resource; None if there is none."""
@@ -40,7 +40,7 @@ class Attachments:
     max_bytes: int
 
     def raw(self, attachment: Mapping[str, Any], beside: Path) -> bytes:
-        """The bytes of one attachment; `beside` is the folder of its NDJSON file.
+        """The bytes of one attachment; `beside` is the folder of its export.
 
         Raises:
             NotExported: If they are not here.
@@ -77,7 +77,7 @@ class Attachments:
             with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
                 raw = file.read(self.max_bytes + 1)
         except OSError:  # its words hold the url
-            remedy = f"put it into {FOLDER}/ beside the NDJSON file"
+            remedy = f"put it into {FOLDER}/ beside the file of the export"
             raise NotExported("no such attachment file", remedy) from None
         if len(raw) > self.max_bytes:
             rule = f"attachment over {self.max_bytes:,} bytes"

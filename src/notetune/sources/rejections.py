@@ -104,7 +104,8 @@ class Rejections:
 
 def place(file: Path, line: int) -> str:
     """A row, in words."""
-    return f"{file}, {'row' if file.suffix.lower() == '.parquet' else 'line'} {line}"
+    unit = {".parquet": "row", ".json": "entry"}.get(file.suffix.lower(), "line")
+    return f"{file}, {unit} {line}"
 
 
 def write_rejections(rejections: pl.DataFrame, path: Path) -> None:

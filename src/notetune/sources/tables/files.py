@@ -125,7 +125,7 @@ def table_files(path: Path) -> list[Path]:
     """
     files = matching_files(path, (".parquet",))
     for file in files:
-        if not file.name.lower().endswith(TABLE_SUFFIXES):
+        if file.exists() and not file.name.lower().endswith(TABLE_SUFFIXES):
             raise DataError(f"{file} is no {', '.join(TABLE_SUFFIXES)} file; convert it.")
     return files
 
@@ -217,16 +217,25 @@ def read_objects(
     """
     with open_file(file, suffix) as lines:
         for number, line in numbered_lines(file, lines, 4 * max_chars + 4096):
-            rejections.rows_read += 1
-            try:
-                value = json.loads(line.decode("utf-8"))
-            except (ValueError, RecursionError):  # both hold the line, so they are not chained
-                value = None
-            if isinstance(value, dict):
-                yield Record(file, number, value)
-            else:
-                rule = "not a JSON object in UTF-8"
-                rejections.reject(file, number, Rejected(rule, "write one object a line"))
+            yield from object_in(file, number, line, rejections)
+
+
+def object_in(file: Path, line: int, raw: bytes, rejections: Rejections) -> Iterator[Record]:
+    """The JSON object in some bytes as a record; if there is none, the row is rejected.
+
+    Raises:
+        DataError: If `rejections` stops.
+    """
+    rejections.rows_read += 1
+    try:
+        value = json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError):  # both hold the text, so they are not chained
+        value = None
+    if isinstance(value, dict):
+        yield Record(file, line, value)
+    else:
+        fault = Rejected("not a JSON object in UTF-8", "write one object a line")
+        rejections.reject(file, line, fault)
 
 
 def _jsonl_records(

@@ -4,7 +4,7 @@ import math
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from notetune.config import MAX_SHOWN_CHARS
@@ -35,7 +35,7 @@ def label_set(
     labels = labels_in(task, record, column, classes_of)
     if labels is None:
         return None
-    return labels, record.time(task.prediction_time) if task.prediction_time else None
+    return labels, moment(task, record)
 
 
 def labels_in(
@@ -51,6 +51,19 @@ def labels_in(
         remedy = f"mend the cell, or add the class to the {len(task.classes)} of the task"
         raise Rejected(f"unknown class of task {task.name}", remedy)
     return labels
+
+
+def moment(task: TableTask, record: Record) -> datetime | None:
+    """The prediction time in a row; None where the task or the row has none.
+
+    Raises:
+        Rejected: If it cannot be read.
+    """
+    time = record.time(task.prediction_time) if task.prediction_time else None
+    try:
+        return time and time + timedelta(hours=task.prediction_hours)
+    except OverflowError:
+        raise Rejected("prediction time after the year 9999", "mend the time") from None
 
 
 def _labels(task: TableTask, record: Record, column: str) -> list[str] | None:

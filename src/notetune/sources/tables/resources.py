@@ -1,4 +1,4 @@
-"""FHIR R4 resources as rows of a table: stays of Encounter, codes of Condition."""
+"""FHIR R4 resources of an export, also as rows of a table: Encounter and Condition."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +9,20 @@ from typing import Any, Final
 from notetune.errors import DataError
 from notetune.sources.paths import matching_files
 from notetune.sources.rejections import Rejected, Rejections
-from notetune.sources.tables.files import Record, read_objects, read_records, table_files
-from notetune.strict_csv import MAX_CELL_CHARS
+from notetune.sources.tables.files import (
+    Record,
+    object_in,
+    read_objects,
+    read_records,
+    table_files,
+)
+from notetune.strict_csv import MAX_CELL_CHARS, open_file
 
 NDJSON: Final = (".ndjson", ".ndjson.gz")
+_EXPORT: Final = (*NDJSON, ".json")
+_MOST_BYTES: Final = 1 << 29
+"""Of a JSON file, which is read whole."""
+_UUID: Final = "urn:uuid:"
 
 _REFERENCE = re.compile(
     r"(?:.*/)?(?P<type>[A-Za-z]+)/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?"
@@ -20,7 +30,7 @@ _REFERENCE = re.compile(
 _DAY_CHARS: Final = 10
 _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "Encounter": ("encounter", "patient", "start", "end", "days", "disposition", "expired"),
-    "Condition": ("encounter", "patient", "icd9", "icd10", "snomed", "icd", "version"),
+    "Condition": ("encounter", "patient", "icd9", "icd10", "snomed", "icd", "version", "code"),
 }
 """What a table of each kind of resource may be asked for."""
 _SYSTEMS: Final[Mapping[str, str]] = {
@@ -32,6 +42,7 @@ _SYSTEMS: Final[Mapping[str, str]] = {
     "urn:oid:2.16.840.1.113883.6.3": "icd10",
     "urn:oid:2.16.840.1.113883.6.90": "icd10",
     "http://fhir.de/CodeSystem/bfarm/icd-10-gm": "icd10",
+    "http://jpfhir.jp/fhir/core/mhlw/CodeSystem/ICD10-2013-full": "icd10",
     "http://fhir.de/CodeSystem/dimdi/icd-10-gm": "icd10",
     "http://mimic.mit.edu/fhir/mimic/CodeSystem/mimic-diagnosis-icd10": "icd10",
     "http://snomed.info/sct": "snomed",
@@ -40,6 +51,7 @@ _SYSTEMS: Final[Mapping[str, str]] = {
 _EXPIRED: Final = re.compile(r"exp|expired\b.*|died|deceased", re.DOTALL)
 _EXPIRED_OF_NUBC: Final = frozenset(("20", "40", "41", "42"))
 """Codes of the National Uniform Billing Committee, as claims in the United States bear them."""
+_OTHER_SYSTEM: Final = "no code of the asked system"
 _NOT_MEANT: Final = {
     "entered-in-error": "entered in error",
     "cancelled": "cancelled",
@@ -56,8 +68,8 @@ def referred_id(reference: Any, kind: str) -> str | None:
 def reference_id(value: Any, kind: str) -> str | None:
     """The id in a Reference to a resource of that kind; None if it is none."""
     reference = value.get("reference") if isinstance(value, dict) else None
-    if isinstance(reference, str) and reference.startswith("urn:uuid:"):
-        return reference
+    if isinstance(reference, str) and reference.startswith(_UUID):
+        return reference.removeprefix(_UUID)
     return referred_id(reference, kind)
 
 
@@ -78,13 +90,76 @@ def records_beside(path: Path, wanted: Sequence[str], rejections: Rejections) ->
     return read_records(table_files(path), wanted, rejections)
 
 
+def export_files(path: Path) -> list[Path]:
+    """The files of an export: NDJSON, or JSON files of a Bundle or resource each.
+
+    What stands as JSON beside NDJSON, such as a manifest, is not of the export.
+
+    Raises:
+        DataError: If a folder or pattern has none.
+    """
+    files = matching_files(path, _EXPORT)
+    lines = [file for file in files if file.name.lower().endswith(NDJSON)]
+    return lines or files
+
+
 def resource_files(path: Path) -> list[Path]:
-    """The NDJSON files that a path of a table stands for; none where it holds another table."""
+    """The files of an export that a path of a table stands for; none if it is another table."""
     if path.is_dir():
-        is_export = any(path.rglob("*.ndjson*")) and not any(path.rglob("*.parquet"))
+        names = [file.name.lower() for file in path.rglob("*")]
+        is_export = any(name.endswith(_EXPORT) for name in names)
+        is_export = is_export and not any(name.endswith(".parquet") for name in names)
     else:
-        is_export = path.name.lower().endswith(NDJSON)
-    return matching_files(path, NDJSON) if is_export else []
+        is_export = path.name.lower().endswith(_EXPORT)
+    return export_files(path) if is_export else []
+
+
+def read_export(files: Sequence[Path], rejections: Rejections, max_chars: int) -> Iterator[Record]:
+    """The resources of an export; a Bundle is taken apart.
+
+    Args:
+        files: What `export_files` gave.
+        rejections: Takes what is no JSON object, and counts the resources.
+        max_chars: Longest line of NDJSON; one may take four bytes for each.
+
+    Raises:
+        DataError: If a file is missing, damaged or too long, or `rejections` stops.
+    """
+    for file in files:
+        if not file.name.lower().endswith(".json"):
+            for record in read_objects(file, ".ndjson", rejections, max_chars):
+                yield from _unbundled(record, rejections)
+            continue
+        with open_file(file, ".json") as content:
+            raw = content.read(_MOST_BYTES + 1)
+        if len(raw) > _MOST_BYTES:
+            raise DataError(
+                f"{file} has over {_MOST_BYTES >> 20} MiB, which are read at once; export one "
+                "Bundle per patient, or NDJSON."
+            )
+        for record in object_in(file, 1, raw, rejections):
+            yield from _unbundled(record, rejections)
+
+
+def _unbundled(record: Record, rejections: Rejections) -> Iterator[Record]:
+    """A resource, or those of a Bundle, each with the id by which the others refer to it.
+
+    In a JSON file, the line of a resource is its place in the Bundle.
+    """
+    if record.cells.get("resourceType") != "Bundle":
+        yield record
+        return
+    entries = items(record.cells.get("entry"))
+    rejections.rows_read += len(entries) - 1
+    for number, entry in enumerate(entries, start=1):
+        resource, url = entry.get("resource"), entry.get("fullUrl")
+        if not isinstance(resource, dict):
+            rejections.leave_out("entry without a resource")
+            continue
+        if isinstance(url, str) and url.startswith(_UUID):
+            resource["id"] = url.removeprefix(_UUID)
+        line = number if record.file.suffix.lower() == ".json" else record.line
+        yield Record(record.file, line, resource)
 
 
 def read_resources(
@@ -96,7 +171,7 @@ def read_resources(
     `disposition` (the codes of the discharge) and `expired` (1 if one of them is `exp` or NUBC's
     20, 40, 41 or 42, or says expired, died or deceased in its code or text; 0 for all others).
     Condition has `encounter`, `patient` and codes by the URI of their system: `icd9`, `icd10`,
-    `snomed`, or `icd` with its `version`, 9 or 10.
+    `snomed`, or `icd` with its `version`, 9 or 10; or any system's `code`.
 
     Args:
         files: What `resource_files` gave; resources of another kind in them are left out.
@@ -104,27 +179,33 @@ def read_resources(
         rejections: Takes the resources that cannot be used, and counts all rows.
 
     Raises:
-        DataError: If no kind of resource has such columns, no resource is of that kind, a file is
-            damaged, or `rejections` stops.
+        DataError: If no kind of resource has such columns, no resource is of that kind or has such
+            a code, a file is damaged, or `rejections` stops.
 
     Source:
         HL7 FHIR R4: resources Encounter and Condition, and the URIs of code systems.
     """
     kind = _kind(files[0], wanted)
-    found = False
-    for file in files:
-        for record in read_objects(file, ".ndjson", rejections, 2 * MAX_CELL_CHARS):
-            if record.cells.get("resourceType") != kind:
-                rejections.leave_out("another kind of resource")
-                continue
-            found = True
-            if reason := _not_meant(record.cells):
-                rejections.leave_out(reason)
-            else:
-                yield from _rows(record, wanted, rejections)
+    found = has_rows = False
+    for record in read_export(files, rejections, 2 * MAX_CELL_CHARS):
+        if record.cells.get("resourceType") != kind:
+            rejections.leave_out("another kind of resource")
+            continue
+        found = True
+        if reason := _not_meant(record.cells):
+            rejections.leave_out(reason)
+        else:
+            for row in _rows(record, wanted, rejections):
+                has_rows = True
+                yield row
+    if not has_rows and rejections.counts().get(_OTHER_SYSTEM):
+        raise DataError(
+            f"{files[0].parent}: no {kind} has a code of a system that is known for "
+            f"{', '.join(wanted)}; column code takes the codes of any system."
+        )
     if not found:
         raise DataError(
-            f"{files[0].parent}: the {len(files)} NDJSON files hold no {kind}, whose columns "
+            f"{files[0].parent}: the {len(files)} files hold no {kind}, whose columns "
             f"{', '.join(wanted)} are; check the path."
         )
 
@@ -154,7 +235,7 @@ def _rows(record: Record, wanted: Sequence[str], rejections: Rejections) -> Iter
         rejections.reject(record.file, record.line, fault)
         return
     if not rows:
-        rejections.leave_out("no code of the asked system")
+        rejections.leave_out(_OTHER_SYSTEM)
         return
     rejections.rows_read += len(rows) - 1
     for row in rows:
@@ -224,7 +305,7 @@ def _codes(record: Record, wanted: Sequence[str]) -> list[dict[str, Any]]:
     rows = []
     for coding in codings(resource.get("code")):
         system, code = _SYSTEMS.get(str(coding.get("system"))), coding.get("code")
-        cells: dict[str, Any] = {system: code} if system else {}
+        cells: dict[str, Any] = {"code": code} | ({system: code} if system else {})
         if system in ("icd9", "icd10"):
             cells |= {"icd": code, "version": system.removeprefix("icd")}
         if all(name in cells for name in asked):

@@ -21,7 +21,7 @@ from notetune.sources.cohort import (
 )
 from notetune.sources.rejections import Rejected, Rejections
 from notetune.sources.tables.files import Record
-from notetune.sources.tables.labels import LabelSet, label_set
+from notetune.sources.tables.labels import LabelSet, label_set, moment
 from notetune.sources.tables.lookup import Lookup, load_lookup
 from notetune.sources.tables.roll_up import load_roll_up
 from notetune.sources.tables.samples import load_samples
@@ -116,10 +116,13 @@ class TableReading:
         named = (*own, *of_tasks, *layout.features, *more)
         return list(dict.fromkeys(name for name in named if name is not None))
 
-    def stream(self, records: Iterable[Record], note_of: Callable[[Record], RawNote]) -> NoteStream:
+    def stream(
+        self, records: Iterable[Record], note_of: Callable[[Record], RawNote | None]
+    ) -> NoteStream:
         """The notes of records with the cells of `columns`, and then their tasks and flow.
 
-        `note_of` may raise `Rejected`. Errors are those that `TableSource.open` names.
+        `note_of` may raise `Rejected`, and gives None for a record that it left out and counted.
+        Errors are those that `TableSource.open` names.
         """
         return NoteStream(self._chunks(self._usable(records, note_of)), self._finish)
 
@@ -152,13 +155,14 @@ class TableReading:
             )
 
     def _usable(
-        self, records: Iterable[Record], note_of: Callable[[Record], RawNote]
+        self, records: Iterable[Record], note_of: Callable[[Record], RawNote | None]
     ) -> Iterator[_Note]:
         column = self._layout.note_id
         for record in records:
             name = None
             try:
-                raw = note_of(record)
+                if (raw := note_of(record)) is None:
+                    continue
                 name = raw.default_id if column is None else raw.record.id(column, "note")
                 note = self._note(raw, name)
             except Rejected as fault:
@@ -216,8 +220,7 @@ class TableReading:
             return None
         (lookup.met if labels else lookup.absent).add(key)
         labels = labels or ([], None)
-        moment = task.prediction_time if task.labels is None else None
-        return labels if moment is None else (labels[0], record.time(moment))
+        return labels if task.labels else (labels[0], moment(task, record))
 
     def _merged(self, notes: Iterable[_Note]) -> list[_Note]:
         """One note per patient, stay and text, as they first appear, with the union of labels.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import polars as pl
-from pydantic import PositiveInt, model_validator
+from pydantic import NonNegativeFloat, PositiveInt, model_validator
 
 from notetune.aliases import TaskKind
 from notetune.config import Config, Name, Shown
@@ -23,10 +23,10 @@ class LabelTable(Config):
     path: Path
     """.csv, .csv.gz, .jsonl, .jsonl.gz or .parquet; a folder of Parquet files; or a pattern.
 
-    Or FHIR resources: .ndjson, .ndjson.gz, a pattern or a folder of them. As a table, Encounter has
-    the columns encounter, patient, start, end, days (between both), disposition (the codes of the
-    discharge; for local ones, see `positive`) and expired (1 where one is exp, or says expired,
-    died or deceased, else 0)."""
+    Or FHIR resources, as `path` of a source of kind fhir. As a table, Encounter has the columns
+    encounter, patient, start, end, days (between both), disposition (the codes of the discharge;
+    for local ones, see `positive`) and expired (1 where one is exp, or says expired, died or
+    deceased, else 0)."""
     id_column: Shown
     label_column: Shown | None = None
     """Left out where each row is an event, such as a death or a readmission: its id is positive."""
@@ -44,7 +44,8 @@ class CodeTable(Config):
 
     path: Path
     """As in `LabelTable`. A table of FHIR Condition has the columns encounter, patient, icd9, icd10
-    and snomed (by the URI of the code system), or icd for both with its version."""
+    and snomed (by the URI of the code system), icd for both with its version, or code for those of
+    all systems."""
     id_column: Shown
     code_column: Shown
     of: Literal["diagnoses", "procedures"] = "diagnoses"
@@ -155,6 +156,8 @@ class TableTask(Config):
     prediction_time: Shown | None = None
     """Column (of the label table, where there is one) with the moment from which the outcome is to
     be foretold; later notes are a leak."""
+    prediction_hours: NonNegativeFloat = 0
+    """Hours after `prediction_time`: 24 with the start of a stay foretells from its first day."""
     separator: str | None = None
     """Between the labels of a multilabel cell; without it a cell holds one label."""
     first_characters: PositiveInt | None = None
@@ -192,6 +195,8 @@ class TableTask(Config):
             raise ValueError("a binary task has one class: the name of the positive one")
         if self.negative in self.positives or not self.positives:
             raise ValueError("positive and negative must differ")
+        if self.prediction_hours and self.prediction_time is None:
+            raise ValueError("prediction_hours counts from prediction_time; name its column")
         if self.codes is not None and (self.kind != "multilabel" or self.labels is not None):
             raise ValueError("a task with codes is multilabel and has no labels")
         if self.samples is not None and (self.labels or self.codes or self.prediction_time):
