@@ -69,11 +69,7 @@ def assemble(
     judged = _judged(spec, shards, finished, held_out)
     is_wanted = judged.notes["split"].is_not_null()
     in_split = judged.notes.filter(is_wanted)
-    (folder / "tasks").mkdir()
-    for task, table in judged.tasks:
-        table.write_parquet(folder / "tasks" / f"{task.name}.parquet")
-    in_split.drop("stay_id").write_parquet(folder / NOTES)
-    in_split.select("note_id", "stay_id", "time").write_parquet(folder / STAYS)
+    _write_tables(judged.tasks, in_split, folder)
     if finished.columns is not None:
         beside = finished.columns.join(in_split, on="note_id", how="semi", maintain_order="left")
         typed(beside, spec.codes).write_parquet(folder / COLUMNS)
@@ -97,6 +93,16 @@ def assemble(
     runs.write_json(folder / FACTS, facts)
     if finished.rejections.height:
         sources.write_rejections(finished.rejections, folder / "rejections.csv")
+
+
+def _write_tables(
+    tasks: Sequence[tuple[Task, pl.DataFrame]], notes: pl.DataFrame, folder: Path
+) -> None:
+    (folder / "tasks").mkdir()
+    for task, table in tasks:
+        table.write_parquet(folder / "tasks" / f"{task.name}.parquet")
+    notes.drop("stay_id").write_parquet(folder / NOTES)
+    notes.select("note_id", "stay_id", "time").write_parquet(folder / STAYS)
 
 
 def _judged(
