@@ -68,7 +68,12 @@ def test_the_summary_says_when_the_baseline_wins_or_loses():
         ),
         (
             {"is_found": False, "p_value": None, "p_holm": None, "reason": "one run of a"},
-            "cannot be told: one run of a (+0.123 [+0.046, +0.199]).",
+            "cannot be told (one run of a); on these patients the difference is "
+            "+0.123 [+0.046, +0.199].",
+        ),
+        (
+            {"is_found": False, "p_value": None, "difference": Estimate(0, 0, 0, 9)},
+            "no: both rank the patients alike.",
         ),
         (
             {"is_found": False, "difference": None, "reason": "too few: 4 patients have it"},

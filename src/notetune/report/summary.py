@@ -64,11 +64,13 @@ def _answers(results: Results, about: str) -> list[str]:
 def _answer(item: Comparison) -> str:
     if item.difference is None:
         return f"cannot be told: {item.reason}."
+    if item.difference.value == item.difference.low == item.difference.high == 0:
+        return "no: both rank the patients alike."
     found = with_interval(item.difference, signed)
     if item.is_found:
         return f"yes, by {found}." if item.difference.value > 0 else f"no, it is worse: {found}."
     if item.p_value is None:
-        return f"cannot be told: {item.reason} ({found})."
+        return f"cannot be told ({item.reason}); on these patients the difference is {found}."
     could = number(item.detectable)
     return f"cannot be told: {found}; this test set could have shown {could}."
 
