@@ -209,7 +209,7 @@ class TuneConfig(Config):
     """The same for step 2, with keys of `downstream`."""
     objective: Literal["auroc", "loss"] = "auroc"
     """What step 2 is judged by: macro AUROC, or the log loss."""
-    trials: PositiveInt = 20
+    trials: Annotated[int, Field(gt=0, le=10_000)] = 20
     """Points of each search; with more of them, a finished search goes on."""
     starts: PositiveInt = 5
     """How many of these are drawn at random before the Gaussian process proposes."""
@@ -227,7 +227,7 @@ class TuneConfig(Config):
 class EvaluateConfig(Config):
     """Scores to estimates."""
 
-    draws: Annotated[int, Field(ge=100)] = 2000
+    draws: Annotated[int, Field(ge=100, le=100_000)] = 2000
     """Draws of patients."""
     primary: tuple[PrimaryComparison, ...] | None = None
     """Comparisons whose p-values are corrected for one another (Holm); all others are exploratory.
