@@ -163,6 +163,7 @@ def _score_tables(recipe: Recipe, made: Sequence[Made]) -> list[ScoreTable]:
                 for job in jobs:
                     path = job.folder / f"{split}.parquet"
                     if path.is_file() and job.model:
+                        runs.refuse_damaged(job.folder, path.name)
                         tables.append(replace(read_scores(path), model=job.model.label))
     if not any(table.split == "test" for table in tables):
         raise RunError(
