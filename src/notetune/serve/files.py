@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from notetune import runs, sources
-from notetune.errors import ConfigError, RunWarning
+from notetune.errors import BundleError, ConfigError, RunWarning
 from notetune.model.bundle import read_card
 from notetune.model.device import DeviceName, torch_device
 from notetune.ownership import refuse_existing
@@ -32,7 +32,7 @@ def predict_file(
 
     Raises:
         DataError: If the file, a note or a cell of a column that the bundle reads is faulty.
-        BundleError: If the bundle is.
+        BundleError: If the bundle is, or a score is not finite.
     """
     card = read_card(bundle)
     features = card.columns if isinstance(card, ColumnsCard | HybridCard) else ()
@@ -45,6 +45,8 @@ def predict_file(
         warnings.warn(message, RunWarning, stacklevel=2)
     predictor = load_predictor(bundle, backbone, torch_device(device))
     predictions = predictor.predict(notes["text"].to_list(), cohort.columns)
+    if not np.isfinite(predictions.scores_NK).all():
+        raise BundleError(f"{bundle} gives scores that are no numbers; restore it from a copy.")
     for name, count in predictions.unkept.items():
         message = (
             f"column {name}: {count} of {notes.height} notes have a level that the bundle does not "
