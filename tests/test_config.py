@@ -235,9 +235,12 @@ def test_a_scalar_is_what_a_person_means_by_it(text, value):
     assert config.parse(Anything, data, "test").value == value
 
 
+WHOLE = st.integers(-(10**15), 10**15)
+
+
 @given(
     st.floats(allow_nan=False, allow_infinity=False),
-    st.integers(-(2**63), 2**63 - 1),
+    WHOLE,
     st.booleans(),
 )
 def test_numbers_written_by_python_are_read_back_exactly(real, whole, flag):
@@ -247,11 +250,15 @@ def test_numbers_written_by_python_are_read_back_exactly(real, whole, flag):
     assert math.copysign(1, read[0]) == math.copysign(1, real)
 
 
-@given(st.dictionaries(st.text("abcxyz", min_size=1), st.integers() | st.text() | st.none()))
+@given(st.dictionaries(st.text("abcxyz", min_size=1), WHOLE | st.text() | st.none()))
 def test_what_pyyaml_writes_is_read_back(data):
     assert config._read_yaml(yaml.safe_dump(data), "test") == data
 
 
+TOO_DEEP = (
+    "recipe FILE: sections too deep, a number too long, or a value that does not fit its tag; "
+    "write values plainly."
+)
 NOT_YAML = (
     "this, or the line before, is not valid YAML; put quotes around a value that holds any of "
     "# : ? , [ ] { }, and indent with spaces."
@@ -273,8 +280,13 @@ NOT_A_RECIPE = {
     ),
     "? [a, b]\n: 1\n": "recipe FILE line 1: " + NOT_YAML,
     "stack: &self [*self]\n": "recipe FILE line 1: " + NOT_YAML,
-    "stack: " + "[" * 3000 + "]" * 3000: "recipe FILE: sections too deep, or a number too long.",
-    "seed: " + "9" * 5000: "recipe FILE: sections too deep, or a number too long.",
+    "stack: " + "[" * 3000 + "]" * 3000: TOO_DEEP,
+    "seed: " + "9" * 5000: TOO_DEEP,
+    "seed: 1000000000000001": (
+        "recipe FILE line 1: a whole number over 1,000,000,000,000,000; write a smaller one."
+    ),
+    "seed: !!bool soon": TOO_DEEP,
+    'folder: "a\\0b"': "FILE: a key or a value holds a NUL character; remove it.",
     "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
     + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)): (
         "recipe FILE: its aliases stand for over 100,000 values."

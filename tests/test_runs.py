@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import errno
 import json
 import os
 import subprocess
@@ -94,7 +95,7 @@ class TestNewFolder:
         def failing_second(self, target):
             calls.append(target)
             if len(calls) == 2:
-                raise OSError("disk went away")
+                raise OSError(errno.EIO, "disk went away")
             return rename(self, target)
 
         monkeypatch.setattr(Path, "rename", failing_second)
@@ -239,10 +240,10 @@ class TestJson:
         runs.write_json(tmp_path / "a.json", 1)
 
         def fail(*_):
-            raise OSError("no space")
+            raise OSError(errno.ENOSPC, "no space")
 
         monkeypatch.setattr(step, fail)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(OSError, match=r"no space: '.*/a\.json'"):
             runs.write_json(tmp_path / "a.json", 2)
         monkeypatch.undo()
         assert runs.read_json(tmp_path / "a.json") == 1

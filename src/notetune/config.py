@@ -15,6 +15,8 @@ from notetune.errors import ConfigError
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 """A name that becomes part of a path."""
 MAX_SHOWN_CHARS: Final = 120
+_MOST_COUNTED: Final = 10**15  # of anything; products of counts must fit into 64 bits
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # in JSON; no path may hold it
 
 
 def _fits_a_line(text: str) -> str:
@@ -51,6 +53,10 @@ def load(model: type[ConfigT], path: Path, overrides: Sequence[str] = ()) -> Con
     """
     if not path.is_file():
         raise ConfigError(f"recipe {path} is not a file; the shipped ones are in recipes/.")
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise ConfigError(
+            f"recipe {path} has {size:,} bytes, and at most {_MOST_BYTES:,} may be; name a recipe."
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -72,11 +78,17 @@ def parse(model: type[ConfigT], data: Mapping[str, Any], origin: str) -> ConfigT
         ConfigError: With the dotted key, the found value, the reason and the nearest known key.
     """
     try:
+        text = to_json(data)
+        if _NUL.search(text):
+            raise ConfigError(f"{origin}: a key or a value holds a NUL character; remove it.")
         # Strict validation of JSON still reads a path from text and a tuple from a list, which
         # strict validation of Python values refuses.
-        return model.model_validate_json(to_json(data), strict=True)
+        return model.model_validate_json(text, strict=True)
     except ValidationError as error:
-        problems = [_explain(model, data, item) for item in error.errors(include_input=False)]
+        items = error.errors(include_input=False)
+        problems = [_explain(model, data, item) for item in items[:_MOST_PROBLEMS]]
+        if more := len(items) - len(problems):
+            problems.append(f"and {more} problems more")
         raise ConfigError(f"{origin}: " + "; ".join(problems)) from None
     except PydanticSerializationError:
         raise ConfigError(
@@ -103,8 +115,8 @@ def _merged(old: Any, new: Any) -> Any:
     return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
 
 
-class _RepeatedKeyError(yaml.MarkedYAMLError):
-    """A mapping gives one key twice; YAML itself would keep the last and say nothing."""
+class _RefusedError(yaml.MarkedYAMLError):
+    """What YAML itself would take and say nothing, such as a key that is given twice."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -125,12 +137,21 @@ def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[An
     for key in names:
         if key.value in seen:
             problem = f"key {_shown_key(key.value)} is given twice; keep one"
-            raise _RepeatedKeyError(problem=problem, problem_mark=key.start_mark)
+            raise _RefusedError(problem=problem, problem_mark=key.start_mark)
         seen.add(key.value)
     return loader.construct_mapping(node, deep=True)
 
 
+def _countable(loader: _Loader, node: yaml.ScalarNode) -> int:
+    number = loader.construct_yaml_int(node)
+    if abs(number) > _MOST_COUNTED:
+        problem = f"a whole number over {_MOST_COUNTED:,}; write a smaller one"
+        raise _RefusedError(problem=problem, problem_mark=node.start_mark)
+    return int(number)
+
+
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
+_Loader.add_constructor("tag:yaml.org,2002:int", _countable)
 for _kind, _pattern in {
     "bool": r"true|True|TRUE|false|False|FALSE",
     "int": r"[-+]?(0|[1-9][\d_]*)",
@@ -142,6 +163,8 @@ for _kind, _pattern in {
 
 
 _MOST_NODES: Final = 100_000
+_MOST_BYTES: Final = 1 << 18  # PyYAML takes seconds for so many
+_MOST_PROBLEMS: Final = 10
 _NOT_YAML = (
     "this, or the line before, is not valid YAML; put quotes around a value that holds any of "
     "# : ? , [ ] { }, and indent with spaces"
@@ -155,13 +178,16 @@ def _read_yaml(text: str, origin: str) -> Any:
         if node is not None and _size(node, {}) > _MOST_NODES:
             raise ConfigError(f"{origin}: its aliases stand for over {_MOST_NODES:,} values.")
         return None if node is None else loader.construct_document(node)
-    except (RecursionError, ValueError):  # of Python, not of YAML
-        raise ConfigError(f"{origin}: sections too deep, or a number too long.") from None
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):  # not of YAML
+        raise ConfigError(
+            f"{origin}: sections too deep, a number too long, or a value that does not fit its "
+            "tag; write values plainly."
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{origin} line {mark.line + 1}" if mark else origin
         # Only our own message is repeated: PyYAML's quotes the file, which may not be a recipe.
-        reason = error.problem if isinstance(error, _RepeatedKeyError) else _NOT_YAML
+        reason = error.problem if isinstance(error, _RefusedError) else _NOT_YAML
         raise ConfigError(f"{where}: {reason}.") from None
 
 

@@ -140,6 +140,6 @@ def _payload(line: bytes) -> Event | None:
         payload: Event = json.loads(line)
         del payload[_DIGEST]
         is_as_written = _line(payload).encode() == line + b"\n"
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return payload if is_as_written else None

@@ -85,7 +85,7 @@ def _listed(folder: Path) -> frozenset[Path] | None:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     is_ours = isinstance(manifest, dict) and manifest.keys() == _MANIFEST_KEYS
     if not is_ours or not isinstance(manifest["files"], dict):

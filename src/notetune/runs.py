@@ -10,12 +10,19 @@ import platform
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from notetune import __version__, ownership
-from notetune.errors import BackboneError, ConfigError, DataError, RunError, Stopped
+from notetune.errors import (
+    BackboneError,
+    ConfigError,
+    DataError,
+    RunError,
+    Stopped,
+    refusal_of,
+)
 from notetune.ownership import MANIFEST as MANIFEST
 
 FORMAT = 2  # of what a folder is made from; files of older ones are still read
@@ -49,8 +56,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise RunError(f"{path} is missing; is {path.parent} a finished folder?") from None
-    except ValueError:
-        raise RunError(f"{path} is not JSON; it was damaged or is not ours.") from None
+    except (ValueError, RecursionError):
+        raise RunError(f"{path} is not JSON; restore it, or move it away.") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -99,8 +106,9 @@ def new_file(path: Path, *, replaces: bool = False) -> Iterator[BinaryIO]:
             ownership.refuse_existing(path)
         Path(temporary).replace(path)
         _sync(path.parent)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        _name_what_was_refused(error, path)
         raise
 
 
@@ -127,9 +135,18 @@ def new_folder(folder: Path, inputs: Any) -> Iterator[Path]:
         else:
             temporary.rename(folder)
         _sync(folder.parent)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _name_what_was_refused(error, folder)
         raise
+
+
+def _name_what_was_refused(error: BaseException, path: Path) -> None:
+    """Let an error of the machine name what was to be written, not a part of it or nothing."""
+    refused = refusal_of(error)
+    if refused and (not refused.filename or ownership.PART in str(refused.filename)):
+        refused.filename = str(path)
+        raise refused from None
 
 
 @contextlib.contextmanager
@@ -199,8 +216,8 @@ def made_from(folder: Path) -> str | None:
     return None if manifest is None else str(manifest["inputs"])
 
 
-def damaged_files(folder: Path) -> list[str]:
-    """Names of the files that are missing from `folder` or differ from its manifest.
+def damaged_files(folder: Path, names: Iterable[str] | None = None) -> list[str]:
+    """Names of the files, of some or all, that are missing or differ from the manifest of `folder`.
 
     The manifest itself is named when it is missing or cannot be read.
 
@@ -210,11 +227,25 @@ def damaged_files(folder: Path) -> list[str]:
     manifest = _manifest(folder)
     if manifest is None:
         return [MANIFEST]
+    files = manifest["files"]
     return [
         name
-        for name, digest in manifest["files"].items()
-        if not (folder / name).is_file() or sha256_of_file(folder / name) != digest
+        for name in (files if names is None else names)
+        if not (folder / name).is_file() or sha256_of_file(folder / name) != files.get(name)
     ]
+
+
+def refuse_damaged(folder: Path, *names: str) -> None:
+    """Refuse to read files of a finished folder that are not as they were written.
+
+    Raises:
+        RunError: If one is missing or differs from the manifest.
+    """
+    if damaged := damaged_files(folder, names):
+        raise RunError(
+            f"{folder / damaged[0]} is missing or damaged; restore it, or let `notetune study run` "
+            "make the folder again."
+        )
 
 
 def provenance() -> dict[str, str]:
@@ -232,9 +263,11 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
         text = (folder / MANIFEST).read_text(encoding="utf-8")
         manifest = json.loads(text)
         is_as_written = text == _json_text(manifest)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not is_as_written or not isinstance(manifest, dict):
+        return None
+    if not isinstance(manifest.get("files"), dict):
         return None
     if manifest.pop(ownership.DIGEST, None) != fingerprint(manifest):
         return None

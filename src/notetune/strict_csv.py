@@ -186,6 +186,8 @@ def _raw_rows(path: Path, lines: Iterable[str], max_chars: int) -> Iterator[tupl
 
 def _header(path: Path, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
     for _, header in rows:
+        if not header:
+            raise _BLANK.error(path, 1)
         return header
     raise DataError(f"{path} is empty; it needs a header and at least one row.")
 

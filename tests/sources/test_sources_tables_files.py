@@ -42,31 +42,6 @@ def test_csv_gz_jsonl_and_parquet_give_the_same_cohort(tmp_path):
         assert cohort.flow == expected.flow, name
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "problem"),
-    [
-        ("a.jsonl", f'{{"text": "{CANARY}"\n', "line 1: not a JSON object in UTF-8"),
-        ("a.jsonl", f'"{CANARY}"\n', "line 1: not a JSON object"),
-        ("a.jsonl", f'{{"text": "a"}}\n{{"txt": "{CANARY}"}}\n', "line 2: no key text"),
-        ("a.jsonl", f'{{"text": ["{CANARY}"]}}\n', "line 1: column text is not text"),
-        ("a.jsonl", "[" * 100_000, "line 1: not a JSON object"),
-        ("a.jsonl", "", "none of its 0 rows can be used"),
-        ("a.jsonl", '{"text": ""}', "line 1: empty text"),
-        ("a.parquet", CANARY, "is not a readable Parquet file"),
-        ("a.jsonl.gz", CANARY, "is not compressed by gzip"),
-        ("a.xlsx", CANARY, "is no .csv, .csv.gz, .jsonl, .jsonl.gz, .parquet"),
-    ],
-)
-def test_a_damaged_file_of_another_format_stops(tmp_path, name, content, problem):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(DataError) as caught:
-        read(source_of(tmp_path / name, columns={"text": "text"}, tasks=[]))
-    assert problem in str(caught.value)
-    assert str(tmp_path / name) in str(caught.value)
-    assert CANARY not in str(caught.value)
-    assert caught.value.__suppress_context__ or caught.value.__context__ is None
-
-
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
 def test_a_missing_file_is_named(tmp_path, name):
     with pytest.raises(DataError, match=f"{name} is (missing|not a file); check the path"):

@@ -10,7 +10,7 @@ import typer
 from notetune import __version__, runs
 from notetune.cli import load, printing, study, terminal
 from notetune.cli.options import AsJson, DataFolder, DryRun, Only, Overrides, RecipePath
-from notetune.errors import ConfigError, NotetuneError, Stopped
+from notetune.errors import ConfigError, NotetuneError, Stopped, of_the_machine
 from notetune.ownership import refuse_foreign
 
 app = typer.Typer(
@@ -32,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with terminal.sigterm_raised():
             code = app(arguments, standalone_mode=False, prog_name="notetune") or 0
+            terminal.finish()
+    except SystemExit:  # typer and rich leave so where nobody reads what they write
+        terminal.fail("the output was closed before all of it was written.")
+        sys.exit(2)
     except NotetuneError as error:
         terminal.fail(str(error))
         sys.exit(2)
@@ -42,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         terminal.fail(f"{error.format_message()} See `notetune --help`.")
         sys.exit(2)
     except Exception as error:  # noqa: BLE001 (its text could hold a note)
+        if refused := of_the_machine(error):
+            terminal.fail(str(refused))
+            sys.exit(2)
         terminal.report_bug(error)
         sys.exit(1)
     if code == _INTERRUPTED:

@@ -129,6 +129,8 @@ def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
 
 def show_warnings() -> None:
     """From now on show each of our warnings as one line on standard error."""
+    if warnings.showwarning.__module__ == __name__:  # a command ran in this process before
+        return
     shown_by_python = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
@@ -157,6 +159,19 @@ def sigterm_raised() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def finish() -> None:
+    """Write what waits for standard output, and nothing more if it cannot be written.
+
+    Raises:
+        OSError: If it cannot.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = None  # or Python would try again when it ends
+        raise
 
 
 def fail(message: str) -> None:

@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
+from pydantic import Field, NonNegativeInt, PositiveInt
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import inference_mode
 
 from notetune import runs
 from notetune.aliases import Join
-from notetune.config import Config, parse
+from notetune.config import Config, Name, parse
 from notetune.errors import BundleError
 from notetune.model.adapters.files import read_adapter
 from notetune.model.backbone import Backbone
@@ -33,20 +35,20 @@ class BundleCard(Config):
     task: str
     kind: Literal["binary", "multiclass", "multilabel"]
     """One yes or no, one of several, any of several."""
-    classes: tuple[str, ...]
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
     """In the order of the logits."""
     variant: str
     """Which adapters it has and which of them trained with the head."""
     seed: int
     pooling: Pooling
     layers: Layers = "last"
-    max_tokens: int
-    """Longest document."""
-    max_pieces: int = 1
+    max_tokens: Annotated[int, Field(ge=3)]
+    """Longest document: at least an opener, a token and an end."""
+    max_pieces: PositiveInt = 1
     """Most documents of one note; what is beyond them is cut off."""
     opener: str = ""
-    opener_id: int | None = None
-    end_id: int | None = None
+    opener_id: NonNegativeInt | None = None
+    end_id: NonNegativeInt | None = None
     ends_every_piece: bool = False
     join: Join = "none"
     """These five are `tokens.edges.Edges`."""
@@ -55,7 +57,7 @@ class BundleCard(Config):
     backbone_fingerprint: str
     dtype: Dtype = "float32"
     """Of the backbone's weights in training and scoring."""
-    adapters: tuple[str, ...]
+    adapters: tuple[Name, ...]
     """Names, in the order they are put on."""
 
 
@@ -102,13 +104,15 @@ def read_card(folder: Path) -> Card:
             "from a copy or train it again."
         )
     card = runs.read_json(folder / BUNDLE)
+    if not isinstance(card, dict):
+        raise BundleError(f"{folder / BUNDLE} is no card of a bundle; restore it from a copy.")
     if card.get("format") not in _FORMATS:
         raise BundleError(
             f"{folder} has format {card.get('format')}; this version reads "
             f"{' and '.join(map(str, _FORMATS))}. Use the notetune version that wrote it."
         )
     model = card.get("model", "language-model")
-    if model not in _CARDS:
+    if model not in tuple(_CARDS):  # it may be of any type
         raise BundleError(
             f"{folder} is a bundle of kind {model}; this version reads {', '.join(_CARDS)}."
         )
@@ -140,11 +144,25 @@ def load_bundle(folder: Path, card: BundleCard, backbone: Backbone) -> Bundle:
             "give its own backbone with --backbone."
         )
     layers = [Layer(name, read_adapter(folder / name), is_trained=False) for name in card.adapters]
-    try:
-        weights = load_file(folder / _HEAD)
-    except (OSError, SafetensorError):
-        raise BundleError(f"{folder / _HEAD} cannot be read; restore it from a copy.") from None
-    head = Head(weights["linear.weight"], weights["linear.bias"])
     model = stack(backbone, layers)
     model.check(probe(backbone), lambda row: model.features(row, card.pooling, card.layers))
+    with inference_mode():
+        width = model.features(probe(backbone), card.pooling, card.layers).shape[1]
+    head = _head(folder / _HEAD, len(card.classes), width)
     return Bundle(card, model, head.to(backbone.device).eval())
+
+
+def _head(path: Path, classes: int, width: int) -> Head:
+    try:
+        weights = load_file(path)
+        weight_KH, bias_K = weights["linear.weight"], weights["linear.bias"]
+    except (OSError, SafetensorError, KeyError, ValueError):
+        raise BundleError(f"{path} cannot be read; restore it from a copy.") from None
+    if weight_KH.shape != (classes, width) or bias_K.shape != (classes,):
+        raise BundleError(
+            f"{path} is {tuple(weight_KH.shape)}, where {classes} classes and {width} features "
+            "meet; restore it from a copy."
+        )
+    if not (weight_KH.isfinite().all() and bias_K.isfinite().all()):
+        raise BundleError(f"{path} holds numbers that are not finite; restore it from a copy.")
+    return Head(weight_KH, bias_K)

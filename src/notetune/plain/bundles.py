@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy.typing as npt
 import polars as pl
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from notetune import runs
 from notetune.aliases import FloatArray, Join
@@ -22,6 +23,10 @@ PARTS = "parts"
 _TERMS, _COLUMNS = "terms.json", "columns.json"
 
 
+_PartName = Annotated[str, Field(pattern=r"^[^./\\\x00][^/\\\x00]*$")]
+"""A name of a folder that leads nowhere else."""
+
+
 class PlainCard(Config):
     """What every bundle says of itself: the version of its layout, its task and its run.
 
@@ -32,7 +37,7 @@ class PlainCard(Config):
     format: int = FORMAT
     task: str
     kind: Literal["binary", "multiclass", "multilabel"]
-    classes: tuple[str, ...]
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
     seed: int = 0
     join: Join = "none"
 
@@ -48,11 +53,11 @@ class TextLimit(Config):
 
     backbone_name: str
     tokenizer_sha256: str
-    max_tokens: int
-    max_pieces: int
+    max_tokens: Annotated[int, Field(ge=3)]  # an opener, a token and an end
+    max_pieces: PositiveInt
     opener: str
-    opener_id: int | None
-    end_id: int
+    opener_id: NonNegativeInt | None
+    end_id: NonNegativeInt
     ends_every_piece: bool
     join: Join = "none"
 
@@ -88,7 +93,7 @@ class HybridCard(PlainCard):
     """
 
     model: Literal["hybrid"] = "hybrid"
-    parts: tuple[str, ...]
+    parts: Annotated[tuple[_PartName, ...], Field(min_length=1)]
     columns: tuple[str, ...] = ()
 
 
@@ -142,16 +147,21 @@ def load_words(folder: Path, card: WordsCard) -> WordsBundle:
     Raises:
         BundleError: If its files do not belong together.
     """
-    terms = tuple(runs.read_json(folder / _TERMS))
+    terms = runs.read_json(folder / _TERMS)
+    is_list = isinstance(terms, list) and all(isinstance(term, str) for term in terms)
+    if not is_list or len(set(terms)) < len(terms):
+        raise BundleError(f"{folder / _TERMS} is no list of words; restore it from a copy.")
     weight_KV, bias_K, idf_V = load_tensors(folder, "weight", "bias", "idf")
-    classes = len(card.classes)
-    _check(folder, (weight_KV, bias_K), ((classes, len(terms)), (classes,)))
-    return WordsBundle(card, Words(terms, idf_V), Linear(weight_KV, bias_K))
+    classes, words = len(card.classes), len(terms)
+    _check(folder, (weight_KV, bias_K, idf_V), ((classes, words), (classes,), (words,)))
+    return WordsBundle(card, Words(tuple(terms), idf_V), Linear(weight_KV, bias_K))
 
 
 def load_columns(folder: Path, card: ColumnsCard) -> ColumnsBundle:
     """A bundle of columns whose files are intact; errors as of `load_words`."""
     columns = parse(Columns, runs.read_json(folder / _COLUMNS), str(folder / _COLUMNS))
+    if columns.names != card.columns:
+        raise _mixed(folder)
     weight_KF, bias_K = load_tensors(folder, "weight", "bias")
     empty = pl.DataFrame(schema=dict.fromkeys(("note_id", *columns.names), pl.String))
     classes, features = len(card.classes), columns.features(empty).shape[1]
@@ -175,4 +185,8 @@ def _check(
     folder: Path, arrays: Sequence[npt.NDArray[Any]], shapes: tuple[tuple[int, ...], ...]
 ) -> None:
     if tuple(array.shape for array in arrays) != shapes:
-        raise BundleError(f"{folder}: its files are of several bundles; restore it from a copy.")
+        raise _mixed(folder)
+
+
+def _mixed(folder: Path) -> BundleError:
+    return BundleError(f"{folder}: its files are of several bundles; restore it from a copy.")

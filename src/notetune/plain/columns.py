@@ -23,7 +23,7 @@ class NumberColumn(Config):
     kind: Literal["number"] = "number"
     name: str
     mean: float
-    scale: float
+    scale: Annotated[float, Field(gt=0)]
     """Standard deviation over the training notes; 1 for a constant."""
 
 
@@ -44,7 +44,7 @@ Column = Annotated[NumberColumn | LevelColumn, Field(discriminator="kind")]
 class Columns(Config):
     """All columns of a model, in the order of its features."""
 
-    columns: tuple[Column, ...]
+    columns: Annotated[tuple[Column, ...], Field(min_length=1)]
 
     @property
     def names(self) -> tuple[str, ...]:

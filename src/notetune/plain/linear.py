@@ -62,11 +62,15 @@ def load_tensors(folder: Path, *names: str) -> list[npt.NDArray[Any]]:
     """The arrays that `save_tensors` wrote.
 
     Raises:
-        BundleError: If the file cannot be read or lacks one of them.
+        BundleError: If the file cannot be read, lacks one of them, or holds a number that is not
+            finite.
     """
     path = folder / WEIGHTS
     try:
         tensors = load_file(path)
-        return [tensors[name] for name in names]
-    except (OSError, SafetensorError, KeyError):
+        found = [tensors[name] for name in names]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         raise BundleError(f"{path} cannot be read; restore it from a copy.") from None
+    if not all(np.isfinite(array).all() for array in found):
+        raise BundleError(f"{path} holds numbers that are not finite; restore it from a copy.")
+    return found

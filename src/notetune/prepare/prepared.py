@@ -156,10 +156,12 @@ def open_prepared(folder: Path) -> Prepared:
     Raises:
         RunError: If it is missing or not whole.
     """
+    runs.refuse_damaged(folder, FACTS)
     facts, store = runs.read_json(folder / FACTS), open_store(folder / TOKENS)
     tasks = {}
     for values in facts["tasks"]:
         task = Task(**{**values, "classes": tuple(values["classes"])})
+        runs.refuse_damaged(folder, f"tasks/{task.name}.parquet")
         table = pl.read_parquet(folder / "tasks" / f"{task.name}.parquet")
         sample_id = SAMPLE_ID if SAMPLE_ID in table.columns else "note_id"
         names = ("note_id", sample_id, "patient_id", "split")

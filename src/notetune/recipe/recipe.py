@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
-from pydantic import Field, JsonValue, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, JsonValue, NonNegativeFloat, model_validator
 
 from notetune.config import Config, Name, changed
 from notetune.errors import ConfigError
@@ -75,7 +75,7 @@ class Recipe(Config):
     device: DeviceName = "auto"
     gpu: str | None = None
     """The card, such as h100, that a dry run of the study estimates for; without, it times here."""
-    seeds: PositiveInt = 1
+    seeds: Annotated[int, Field(gt=0, le=1000)] = 1
     """Runs: each is a seed of step 1 with a step 2 of the same seed. What no seed changes, such as
     a head on the frozen backbone, has one. With a single run no comparison can be called found."""
     checkpoint_minutes: NonNegativeFloat = 10

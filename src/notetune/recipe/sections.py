@@ -210,7 +210,7 @@ class TuneConfig(Config):
     """The same for step 2, with keys of `downstream`."""
     objective: Literal["auroc", "loss"] = "auroc"
     """What step 2 is judged by: macro AUROC, or the log loss."""
-    trials: PositiveInt = 20
+    trials: Annotated[int, Field(gt=0, le=10_000)] = 20
     """Points of each search; with more of them, a finished search goes on."""
     starts: PositiveInt = 5
     """How many of these are drawn at random before the Gaussian process proposes."""
@@ -234,7 +234,7 @@ class EvaluateConfig(Config):
     """What the scores of the notes of one stay become before anything is estimated, for all models
     alike: their mean, their maximum (of classes, scaled to sum to 1), or that of the last note in
     time. Training, and what it chooses on validation notes, stays note by note."""
-    draws: Annotated[int, Field(ge=100)] = 2000
+    draws: Annotated[int, Field(ge=100, le=100_000)] = 2000
     """Draws of patients."""
     primary: tuple[PrimaryComparison, ...] | None = None
     """Comparisons whose p-values are corrected for one another (Holm); all others are exploratory.

@@ -10,7 +10,7 @@ import polars as pl
 
 from notetune import runs, sources
 from notetune.aliases import Combine, Join
-from notetune.errors import ConfigError, RunWarning
+from notetune.errors import BundleError, ConfigError, RunWarning
 from notetune.metrics.stays import Stays
 from notetune.model.bundle import Card, read_card
 from notetune.model.device import DeviceName, torch_device
@@ -49,7 +49,7 @@ def predict_file(
     Raises:
         ConfigError: If scores cannot be combined.
         DataError: If the file, a note or a cell of a column that the bundle reads is faulty.
-        BundleError: If the bundle is.
+        BundleError: If the bundle is, or a score is not finite.
     """
     card = read_card(bundle)
     features = card.columns if isinstance(card, ColumnsCard | HybridCard) else ()
@@ -60,6 +60,8 @@ def predict_file(
         warnings.warn(message, RunWarning, stacklevel=2)
     predictor = load_predictor(bundle, backbone, torch_device(device))
     predictions = predictor.predict(notes["text"].to_list(), cohort.columns)
+    if not np.isfinite(predictions.scores_NK).all():
+        raise BundleError(f"{bundle} gives scores that are no numbers; restore it from a copy.")
     for name, count in predictions.unkept.items():
         message = (
             f"column {name}: {count} of {notes.height} notes have a level that the bundle does not "

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from notetune import infer
+from notetune.errors import BundleError
 from notetune.model.adapters.specs import traits
 from notetune.model.backbone import load_backbone
 from notetune.model.backbone_folder import WEIGHTS as BACKBONE_WEIGHTS
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.model.batch import PackedBatch
-from notetune.model.bundle import Bundle, BundleCard, load_bundle, read_card
+from notetune.model.bundle import Bundle, BundleCard, Card, load_bundle, read_card
 from notetune.model.losses import probabilities
 from notetune.plain.bundles import (
     PARTS,
@@ -86,7 +87,12 @@ def load_predictor(
         BundleError: If the bundle is damaged or belongs to another backbone.
         BackboneError: If the backbone cannot be used.
     """
-    card = read_card(folder)
+    return _loaded(folder, read_card(folder), backbone, device)
+
+
+def _loaded(
+    folder: Path, card: Card, backbone: str | None, device: torch.device | str
+) -> Predictor:
     match card:
         case BundleCard():
             return _language_model(folder, card, backbone, device)
@@ -96,10 +102,20 @@ def load_predictor(
         case ColumnsCard():
             return ColumnsPredictor(load_columns(folder, card))
         case HybridCard():
-            parts = [load_predictor(folder / PARTS / part, backbone, device) for part in card.parts]
-            return HybridPredictor(load_stacked(folder, card), tuple(parts))
+            parts = _parts(folder, card)
+            found = [_loaded(place, part, backbone, device) for place, part in parts.items()]
+            return HybridPredictor(load_stacked(folder, card), tuple(found))
         case _:
             assert_never(card)
+
+
+def _parts(folder: Path, card: HybridCard) -> dict[Path, Card]:
+    parts = {folder / PARTS / part: read_card(folder / PARTS / part) for part in card.parts}
+    for place, part in parts.items():
+        same = (part.task, part.kind, part.classes) == (card.task, card.kind, card.classes)
+        if not same or isinstance(part, HybridCard):
+            raise BundleError(f"{place} is no part of {folder}; restore the bundle from a copy.")
+    return parts
 
 
 def _language_model(

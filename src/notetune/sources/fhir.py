@@ -103,7 +103,7 @@ def _documents(
 
 def _unwanted(resource: Mapping[str, Any], superseded: str) -> str | None:
     """Why a sound resource is no note; None if it is one."""
-    if resource.get("resourceType") not in _STATUSES:
+    if resource.get("resourceType") not in tuple(_STATUSES):  # it may be of any type
         return "another kind of resource"
     status = resource.get("status")
     if "entered-in-error" in (status, resource.get("docStatus")):

@@ -23,6 +23,7 @@ _XML_INLINE_TAGS: Final = frozenset(
     ("content", "sub", "sup", "b", "i", "u", "em", "strong", "span", "a", "linkhtml")
 )
 _CDATA: Final = "<![CDATA["
+_OWN_ENTITIES: Final = re.compile(r"<!DOCTYPE\s[^\[>]*\[[^\]]*\]\s*>", re.IGNORECASE)
 _WHITE_RUN: Final = re.compile(f"[{WHITE}]+")
 
 
@@ -39,7 +40,7 @@ def visible_text(markup: str, *, is_xml: bool = False) -> str:
     style is hidden.
     """
     stripper = _Stripper(is_xml=is_xml)
-    stripper.feed(_without_cdata(markup) if is_xml else markup)
+    stripper.feed(_without_cdata(_OWN_ENTITIES.sub("", markup)) if is_xml else markup)
     stripper.close()
     lines = (line.strip(WHITE) for line in "".join(stripper.parts).split("\n"))
     return "\n".join(line for line in lines if line)

@@ -57,7 +57,8 @@ class MedsSource(TaskedSource):
         layout = Layout("text_value", self.note_id, "subject_id", self.stay_id, ("time",))
         reading = TableReading(self, self.folder, layout)
         starts = sorted(self.notes, key=len, reverse=True)
-        is_note = pl.any_horizontal(*(pl.col("code").str.starts_with(start) for start in starts))
+        code = pl.col("code").cast(pl.String)  # it may be a dictionary
+        is_note = pl.any_horizontal(*(code.str.starts_with(start) for start in starts))
         columns = reading.columns("code")
 
         def note_of(record: Record) -> RawNote:

@@ -20,6 +20,9 @@ def files_of(config: Config) -> list[Path]:
     """Every file under a path of a source, sorted; a path that leads nowhere gives none.
 
     Those in the `folder_beside` of a source, if it has one, are among them.
+
+    Raises:
+        DataError: If a path is a pattern that cannot be.
     """
     candidates = {file for path in paths_in(config) for file in _candidates(path)}
     files = {file for file in candidates if file.is_file()}
@@ -55,7 +58,7 @@ def matching_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
         the reader to judge. Names that start with a dot or an underscore are left out.
 
     Raises:
-        DataError: If a folder or a pattern has no such file.
+        DataError: If a folder or a pattern has no such file, or a pattern cannot be.
     """
     if (candidates := _candidates(path)) == [path]:
         return candidates
@@ -63,7 +66,8 @@ def matching_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     if path.is_dir():
         files = [file for file in files if file.name.lower().endswith(suffixes)]
     if not files:
-        raise DataError(f"{path} leads to no {' or '.join(suffixes)} file; check the path.")
+        kind = f"{' or '.join(suffixes)} file" if path.is_dir() else "file"
+        raise DataError(f"{path} leads to no {kind}; check the path.")
     return sorted(files)
 
 
@@ -76,7 +80,10 @@ def _candidates(path: Path) -> list[Path]:
     # The leading parts without marks are the folder to look in.
     parts = path.parts
     first = next(index for index, part in enumerate(parts) if not _PATTERN_MARKS.isdisjoint(part))
-    return list(Path(*parts[:first]).glob("/".join(parts[first:])))
+    try:
+        return list(Path(*parts[:first]).glob("/".join(parts[first:])))
+    except ValueError:
+        raise DataError(f"{path}: `**` stands alone between slashes; mend the pattern.") from None
 
 
 def _moved(value: Any, folder: Path) -> Any:

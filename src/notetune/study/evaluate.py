@@ -164,6 +164,7 @@ def _score_tables(recipe: Recipe, made: Sequence[Made]) -> list[ScoreTable]:
                 for job in jobs:
                     path = job.folder / f"{split}.parquet"
                     if path.is_file() and job.model:
+                        runs.refuse_damaged(job.folder, path.name)
                         table = replace(read_scores(path), model=job.model.label)
                         if how != "none":
                             table = combined(table, one.notes.prepared.stays, how)

@@ -10,7 +10,7 @@ from statistics import mean
 from typing import Literal
 
 from notetune import runs
-from notetune.errors import NotetuneError
+from notetune.errors import NotetuneError, of_the_machine
 from notetune.journal import Event, Journal
 from notetune.lease import Holder, holder_of, this_process
 from notetune.recipe.recipe import Recipe
@@ -70,19 +70,35 @@ class Diary:
 
     def failed(self, job: Job, error: Exception) -> None:
         """A job failed; of an unexpected error no more than its kind is kept."""
+        error = of_the_machine(error) or error
         kind = type(error).__name__
         why = str(error) if isinstance(error, NotetuneError) else f"{kind}, a bug of notetune"
         self._append({"event": "failed", "why": why}, job)
 
     def last_events(self) -> dict[Path, Event]:
-        """What became of each folder at last."""
-        return {self._root / event["job"]: event for event in self._journal.events()}
+        """What became of each folder at last.
+
+        Raises:
+            RunError: If an event is none that this class records, or as `Journal.events`.
+        """
+        events = self._journal.events()
+        for number, event in enumerate(events, start=2):
+            if not _is_ours(event):
+                self._journal.refuse_line(number)
+        return {self._root / event["job"]: event for event in events}
 
     def _append(self, event: Event, job: Job) -> None:
         where = Path(os.path.relpath(job.folder, self._root)).as_posix()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         about = {"job": where, "by": this_process().name, "at": now}
         self._journal.append(lambda _: [{**about, **event}])
+
+
+def _is_ours(event: Event) -> bool:
+    seconds, why = event.get("seconds"), event.get("why")
+    is_made = event.get("event") == "made" and isinstance(seconds, int | float)
+    is_failed = event.get("event") == "failed" and isinstance(why, str)
+    return isinstance(event.get("job"), str) and (is_made or is_failed)
 
 
 def progress(recipe: Recipe, *, is_checked: bool = True) -> Progress:

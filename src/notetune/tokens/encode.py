@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from notetune.errors import BackboneError
 from notetune.tokens.edges import Edges, read_declared
 from notetune.tokens.words import WordCache, word_cache
 
@@ -141,8 +142,15 @@ def load_encoder(
     what the tokenizer puts round a text, `[CLS]` and `[SEP]`, if it puts something there.
 
     Raises:
-        BackboneError: If `tokenizer.json` is missing or damaged, or BOS or EOS is not declared.
+        BackboneError: If `tokenizer.json` is missing or damaged, BOS or EOS is not declared, or
+            `edges` are not of this backbone.
     """
     declared = read_declared(backbone)
     edges = edges or (declared.framed_edges if frames_pieces else None) or declared.edges("bos")
+    ids = [edges.end_id, *([] if edges.opener_id is None else [edges.opener_id])]
+    if (last := max(ids)) >= declared.vocabulary_size:
+        raise BackboneError(
+            f"token {last} stands round documents, but {backbone} has {declared.vocabulary_size} "
+            "tokens, from 0; give the backbone that they are of."
+        )
     return Encoder(declared.tokenizer, edges, declared.vocabulary_size)

@@ -62,6 +62,7 @@ def pack_documents(
             f"({bad.size} of {lengths_D.size} documents are outside). "
             "Raise tokens_per_row or lower prepare.max_tokens."
         )
+    tokens_per_row = min(tokens_per_row, int(lengths_D.sum()))  # no row needs more
     shuffle_D = np.random.default_rng(seed).permutation(len(lengths_D))
     # Small integers are sorted by radix, which takes a tenth of the time.
     keys_D = lengths_D.astype(np.min_scalar_type(tokens_per_row))[shuffle_D]

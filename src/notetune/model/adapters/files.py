@@ -1,7 +1,6 @@
 """Adapter folders: ours can be read by plain peft, and those of plain peft can be read here."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -117,6 +116,8 @@ def read_adapter(folder: Path) -> SavedAdapter:
         spec = from_peft(runs.read_json(theirs), str(theirs))
         return SavedAdapter(spec, _read_tensors(folder / WEIGHTS), None)
     settings = runs.read_json(folder / _CARD)
+    if not isinstance(settings, dict):
+        raise BundleError(f"{folder / _CARD} is no card of an adapter; restore it from a copy.")
     if settings.get("format") != FORMAT:
         raise BundleError(
             f"{folder} has format {settings.get('format')}; this version reads {FORMAT}."
@@ -137,5 +138,5 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         )
     try:
         return load_file(path)
-    except (SafetensorError, json.JSONDecodeError):
+    except (OSError, SafetensorError, KeyError, ValueError):
         raise BundleError(f"{path} is damaged; restore it from a copy.") from None

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -264,7 +265,7 @@ def parquet_records(
     table = pl.scan_parquet(file, glob=False).with_row_index(_ROW, offset=1)
     columns = [pl.col(_ROW), *(pl.col(by_name[name.lower()]).alias(name) for name in wanted)]
     is_kept = pl.lit(value=True) if keep is None else keep
-    with _readable(file):
+    with _readable(file), _panics_unsaid():
         total = int(table.select(pl.len()).collect().item())
         rows: Sequence[int] = range(1, total + 1)
         if keep is not None:
@@ -276,10 +277,11 @@ def parquet_records(
         some = rows[start : start + _PARQUET_ROWS_AT_ONCE]
         # A slice decodes only its part of the file: less memory than streaming batches take.
         piece = table.slice(some[0] - 1, some[-1] - some[0] + 1).select(columns)
+        with _readable(file), _panics_unsaid():
+            found = piece.filter(is_kept).collect()
         with _readable(file):
-            found = piece.filter(is_kept).collect().iter_rows(named=True)
-        for cells in found:
-            yield Record(file, cells.pop(_ROW), cells)
+            for cells in found.iter_rows(named=True):
+                yield Record(file, cells.pop(_ROW), cells)
 
 
 def _parquet_columns(file: Path) -> dict[str, str]:
@@ -289,7 +291,7 @@ def _parquet_columns(file: Path) -> dict[str, str]:
         DataError: If two differ by letter case alone, or the file is faulty.
     """
     by_name: dict[str, str] = {}
-    with _readable(file):
+    with _readable(file), _panics_unsaid():
         names = list(pl.read_parquet_schema(file))
     for name in names:
         if (other := by_name.setdefault(name.lower(), name)) != name:
@@ -298,8 +300,27 @@ def _parquet_columns(file: Path) -> dict[str, str]:
 
 
 @contextmanager
+def _panics_unsaid() -> Iterator[None]:
+    """Keep off standard error what polars itself writes there of a damaged file: it may hold cells.
+
+    It is written by no Python code, so that the stream itself must lead elsewhere.
+    """
+    stderr = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+@contextmanager
 def _readable(file: Path) -> Iterator[None]:
     try:
         yield
-    except (pl.exceptions.PolarsError, OSError):  # their texts can show cells
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+        # Their texts can show cells.
         raise DataError(f"{file} is not a readable Parquet file; write it again.") from None
+    except (OverflowError, ValueError):
+        raise DataError(f"{file} holds a time outside of the years 1 to 9999; mend it.") from None

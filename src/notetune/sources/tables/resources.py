@@ -49,7 +49,7 @@ _SYSTEMS: Final[Mapping[str, str]] = {
     "urn:oid:2.16.840.1.113883.6.96": "snomed",
 }
 _EXPIRED: Final = re.compile(r"exp|expired\b.*|died|deceased", re.DOTALL)
-_EXPIRED_OF_NUBC: Final = frozenset(("20", "40", "41", "42"))
+_EXPIRED_OF_NUBC: Final = ("20", "40", "41", "42")
 """Codes of the National Uniform Billing Committee, as claims in the United States bear them."""
 _OTHER_SYSTEM: Final = "no code of the asked system"
 _NOT_MEANT: Final = {
@@ -265,8 +265,8 @@ def _disposition(concept: Any) -> tuple[list[str], int | None]:
     texts = [concept.get("text") if isinstance(concept, dict) else None]
     texts += [coding.get("display") for coding in of_codings]
     words = [text.strip().lower() for text in (*codes, *texts) if isinstance(text, str)]
-    of_nubc = {c.get("code") for c in of_codings if "nubc" in str(c.get("system")).lower()}
-    is_expired = any(map(_EXPIRED.fullmatch, words)) or bool(of_nubc & _EXPIRED_OF_NUBC)
+    of_nubc = [c.get("code") for c in of_codings if "nubc" in str(c.get("system")).lower()]
+    is_expired = any(map(_EXPIRED.fullmatch, words)) or any(c in _EXPIRED_OF_NUBC for c in of_nubc)
     return codes, int(is_expired) if words else None
 
 
