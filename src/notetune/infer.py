@@ -48,6 +48,13 @@ def perplexity(
     Source: `batch-mean` is what the code of Gema et al. (arXiv 2307.03042) reports.
     """
     nats_D = document_losses(model, store, documents_D, tokens_per_row)
+    return averaged(store, documents_D, nats_D, average)
+
+
+def averaged(
+    store: TokenStore, documents_D: Int64Array, nats_D: npt.NDArray[np.float64], average: Average
+) -> Perplexity:
+    """As `perplexity`, from what `document_losses` gave."""
     targets_D = store.lengths_D[documents_D] - 1
     if average == "token":
         mean = nats_D.sum() / targets_D.sum()
