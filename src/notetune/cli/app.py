@@ -280,6 +280,8 @@ def predict(
     with terminal.busy("scoring"):
         predictions = predict_file(bundle, source, backbone, device)
     write_predictions(predictions, output)
+    if output:
+        typer.echo(f"{output}: {len(predictions):,} scores")
 
 
 @app.command()
@@ -359,10 +361,11 @@ def keys(
     as_json: AsJson = False,
 ) -> None:
     """List the keys of a recipe with their defaults and what they are for."""
-    from notetune.cli.keys import keys as keys_of
-    from notetune.recipe.recipe import Recipe
+    with terminal.busy("listing the keys"):
+        from notetune.cli.keys import keys as keys_of
+        from notetune.recipe.recipe import Recipe
 
-    known = keys_of(Recipe)
+        known = keys_of(Recipe)
     found = [key for key in known if not section or f"{key.name}.".startswith(f"{section}.")]
     if not found:
         raise ConfigError(f"no key {section} in a recipe; `notetune keys` lists them all.")

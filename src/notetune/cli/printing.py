@@ -171,18 +171,18 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
         return terminal.show_json({"recipe": recipe.as_json(), **asdict(costs)})
     if costs.tasks:
         _to_learn(recipe.name, costs.tasks)
-    columns = ("job", "seeds", "documents", "tokens", "steps", "trained", "GiB", "time each")
+    columns = ("job", "time each", "seeds", "GiB", "documents", "tokens", "steps", "trained")
     for name, seconds in costs.seconds.items():
         rows = [
             (
                 job.name,
+                _duration(job.seconds),
                 _numbers(job.seeds),
+                f"{job.memory_gib:,.1f}" + ("" if costs.fits(job) else " !"),
                 f"{job.documents:,}",
                 f"{job.tokens:,}",
                 f"{job.steps:,}",
                 f"{job.trainable_parameters:,}",
-                f"{job.memory_gib:,.1f}" + ("" if costs.fits(job) else " !"),
-                _duration(job.seconds),
             )
             for job in costs.jobs
             if job.backbone == name
@@ -255,6 +255,8 @@ def _short(value: int | str) -> str:
 
 def _duration(seconds: float) -> str:
     minutes = seconds / 60
+    if seconds < 90:
+        return f"{seconds:.0f} s"
     return f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.1f} min"
 
 

@@ -111,9 +111,11 @@ def study_status(
 ) -> None:
     """Say what of a recipe is done, who works on what, what failed and why, and the time left."""
     loaded = load.study(recipe, overrides, data, only)
-    from notetune.study.status import progress
+    with terminal.busy("looking at what is made"):
+        from notetune.study.status import progress
 
-    printing.progress(progress(loaded), as_json=as_json)
+        found = progress(loaded)
+    printing.progress(found, as_json=as_json)
 
 
 def run_and_report(

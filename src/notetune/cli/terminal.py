@@ -36,6 +36,7 @@ T = TypeVar("T")
 _SECONDS_BETWEEN_LINES = 15
 _WIDTH_OF_A_BAR = 24
 _TIMES = (MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+_SHORT = 14  # an interval such as [0.123, 0.456]
 _GAP = 3  # between two columns of a table
 _WIDTH_OF_A_FILE = 140  # rich would take 80, too narrow for its tables
 
@@ -100,16 +101,17 @@ def _show(
     justify: Literal["left", "right"],
     lefts: int = 1,
 ) -> None:
-    texts = [[_printable(text) for text in row] for row in (columns, *rows)]
+    cells = zip(columns, *rows, strict=True)
+    filled = [column for column in cells if len(column) == 1 or any(column[1:])]
+    texts = [[_printable(text) for text in row] for row in zip(*filled, strict=True)]
     widths = _widths(list(zip(*texts, strict=True)), out.width)
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
-    )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for number, width in enumerate(widths):
         side: Literal["left", "right"] = "left" if number < lefts else justify
         table.add_column(texts[0][number], justify=side, width=width)
     for row in texts[1:]:
         table.add_row(*row[: len(widths)])
+    _print(out, title, "bold")
     out.print(table)
     if left_out := texts[0][len(widths) :]:
         tell(f"{out.width} characters have no room for: {', '.join(left_out)}.")
@@ -121,7 +123,7 @@ def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
     The first never breaks; the others have what else is left, whoever lacks most.
     """
     lines = [max(map(cell_len, "\n".join(cells).split("\n"))) for cells in columns]
-    words = [max(map(cell_len, " ".join(cells).split()), default=1) for cells in columns]
+    words = [max(map(cell_len, _whole(cells)), default=1) for cells in columns]
     widths = [lines[0]]
     for word in words[1:]:
         if sum(widths) + word + _GAP * (len(widths) + 1) > room:
@@ -132,6 +134,13 @@ def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
         if max(lacking) > 0:
             widths[lacking.index(max(lacking))] += 1
     return widths
+
+
+def _whole(cells: Sequence[str]) -> list[str]:
+    """What is not broken: words, and in cells also short lines, such as a figure with its unit."""
+    lines = "\n".join(cells[1:]).split("\n")
+    longer = [line for line in lines if cell_len(line) > _SHORT]
+    return [*" ".join((cells[0], *longer)).split(), *(set(lines) - set(longer))]
 
 
 def show_warnings() -> None:
@@ -247,7 +256,8 @@ def _with_lines(
         now = time.monotonic()
         if number == total or now - last_line > _SECONDS_BETWEEN_LINES:
             left = (now - started) / (number - done) * (total - number)
-            say(f"{label} {number}/{total} · {describe(step)} · {left:,.0f} s left")
+            told = (f"{label} {number}/{total}", describe(step), f"{left:,.0f} s left")
+            say(" · ".join(filter(None, told)))
             last_line = now
         yield step
 
