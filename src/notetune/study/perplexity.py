@@ -113,7 +113,7 @@ def _rows(
             whole = Sample(split, ALL_SOURCES, group[0][0].store, together_D)
             group.append((whole, np.concatenate([part for _, part in group])))
         for sample, part_D in group:
-            got = infer.averaged(sample.store, sample.documents_D, part_D, spec.average)
+            got = infer.perplexity(sample.store, sample.documents_D, part_D, spec.average)
             yield PerplexityRow(
                 method=job.method,
                 is_domain_adapter=job.method is not None and job.is_domain,
