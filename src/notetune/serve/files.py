@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -62,11 +62,7 @@ def predict_file(
     predictions = predictor.predict(notes["text"].to_list(), cohort.columns)
     if not np.isfinite(predictions.scores_NK).all():
         raise BundleError(f"{bundle} gives scores that are no numbers; restore it from a copy.")
-    for name, count in predictions.unkept.items():
-        message = (
-            f"column {name}: {count} of {notes.height} notes have a level that the bundle does not "
-            "know, or that was rare in its training; it counts for nothing."
-        )
+    for message in _unkept(predictions.unkept, notes.height):
         warnings.warn(message, RunWarning, stacklevel=2)
     patients_N, ids_N = (notes[name].to_numpy() for name in ("patient_id", "note_id"))
     scores_NK = predictions.scores_NK
@@ -86,6 +82,15 @@ def predict_file(
             **{n: np.repeat(v, classes) for n, v in reading.items()},
         }
     )
+
+
+def _unkept(levels: Mapping[str, int], notes: int) -> Iterator[str]:
+    """What of the columns beside the text counts for nothing."""
+    for name, count in levels.items():
+        yield (
+            f"column {name}: {count} of {notes} notes have a level that the bundle does not know, "
+            "or that was rare in its training; it counts for nothing."
+        )
 
 
 def _join_of(card: Card, source: TableSource, combine: Combine) -> Join:
