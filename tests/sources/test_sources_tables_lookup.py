@@ -8,8 +8,11 @@ import pytest
 from table_of_visits import cohort_of, labels_of, source_of
 
 from notetune.audit import FlowCount
-from notetune.errors import ConfigError, DataError
+from notetune.errors import ConfigError, DataError, RunWarning
 from notetune.notes.outcomes import label_matrix
+
+# Codes of one or two letters, short enough to read.
+pytestmark = pytest.mark.filterwarnings("ignore:task .* codes do not look like")
 
 SITES = pl.DataFrame({"visit": ["v0", "v1", "v9"], "died": [True, False, True]})
 
@@ -268,3 +271,25 @@ def test_an_impossible_code_or_label_table_is_refused(tmp_path, change):
         change["codes"].setdefault("code_column", "c")
     with pytest.raises(ConfigError):
         source_of("a.csv", tasks=[{"name": "t", "kind": "multilabel", "column": "x"} | change])
+
+
+def test_a_table_of_several_kinds_of_codes_is_noticed_and_can_be_asked_for_one(tmp_path):
+    rows = ["v0,E11.9,diag", "v0,0BJ08ZZ,proc", "v1,I10,diag", "v1,3E0,proc", "v1,C4A.0,wrong"]
+    (tmp_path / "codes.csv").write_text("\n".join(["visit,code,kind", *rows]) + "\n")
+    codes = {"path": tmp_path / "codes.csv", "id_column": "visit", "code_column": "code"}
+    codes |= {"version": "icd10"}
+    task = {"name": "codes", "kind": "multilabel", "column": "visit", "codes": codes}
+    with pytest.warns(
+        RunWarning, match="task codes: 2 of 5 codes do not look like ICD-10 diagnoses"
+    ):
+        cohort_of(tmp_path, tasks=[task])
+    asked = codes | {"where": {"kind": ["diag", "wrong"]}}
+    cohort = cohort_of(tmp_path, tasks=[task | {"codes": asked}])
+    assert cohort.tasks[0][0].classes == ("C4A", "E11", "I10")
+    left = {"not among the rows of `where`": 2}
+    assert FlowCount("rows of the table for task codes", 5, 3, left) in cohort.flow
+    one = codes | {"of": "procedures", "where": {"kind": "proc"}}
+    assert cohort_of(tmp_path, tasks=[task | {"codes": one}]).tasks[0][0].classes == ("0BJ0", "3E0")
+    lacking = codes | {"where": {"sort": "diag"}}
+    with pytest.raises(DataError, match="no column 'sort'"):
+        cohort_of(tmp_path, tasks=[task | {"codes": lacking}])

@@ -3,6 +3,7 @@
 A code is text, since its leading zeros count. It may have its dot and any letter case.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -50,3 +51,11 @@ CATEGORY: Final[Mapping[tuple[str, str], Callable[[str], str]]] = {
 Source: structure of ICD-10-CM, where a category is one letter, one digit and one letter or digit;
 data specification, section 5.1, for ICD-10-PCS: section, system, operation and body part.
 """
+
+FORM: Final[Mapping[tuple[str, str], re.Pattern[str]]] = {
+    ("diagnoses", "9"): re.compile(r"(\d{3}|V\d{2})(\.?\d{1,2})?|E\d{3}(\.?\d)?"),
+    ("procedures", "9"): re.compile(r"\d{2}(\.?\d{1,2})?"),
+    ("diagnoses", "10"): re.compile(r"[A-Z]\d[0-9A-Z](\.?[0-9A-Z]{1,4})?"),
+    ("procedures", "10"): re.compile(r"[0-9A-HJ-NP-Z]{4,7}"),
+}
+"""What a whole code looks like, in upper case; a code of another kind may look so too."""

@@ -1,14 +1,16 @@
 """Tables of labels and of codes, held in memory by the id that they speak of."""
 
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
 from notetune.audit import FlowCount
-from notetune.errors import DataError
+from notetune.errors import DataError, RunWarning
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
+from notetune.sources.tables.files import Record
 from notetune.sources.tables.labels import LabelSet, label_set
 from notetune.sources.tables.resources import records_beside
 from notetune.sources.tables.roll_up import RollUp
@@ -45,7 +47,13 @@ def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Look
     if isinstance(table, LabelTable):
         by_id, kept = _read_labels(task, table, rejections, roll_up)
     else:
-        by_id, kept = _read_codes(table, rejections, roll_up)
+        by_id, kept, odd = _read_codes(table, rejections, roll_up)
+        if odd:
+            message = (
+                f"task {task.name}: {odd} of {kept} codes do not look like {table.kind_of_codes}; "
+                "does the table hold other codes too? `codes.where` says which rows count."
+            )
+            warnings.warn(RunWarning(message), stacklevel=2)
     rejections.check_share(table.path)
     stage = f"rows of the table for task {task.name}"
     flow = FlowCount(stage, rejections.rows_read, kept, rejections.counts())
@@ -58,7 +66,7 @@ def _read_labels(
     columns = (table.id_column, table.label_column, task.prediction_time)
     wanted = list(dict.fromkeys(column for column in columns if column))
     by_id: dict[str, LabelSet] = {}
-    for record in records_beside(table.path, wanted, rejections):
+    for record in _rows(table, wanted, rejections):
         try:
             name = record.id(table.id_column, "row")
             labels = label_set(task, record, roll_up.classes)
@@ -81,15 +89,17 @@ def _read_labels(
 
 def _read_codes(
     table: CodeTable, rejections: Rejections, roll_up: RollUp
-) -> tuple[dict[str, LabelSet], int]:
+) -> tuple[dict[str, LabelSet], int, int]:
+    """Classes by id, the rows that were kept, and how many of them have an unlikely code."""
     columns = (table.id_column, table.code_column, table.version_column)
     wanted = [column for column in columns if column]
     classes_of: dict[str, set[str]] = {}
-    kept = 0
-    for record in records_beside(table.path, wanted, rejections):
+    kept = odd = 0
+    for record in _rows(table, wanted, rejections):
         try:
             name, code, *version = map(record.text, wanted)
             labels = roll_up.classes(code, *version) if name and code else None
+            odd += labels is not None and not table.looks_right(code, *version)
         except Rejected as fault:
             rejections.reject(record.file, record.line, fault)
             continue
@@ -100,4 +110,17 @@ def _read_codes(
             classes_of.setdefault(name, set()).update(map(sys.intern, labels))
     for reason, rows in roll_up.left_out.items():
         rejections.leave_out(reason, rows)
-    return {name: (sorted(classes), None) for name, classes in classes_of.items()}, kept
+    by_id: dict[str, LabelSet] = {name: (sorted(c), None) for name, c in classes_of.items()}
+    return by_id, kept, odd
+
+
+def _rows(
+    table: LabelTable | CodeTable, wanted: Sequence[str], rejections: Rejections
+) -> Iterator[Record]:
+    """The rows that the table is asked for."""
+    asked = {name: (one,) if isinstance(one, str) else one for name, one in table.where.items()}
+    for record in records_beside(table.path, list(dict.fromkeys([*wanted, *asked])), rejections):
+        if all(str(record.cells[name] or "").strip() in cells for name, cells in asked.items()):
+            yield record
+        else:
+            rejections.leave_out("not among the rows of `where`")
