@@ -171,27 +171,13 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
         return terminal.show_json({"recipe": recipe.as_json(), **asdict(costs)})
     if costs.tasks:
         _to_learn(recipe.name, costs.tasks)
-    columns = ("job", "time each", "seeds", "GiB", "documents", "tokens", "steps", "trained")
     for name, seconds in costs.seconds.items():
-        rows = [
-            (
-                job.name,
-                _duration(job.seconds),
-                _numbers(job.seeds),
-                f"{job.memory_gib:,.1f}" + ("" if costs.fits(job) else " !"),
-                f"{job.documents:,}",
-                f"{job.tokens:,}",
-                f"{job.steps:,}",
-                f"{job.trainable_parameters:,}",
-            )
-            for job in costs.jobs
-            if job.backbone == name
-        ]
         title = f"{name or recipe.name}: {_duration(seconds)} on one {costs.clock}"
-        terminal.show_table(title, columns, rows)
-    trainings, perplexities = (
+        _jobs(title, costs, name)
+    trainings, measured = (
         sum(len(job.seeds) for job in jobs) for jobs in (costs.trainings, costs.perplexities)
     )
+    and_measured = f" and {measured} measurements of perplexity" if measured else ""
     fitting = ""
     if costs.memory_gib is not None:
         left_out = [len(job.seeds) for job in costs.jobs if not costs.fits(job)]
@@ -199,7 +185,7 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
             f" with {costs.memory_gib:g} GiB; not fitting into its memory (!): {sum(left_out)}"
         )
     terminal.tell(
-        f"{trainings} trainings and {perplexities} measurements of perplexity: "
+        f"{trainings} trainings{and_measured}: "
         f"{_duration(sum(costs.seconds.values()))} in all on one {costs.clock}{fitting}.\n"
         f"An estimate: operations counted without weights, {costs.rate}; all epochs, with the "
         "rounds on the validation notes and the features that heads start from; without reading, "
@@ -208,6 +194,25 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
         f"Notes: {'; '.join(costs.counts)}.\nNothing was written."
     )
     return None
+
+
+def _jobs(title: str, costs: "Costs", backbone: str) -> None:
+    columns = ("job", "time each", "seeds", "GiB", "documents", "tokens", "steps", "trained")
+    rows = [
+        (
+            job.name,
+            _duration(job.seconds),
+            _numbers(job.seeds),
+            f"{job.memory_gib:,.1f}" + ("" if costs.fits(job) else " !"),
+            f"{job.documents:,}",
+            f"{job.tokens:,}",
+            f"{job.steps:,}",
+            f"{job.trainable_parameters:,}",
+        )
+        for job in costs.jobs
+        if job.backbone == backbone
+    ]
+    terminal.show_table(title, columns, rows)
 
 
 def _to_learn(name: str, tasks: "Sequence[TaskCount]") -> None:

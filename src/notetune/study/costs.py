@@ -157,15 +157,18 @@ def costs(recipe: Recipe, gpu: str | None = None, track: Track = silent) -> Cost
         TaskCount(name, first.classes[name], **{part: len(notes) for part, notes in splits.items()})
         for name, splits in first.tasks.items()
     )
+    counts = tuple(trainings), tuple(perplexities), tasks
+    return Costs(*_clock(recipe, gpu), origins, *counts)
+
+
+def _clock(recipe: Recipe, gpu: str | None) -> tuple[str, float | None, str]:
+    """Its name, its memory, and how its rate is known."""
     if gpu is None:
         rate = "their rate measured on one row of each backbone on this machine"
-        clock, memory_gib = str(torch_device(recipe.device)), None
-    else:
-        card = GPUS[gpu]
-        rate = f"{card.source}; {ASSUMED_SHARE:.0%} of the card's highest rate, which is assumed"
-        clock, memory_gib = gpu, card.memory_gib
-    counts = tuple(trainings), tuple(perplexities), tasks
-    return Costs(clock, memory_gib, rate, origins, *counts)
+        return str(torch_device(recipe.device)), None, rate
+    card = GPUS[gpu]
+    rate = f"{card.source}; {ASSUMED_SHARE:.0%} of the card's highest rate, which is assumed"
+    return gpu, card.memory_gib, rate
 
 
 def costs_of_a_million(recipe: Recipe, track: Track = silent) -> Costs:
