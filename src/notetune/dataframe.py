@@ -16,7 +16,7 @@ from notetune.errors import ConfigError, DataError
 from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.results import Results
 from notetune.metrics.scores import read_scores
-from notetune.model.bundle import BUNDLE, read_card
+from notetune.model.cards import BUNDLE, read_card
 from notetune.recipe.draft import Choices, draft
 from notetune.recipe.recipe import Recipe
 from notetune.report.page import check_output, write_report

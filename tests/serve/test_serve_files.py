@@ -7,7 +7,7 @@ import polars as pl
 from small_study import notetune
 
 from notetune import runs
-from notetune.model.bundle import save_card
+from notetune.model.cards import save_card
 from notetune.plain.bundles import WordsBundle, WordsCard
 from notetune.plain.linear import Linear
 from notetune.plain.words import Words

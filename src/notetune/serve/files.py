@@ -12,11 +12,10 @@ from notetune import runs, sources
 from notetune.aliases import Combine, Join
 from notetune.errors import ConfigError, RunWarning
 from notetune.metrics.stays import Stays
-from notetune.model.bundle import Card, read_card
+from notetune.model.cards import Card, read_card
 from notetune.model.device import DeviceName, torch_device
 from notetune.ownership import refuse_existing
 from notetune.plain.bundles import ColumnsCard, HybridCard
-from notetune.serve.predictor import load_predictor
 from notetune.sources import Cohort, TableSource
 from notetune.sources.rejections import place
 from notetune.strict_csv import csv_text
@@ -58,6 +57,8 @@ def predict_file(
     notes = cohort.notes
     for message in _notices(cohort):
         warnings.warn(message, RunWarning, stacklevel=2)
+    from notetune.serve.predictor import load_predictor  # slow, so a fault of a file comes first
+
     predictor = load_predictor(bundle, backbone, torch_device(device))
     predictions = predictor.predict(notes["text"].to_list(), cohort.columns)
     for name, count in predictions.unkept.items():

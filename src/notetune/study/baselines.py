@@ -20,7 +20,7 @@ from notetune.aliases import FloatArray
 from notetune.errors import DataError
 from notetune.metrics.scores import read_scores, write_scores
 from notetune.model.backbone_folder import resolve_backbone
-from notetune.model.bundle import save_card
+from notetune.model.cards import save_card
 from notetune.plain.bundles import (
     PARTS,
     ColumnsBundle,
