@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal, get_args
 
+from pydantic import Field
+
 from notetune import runs
 from notetune.aliases import Join
 from notetune.config import Config, parse
@@ -49,6 +51,8 @@ class BundleCard(Config):
     """Of the backbone's weights in training and scoring."""
     adapters: tuple[str, ...]
     """Names, in the order they are put on."""
+    note_columns: dict[str, str] = Field(default={})
+    """As of `PlainCard`."""
 
 
 Card = BundleCard | WordsCard | ColumnsCard | HybridCard

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 import polars as pl
+from pydantic import Field
 
 from notetune import runs
 from notetune.aliases import FloatArray, Join
@@ -26,7 +27,8 @@ class PlainCard(Config):
     """What every bundle says of itself: the version of its layout, its task and its run.
 
     `classes` are K names in the order of the scores; `seed` is 0 where all runs are the same;
-    `join` says whether it reads the notes of a stay as one.
+    `join` says whether it reads the notes of a stay as one; `note_columns` are the columns that a
+    study of a table read, by the keys of `TableColumns`.
     """
 
     format: int = FORMAT
@@ -35,6 +37,7 @@ class PlainCard(Config):
     classes: tuple[str, ...]
     seed: int = 0
     join: Join = "none"
+    note_columns: dict[str, str] = Field(default={})
 
 
 class TextLimit(Config):

@@ -183,6 +183,7 @@ class _TrainedCell:
             backbone_fingerprint=about.fingerprint,
             dtype=about.dtype,
             adapters=about.adapters,
+            note_columns=self.cell.job.place.note_columns,
         )
         save_card(folder, card)
         self.features.save_adapters(folder)
