@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,11 @@ import polars as pl
 import pytest
 
 import notetune
+from notetune import dataframe
 from notetune.dataframe import _frame
-from notetune.errors import ConfigError, DataError
+from notetune.errors import ConfigError, DataError, RunWarning
+from notetune.metrics.scores import read_scores
+from notetune.model.cards import read_card
 
 WORDS = ["fever", "cough", "pain", "rash", "dyspnoea", "fracture", "syncope", "oedema"]
 SMALL = {
@@ -67,13 +71,74 @@ def test_a_model_can_be_named_and_pandas_gives_the_same(study):
     new = frame(range(1000, 1005)).drop("died")
     by_words = study.predict(new, model="tf-idf")
     assert set(by_words["model"]) == {"tf-idf"}
-    assert study.predict(pd.DataFrame(new.to_dict(as_series=False)), model="tf-idf").equals(
-        by_words
-    )
+    of_pandas = study.predict(pd.DataFrame(new.to_dict(as_series=False)), model="tf-idf")
+    assert isinstance(of_pandas, pd.DataFrame)
+    assert pl.DataFrame(of_pandas.to_dict("list")).equals(by_words)
     with pytest.raises(ConfigError, match="no model nope that can predict; it has prevalence"):
         study.predict(new, model="nope")
     with pytest.raises(DataError, match="no column age"):
         study.predict(new.drop("age"))
+
+
+@pytest.mark.parametrize("model", ["tf-idf", "columns", "head-only", "hybrid"])
+def test_a_card_names_the_columns_that_the_study_read(study, model):
+    card = read_card(study.recipe.folder.cell("died", model, 0))
+    assert card.note_columns == {"text": "note", "patient_id": "subject_id"}
+
+
+def test_scores_carry_the_ids_of_notes_that_have_them(study):
+    source = study.recipe.prepare.source
+    columns = source.columns.model_copy(update={"note_id": "doc"})
+    source = source.model_copy(update={"columns": columns})
+    prepare = study.recipe.prepare.model_copy(update={"source": source})
+    named = dataclasses.replace(study, recipe=study.recipe.model_copy(update={"prepare": prepare}))
+    new = frame(range(1000, 1003)).with_columns(doc=pl.Series(["x7", "x8", "x9"]))
+    of_pandas = named.predict(pd.DataFrame(new.to_dict(as_series=False)), model="tf-idf")
+    assert of_pandas["doc"].tolist() == ["x7", "x8", "x9"]
+    assert "doc" not in named.predict(new.drop("doc"), model="tf-idf").columns
+
+
+def with_rarer(study, monkeypatch, count):
+    """The study as if so many validation notes had the rarer value."""
+
+    def changed(path):
+        table = read_scores(path)
+        targets_NK = np.zeros_like(table.targets_NK)
+        targets_NK[:count] = 1
+        return dataclasses.replace(table, targets_NK=targets_NK)
+
+    monkeypatch.setattr(dataframe, "read_scores", changed)
+    return study
+
+
+def test_too_few_validation_notes_choose_no_model(study, monkeypatch):
+    new = frame(range(1000, 1005)).drop("died")
+    monkeypatch.setattr(dataframe, "_validation_auroc", lambda job: "head" in job.model.label)
+    assert set(with_rarer(study, monkeypatch, 10).predict(new)["model"]) == {"head-only"}
+    assert "To predict" not in study.summary()
+    few = with_rarer(study, monkeypatch, 9)
+    why = r"too few validation notes to choose a model \(9 with the rarer value\): tf-idf is taken"
+    with pytest.warns(RunWarning, match=why):
+        assert set(few.predict(new)["model"]) == {"tf-idf"}
+    assert re.search(f"To predict died: {why}", few.summary())
+    assert set(few.predict(new, model="head-only")["model"]) == {"head-only"}
+
+
+def test_a_plan_says_the_costs_and_leaves_nothing(tmp_path, capsys):
+    arguments = {"features": ["age"], "folder": tmp_path / "planned", **SMALL}
+    costs = notetune.plan(frame(range(60)), ["died"], **arguments)
+    assert sum(costs.seconds.values()) > 0
+    assert [training.name for training in costs.trainings] == [
+        "pretrain · lora",
+        "died · head-only",
+    ]
+    assert "Nothing was written." in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_of_columns_match_exactly(tmp_path):
+    with pytest.raises(ConfigError, match=r"no column Died; .* Did you mean died"):
+        notetune.plan(frame(range(60)), ["Died"], folder=tmp_path / "planned")
 
 
 @pytest.mark.parametrize(("section", "key"), [("prepare", "join"), ("evaluate", "combine")])

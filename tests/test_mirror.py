@@ -31,6 +31,7 @@ HELD_BY = {
     "hospital/test_hospital_prose.py": "hospital/texts",
     "hospital/test_hospital_stays.py": "hospital/patients",
     "metrics/test_metrics_comparison.py": "metrics/curves metrics/task_scores",
+    "model/test_model_bundle.py": "model/cards",
     "model/test_model_methods.py": "model/adapters/base model/adapters/lora",
     "plain/test_plain_stacked.py": "plain/linear",
     "prepare/test_prepare_assemble.py": "prepare/tasks",

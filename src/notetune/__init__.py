@@ -22,8 +22,8 @@ for _name, _value in _OFFLINE.items():
 
 
 def __getattr__(name: str) -> Any:
-    if name == "fit":  # loads all heavy libraries
-        from notetune.dataframe import fit
+    if name in ("fit", "plan"):  # loads all heavy libraries
+        from notetune import dataframe
 
-        return fit
+        return getattr(dataframe, name)
     raise AttributeError(f"notetune has no {name}")

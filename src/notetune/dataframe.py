@@ -1,6 +1,8 @@
 """A study of a DataFrame: `notetune.fit(notes, outcomes=[...])`."""
 
 import hashlib
+import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +12,13 @@ import numpy as np
 import polars as pl
 
 from notetune import runs
-from notetune.cli import terminal
+from notetune.cli import printing, terminal
 from notetune.config import changed
-from notetune.errors import ConfigError, DataError
+from notetune.errors import ConfigError, DataError, RunWarning
 from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.results import Results
 from notetune.metrics.scores import read_scores
-from notetune.model.bundle import BUNDLE, read_card
+from notetune.model.cards import BUNDLE, read_card
 from notetune.recipe.draft import Choices, draft
 from notetune.recipe.recipe import Recipe
 from notetune.report.page import check_output, write_report
@@ -25,9 +27,14 @@ from notetune.serve.predictor import load_predictor
 from notetune.sources import TableSource
 from notetune.sources.tables.files import Record
 from notetune.sources.tables.survey import survey
+from notetune.study.costs import Costs, costs
 from notetune.study.jobs import Job
 from notetune.study.listing import read_study
 from notetune.study.run import run_study
+
+_LEAST_TO_CHOOSE = 10
+"""Validation notes with the rarer value, below which no model is chosen by their AUROC."""
+_UNCHOSEN = "tf-idf"
 
 
 def fit(
@@ -36,6 +43,7 @@ def fit(
     *,
     text: str | None = None,
     patient: str | None = None,
+    note_id: str | None = None,
     features: Sequence[str] = (),
     folder: str | Path = "runs/fit",
     backbone: str = "tiny",
@@ -44,30 +52,48 @@ def fit(
     """Run both steps on a DataFrame, a row per note, and write the report.
 
     The same call again goes on with what is there; notes are kept in `folder`, for the owner alone.
+    `plan` of the same arguments says how long it takes.
 
     Args:
         notes: Of pandas or polars.
         outcomes: Columns to predict: two values, several, or lists of labels.
         text: Column of the text; the longest without.
         patient: Column of the patient id; guessed by its name without.
+        note_id: Column of the note id, which scores carry; guessed by its name without.
         features: Columns beside the text, such as age and sex.
         folder: The run folder.
         backbone: Folder of a Hugging Face model, or `tiny`.
-        **keys: Keys of a recipe, such as `seeds=5` or `pretrain={"epochs": 0.5}`.
+        **keys: Keys of a recipe, such as `seeds=1` or `downstream={"variants": ["head-only"]}`.
 
     Raises:
         NotetuneError: What is wrong with the notes or the keys.
     """
     runs.make_files_private()
-    root, table = Path(folder), _frame(notes)
-    path = _kept(table, root)
-    chosen = Choices(text, patient, outcomes=dict.fromkeys(outcomes), features=tuple(features))
-    drafted = draft(path, survey(path), chosen, root.name, backbone)
-    recipe = changed(drafted.recipe, {"runs": str(root.parent), **keys}, "fit")
+    columns: dict[str, Any] = {"text": text, "patient": patient, "note_id": note_id}
+    options: dict[str, Any] = {**keys, "features": features, "backbone": backbone}
+    recipe = _recipe(notes, outcomes, Path(folder), Path(folder), **columns, **options)
     check_output(recipe.folder.report)
     results = run_study(recipe, terminal.track)
     write_report(results, recipe.folder.report)
     return Study(recipe, results)
+
+
+def plan(
+    notes: Any, outcomes: Sequence[str], *, folder: str | Path = "runs/fit", **options: Any
+) -> Costs:
+    """Print what `fit` of the same arguments takes on this machine; nothing of it stays on disk.
+
+    Returns:
+        The trainings, of which `seconds` is the time by backbone.
+
+    Raises:
+        NotetuneError: As `fit`.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        recipe = _recipe(notes, outcomes, Path(place), Path(folder), **options)
+        found = costs(recipe)
+    printing.costs(recipe, found, as_json=False)
+    return found
 
 
 @dataclass(frozen=True)
@@ -88,19 +114,24 @@ class Study:
         return self.recipe.folder.report / "report.html"
 
     def summary(self) -> str:
-        """The report in words."""
-        return "\n".join(f"{said.about}: {said.text}" for said in summary(self.results))
+        """The report in words, and where no model can be chosen to predict with."""
+        lines = [f"{said.about}: {said.text}" for said in summary(self.results)]
+        for task, jobs in _made(self.recipe).items():
+            if why := _why_not_chosen(jobs):
+                lines.append(f"To predict {task}: {why}.")
+        return "\n".join(lines)
 
-    def predict(self, notes: Any, model: str | None = None) -> pl.DataFrame:
+    def predict(self, notes: Any, model: str | None = None) -> Any:
         """Score new notes.
 
         Args:
             notes: A DataFrame with the columns that the study read, without the outcomes.
             model: By its name in the report; without it, for each outcome the one with the highest
-                validation AUROC.
+                validation AUROC, or tf-idf with a warning where too few notes can tell.
 
         Returns:
-            Columns `row` (from 0), `task`, `model`, `label` and `score`.
+            A frame of the kind given: `row` (from 0), the study's column of note ids if the notes
+            have it, `task`, `model`, `label` and `score`.
 
         Raises:
             ConfigError: If there is no such model, or the study is about stays.
@@ -118,9 +149,33 @@ class Study:
             raise DataError(f"the notes have no column {absent[0]}.")
         texts = [text or "" for text in table[source.columns.text].to_list()]
         columns = _columns(table, source.features)
-        return pl.concat(
-            _scored(job, self.recipe, texts, columns) for job in _chosen(self.recipe, model)
-        )
+        jobs = _chosen(self.recipe, model)
+        scores = pl.concat(_scored(job, texts, columns) for job in jobs)
+        if (note_id := source.columns.note_id) in table.columns:
+            scores.insert_column(1, table[note_id].gather(scores["row"]))
+        return scores if isinstance(notes, pl.DataFrame) else type(notes)(scores.to_dict())
+
+
+def _recipe(
+    notes: Any,
+    outcomes: Sequence[str],
+    kept: Path,
+    root: Path,
+    *,
+    text: str | None = None,
+    patient: str | None = None,
+    note_id: str | None = None,
+    features: Sequence[str] = (),
+    backbone: str = "tiny",
+    **keys: Any,
+) -> Recipe:
+    """The recipe of a study in the folder `root`, of notes that go into the folder `kept`."""
+    path = _kept(_frame(notes), kept)
+    chosen = Choices(
+        text, patient, note_id, outcomes=dict.fromkeys(outcomes), features=tuple(features)
+    )
+    drafted = draft(path, survey(path), chosen, root.name, backbone)
+    return changed(drafted.recipe, {"runs": str(root.parent), **keys}, "fit")
 
 
 def _frame(notes: Any) -> pl.DataFrame:
@@ -158,22 +213,47 @@ def _columns(table: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
     return pl.DataFrame({"note_id": ids, **cells}, schema_overrides=dict.fromkeys(cells, pl.String))
 
 
-def _chosen(recipe: Recipe, model: str | None) -> list[Job]:
-    """A finished model of the first run for each task."""
+def _made(recipe: Recipe) -> dict[str, list[Job]]:
+    """The finished models of the first run, by task."""
     found: dict[str, list[Job]] = {}
     for one in read_study(recipe):
         for job in one.done_of("baseline", "model", "hybrid"):
             if not job.seed and (job.folder / "validation.parquet").is_file():
                 found.setdefault(job.task, []).append(job)
+    return found
+
+
+def _chosen(recipe: Recipe, model: str | None) -> list[Job]:
+    """The model of each task that is named, or that the validation notes choose."""
     chosen = []
-    for task, jobs in found.items():
-        named = [job for job in jobs if job.model and model in (None, job.model.label)]
+    for task, jobs in _made(recipe).items():
+        wanted = model
+        if model is None and (why := _why_not_chosen(jobs)):
+            warnings.warn(f"task {task}: {why}.", RunWarning, stacklevel=3)
+            wanted = _UNCHOSEN
+        named = [job for job in jobs if job.model and wanted in (None, job.model.label)]
         bundles = [job for job in named if (job.folder / BUNDLE).is_file()]
         if not bundles:
             known = ", ".join(job.model.label for job in jobs if job.model)
-            raise ConfigError(f"task {task} has no model {model} that can predict; it has {known}.")
+            raise ConfigError(
+                f"task {task} has no model {wanted} that can predict; it has {known}."
+            )
         chosen.append(max(bundles, key=_validation_auroc))
     return chosen
+
+
+def _why_not_chosen(jobs: Sequence[Job]) -> str | None:
+    """Why the validation notes of a task cannot choose among its models; None if they can."""
+    targets_NK = read_scores(jobs[0].folder / "validation.parquet").targets_NK
+    positive_K = targets_NK.sum(0, dtype=np.int64)
+    rarer = int(np.minimum(positive_K, len(targets_NK) - positive_K).max())
+    if rarer >= _LEAST_TO_CHOOSE:
+        return None
+    of_label = "" if len(positive_K) == 1 else " of the label with most"
+    return (
+        f"too few validation notes to choose a model ({rarer} with the rarer value{of_label}): "
+        f"{_UNCHOSEN} is taken; name another with predict(df, model=...)"
+    )
 
 
 def _validation_auroc(job: Job) -> float:
@@ -183,7 +263,7 @@ def _validation_auroc(job: Job) -> float:
     return float(defined_K.mean()) if defined_K.size else 0.0
 
 
-def _scored(job: Job, recipe: Recipe, texts: Sequence[str], columns: pl.DataFrame) -> pl.DataFrame:
+def _scored(job: Job, texts: Sequence[str], columns: pl.DataFrame) -> pl.DataFrame:
     card = read_card(job.folder)
     predictor = load_predictor(job.folder, job.place.backbone)
     scores_NK = predictor.predict(texts, columns).scores_NK

@@ -10,7 +10,7 @@ from study.one_job import train
 
 from notetune import config, runs
 from notetune.errors import BundleError
-from notetune.model.bundle import BUNDLE, read_card
+from notetune.model.cards import BUNDLE, read_card
 from notetune.recipe.recipe import Recipe
 from notetune.serve.files import predict_file
 from notetune.sources import TableSource

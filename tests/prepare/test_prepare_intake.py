@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from notetune import config
 from notetune.metrics.scores import read_scores
-from notetune.model.bundle import read_card
+from notetune.model.cards import read_card
 from notetune.prepare import intake
 from notetune.prepare.build import inputs, prepare
 from notetune.recipe.recipe import Recipe

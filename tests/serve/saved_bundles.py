@@ -5,7 +5,8 @@ import torch
 from notetune import runs
 from notetune.model.adapters.files import save_adapter
 from notetune.model.backbone import load_backbone
-from notetune.model.bundle import BundleCard, save_card, save_head
+from notetune.model.bundle import save_head
+from notetune.model.cards import BundleCard, save_card
 from notetune.model.heads import Head
 from notetune.model.stack import DOMAIN, TASK, Layer, stack
 

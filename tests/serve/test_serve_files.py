@@ -1,17 +1,20 @@
 """A file of notes is scored as it is read; that of scores is harmless in a spreadsheet."""
 
 import csv
+import subprocess
+import sys
 
 import numpy as np
 import polars as pl
+import pytest
 from small_study import notetune
 
 from notetune import runs
-from notetune.model.bundle import save_card
+from notetune.model.cards import save_card
 from notetune.plain.bundles import WordsBundle, WordsCard
 from notetune.plain.linear import Linear
 from notetune.plain.words import Words
-from notetune.serve.files import write_predictions
+from notetune.serve.files import source_of, write_predictions
 
 
 def test_predict_refuses_a_file_it_could_not_write_before_it_reads_anything(tmp_path):
@@ -29,15 +32,64 @@ def test_scores_are_harmless_in_a_spreadsheet(tmp_path):
     assert pl.read_parquet(tmp_path / "scores.parquet").equals(table)
 
 
-def words_bundle(folder):
+def words_bundle(folder, **note_columns):
     """TF-IDF that knows hypertension, 10 and 120."""
     terms = ("hypertension", "10", "120")
-    card = WordsCard(task="died", kind="binary", classes=("yes",), min_patients=1, holds="terms")
+    card = WordsCard(
+        task="died",
+        kind="binary",
+        classes=("yes",),
+        min_patients=1,
+        holds="terms",
+        note_columns=note_columns,
+    )
     linear = Linear(np.array([[1, 2, 4]], np.float32), np.zeros(1, np.float32))
     with runs.new_folder(folder, "test") as temporary:
         save_card(temporary, card)
         WordsBundle(card, Words(terms, np.ones(3)), linear).save(temporary)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        ("output", 2, "scores.csv exists already"),
+        ("bundle", 2, "is not a bundle"),
+        ("column", 2, "no column 'text'"),
+    ],
+)
+def test_a_fault_of_the_files_is_said_before_torch_is_loaded(tmp_path, fault, code, said):
+    bundle = words_bundle(tmp_path / "bundle")
+    pl.DataFrame({"text" if fault != "column" else "note": ["a"]}).write_csv(tmp_path / "n.csv")
+    if fault == "output":
+        (tmp_path / "scores.csv").touch()
+    words = ("predict", bundle.parent if fault == "bundle" else bundle, tmp_path / "n.csv")
+    arguments = ["notetune", *map(str, words), "-o", str(tmp_path / "scores.csv")]
+    run = (
+        f"import sys; sys.argv = {arguments}\n"
+        "from notetune.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=True)
+    assert said in done.stderr
+    assert done.stdout.split() == [str(code), "False"]
+
+
+def test_a_file_like_that_of_the_study_needs_no_columns_named(tmp_path):
+    studied = {"text": "body", "note_id": "doc", "patient_id": "mrn"}
+    bundle, path = words_bundle(tmp_path / "bundle", **studied), tmp_path / "notes.csv"
+
+    def columns(**given):
+        return source_of(bundle, path, given, "strict").columns.model_dump(exclude_none=True)
+
+    table = pl.DataFrame({"body": ["a"], "doc": ["d1"], "mrn": ["p1"], "other": ["o"]})
+    table.write_csv(path)
+    assert columns(note_id=None) == studied
+    assert columns(note_id="other") == {**studied, "note_id": "other"}
+    table.select("doc", text="body").write_csv(path)
+    assert columns() == {"text": "text", "note_id": "doc"}
+    assert notetune("predict", bundle, path).stdout.splitlines()[1].startswith("d1,d1,died,yes")
 
 
 def predicted(folder, *texts):

@@ -9,7 +9,7 @@ from recipe_of_adapters import ADAPTERS, FLOAT8, load, small_notes_and_recipe
 
 from notetune.metrics.scores import read_scores
 from notetune.model.adapters.files import read_adapter
-from notetune.model.bundle import read_card
+from notetune.model.cards import read_card
 from notetune.serve.predictor import load_predictor
 from notetune.study.costs import costs
 from notetune.study.jobs import TRAINING

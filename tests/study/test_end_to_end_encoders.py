@@ -11,7 +11,7 @@ from small_study import files_below, notetune, write_notes
 
 from notetune import config
 from notetune.metrics.scores import read_scores
-from notetune.model.bundle import read_card
+from notetune.model.cards import read_card
 from notetune.recipe.recipe import Recipe
 from notetune.tokens.encode import load_encoder
 from notetune.tokens.store import open_store

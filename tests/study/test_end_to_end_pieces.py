@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from notetune import config
 from notetune.errors import ConfigError
 from notetune.metrics.scores import read_scores
-from notetune.model.bundle import read_card
+from notetune.model.cards import read_card
 from notetune.prepare.build import prepare
 from notetune.recipe.recipe import Recipe
 from notetune.serve.files import predict_file

@@ -14,7 +14,7 @@ from small_study import files_below, notetune
 from notetune import config
 from notetune.errors import ConfigError, DataError, RunWarning
 from notetune.metrics.scores import read_scores
-from notetune.model.bundle import read_card
+from notetune.model.cards import read_card
 from notetune.prepare.build import prepare
 from notetune.recipe.recipe import Recipe
 from notetune.report.tables import task_table

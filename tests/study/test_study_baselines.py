@@ -15,7 +15,7 @@ from small_study import CANARY, files_below, notetune
 from notetune import config, runs
 from notetune.errors import BundleError, ConfigError, DataError
 from notetune.metrics.scores import read_scores
-from notetune.model.bundle import read_card
+from notetune.model.cards import read_card
 from notetune.plain.columns import typed
 from notetune.recipe.recipe import Recipe
 from notetune.serve.merge import merge

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from notetune import config
 from notetune.errors import ConfigError, DataError, RunError
 from notetune.metrics.scores import read_scores
-from notetune.model.bundle import read_card
+from notetune.model.cards import read_card
 from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import PerplexityConfig
 from notetune.serve.predictor import load_predictor

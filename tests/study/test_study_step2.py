@@ -14,7 +14,7 @@ from small_study import sigterm_after, small_study
 from notetune import config, runs
 from notetune.errors import Stopped
 from notetune.metrics.scores import read_scores
-from notetune.model.bundle import read_card
+from notetune.model.cards import read_card
 from notetune.prepare.build import prepare
 from notetune.recipe.recipe import Recipe
 from notetune.serve.predictor import load_predictor

@@ -264,8 +264,11 @@ def predict(
         Path | None,
         typer.Option("--output", "-o", help="A new .csv or .parquet; default: CSV on stdout."),
     ] = None,
-    text: Annotated[str, typer.Option(help="Column with the note text.")] = "text",
-    note_id: Annotated[str | None, typer.Option(help="Column with the note id.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column with the note text.")] = None,
+    note_id: Annotated[
+        str | None,
+        typer.Option(help="Column with the note id; if there is none, lines name the notes."),
+    ] = None,
     patient_id: Annotated[str | None, typer.Option(help="Column with the patient id.")] = None,
     stay_id: Annotated[
         str | None, typer.Option(help="Column with the stay, for a bundle of joined notes.")
@@ -282,18 +285,22 @@ def predict(
     ] = "strict",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
 ) -> None:
-    """Score new notes with a bundle: one line per note and class, never the text."""
+    """Score new notes with a bundle: one line per note and class, never the text.
+
+    A column that no option names is that of the study, if the file has it; the text is else `text`.
+    """
     with terminal.busy():
-        from notetune.serve.files import check_output, predict_file, write_predictions
-        from notetune.sources import TableColumns, TableSource
+        from notetune.serve.files import check_output, predict_file, source_of, write_predictions
 
     check_output(output)
-    columns = TableColumns(
-        text=text, note_id=note_id, patient_id=patient_id, stay_id=stay_id, time=time
-    )
-    source = TableSource(
-        kind="table", path=notes, columns=columns, policy=policy, max_rejected_share=1
-    )
+    given = {
+        "text": text,
+        "note_id": note_id,
+        "patient_id": patient_id,
+        "stay_id": stay_id,
+        "time": time,
+    }
+    source = source_of(bundle, notes, given, policy)
     with terminal.busy("scoring"):
         predictions = predict_file(bundle, source, backbone, device, combine)
     write_predictions(predictions, output)

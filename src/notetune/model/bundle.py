@@ -2,67 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
 
-from pydantic import Field, NonNegativeInt, PositiveInt
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import inference_mode
 
-from notetune import runs
-from notetune.aliases import Join
-from notetune.config import Config, Name, parse
 from notetune.errors import BundleError
 from notetune.model.adapters.files import read_adapter
 from notetune.model.backbone import Backbone
-from notetune.model.backbone_folder import Dtype
+from notetune.model.cards import BundleCard
 from notetune.model.heads import Head
-from notetune.model.layers import Layers, Pooling
 from notetune.model.stack import Layer, Stack, probe, stack
-from notetune.plain.bundles import FORMAT, ColumnsCard, HybridCard, WordsCard
 
-BUNDLE = "bundle.json"
-_FORMATS = (1, FORMAT)
-_HEAD, _SCORES = "head.safetensors", ".parquet"
-
-
-class BundleCard(Config):
-    """What a bundle with a language model says of itself."""
-
-    model: Literal["language-model"] = "language-model"
-    format: int = FORMAT
-    """The first did not say what stands round documents: BOS before each, EOS after a note."""
-    task: str
-    kind: Literal["binary", "multiclass", "multilabel"]
-    """One yes or no, one of several, any of several."""
-    classes: Annotated[tuple[str, ...], Field(min_length=1)]
-    """In the order of the logits."""
-    variant: str
-    """Which adapters it has and which of them trained with the head."""
-    seed: int
-    pooling: Pooling
-    layers: Layers = "last"
-    max_tokens: Annotated[int, Field(ge=3)]
-    """Longest document: at least an opener, a token and an end."""
-    max_pieces: PositiveInt = 1
-    """Most documents of one note; what is beyond them is cut off."""
-    opener: str = ""
-    opener_id: NonNegativeInt | None = None
-    end_id: NonNegativeInt | None = None
-    ends_every_piece: bool = False
-    join: Join = "none"
-    """These five are `tokens.edges.Edges`."""
-    backbone_name: str
-    """Of the folder it was trained on."""
-    backbone_fingerprint: str
-    dtype: Dtype = "float32"
-    """Of the backbone's weights in training and scoring."""
-    adapters: tuple[Name, ...]
-    """Names, in the order they are put on."""
-
-
-Card = BundleCard | WordsCard | ColumnsCard | HybridCard
-_CARDS: dict[str, type[Card]] = {c.model_fields["model"].default: c for c in get_args(Card)}
+_HEAD = "head.safetensors"
 
 
 @dataclass(frozen=True)
@@ -74,61 +26,10 @@ class Bundle:
     head: Head
 
 
-def save_card(folder: Path, card: Card) -> None:
-    """Write a card into an existing folder."""
-    runs.write_json(folder / BUNDLE, card.model_dump(mode="json"))
-
-
 def save_head(folder: Path, head: Head) -> None:
     """Write a head into an existing folder."""
     weights = {name: t.detach().cpu().contiguous() for name, t in head.state_dict().items()}
     save_file(weights, folder / _HEAD)
-
-
-def read_card(folder: Path) -> Card:
-    """The card of a bundle, after its files were found intact.
-
-    Scores that a cell left beside them name patients, so they may be gone.
-
-    Raises:
-        BundleError: If the folder is not a bundle, or another file is missing or damaged.
-    """
-    if not (folder / BUNDLE).is_file() or not (folder / runs.MANIFEST).is_file():
-        raise BundleError(
-            f"{folder} is not a bundle: it needs {BUNDLE} and {runs.MANIFEST}. "
-            "`notetune downstream` writes bundles."
-        )
-    if damaged := [name for name in runs.damaged_files(folder) if not name.endswith(_SCORES)]:
-        raise BundleError(
-            f"{folder}: {damaged[0]} is missing or differs from the manifest; restore the bundle "
-            "from a copy or train it again."
-        )
-    card = runs.read_json(folder / BUNDLE)
-    if not isinstance(card, dict):
-        raise BundleError(f"{folder / BUNDLE} is no card of a bundle; restore it from a copy.")
-    if card.get("format") not in _FORMATS:
-        raise BundleError(
-            f"{folder} has format {card.get('format')}; this version reads "
-            f"{' and '.join(map(str, _FORMATS))}. Use the notetune version that wrote it."
-        )
-    model = card.get("model", "language-model")
-    if model not in tuple(_CARDS):  # it may be of any type
-        raise BundleError(
-            f"{folder} is a bundle of kind {model}; this version reads {', '.join(_CARDS)}."
-        )
-    return parse(_CARDS[model], card, str(folder / BUNDLE))
-
-
-def read_language_model_card(folder: Path) -> BundleCard:
-    """As `read_card`, of a bundle with a language model.
-
-    Raises:
-        BundleError: Also if it has none of its own.
-    """
-    card = read_card(folder)
-    if not isinstance(card, BundleCard):
-        raise BundleError(f"{folder} is a {card.model} bundle, which has no backbone of its own.")
-    return card
 
 
 def load_bundle(folder: Path, card: BundleCard, backbone: Backbone) -> Bundle:

@@ -31,7 +31,8 @@ class PlainCard(Config):
     """What every bundle says of itself: the version of its layout, its task and its run.
 
     `classes` are K names in the order of the scores; `seed` is 0 where all runs are the same;
-    `join` says whether it reads the notes of a stay as one.
+    `join` says whether it reads the notes of a stay as one; `note_columns` are the columns that a
+    study of a table read, by the keys of `TableColumns`.
     """
 
     format: int = FORMAT
@@ -40,6 +41,7 @@ class PlainCard(Config):
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     seed: int = 0
     join: Join = "none"
+    note_columns: dict[str, str] = Field(default={})
 
 
 class TextLimit(Config):

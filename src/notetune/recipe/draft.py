@@ -1,5 +1,6 @@
 """A first recipe for a table of notes: what its columns seem to be, unless one says so."""
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from notetune.errors import ConfigError
 from notetune.notes.outcomes import SPLITS
 from notetune.recipe.recipe import Recipe
 from notetune.sources.splits import ColumnSplit
-from notetune.sources.tables.survey import MOST_LEVELS, Column, Survey, named
+from notetune.sources.tables.survey import MOST_LEVELS, Column, Survey
 
 _NAMES: Final = {
     "patient_id": r"(patient|subject|person|pat|mrn)([_ -]?(id|nr|no|number|key))?",
@@ -154,11 +155,13 @@ def _split(seen: Survey) -> Column | None:
 
 
 def _column(seen: Survey, name: str) -> Column:
-    column = named(seen.columns, name)
-    if column is None:
-        known = ", ".join(one.name for one in seen.columns)
-        raise ConfigError(f"there is no column {name}; the columns are {known}.")
-    return column
+    known = {one.name: one for one in seen.columns}
+    if name not in known:
+        lowered = {one.lower(): one for one in known}
+        near = difflib.get_close_matches(name.lower(), lowered, n=1)
+        hint = f" Did you mean {lowered[near[0]]}?" if near else ""
+        raise ConfigError(f"there is no column {name}; the columns are {', '.join(known)}.{hint}")
+    return known[name]
 
 
 def _text(seen: Survey, given: str | None) -> Column:

@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -12,14 +13,42 @@ from notetune import runs, sources
 from notetune.aliases import Combine, Join
 from notetune.errors import BundleError, ConfigError, RunWarning
 from notetune.metrics.stays import Stays
-from notetune.model.bundle import Card, read_card
+from notetune.model.cards import Card, read_card
 from notetune.model.device import DeviceName, torch_device
 from notetune.ownership import refuse_existing
 from notetune.plain.bundles import ColumnsCard, HybridCard
-from notetune.serve.predictor import load_predictor
-from notetune.sources import Cohort, TableSource
+from notetune.sources import Cohort, TableColumns, TableSource
 from notetune.sources.rejections import place
+from notetune.sources.tables.files import names_in, table_files
 from notetune.strict_csv import csv_text
+
+
+def source_of(
+    bundle: Path,
+    notes: Path,
+    given: Mapping[str, str | None],
+    policy: Literal["strict", "quarantine"],
+) -> TableSource:
+    """A file of notes, read as the bundle's study read its own.
+
+    Args:
+        bundle: Its folder.
+        notes: The file.
+        given: Columns by the keys of `TableColumns`; for each that is None the one of the study is
+            taken, if the file has it.
+        policy: What becomes of rows that cannot be used.
+
+    Raises:
+        BundleError: If the bundle is faulty.
+        DataError: If the file is missing, of another format, or faulty in its first line.
+    """
+    card, names = read_card(bundle), names_in(table_files(notes)[0])
+    known = {key: name for key, name in card.note_columns.items() if name in names}
+    chosen = {key: name for key, name in given.items() if name is not None}
+    columns = TableColumns.model_validate({"text": "text", **known, **chosen})
+    return TableSource(
+        kind="table", path=notes, columns=columns, policy=policy, max_rejected_share=1
+    )
 
 
 def predict_file(
@@ -58,6 +87,8 @@ def predict_file(
     notes = cohort.notes
     for message in _notices(cohort):
         warnings.warn(message, RunWarning, stacklevel=2)
+    from notetune.serve.predictor import load_predictor  # slow, so a fault of a file comes first
+
     predictor = load_predictor(bundle, backbone, torch_device(device))
     predictions = predictor.predict(notes["text"].to_list(), cohort.columns)
     if not np.isfinite(predictions.scores_NK).all():

@@ -7,14 +7,8 @@ from notetune.errors import BundleError
 from notetune.model.adapters.files import is_adapter, read_adapter
 from notetune.model.backbone import load_backbone, write_backbone
 from notetune.model.backbone_folder import backbone_fingerprint
-from notetune.model.bundle import (
-    BUNDLE,
-    Bundle,
-    load_bundle,
-    read_language_model_card,
-    save_card,
-    save_head,
-)
+from notetune.model.bundle import Bundle, load_bundle, save_head
+from notetune.model.cards import BUNDLE, read_language_model_card, save_card
 from notetune.model.merge import Merged, merge_adapters
 from notetune.model.stack import DOMAIN, Layer, probe, stack
 from notetune.ownership import refuse_existing

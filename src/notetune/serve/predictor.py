@@ -16,7 +16,8 @@ from notetune.model.backbone import load_backbone
 from notetune.model.backbone_folder import WEIGHTS as BACKBONE_WEIGHTS
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.model.batch import PackedBatch
-from notetune.model.bundle import Bundle, BundleCard, Card, load_bundle, read_card
+from notetune.model.bundle import Bundle, load_bundle
+from notetune.model.cards import BundleCard, Card, read_card
 from notetune.model.losses import probabilities
 from notetune.plain.bundles import (
     PARTS,

@@ -20,7 +20,7 @@ from notetune.aliases import FloatArray
 from notetune.errors import DataError
 from notetune.metrics.scores import read_scores, write_scores
 from notetune.model.backbone_folder import resolve_backbone
-from notetune.model.bundle import save_card
+from notetune.model.cards import save_card
 from notetune.plain.bundles import (
     PARTS,
     ColumnsBundle,
@@ -63,7 +63,7 @@ def score_baseline(job: Job, prepared: Prepared) -> None:
                 np.tile(prior_K, (len(table.rows(split)), 1)) for split in SCORED_SPLITS
             ]
         else:
-            scores = _fit(_of_task(job, prepared), temporary)
+            scores = _fit(job, prepared, temporary)
         for split, scores_NK in zip(SCORED_SPLITS, scores, strict=True):
             if len(scores_NK):
                 found = table.scores(spec.name, 0, split, scores_NK)
@@ -88,10 +88,11 @@ def out_of_fold_scores(job: Job, prepared: Prepared) -> FloatArray:
     return read_scores(path).in_note_order(train).scores_NK
 
 
-def _fit(of_task: "ColumnsOfTask | WordsOfTask", folder: Path) -> Sequence[FloatArray]:
+def _fit(job: Job, prepared: Prepared, folder: Path) -> Sequence[FloatArray]:
     """Write a bundle of words or columns into a folder; its scores on the scored splits."""
-    fitted = of_task.fit()
-    save_card(folder, fitted.bundle.card)
+    fitted = _of_task(job, prepared).fit()
+    names = {"note_columns": job.place.note_columns}
+    save_card(folder, fitted.bundle.card.model_copy(update=names))
     fitted.bundle.save(folder)
     runs.write_json(folder / _PENALTY, asdict(fitted.penalty))
     return [fitted.scores(split) for split in SCORED_SPLITS]
@@ -125,6 +126,7 @@ def join(job: Job, prepared: Prepared) -> None:
         join=prepared.store.edges.join,
         parts=spec.parts,
         columns=spec.columns,
+        note_columns=job.place.note_columns,
     )
     with runs.new_folder(job.folder, job.inputs) as temporary:
         save_card(temporary, card)

@@ -36,7 +36,7 @@ WINNER = "winner.json"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a job runs and what it is allowed; nothing here changes its result.
+    """Where a job runs and what it is allowed; nothing here changes what a model learns.
 
     Attributes:
         backbone: Folder of the backbone, or of the encoder.
@@ -46,6 +46,7 @@ class Place:
         features: Folder of features that are kept.
         general_text: The file of the general text.
         allow_leaks: Whether a leak stops nothing.
+        note_columns: As of `PlainCard`.
     """
 
     backbone: str
@@ -55,6 +56,7 @@ class Place:
     features: Path
     general_text: Path
     allow_leaks: bool
+    note_columns: dict[str, str]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import BaselineName
 from notetune.search.space import Point
+from notetune.sources import TableSource
 from notetune.study import wanted
 from notetune.study.jobs import WINNER, Job, Place, Stage
 from notetune.study.specs import (
@@ -95,6 +96,10 @@ def _preparing(recipe: Recipe, backbone: str) -> list[Job]:
 
 def place_of(recipe: Recipe, encoder: str = "") -> Place:
     """Where the jobs of a recipe run that load its backbone, or an encoder of that name."""
+    source = recipe.prepare.source
+    columns = (
+        source.columns.model_dump(exclude_none=True) if isinstance(source, TableSource) else {}
+    )
     return Place(
         recipe.encoders.models[encoder] if encoder else recipe.backbone,
         f"encoders.models.{encoder}" if encoder else "backbone",
@@ -103,6 +108,7 @@ def place_of(recipe: Recipe, encoder: str = "") -> Place:
         recipe.folder.features,
         general_text(recipe),
         recipe.prepare.allow_leaks,
+        columns,
     )
 
 

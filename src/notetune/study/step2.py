@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from notetune import runs
 from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.scores import ScoreTable, write_scores
-from notetune.model.bundle import BundleCard, save_card, save_head
+from notetune.model.bundle import save_head
+from notetune.model.cards import BundleCard, save_card
 from notetune.model.device import torch_device
 from notetune.model.heads import Head
 from notetune.model.losses import balanced_weights, outcome_loss, probabilities
@@ -182,6 +183,7 @@ class _TrainedCell:
             backbone_fingerprint=about.fingerprint,
             dtype=about.dtype,
             adapters=about.adapters,
+            note_columns=self.cell.job.place.note_columns,
         )
         save_card(folder, card)
         self.features.save_adapters(folder)
