@@ -1,6 +1,8 @@
 """Recipes: what is read, what is refused, and what the refusal says."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -381,3 +383,10 @@ WRONG_OVERRIDES = {
 @pytest.mark.parametrize(("override", "message"), WRONG_OVERRIDES.items())
 def test_a_wrong_override_is_refused_by_name(refusal, override, message):
     assert refusal("seed: 1\nstack: []", override) == message
+
+
+def test_a_recipe_is_loaded_without_reading_source_code():
+    """Reading what each key is for would double the time of every command."""
+    code = "import linecache, notetune.recipe.recipe; print(len(linecache.cache))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"

@@ -36,7 +36,9 @@ def test_perplexity_is_that_of_plain_transformers_weighted_by_tokens(parts, toke
             nats += plain(ids, labels=ids).loss.item() * count
             targets += count
     model = stack(load_backbone(str(folder / "backbone")))
-    got = infer.perplexity(model, store, documents, tokens_per_row)
+    got = infer.perplexity(
+        store, documents, infer.document_losses(model, store, documents, tokens_per_row)
+    )
     assert got.targets == targets
     assert got.perplexity == pytest.approx(math.exp(nats / targets), rel=1e-5)
     text_bytes = sum(len(text.encode()) for text in TEXTS)
@@ -58,7 +60,7 @@ def test_packed_documents_are_predicted_as_alone_whatever_opens_them(parts, edge
             nats += plain(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
             targets += ids.shape[1] - 1
     model = stack(load_backbone(str(folder / "backbone")))
-    got = infer.perplexity(model, store, documents, 128)
+    got = infer.perplexity(store, documents, infer.document_losses(model, store, documents, 128))
     tokens = sum(len(text.encode()) + 1 for text in TEXTS)  # one more ends each
     assert got.targets == targets == tokens - (len(documents) if edges.opener_id is None else 0)
     assert got.perplexity == pytest.approx(math.exp(nats / targets), rel=1e-5)
@@ -80,8 +82,12 @@ def test_the_batch_mean_gives_every_batch_of_ten_documents_the_same_weight(parts
                 targets += ids.shape[1] - 1
             means.append(nats / targets)
     model = stack(load_backbone(str(folder / "backbone")))
-    by_batch = infer.perplexity(model, store, documents, 256, "batch-mean")
-    by_token = infer.perplexity(model, store, documents, 256)
+    by_batch = infer.perplexity(
+        store, documents, infer.document_losses(model, store, documents, 256), "batch-mean"
+    )
+    by_token = infer.perplexity(
+        store, documents, infer.document_losses(model, store, documents, 256)
+    )
     assert len(means) == 3
     assert by_batch.perplexity == pytest.approx(math.exp(np.mean(means)), rel=1e-5)
     assert by_batch.perplexity != pytest.approx(by_token.perplexity, rel=1e-4)

@@ -33,21 +33,18 @@ class Perplexity:
 
 
 def perplexity(
-    model: Stack,
     store: TokenStore,
     documents_D: Int64Array,
-    tokens_per_row: int,
+    nats_D: npt.NDArray[np.float64],
     average: Average = "token",
 ) -> Perplexity:
-    """Perplexity of whole documents, each given once, without dropout.
+    """Perplexity of documents, each given once, from their `document_losses`.
 
-    The row budget does not change it beyond rounding. Its `average` is over all tokens; or
-    `batch-mean`, the unweighted mean over batches of ten documents of the mean over their tokens,
-    which gives short batches more weight.
+    Its `average` is over all tokens; or `batch-mean`, the unweighted mean over batches of ten
+    documents of the mean over their tokens, which gives short batches more weight.
 
     Source: `batch-mean` is what the code of Gema et al. (arXiv 2307.03042) reports.
     """
-    nats_D = document_losses(model, store, documents_D, tokens_per_row)
     targets_D = store.lengths_D[documents_D] - 1
     if average == "token":
         mean = nats_D.sum() / targets_D.sum()
@@ -62,7 +59,10 @@ def perplexity(
 def document_losses(
     model: Stack, store: TokenStore, documents_D: Int64Array, tokens_per_row: int
 ) -> npt.NDArray[np.float64]:
-    """`(D,)` negative log-likelihood of each document in nats, summed over its target tokens."""
+    """`(D,)` negative log-likelihood of each document in nats, summed over its target tokens.
+
+    Without dropout; the row budget does not change it beyond rounding.
+    """
 
     def forward(batch: PackedBatch) -> Tensor:
         losses = model.token_losses(batch)

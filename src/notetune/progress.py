@@ -57,5 +57,5 @@ def named(track: Track, name: str) -> Track:
 
 def in_one_step(track: Track, label: str, make: Callable[[], T]) -> T:
     """Do what has no steps of its own, shown while it lasts."""
-    (made,) = track(label, (step() for step in (make,)), 1, lambda _: "done")
+    (made,) = track(label, (step() for step in (make,)), 1, lambda _: "")
     return made

@@ -1,10 +1,18 @@
 """Errors, bugs and interrupts as a person sees them, and progress."""
 
+import io
+import re
 import sys
+from types import SimpleNamespace
 
 import pytest
+from report_values import full_results
 
-from notetune.cli import load, main, terminal
+from notetune.cli import load, main, printing, terminal
+from notetune.cli.keys import keys
+from notetune.recipe.recipe import Recipe
+from notetune.study.costs import Costs, JobCost, TaskCount
+from notetune.study.status import Progress, Status
 
 
 def run(monkeypatch, *arguments):
@@ -97,3 +105,63 @@ def test_a_table_is_never_cut_within_a_word_and_says_what_has_no_room(width, cap
     assert len(shown) >= 2
     for text in (*shown, *(cell for row in rows for cell in row[: len(shown)])):
         assert set(text.split()) <= set(words)
+
+
+def a_console(width, file=None):
+    return terminal.Console(
+        width=width, file=file, force_terminal=True, color_system=None, **terminal._AS_IT_IS
+    )
+
+
+JOB = "hospital_mortality_of_all · domain-trainable+adaptation-prompts"
+COST = JobCost("", JOB, None, tuple(range(12)), 1_234_567, 9_876_543_210, 345_678,
+               6_738_415_616, 6_738_415_616, 1_234.5, 1e20, 1e7)  # fmt: skip
+TASK = TaskCount("hospital_mortality_of_all_admissions", 1_266, 339_945, 48_564, 97_127)
+STATUS = Status(JOB, "running", "process 12345 on a-host.of.the.hospital since 2026-11-28")
+SHOWN = {
+    "costs": lambda: printing.costs(
+        SimpleNamespace(name="study"),
+        Costs("h100", 80, "assumed", ("counted",), (COST,), (COST,), (TASK,)),
+        as_json=False,
+    ),
+    "progress": lambda: printing.progress(Progress((STATUS,), 1, 1e5, 0, 1), as_json=False),
+    "results": lambda: printing.results(full_results(), terminal.Path("runs"), as_json=False),
+    "keys": lambda: printing.keys(keys(Recipe), as_json=False),
+}
+
+
+@pytest.mark.parametrize("show", SHOWN.values(), ids=SHOWN)
+def test_at_80_columns_no_word_or_number_is_cut(show, capsys, monkeypatch):
+    def shown(width):
+        monkeypatch.setattr(terminal, "out", a_console(width))
+        show()
+        return re.sub(
+            r"\d+ characters\s+have\s+no\s+room\s+for:[^.]*\.", "", capsys.readouterr().out
+        )
+
+    narrow, wide = shown(80), shown(1000)
+    assert max(map(len, narrow.splitlines())) <= 80
+    words = {word for word in narrow.split() if not set(word) <= {"─"}}
+    assert words - set(wide.split()) == set()
+    assert len(words) > 10
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_bar_keeps_all_its_figures(width, monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(terminal, "err", a_console(width, screen))
+    figures = "loss 3.142 · 12,345 tokens/s · validation loss 0.271, AUROC 0.828"
+    list(terminal.track(f"{JOB} · seed 0", iter(range(3)), 3, lambda _: figures))
+    last = screen.getvalue().rpartition(JOB[:24])[2]
+    assert "…" not in screen.getvalue()
+    assert set(f"3/3 0:00:00 left {figures}".split()) <= set(last.split())
+    assert ("━" in last) == (width == 200)
+
+
+def test_lines_break_between_words_on_a_terminal_and_not_in_a_file(capsys, monkeypatch):
+    path = "/a/" + "long" * 30
+    monkeypatch.setattr(terminal, "out", a_console(80))
+    terminal.tell(f"{'word ' * 30}{path}")
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert {word for line in lines for word in line.split()} == {"word"}
+    assert last == path

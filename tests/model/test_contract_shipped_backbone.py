@@ -42,7 +42,11 @@ def test_its_perplexity_is_far_below_that_of_the_unigrams_of_the_same_text(
         tmp_path / "store", folder, texts, splits=["test"] * len(texts), max_tokens=512
     )
     documents = store.documents_of("test")
-    got = infer.perplexity(stack(load_backbone("tiny")), store, documents, 4096)
+    got = infer.perplexity(
+        store,
+        documents,
+        infer.document_losses(stack(load_backbone("tiny")), store, documents, 4096),
+    )
     ids = np.concatenate([store.document(int(d))[1:] for d in documents])
     shares = np.array(list(Counter(ids.tolist()).values())) / len(ids)
     best_unigram = float(np.exp(-(shares * np.log(shares)).sum()))  # fitted on the text itself
@@ -57,7 +61,11 @@ def test_the_shipped_general_text_is_what_the_card_says_was_held_out(folder):
     columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
     store = encode_notes(load_encoder(folder), 512, passages, columns)
     documents = np.arange(len(store.lengths_D))
-    got = infer.perplexity(stack(load_backbone("tiny")), store, documents, 4096)
+    got = infer.perplexity(
+        store,
+        documents,
+        infer.document_losses(stack(load_backbone("tiny")), store, documents, 4096),
+    )
     card = (folder / "README.md").read_text()
     row = re.search(r"\| tinyshakespeare.txt \| ([\d.]+) \| ([\d.]+) \| ([\d,]+) \|", card)
     assert f"{got.perplexity:.2f}" == row[1]

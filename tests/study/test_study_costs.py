@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from notetune.errors import ConfigError
 from notetune.model.backbone import outline_backbone
 from notetune.model.stack import DOMAIN, Layer, stack
 from notetune.recipe.recipe import Recipe
+from notetune.sources.mimic import published
 from notetune.study.costs import ENCODERS, costs
 from notetune.study.counts import without_text
 from notetune.train.gpus import ASSUMED_SHARE, GPUS
@@ -109,8 +111,13 @@ def test_every_cell_of_the_study_is_estimated_from_published_counts(small):
     head, task = (cells["llama-7b", v, "mortality"].seconds for v in ("head-only", "task-lora"))
     assert 10 < task / (5 * head) < 25
     assert sum(found.seconds.values()) == pytest.approx(
-        sum(t.seconds * len(t.seeds) for t in found.trainings)
+        sum(job.seconds * len(job.seeds) for job in (*found.trainings, *found.perplexities))
     )
+    assert [job.name for job in found.perplexities if job.backbone == "clinical-llama-7b"] == [
+        "perplexity · backbone alone",
+        "perplexity · full",
+    ]
+    assert len(found.perplexities) == 3 + 11  # of each backbone alone, and of each method
 
 
 def test_a_dry_run_of_the_paper_counts_20_trials_of_each_cell_that_it_searches(small):
@@ -161,6 +168,21 @@ def test_step_1_of_llama_7b_takes_the_operations_that_a_formula_gives(llama):
     assert a10.seconds == pytest.approx(h100.seconds * 989 / 125)
 
 
+def test_perplexity_before_and_after_step_1_takes_its_passes_forward(llama):
+    layers, hidden, middle, vocabulary, longest = 32, 4096, 11_008, 32_000, 512
+    weights = layers * (4 * hidden**2 + 3 * hidden * middle) + hidden * vocabulary
+    scores = layers * 2 * hidden * longest / 2
+    before, after = llama["h100"].perplexities
+    # 2,000 notes of each of three splits and two sources, as long as they are read.
+    radiology = min(longest, published.ASSUMED_TOKENS["radiology"])
+    tokens = 3 * 2_000 * (longest + radiology)
+    assert (before.documents, before.tokens, before.steps) == (12_000, tokens, 0)
+    seconds = tokens * 2 * (weights + scores) / (ASSUMED_SHARE * GPUS["h100"].rates["bfloat16"])
+    assert before.seconds == pytest.approx(seconds, rel=0.01)
+    assert 1 < after.seconds / before.seconds < 1.01  # the adapter, of less than 1 %
+    assert sum(llama["h100"].seconds.values()) > before.seconds + after.seconds
+
+
 def test_what_is_larger_than_the_memory_does_not_fit(llama):
     h100, a10 = (llama[gpu].trainings[0] for gpu in ("h100", "a10"))
     assert llama["h100"].fits(h100)
@@ -175,6 +197,7 @@ def test_notes_that_are_here_are_counted(tmp_path):
         writer = csv.writer(file)
         writer.writerow(["text", "died"])
         writer.writerows([[f"note {number} " + "ill " * 12, number % 2] for number in range(50)])
+    (tmp_path / "general.txt").write_text("\n\n\n".join(["Once.", "Upon.", "A time."]))
     (tmp_path / "recipe.yaml").write_text(f"""
 name: here
 runs: {tmp_path}/runs
@@ -187,6 +210,7 @@ prepare:
     tasks: [{{name: died, kind: binary, column: died}}]
   split: {{kind: fractions, validation: 0.2, test: 0.2}}
   max_tokens: 32
+pretrain: {{general_text: {tmp_path}/general.txt}}
 downstream: {{variants: [head-only]}}
 encoders: {{models: {{small: {tmp_path}/bert}}, variants: [lora]}}
 """)
@@ -195,6 +219,8 @@ encoders: {{models: {{small: {tmp_path}/bert}}, variants: [lora]}}
     step_1, head_only, encoder = found.trainings
     assert (step_1.documents, head_only.documents, encoder.documents) == (60, 30, 30)
     assert [t.backbone for t in found.trainings] == ["", "", ENCODERS]
+    # Two documents of each of 50 notes, and three passages.
+    assert [job.documents for job in found.perplexities] == [2 * 50 + 3] * 2
     assert not (tmp_path / "runs").exists()
 
 
@@ -224,10 +250,10 @@ def test_the_command_prints_the_cells_and_what_they_rest_on(small, capsys, monke
     code, said = notetune(*few, "--dry-run", "--gpu", "l40s", "--only", "llama-7b")
     assert code == 0
     text = " ".join(said.out.split())
-    assert "length_of_stay · head-only 0 30,421" in text
+    assert re.search(r"length_of_stay · head-only [0-9.]+ (s|min) 0 [0-9.]+ 30,421", text)
     assert "40% of the card's highest rate, which is assumed" in text
     assert "published counts (MIMIC-IV-Note 2.2" in text
-    assert "78 trainings" in text  # 12, and 66 trials
+    assert "78 trainings and 6 measurements of perplexity" in text  # 12, and 66 trials
     code, said = notetune(*few, "--dry-run", "--only", "llama-7b")
     assert code == 0
     assert "one h100 with 80 GiB" in " ".join(said.out.split())

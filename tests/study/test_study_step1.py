@@ -207,7 +207,7 @@ def test_a_key_that_measures_trains_nothing_again(place, trained, key, monkeypat
 def test_a_measurement_that_was_killed_is_done_again_without_a_training(place, monkeypatch):
     recipe = load(place, f"runs={place}/killed", "pretrain.compare={}")
     with monkeypatch.context() as patch:
-        patch.setattr(perplexity.infer, "perplexity", None)
+        patch.setattr(perplexity.infer, "document_losses", None)
         with pytest.raises(TypeError):
             run(recipe, find(recipe, "perplexity", method="lora"))
     before = states_of(recipe.folder.domain(0))

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ from notetune.cli import load, printing, study, terminal
 from notetune.cli.options import AsJson, DataFolder, DryRun, Only, Overrides, RecipePath
 from notetune.errors import ConfigError, NotetuneError, Stopped
 from notetune.ownership import refuse_foreign
+from notetune.progress import in_one_step, silent
 
 app = typer.Typer(
     help="Adapt a language model to clinical notes, and measure honestly what that brings.",
@@ -100,7 +102,8 @@ def init(
     from notetune.cli import start
 
     columns = start.choices(text, patient_id, note_id, time, outcome or [], feature or [])
-    seen, drafted, path = start.write_draft(notes, columns, backbone, output)
+    with terminal.busy("reading the table"):
+        seen, drafted, path = start.write_draft(notes, columns, backbone, output)
     printing.drafted(seen, drafted, path, as_json=as_json)
 
 
@@ -138,8 +141,9 @@ def prepare(
 ) -> None:
     """Notes to splits, labels and tokens."""
     loaded = load.one(recipe, overrides, data, only)
-    from notetune.prepare.build import compare_with_published
-    from notetune.study.run import prepare_notes
+    with terminal.busy():
+        from notetune.prepare.build import compare_with_published
+        from notetune.study.run import prepare_notes
 
     notes = prepare_notes(loaded, terminal.track)
     comparisons = compare_with_published(notes.prepared) if check else ()
@@ -162,10 +166,10 @@ def pretrain(
     loaded = load.one(recipe, overrides, data, only)
     if dry_run:
         return study.show_costs(loaded, as_json=as_json)
-    from notetune.progress import silent
-    from notetune.study.evaluate import methods, perplexities
-    from notetune.study.run import is_of_step_1, work
-    from notetune.train import processes
+    with terminal.busy():
+        from notetune.study.evaluate import methods, perplexities
+        from notetune.study.run import is_of_step_1, work
+        from notetune.train import processes
 
     with processes.joined():
         is_first = processes.is_first()
@@ -191,8 +195,9 @@ def tune(
             "the recipe has no `tune`; add one, such as `tune: {pretrain: default}`. `notetune "
             "keys tune` says more."
         )
-    from notetune.study import search
-    from notetune.study.run import is_of_searches, work
+    with terminal.busy():
+        from notetune.study import search
+        from notetune.study.run import is_of_searches, work
 
     jobs = work(loaded, terminal.track, is_of_searches)
     printing.searches([search.read(job) for job in jobs if job.stage == "search"], as_json=as_json)
@@ -211,8 +216,9 @@ def downstream(
     loaded = load.one(recipe, overrides, data, only)
     if dry_run:
         return study.show_costs(loaded, as_json=as_json)
-    from notetune.study.run import work
-    from notetune.study.status import progress
+    with terminal.busy():
+        from notetune.study.run import work
+        from notetune.study.status import progress
 
     work(loaded, terminal.track)
     printing.progress(progress(loaded), as_json=as_json)
@@ -229,14 +235,15 @@ def evaluate(
 ) -> None:
     """Estimate the scores of everything that is trained, and write the report."""
     loaded = load.study(recipe, overrides, data, only)
-    from notetune.report.page import check_output, write_report
-    from notetune.study.evaluate import evaluate as run
-    from notetune.study.evaluate import refuse_foreign_looks
+    with terminal.busy():
+        from notetune.report.page import check_output
+        from notetune.study.evaluate import evaluate as run
+        from notetune.study.evaluate import refuse_foreign_looks
 
     check_output(loaded.folder.report)
     refuse_foreign_looks(loaded)
-    results = run(loaded)
-    write_report(results, loaded.folder.report)
+    results = in_one_step(terminal.track, "evaluate", partial(run, loaded))
+    study.write(results, loaded.folder.report)
     printing.results(results, loaded.folder.report, as_json=as_json)
 
 
@@ -269,8 +276,9 @@ def predict(
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
 ) -> None:
     """Score new notes with a bundle: one line per note and class, never the text."""
-    from notetune.serve.files import check_output, predict_file, write_predictions
-    from notetune.sources import TableColumns, TableSource
+    with terminal.busy():
+        from notetune.serve.files import check_output, predict_file, write_predictions
+        from notetune.sources import TableColumns, TableSource
 
     check_output(output)
     columns = TableColumns(
@@ -279,7 +287,11 @@ def predict(
     source = TableSource(
         kind="table", path=notes, columns=columns, policy=policy, max_rejected_share=1
     )
-    write_predictions(predict_file(bundle, source, backbone, device, combine), output)
+    with terminal.busy("scoring"):
+        predictions = predict_file(bundle, source, backbone, device, combine)
+    write_predictions(predictions, output)
+    if output:
+        typer.echo(f"{output}: {len(predictions):,} scores")
 
 
 @app.command()
@@ -291,9 +303,11 @@ def merge(
     backbone: Annotated[str | None, typer.Option(help="Folder of its backbone.")] = None,
 ) -> None:
     """Add adapters to the weights of their backbone, where the method allows it (lora, full)."""
-    from notetune.serve.merge import merge as run
+    with terminal.busy():
+        from notetune.serve.merge import merge as run
 
-    merged = run(source, out, backbone)
+    with terminal.busy("merging"):
+        merged = run(source, out, backbone)
     weights = sum(tensor.numel() for tensor in merged.tensors.values())
     typer.echo(
         f"{out}: {weights:,} weights in float32, with {' and '.join(merged.adapters) or 'no'} "
@@ -308,9 +322,11 @@ def convert(
 ) -> None:
     """Convert a GGUF into a backbone folder."""
     refuse_foreign(out)  # before anything is read
-    from notetune.model.gguf_file import convert as run
+    with terminal.busy():
+        from notetune.model.gguf_file import convert as run
 
-    backbone = run(model, out)
+    with terminal.busy("converting"):
+        backbone = run(model, out)
     shape = backbone.shape
     typer.echo(
         f"{out}: {shape.layers} layers, hidden size {shape.hidden}, {shape.heads} heads "
@@ -328,7 +344,8 @@ def synthesize(
     """Write a synthetic hospital in the shapes of MIMIC-III and MIMIC-IV, with its ground truth."""
     from notetune.hospital import SyntheticConfig, write_hospital
 
-    write_hospital(folder, SyntheticConfig(patients=patients, seed=seed, signal=signal))
+    with terminal.busy("writing the hospital"):
+        write_hospital(folder, SyntheticConfig(patients=patients, seed=seed, signal=signal))
     typer.echo(f"{folder}: {patients} patients (mimic3/, mimic4/, truth/)")
 
 
@@ -342,9 +359,10 @@ def inspect(
 ) -> None:
     """Parameters, memory and time of a million tokens, from the backbone's config.json alone."""
     loaded = load.one(recipe, overrides, data, only)
-    from notetune.study.costs import costs_of_a_million
+    with terminal.busy():
+        from notetune.study.costs import costs_of_a_million
 
-    printing.costs(loaded, costs_of_a_million(loaded), as_json=as_json)
+    printing.costs(loaded, costs_of_a_million(loaded, terminal.track), as_json=as_json)
 
 
 @app.command()
@@ -353,10 +371,11 @@ def keys(
     as_json: AsJson = False,
 ) -> None:
     """List the keys of a recipe with their defaults and what they are for."""
-    from notetune.cli.keys import keys as keys_of
-    from notetune.recipe.recipe import Recipe
+    with terminal.busy("listing the keys"):
+        from notetune.cli.keys import keys as keys_of
+        from notetune.recipe.recipe import Recipe
 
-    known = keys_of(Recipe)
+        known = keys_of(Recipe)
     found = [key for key in known if not section or f"{key.name}.".startswith(f"{section}.")]
     if not found:
         raise ConfigError(f"no key {section} in a recipe; `notetune keys` lists them all.")

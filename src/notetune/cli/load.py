@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from notetune.cli import terminal
 from notetune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,11 +18,12 @@ def study(
     Raises:
         ConfigError: If it is no recipe, or has no such backbone.
     """
-    from notetune import config
-    from notetune.recipe.recipe import Recipe
-
     changed = [*([f"data={data}"] if data else []), *(overrides or [])]
-    loaded = config.load(Recipe, recipe, changed)
+    with terminal.busy("reading the recipe"):
+        from notetune import config
+        from notetune.recipe.recipe import Recipe
+
+        loaded = config.load(Recipe, recipe, changed)
     if only is None:
         return loaded
     if only not in loaded.backbones:

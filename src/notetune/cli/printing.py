@@ -166,43 +166,45 @@ def results(results: "Results", folder: Path, *, as_json: bool) -> None:
 
 
 def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
-    """Every training with its size and time, and what that is based on; as JSON, the recipe too."""
+    """Each job with its size and time, and what that is based on; as JSON, the recipe too."""
     if as_json:
         return terminal.show_json({"recipe": recipe.as_json(), **asdict(costs)})
     if costs.tasks:
         _to_learn(recipe.name, costs.tasks)
-    columns = ("training", "seeds", "documents", "tokens", "steps", "trained", "GiB", "time each")
+    columns = ("job", "time each", "seeds", "GiB", "documents", "tokens", "steps", "trained")
     for name, seconds in costs.seconds.items():
         rows = [
             (
-                training.name,
-                _numbers(training.seeds),
-                f"{training.documents:,}",
-                f"{training.tokens:,}",
-                f"{training.steps:,}",
-                f"{training.trainable_parameters:,}",
-                f"{training.memory_gib:,.1f}" + ("" if costs.fits(training) else " !"),
-                _duration(training.seconds),
+                job.name,
+                _duration(job.seconds),
+                _numbers(job.seeds),
+                f"{job.memory_gib:,.1f}" + ("" if costs.fits(job) else " !"),
+                f"{job.documents:,}",
+                f"{job.tokens:,}",
+                f"{job.steps:,}",
+                f"{job.trainable_parameters:,}",
             )
-            for training in costs.trainings
-            if training.backbone == name
+            for job in costs.jobs
+            if job.backbone == name
         ]
         title = f"{name or recipe.name}: {_duration(seconds)} on one {costs.clock}"
         terminal.show_table(title, columns, rows)
-    count = sum(len(training.seeds) for training in costs.trainings)
+    trainings, perplexities = (
+        sum(len(job.seeds) for job in jobs) for jobs in (costs.trainings, costs.perplexities)
+    )
     fitting = ""
     if costs.memory_gib is not None:
-        left_out = [len(t.seeds) for t in costs.trainings if not costs.fits(t)]
+        left_out = [len(job.seeds) for job in costs.jobs if not costs.fits(job)]
         fitting = (
             f" with {costs.memory_gib:g} GiB; not fitting into its memory (!): {sum(left_out)}"
         )
     terminal.tell(
-        f"{count} trainings, {_duration(sum(costs.seconds.values()))} in all on one {costs.clock}"
-        f"{fitting}.\n"
+        f"{trainings} trainings and {perplexities} measurements of perplexity: "
+        f"{_duration(sum(costs.seconds.values()))} in all on one {costs.clock}{fitting}.\n"
         f"An estimate: operations counted without weights, {costs.rate}; all epochs, with the "
         "rounds on the validation notes and the features that heads start from; without reading, "
-        "encoding, TF-IDF, hybrids, the solving of heads and the perplexities of step 1. Documents "
-        "and tokens are those of one epoch. Memory: all tensors at the worst moment of a step.\n"
+        "encoding, TF-IDF, hybrids, the solving of heads and the evaluation. Documents and tokens "
+        "are those of one epoch. Memory: all tensors at the worst moment of a step.\n"
         f"Notes: {'; '.join(costs.counts)}.\nNothing was written."
     )
     return None
@@ -253,6 +255,8 @@ def _short(value: int | str) -> str:
 
 def _duration(seconds: float) -> str:
     minutes = seconds / 60
+    if seconds < 90:
+        return f"{seconds:.0f} s"
     return f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.1f} min"
 
 

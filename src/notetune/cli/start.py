@@ -1,5 +1,7 @@
 """First recipes: drafted for a table of notes, or those that come with notetune."""
 
+import itertools
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -56,8 +58,6 @@ def write_draft(
         DataError: If the table is missing or faulty.
         RunError: If something stands where the recipe is to be.
     """
-    import re
-
     from notetune.recipe.draft import draft
     from notetune.sources.tables.resources import resource_files
     from notetune.sources.tables.survey import survey
@@ -80,11 +80,12 @@ def write_draft(
 
 
 def shipped() -> dict[str, str]:
-    """Name and first sentence of each recipe that comes with notetune."""
+    """Name and first paragraph of each recipe that comes with notetune."""
     found = {}
     for path in sorted(_folder().glob("*.yaml")):
-        first = path.read_text(encoding="utf-8").split("\n", 1)[0]
-        found[path.stem] = first.removeprefix("#").strip()
+        lines = path.read_text(encoding="utf-8").split("\n")
+        first = itertools.takewhile(lambda line: line.startswith("# "), lines)
+        found[path.stem] = " ".join(line.removeprefix("# ") for line in first)
     return found
 
 

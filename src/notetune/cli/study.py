@@ -1,6 +1,7 @@
 """The commands of whole studies."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,10 @@ from notetune.cli.ray_cluster import work_on_cluster
 from notetune.cli.workers import beside, slurm_script
 from notetune.errors import ConfigError
 from notetune.ownership import refuse_existing
+from notetune.progress import in_one_step
 
 if TYPE_CHECKING:
+    from notetune.metrics.results import Results
     from notetune.recipe.recipe import Recipe
 
 app = typer.Typer(help="A whole study from one recipe.", no_args_is_help=True)
@@ -63,7 +66,8 @@ def study_work(
 ) -> None:
     """Make what is not made of a study, beside any number of others that do; no report."""
     loaded = load.study(recipe, overrides, data, only)
-    from notetune.study.run import work
+    with terminal.busy():
+        from notetune.study.run import work
 
     jobs = work(loaded, terminal.track)
     made = sum(job.is_made() for job in jobs)
@@ -107,9 +111,11 @@ def study_status(
 ) -> None:
     """Say what of a recipe is done, who works on what, what failed and why, and the time left."""
     loaded = load.study(recipe, overrides, data, only)
-    from notetune.study.status import progress
+    with terminal.busy("looking at what is made"):
+        from notetune.study.status import progress
 
-    printing.progress(progress(loaded), as_json=as_json)
+        found = progress(loaded)
+    printing.progress(found, as_json=as_json)
 
 
 def run_and_report(
@@ -121,8 +127,9 @@ def run_and_report(
     as_json: bool,
 ) -> None:
     """Run a study with so many workers on this machine, or on a cluster, and write its report."""
-    from notetune.report.page import check_output, write_report
-    from notetune.study.run import run_study, work
+    with terminal.busy():
+        from notetune.report.page import check_output
+        from notetune.study.run import run_study, work
 
     check_output(recipe.folder.report)
     if ray:
@@ -131,12 +138,21 @@ def run_and_report(
         with beside(recipe, command, workers):
             work(recipe, terminal.track)
     results = run_study(recipe, terminal.track)
-    write_report(results, recipe.folder.report)
+    write(results, recipe.folder.report)
     printing.results(results, recipe.folder.report, as_json=as_json)
+
+
+def write(results: "Results", folder: Path) -> None:
+    """Write the report of a study, with its figures."""
+    with terminal.busy():
+        from notetune.report.page import write_report
+
+    in_one_step(terminal.track, "report", partial(write_report, results, folder))
 
 
 def show_costs(recipe: "Recipe", gpu: str | None = None, *, as_json: bool) -> None:
     """Show what the trainings of a recipe take."""
-    from notetune.study.costs import costs
+    with terminal.busy():
+        from notetune.study.costs import costs
 
-    printing.costs(recipe, costs(recipe, gpu), as_json=as_json)
+    printing.costs(recipe, costs(recipe, gpu, terminal.track), as_json=as_json)

@@ -3,12 +3,13 @@
 import json
 import signal
 import sys
+import textwrap
 import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -16,7 +17,6 @@ from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
-    BarColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SECONDS_BETWEEN_LINES = 15
+_WIDTH_OF_A_BAR = 24
+_TIMES = (MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+_SHORT = 14  # an interval such as [0.123, 0.456]
 _GAP = 3  # between two columns of a table
 _WIDTH_OF_A_FILE = 140  # rich would take 80, too narrow for its tables
 
@@ -53,14 +56,19 @@ def track(
         yield from _with_lines(label, steps, total, describe, done)
 
 
+def busy(what: str = "loading PyTorch and other libraries") -> AbstractContextManager[object]:
+    """Say on a terminal what takes a while and has no steps, as long as it lasts."""
+    return err.status(what)
+
+
 def say(message: str) -> None:
     """A line of progress on standard error."""
-    err.print(_printable(message), style="dim", soft_wrap=True)
+    _print(err, message, "dim")
 
 
 def tell(message: str) -> None:
     """Lines of text on standard output."""
-    out.print(_printable(message), soft_wrap=True)
+    _print(out, message)
 
 
 def show_json(value: Any) -> None:
@@ -93,16 +101,17 @@ def _show(
     justify: Literal["left", "right"],
     lefts: int = 1,
 ) -> None:
-    texts = [[_printable(text) for text in row] for row in (columns, *rows)]
+    cells = zip(columns, *rows, strict=True)
+    filled = [column for column in cells if len(column) == 1 or any(column[1:])]
+    texts = [[_printable(text) for text in row] for row in zip(*filled, strict=True)]
     widths = _widths(list(zip(*texts, strict=True)), out.width)
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
-    )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for number, width in enumerate(widths):
         side: Literal["left", "right"] = "left" if number < lefts else justify
         table.add_column(texts[0][number], justify=side, width=width)
     for row in texts[1:]:
         table.add_row(*row[: len(widths)])
+    _print(out, title, "bold")
     out.print(table)
     if left_out := texts[0][len(widths) :]:
         tell(f"{out.width} characters have no room for: {', '.join(left_out)}.")
@@ -114,7 +123,7 @@ def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
     The first never breaks; the others have what else is left, whoever lacks most.
     """
     lines = [max(map(cell_len, "\n".join(cells).split("\n"))) for cells in columns]
-    words = [max(map(cell_len, " ".join(cells).split()), default=1) for cells in columns]
+    words = [max(map(cell_len, _whole(cells)), default=1) for cells in columns]
     widths = [lines[0]]
     for word in words[1:]:
         if sum(widths) + word + _GAP * (len(widths) + 1) > room:
@@ -125,6 +134,13 @@ def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
         if max(lacking) > 0:
             widths[lacking.index(max(lacking))] += 1
     return widths
+
+
+def _whole(cells: Sequence[str]) -> list[str]:
+    """What is not broken: words, and in cells also short lines, such as a figure with its unit."""
+    lines = "\n".join(cells[1:]).split("\n")
+    longer = [line for line in lines if cell_len(line) > _SHORT]
+    return [*" ".join((cells[0], *longer)).split(), *(set(lines) - set(longer))]
 
 
 def show_warnings() -> None:
@@ -165,7 +181,7 @@ def fail(message: str) -> None:
 
 
 def _marked(mark: str, style: str, message: str) -> None:
-    err.print(Text.assemble((mark, style), " ", _printable(message)), soft_wrap=True)
+    _print(err, f"{mark} {message}", mark=(mark, style))
 
 
 def report_bug(error: BaseException) -> None:
@@ -178,19 +194,53 @@ def report_bug(error: BaseException) -> None:
     )
 
 
+def _print(
+    console: Console, message: str, style: str = "", mark: tuple[str, str] = ("", "")
+) -> None:
+    """Break lines between words on a terminal; a path that is longer than a line stays whole."""
+    text, (first, style_of_first) = _printable(message), mark
+    if console.is_terminal:
+        text = "\n".join(_between_words(line, console.width) for line in text.split("\n"))
+    shown = Text(text, style)
+    shown.stylize(style_of_first, 0, len(first))
+    console.print(shown, soft_wrap=True)
+
+
+def _between_words(line: str, width: int) -> str:
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+class _Bar(Progress):
+    """A bar and figures where there is room for them on one line; else no bar, or two lines."""
+
+    def get_renderables(self) -> Iterator[Text]:
+        """Of each task one text, which breaks between words."""
+        for task in self.tasks:
+            label = Text(task.description)
+            times = Text(" ").join(column.render(task) for column in _TIMES)
+            figures = Text(task.fields["figures"], style="dim")
+            room = err.width - label.cell_len - times.cell_len - 1
+            parts = [label, _bar(task.percentage / 100), times]
+            if room <= _WIDTH_OF_A_BAR:
+                del parts[1]
+            line = Text(" ").join(parts)
+            has_room = line.cell_len + figures.cell_len < err.width
+            yield Text(" " if has_room else "\n  ").join([line, figures] if figures else [line])
+
+
+def _bar(share: float) -> Text:
+    done = round(share * _WIDTH_OF_A_BAR)
+    marks = ("━" * done, "bar.complete"), ("━" * (_WIDTH_OF_A_BAR - done), "bar.back")
+    return Text.assemble(*marks)
+
+
 def _with_bar(
     label: str, steps: Iterable[T], total: int, describe: Callable[[T], str], done: int
 ) -> Iterator[T]:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}", style="dim", markup=False),
-    )
-    with Progress(*columns, console=err) as progress:
+    with _Bar(console=err) as progress:
         bar = progress.add_task(label, total=total, completed=done, figures="")
         for step in steps:
             progress.update(bar, advance=1, figures=describe(step))
@@ -206,7 +256,8 @@ def _with_lines(
         now = time.monotonic()
         if number == total or now - last_line > _SECONDS_BETWEEN_LINES:
             left = (now - started) / (number - done) * (total - number)
-            say(f"{label} {number}/{total} · {describe(step)} · {left:,.0f} s left")
+            told = (f"{label} {number}/{total}", describe(step), f"{left:,.0f} s left")
+            say(" · ".join(filter(None, told)))
             last_line = now
         yield step
 

@@ -1,10 +1,11 @@
-"""What the trainings of a study take: parameters, steps, memory and operations, counted as jobs.
+"""What the jobs of a study take: parameters, steps, memory and operations.
 
 Nothing is trained and no weights are needed to count; only the clock of this machine loads them.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,29 +14,33 @@ from notetune.errors import ConfigError
 from notetune.model.backbone import load_backbone
 from notetune.model.device import torch_device
 from notetune.model.layers import chosen_layers
+from notetune.progress import Track, in_one_step, named, silent
 from notetune.recipe.recipe import Recipe
 from notetune.search.space import point_count
 from notetune.study.counts import Counted, CountedStep, a_million, count_notes
-from notetune.study.jobs import Job
+from notetune.study.jobs import Job, Stage
 from notetune.study.listing import jobs_of
-from notetune.study.specs import CellSpec, DomainSpec, SearchSpec, with_point
+from notetune.study.specs import CellSpec, DomainSpec, PerplexitySpec, SearchSpec, with_point
 from notetune.tokens.packing import Int64Array
 from notetune.train.gpus import ASSUMED_SHARE, GPUS, USABLE_SHARE
 from notetune.train.step_cost import matrix_rate, step_seconds
 
 ENCODERS = "encoders"
-TRAININGS = ("pretrain", "model")
+TRAININGS: tuple[Stage, ...] = ("pretrain", "model", "search")
+
+_Alike = dict[tuple[str, str | None, str, str], list[Job]]
+"""Jobs that differ in their seed alone, by stage, method, model and task."""
 
 
 @dataclass(frozen=True)
-class TrainingCost:
-    """What one training takes, the same for each of its seeds.
+class JobCost:
+    """What one training takes, or measuring perplexity, the same for each of its seeds.
 
     Attributes:
         backbone: Its name in the study, "" if there is one alone; `ENCODERS` for encoders.
         model: Stage with its method, or model of step 2.
         task: What it predicts; None in step 1.
-        seeds: Each is a training of its own.
+        seeds: Each is a job of its own.
         documents: Read in each epoch.
         tokens: Read in each epoch.
         steps: Optimizer updates, if it does not stop early.
@@ -79,7 +84,7 @@ class TaskCount:
 
 @dataclass(frozen=True)
 class Costs:
-    """All trainings of a study by one clock.
+    """All jobs of a study on its backbones, by one clock.
 
     Attributes:
         clock: The card, or this machine.
@@ -87,6 +92,7 @@ class Costs:
         rate: How its operations per second are known.
         counts: Where the numbers of notes are from.
         trainings: Backbone by backbone.
+        perplexities: Before and after step 1, likewise.
         tasks: What there is to learn.
     """
 
@@ -94,27 +100,38 @@ class Costs:
     memory_gib: float | None
     rate: str
     counts: tuple[str, ...]
-    trainings: tuple[TrainingCost, ...]
+    trainings: tuple[JobCost, ...]
+    perplexities: tuple[JobCost, ...] = ()
     tasks: tuple[TaskCount, ...] = ()
+
+    @property
+    def jobs(self) -> tuple[JobCost, ...]:
+        """All of them."""
+        return (*self.perplexities, *self.trainings)
 
     @property
     def seconds(self) -> dict[str, float]:
         """Of all seeds, by backbone, the encoders last."""
-        names = dict.fromkeys(training.backbone for training in self.trainings)
+        names = dict.fromkeys(job.backbone for job in self.jobs)
         return {
-            name: sum(t.seconds * len(t.seeds) for t in self.trainings if t.backbone == name)
+            name: sum(job.seconds * len(job.seeds) for job in self.jobs if job.backbone == name)
             for name in sorted(names, key=lambda name: name == ENCODERS)
         }
 
-    def fits(self, training: TrainingCost) -> bool:
-        """Whether a training is in the memory."""
-        return self.memory_gib is None or training.memory_gib <= USABLE_SHARE * self.memory_gib
+    def fits(self, job: JobCost) -> bool:
+        """Whether a job is in the memory."""
+        return self.memory_gib is None or job.memory_gib <= USABLE_SHARE * self.memory_gib
 
 
-def costs(recipe: Recipe, gpu: str | None = None) -> Costs:
-    """Count every training of a study, and say how long it takes here or on a named GPU.
+def costs(recipe: Recipe, gpu: str | None = None, track: Track = silent) -> Costs:
+    """Count each training and perplexity of a study, and say how long it takes here or on a GPU.
 
     Notes are counted if they are prepared, or can be; else published counts stand in for them.
+
+    Args:
+        recipe: Of the study.
+        gpu: Its name; without, this machine is timed.
+        track: Shows progress.
 
     Raises:
         ConfigError: If the GPU is unknown or lacks the recipe's type of weights, or if the notes
@@ -125,11 +142,15 @@ def costs(recipe: Recipe, gpu: str | None = None) -> Costs:
         raise ConfigError(f"gpu {gpu} is unknown; known are {', '.join(GPUS)}.")
     rate_of = _rate_on(gpu) if gpu else _rate_here()
     counted: dict[Path, Counted] = {}
-    trainings: list[TrainingCost] = []
+    trainings: list[JobCost] = []
+    perplexities: list[JobCost] = []
     for backbone, one in recipe.studies.items():
-        notes = one.folder.prepared
-        counted[notes] = counted.get(notes) or count_notes(one)
-        trainings += _Counting(one, backbone, counted[notes], rate_of).trainings()
+        notes, shown = one.folder.prepared, named(track, backbone)
+        if notes not in counted:
+            counted[notes] = in_one_step(shown, "count the notes", partial(count_notes, one))
+        counting = _Counting(one, backbone, counted[notes], rate_of, shown)
+        trainings += counting.of(*TRAININGS)  # first, since they set the clock
+        perplexities += counting.of("perplexity")
     origins = tuple(dict.fromkeys(found.origin for found in counted.values()))
     first = next(iter(counted.values()))
     tasks = tuple(
@@ -138,13 +159,16 @@ def costs(recipe: Recipe, gpu: str | None = None) -> Costs:
     )
     if gpu is None:
         rate = "their rate measured on one row of each backbone on this machine"
-        return Costs(str(torch_device(recipe.device)), None, rate, origins, tuple(trainings), tasks)
-    card = GPUS[gpu]
-    rate = f"{card.source}; {ASSUMED_SHARE:.0%} of the card's highest rate, which is assumed"
-    return Costs(gpu, card.memory_gib, rate, origins, tuple(trainings), tasks)
+        clock, memory_gib = str(torch_device(recipe.device)), None
+    else:
+        card = GPUS[gpu]
+        rate = f"{card.source}; {ASSUMED_SHARE:.0%} of the card's highest rate, which is assumed"
+        clock, memory_gib = gpu, card.memory_gib
+    counts = tuple(trainings), tuple(perplexities), tasks
+    return Costs(clock, memory_gib, rate, origins, *counts)
 
 
-def costs_of_a_million(recipe: Recipe) -> Costs:
+def costs_of_a_million(recipe: Recipe, track: Track = silent) -> Costs:
     """Count every training of a backbone on a million tokens, from its config.json alone.
 
     The time is the least: all operations at the rate that a large matrix product reaches here.
@@ -153,42 +177,49 @@ def costs_of_a_million(recipe: Recipe) -> Costs:
         BackboneError: If the folder has no usable configuration.
     """
     device = torch_device(recipe.device)
-    rate = matrix_rate(device, recipe.dtype)
+    time_one = partial(matrix_rate, device, recipe.dtype)
+    rate = in_one_step(track, "time a large matrix product", time_one)
     counted = a_million(recipe)
-    trainings = tuple(_Counting(recipe, "", counted, lambda _: rate).trainings())
+    trainings = tuple(_Counting(recipe, "", counted, lambda _: rate, track).of(*TRAININGS))
     said = f"all at the {rate / 1e9:,.0f} GFLOP/s that a large matrix product just reached"
     return Costs(str(device), None, said, (counted.origin,), trainings)
 
 
 @dataclass
 class _Counting:
-    """The trainings of one backbone, and those of the encoders beside it."""
+    """The jobs of one backbone, and those of the encoders beside it."""
 
     recipe: Recipe
     backbone: str
     counted: Counted
     rate_of: Callable[[CountedStep], float]
+    track: Track = silent
 
-    def trainings(self) -> Iterator[TrainingCost]:
-        """Each once, whatever its seeds."""
-        found: dict[tuple[str, str | None, str, str], list[Job]] = {}
-        facts = self.counted.facts
-        for job in jobs_of(self.recipe, self.backbone, facts, assumes_searched=True):
-            if job.stage in TRAININGS or job.stage == "search":
+    def of(self, *stages: Stage) -> Iterator[JobCost]:
+        """Those of some stages, each once, whatever its seeds."""
+        found: _Alike = {}
+        for job in jobs_of(self.recipe, self.backbone, self.counted.facts, assumes_searched=True):
+            if job.stage in stages:
                 model = job.model.name if job.model else ""
                 found.setdefault((job.stage, job.method, model, job.task), []).extend(_each(job))
+        label = f"count the work of {stages[0]}"
+        return self.track(label, self._costs(found), len(found), lambda cost: cost.name)
+
+    def _costs(self, found: _Alike) -> Iterator[JobCost]:
         steps: dict[tuple[str | None, str], CountedStep] = {}
         for (_, method, model, _), jobs in found.items():
             step = CountedStep(jobs[0], self.counted.facts.max_tokens)
-            yield self._training(jobs, steps.setdefault((method, model), step))
+            yield self._cost(jobs, steps.setdefault((method, model), step))
 
-    def _training(self, jobs: list[Job], step: CountedStep) -> TrainingCost:
+    def _cost(self, jobs: list[Job], step: CountedStep) -> JobCost:
         spec, backbone = jobs[0].spec, step.model.backbone
+        head, steps, per_token = 0, 0, step.cost.flops / step.cost.tokens
         if isinstance(spec, DomainSpec):
-            lengths, head = self.counted.corpus_D, 0
-            passes = spec.epochs * float(lengths.sum())
-            flops = passes * step.cost.flops / step.cost.tokens
-            steps = spec.step_count(lengths)
+            lengths, steps = self.counted.corpus_D, spec.step_count(self.counted.corpus_D)
+            flops = spec.epochs * float(lengths.sum()) * per_token
+        elif isinstance(spec, PerplexitySpec):
+            lengths = self.counted.measured_D
+            flops = float(lengths.sum()) * per_token
         else:
             assert isinstance(spec, CellSpec)
             lengths, flops = self._of_step_2(spec, step)
@@ -196,7 +227,7 @@ class _Counting:
             layers = chosen_layers(spec.features.layers, backbone.shape.layers)
             width = backbone.hidden_size * len(layers)
             head = (width + 1) * self.counted.classes[spec.task]
-        return TrainingCost(
+        return JobCost(
             backbone=ENCODERS if backbone.is_encoder else self.backbone,
             model=_name(jobs[0]),
             task=jobs[0].task or None,
@@ -279,5 +310,6 @@ def _rate_here() -> Callable[[CountedStep], float]:
 
 
 def _name(job: Job) -> str:
-    name = job.model.name if job.model else f"pretrain · {job.method}"
+    of_step_1 = "perplexity" if job.stage == "perplexity" else "pretrain"
+    name = job.model.name if job.model else f"{of_step_1} · {job.method or 'backbone alone'}"
     return f"{name} · trial" if job.stage == "trial" else name

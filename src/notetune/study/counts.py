@@ -25,12 +25,21 @@ from notetune.prepare.settings import LEAST_TOKENS, row_of
 from notetune.recipe.recipe import Recipe
 from notetune.sources.mimic import published
 from notetune.sources.splits import SplitConfig
+from notetune.study import perplexity
 from notetune.study.jobs import Job
-from notetune.study.listing import facts_here, notes_here
-from notetune.study.specs import CellSpec, DomainSpec, Facts, FeatureSpec, Notes
+from notetune.study.listing import facts_here, jobs_of, notes_here
+from notetune.study.specs import (
+    CellSpec,
+    DomainSpec,
+    Facts,
+    FeatureSpec,
+    Notes,
+    PerplexitySpec,
+)
 from notetune.study.wanted import domain_spec, facts_of
 from notetune.tokens.edges import read_declared
 from notetune.tokens.packing import Int64Array
+from notetune.tokens.store import TokenStore
 from notetune.train.step_cost import StepCost, step_cost
 
 
@@ -41,6 +50,7 @@ class Counted:
     Attributes:
         facts: What jobs must know of the notes.
         corpus_D: Of each document that step 1 trains on.
+        measured_D: Of each document that perplexity is measured on.
         tasks: Of each note of a task, as far as it is read, by task and split.
         classes: Of each task.
         origin: Where the numbers are from.
@@ -48,6 +58,7 @@ class Counted:
 
     facts: Facts
     corpus_D: Int64Array
+    measured_D: Int64Array
     tasks: Mapping[str, Mapping[str, Int64Array]]
     classes: Mapping[str, int]
     origin: str
@@ -75,9 +86,16 @@ def count_notes(recipe: Recipe) -> Counted:
                 for split, notes_N in ids.items()
             }
         classes = {name: len(table.task.classes) for name, table in prepared.tasks.items()}
-        domain = domain_spec(one, facts, 0)
-        corpus_D = notes.corpus.store.lengths_D[domain.documents_of(notes.corpus.store)]
-        return Counted(facts, np.array(corpus_D), tasks, classes, "counted in the notes")
+        corpus, origin = notes.corpus.store, "counted in the notes"
+        corpus_D = np.array(corpus.lengths_D[domain_spec(one, facts, 0).documents_of(corpus)])
+        return Counted(facts, corpus_D, _measured(one, facts, corpus), tasks, classes, origin)
+
+
+def _measured(recipe: Recipe, facts: Facts, corpus: TokenStore) -> Int64Array:
+    """Tokens of each document of the samples, which are those of every perplexity."""
+    first = next(job for job in jobs_of(recipe, "", facts) if job.stage == "perplexity")
+    samples = perplexity.samples(first, corpus)
+    return np.concatenate([sample.store.lengths_D[sample.documents_D] for sample in samples])
 
 
 @contextmanager
@@ -122,7 +140,7 @@ def a_million(recipe: Recipe) -> Counted:
     none = notes_N[:0]
     splits = {"train": notes_N, "validation": none, "test": none}
     origin = f"assumed to be {len(notes_N):,} of {longest:,} tokens, with one class"
-    return Counted(facts, notes_N, {"any task": splits}, {"any task": 1}, origin)
+    return Counted(facts, notes_N, none, {"any task": splits}, {"any task": 1}, origin)
 
 
 def _published(recipe: Recipe) -> Counted:
@@ -140,28 +158,38 @@ def _published(recipe: Recipe) -> Counted:
     if "auto" in (recipe.prepare.max_tokens, recipe.downstream.max_pieces):
         read = f"{facts.max_pieces} x {longest:,} tokens"
         origin += f"; of each note the first {read} are assumed to be read"
-    corpus, split = published.assumed_corpus(), of_step_1.split
     tokens = published.ASSUMED_TOKENS
-    share = 1 - split.validation - split.test if isinstance(split, SplitConfig) else 1
-    lengths = [
-        np.full(round(share * count), min(longest, tokens[source]), np.int64)
-        for source, count in corpus.items()
-        if source in (recipe.pretrain.sources or corpus)
-    ]
     read_N = {
         name: {part: np.full(n, min(most, tokens["admission"])) for part, n in counts.items()}
         for name, counts in tasks.items()
     }
     classes = {name: published.CLASS_COUNTS[name] for name in tasks}
-    return Counted(facts, np.concatenate(lengths), read_N, classes, origin)
+    return Counted(facts, *_published_corpus(recipe, longest), read_N, classes, origin)
+
+
+def _published_corpus(recipe: Recipe, longest: int) -> tuple[Int64Array, Int64Array]:
+    """Tokens of each document that step 1 trains on, and that perplexity is measured on."""
+    corpus, split = published.assumed_corpus(), (recipe.corpus or recipe.preparation).split
+    shares = (1.0, 1.0, 1.0)
+    if isinstance(split, SplitConfig):
+        shares = (1 - split.validation - split.test, split.validation, split.test)
+    trained, measured = [], []
+    for source, count in corpus.items():
+        if source in (recipe.pretrain.sources or corpus):
+            parts = [round(share * count) for share in shares]
+            sample = sum(min(part, recipe.pretrain.perplexity_documents) for part in parts)
+            size = min(longest, published.ASSUMED_TOKENS[source])
+            trained.append(np.full(parts[0], size, np.int64))
+            measured.append(np.full(sample, size, np.int64))
+    return np.concatenate(trained), np.concatenate(measured)
 
 
 @dataclass(frozen=True)
 class CountedStep:
-    """One step of a training, run where tensors have shapes but no data.
+    """One step of a job, run where tensors have shapes but no data.
 
     Attributes:
-        job: The training.
+        job: A training, or what measures perplexity.
         longest: Tokens of a document, of which an encoder may read fewer.
     """
 
@@ -171,14 +199,15 @@ class CountedStep:
     @property
     def dtype(self) -> Dtype:
         """Type of the backbone's weights."""
-        assert isinstance(self.job.spec, DomainSpec | CellSpec)
-        spec = self.job.spec
-        return spec.weights.dtype if isinstance(spec, DomainSpec) else spec.features.weights.dtype
+        return self._reads.weights.dtype
 
     @property
     def trains(self) -> bool:
         """Whether the step goes back and updates."""
-        return isinstance(self.job.spec, DomainSpec) or self._cell.training is not None
+        spec = self.job.spec
+        return isinstance(spec, DomainSpec) or (
+            isinstance(spec, CellSpec) and spec.training is not None
+        )
 
     @cached_property
     def document_tokens(self) -> int:
@@ -196,14 +225,22 @@ class CountedStep:
         spec = self.job.spec
         if isinstance(spec, DomainSpec):
             return stack(backbone, [Layer(DOMAIN, without_text(spec.adapter), is_trained=True)])
+        if isinstance(spec, PerplexitySpec):
+            return stack(backbone, [self._domain(is_trained=False)] if spec.has_adapter else [])
         layers, training = [], self._cell.training
         if self._cell.features.has_domain:
             trains = training is not None and training.trains_domain
-            domain = _as_saved(CountedStep(self.job.needed("pretrain"), self.longest).model)
-            layers.append(Layer(DOMAIN, domain, is_trained=trains))
+            layers.append(self._domain(is_trained=trains))
         if training and training.task_adapter:
             layers.append(Layer(TASK, without_text(training.task_adapter), is_trained=True))
         return stack(backbone, layers, predicts_tokens=False)
+
+    def _domain(self, *, is_trained: bool) -> Layer:
+        """The domain adapter as others read it: without a network that it learnt through."""
+        model = CountedStep(self.job.needed("pretrain"), self.longest).model
+        adapter = model.adapters[DOMAIN]
+        saved = SavedAdapter(adapter.spec, adapter.tensors(), model.backbone.fingerprint)
+        return Layer(DOMAIN, saved, is_trained=is_trained)
 
     @cached_property
     def cost(self) -> StepCost:
@@ -213,9 +250,8 @@ class CountedStep:
     @property
     def lengths(self) -> tuple[int, ...]:
         """Tokens of the documents of a full row."""
-        size, spec = self.document_tokens + self.model.reserved_per_document, self.job.spec
-        reads = spec if isinstance(spec, DomainSpec) else self._cell.features
-        return (self.document_tokens,) * max(1, row_of(reads.tokens_per_row, size) // size)
+        size = self.document_tokens + self.model.reserved_per_document
+        return (self.document_tokens,) * max(1, row_of(self._reads.tokens_per_row, size) // size)
 
     @cached_property
     def forward_flops(self) -> float:
@@ -227,9 +263,9 @@ class CountedStep:
 
     def loss_of(self, model: Stack) -> Callable[[PackedBatch], Tensor]:
         """What the step minimises; a head is too small to count."""
-        if isinstance(self.job.spec, DomainSpec):
-            return model.summed_token_loss
-        return _features_sum(model, self._cell.features)
+        if isinstance(self._reads, FeatureSpec):
+            return _features_sum(model, self._reads)
+        return model.summed_token_loss
 
     @property
     def _outline(self) -> Backbone:
@@ -237,6 +273,12 @@ class CountedStep:
         if model and model.encoder:
             return outline_encoder(place.backbone, place.key, self.dtype)
         return outline_backbone(place.backbone, self.dtype)
+
+    @property
+    def _reads(self) -> DomainSpec | PerplexitySpec | FeatureSpec:
+        """What says how documents are read."""
+        spec = self.job.spec
+        return spec if isinstance(spec, DomainSpec | PerplexitySpec) else self._cell.features
 
     @property
     def _cell(self) -> CellSpec:
@@ -249,12 +291,6 @@ def without_text(adapter: AdapterSpec) -> AdapterSpec:
     if isinstance(adapter, Prompt):
         return adapter.model_copy(update={"init": "random"})
     return adapter
-
-
-def _as_saved(model: Stack) -> SavedAdapter:
-    """The domain adapter as step 2 reads it: without a network that it learnt through."""
-    adapter = model.adapters[DOMAIN]
-    return SavedAdapter(adapter.spec, adapter.tensors(), model.backbone.fingerprint)
 
 
 def _features_sum(model: Stack, reads: FeatureSpec) -> Callable[[PackedBatch], Tensor]:

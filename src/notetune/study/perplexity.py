@@ -1,8 +1,11 @@
 """Perplexity before and after step 1, of what is saved; nothing here trains."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
+import numpy.typing as npt
 
 from notetune import infer, runs
 from notetune.errors import DataError
@@ -26,20 +29,44 @@ from notetune.train.processes import spread, stage_folders
 PERPLEXITY = "perplexity.json"
 GENERAL, ALL_SOURCES = "general", "all"
 
+_AT_ONCE = 16
+"""Documents between two signs of progress."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Documents of a store, from one split and source."""
+
+    split: str
+    source: str
+    store: TokenStore
+    documents_D: Int64Array
+
 
 def measure(job: Job, corpus: Prepared, track: Track = silent) -> None:
     """Measure the backbone alone, or with its saved domain adapter."""
     assert isinstance(job.spec, PerplexitySpec)
-    general = general_sample(job, corpus.store)  # a fault of this text shows before all else
+    found = samples(job, corpus.store)  # a fault of the general text shows before all else
     with stage_folders(job.folder, job.inputs) as (_, temporary):
-        samples = [*_samples(job.spec, corpus.store), general]
-        rows = track(job.label, _rows(job, job.spec, samples), len(samples), _in_words)
+        count = sum(len(sample.documents_D) for sample in found)
+        losses = track(job.label, _losses(job, job.spec, found), count, lambda loss: loss[0])
+        rows = _rows(job, job.spec, found, np.array([nats for _, nats in losses]))
         runs.write_json(temporary / PERPLEXITY, [row.model_dump(mode="json") for row in rows])
 
 
 def read(job: Job) -> tuple[PerplexityRow, ...]:
     """The rows of a finished job."""
     return tuple(PerplexityRow(**row) for row in runs.read_json(job.folder / PERPLEXITY))
+
+
+def samples(job: Job, store: TokenStore) -> list[Sample]:
+    """Documents by split and source, the same before and after the training, then general text.
+
+    Raises:
+        DataError: If that text is faulty.
+    """
+    assert isinstance(job.spec, PerplexitySpec)
+    return [*_of_notes(job.spec, store), general_sample(job, store)]
 
 
 def _model(job: Job, spec: PerplexitySpec) -> Stack:
@@ -61,42 +88,52 @@ def _model(job: Job, spec: PerplexitySpec) -> Stack:
     return model
 
 
-def _in_words(row: PerplexityRow) -> str:
-    return f"{row.split} {row.source} {row.perplexity:.2f}"
-
-
-_Sample = tuple[str, str, TokenStore, Int64Array]
-
-
-def _rows(job: Job, spec: PerplexitySpec, samples: Sequence[_Sample]) -> Iterator[PerplexityRow]:
-    """Perplexity on a sample of each split and source, and on general text."""
+def _losses(
+    job: Job, spec: PerplexitySpec, samples: Sequence[Sample]
+) -> Iterator[tuple[str, float]]:
+    """Of each document of the samples: where it is from, and its loss in nats."""
     model = _model(job, spec)
-    for split, source, store, documents in samples:
-        got = infer.perplexity(model, store, documents, spec.tokens_per_row, spec.average)
-        yield PerplexityRow(
-            method=job.method,
-            is_domain_adapter=job.method is not None and job.is_domain,
-            split=split,
-            source=source,
-            perplexity=got.perplexity,
-            bits_per_byte=got.bits_per_byte,
-            tokens=got.targets,
-        )
+    for sample in samples:
+        documents_D = sample.documents_D
+        for part_D in np.split(documents_D, range(_AT_ONCE, len(documents_D), _AT_ONCE)):
+            nats_D = infer.document_losses(model, sample.store, part_D, spec.tokens_per_row)
+            yield from ((f"{sample.split} {sample.source}", nats) for nats in nats_D.tolist())
 
 
-def _samples(spec: PerplexitySpec, store: TokenStore) -> Iterator[_Sample]:
-    """Documents by split and source, the same before and after the training, none empty."""
-    sources = spec.sources or sorted(set(store.source_N.tolist()))
+def _rows(
+    job: Job, spec: PerplexitySpec, samples: Sequence[Sample], nats_D: npt.NDArray[np.float64]
+) -> Iterator[PerplexityRow]:
+    """Perplexity on each sample, and on all of a split where there are several."""
+    ends = np.cumsum([len(sample.documents_D) for sample in samples])
+    measured = zip(samples, np.split(nats_D, ends[:-1]), strict=True)
+    for split, grouped in groupby(measured, lambda pair: pair[0].split):
+        group = list(grouped)
+        if len(group) > 1:
+            together_D = np.concatenate([sample.documents_D for sample, _ in group])
+            whole = Sample(split, ALL_SOURCES, group[0][0].store, together_D)
+            group.append((whole, np.concatenate([part for _, part in group])))
+        for sample, part_D in group:
+            got = infer.perplexity(sample.store, sample.documents_D, part_D, spec.average)
+            yield PerplexityRow(
+                method=job.method,
+                is_domain_adapter=job.method is not None and job.is_domain,
+                split=split,
+                source=sample.source,
+                perplexity=got.perplexity,
+                bits_per_byte=got.bits_per_byte,
+                tokens=got.targets,
+            )
+
+
+def _of_notes(spec: PerplexitySpec, store: TokenStore) -> Iterator[Sample]:
+    """Those of each split and source that has any."""
     for split in ("train", "validation", "test"):
-        parts = {source: _sample(spec, store, split, source) for source in sources}
-        if len(sources) > 1:
-            parts[ALL_SOURCES] = np.concatenate(list(parts.values()))
-        for source, documents in parts.items():
-            if len(documents):
-                yield split, source, store, documents
+        for source in spec.sources or sorted(set(store.source_N.tolist())):
+            if len(documents_D := _drawn(spec, store, split, source)):
+                yield Sample(split, source, store, documents_D)
 
 
-def _sample(spec: PerplexitySpec, store: TokenStore, split: str, source: str) -> Int64Array:
+def _drawn(spec: PerplexitySpec, store: TokenStore, split: str, source: str) -> Int64Array:
     is_train = split == "train"
     documents = (
         store.corpus_documents([source]) if is_train else store.documents_of(split, [source])
@@ -108,7 +145,7 @@ def _sample(spec: PerplexitySpec, store: TokenStore, split: str, source: str) ->
     return np.sort(rng.choice(documents, most, replace=False))
 
 
-def general_sample(job: Job, like: TokenStore) -> _Sample:
+def general_sample(job: Job, like: TokenStore) -> Sample:
     """The passages of a general text, read as notes are: what the backbone should still know.
 
     Raises:
@@ -128,4 +165,4 @@ def general_sample(job: Job, like: TokenStore) -> _Sample:
     encoder = load_encoder(resolve_backbone(job.place.backbone), like.edges)
     store = encode_notes(encoder, like.max_tokens, passages)
     documents = np.arange(len(store.lengths_D))[: spec.most_documents]
-    return GENERAL, path.stem, store, documents
+    return Sample(GENERAL, path.stem, store, documents)
