@@ -373,10 +373,8 @@ def keys(
     """List the keys of a recipe with their defaults and what they are for."""
     with terminal.busy("listing the keys"):
         from notetune.cli.keys import keys as keys_of
+        from notetune.cli.keys import within
         from notetune.recipe.recipe import Recipe
 
-        known = keys_of(Recipe)
-    found = [key for key in known if not section or f"{key.name}.".startswith(f"{section}.")]
-    if not found:
-        raise ConfigError(f"no key {section} in a recipe; `notetune keys` lists them all.")
+        found = within(keys_of(Recipe), section)
     printing.keys(found, as_json=as_json)

@@ -226,7 +226,7 @@ def progress(progress: "Progress", *, as_json: bool) -> None:
         return terminal.show_json(asdict(progress))
     rows = [(job.name, job.state, job.detail) for job in progress.jobs]
     terminal.show_texts("Jobs", ("job", "state", ""), rows)
-    terminal.tell(standing(progress))
+    terminal.tell(f"Run folder: {progress.folder}\n{standing(progress)}")
     return None
 
 
@@ -241,11 +241,15 @@ def _left(progress: "Progress") -> str:
     workers = f"{progress.workers} at work" if progress.workers else "nobody at work"
     if all(job.state == "done" for job in progress.jobs):
         return workers
-    untimed = f"{progress.untimed} jobs like none that was made"
-    if progress.seconds_left is None:
-        return f"{workers}; time left not known yet"
-    left = f"{workers}; about {_duration(progress.seconds_left)} left at this rate"
-    return f"{left}, and {untimed}" if progress.untimed else left
+    if not progress.untimed:
+        return f"{workers}; about {_duration(progress.seconds_left or 0)} left at this rate"
+    untimed = (
+        f"{progress.untimed} jobs cannot be timed before one like them is made; "
+        "`notetune study run RECIPE --dry-run` estimates them"
+    )
+    if not progress.seconds_left:
+        return f"{workers}; {untimed}"
+    return f"{workers}; about {_duration(progress.seconds_left)} for the others, but {untimed}"
 
 
 def _short(value: int | str) -> str:
