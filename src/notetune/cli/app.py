@@ -10,7 +10,18 @@ import typer
 
 from notetune import __version__, runs
 from notetune.cli import load, printing, study, terminal
-from notetune.cli.options import AsJson, DataFolder, DryRun, Only, Overrides, RecipePath
+from notetune.cli.options import (
+    AsJson,
+    CodeColumn,
+    CodesId,
+    CodesTable,
+    CodesVersion,
+    DataFolder,
+    DryRun,
+    Only,
+    Overrides,
+    RecipePath,
+)
 from notetune.errors import ConfigError, NotetuneError, Stopped
 from notetune.ownership import refuse_foreign
 from notetune.progress import in_one_step, silent
@@ -92,6 +103,10 @@ def init(
         typer.Option(help="Column to predict, or COLUMN=binary, multiclass or multilabel."),
     ] = None,
     feature: Annotated[list[str] | None, typer.Option(help="Column beside the text.")] = None,
+    codes: CodesTable = None,
+    codes_id: CodesId = None,
+    code_column: CodeColumn = None,
+    codes_version: CodesVersion = None,
     backbone: Annotated[str, typer.Option(help="Folder of a model, or tiny.")] = "tiny",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A new recipe; default: NOTES.yaml here.")
@@ -103,8 +118,9 @@ def init(
 
     columns = start.choices(text, patient_id, note_id, time, outcome or [], feature or [])
     with terminal.busy("reading the table"):
-        seen, drafted, path = start.write_draft(notes, columns, backbone, output)
-    printing.drafted(seen, drafted, path, as_json=as_json)
+        beside = start.codes_beside(codes, codes_id, code_column, codes_version)
+        seen, drafted, path = start.write_draft(notes, columns, backbone, output, beside)
+    printing.drafted(seen, drafted, path, beside, as_json=as_json)
 
 
 @app.command()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from notetune.cli.keys import Key
     from notetune.metrics.results import MethodRow, PerplexityRow, Results, SearchRow
     from notetune.prepare.prepared import Prepared
-    from notetune.recipe.draft import Draft
+    from notetune.recipe.draft import Codes, Draft
     from notetune.recipe.recipe import Recipe
     from notetune.sources.mimic.published import PublishedFigure
     from notetune.sources.tables.survey import Survey
@@ -23,18 +23,16 @@ _DIGITS_OF_A_HASH = 16
 _SEEDS_SHOWN = 6
 
 
-def drafted(seen: "Survey", draft: "Draft", path: Path, *, as_json: bool) -> None:
-    """What the columns of a table hold and became, what to check, and what to do next."""
+def drafted(
+    seen: "Survey", draft: "Draft", path: Path, codes: "Codes | None", *, as_json: bool
+) -> None:
+    """What the columns of the tables hold and became, what to check, and what to do next."""
     if as_json:
         keys = {"recipe": path, "rows": seen.rows, "keys": draft.keys, "remarks": draft.remarks}
         return terminal.show_json(keys)
-    rows = []
-    for column in seen.columns:
-        empty = 1 - column.filled / max(1, seen.rows)
-        use = draft.uses.get(column.name, "not used")
-        rows.append((column.name, column.holds, f"{empty:.0%}", use))
-    title = f"The columns by the first {seen.rows:,} rows"
-    terminal.show_texts(title, ("column", "holds", "empty", "becomes"), rows)
+    _columns("The columns", seen, draft.uses)
+    if codes:
+        _columns(f"Those of {codes.path.name}", codes.seen, draft.beside)
     for remark in draft.remarks:
         terminal.tell(f"Check: {remark}")
     terminal.tell(
@@ -43,6 +41,15 @@ def drafted(seen: "Survey", draft: "Draft", path: Path, *, as_json: bool) -> Non
         f"  notetune study run {path}"
     )
     return None
+
+
+def _columns(what: str, seen: "Survey", uses: Mapping[str, str]) -> None:
+    rows = []
+    for column in seen.columns:
+        empty = 1 - column.filled / max(1, seen.rows)
+        rows.append((column.name, column.holds, f"{empty:.0%}", uses.get(column.name, "not used")))
+    title = f"{what} by the first {seen.rows:,} rows"
+    terminal.show_texts(title, ("column", "holds", "empty", "becomes"), rows)
 
 
 def shipped(found: Mapping[str, str], *, as_json: bool) -> None:

@@ -145,10 +145,10 @@ def a_million(recipe: Recipe) -> Counted:
     return Counted(facts, notes_N, none, {"any task": splits}, {"any task": 1}, origin)
 
 
-def _published(recipe: Recipe, read: Sequence[Config]) -> Counted:
+def _published(recipe: Recipe, needed: Sequence[Config]) -> Counted:
     of_step_1 = recipe.corpus or recipe.preparation
     if (of_step_1.source.kind, recipe.prepare.source.kind) != published.COUNTED_KINDS:
-        raise ConfigError(_why_not_counted(recipe, read))
+        raise ConfigError(_why_not_counted(recipe, needed))
     wanted = recipe.downstream.tasks
     tasks = {n: t for n, t in published.assumed_tasks().items() if n in (wanted or (n,))}
     facts, origin = assumed_facts(recipe, tuple(tasks)), published.ASSUMPTION
