@@ -251,12 +251,12 @@ def _left(progress: "Progress") -> str:
     if not progress.untimed:
         return f"{workers}; about {_duration(progress.seconds_left or 0)} left at this rate"
     untimed = (
-        f"{progress.untimed} jobs cannot be timed before one like them is made; "
-        "`notetune study run RECIPE --dry-run` estimates them"
+        f"time not known of {progress.untimed}, like which none is made yet; "
+        "`notetune study run RECIPE --dry-run` estimates it"
     )
     if not progress.seconds_left:
         return f"{workers}; {untimed}"
-    return f"{workers}; about {_duration(progress.seconds_left)} for the others, but {untimed}"
+    return f"{workers}; about {_duration(progress.seconds_left)} for the others; {untimed}"
 
 
 def _short(value: int | str) -> str:
