@@ -9,8 +9,9 @@ import yaml
 from pydantic import Field
 from small_study import notetune
 
-from notetune.cli.keys import Key, keys
+from notetune.cli.keys import Key, keys, within
 from notetune.config import Config
+from notetune.errors import ConfigError
 from notetune.recipe.recipe import Recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -61,6 +62,32 @@ def test_the_keys_of_the_shipped_recipes_are_listed(path):
     used = {f"{section}.{key}" for section in ("pretrain", "downstream", "evaluate")
             for key in recipe.get(section, {})}  # fmt: skip
     assert used | recipe.keys() <= known
+
+
+def test_a_list_is_asked_for_without_brackets():
+    known = keys(Drawing)
+    names = ["circles", "circles[].radius"]
+    assert [key.name for key in within(known, "circles")] == names
+    assert [key.name for key in within(known, "circles.radius")] == names[1:]
+    assert within(known, "circles[].radius") == within(known, "circles.radius")
+    assert within(known, "") == known
+
+
+@pytest.mark.parametrize(
+    ("asked", "suggested"),
+    [
+        ("split", "Perhaps prepare.split, "),
+        ("tasks.codes", "Perhaps prepare.source.tasks.codes."),
+        ("table", "Perhaps prepare.source."),
+        ("downstream.head", "downstream.head_lr"),
+        ("zzzzzz", "lists them all."),
+    ],
+)
+def test_a_word_that_is_no_key_leads_to_those_it_may_mean(asked, suggested):
+    with pytest.raises(ConfigError) as error:
+        within(keys(Recipe), asked)
+    assert suggested in str(error.value)
+    assert ("Perhaps" in str(error.value)) == (asked != "zzzzzz")
 
 
 def test_the_command_shows_a_section_or_names_the_fault():

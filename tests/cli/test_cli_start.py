@@ -9,6 +9,7 @@ import pytest
 
 from notetune import config
 from notetune.cli import main
+from notetune.prepare.prepared import open_prepared
 from notetune.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,34 @@ def test_a_table_becomes_a_recipe_that_runs(capsys, notes):
     code, out, err = notetune(capsys, "prepare", "my-notes.yaml", "--json")
     assert code == 0, err
     assert json.loads(out)["flow"][0]["read"] == 60
+
+
+@pytest.fixture
+def codes(notes):
+    """Notes without an outcome, and a table of the codes of their patients."""
+    pl.read_csv(notes).drop("died").write_csv("cases.csv")
+    rows = [(f"p{row % 30}", row % 4, ("I10", "e11.9", "V30.0")[row % 3]) for row in range(90)]
+    table = pl.DataFrame(rows, schema=["case", "rank", "code"], orient="row")
+    table.write_csv("codes.csv")
+    return Path("codes.csv")
+
+
+def test_a_table_of_codes_becomes_a_task_with_its_categories(capsys, codes):
+    code, out, err = notetune(capsys, "init", "cases.csv", "--codes", codes)
+    assert code == 0, err
+    assert "Those of codes.csv by the first 90 rows" in out
+    assert "I10" not in out
+    code, out, err = notetune(capsys, "prepare", "cases.yaml", "prepare.min_train_positives=1")
+    assert code == 0, err
+    task = open_prepared(Path("runs/cases/prepared")).tasks["codes"].task
+    assert task.classes == ("E11", "I10", "V30")
+
+
+def test_without_an_outcome_the_ways_out_are_said(capsys, codes):
+    code, _, err = notetune(capsys, "init", "cases.csv")
+    assert (code, "--outcome COLUMN" in err, "--codes FILE" in err) == (2, True, True)
+    code, _, err = notetune(capsys, "init", "cases.csv", "--codes-id", "case")
+    assert (code, "go with --codes FILE" in err) == (2, True)
 
 
 def test_what_was_guessed_is_there_for_machines(capsys, notes):

@@ -124,7 +124,9 @@ SHOWN = {
         Costs("h100", 80, "assumed", ("counted",), (COST,), (COST,), (TASK,)),
         as_json=False,
     ),
-    "progress": lambda: printing.progress(Progress((STATUS,), 1, 1e5, 0, 1), as_json=False),
+    "progress": lambda: printing.progress(
+        Progress(terminal.Path("runs/x"), (STATUS,), 1, 1e5, 0, 1), as_json=False
+    ),
     "results": lambda: printing.results(full_results(), terminal.Path("runs"), as_json=False),
     "keys": lambda: printing.keys(keys(Recipe), as_json=False),
 }

@@ -6,7 +6,7 @@ import yaml
 
 from notetune import config
 from notetune.errors import ConfigError
-from notetune.recipe.draft import Choices, draft
+from notetune.recipe.draft import Choices, Codes, draft
 from notetune.recipe.recipe import Recipe
 from notetune.sources.tables.survey import survey
 
@@ -96,13 +96,68 @@ def test_the_kind_of_an_outcome_follows_from_its_values(drafted, cells, expected
     assert found.recipe
 
 
+IDS = {"patient": [row // 2 for row in range(40)], "visit": [900 + row for row in range(40)]}
+
+
+@pytest.fixture
+def coded(tmp_path):
+    """Drafts of notes without an outcome, beside a table of codes with these columns."""
+
+    def made(said=None, **columns):
+        notes, path = tmp_path / "notes.parquet", tmp_path / "codes.csv"
+        texts = [f"{LONG} {row}" for row in range(40)]
+        pl.DataFrame({"body": texts, **IDS}).write_parquet(notes)
+        pl.DataFrame(columns).write_csv(path)
+        codes = Codes(path, survey(path), **(said or {}))
+        found = draft(notes, survey(notes), Choices(), "ours", "tiny", codes)
+        assert found.recipe
+        (task,) = found.keys["prepare"]["source"]["tasks"]
+        beside = task["codes"]
+        return task["column"], beside["id_column"], beside["code_column"], beside["version"]
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("cells", "version"),
+    [
+        (["401.9", "V3000", "25000", "E849"], "icd9"),
+        (["I10", "v30.0", "e11.9", "Z99"], "icd10"),
+        (["I10", "401.9", "sepsis", "flu"], "as-is"),
+    ],
+)
+def test_codes_are_found_by_their_form_and_the_finest_id(coded, cells, version):
+    columns = {**IDS, "rank": [row % 5 for row in range(40)], "icd_code": cells * 10}
+    assert coded(**columns) == ("visit", "visit", "icd_code", version)
+    said = {"id_column": "patient", "code_column": "icd_code", "version": "as-is"}
+    assert coded(said, **columns) == ("patient", "patient", "icd_code", "as-is")
+
+
+def test_codes_are_found_under_any_name(coded):
+    columns = {"who": IDS["visit"], "what": ["I10", "E11"] * 20}
+    assert coded(**columns) == ("visit", "who", "what", "icd10")
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"who": ["x", "y"], "code": ["I10", "E11"]}, "name it with --codes-id COLUMN"),
+        ({"visit": [900, 901], "what": ["flu", "sepsis"]}, "name it with --code-column"),
+    ],
+)
+def test_codes_that_cannot_be_told_are_asked_for(coded, columns, said):
+    with pytest.raises(ConfigError, match=said) as error:
+        coded(**columns)
+    assert "sepsis" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("choices", "columns", "said"),
     [
         (
             Choices(),
             {"sex": alternating("F", "M")},
-            "name it with --outcome COLUMN. It could be sex",
+            "with --codes FILE. It could be sex",
         ),
         (Choices(), {}, "no column seems to be an outcome"),
         (Choices(outcomes={"nope": None}), {}, "there is no column nope; the columns are body"),

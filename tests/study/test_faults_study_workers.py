@@ -14,7 +14,8 @@ import pytest
 from small_study import small_study
 
 from notetune import config, lease, ownership, runs
-from notetune.errors import DataError, RunError, RunWarning
+from notetune.cli.printing import standing
+from notetune.errors import BackboneError, DataError, RunError, RunWarning
 from notetune.recipe.recipe import Recipe
 from notetune.study import run as module
 from notetune.study.evaluate import evaluate
@@ -114,6 +115,7 @@ class TestStatus:
         found = progress(load(place))
         assert len(found.jobs) > 10
         assert {job.state for job in found.jobs} == {"done"}
+        assert found.folder == place / "runs/small"
         assert (found.workers, found.untimed, found.seconds_left) == (0, 0, 0)
 
     def test_says_who_runs_a_job_and_how_long_like_ones_took(self, place, alone, tmp_path):
@@ -134,6 +136,9 @@ class TestStatus:
         journal.unlink()
         found = progress(recipe)
         assert (found.seconds_left, found.untimed) == (None, 1)
+        said = standing(found)
+        assert "time not known of 1, like which none is made yet; `notetune study run" in said
+        assert "left at this rate" not in said
         assert [one.state for one in found.jobs if one.name == job.name] == ["open"]
 
     def with_an_open_job(self, place, tmp_path):
@@ -142,6 +147,23 @@ class TestStatus:
         job = [job for job in jobs(recipe) if job.stage == "model"][-1]
         shutil.rmtree(job.folder)
         return recipe, job
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("backbone={}/none", "backbone {}/none is not a folder"),
+        ("encoders.models.small={}/none", "encoders.models.small: backbone {}/none is not"),
+    ],
+)
+def test_a_missing_backbone_stops_before_the_notes_are_prepared(place, tmp_path, override, said):
+    recipe = load(place, f"runs={tmp_path / 'runs'}", override.format(tmp_path))
+    with pytest.raises(BackboneError) as error:
+        work(recipe)
+    assert said.format(tmp_path) in str(error.value)
+    assert "`make backbones`" in str(error.value)
+    assert ("`encoders.models={}`" in str(error.value)) == override.startswith("encoders")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_job_that_fails_stops_only_what_needs_it(place, alone, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from builders import random_encoder, random_llama
 
 from notetune import config
 from notetune.cli import main
-from notetune.errors import ConfigError
+from notetune.errors import ConfigError, NotetuneError
 from notetune.model.backbone import outline_backbone
 from notetune.model.stack import DOMAIN, Layer, stack
 from notetune.recipe.recipe import Recipe
@@ -232,13 +232,40 @@ encoders: {{models: {{small: {tmp_path}/bert}}, variants: [lora]}}
         ([], "h1000", "gpu h1000 is unknown; known are h200, h100, a100-80"),
         (["dtype=float8"], "a100-80", "computes no float8; it has float32, bfloat16"),
         (["pretrain.corpus=null"], "h100", "counts are published for step 1 on mimic4"),
+        (["encoders.models.nope=nowhere"], "h100", "encoders.models.nope: backbone nowhere is"),
     ],
 )
 def test_an_estimate_that_cannot_be_says_why(small, overrides, gpu, message):
     one = load(*small, *overrides, "backbones.clinical-llama-7b={backbone: tiny}")
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(NotetuneError) as raised:
         costs(one, gpu)
     assert message in str(raised.value)
+
+
+def test_notes_that_are_missing_are_said_first(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("""
+name: here
+prepare: {source: {kind: table, path: ours/notes.csv, columns: {text: text}}}
+""")
+    with pytest.raises(ConfigError) as raised:
+        costs(config.load(Recipe, tmp_path / "recipe.yaml", [f"data={tmp_path}"]), "h100")
+    assert str(raised.value).startswith(f"{tmp_path}/ours/notes.csv is not a file.")
+    assert f"name with --data the folder that the recipe's paths start from (now {tmp_path})" in (
+        str(raised.value)
+    )
+
+
+def test_a_backbone_without_weights_is_said_where_the_notes_are_there(tmp_path):
+    (tmp_path / "notes.csv").write_text("text\nFever.\n")
+    random_llama(tmp_path / "backbone")
+    (tmp_path / "backbone/model.safetensors").unlink()
+    (tmp_path / "recipe.yaml").write_text(f"""
+name: here
+backbone: {tmp_path}/backbone
+prepare: {{source: {{kind: table, path: {tmp_path}/notes.csv, columns: {{text: text}}}}}}
+""")
+    with pytest.raises(ConfigError, match=r"backbone has no weights\. A dry run needs them"):
+        costs(config.load(Recipe, tmp_path / "recipe.yaml"), "h100")
 
 
 def test_the_command_prints_the_cells_and_what_they_rest_on(small, capsys, monkeypatch):

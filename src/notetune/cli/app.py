@@ -10,7 +10,18 @@ import typer
 
 from notetune import __version__, runs
 from notetune.cli import load, printing, study, terminal
-from notetune.cli.options import AsJson, DataFolder, DryRun, Only, Overrides, RecipePath
+from notetune.cli.options import (
+    AsJson,
+    CodeColumn,
+    CodesId,
+    CodesTable,
+    CodesVersion,
+    DataFolder,
+    DryRun,
+    Only,
+    Overrides,
+    RecipePath,
+)
 from notetune.errors import ConfigError, NotetuneError, Stopped, of_the_machine
 from notetune.ownership import refuse_foreign
 from notetune.progress import in_one_step, silent
@@ -99,6 +110,10 @@ def init(
         typer.Option(help="Column to predict, or COLUMN=binary, multiclass or multilabel."),
     ] = None,
     feature: Annotated[list[str] | None, typer.Option(help="Column beside the text.")] = None,
+    codes: CodesTable = None,
+    codes_id: CodesId = None,
+    code_column: CodeColumn = None,
+    codes_version: CodesVersion = None,
     backbone: Annotated[str, typer.Option(help="Folder of a model, or tiny.")] = "tiny",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A new recipe; default: NOTES.yaml here.")
@@ -110,8 +125,9 @@ def init(
 
     columns = start.choices(text, patient_id, note_id, time, outcome or [], feature or [])
     with terminal.busy("reading the table"):
-        seen, drafted, path = start.write_draft(notes, columns, backbone, output)
-    printing.drafted(seen, drafted, path, as_json=as_json)
+        beside = start.codes_beside(codes, codes_id, code_column, codes_version)
+        seen, drafted, path = start.write_draft(notes, columns, backbone, output, beside)
+    printing.drafted(seen, drafted, path, beside, as_json=as_json)
 
 
 @app.command()
@@ -387,10 +403,8 @@ def keys(
     """List the keys of a recipe with their defaults and what they are for."""
     with terminal.busy("listing the keys"):
         from notetune.cli.keys import keys as keys_of
+        from notetune.cli.keys import within
         from notetune.recipe.recipe import Recipe
 
-        known = keys_of(Recipe)
-    found = [key for key in known if not section or f"{key.name}.".startswith(f"{section}.")]
-    if not found:
-        raise ConfigError(f"no key {section} in a recipe; `notetune keys` lists them all.")
+        found = within(keys_of(Recipe), section)
     printing.keys(found, as_json=as_json)

@@ -1,18 +1,22 @@
 """The keys of a recipe in words: what stands where, by default what, and what it is for."""
 
 import ast
+import difflib
 import functools
 import inspect
 import itertools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, RootModel
 from pydantic.fields import FieldInfo
 
 from notetune.config import Config, models_in
+from notetune.errors import ConfigError
+
+_MOST_SUGGESTED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,31 @@ _Places = dict[tuple[type[BaseModel], ...], tuple[str, str]]
 def keys(model: type[BaseModel]) -> list[Key]:
     """Every key of a recipe; a section that comes again is described at its first place."""
     return list(_keys(model, "", "", {}))
+
+
+def within(known: Sequence[Key], section: str) -> list[Key]:
+    """A key and those below it; the `[]` of lists may be left out.
+
+    Raises:
+        ConfigError: If there is none; it suggests the keys that end so, hold that kind, or are
+            spelt alike.
+    """
+    asked = _bare(section)
+    found = [key for key in known if not asked or f"{_bare(key.name)}.".startswith(f"{asked}.")]
+    if found:
+        return found
+    names = [_bare(key.name) for key in known]
+    ending = [name for name in names if name.endswith(f".{asked}")]
+    of_kind = [name.rpartition(".")[0] for name, key in zip(names, known, strict=True)
+               if key.kind == asked]  # fmt: skip
+    alike = difflib.get_close_matches(asked, names, _MOST_SUGGESTED)
+    nearest = sorted(dict.fromkeys(filter(None, ending or of_kind or alike)), key=len)
+    suggested = f" Perhaps {', '.join(nearest[:_MOST_SUGGESTED])}." if nearest else ""
+    raise ConfigError(f"no key {section} in a recipe; `notetune keys` lists them all.{suggested}")
+
+
+def _bare(name: str) -> str:
+    return name.replace("[]", "")
 
 
 def _keys(model: type[BaseModel], lead: str, kind: str, first_at: _Places) -> Iterator[Key]:

@@ -1,7 +1,7 @@
 """Arguments and options that several commands take."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,6 +17,17 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Only = Annotated[
     str | None, typer.Option("--only", help="One of the recipe's `backbones`, by its name.")
+]
+CodesTable = Annotated[
+    Path | None, typer.Option("--codes", help="Table of ICD codes beside the notes, to predict.")
+]
+CodesId = Annotated[
+    str | None, typer.Option(help="Its column with an id that a column of the notes has too.")
+]
+CodeColumn = Annotated[str | None, typer.Option(help="Its column with the codes.")]
+CodesVersion = Annotated[
+    Literal["icd9", "icd10", "as-is"] | None,
+    typer.Option(help="What its codes are; as-is makes each a class of its own."),
 ]
 RayAddress = Annotated[
     str | None,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from notetune.cli.keys import Key
     from notetune.metrics.results import MethodRow, PerplexityRow, Results, SearchRow
     from notetune.prepare.prepared import Prepared
-    from notetune.recipe.draft import Draft
+    from notetune.recipe.draft import Codes, Draft
     from notetune.recipe.recipe import Recipe
     from notetune.sources.mimic.published import PublishedFigure
     from notetune.sources.tables.survey import Survey
@@ -23,18 +23,16 @@ _DIGITS_OF_A_HASH = 16
 _SEEDS_SHOWN = 6
 
 
-def drafted(seen: "Survey", draft: "Draft", path: Path, *, as_json: bool) -> None:
-    """What the columns of a table hold and became, what to check, and what to do next."""
+def drafted(
+    seen: "Survey", draft: "Draft", path: Path, codes: "Codes | None", *, as_json: bool
+) -> None:
+    """What the columns of the tables hold and became, what to check, and what to do next."""
     if as_json:
         keys = {"recipe": path, "rows": seen.rows, "keys": draft.keys, "remarks": draft.remarks}
         return terminal.show_json(keys)
-    rows = []
-    for column in seen.columns:
-        empty = 1 - column.filled / max(1, seen.rows)
-        use = draft.uses.get(column.name, "not used")
-        rows.append((column.name, column.holds, f"{empty:.0%}", use))
-    title = f"The columns by the first {seen.rows:,} rows"
-    terminal.show_texts(title, ("column", "holds", "empty", "becomes"), rows)
+    _columns("The columns", seen, draft.uses)
+    if codes:
+        _columns(f"Those of {codes.path.name}", codes.seen, draft.beside)
     for remark in draft.remarks:
         terminal.tell(f"Check: {remark}")
     terminal.tell(
@@ -43,6 +41,15 @@ def drafted(seen: "Survey", draft: "Draft", path: Path, *, as_json: bool) -> Non
         f"  notetune study run {path}"
     )
     return None
+
+
+def _columns(what: str, seen: "Survey", uses: Mapping[str, str]) -> None:
+    rows = []
+    for column in seen.columns:
+        empty = 1 - column.filled / max(1, seen.rows)
+        rows.append((column.name, column.holds, f"{empty:.0%}", uses.get(column.name, "not used")))
+    title = f"{what} by the first {seen.rows:,} rows"
+    terminal.show_texts(title, ("column", "holds", "empty", "becomes"), rows)
 
 
 def shipped(found: Mapping[str, str], *, as_json: bool) -> None:
@@ -231,7 +238,7 @@ def progress(progress: "Progress", *, as_json: bool) -> None:
         return terminal.show_json(asdict(progress))
     rows = [(job.name, job.state, job.detail) for job in progress.jobs]
     terminal.show_texts("Jobs", ("job", "state", ""), rows)
-    terminal.tell(standing(progress))
+    terminal.tell(f"Run folder: {progress.folder}\n{standing(progress)}")
     return None
 
 
@@ -246,11 +253,15 @@ def _left(progress: "Progress") -> str:
     workers = f"{progress.workers} at work" if progress.workers else "nobody at work"
     if all(job.state == "done" for job in progress.jobs):
         return workers
-    untimed = f"{progress.untimed} jobs like none that was made"
-    if progress.seconds_left is None:
-        return f"{workers}; time left not known yet"
-    left = f"{workers}; about {_duration(progress.seconds_left)} left at this rate"
-    return f"{left}, and {untimed}" if progress.untimed else left
+    if not progress.untimed:
+        return f"{workers}; about {_duration(progress.seconds_left or 0)} left at this rate"
+    untimed = (
+        f"time not known of {progress.untimed}, like which none is made yet; "
+        "`notetune study run RECIPE --dry-run` estimates it"
+    )
+    if not progress.seconds_left:
+        return f"{workers}; {untimed}"
+    return f"{workers}; about {_duration(progress.seconds_left)} for the others; {untimed}"
 
 
 def _short(value: int | str) -> str:

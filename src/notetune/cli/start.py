@@ -13,7 +13,7 @@ from notetune.errors import ConfigError
 from notetune.ownership import refuse_existing
 
 if TYPE_CHECKING:
-    from notetune.recipe.draft import Choices, Draft
+    from notetune.recipe.draft import Choices, Codes, Draft
     from notetune.sources.tables.survey import Survey
 
 
@@ -45,8 +45,28 @@ def _outcome(given: str) -> "tuple[str, TaskKind | None]":
     return column, kind  # type: ignore[return-value]
 
 
+def codes_beside(
+    path: Path | None, id_column: str | None, code_column: str | None, version: str | None
+) -> "Codes | None":
+    """The table of codes that the options of `notetune init` name, looked at.
+
+    Raises:
+        ConfigError: If an option speaks of a table that is not named.
+        DataError: If the table is missing or faulty.
+    """
+    from notetune.recipe.draft import Codes
+    from notetune.sources.tables.survey import survey
+
+    said = id_column, code_column, version
+    if path is None:
+        if any(said):
+            raise ConfigError("--codes-id, --code-column and --codes-version go with --codes FILE.")
+        return None
+    return Codes(path.resolve(), survey(path), *said)  # whatever `data` is
+
+
 def write_draft(
-    notes: Path, columns: "Choices", backbone: str, output: Path | None
+    notes: Path, columns: "Choices", backbone: str, output: Path | None, codes: "Codes | None"
 ) -> "tuple[Survey, Draft, Path]":
     """Draft a recipe for a table and write it.
 
@@ -73,7 +93,7 @@ def write_draft(
     path = output or Path(f"{name}.yaml")
     refuse_existing(path)
     seen = survey(notes)
-    drafted = draft(notes.resolve(), seen, columns, name, backbone)  # whatever `data` is
+    drafted = draft(notes.resolve(), seen, columns, name, backbone, codes)  # whatever `data` is
     assert drafted.recipe
     runs.write_text(path, drafted.text, replaces=False)
     return seen, drafted, path

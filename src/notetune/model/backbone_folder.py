@@ -40,7 +40,8 @@ def resolve_backbone(name: str, *, needs_weights: bool = True) -> Path:
     if not folder.is_dir():
         raise BackboneError(
             f"backbone {name} is not a folder; give a Hugging Face model folder or "
-            f"`{SHIPPED_BACKBONE}` for the shipped one."
+            f"`{SHIPPED_BACKBONE}` for the shipped one. In the repository `make backbones` makes "
+            "backbones/smollm2-135m and backbones/minilm-l6."
         )
     config = folder / "config.json"
     if not config.is_file():

@@ -7,6 +7,21 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
+_FORM: Final = {
+    "9": re.compile(r"(?:[0-9]{3}|V[0-9]{2})\.?[0-9]{0,2}|E[0-9]{3}\.?[0-9]?"),
+    "10": re.compile(r"[A-Z][0-9][0-9A-Z]\.?[0-9A-Z]{0,4}"),
+}
+
+
+def is_diagnosis(code: str, version: str) -> bool:
+    """Whether a text has the form of a diagnosis of version "9" or "10"; V and E codes have both.
+
+    Example:
+        >>> [is_diagnosis(code, "10") for code in ("v30.00", "E11.9", "401.9")]
+        [True, True, False]
+    """
+    return _FORM[version].fullmatch(code.strip().upper()) is not None
+
 
 def icd9_category(code: str) -> str:
     """The category of an ICD-9-CM diagnosis: four characters of an external cause (E), else three.

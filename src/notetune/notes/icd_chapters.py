@@ -1,11 +1,10 @@
 """The chapters of ICD diagnoses, by the categories from which and to which each goes."""
 
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-from notetune.notes.icd import CATEGORY
+from notetune.notes.icd import CATEGORY, is_diagnosis
 
 CHAPTERS: Final[Mapping[str, Mapping[str, str]]] = {
     "9": {
@@ -59,11 +58,6 @@ CHAPTERS: Final[Mapping[str, Mapping[str, str]]] = {
 Source: tabular lists of ICD-9-CM volume 1 and of ICD-10-CM; long titles are shortened.
 """
 
-_CODE: Final = {
-    "9": re.compile(r"(?:[0-9]{3}|V[0-9]{2})\.?[0-9]{0,2}|E[0-9]{3}\.?[0-9]?"),
-    "10": re.compile(r"[A-Z][0-9][0-9A-Z]\.?[0-9A-Z]{0,4}"),
-}
-
 
 @lru_cache(maxsize=100_000)
 def icd_chapter(code: str, version: str) -> str | None:
@@ -78,7 +72,7 @@ def icd_chapter(code: str, version: str) -> str | None:
         ('240-279', 'V01-V91', 'V00-Y99')
     """
     code = code.strip().upper()
-    if not _CODE[version].fullmatch(code):
+    if not is_diagnosis(code, version):
         return None
     category = CATEGORY["diagnoses", version](code)
     # Letters follow digits in ASCII as in the classification: C4A stands between C49 and C50.

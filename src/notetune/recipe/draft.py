@@ -26,6 +26,8 @@ _OUTCOMES: Final = (
     "died death dead mortality expire readmi outcome label target diagnos procedure icd codes"
 )
 _POSITIVE: Final = ("1", "true", "yes", "y", "t", "positive", "pos", "died", "dead")
+_CODED: Final = r"icd|code|diag"
+_CODED_SHARE: Final = 0.8
 _LEAST_CHARS: Final = 40
 _SEEDS: Final = 3
 # As few as tell whether adapting to the notes helped, and whether adapting to the task did.
@@ -54,6 +56,25 @@ class Choices:
 
 
 @dataclass(frozen=True)
+class Codes:
+    """A table of codes beside the notes, and what a user says of it; the rest is guessed.
+
+    Attributes:
+        path: The table.
+        seen: What its columns hold.
+        id_column: Column of the id that a column of the notes has too.
+        code_column: Column of the codes.
+        version: icd9, icd10 or as-is.
+    """
+
+    path: Path
+    seen: Survey
+    id_column: str | None = None
+    code_column: str | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True)
 class Draft:
     """A recipe that runs, and what each column became.
 
@@ -61,11 +82,13 @@ class Draft:
         keys: The recipe.
         uses: Column to what it is used as.
         remarks: What a user should check, a sentence each.
+        beside: Column of the table of codes to what it is used as.
     """
 
     keys: dict[str, Any]
     uses: dict[str, str]
     remarks: tuple[str, ...]
+    beside: dict[str, str]
 
     @property
     def recipe(self) -> Recipe:
@@ -80,7 +103,14 @@ class Draft:
         return "\n".join([*lines, written])
 
 
-def draft(path: Path, seen: Survey, choices: Choices, name: str, backbone: str) -> Draft:
+def draft(
+    path: Path,
+    seen: Survey,
+    choices: Choices,
+    name: str,
+    backbone: str,
+    codes: Codes | None = None,
+) -> Draft:
     """A recipe for a table.
 
     Args:
@@ -89,13 +119,16 @@ def draft(path: Path, seen: Survey, choices: Choices, name: str, backbone: str) 
         choices: What the user says of them.
         name: Of the study.
         backbone: Its folder, or `tiny`.
+        codes: A table of codes to predict, if there is one.
 
     Raises:
-        ConfigError: If a column is not there, or no text or outcome can be told.
+        ConfigError: If a column is not there, or no text, outcome or codes can be told.
     """
     remarks: list[str] = []
     columns = _columns(seen, choices, remarks)
-    tasks = _tasks(seen, choices, {*columns.values(), *choices.features}, remarks)
+    of_codes = [_of_codes(seen, codes, remarks)] if codes else []
+    taken = {*columns.values(), *choices.features, *(task["column"] for task in of_codes)}
+    tasks = _tasks(seen, choices, taken, remarks, of_codes)
     source: dict[str, Any] = {"kind": "table", "path": str(path), "columns": columns}
     if choices.features:
         source["features"] = [_column(seen, feature).name for feature in choices.features]
@@ -115,8 +148,8 @@ def draft(path: Path, seen: Survey, choices: Choices, name: str, backbone: str) 
     uses = {column: role.replace("_", " ") for role, column in columns.items()}
     uses |= {split.name: "split"} if split else {}
     uses |= dict.fromkeys(source.get("features", ()), "feature")
-    uses |= {task["column"]: f"outcome, {task['kind']}" for task in tasks}
-    return Draft(keys, uses, tuple(remarks))
+    uses |= {task["column"]: f"outcome, {task['kind']}" for task in tasks if "codes" not in task}
+    return Draft(keys, uses, tuple(remarks), _uses_beside(of_codes))
 
 
 def _columns(seen: Survey, choices: Choices, remarks: list[str]) -> dict[str, str]:
@@ -132,14 +165,93 @@ def _columns(seen: Survey, choices: Choices, remarks: list[str]) -> dict[str, st
 
 
 def _tasks(
-    seen: Survey, choices: Choices, taken: set[str], remarks: list[str]
+    seen: Survey,
+    choices: Choices,
+    taken: set[str],
+    remarks: list[str],
+    of_codes: Sequence[dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    outcomes = _outcomes(seen, choices, taken)
-    tasks = [_task(column, kind, remarks) for column, kind in outcomes]
+    outcomes = _outcomes(seen, choices, taken, needs_one=not of_codes)
+    tasks = [*of_codes] + [_task(column, kind, remarks) for column, kind in outcomes]
     taken |= {column.name for column, _ in outcomes}
     if others := [column.name for column in seen.columns if _could_be(column, taken)]:
         remarks.append(f"--outcome would predict these too: {', '.join(others)}.")
     return tasks
+
+
+def _of_codes(seen: Survey, codes: Codes, remarks: list[str]) -> dict[str, Any]:
+    """The task of a table of codes: its id, and the column of the notes that has it too."""
+    named_so = codes.code_column and _column(codes.seen, codes.code_column)
+    own = [_column(codes.seen, codes.id_column)] if codes.id_column else codes.seen.columns
+    pairs = [
+        (one, other)
+        for one in own
+        for other in seen.columns
+        if one is not named_so and (codes.id_column or not _seems_coded(one))
+    ]
+    own_id, of_notes = max(pairs, key=lambda pair: _fit(*pair), default=(None, None))
+    found, total = own_id.found_in(of_notes) if own_id and of_notes else (0, 0)
+    if not own_id or not of_notes or not found:
+        raise ConfigError(
+            f"{codes.path}: no column holds ids that a column of the notes has too; name it with "
+            "--codes-id COLUMN, and write the ids alike in both tables."
+        )
+    code = named_so or _code_column(codes, own_id)
+    version = codes.version or _version(code)
+    remarks.append(
+        f"{codes.path.name}: {found:,} of {total:,} values of {own_id.name} are in column "
+        f"{of_notes.name} of the notes, by the first rows; {code.name} is taken for diagnoses, "
+        f"{version}."
+    )
+    beside = {
+        "path": str(codes.path),
+        "id_column": own_id.name,
+        "code_column": code.name,
+        "version": version,
+    }
+    return {"name": "codes", "kind": "multilabel", "column": of_notes.name, "codes": beside}
+
+
+def _fit(own: Column, of_notes: Column) -> tuple[int, float, bool]:
+    """How well a column of the codes names what a column of the notes names, the finer the more."""
+    found, total = own.found_in(of_notes)
+    return found, found / max(1, total), own.name.lower() == of_notes.name.lower()
+
+
+def _seems_coded(column: Column) -> bool:
+    """Whether a column holds codes, by its name: numbers of patients have the form of ICD-9 too."""
+    return re.search(_CODED, column.name, re.IGNORECASE) is not None
+
+
+def _code_column(codes: Codes, own_id: Column) -> Column:
+    others = [column for column in codes.seen.columns if column is not own_id and column.filled]
+    fitting = [one for one in others if _seems_coded(one) or _version(one) != "as-is"]
+    if not fitting:
+        raise ConfigError(
+            f"{codes.path}: no column seems to hold codes; name it with --code-column."
+        )
+    return max(fitting, key=lambda one: (_version(one) != "as-is", _seems_coded(one), _share(one)))
+
+
+def _share(column: Column) -> float:
+    return max(column.diagnoses.values()) / max(1, column.filled)
+
+
+def _version(column: Column) -> str:
+    """Of which version most cells have the form, codes of both forms aside."""
+    if _share(column) < _CODED_SHARE:
+        return "as-is"
+    of_9, of_10 = column.diagnoses["9"], column.diagnoses["10"]
+    return "icd9" if of_9 > of_10 else "icd10"
+
+
+def _uses_beside(of_codes: Sequence[dict[str, Any]]) -> dict[str, str]:
+    uses = {}
+    for task in of_codes:
+        codes = task["codes"]
+        uses[codes["id_column"]] = f"id, as {task['column']} of the notes"
+        uses[codes["code_column"]] = f"codes, {codes['version']}"
+    return uses
 
 
 def _split(seen: Survey) -> Column | None:
@@ -186,17 +298,18 @@ def _of_role(seen: Survey, role: str, pattern: str, given: str | None) -> Column
 
 
 def _outcomes(
-    seen: Survey, choices: Choices, taken: set[str]
+    seen: Survey, choices: Choices, taken: set[str], *, needs_one: bool
 ) -> Sequence[tuple[Column, TaskKind | None]]:
     if choices.outcomes:
         return [(_column(seen, name), kind) for name, kind in choices.outcomes.items()]
     free = [column for column in seen.columns if _could_be(column, taken)]
     words = _OUTCOMES.split()
     guessed = [column for column in free if any(word in column.name.lower() for word in words)]
-    if not guessed:
+    if needs_one and not guessed:
         could = f" It could be {', '.join(column.name for column in free)}." if free else ""
         raise ConfigError(
-            f"no column seems to be an outcome; name it with --outcome COLUMN.{could}"
+            "no column seems to be an outcome; name it with --outcome COLUMN, or a table of codes "
+            f"beside the notes with --codes FILE.{could}"
         )
     return [(column, None) for column in guessed]
 

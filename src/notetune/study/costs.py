@@ -19,7 +19,7 @@ from notetune.recipe.recipe import Recipe
 from notetune.search.space import point_count
 from notetune.study.counts import Counted, CountedStep, a_million, count_notes
 from notetune.study.jobs import Job, Stage
-from notetune.study.listing import jobs_of
+from notetune.study.listing import check_backbones, jobs_of
 from notetune.study.specs import CellSpec, DomainSpec, PerplexitySpec, SearchSpec, with_point
 from notetune.tokens.packing import Int64Array
 from notetune.train.gpus import ASSUMED_SHARE, GPUS, USABLE_SHARE
@@ -140,6 +140,7 @@ def costs(recipe: Recipe, gpu: str | None = None, track: Track = silent) -> Cost
     """
     if gpu is not None and gpu not in GPUS:
         raise ConfigError(f"gpu {gpu} is unknown; known are {', '.join(GPUS)}.")
+    check_backbones(recipe, needs_weights=False)
     rate_of = _rate_on(gpu) if gpu else _rate_here()
     counted: dict[Path, Counted] = {}
     trainings: list[JobCost] = []

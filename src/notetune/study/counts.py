@@ -1,7 +1,7 @@
 """What a dry run counts: the notes, or what is published of them, and one step of a training."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from notetune import sources
+from notetune.config import Config
 from notetune.errors import ConfigError
 from notetune.model.adapters.files import SavedAdapter
 from notetune.model.adapters.specs import AdapterSpec, Prompt
@@ -24,6 +25,7 @@ from notetune.prepare.encoders import outline_encoder
 from notetune.prepare.settings import LEAST_TOKENS, row_of
 from notetune.recipe.recipe import Recipe
 from notetune.sources.mimic import published
+from notetune.sources.paths import paths_in
 from notetune.sources.splits import SplitConfig
 from notetune.study import perplexity
 from notetune.study.jobs import Job
@@ -74,7 +76,7 @@ def count_notes(recipe: Recipe) -> Counted:
     read = [spec for spec in (recipe.preparation, recipe.corpus) if spec]
     has_notes = all(sources.files_of(spec.source) for spec in read)
     if not has_notes or not any(folder.glob("*.safetensors")):
-        return _published(recipe)
+        return _published(recipe, [spec.source for spec in read])
     with _notes_of(recipe) as (one, notes):
         prepared, store = notes.prepared, notes.prepared.store
         facts = facts_of(one, notes)
@@ -143,14 +145,10 @@ def a_million(recipe: Recipe) -> Counted:
     return Counted(facts, notes_N, none, {"any task": splits}, {"any task": 1}, origin)
 
 
-def _published(recipe: Recipe) -> Counted:
+def _published(recipe: Recipe, needed: Sequence[Config]) -> Counted:
     of_step_1 = recipe.corpus or recipe.preparation
     if (of_step_1.source.kind, recipe.prepare.source.kind) != published.COUNTED_KINDS:
-        raise ConfigError(
-            f"prepare.source: the notes are not in {recipe.data}, or {recipe.backbone} has no "
-            "weights, and counts are published for step 1 on mimic4 and tasks on mimic3 only; put "
-            "the missing files there."
-        )
+        raise ConfigError(_why_not_counted(recipe, needed))
     wanted = recipe.downstream.tasks
     tasks = {n: t for n, t in published.assumed_tasks().items() if n in (wanted or (n,))}
     facts, origin = assumed_facts(recipe, tuple(tasks)), published.ASSUMPTION
@@ -165,6 +163,20 @@ def _published(recipe: Recipe) -> Counted:
     }
     classes = {name: published.CLASS_COUNTS[name] for name in tasks}
     return Counted(facts, *_published_corpus(recipe, longest), read_N, classes, origin)
+
+
+def _why_not_counted(recipe: Recipe, read: Sequence[Config]) -> str:
+    only = "counts are published for step 1 on mimic4 and tasks on mimic3 only"
+    missing = [path for source in read if not sources.files_of(source) for path in paths_in(source)]
+    if not missing:
+        return (
+            f"{recipe.backbone} has no weights. A dry run needs them to count notes, since {only}; "
+            "put a .safetensors file there."
+        )
+    return (
+        f"{missing[0]} is not a file. A dry run needs the notes, since {only}; put them there, or "
+        f"name with --data the folder that the recipe's paths start from (now {recipe.data})."
+    )
 
 
 def _published_corpus(recipe: Recipe, longest: int) -> tuple[Int64Array, Int64Array]:

@@ -6,7 +6,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from notetune import runs
-from notetune.errors import RunError
+from notetune.errors import BackboneError, RunError
+from notetune.model.backbone_folder import resolve_backbone
 from notetune.prepare.prepared import open_prepared
 from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
@@ -110,6 +111,23 @@ def place_of(recipe: Recipe, encoder: str = "") -> Place:
         recipe.prepare.allow_leaks,
         columns,
     )
+
+
+def check_backbones(recipe: Recipe, *, needs_weights: bool = True) -> None:
+    """Look for every backbone and encoder of a study, before any work on notes.
+
+    Raises:
+        BackboneError: If one cannot be used.
+    """
+    for one in recipe.studies.values():
+        resolve_backbone(one.backbone, needs_weights=needs_weights)
+        for name in one.encoders.models:
+            place = place_of(one, name)
+            try:
+                resolve_backbone(place.backbone, needs_weights=needs_weights)
+            except BackboneError as error:
+                way_out = "`encoders.models={}` leaves encoders out."
+                raise BackboneError(f"{place.key}: {error} {way_out}") from None
 
 
 def general_text(recipe: Recipe) -> Path:

@@ -22,7 +22,7 @@ from notetune.study import baselines, perplexity, search, step1, step2
 from notetune.study.evaluate import evaluate, refuse_foreign_looks
 from notetune.study.features import is_computed_elsewhere
 from notetune.study.jobs import OF_NOTES, Job, Stage
-from notetune.study.listing import jobs_of, notes_here
+from notetune.study.listing import check_backbones, jobs_of, notes_here
 from notetune.study.specs import Notes
 from notetune.study.status import Diary
 from notetune.study.wanted import facts_of
@@ -176,8 +176,10 @@ class _Worker:
         """Clear what killed workers left.
 
         Raises:
+            BackboneError: If a backbone or an encoder cannot be used.
             RunError: If a live worker has another recipe, version or notes.
         """
+        check_backbones(self.recipe)
         root = self.recipe.folder.root
         if processes.are_several() and self.recipe.tune.is_on:
             raise ConfigError(

@@ -42,6 +42,7 @@ class Progress:
     """Where a study stands.
 
     Attributes:
+        folder: The run folder that was looked in.
         jobs: All that are known; those that read notes are known once these are prepared.
         workers: Processes at work.
         seconds_left: Until all jobs are made, by those that took as long before: of the same
@@ -50,6 +51,7 @@ class Progress:
         places: Workers among which those could be shared.
     """
 
+    folder: Path
     jobs: tuple[Status, ...]
     workers: int
     seconds_left: float | None
@@ -121,7 +123,9 @@ def progress(recipe: Recipe, *, is_checked: bool = True) -> Progress:
     workers = len({(holder.host, holder.process) for holder in holders.values()})
     left, untimed = _seconds_left(listed, made, holders, last)
     places = sum(_places(job) for job in listed if job not in made)
-    return Progress(tuple(lines), workers, left and left / max(1, workers), untimed, places)
+    left = left and left / max(1, workers)
+    folder = recipe.folder.root.absolute()
+    return Progress(folder, tuple(lines), workers, left, untimed, places)
 
 
 def _places(job: Job) -> int:

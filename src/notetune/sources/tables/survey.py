@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from notetune.errors import DataError
+from notetune.notes.icd import is_diagnosis
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import Record, names_in, read_records, table_files
 
@@ -16,6 +17,7 @@ MOST_LEVELS: Final = 100
 _MOST_LEVEL_CHARS: Final = 40
 _MOST_NAME_CHARS: Final = 60
 _SEPARATORS: Final = ";|,"
+_VERSIONS: Final = ("9", "10")
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Column:
         times: Cells that are days or times.
         lists: Cells that are lists.
         separated: Cells that hold a separator, by separator.
+        diagnoses: Cells that have the form of an ICD diagnosis, by version, "9" or "10".
         levels: Different values and how many cells have each, up to `MOST_LEVELS` short ones; None
             where there are more, or longer ones.
         is_unique: Whether no two cells are equal.
@@ -42,6 +45,7 @@ class Column:
     times: int = 0
     lists: int = 0
     separated: dict[str, int] = field(default_factory=dict)
+    diagnoses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_VERSIONS, 0))
     levels: dict[str, int] | None = field(default_factory=dict)
     is_unique: bool = True
     _seen: set[int] = field(default_factory=set, repr=False)
@@ -65,7 +69,13 @@ class Column:
         self.times += self._is_time(record)
         for mark in _SEPARATORS:
             self.separated[mark] = self.separated.get(mark, 0) + (mark in text)
+        for version in _VERSIONS:
+            self.diagnoses[version] += is_diagnosis(text, version)
         self._count_level(text)
+
+    def found_in(self, other: "Column") -> tuple[int, int]:
+        """How many different values another column has too, and how many there are."""
+        return len(self._seen & other._seen), len(self._seen)
 
     def _is_time(self, record: Record) -> bool:
         try:
