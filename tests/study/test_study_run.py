@@ -84,7 +84,8 @@ def test_a_study_ends_in_a_report_with_every_model(place, finished):
     assert "domain-trainable+task-lora" in (report / "report.html").read_text()
     assert "report.html" in finished.stdout
     said = " ".join(finished.stdout.split())
-    assert "notes help? domain-frozen+task-lora against task-lora: died" in said
+    asked = "notes help? domain-frozen+task-lora against task-lora:"
+    assert f"{asked} died no difference: both rank these patients alike." in said
     assert "mean over 2 runs, 95 % interval over patients and runs." in said
     assert "★ and bold" in said
     looks = results["provenance"]["looks at the test scores"]
