@@ -74,7 +74,7 @@ def refuse_foreign_lease(path: Path) -> None:
     Raises:
         RunError: If something else stands there.
     """
-    if os.path.lexists(path) and not _is_lease(path):
+    if not _is_lease(path) and os.path.lexists(path) and not _is_lease(path):  # it may come and go
         refuse_existing(path)
 
 

@@ -73,7 +73,7 @@ def test_the_summary_says_when_the_baseline_wins_or_loses():
         ),
         (
             {"is_found": False, "p_value": None, "difference": Estimate(0, 0, 0, 9)},
-            "no: both rank the patients alike.",
+            "no difference: both rank these patients alike.",
         ),
         (
             {"is_found": False, "difference": None, "reason": "too few: 4 patients have it"},

@@ -84,7 +84,8 @@ def test_a_study_ends_in_a_report_with_every_model(place, finished):
     assert "domain-trainable+task-lora" in (report / "report.html").read_text()
     assert "report.html" in finished.stdout
     said = " ".join(finished.stdout.split())
-    assert "notes help? domain-frozen+task-lora against task-lora: died cannot be told" in said
+    asked = "notes help? domain-frozen+task-lora against task-lora:"
+    assert f"{asked} died no difference: both rank these patients alike." in said
     assert "mean over 2 runs, 95 % interval over patients and runs." in said
     assert "★ and bold" in said
     looks = results["provenance"]["looks at the test scores"]
@@ -139,7 +140,7 @@ def test_note_text_is_in_no_output_but_the_prepared_notes(place, finished):
 def test_whatever_takes_time_is_shown_from_its_beginning(finished):
     begun = [line for line in finished.stderr.splitlines() if " 0/" in line]
     first, last = begun[0], begun[-1]
-    assert (first, last) == ("prepare 0/1", "evaluate 0/1")
+    assert (first, last) == ("prepare 0/1", "report 0/1")
     starts = {line.rpartition(" ")[0] for line in begun}
     assert {"perplexity", "pretrain · seed 0", "died · tf-idf"} <= starts
     assert "codes · hybrid · seed 0" in starts

@@ -65,7 +65,7 @@ def _answer(item: Comparison) -> str:
     if item.difference is None:
         return f"cannot be told: {item.reason}."
     if item.difference.value == item.difference.low == item.difference.high == 0:
-        return "no: both rank the patients alike."
+        return "no difference: both rank these patients alike."
     found = with_interval(item.difference, signed)
     if item.is_found:
         return f"yes, by {found}." if item.difference.value > 0 else f"no, it is worse: {found}."

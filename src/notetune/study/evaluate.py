@@ -150,31 +150,33 @@ def _flow(notes: Notes) -> tuple[FlowCount, ...]:
 
 def _score_tables(recipe: Recipe, made: Sequence[Made]) -> list[ScoreTable]:
     """Test and validation scores of all models, task by task, in the order to show."""
-    tables, shown, how = [], set(recipe.models), recipe.evaluate.combine
-    for task in dict.fromkeys(name for one in made for name in one.notes.prepared.tasks):
-        for one in made:
-            # A hybrid may have parts that the report does not show.
-            jobs = [
-                job
-                for stage in ("baseline", "model", "hybrid")
-                for job in one.done_of(stage)
-                if job.task == task and job.model in shown
-            ]
-            for split in _SPLITS:
-                for job in jobs:
-                    path = job.folder / f"{split}.parquet"
-                    if path.is_file() and job.model:
-                        runs.refuse_damaged(job.folder, path.name)
-                        table = replace(read_scores(path), model=job.model.label)
-                        if how != "none":
-                            table = combined(table, one.notes.prepared.stays, how)
-                        tables.append(table)
+    tasks = dict.fromkeys(name for one in made for name in one.notes.prepared.tasks)
+    tables = [table for task in tasks for one in made for table in _tables_of(recipe, one, task)]
     if not any(table.split == "test" for table in tables):
         raise RunError(
             f"{recipe.folder.root} holds no scores yet; run `notetune downstream` or "
             "`notetune study run` with this recipe first."
         )
     return tables
+
+
+def _tables_of(recipe: Recipe, one: Made, task: str) -> Iterator[ScoreTable]:
+    """Those of one backbone on a task, split by split; a hybrid may have parts that are not shown.
+
+    Raises:
+        RunError: If scores are not as they were written.
+    """
+    shown, how = set(recipe.models), recipe.evaluate.combine
+    jobs = [job for stage in ("baseline", "model", "hybrid") for job in one.done_of(stage)]
+    for split in _SPLITS:
+        for job in jobs:
+            path = job.folder / f"{split}.parquet"
+            if job.task != task or job.model is None or job.model not in shown:
+                continue
+            if path.is_file():
+                runs.refuse_damaged(job.folder, path.name)
+                table = replace(read_scores(path), model=job.model.label)
+                yield table if how == "none" else combined(table, one.notes.prepared.stays, how)
 
 
 def _on_parts(
