@@ -92,6 +92,8 @@ def _prepared(prepared: "Prepared", comparisons: "Sequence[PublishedFigure]") ->
     from notetune.report import tables
 
     terminal.show_report_table(tables.flow_table(prepared.flow))
+    for notice in prepared.notices:
+        terminal.tell(f"Note: {notice}")
     terminal.tell("Leak checks: " + "; ".join(f.sentence for f in prepared.findings))
     if comparisons:
         _published(comparisons)
@@ -171,6 +173,8 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
         return terminal.show_json({"recipe": recipe.as_json(), **asdict(costs)})
     if costs.tasks:
         _to_learn(recipe.name, costs.tasks)
+    for notice in costs.notices:
+        terminal.tell(f"Note: {notice}")
     columns = ("training", "seeds", "documents", "tokens", "steps", "trained", "GiB", "time each")
     for name, seconds in costs.seconds.items():
         rows = [

@@ -3,6 +3,7 @@
 A code is text, since its leading zeros count. It may have its dot and any letter case.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -50,3 +51,28 @@ CATEGORY: Final[Mapping[tuple[str, str], Callable[[str], str]]] = {
 Source: structure of ICD-10-CM, where a category is one letter, one digit and one letter or digit;
 data specification, section 5.1, for ICD-10-PCS: section, system, operation and body part.
 """
+
+FORM: Final[Mapping[tuple[str, str], re.Pattern[str]]] = {
+    ("diagnoses", "9"): re.compile(r"[0-9]{3,5}|V[0-9]{2,4}|E[0-9]{3,4}"),
+    ("procedures", "9"): re.compile(r"[0-9]{2,4}"),
+    ("diagnoses", "10"): re.compile(r"[A-Z][0-9][A-Z0-9]{1,5}[-+*!†#]*"),
+    ("procedures", "10"): re.compile(r"[0-9A-HJ-NP-Z]{4,7}"),
+}
+"""How a code looks without its dots and in capitals, by the keys of `CATEGORY`.
+
+Many codes have two of these forms, so a table of one kind has the form of its own in every row, but
+the reverse does not hold. ICD-10 diagnoses may bear the marks of ICD-10-GM (dagger, asterisk,
+exclamation mark) or end in a dash; ICD-10 procedures may be cut to their first four characters.
+
+Source: structure of ICD-9-CM, ICD-10-CM and ICD-10-PCS, which has neither I nor O.
+"""
+
+
+def has_form(code: str, of: str, version: str) -> bool:
+    """Whether a code, with or without its dots, looks like one of a version of ICD, 9 or 10.
+
+    Example:
+        >>> has_form("I10", "diagnoses", "10"), has_form("0BJ08ZZ", "diagnoses", "10")
+        (True, False)
+    """
+    return FORM[of, version].fullmatch(code.strip().upper().replace(".", "")) is not None

@@ -88,6 +88,7 @@ class Costs:
         counts: Where the numbers of notes are from.
         trainings: Backbone by backbone.
         tasks: What there is to learn.
+        notices: What a reader must know of the notes.
     """
 
     clock: str
@@ -96,6 +97,7 @@ class Costs:
     counts: tuple[str, ...]
     trainings: tuple[TrainingCost, ...]
     tasks: tuple[TaskCount, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -138,10 +140,12 @@ def costs(recipe: Recipe, gpu: str | None = None) -> Costs:
     )
     if gpu is None:
         rate = "their rate measured on one row of each backbone on this machine"
-        return Costs(str(torch_device(recipe.device)), None, rate, origins, tuple(trainings), tasks)
-    card = GPUS[gpu]
-    rate = f"{card.source}; {ASSUMED_SHARE:.0%} of the card's highest rate, which is assumed"
-    return Costs(gpu, card.memory_gib, rate, origins, tuple(trainings), tasks)
+        clock, memory_gib = str(torch_device(recipe.device)), None
+    else:
+        clock, memory_gib = gpu, GPUS[gpu].memory_gib
+        share = f"{ASSUMED_SHARE:.0%} of the card's highest rate, which is assumed"
+        rate = f"{GPUS[gpu].source}; {share}"
+    return Costs(clock, memory_gib, rate, origins, tuple(trainings), tasks, first.notices)
 
 
 def costs_of_a_million(recipe: Recipe) -> Costs:

@@ -44,6 +44,7 @@ class Counted:
         tasks: Of each note of a task, as far as it is read, by task and split.
         classes: Of each task.
         origin: Where the numbers are from.
+        notices: What a reader must know of the notes.
     """
 
     facts: Facts
@@ -51,6 +52,7 @@ class Counted:
     tasks: Mapping[str, Mapping[str, Int64Array]]
     classes: Mapping[str, int]
     origin: str
+    notices: tuple[str, ...] = ()
 
 
 def count_notes(recipe: Recipe) -> Counted:
@@ -77,7 +79,8 @@ def count_notes(recipe: Recipe) -> Counted:
         classes = {name: len(table.task.classes) for name, table in prepared.tasks.items()}
         domain = domain_spec(one, facts, 0)
         corpus_D = notes.corpus.store.lengths_D[domain.documents_of(notes.corpus.store)]
-        return Counted(facts, np.array(corpus_D), tasks, classes, "counted in the notes")
+        origin = "counted in the notes"
+        return Counted(facts, np.array(corpus_D), tasks, classes, origin, prepared.notices)
 
 
 @contextmanager

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from notetune.errors import DataError
+from notetune.missing_column import MOST_NAME_CHARS, are_names
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import Record, names_in, read_records, table_files
 
 ROWS_READ: Final = 20_000
 MOST_LEVELS: Final = 100
 _MOST_LEVEL_CHARS: Final = 40
-_MOST_NAME_CHARS: Final = 60
 _SEPARATORS: Final = ";|,"
 
 
@@ -127,10 +127,10 @@ def survey(path: Path) -> Survey:
     """
     files = table_files(path)
     names = names_in(files[0])
-    if any(len(name) > _MOST_NAME_CHARS or not name.isprintable() for name in names):
+    if not are_names(names):
         # Without a header the names are the first row, which is a note.
         raise DataError(
-            f"{files[0]}, line 1: a column name has over {_MOST_NAME_CHARS} characters or is not "
+            f"{files[0]}, line 1: a column name has over {MOST_NAME_CHARS} characters or is not "
             "printable; give a first line that names the columns."
         )
     columns = [Column(name) for name in names]

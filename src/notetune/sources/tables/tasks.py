@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import polars as pl
-from pydantic import NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from notetune.aliases import TaskKind
 from notetune.config import Config, Name, Shown
@@ -15,6 +15,9 @@ from notetune.notes.icd import CATEGORY
 from notetune.notes.outcomes import Task, classes_in
 from notetune.sources.rejections import ReadingPolicy, Rejected
 from notetune.strict_csv import MAX_CELL_CHARS
+
+Where = dict[Shown, str | tuple[str, ...]]
+"""The cell, or the cells, that a row must hold in each of some columns."""
 
 
 class LabelTable(Config):
@@ -33,6 +36,9 @@ class LabelTable(Config):
     absent: Literal["missing", "negative"] = "missing"
     """What it means that an id has no row: that its label is not known, or that it is negative (of
     a multilabel task, that it has none of the classes)."""
+    where: Where = Field(default_factory=dict)
+    """Rows that count, by their cells: {Kind: diag} or {Kind: [diag, main]}, as text and in this
+    letter case. Others are left out and counted."""
 
 
 class CodeTable(Config):
@@ -56,6 +62,8 @@ class CodeTable(Config):
     no_codes: Literal["negative", "missing"] = "negative"
     """What it means that an id has no code: that it has none of the classes, or that its codes are
     not known, so that its notes are left out of the task."""
+    where: Where = Field(default_factory=dict)
+    """As in `LabelTable`: the rows that count, where the table has codes of several kinds."""
 
     @model_validator(mode="after")
     def _has_one_version(self) -> Self:
