@@ -28,6 +28,12 @@ def test_what_may_be_cells_is_not_shown(names):
     )
 
 
+def test_of_a_line_that_may_be_cells_one_very_near_is_shown():
+    assert missing_column("Case", NAMES, is_header=False) == "no column 'Case' among 3"
+    said = missing_column("Case N", NAMES, is_header=False)
+    assert said == "no column 'Case N' among 3; the nearest is 'Case No'"
+
+
 @pytest.mark.parametrize(
     ("names", "wanted", "expected"),
     [

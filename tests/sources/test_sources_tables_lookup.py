@@ -351,7 +351,7 @@ def test_notes_without_a_code_are_counted_in_a_notice(tmp_path):
     ]
     merged = source_of(tmp_path / "notes.csv", tasks=[task], duplicate_texts="merge")
     (tmp_path / "notes.csv").write_text(
-        "id,patient,visit,text\nn0,p,v0,a\nn1,p,v1,a\nn2,p,v2,a\nn3,p,v3,b\nn4,p,v9,b\n"
+        "id,patient,visit,text\nn2,p,v2,a\nn0,p,v0,a\nn1,p,v1,a\nn3,p,v3,b\nn4,p,v9,b\n"
     )
     assert notices_of(read(merged))[0].startswith("Task icd: 1 of 2 notes have no usable code")
     task["codes"]["no_codes"] = "missing"
