@@ -28,7 +28,7 @@ LAYERS = (
     {"runs", "strict_csv", "audit"},
     {"lease"},
     {"ownership"},
-    {"config", "progress"},
+    {"config", "missing_column", "progress"},
     {"errors", "aliases"},
 )
 RANK = {name: -depth for depth, names in enumerate(LAYERS) for name in names}

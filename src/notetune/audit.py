@@ -23,6 +23,7 @@ class FlowCount:
 
     Attributes:
         changed: Kept notes with changed characters, `IN_ALL` and by kind of change (`notes.clean`).
+        notice: A sentence that every reader of the scores must see; "" if there is none.
     """
 
     stage: str
@@ -30,6 +31,7 @@ class FlowCount:
     kept: int
     rejected: dict[str, int] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
+    notice: str = ""
 
     def __post_init__(self) -> None:
         if self.read != self.kept + sum(self.rejected.values()):

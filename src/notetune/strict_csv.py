@@ -7,7 +7,6 @@ of notetune, so that no faster one can disagree with it.
 
 import codecs
 import csv
-import difflib
 import gzip
 import io
 import operator
@@ -21,6 +20,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import polars as pl
 
 from notetune.errors import DataError
+from notetune.missing_column import MissingColumnError, missing_column, seems_header
 
 MAX_CELL_CHARS = 20_000_000
 """Longest cell accepted by default, in characters; the longest real notes are below 1 million."""
@@ -211,26 +211,27 @@ def _projection(
         if (first := names.index(name)) < second:
             rule = f"columns {first + 1} and {second + 1} have the same name"
             raise _Fault(rule, "rename one of them").error(path, 1)
-    positions = [_position(path, header, names, name) for name in columns]
+    if absent := [name for name in columns if name.strip().lower() not in names]:
+        raise _missing(path, header, absent[0], columns)
+    positions = [names.index(name.strip().lower()) for name in columns]
     if len(positions) == 1:
         only = positions[0]
         return lambda row: (row[only],)
     return operator.itemgetter(*positions)
 
 
-def _position(path: Path, header: list[str], names: list[str], wanted: str) -> int:
-    plain = wanted.strip().lower()
-    if plain in names:
-        return names.index(plain)
-    # A file without a header has data in line 1, so only a name close to the wanted one is shown.
-    near = difflib.get_close_matches(plain, names, n=1, cutoff=0.75)
-    found = f"; the nearest is {header[names.index(near[0])].strip()!r}" if near else ""
-    separators = [name for mark, name in ((";", "semicolons"), ("\t", "tabs")) if mark in names[0]]
-    if len(names) == 1 and separators:
-        found = f"; it seems separated by {separators[0]}"
-    rule = f"no column {wanted!r} among {len(names)}{found}"
+def _missing(
+    path: Path, header: list[str], wanted: str, columns: Sequence[str]
+) -> MissingColumnError:
+    is_header = seems_header(header, columns)
+    rule = missing_column(wanted, header, is_header=is_header)
+    separators = [n for mark, n in ((";", "semicolons"), ("\t", "tabs")) if mark in header[0]]
     remedy = "give a comma-separated file whose first line names the columns"
-    raise _Fault(rule, remedy).error(path, 1)
+    if len(header) == 1 and separators:
+        rule = f"no column {wanted!r} among 1; it seems separated by {separators[0]}"
+    elif is_header:
+        remedy = "name one of these"
+    return MissingColumnError(f"{path}, line 1: {rule}; {remedy}.", wanted)
 
 
 @contextmanager

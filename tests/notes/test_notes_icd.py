@@ -1,6 +1,6 @@
 import pytest
 
-from notetune.notes.icd import CATEGORY, icd9_category, icd9_procedure_category
+from notetune.notes.icd import CATEGORY, has_form, icd9_category, icd9_procedure_category
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,17 @@ def test_each_kind_and_version_of_code_has_its_own_rule():
 
 def test_a_dot_in_a_procedure_code_is_no_digit():
     assert icd9_procedure_category("36.05") == icd9_procedure_category("3605")
+
+
+@pytest.mark.parametrize(
+    ("of", "version", "yes", "no"),
+    [
+        ("diagnoses", "10", "I10 e11.9 S72.001A M1A0110 E10.30† C7A", "009430Z 0BJ I1 I 250 12345"),
+        ("diagnoses", "9", "001 250.00 V30 v3000 E849.7", "I10 25 250000 0BJ V3"),
+        ("procedures", "10", "0BJ08ZZ 07TP 009430z", "0BJ 0IJ08ZZ 0BJ08ZZZ I10"),
+        ("procedures", "9", "36 36.05 0066", "3 36055 V30"),
+    ],
+)
+def test_a_code_looks_like_one_of_its_kind(of, version, yes, no):
+    assert [code for code in yes.split() if not has_form(code, of, version)] == []
+    assert [code for code in no.split() if has_form(code, of, version)] == []

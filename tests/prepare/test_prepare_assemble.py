@@ -9,6 +9,8 @@ from leak_oracle import split_findings
 from small_notes import NOTES, hidden_in, recipe_in, small_notes
 
 from notetune import sources
+from notetune.audit import FlowCount
+from notetune.cli import printing
 from notetune.errors import DataError
 from notetune.notes.outcomes import SPLITS
 from notetune.prepare.build import prepare
@@ -90,3 +92,23 @@ def test_a_note_id_given_twice_is_found_across_chunks(place, monkeypatch):
     with pytest.raises(DataError, match="note id n007 is given to 2 notes"):
         prepare(recipe.preparation)
     assert hidden_in(recipe.folder.root) == []
+
+
+def test_labels_that_are_too_rare_are_counted_and_notices_are_kept(place, capsys):
+    codes = ["note,code", *(f"n{number:03},I10" for number in range(0, NOTES, 2))]
+    (place / "codes.csv").write_text("\n".join([*codes, "n001,E11", "n002,0BJ08ZZ", ""]))
+    table = f"{{path: {place}/codes.csv, id_column: note, code_column: code, version: icd10}}"
+    text = (place / "recipe.yaml").read_text()
+    task = f"{{name: icd, kind: multilabel, column: note, codes: {table}}}"
+    (place / "recipe.yaml").write_text(
+        text.replace("{name: died, kind: binary, column: died}", task)
+    )
+    prepared = prepare(recipe_in(place, min_train_positives=8).preparation)
+    rare = {"fewer than 8 training notes": 2}
+    assert prepared.flow[-1] == FlowCount("labels of task icd", 3, 1, rare)
+    forms, absent = prepared.notices
+    assert forms.startswith("Task icd: 1 of 47 codes do not look like ICD-10 diagnoses")
+    assert absent.startswith("Task icd: 44 of 90 notes have no usable code")
+    printing.prepared(prepared, (), as_json=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(f"Note: {notice}" in said for notice in prepared.notices)

@@ -1,5 +1,7 @@
 """Four notes of visits in a table, whose outcomes other tables hold."""
 
+from dataclasses import replace
+
 from notetune import config
 from notetune.sources import (
     TableSource,
@@ -22,6 +24,15 @@ def source_of(path, **changes):
 def cohort_of(folder, **changes):
     (folder / "notes.csv").write_text(NOTES)
     return read(source_of(folder / "notes.csv", **changes))
+
+
+def counts_of(cohort):
+    """The flow without its notices."""
+    return tuple(replace(stage, notice="") for stage in cohort.flow)
+
+
+def notices_of(cohort):
+    return [stage.notice for stage in cohort.flow if stage.notice]
 
 
 def labels_of(cohort):

@@ -169,7 +169,9 @@ def test_a_folder_without_shards_or_columns_is_named(tmp_path):
     with pytest.raises(DataError, match=r"data leads to no \.parquet file"):
         read(source_of(tmp_path))
     pl.DataFrame({"subject_id": [1]}).write_parquet(tmp_path / "data" / "0.parquet")
-    with pytest.raises(DataError, match=r"0\.parquet: no column time; check"):
+    with pytest.raises(
+        DataError, match=r"0\.parquet: no column 'time' among 1; there are subject_id"
+    ):
         read(source_of(tmp_path))
     with pytest.raises(ConfigError):
         source_of(tmp_path, notes={})

@@ -5,14 +5,12 @@ from datetime import datetime
 
 import polars as pl
 import pytest
-from table_of_visits import cohort_of, labels_of, source_of
+from table_of_visits import cohort_of, counts_of, labels_of, notices_of, source_of
 
 from notetune.audit import FlowCount
-from notetune.errors import ConfigError, DataError, RunWarning
+from notetune.errors import ConfigError, DataError
 from notetune.notes.outcomes import label_matrix
-
-# Codes of one or two letters, short enough to read.
-pytestmark = pytest.mark.filterwarnings("ignore:task .* codes do not look like")
+from notetune.sources import read
 
 SITES = pl.DataFrame({"visit": ["v0", "v1", "v9"], "died": [True, False, True]})
 
@@ -134,7 +132,7 @@ def test_codes_become_categories_with_their_zeros(tmp_path, case):
     assert labels_of(cohort) == {**expected, "n2": [], "n3": []}
     rows = FlowCount("rows of the table for task icd", 8, 6, {"no id or no code": 2})
     ids = FlowCount("ids of the table for task icd; 2 others count as negative", 3, 2, UNMET)
-    assert cohort.flow[1:] == (rows, ids, FlowCount("task icd", 4, 4, {"missing label": 0}))
+    assert counts_of(cohort)[1:] == (rows, ids, FlowCount("task icd", 4, 4, {"missing label": 0}))
     task["codes"]["no_codes"] = "missing"
     cohort = cohort_of(tmp_path, tasks=[task])
     assert labels_of(cohort) == expected
@@ -273,23 +271,132 @@ def test_an_impossible_code_or_label_table_is_refused(tmp_path, change):
         source_of("a.csv", tasks=[{"name": "t", "kind": "multilabel", "column": "x"} | change])
 
 
-def test_a_table_of_several_kinds_of_codes_is_noticed_and_can_be_asked_for_one(tmp_path):
-    rows = ["v0,E11.9,diag", "v0,0BJ08ZZ,proc", "v1,I10,diag", "v1,3E0,proc", "v1,C4A.0,wrong"]
-    (tmp_path / "codes.csv").write_text("\n".join(["visit,code,kind", *rows]) + "\n")
-    codes = {"path": tmp_path / "codes.csv", "id_column": "visit", "code_column": "code"}
-    codes |= {"version": "icd10"}
-    task = {"name": "codes", "kind": "multilabel", "column": "visit", "codes": codes}
-    with pytest.warns(
-        RunWarning, match="task codes: 2 of 5 codes do not look like ICD-10 diagnoses"
-    ):
+KINDS = """visit,Kind,code
+v0, diag ,I10
+v0,proc,0BJ08ZZ
+v1,main,E11.9
+v1,Diag,009430Z
+v2,proc,07TP0ZZ
+v3,diag,
+"""
+
+
+def kinds_task(folder, **changes):
+    (folder / "kinds.csv").write_text(KINDS)
+    codes = {"path": folder / "kinds.csv", "id_column": "visit", "code_column": "code"}
+    codes |= {"version": "icd10"} | changes
+    return {"name": "icd", "kind": "multilabel", "column": "visit", "codes": codes}
+
+
+def test_where_picks_the_rows_of_a_table_of_codes(tmp_path):
+    task = kinds_task(tmp_path, where={"Kind": ["diag", "main"]})
+    cohort = cohort_of(tmp_path, tasks=[task])
+    assert labels_of(cohort) == {"n0": ["I10"], "n1": ["E11"], "n2": [], "n3": []}
+    left_out = {"not asked for (where)": 3, "no id or no code": 1}
+    assert FlowCount("rows of the table for task icd", 6, 2, left_out) in cohort.flow
+    one = cohort_of(tmp_path, tasks=[kinds_task(tmp_path, where={"kind": "diag"})])
+    assert labels_of(one) == {"n0": ["I10"], "n1": [], "n2": [], "n3": []}
+
+
+def test_where_picks_the_rows_of_a_table_of_labels_by_every_column(tmp_path):
+    table = pl.DataFrame({"visit": ["v0", "v0", "v1"], "y": [0, 1, 1], "n": [1.0, 2.0, 1.0]})
+    table.write_parquet(tmp_path / "labels.parquet")
+    labels = {"path": tmp_path / "labels.parquet", "id_column": "visit", "label_column": "y"}
+    labels |= {"where": {"n": "1", "y": ["0", "1"]}}
+    task = {"name": "death", "kind": "binary", "column": "visit", "labels": labels}
+    assert labels_of(cohort_of(tmp_path, tasks=[task])) == {"n0": [], "n1": ["death"]}
+
+
+def test_a_where_that_no_row_fits_or_no_column_has_stops(tmp_path):
+    task = kinds_task(tmp_path, where={"Kind": "DIAG"})
+    with pytest.raises(DataError, match=r"task icd, codes.where: none of the 6 rows of .* in Kind"):
         cohort_of(tmp_path, tasks=[task])
-    asked = codes | {"where": {"kind": ["diag", "wrong"]}}
-    cohort = cohort_of(tmp_path, tasks=[task | {"codes": asked}])
-    assert cohort.tasks[0][0].classes == ("C4A", "E11", "I10")
-    left = {"not among the rows of `where`": 2}
-    assert FlowCount("rows of the table for task codes", 5, 3, left) in cohort.flow
-    one = codes | {"of": "procedures", "where": {"kind": "proc"}}
-    assert cohort_of(tmp_path, tasks=[task | {"codes": one}]).tasks[0][0].classes == ("0BJ0", "3E0")
-    lacking = codes | {"where": {"sort": "diag"}}
-    with pytest.raises(DataError, match="no column 'sort'"):
-        cohort_of(tmp_path, tasks=[task | {"codes": lacking}])
+    task = kinds_task(tmp_path, where={"Sort": "diag"})
+    expected = r"task icd, codes.where: .*kinds.csv, line 1: no column 'Sort' among 3"
+    with pytest.raises(DataError, match=expected):
+        cohort_of(tmp_path, tasks=[task])
+
+
+def test_codes_of_another_form_are_counted_in_a_notice_and_kept(tmp_path):
+    cohort = cohort_of(tmp_path, tasks=[kinds_task(tmp_path)])
+    assert labels_of(cohort) == {
+        "n0": ["0BJ", "I10"],
+        "n1": ["009", "E11"],
+        "n2": ["07T"],
+        "n3": [],
+    }
+    assert notices_of(cohort)[0] == (
+        "Task icd: 3 of 5 codes do not look like ICD-10 diagnoses; they count all the same. Is the "
+        "table of one kind? `codes.where` picks rows."
+    )
+    for changes in ({"where": {"Kind": ["diag", "main"]}}, {"version": "as-is"}):
+        notices = notices_of(cohort_of(tmp_path, tasks=[kinds_task(tmp_path, **changes)]))
+        assert not any("look like" in notice for notice in notices)
+
+
+def test_codes_of_both_versions_are_judged_each_by_its_own_form(tmp_path):
+    (tmp_path / "codes.csv").write_text("visit,code,version\nv0,E11,9\nv0,250,10\nv1,I10,10\n")
+    codes = {"path": tmp_path / "codes.csv", "id_column": "visit", "code_column": "code"}
+    codes |= {"version_column": "version", "no_codes": "missing"}
+    task = {"name": "icd", "kind": "multilabel", "column": "visit", "codes": codes}
+    (notice,) = notices_of(cohort_of(tmp_path, tasks=[task]))
+    assert "1 of 1 codes do not look like ICD-9 diagnoses and 1 of 2 codes do not" in notice
+
+
+def test_notes_without_a_code_are_counted_in_a_notice(tmp_path):
+    task = kinds_task(tmp_path, where={"Kind": ["diag", "main"]})
+    assert notices_of(cohort_of(tmp_path, tasks=[task])) == [
+        "Task icd: 2 of 4 notes have no usable code and count as having none of the classes; "
+        "`codes.no_codes: missing` leaves them out."
+    ]
+    merged = source_of(tmp_path / "notes.csv", tasks=[task], duplicate_texts="merge")
+    (tmp_path / "notes.csv").write_text(
+        "id,patient,visit,text\nn2,p,v2,a\nn0,p,v0,a\nn1,p,v1,a\nn3,p,v3,b\nn4,p,v9,b\n"
+    )
+    assert notices_of(read(merged))[0].startswith("Task icd: 1 of 2 notes have no usable code")
+    task["codes"]["no_codes"] = "missing"
+    assert notices_of(cohort_of(tmp_path, tasks=[task])) == []
+
+
+def test_notes_without_a_label_that_count_as_negative_are_counted_in_a_notice(tmp_path):
+    (tmp_path / "labels.csv").write_text("patient,y\np0,1\n")
+    labels = {"path": tmp_path / "labels.csv", "id_column": "patient", "label_column": "y"}
+    task = {"name": "death", "kind": "binary", "column": "patient", "labels": labels}
+    labels["absent"] = "negative"
+    assert notices_of(cohort_of(tmp_path, tasks=[task])) == [
+        "Task death: 2 of 4 notes have no row in the table of labels and count as negative; "
+        "`labels.absent: missing` leaves them out."
+    ]
+    del labels["label_column"]  # a table of events: all others are negative by its nature
+    assert notices_of(cohort_of(tmp_path, tasks=[task])) == []
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_a_missing_column_is_named_with_its_key_the_nearest_and_all_others(tmp_path, suffix):
+    frame = pl.DataFrame({"Case No": ["v0"], "Code": ["I10"], "Kind": ["diag"]})
+    path = tmp_path / f"codes.{suffix}"
+    {"csv": frame.write_csv, "parquet": frame.write_parquet, "jsonl": frame.write_ndjson}[suffix](
+        path
+    )
+    codes = {"path": path, "id_column": "Case", "code_column": "Code", "version": "icd10"}
+    task = {"name": "icd", "kind": "multilabel", "column": "visit", "codes": codes}
+    with pytest.raises(DataError) as caught:
+        cohort_of(tmp_path, tasks=[task])
+    said = "no column 'Case' among 3; the nearest is 'Case No'; there are Case No, Code, Kind"
+    assert said in str(caught.value)
+    if suffix != "jsonl":
+        assert str(caught.value).startswith(f"task icd, codes.id_column: {path}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"columns": {"text": "body"}}, "columns.text"),
+        ({"features": ["age"]}, "source.features"),
+        ({"tasks": [{"name": "y", "kind": "binary", "column": "y"}]}, "task y.column"),
+    ],
+)
+def test_a_column_that_the_notes_lack_is_named_with_its_key(tmp_path, changes, key):
+    with pytest.raises(DataError) as caught:
+        cohort_of(tmp_path, **changes)
+    assert str(caught.value).startswith(f"{key}: {tmp_path / 'notes.csv'}, line 1: no column")

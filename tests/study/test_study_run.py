@@ -15,9 +15,10 @@ from sklearn.metrics import roc_auc_score
 from small_study import CANARY, files_below, notetune, small_study
 
 from notetune import config, runs
+from notetune.cli import printing
 from notetune.errors import DataError
 from notetune.metrics.scores import read_scores
-from notetune.prepare.prepared import open_prepared
+from notetune.prepare.prepared import Prepared, open_prepared
 from notetune.prepare.provenance import (
     PROVENANCE,
     corpus_findings,
@@ -27,6 +28,7 @@ from notetune.prepare.provenance import (
 from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import EvaluateConfig
 from notetune.study import notices
+from notetune.study.costs import costs
 from notetune.study.listing import read_study
 from notetune.train.training import read_record
 
@@ -120,6 +122,16 @@ def test_the_report_says_which_trainings_were_too_short(place, finished, monkeyp
     recipe = config.load(Recipe, place / "recipe.yaml")
     monkeypatch.setattr(notices, "_FEW_STEPS", 1)
     assert not [n for n in notices.notices(recipe, read_study(recipe)) if "steps" in n]
+
+
+def test_notices_of_the_labels_are_in_the_report_and_in_a_dry_run(
+    place, finished, monkeypatch, capsys
+):
+    monkeypatch.setattr(Prepared, "notices", ("Of 9 codes 3 are none.",))
+    recipe = config.load(Recipe, place / "recipe.yaml")
+    assert "Of 9 codes 3 are none." in [*notices.notices(recipe, read_study(recipe))]
+    printing.costs(recipe, costs(recipe, "h100"), as_json=False)
+    assert "Note: Of 9 codes 3 are none." in capsys.readouterr().out
 
 
 def test_every_file_is_private(place, finished):

@@ -9,19 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from notetune import __version__, runs
-from notetune.cli import load, printing, study, terminal
-from notetune.cli.options import (
-    AsJson,
-    CodeColumn,
-    CodesId,
-    CodesTable,
-    CodesVersion,
-    DataFolder,
-    DryRun,
-    Only,
-    Overrides,
-    RecipePath,
-)
+from notetune.cli import load, options, printing, study, terminal
 from notetune.errors import ConfigError, NotetuneError, Stopped, of_the_machine
 from notetune.ownership import refuse_foreign
 from notetune.progress import in_one_step, silent
@@ -110,15 +98,15 @@ def init(
         typer.Option(help="Column to predict, or COLUMN=binary, multiclass or multilabel."),
     ] = None,
     feature: Annotated[list[str] | None, typer.Option(help="Column beside the text.")] = None,
-    codes: CodesTable = None,
-    codes_id: CodesId = None,
-    code_column: CodeColumn = None,
-    codes_version: CodesVersion = None,
+    codes: options.CodesTable = None,
+    codes_id: options.CodesId = None,
+    code_column: options.CodeColumn = None,
+    codes_version: options.CodesVersion = None,
     backbone: Annotated[str, typer.Option(help="Folder of a model, or tiny.")] = "tiny",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A new recipe; default: NOTES.yaml here.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Look at a table of notes, show what its columns are, and write a recipe that runs."""
     from notetune.cli import start
@@ -136,7 +124,7 @@ def recipes(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A new file; default: stdout.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List the recipes that come with notetune, or copy one."""
     from notetune.cli import start
@@ -153,14 +141,14 @@ def recipes(
 
 @app.command()
 def prepare(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    data: DataFolder = None,
-    only: Only = None,
+    recipe: options.RecipePath,
+    overrides: options.Overrides = None,
+    data: options.DataFolder = None,
+    only: options.Only = None,
     check: Annotated[
         bool, typer.Option("--check", help="Show the counts beside the published ones.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Notes to splits, labels and tokens."""
     loaded = load.one(recipe, overrides, data, only)
@@ -178,12 +166,12 @@ def prepare(
 
 @app.command()
 def pretrain(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    data: DataFolder = None,
-    only: Only = None,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
+    recipe: options.RecipePath,
+    overrides: options.Overrides = None,
+    data: options.DataFolder = None,
+    only: options.Only = None,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Step 1: train a domain adapter on packed notes, and the methods to compare it with."""
     loaded = load.one(recipe, overrides, data, only)
@@ -205,11 +193,11 @@ def pretrain(
 
 @app.command()
 def tune(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    data: DataFolder = None,
-    only: Only = None,
-    as_json: AsJson = False,
+    recipe: options.RecipePath,
+    overrides: options.Overrides = None,
+    data: options.DataFolder = None,
+    only: options.Only = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Search for the settings that `tune` of the recipe leaves open, on validation notes alone."""
     loaded = load.study(recipe, overrides, data, only)
@@ -228,12 +216,12 @@ def tune(
 
 @app.command()
 def downstream(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    data: DataFolder = None,
-    only: Only = None,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
+    recipe: options.RecipePath,
+    overrides: options.Overrides = None,
+    data: options.DataFolder = None,
+    only: options.Only = None,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Step 2: train task adapters and heads into bundles (step 1 first where it is missing)."""
     loaded = load.one(recipe, overrides, data, only)
@@ -250,11 +238,11 @@ def downstream(
 
 @app.command()
 def evaluate(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    data: DataFolder = None,
-    only: Only = None,
-    as_json: AsJson = False,
+    recipe: options.RecipePath,
+    overrides: options.Overrides = None,
+    data: options.DataFolder = None,
+    only: options.Only = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Estimate the scores of everything that is trained, and write the report."""
     loaded = load.study(recipe, overrides, data, only)
@@ -381,11 +369,11 @@ def synthesize(
 
 @app.command()
 def inspect(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    data: DataFolder = None,
-    only: Only = None,
-    as_json: AsJson = False,
+    recipe: options.RecipePath,
+    overrides: options.Overrides = None,
+    data: options.DataFolder = None,
+    only: options.Only = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Parameters, memory and time of a million tokens, from the backbone's config.json alone."""
     loaded = load.one(recipe, overrides, data, only)
@@ -398,7 +386,7 @@ def inspect(
 @app.command()
 def keys(
     section: Annotated[str, typer.Argument(help="Those of one section, such as downstream.")] = "",
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List the keys of a recipe with their defaults and what they are for."""
     with terminal.busy("listing the keys"):

@@ -99,6 +99,8 @@ def _prepared(prepared: "Prepared", comparisons: "Sequence[PublishedFigure]") ->
     from notetune.report import tables
 
     terminal.show_report_table(tables.flow_table(prepared.flow))
+    for notice in prepared.notices:
+        terminal.tell(f"Note: {notice}")
     terminal.tell("Leak checks: " + "; ".join(f.sentence for f in prepared.findings))
     if comparisons:
         _published(comparisons)
@@ -178,6 +180,8 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
         return terminal.show_json({"recipe": recipe.as_json(), **asdict(costs)})
     if costs.tasks:
         _to_learn(recipe.name, costs.tasks)
+    for notice in costs.notices:
+        terminal.tell(f"Note: {notice}")
     for name, seconds in costs.seconds.items():
         title = f"{name or recipe.name}: {_duration(seconds)} on one {costs.clock}"
         _jobs(title, costs, name)

@@ -7,21 +7,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-_FORM: Final = {
-    "9": re.compile(r"(?:[0-9]{3}|V[0-9]{2})\.?[0-9]{0,2}|E[0-9]{3}\.?[0-9]?"),
-    "10": re.compile(r"[A-Z][0-9][0-9A-Z]\.?[0-9A-Z]{0,4}"),
-}
-
-
-def is_diagnosis(code: str, version: str) -> bool:
-    """Whether a text has the form of a diagnosis of version "9" or "10"; V and E codes have both.
-
-    Example:
-        >>> [is_diagnosis(code, "10") for code in ("v30.00", "E11.9", "401.9")]
-        [True, True, False]
-    """
-    return _FORM[version].fullmatch(code.strip().upper()) is not None
-
 
 def icd9_category(code: str) -> str:
     """The category of an ICD-9-CM diagnosis: four characters of an external cause (E), else three.
@@ -68,9 +53,26 @@ data specification, section 5.1, for ICD-10-PCS: section, system, operation and 
 """
 
 FORM: Final[Mapping[tuple[str, str], re.Pattern[str]]] = {
-    ("diagnoses", "9"): re.compile(r"(\d{3}|V\d{2})(\.?\d{1,2})?|E\d{3}(\.?\d)?"),
-    ("procedures", "9"): re.compile(r"\d{2}(\.?\d{1,2})?"),
-    ("diagnoses", "10"): re.compile(r"[A-Z]\d[0-9A-Z](\.?[0-9A-Z]{1,4})?"),
+    ("diagnoses", "9"): re.compile(r"([0-9]{3}|V[0-9]{2})\.?[0-9]{0,2}|E[0-9]{3}\.?[0-9]?"),
+    ("procedures", "9"): re.compile(r"[0-9]{2}\.?[0-9]{0,2}"),
+    ("diagnoses", "10"): re.compile(r"[A-Z][0-9][A-Z0-9]\.?[A-Z0-9]{0,4}[-+*!†#]*"),
     ("procedures", "10"): re.compile(r"[0-9A-HJ-NP-Z]{4,7}"),
 }
-"""What a whole code looks like, in upper case; a code of another kind may look so too."""
+"""How a code looks in capitals, with or without its dot, by the keys of `CATEGORY`.
+
+Many codes have two of these forms, so a table of one kind has the form of its own in every row, but
+the reverse does not hold. ICD-10 diagnoses may bear the marks of ICD-10-GM (dagger, asterisk,
+exclamation mark) or end in a dash; ICD-10 procedures may be cut to their first four characters.
+
+Source: structure of ICD-9-CM, ICD-10-CM and ICD-10-PCS, which has neither I nor O.
+"""
+
+
+def has_form(code: str, of: str, version: str) -> bool:
+    """Whether a text looks like a code of a version of ICD, 9 or 10; many look like several.
+
+    Example:
+        >>> [has_form(code, "diagnoses", "10") for code in ("v30.00", "E11.9", "401.9")]
+        [True, True, False]
+    """
+    return FORM[of, version].fullmatch(code.strip().upper()) is not None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-from notetune.notes.icd import CATEGORY, is_diagnosis
+from notetune.notes.icd import CATEGORY, has_form
 
 CHAPTERS: Final[Mapping[str, Mapping[str, str]]] = {
     "9": {
@@ -72,7 +72,7 @@ def icd_chapter(code: str, version: str) -> str | None:
         ('240-279', 'V01-V91', 'V00-Y99')
     """
     code = code.strip().upper()
-    if not is_diagnosis(code, version):
+    if not has_form(code, "diagnoses", version):
         return None
     category = CATEGORY["diagnoses", version](code)
     # Letters follow digits in ASCII as in the classification: C4A stands between C49 and C50.

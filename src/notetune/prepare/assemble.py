@@ -120,7 +120,7 @@ def _judged(
     notes = notes.join(assignment, on="patient_id", how="left", maintain_order="left")
     tasks, task_flow = split_tasks(spec, finished, notes, assignment)
     counts = published_counts(spec, finished, tasks)
-    tasks = [checked(task, table, config.min_train_positives) for task, table in tasks]
+    tasks, label_flow = checked(tasks, config.min_train_positives)
     has_patients = sources.names_patients(spec.source)
     findings = split_findings(shards, notes, has_patients=has_patients)
     findings += task_findings(shards, notes, tasks)
@@ -133,6 +133,7 @@ def _judged(
         split_flow("notes by patient split", notes.height, in_split),
         corpus_flow,
         *task_flow,
+        *label_flow,
     ]
     with_corpus = notes.drop(TEXT_HASH).with_columns(in_corpus=in_corpus)
     return _Judged(with_corpus, tasks, flow, findings, counts)

@@ -121,6 +121,11 @@ class Prepared:
         return self._of_notes(COLUMNS, note_ids)
 
     @property
+    def notices(self) -> tuple[str, ...]:
+        """What every reader of the scores must know of how the notes got their labels."""
+        return tuple(stage.notice for stage in self.flow if stage.notice)
+
+    @property
     def stays(self) -> pl.DataFrame:
         """`note_id`, `stay_id` and `time` of all notes, as they were read."""
         return pl.read_parquet(self.folder / STAYS)

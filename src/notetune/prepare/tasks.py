@@ -50,12 +50,24 @@ def _in_time(
     return kept, FlowCount(f"{task.name}: notes in time", table.height, kept.height, late)
 
 
-def checked(task: Task, table: pl.DataFrame, min_train_positives: int) -> tuple[Task, pl.DataFrame]:
-    """A task that can be taught, with the classes that are frequent enough."""
-    task, table = outcomes.keep_frequent_classes(task, table, min_train_positives)
-    outcomes.check_labels(task, table)
-    outcomes.check_train_classes(task, table)
-    return task, table
+def checked(
+    tasks: Sequence[tuple[Task, pl.DataFrame]], min_train_positives: int
+) -> tuple[list[tuple[Task, pl.DataFrame]], list[FlowCount]]:
+    """Tasks that can be taught, with the classes that are frequent enough, and how many those are.
+
+    Of a task that is not multilabel all classes stay, and nothing is counted.
+    """
+    kept, flow = [], []
+    rare = f"fewer than {min_train_positives} training notes"
+    for found, labels in tasks:
+        task, table = outcomes.keep_frequent_classes(found, labels, min_train_positives)
+        outcomes.check_labels(task, table)
+        outcomes.check_train_classes(task, table)
+        kept.append((task, table))
+        if task.kind == "multilabel":
+            read, left = len(found.classes), len(task.classes)
+            flow.append(FlowCount(f"labels of task {task.name}", read, left, {rare: read - left}))
+    return kept, flow
 
 
 def split_flow(stage: str, read: int, kept: int) -> FlowCount:

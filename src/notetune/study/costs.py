@@ -94,6 +94,7 @@ class Costs:
         trainings: Backbone by backbone.
         perplexities: Before and after step 1, likewise.
         tasks: What there is to learn.
+        notices: What a reader must know of the notes.
     """
 
     clock: str
@@ -103,6 +104,7 @@ class Costs:
     trainings: tuple[JobCost, ...]
     perplexities: tuple[JobCost, ...] = ()
     tasks: tuple[TaskCount, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def jobs(self) -> tuple[JobCost, ...]:
@@ -158,8 +160,8 @@ def costs(recipe: Recipe, gpu: str | None = None, track: Track = silent) -> Cost
         TaskCount(name, first.classes[name], **{part: len(notes) for part, notes in splits.items()})
         for name, splits in first.tasks.items()
     )
-    counts = tuple(trainings), tuple(perplexities), tasks
-    return Costs(*_clock(recipe, gpu), origins, *counts)
+    jobs = tuple(trainings), tuple(perplexities)
+    return Costs(*_clock(recipe, gpu), origins, *jobs, tasks, first.notices)
 
 
 def _clock(recipe: Recipe, gpu: str | None) -> tuple[str, float | None, str]:

@@ -56,6 +56,7 @@ class Counted:
         tasks: Of each note of a task, as far as it is read, by task and split.
         classes: Of each task.
         origin: Where the numbers are from.
+        notices: What a reader must know of the notes.
     """
 
     facts: Facts
@@ -64,6 +65,7 @@ class Counted:
     tasks: Mapping[str, Mapping[str, Int64Array]]
     classes: Mapping[str, int]
     origin: str
+    notices: tuple[str, ...] = ()
 
 
 def count_notes(recipe: Recipe) -> Counted:
@@ -90,7 +92,8 @@ def count_notes(recipe: Recipe) -> Counted:
         classes = {name: len(table.task.classes) for name, table in prepared.tasks.items()}
         corpus, origin = notes.corpus.store, "counted in the notes"
         corpus_D = np.array(corpus.lengths_D[domain_spec(one, facts, 0).documents_of(corpus)])
-        return Counted(facts, corpus_D, _measured(one, facts, corpus), tasks, classes, origin)
+        measured_D = _measured(one, facts, corpus)
+        return Counted(facts, corpus_D, measured_D, tasks, classes, origin, notes.prepared.notices)
 
 
 def _measured(recipe: Recipe, facts: Facts, corpus: TokenStore) -> Int64Array:

@@ -28,6 +28,7 @@ def notices(recipe: Recipe, made: Sequence[Made]) -> Iterator[str]:
     yield from _of_notes(made[0])
     yield from of_encoders(made[0])
     yield from _intakes(made)
+    yield from made[0].notes.prepared.notices
     yield from recipe.notices
 
 

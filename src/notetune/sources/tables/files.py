@@ -5,7 +5,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import polars as pl
 
-from notetune.config import MAX_SHOWN_CHARS
+from notetune.config import MAX_SHOWN_CHARS, Config
 from notetune.errors import DataError
+from notetune.missing_column import MissingColumnError, missing_column
 from notetune.sources.paths import matching_files
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections, place
 from notetune.strict_csv import MAX_CELL_CHARS, numbered_lines, open_file, read_header
@@ -208,6 +209,31 @@ def _csv_records(
         yield Record(file, row.line, dict(zip(wanted, row.cells, strict=True)))
 
 
+@contextmanager
+def of_recipe(sections: Mapping[str, Config]) -> Iterator[None]:
+    """Name the key of the recipe, in one of some sections by their places, that asks for a column.
+
+    Raises:
+        MissingColumnError: In place of one without the key.
+    """
+    try:
+        yield
+    except MissingColumnError as error:
+        keys = [
+            f"{place}.{name}"
+            for place, section in sections.items()
+            for name, value in section
+            if name not in ("name", "kind") and _asks_for(error.column, value)
+        ]
+        if not keys:
+            raise
+        raise MissingColumnError(f"{keys[0]}: {error}", error.column) from None
+
+
+def _asks_for(column: str, value: Any) -> bool:
+    return column in value if isinstance(value, tuple | dict) else column == value
+
+
 def read_objects(
     file: Path, suffix: str, rejections: Rejections, max_chars: int
 ) -> Iterator[Record]:
@@ -245,7 +271,11 @@ def _jsonl_records(
     for record in read_objects(file, ".jsonl", rejections, max_chars):
         absent = [name for name in wanted if name not in record.cells]
         if absent:
-            fault = Rejected(f"no key {absent[0]}", "give it in every line, null if none")
+            remedy = "give it in every line, null if none"
+            if rejections.is_strict:  # otherwise nobody reads it, and there may be many
+                said = missing_column(absent[0], list(record.cells))
+                remedy += f" ({said})"
+            fault = Rejected(f"no key {absent[0]}", remedy)
             rejections.reject(file, record.line, fault)
         else:
             yield Record(file, record.line, {name: record.cells[name] for name in wanted})
@@ -261,7 +291,8 @@ def parquet_records(
     """
     by_name = _parquet_columns(file)
     if absent := [name for name in wanted if name.lower() not in by_name]:
-        raise DataError(f"{file}: no column {absent[0]}; check the columns of the source.")
+        said = missing_column(absent[0], list(by_name.values()))
+        raise MissingColumnError(f"{file}: {said}; name one of these.", absent[0])
     table = pl.scan_parquet(file, glob=False).with_row_index(_ROW, offset=1)
     columns = [pl.col(_ROW), *(pl.col(by_name[name.lower()]).alias(name) for name in wanted)]
     is_kept = pl.lit(value=True) if keep is None else keep

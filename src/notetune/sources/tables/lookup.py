@@ -1,20 +1,24 @@
 """Tables of labels and of codes, held in memory by the id that they speak of."""
 
 import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import polars as pl
 
 from notetune.audit import FlowCount
-from notetune.errors import DataError, RunWarning
+from notetune.errors import DataError
+from notetune.notes.icd import has_form
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.sources.tables.files import Record
+from notetune.sources.tables.files import Record, of_recipe
 from notetune.sources.tables.labels import LabelSet, label_set
 from notetune.sources.tables.resources import records_beside
 from notetune.sources.tables.roll_up import RollUp
 from notetune.sources.tables.tasks import CodeTable, LabelTable, TableTask
+
+_NOT_ASKED_FOR: Final = "not asked for (where)"
 
 
 @dataclass(frozen=True)
@@ -43,30 +47,97 @@ def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Look
     table = task.labels or task.codes
     if table is None:
         return None
-    rejections = Rejections(policy)
-    if isinstance(table, LabelTable):
-        by_id, kept = _read_labels(task, table, rejections, roll_up)
-    else:
-        by_id, kept, odd = _read_codes(table, rejections, roll_up)
-        if odd:
-            message = (
-                f"task {task.name}: {odd} of {kept} codes do not look like {table.kind_of_codes}; "
-                "does the table hold other codes too? `codes.where` says which rows count."
-            )
-            warnings.warn(RunWarning(message), stacklevel=2)
+    rejections, forms = Rejections(policy), _Forms()
+    section = f"task {task.name}, {'labels' if task.labels else 'codes'}"
+    with of_recipe({section: table, f"task {task.name}": task}):
+        if isinstance(table, LabelTable):
+            by_id, kept = _read_labels(task, table, rejections, roll_up)
+        else:
+            by_id, kept = _read_codes(table, rejections, roll_up, forms)
     rejections.check_share(table.path)
+    if rejections.rows_read == rejections.counts().get(_NOT_ASKED_FOR):
+        raise DataError(
+            f"{section}.where: none of the {rejections.rows_read} rows of {table.path} has what it "
+            f"asks for in {', '.join(table.where)}; write the cells as they are, in their letter "
+            "case."
+        )
     stage = f"rows of the table for task {task.name}"
-    flow = FlowCount(stage, rejections.rows_read, kept, rejections.counts())
+    counts = (rejections.rows_read, kept, rejections.counts())
+    flow = FlowCount(stage, *counts, notice=forms.notice(task))
     return Lookup(by_id, flow, rejections.table())
+
+
+def absence_notice(task: TableTask, absent: int, notes: int) -> str:
+    """What a reader must know where `absent` of the notes are of no id of the table; "" if nothing.
+
+    Of a table of events nothing: who has none is negative by its nature.
+    """
+    if not absent or (task.labels is not None and task.labels.label_column is None):
+        return ""
+    what, key = "row in the table of labels and count as negative", "labels.absent"
+    if task.codes is not None:
+        what, key = "usable code and count as having none of the classes", "codes.no_codes"
+    return (
+        f"Task {task.name}: {absent:,} of {notes:,} notes have no {what}; `{key}: missing` leaves "
+        "them out."
+    )
+
+
+@dataclass
+class _Forms:
+    """How many codes there are of each version and kind, and how many of them look like none."""
+
+    codes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    others: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def count(self, table: CodeTable, code: str, *version: str) -> None:
+        """Take a code into account, unless it is taken as it is."""
+        if table.version != "as-is":
+            key = (table.of, table.edition(*version)[0])
+            self.codes[key] += 1
+            self.others[key] += not has_form(code, *key)
+
+    def notice(self, task: TableTask) -> str:
+        """What a reader must know of it; "" if all codes look as they should."""
+        found = [
+            f"{count:,} of {self.codes[of, number]:,} codes do not look like ICD-{number} {of}"
+            for (of, number), count in self.others.items()
+            if count
+        ]
+        if not found:
+            return ""
+        return (
+            f"Task {task.name}: {' and '.join(found)}; they count all the same. Is the table of "
+            "one kind? `codes.where` picks rows."
+        )
+
+
+def _asked_for(
+    table: LabelTable | CodeTable, columns: tuple[str | None, ...], rejections: Rejections
+) -> Iterator[Record]:
+    """The rows of a table with the cells that its `where` names; others are left out."""
+    wanted = list(dict.fromkeys(column for column in (*columns, *table.where) if column))
+    for record in records_beside(table.path, wanted, rejections):
+        try:
+            is_asked = all(
+                (record.feature(column) or "") in ((cells,) if isinstance(cells, str) else cells)
+                for column, cells in table.where.items()
+            )
+        except Rejected as fault:
+            rejections.reject(record.file, record.line, fault)
+            continue
+        if is_asked:
+            yield record
+        else:
+            rejections.leave_out(_NOT_ASKED_FOR)
 
 
 def _read_labels(
     task: TableTask, table: LabelTable, rejections: Rejections, roll_up: RollUp
 ) -> tuple[dict[str, LabelSet], int]:
     columns = (table.id_column, table.label_column, task.prediction_time)
-    wanted = list(dict.fromkeys(column for column in columns if column))
     by_id: dict[str, LabelSet] = {}
-    for record in _rows(table, wanted, rejections):
+    for record in _asked_for(table, columns, rejections):
         try:
             name = record.id(table.id_column, "row")
             labels = label_set(task, record, roll_up.classes)
@@ -88,39 +159,27 @@ def _read_labels(
 
 
 def _read_codes(
-    table: CodeTable, rejections: Rejections, roll_up: RollUp
-) -> tuple[dict[str, LabelSet], int, int]:
-    """Classes by id, the rows that were kept, and how many of them have an unlikely code."""
+    table: CodeTable, rejections: Rejections, roll_up: RollUp, forms: _Forms
+) -> tuple[dict[str, LabelSet], int]:
     columns = (table.id_column, table.code_column, table.version_column)
-    wanted = [column for column in columns if column]
+    needed = [column for column in columns if column]
     classes_of: dict[str, set[str]] = {}
-    kept = odd = 0
-    for record in _rows(table, wanted, rejections):
+    kept = 0
+    for record in _asked_for(table, columns, rejections):
         try:
-            name, code, *version = map(record.text, wanted)
+            name, code, *version = map(record.text, needed)
             labels = roll_up.classes(code, *version) if name and code else None
-            odd += labels is not None and not table.looks_right(code, *version)
         except Rejected as fault:
             rejections.reject(record.file, record.line, fault)
             continue
         if labels is None:
             rejections.leave_out("no id or no code")
-        elif labels:
+            continue
+        forms.count(table, code, *version)
+        if labels:
             kept += 1
             classes_of.setdefault(name, set()).update(map(sys.intern, labels))
     for reason, rows in roll_up.left_out.items():
         rejections.leave_out(reason, rows)
     by_id: dict[str, LabelSet] = {name: (sorted(c), None) for name, c in classes_of.items()}
-    return by_id, kept, odd
-
-
-def _rows(
-    table: LabelTable | CodeTable, wanted: Sequence[str], rejections: Rejections
-) -> Iterator[Record]:
-    """The rows that the table is asked for."""
-    asked = {name: (one,) if isinstance(one, str) else one for name, one in table.where.items()}
-    for record in records_beside(table.path, list(dict.fromkeys([*wanted, *asked])), rejections):
-        if all(str(record.cells[name] or "").strip() in cells for name, cells in asked.items()):
-            yield record
-        else:
-            rejections.leave_out("not among the rows of `where`")
+    return by_id, kept

@@ -12,7 +12,7 @@ from notetune.config import MAX_SHOWN_CHARS
 from notetune.errors import DataError
 from notetune.notes.icd_chapters import CHAPTERS, icd_chapter
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.sources.tables.files import Record, read_records, table_files
+from notetune.sources.tables.files import Record, of_recipe, read_records, table_files
 from notetune.sources.tables.tasks import RollUpTable, TableTask
 
 UNKNOWN = "not in the roll-up"
@@ -93,7 +93,8 @@ def load_roll_up(task: TableTask, policy: ReadingPolicy) -> RollUp:
     tables, words = [], dict[str, str]()
     classes_of = _categories(task)
     if isinstance(task.roll_up, RollUpTable):
-        table = _read(task.roll_up, f"rows of the roll-up of task {task.name}", policy)
+        with of_recipe({f"task {task.name}, roll_up": task.roll_up}):
+            table = _read(task.roll_up, f"rows of the roll-up of task {task.name}", policy)
         tables.append(table)
         words |= table.words
         groups = table.groups
@@ -108,7 +109,9 @@ def load_roll_up(task: TableTask, policy: ReadingPolicy) -> RollUp:
         classes_of = _chapters(task)
     if (said := task.descriptions) is not None:
         as_roll_up = RollUpTable(**said.model_dump(), group_column=said.code_column)
-        tables.append(_read(as_roll_up, f"rows of the descriptions of task {task.name}", policy))
+        with of_recipe({f"task {task.name}, descriptions": said}):
+            stage = f"rows of the descriptions of task {task.name}"
+            tables.append(_read(as_roll_up, stage, policy))
         words |= tables[-1].words
     allowed = None if task.classes is None else frozenset(task.classes)
     return RollUp(classes_of, allowed, words, tuple(tables))

@@ -12,7 +12,7 @@ from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.sources.cohort import SAMPLED_TASK_SCHEMA
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.sources.tables.files import Record, names_in, table_files
+from notetune.sources.tables.files import Record, names_in, of_recipe, table_files
 from notetune.sources.tables.labels import labels_in
 from notetune.sources.tables.resources import records_beside, resource_files
 from notetune.sources.tables.roll_up import RollUp
@@ -76,8 +76,7 @@ def load_samples(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Sam
         return None
     rejections = Rejections(policy)
     labels: dict[tuple[str, datetime], list[str]] = {}
-    for record, found in _rows(task, task.samples, rejections, roll_up):
-        name, moment, mine = found
+    for record, (name, moment, mine) in _rows(task, task.samples, rejections, roll_up):
         if mine is None:
             rejections.leave_out("missing label")
         elif (first := labels.setdefault((name, moment), mine)) is mine:
@@ -102,17 +101,18 @@ def _rows(
     """The usable rows: id, prediction time, and labels; None where the label is missing."""
     columns = _label_columns(table)
     wanted = list(dict.fromkeys((table.id_column, table.prediction_time, *columns)))
-    for record in records_beside(table.path, wanted, rejections):
-        try:
-            name, moment = record.id(table.id_column, "row"), record.time(table.prediction_time)
-            if moment is None:
-                raise Rejected("missing prediction time", "fill it in or remove the row")
-            column = _filled(task, record, columns)
-            labels = labels_in(task, record, column, roll_up.classes) if column else None
-        except Rejected as fault:
-            rejections.reject(record.file, record.line, fault)
-            continue
-        yield record, (name, moment, labels)
+    with of_recipe({f"task {task.name}, samples": table}):
+        for record in records_beside(table.path, wanted, rejections):
+            try:
+                name, moment = record.id(table.id_column, "row"), record.time(table.prediction_time)
+                if moment is None:
+                    raise Rejected("missing prediction time", "fill it in or remove the row")
+                column = _filled(task, record, columns)
+                labels = labels_in(task, record, column, roll_up.classes) if column else None
+            except Rejected as fault:
+                rejections.reject(record.file, record.line, fault)
+                continue
+            yield record, (name, moment, labels)
 
 
 def _label_columns(table: SampleTable) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Notes and labels in a table of the user's own: CSV, JSON lines or Parquet."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, Self
 
@@ -7,7 +8,7 @@ from pydantic import model_validator
 
 from notetune.config import Config, Shown
 from notetune.sources.cohort import NoteStream
-from notetune.sources.tables.files import read_records, table_files
+from notetune.sources.tables.files import Record, of_recipe, read_records, table_files
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
 from notetune.sources.tables.tasks import TaskedSource
 
@@ -82,5 +83,12 @@ class TableSource(TaskedSource):
             prefixes = {files[0]: self.source}
         records = read_records(files, reading.columns(), reading.rejections, self.max_note_chars)
         return reading.stream(
-            records, lambda row: RawNote(row, self.source, f"{prefixes[row.file]}-{row.line}")
+            self._named(records),
+            lambda row: RawNote(row, self.source, f"{prefixes[row.file]}-{row.line}"),
         )
+
+    def _named(self, records: Iterable[Record]) -> Iterator[Record]:
+        """The same records; a column that is missing is named with its key of the recipe."""
+        tasks = {f"task {task.name}": task for task in self.tasks}
+        with of_recipe({"columns": self.columns, **tasks, "source": self}):
+            yield from records

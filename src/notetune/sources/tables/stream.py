@@ -22,7 +22,7 @@ from notetune.sources.cohort import (
 from notetune.sources.rejections import Rejected, Rejections
 from notetune.sources.tables.files import Record
 from notetune.sources.tables.labels import LabelSet, label_set, moment
-from notetune.sources.tables.lookup import Lookup, load_lookup
+from notetune.sources.tables.lookup import Lookup, absence_notice, load_lookup
 from notetune.sources.tables.roll_up import load_roll_up
 from notetune.sources.tables.samples import load_samples
 from notetune.sources.tables.tasks import (
@@ -68,8 +68,8 @@ class _Note:
     text: str
     labels: dict[str, LabelSet | None]
     """Task name to labels; None where the label is missing."""
-    sample_ids: dict[str, str]
-    """Task name to the id that its samples are looked up by."""
+    ids: dict[str, str]
+    """Task name to the id that its labels, codes or samples are looked up by."""
     features: tuple[str | None, ...]
     changes: tuple[str, ...]
 
@@ -105,6 +105,7 @@ class TableReading:
         self._text_of: dict[str, int] = {}  # note id to the hash of its text
         self._columns: list[tuple[str | None, ...]] = []
         self._changed: Counter[str] = Counter()
+        self._absent: Counter[str] = Counter()  # task to its notes whose id the table lacks
         self._kept = 0
         self._merged_away = 0
 
@@ -135,11 +136,16 @@ class TableReading:
                 self._columns += [(note.note_id, *note.features) for note in chunk]
             for name, samples in self._samples.items():
                 for note in chunk:
-                    samples.see(note.sample_ids[name], note.time, note.note_id)
+                    samples.see(note.ids[name], note.time, note.note_id)
             for name, frames in self._labelled.items():
                 found = ((note.note_id, note.labels[name]) for note in chunk)
                 rows = [(note_id, *labels) for note_id, labels in found if labels is not None]
                 frames.append(pl.DataFrame(rows, schema=TIMED_TASK_SCHEMA, orient="row"))
+                if (lookup := self._lookups[name]) is not None:
+                    self._absent[name] += sum(
+                        note.labels[name] is not None and note.ids[name] not in lookup.by_id
+                        for note in chunk
+                    )
             frame = pl.DataFrame(
                 {name: [getattr(note, name) for note in chunk] for name in NOTES_SCHEMA},
                 schema=NOTES_SCHEMA,
@@ -183,15 +189,15 @@ class TableReading:
         column = layout.patient_id
         patient_id = (stay_id or name) if column is None else record.id(column, "patient")
         time = next((time for time in map(record.time, layout.times) if time is not None), None)
-        labels, sample_ids = {}, {}
+        labels, ids = {}, {}
         for task in self._source.tasks:
-            if task.name in self._samples:
-                sample_ids[task.name] = record.text(task.column)
-            else:
+            if task.name in self._samples or self._lookups[task.name]:
+                ids[task.name] = record.text(task.column)
+            if task.name not in self._samples:
                 labels[task.name] = self._labels(task, record)
         features = tuple(map(record.feature, layout.features))
         about = (name, patient_id, stay_id, raw.source, time, text)
-        return _Note(*about, labels, sample_ids, features, changes)
+        return _Note(*about, labels, ids, features, changes)
 
     def _text(self, record: Record) -> Cleaned:
         column, most = self._layout.text, self._source.max_note_chars
@@ -240,6 +246,9 @@ class TableReading:
         return list(first.values())
 
     def _unite(self, task: TableTask, kept: _Note, note: _Note) -> None:
+        lookup = self._lookups[task.name]
+        if lookup is not None and kept.ids[task.name] not in lookup.by_id:
+            kept.ids[task.name] = note.ids[task.name]
         mine, theirs = kept.labels[task.name], note.labels[task.name]
         if mine is None or theirs is None:
             kept.labels[task.name] = mine or theirs
@@ -307,7 +316,8 @@ class TableReading:
         stage = f"ids of the table for task {task.name}"
         if lookup.absent:
             stage += f"; {len(lookup.absent)} others count as negative"
-        return FlowCount(stage, ids, met, {"no such note": ids - met})
+        notice = absence_notice(task, self._absent[task.name], self._kept)
+        return FlowCount(stage, ids, met, {"no such note": ids - met}, notice=notice)
 
 
 def _chunked(notes: Iterable[_Note]) -> Iterator[list[_Note]]:

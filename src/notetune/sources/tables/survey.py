@@ -1,21 +1,20 @@
 """What the columns of a table hold, by its first rows; nothing of a note's text leaves here."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from notetune.errors import DataError
-from notetune.notes.icd import is_diagnosis
+from notetune.missing_column import MOST_NAME_CHARS, are_names
+from notetune.notes.icd import has_form
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import Record, names_in, read_records, table_files
 
 ROWS_READ: Final = 20_000
 MOST_LEVELS: Final = 100
 _MOST_LEVEL_CHARS: Final = 40
-_MOST_NAME_CHARS: Final = 60
 _SEPARATORS: Final = ";|,"
 _VERSIONS: Final = ("9", "10")
 
@@ -70,7 +69,7 @@ class Column:
         for mark in _SEPARATORS:
             self.separated[mark] = self.separated.get(mark, 0) + (mark in text)
         for version in _VERSIONS:
-            self.diagnoses[version] += is_diagnosis(text, version)
+            self.diagnoses[version] += has_form(text, "diagnoses", version)
         self._count_level(text)
 
     def found_in(self, other: "Column") -> tuple[int, int]:
@@ -137,10 +136,10 @@ def survey(path: Path) -> Survey:
     """
     files = table_files(path)
     names = names_in(files[0])
-    if any(len(name) > _MOST_NAME_CHARS or not name.isprintable() for name in names):
+    if not are_names(names):
         # Without a header the names are the first row, which is a note.
         raise DataError(
-            f"{files[0]}, line 1: a column name has over {_MOST_NAME_CHARS} characters or is not "
+            f"{files[0]}, line 1: a column name has over {MOST_NAME_CHARS} characters or is not "
             "printable; give a first line that names the columns."
         )
     columns = [Column(name) for name in names]
@@ -158,8 +157,3 @@ def _is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
-
-
-def named(columns: Sequence[Column], name: str) -> Column | None:
-    """The column of a name, in any letter case."""
-    return next((one for one in columns if one.name.lower() == name.lower()), None)

@@ -1,20 +1,23 @@
 """Outcome tasks without code: from a label column, a table of labels or a table of ICD codes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Self
 
 import polars as pl
-from pydantic import NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from notetune.aliases import TaskKind
 from notetune.config import Config, Name, Shown
 from notetune.errors import DataError
-from notetune.notes.icd import CATEGORY, FORM
+from notetune.notes.icd import CATEGORY
 from notetune.notes.outcomes import Task, classes_in
 from notetune.sources.rejections import ReadingPolicy, Rejected
 from notetune.strict_csv import MAX_CELL_CHARS
+
+Where = dict[Shown, str | tuple[str, ...]]
+"""The cell, or the cells, that a row must hold in each of some columns."""
 
 
 class LabelTable(Config):
@@ -28,13 +31,14 @@ class LabelTable(Config):
     for local ones, see `positive`) and expired (1 where one is exp, or says expired, died or
     deceased, else 0)."""
     id_column: Shown
-    where: Mapping[Shown, str | tuple[str, ...]] = {}
-    """Columns and the cell, or cells, of the rows that count; the others are left out."""
     label_column: Shown | None = None
     """Left out where each row is an event, such as a death or a readmission: its id is positive."""
     absent: Literal["missing", "negative"] = "missing"
     """What it means that an id has no row: that its label is not known, or that it is negative (of
     a multilabel task, that it has none of the classes)."""
+    where: Where = Field(default_factory=dict)
+    """Rows that count, by their cells: {Kind: diag} or {Kind: [diag, main]}, as text and in this
+    letter case. Others are left out and counted."""
 
 
 class CodeTable(Config):
@@ -49,8 +53,6 @@ class CodeTable(Config):
     and snomed (by the URI of the code system), icd for both with its version, or code for those of
     all systems."""
     id_column: Shown
-    where: Mapping[Shown, str | tuple[str, ...]] = {}
-    """As in `LabelTable`: `{kind: diagnosis}` where a table holds diagnoses and procedures."""
     code_column: Shown
     of: Literal["diagnoses", "procedures"] = "diagnoses"
     version: Literal["icd9", "icd10", "as-is"] | None = None
@@ -60,6 +62,8 @@ class CodeTable(Config):
     no_codes: Literal["negative", "missing"] = "negative"
     """What it means that an id has no code: that it has none of the classes, or that its codes are
     not known, so that its notes are left out of the task."""
+    where: Where = Field(default_factory=dict)
+    """As in `LabelTable`: the rows that count, where the table has codes of several kinds."""
 
     @model_validator(mode="after")
     def _has_one_version(self) -> Self:
@@ -84,23 +88,6 @@ class CodeTable(Config):
             return code
         number, lead = self.edition(version)
         return f"{lead}{CATEGORY[self.of, number](code)}"
-
-    @property
-    def kind_of_codes(self) -> str:
-        """What the table is said to hold, in words."""
-        number = "ICD" if self.version is None else f"ICD-{self.version.removeprefix('icd')}"
-        return f"{number} {self.of}"
-
-    def looks_right(self, code: str, version: str = "") -> bool:
-        """Whether a code has the form of what the table is said to hold; `as-is` has none.
-
-        Raises:
-            Rejected: As `class_of`.
-        """
-        if self.version == "as-is":
-            return True
-        form = FORM[self.of, self.edition(version)[0]]
-        return form.fullmatch(code.strip().upper()) is not None
 
     def edition(self, version: str = "") -> tuple[str, str]:
         """The version of ICD, 9 or 10, and how the names of its classes begin.
