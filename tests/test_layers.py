@@ -26,7 +26,7 @@ LAYERS = (
     {"journal"},
     {"claims"},
     {"runs", "strict_csv", "audit"},
-    {"lease"},
+    {"lease", "storage"},
     {"ownership"},
     {"config", "progress"},
     {"errors", "aliases"},

@@ -31,6 +31,10 @@ class RunError(NotetuneError):
     """A run folder is in use, unfinished or not one of ours."""
 
 
+class WriteError(RunError):
+    """Something cannot be written: no room, or not allowed."""
+
+
 class TrainingError(NotetuneError):
     """Training cannot go on: no data, or a loss that is not finite."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from notetune import __version__, ownership
+from notetune import __version__, ownership, storage
 from notetune.errors import BackboneError, ConfigError, DataError, RunError, Stopped
 from notetune.ownership import MANIFEST as MANIFEST
 
@@ -75,8 +75,9 @@ def refuse_foreign_json(path: Path, is_ours: Callable[[dict[str, Any]], bool]) -
 
 def write_text(path: Path, text: str, *, replaces: bool = True) -> None:
     """Write a UTF-8 text file in one step, durably; `replaces` as in `new_file`."""
-    with new_file(path, replaces=replaces) as file:
-        file.write(text.encode())
+    data = text.encode()
+    with new_file(path, replaces=replaces) as file, storage.written(path, len(data)):
+        file.write(data)
 
 
 @contextlib.contextmanager
@@ -85,23 +86,26 @@ def new_file(path: Path, *, replaces: bool = False) -> Iterator[BinaryIO]:
 
     Raises:
         RunError: If something stands there, unless it `replaces`, as in a folder of ours.
+        WriteError: If it cannot be written.
     """
     if not replaces:
         ownership.refuse_existing(path)
     make_folder(path.parent)
-    handle, temporary = tempfile.mkstemp(ownership.PART, f".{path.name}.", path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if not replaces:
-            ownership.refuse_existing(path)
-        Path(temporary).replace(path)
-        _sync(path.parent)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with storage.written(path):
+        handle, temporary = tempfile.mkstemp(ownership.PART, f".{path.name}.", path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if not replaces:
+                ownership.refuse_existing(path)
+            Path(temporary).replace(path)
+            _sync(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                Path(temporary).unlink()
+            raise
 
 
 @contextlib.contextmanager
@@ -114,22 +118,24 @@ def new_folder(folder: Path, inputs: Any) -> Iterator[Path]:
 
     Raises:
         RunError: As `refuse_foreign`, before the block or after it.
+        WriteError: If it cannot be written.
     """
     ownership.refuse_foreign(folder)
     make_folder(folder.parent)
-    temporary = _part_folder(folder)
-    try:
-        yield temporary
-        seal(temporary, inputs)
-        ownership.refuse_foreign(folder)  # something may have come meanwhile
-        if folder.exists():
-            _replace(folder, temporary)
-        else:
-            temporary.rename(folder)
-        _sync(folder.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with storage.written(folder):
+        temporary = _part_folder(folder)
+        try:
+            yield temporary
+            seal(temporary, inputs)
+            ownership.refuse_foreign(folder)  # something may have come meanwhile
+            if folder.exists():
+                _replace(folder, temporary)
+            else:
+                temporary.rename(folder)
+            _sync(folder.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -142,6 +148,7 @@ def work_folder(folder: Path, inputs: Any) -> Iterator[Path]:
 
     Raises:
         RunError: As `refuse_foreign` does for `folder`.
+        WriteError: If what the block writes cannot be written.
         Stopped: After Ctrl-C or SIGTERM; it says what is saved.
     """
     ownership.refuse_foreign(folder)
@@ -151,7 +158,8 @@ def work_folder(folder: Path, inputs: Any) -> Iterator[Path]:
             shutil.rmtree(other)
     make_folder(work)
     try:
-        yield work
+        with storage.written(folder):
+            yield work
     except (BackboneError, ConfigError, DataError):
         shutil.rmtree(work, ignore_errors=True)
         raise
@@ -251,14 +259,16 @@ def make_folder(folder: Path) -> None:
 
     Raises:
         RunError: If one of them is no folder.
+        WriteError: If one cannot be made.
     """
     for each in (folder, *folder.parents):
         if os.path.lexists(each) and not each.is_dir():
             raise RunError(f"{each} is not a folder, and one is needed there; name another place.")
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):
-        each.mkdir(mode=0o700, exist_ok=True)
-        _sync(each.parent)
+        with storage.written(each):
+            each.mkdir(mode=0o700, exist_ok=True)
+            _sync(each.parent)
 
 
 def _part_folder(folder: Path) -> Path:

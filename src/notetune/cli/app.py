@@ -1,13 +1,13 @@
 """The commands. Heavy libraries load inside a command, so that `--help` is instant."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from notetune import __version__, runs
+from notetune import __version__, runs, storage
 from notetune.cli import load, printing, study, terminal
 from notetune.cli.options import AsJson, DataFolder, DryRun, Only, Overrides, RecipePath
 from notetune.errors import ConfigError, NotetuneError, Stopped
@@ -29,24 +29,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: exit 0 when done, 2 to mend a fault, 130 or 143 when stopped, 1 for a bug."""
     runs.make_files_private()
     terminal.show_warnings()
+    code = _exit_code(lambda: app(arguments, standalone_mode=False, prog_name="notetune"))
+    sys.exit(_exit_code(terminal.flush) or code)
+
+
+def _exit_code(run: Callable[[], int | None]) -> int:
+    """That of a part of a command, whose error is shown."""
     try:
         with terminal.sigterm_raised():
-            code = app(arguments, standalone_mode=False, prog_name="notetune") or 0
+            code = run() or 0
     except NotetuneError as error:
         terminal.fail(str(error))
-        sys.exit(2)
+        return 2
     except Stopped as error:
         terminal.fail(f"{error} The same command goes on from there.")
-        sys.exit(_BY_SIGNAL + error.signal)
+        return _BY_SIGNAL + error.signal
     except typer.TyperException as error:  # a wrong word on the command line
         terminal.fail(f"{error.format_message()} See `notetune --help`.")
-        sys.exit(2)
+        return 2
+    except BrokenPipeError:  # whoever reads has what he wanted
+        return 1
     except Exception as error:  # noqa: BLE001 (its text could hold a note)
+        if fault := storage.fault_of(error):
+            terminal.fail(fault)
+            return 2
         terminal.report_bug(error)
-        sys.exit(1)
+        return 1
     if code == _INTERRUPTED:
         terminal.fail("stopped. The same command run again goes on from what is saved.")
-    sys.exit(code)
+    return code
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it)

@@ -1,6 +1,7 @@
 """What a person sees and asks: progress, tables, one-line errors, SIGTERM. Never note text."""
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -8,7 +9,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -55,7 +56,8 @@ def track(
 
 def say(message: str) -> None:
     """A line of progress on standard error."""
-    err.print(_printable(message), style="dim", soft_wrap=True)
+    with suppress(OSError):  # a log on a full disk stops no training
+        err.print(_printable(message), style="dim", soft_wrap=True)
 
 
 def tell(message: str) -> None:
@@ -141,6 +143,20 @@ def show_warnings() -> None:
     warnings.simplefilter("always", RunWarning)
 
 
+def flush() -> None:
+    """Write out what was shown; what cannot be is left, so that Python does not try again.
+
+    Raises:
+        OSError: If it cannot all be written.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise
+
+
 @contextmanager
 def sigterm_raised() -> Iterator[None]:
     """Let SIGTERM end a command as Ctrl-C does, so that nothing half-written stays; again: kill."""
@@ -165,7 +181,8 @@ def fail(message: str) -> None:
 
 
 def _marked(mark: str, style: str, message: str) -> None:
-    err.print(Text.assemble((mark, style), " ", _printable(message)), soft_wrap=True)
+    with suppress(OSError):
+        err.print(Text.assemble((mark, style), " ", _printable(message)), soft_wrap=True)
 
 
 def report_bug(error: BaseException) -> None:

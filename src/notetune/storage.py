@@ -1,0 +1,108 @@
+"""What cannot be written: where, why, and how much room it takes and there is."""
+
+import contextlib
+import errno
+import os
+import re
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+from notetune import ownership
+from notetune.errors import WriteError
+
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM)
+_OTHER_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE)
+# Only the number is taken of what another library says, as its words may hold a cell of a table.
+_NUMBER = re.compile(r"\[Errno (\d+)\]|\(os error (\d+)\)")
+_NUMPY = re.compile(r"\d+ requested and \d+ written|Not enough free space to write (\d+) bytes")
+_NO_TEMPORARY = "emporary directory"  # of `tempfile`, and of matplotlib's cache
+_WAY_OUT = "then run the same command again; what was finished is kept."
+
+
+@contextlib.contextmanager
+def written(path: Path, need: int | None = None) -> Iterator[None]:
+    """Say of what the block writes that it cannot be written, and why.
+
+    Args:
+        path: A file or a folder; what is written aside for it counts as it.
+        need: Bytes that it takes, where that is known.
+
+    Raises:
+        WriteError: If the disk is full, read-only or fails, a quota or a limit of file size is
+            reached, or `path` itself is not allowed. What else the block raises stays as it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = _number(error)
+        if number not in _NOT_WRITABLE and not (number in _NOT_ALLOWED and _is_of(error, path)):
+            raise
+        raise WriteError(_told(path, number, need or _said_by_numpy(error))) from None
+
+
+def fault_of(error: Exception) -> str | None:
+    """What the machine did not let happen, in a sentence with a way out; None for another error."""
+    number = _number(error)
+    if isinstance(error, OSError) and number is None and _NO_TEMPORARY in str(error):
+        return f"no temporary folder can be written; name one in TMPDIR, {_WAY_OUT}"
+    if number not in (*_NOT_WRITABLE, *_NOT_ALLOWED, *_OTHER_LIMITS):
+        return None
+    name = getattr(error, "filename", None)
+    if number in _NOT_WRITABLE:
+        return _told(Path(os.fsdecode(name)) if name else None, number, _said_by_numpy(error))
+    what = os.fsdecode(name) if name else "a file"
+    return f"{what} cannot be opened ({os.strerror(number)}); allow it, {_WAY_OUT}"
+
+
+def _number(error: Exception) -> int | None:
+    """The number of an error of the machine, whichever library tells it."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return None if _NO_TEMPORARY in str(error) else error.errno
+    if isinstance(error, OSError) and _NUMPY.search(str(error)):
+        return errno.ENOSPC if _largest_file() is None else errno.EFBIG
+    found = _NUMBER.search(str(error))
+    return int(found[1] or found[2]) if found else None
+
+
+def _said_by_numpy(error: Exception) -> int | None:
+    found = _NUMPY.search(str(error))
+    return int(found[1]) if found and found[1] else None
+
+
+def _is_of(error: Exception, path: Path) -> bool:
+    names = (getattr(error, name, None) for name in ("filename", "filename2"))
+    paths = (ownership.meant(Path(name).absolute()) for name in names if name)
+    return any(found.is_relative_to(path.absolute()) for found in paths)
+
+
+def _told(path: Path | None, number: int, need: int | None) -> str:
+    what = ownership.meant(path) if path else "standard output or a file"
+    facts, way_out = [os.strerror(number)], "allow it, or name another place"
+    if need and number not in (errno.EROFS, *_NOT_ALLOWED):
+        facts.append(f"it takes {_size(need)}")
+    if number == errno.EFBIG and (limit := _largest_file()) is not None:
+        facts.append(f"`ulimit -f` lets a file have {_size(limit)}")
+        way_out = "raise that limit"
+    elif number in (errno.ENOSPC, errno.EDQUOT):
+        facts += [_room(path)] if path else []
+        way_out = "make room"
+    return f"{what} cannot be written ({'; '.join(facts)}); {way_out}, {_WAY_OUT}"
+
+
+def _room(path: Path) -> str:
+    place = next(each for each in (path, *path.absolute().parents) if each.exists())
+    found = os.statvfs(place)
+    if found.f_files and not found.f_favail:
+        return "not one more file fits"
+    return f"{_size(found.f_bavail * found.f_frsize)} are free"
+
+
+def _largest_file() -> int | None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
