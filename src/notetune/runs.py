@@ -12,6 +12,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 from notetune import __version__, ownership, storage
@@ -78,6 +79,14 @@ def write_text(path: Path, text: str, *, replaces: bool = True) -> None:
     data = text.encode()
     with new_file(path, replaces=replaces) as file, storage.written(path, len(data)):
         file.write(data)
+
+
+def write_array(path: Path, array: Any) -> None:
+    """Write an array as `.npy`, and have any error of that: `np.save` into a file has not all."""
+    import numpy as np  # here, so that `notetune --help` is instant
+
+    with path.open("wb") as file:
+        np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)  # noqa: TID251
 
 
 @contextlib.contextmanager

@@ -16,7 +16,6 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 _OTHER_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE)
 # Only the number is taken of what another library says, as its words may hold a cell of a table.
 _NUMBER = re.compile(r"\[Errno (\d+)\]|\(os error (\d+)\)")
-_NUMPY = re.compile(r"\d+ requested and \d+ written|Not enough free space to write (\d+) bytes")
 _NO_TEMPORARY = "emporary directory"  # of `tempfile`, and of matplotlib's cache
 _WAY_OUT = "then run the same command again; what was finished is kept."
 
@@ -39,7 +38,19 @@ def written(path: Path, need: int | None = None) -> Iterator[None]:
         number = _number(error)
         if number not in _NOT_WRITABLE and not (number in _NOT_ALLOWED and _is_of(error, path)):
             raise
-        raise WriteError(_told(path, number, need or _said_by_numpy(error))) from None
+        raise WriteError(_told(path, number, need)) from None
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse, before any work, a new file or folder that would be refused after it.
+
+    Raises:
+        WriteError: If nothing can be written where it is to be.
+    """
+    place = _place(path.absolute().parent)
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+        is_read_only = os.statvfs(place).f_flag & os.ST_RDONLY
+        raise WriteError(_told(path, errno.EROFS if is_read_only else errno.EACCES, None))
 
 
 def fault_of(error: Exception) -> str | None:
@@ -51,7 +62,7 @@ def fault_of(error: Exception) -> str | None:
         return None
     name = getattr(error, "filename", None)
     if number in _NOT_WRITABLE:
-        return _told(Path(os.fsdecode(name)) if name else None, number, _said_by_numpy(error))
+        return _told(Path(os.fsdecode(name)) if name else None, number, None)
     what = os.fsdecode(name) if name else "a file"
     return f"{what} cannot be opened ({os.strerror(number)}); allow it, {_WAY_OUT}"
 
@@ -60,15 +71,8 @@ def _number(error: Exception) -> int | None:
     """The number of an error of the machine, whichever library tells it."""
     if isinstance(error, OSError) and error.errno is not None:
         return None if _NO_TEMPORARY in str(error) else error.errno
-    if isinstance(error, OSError) and _NUMPY.search(str(error)):
-        return errno.ENOSPC if _largest_file() is None else errno.EFBIG
     found = _NUMBER.search(str(error))
     return int(found[1] or found[2]) if found else None
-
-
-def _said_by_numpy(error: Exception) -> int | None:
-    found = _NUMPY.search(str(error))
-    return int(found[1]) if found and found[1] else None
 
 
 def _is_of(error: Exception, path: Path) -> bool:
@@ -92,11 +96,15 @@ def _told(path: Path | None, number: int, need: int | None) -> str:
 
 
 def _room(path: Path) -> str:
-    place = next(each for each in (path, *path.absolute().parents) if each.exists())
-    found = os.statvfs(place)
+    found = os.statvfs(_place(path.absolute()))
     if found.f_files and not found.f_favail:
         return "not one more file fits"
     return f"{_size(found.f_bavail * found.f_frsize)} are free"
+
+
+def _place(path: Path) -> Path:
+    """The nearest that exists of a path and the folders around it."""
+    return next(each for each in (path, *path.parents) if each.exists())
 
 
 def _largest_file() -> int | None:

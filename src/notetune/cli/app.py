@@ -309,6 +309,7 @@ def convert(
 ) -> None:
     """Convert a GGUF into a backbone folder."""
     refuse_foreign(out)  # before anything is read
+    storage.refuse_unwritable(out)
     from notetune.model.gguf_file import convert as run
 
     backbone = run(model, out)

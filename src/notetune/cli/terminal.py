@@ -1,6 +1,7 @@
 """What a person sees and asks: progress, tables, one-line errors, SIGTERM. Never note text."""
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -131,6 +132,7 @@ def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
 
 def show_warnings() -> None:
     """From now on show each of our warnings as one line on standard error."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells where its cache is
     shown_by_python = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:

@@ -77,7 +77,7 @@ def assemble(
         beside = finished.columns.join(in_split, on="note_id", how="semi", maintain_order="left")
         typed(beside, spec.codes).write_parquet(folder / COLUMNS)
     take_texts(shards, is_wanted, folder / TEXTS)
-    np.save(folder / SIGNATURES, signatures_of(shards, is_wanted))
+    runs.write_array(folder / SIGNATURES, signatures_of(shards, is_wanted))
     labelled = is_labelled(judged.notes, judged.tasks)
     intake = encode(judged.notes, labelled)
     _join_tokens(shards, is_wanted, in_split, folder / TOKENS, intake)

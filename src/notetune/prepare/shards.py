@@ -132,7 +132,7 @@ def _write_shard(job: tuple[Shard, pl.DataFrame]) -> Shard:
     with runs.new_folder(shard.folder, depends_on) as folder:
         notes.select("note_id", "text").write_parquet(folder / _TEXTS)
         notes.drop("text").with_columns(hashes_of_texts).write_parquet(folder / NOTES)
-        np.save(folder / SIGNATURES, near_duplicates.signatures(texts))
+        runs.write_array(folder / SIGNATURES, near_duplicates.signatures(texts))
     return shard
 
 
