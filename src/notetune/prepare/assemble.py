@@ -102,7 +102,7 @@ def _judged(
     spec: Preparation, shards: list[Shard], finished: Finished, held_out: HeldOut
 ) -> _Judged:
     config = spec.config
-    notes = pl.read_parquet([shard.folder / NOTES for shard in shards])
+    notes = pl.read_parquet([shard.folder / NOTES for shard in shards], glob=False)
     repeated = notes["note_id"].filter(notes["note_id"].is_duplicated())
     if len(repeated):
         raise DataError(

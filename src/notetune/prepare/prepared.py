@@ -114,7 +114,7 @@ class Prepared:
 
     def _of_notes(self, name: str, note_ids: NoteIds) -> pl.DataFrame:
         wanted = pl.DataFrame({"note_id": np.asarray(note_ids)}, schema={"note_id": pl.String})
-        rows = pl.scan_parquet(self.folder / name)
+        rows = pl.scan_parquet(self.folder / name, glob=False)
         found = rows.filter(pl.col("note_id").is_in(wanted["note_id"].implode())).collect()
         return wanted.join(found, on="note_id", how="left", maintain_order="left")
 
@@ -147,7 +147,7 @@ def open_prepared(folder: Path) -> Prepared:
     tasks = {}
     for values in facts["tasks"]:
         task = Task(**{**values, "classes": tuple(values["classes"])})
-        table = pl.read_parquet(folder / "tasks" / f"{task.name}.parquet")
+        table = pl.read_parquet(folder / "tasks" / f"{task.name}.parquet", glob=False)
         ids, patients, split = (
             table[name].to_numpy().astype(np.str_) for name in ("note_id", "patient_id", "split")
         )

@@ -73,10 +73,9 @@ def _candidates(path: Path) -> list[Path]:
         return list(path.rglob("*"))
     if path.exists() or _PATTERN_MARKS.isdisjoint(str(path)):
         return [path]
-    # The leading parts without marks are the folder to look in.
-    parts = path.parts
-    first = next(index for index, part in enumerate(parts) if not _PATTERN_MARKS.isdisjoint(part))
-    return list(Path(*parts[:first]).glob("/".join(parts[first:])))
+    # The folder to look in is as much of the path as there is: its name may hold a mark too.
+    start = next(folder for folder in path.parents if folder.exists() or not folder.name)
+    return list(start.glob(str(path.relative_to(start))))
 
 
 def _moved(value: Any, folder: Path) -> Any:
