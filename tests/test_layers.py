@@ -26,7 +26,7 @@ LAYERS = (
     {"journal"},
     {"claims"},
     {"runs", "strict_csv", "audit"},
-    {"lease"},
+    {"lease", "storage"},
     {"ownership"},
     {"config", "missing_column", "progress"},
     {"errors", "aliases"},

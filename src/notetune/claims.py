@@ -8,8 +8,7 @@ from pathlib import Path
 
 import filelock
 
-from notetune import ownership, runs
-from notetune.errors import RunError
+from notetune import ownership, runs, storage
 from notetune.lease import Lease, holder_of
 
 _SECONDS_TO_WRITE = 60
@@ -23,14 +22,13 @@ def claimed(folder: Path) -> Iterator[Lease | None]:
         The lease; None if another process makes it.
 
     Raises:
-        RunError: If something that is no lease stands in its place, or none can be written.
+        RunError: If something that is no lease stands in its place.
+        WriteError: If none can be written.
     """
     runs.make_folder(folder.parent)
     lease = Lease(folder)
-    try:
+    with storage.written(ownership.lease_of(folder)):
         is_ours = lease.take()
-    except OSError as error:
-        raise RunError(f"{folder.parent} cannot be written ({type(error).__name__}).") from None
     if not is_ours:
         yield None
         return
@@ -49,7 +47,9 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
     A killed process lets go of it.
     """
     runs.make_folder(folder.parent)
-    with _lock(folder):
+    with contextlib.ExitStack() as stack:
+        with storage.written(_lock_of(folder)):
+            stack.enter_context(_lock(folder))
         clear_parts_of(folder)
         yield
 

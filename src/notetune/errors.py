@@ -4,8 +4,6 @@ Each message names the thing, the found value, the allowed values and the way ou
 holds note text: it names a file, a row, a column or a note id instead.
 """
 
-import os
-import re
 from signal import SIGTERM
 
 
@@ -33,26 +31,8 @@ class RunError(NotetuneError):
     """A run folder is in use, unfinished or not one of ours."""
 
 
-def refusal_of(error: BaseException) -> OSError | None:
-    """What the machine refused, such as room on a disk; None if the error is something else."""
-    if isinstance(error, OSError):
-        return error
-    by_a_library = re.search(r"\(os error (\d+)\)", str(error))  # as those in Rust have it
-    return (
-        OSError(int(by_a_library[1]), os.strerror(int(by_a_library[1]))) if by_a_library else None
-    )
-
-
-def of_the_machine(error: Exception) -> RunError | None:
-    """As `refusal_of`, as an error that says what to do."""
-    refused = refusal_of(error)
-    if refused is None:
-        return None
-    place = f"{refused.filename}: " if refused.filename else ""
-    reason = refused.strerror or "reading or writing failed"  # its own text could hold a note
-    return RunError(
-        f"{place}{reason}. Mend the path, make room or allow it, then run the same command again."
-    )
+class WriteError(RunError):
+    """Something cannot be written: no room, or not allowed."""
 
 
 class TrainingError(NotetuneError):

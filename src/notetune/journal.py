@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from notetune import claims, runs
+from notetune import claims, runs, storage
 from notetune.errors import RunError
 
 Event: TypeAlias = dict[str, Any]
@@ -51,21 +51,17 @@ class Journal:
             The events with those appended.
 
         Raises:
-            RunError: As `events`, or if the file cannot be written; it is as before then.
+            RunError: As `events`.
+            WriteError: If the file cannot be written; it is as before then.
         """
         try:
-            with claims.one_at_a_time(self.path):
+            with storage.written(self.path), claims.one_at_a_time(self.path):
                 before, size = self._read()
                 new = choose(before)
                 self._write("".join(_line(event) for event in new), size)
         except ValueError:
             raise RunError(
                 f"{self.path}: an event has a number that is not finite; nothing was recorded."
-            ) from None
-        except OSError as error:
-            raise RunError(
-                f"{self.path} cannot be written ({error.strerror}); nothing was recorded. Make "
-                "room or allow it, then run the same command again."
             ) from None
         return [*before, *new]
 

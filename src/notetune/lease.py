@@ -119,8 +119,9 @@ class Lease:
 
     def give_back(self) -> None:
         """Let another process take it, unless one has."""
-        if not self.is_lost:
-            self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # one that stays is seen to be dead
+            if not self.is_lost:
+                self._path.unlink()
 
     @contextlib.contextmanager
     def beating(self) -> Iterator[None]:
@@ -166,8 +167,12 @@ class Lease:
             handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except FileExistsError:
             return False
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(asdict(self._holder), file)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(asdict(self._holder), file)
+        except OSError:
+            self._path.unlink()
+            raise
         self._last_beat = time.monotonic()
         return True
 

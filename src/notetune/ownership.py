@@ -134,6 +134,12 @@ def works_of(folder: Path) -> list[Path]:
     return sorted(path for path in of_folder if path.is_dir() and not path.is_symlink())
 
 
+def meant(path: Path) -> Path:
+    """What a path stands for where a part of it is half-done."""
+    names = [PART_NAME.fullmatch(part) or WORK_NAME.fullmatch(part) for part in path.parts]
+    return Path(*(n["of"] if n else p for n, p in zip(names, path.parts, strict=True)))
+
+
 def saved_in(work: Path, folder: Path) -> str:
     """What a stage that was stopped can go on with."""
     saved = [path.parent for path in work.rglob(MANIFEST)]

@@ -12,17 +12,11 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
-from notetune import __version__, ownership
-from notetune.errors import (
-    BackboneError,
-    ConfigError,
-    DataError,
-    RunError,
-    Stopped,
-    refusal_of,
-)
+from notetune import __version__, ownership, storage
+from notetune.errors import BackboneError, ConfigError, DataError, RunError, Stopped
 from notetune.ownership import MANIFEST as MANIFEST
 
 FORMAT = 2  # of what a folder is made from; files of older ones are still read
@@ -82,8 +76,17 @@ def refuse_foreign_json(path: Path, is_ours: Callable[[dict[str, Any]], bool]) -
 
 def write_text(path: Path, text: str, *, replaces: bool = True) -> None:
     """Write a UTF-8 text file in one step, durably; `replaces` as in `new_file`."""
-    with new_file(path, replaces=replaces) as file:
-        file.write(text.encode())
+    data = text.encode()
+    with new_file(path, replaces=replaces) as file, storage.written(path, len(data)):
+        file.write(data)
+
+
+def write_array(path: Path, array: Any) -> None:
+    """Write an array as `.npy`, and have any error of that: `np.save` into a file has not all."""
+    import numpy as np  # here, so that `notetune --help` is instant
+
+    with path.open("wb") as file:
+        np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)  # noqa: TID251
 
 
 @contextlib.contextmanager
@@ -92,24 +95,26 @@ def new_file(path: Path, *, replaces: bool = False) -> Iterator[BinaryIO]:
 
     Raises:
         RunError: If something stands there, unless it `replaces`, as in a folder of ours.
+        WriteError: If it cannot be written.
     """
     if not replaces:
         ownership.refuse_existing(path)
     make_folder(path.parent)
-    handle, temporary = tempfile.mkstemp(ownership.PART, f".{path.name}.", path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if not replaces:
-            ownership.refuse_existing(path)
-        Path(temporary).replace(path)
-        _sync(path.parent)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        _name_what_was_refused(error, path)
-        raise
+    with storage.written(path):
+        handle, temporary = tempfile.mkstemp(ownership.PART, f".{path.name}.", path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if not replaces:
+                ownership.refuse_existing(path)
+            Path(temporary).replace(path)
+            _sync(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                Path(temporary).unlink()
+            raise
 
 
 @contextlib.contextmanager
@@ -122,31 +127,24 @@ def new_folder(folder: Path, inputs: Any) -> Iterator[Path]:
 
     Raises:
         RunError: As `refuse_foreign`, before the block or after it.
+        WriteError: If it cannot be written.
     """
     ownership.refuse_foreign(folder)
     make_folder(folder.parent)
-    temporary = _part_folder(folder)
-    try:
-        yield temporary
-        seal(temporary, inputs)
-        ownership.refuse_foreign(folder)  # something may have come meanwhile
-        if folder.exists():
-            _replace(folder, temporary)
-        else:
-            temporary.rename(folder)
-        _sync(folder.parent)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        _name_what_was_refused(error, folder)
-        raise
-
-
-def _name_what_was_refused(error: BaseException, path: Path) -> None:
-    """Let an error of the machine name what was to be written, not a part of it or nothing."""
-    refused = refusal_of(error)
-    if refused and (not refused.filename or ownership.PART in str(refused.filename)):
-        refused.filename = str(path)
-        raise refused from None
+    with storage.written(folder):
+        temporary = _part_folder(folder)
+        try:
+            yield temporary
+            seal(temporary, inputs)
+            ownership.refuse_foreign(folder)  # something may have come meanwhile
+            if folder.exists():
+                _replace(folder, temporary)
+            else:
+                temporary.rename(folder)
+            _sync(folder.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -159,6 +157,7 @@ def work_folder(folder: Path, inputs: Any) -> Iterator[Path]:
 
     Raises:
         RunError: As `refuse_foreign` does for `folder`.
+        WriteError: If what the block writes cannot be written.
         Stopped: After Ctrl-C or SIGTERM; it says what is saved.
     """
     ownership.refuse_foreign(folder)
@@ -168,7 +167,8 @@ def work_folder(folder: Path, inputs: Any) -> Iterator[Path]:
             shutil.rmtree(other)
     make_folder(work)
     try:
-        yield work
+        with storage.written(folder):
+            yield work
     except (BackboneError, ConfigError, DataError):
         shutil.rmtree(work, ignore_errors=True)
         raise
@@ -284,14 +284,16 @@ def make_folder(folder: Path) -> None:
 
     Raises:
         RunError: If one of them is no folder.
+        WriteError: If one cannot be made.
     """
     for each in (folder, *folder.parents):
         if os.path.lexists(each) and not each.is_dir():
             raise RunError(f"{each} is not a folder, and one is needed there; name another place.")
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):
-        each.mkdir(mode=0o700, exist_ok=True)
-        _sync(each.parent)
+        with storage.written(each):
+            each.mkdir(mode=0o700, exist_ok=True)
+            _sync(each.parent)
 
 
 def _part_folder(folder: Path) -> Path:

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from notetune import __version__, runs
+from notetune import __version__, runs, storage
 from notetune.cli import load, options, printing, study, terminal
-from notetune.errors import ConfigError, NotetuneError, Stopped, of_the_machine
+from notetune.errors import ConfigError, NotetuneError, Stopped
 from notetune.ownership import refuse_foreign
 from notetune.progress import in_one_step, silent
 
@@ -30,31 +30,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: exit 0 when done, 2 to mend a fault, 130 or 143 when stopped, 1 for a bug."""
     runs.make_files_private()
     terminal.show_warnings()
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run a command to its exit code, and show its error if it has one."""
     try:
         with terminal.sigterm_raised():
             code = app(arguments, standalone_mode=False, prog_name="notetune") or 0
             terminal.finish()
     except SystemExit:  # typer and rich leave so where nobody reads what they write
         terminal.fail("the output was closed before all of it was written.")
-        sys.exit(2)
+        return 2
     except NotetuneError as error:
         terminal.fail(str(error))
-        sys.exit(2)
+        return 2
     except Stopped as error:
         terminal.fail(f"{error} The same command goes on from there.")
-        sys.exit(_BY_SIGNAL + error.signal)
+        return _BY_SIGNAL + error.signal
     except typer.TyperException as error:  # a wrong word on the command line
         terminal.fail(f"{error.format_message()} See `notetune --help`.")
-        sys.exit(2)
+        return 2
     except Exception as error:  # noqa: BLE001 (its text could hold a note)
-        if refused := of_the_machine(error):
-            terminal.fail(str(refused))
-            sys.exit(2)
+        if fault := storage.fault_of(error):
+            terminal.fail(fault)
+            return 2
         terminal.report_bug(error)
-        sys.exit(1)
+        return 1
     if code == _INTERRUPTED:
         terminal.fail("stopped. The same command run again goes on from what is saved.")
-    sys.exit(code)
+    return code
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it)
@@ -340,6 +345,7 @@ def convert(
 ) -> None:
     """Convert a GGUF into a backbone folder."""
     refuse_foreign(out)  # before anything is read
+    storage.refuse_unwritable(out)
     with terminal.busy():
         from notetune.model.gguf_file import convert as run
 

@@ -1,6 +1,7 @@
 """What a person sees and asks: progress, tables, one-line errors, SIGTERM. Never note text."""
 
 import json
+import logging
 import signal
 import sys
 import textwrap
@@ -9,7 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -63,7 +64,8 @@ def busy(what: str = "loading PyTorch and other libraries") -> AbstractContextMa
 
 def say(message: str) -> None:
     """A line of progress on standard error."""
-    _print(err, message, "dim")
+    with suppress(OSError):  # a log on a full disk stops no training
+        _print(err, message, "dim")
 
 
 def tell(message: str) -> None:
@@ -147,6 +149,7 @@ def show_warnings() -> None:
     """From now on show each of our warnings as one line on standard error."""
     if warnings.showwarning.__module__ == __name__:  # a command ran in this process before
         return
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells where its cache is
     shown_by_python = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
@@ -196,7 +199,8 @@ def fail(message: str) -> None:
 
 
 def _marked(mark: str, style: str, message: str) -> None:
-    _print(err, f"{mark} {message}", mark=(mark, style))
+    with suppress(OSError):
+        _print(err, f"{mark} {message}", mark=(mark, style))
 
 
 def report_bug(error: BaseException) -> None:

@@ -175,7 +175,7 @@ def _read_frame(path: Path) -> pl.DataFrame:
         raise DataError(f"score table {path} is not a file; evaluate the model to write it.")
     try:
         found = pl.read_parquet_metadata(path).get("format")
-        frame = pl.read_parquet(path)
+        frame = pl.read_parquet(path, glob=False)
     except pl.exceptions.PolarsError:
         raise DataError(f"score table {path} is not a Parquet file, or is damaged.") from None
     if found != FORMAT:

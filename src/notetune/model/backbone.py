@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from notetune import runs
+from notetune import runs, storage
 from notetune.errors import BackboneError
 from notetune.model.attention import PACKED_ATTENTION, Additions, DocumentLayout, with_front
 from notetune.model.backbone_folder import (
@@ -235,7 +235,8 @@ def write_backbone(folder: Path, backbone: Backbone, tensors: Mapping[str, Tenso
     for name in BESIDE_WEIGHTS:
         if (backbone.folder / name).is_file():
             shutil.copyfile(backbone.folder / name, folder / name)
-    save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
+    with storage.written(folder / WEIGHTS, sum(tensor.nbytes for tensor in tensors.values())):
+        save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def _kind(folder: Path) -> tuple[Any, dict[str, Any]]:

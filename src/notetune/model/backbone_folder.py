@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,7 @@ def resolve_backbone(name: str, *, needs_weights: bool = True) -> Path:
 
     Raises:
         BackboneError: If it is not a folder with a safetensors model, or holds pickled weights
-            only, or asks to run code of its own.
+            only, or asks to run code of its own, or its weights may not be read.
     """
     shipped = Path(str(files("notetune") / "backbones" / name))
     folder = shipped if name == SHIPPED_BACKBONE and shipped.is_dir() else Path(name)
@@ -53,6 +54,9 @@ def resolve_backbone(name: str, *, needs_weights: bool = True) -> Path:
             f"{folder} holds {found}; a pickle can run code, so only .safetensors is read. "
             "Convert it with `save_pretrained(..., safe_serialization=True)`."
         )
+    for path in folder.glob("*.safetensors") if needs_weights else ():
+        if not os.access(path, os.R_OK):
+            raise BackboneError(f"{path} may not be read; allow it, or name another folder.")
     if "auto_map" in read_config(config):
         raise BackboneError(f"{config} asks to run code of its own (auto_map); that is refused.")
     return folder

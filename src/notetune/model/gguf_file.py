@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from notetune import runs
+from notetune import runs, storage
 from notetune.errors import BackboneError
 from notetune.model.backbone import Backbone, load_backbone, outline_backbone
 from notetune.model.backbone_folder import WEIGHTS
@@ -175,7 +175,8 @@ def _save_model(path: Path, content: _Content, folder: Path) -> None:
     of_the_file = ("quantization_config", "_model_name_or_path")
     written = {k: v for k, v in config.to_diff_dict().items() if k not in of_the_file}
     runs.write_json(folder / "config.json", written)
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    with storage.written(folder / WEIGHTS, sum(weight.nbytes for weight in weights.values())):
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def _model(path: Path, content: _Content) -> Any:

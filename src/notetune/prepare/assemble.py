@@ -74,7 +74,7 @@ def assemble(
         beside = finished.columns.join(in_split, on="note_id", how="semi", maintain_order="left")
         typed(beside, spec.codes).write_parquet(folder / COLUMNS)
     take_texts(shards, is_wanted, folder / TEXTS)
-    np.save(folder / SIGNATURES, signatures_of(shards, is_wanted))
+    runs.write_array(folder / SIGNATURES, signatures_of(shards, is_wanted))
     labelled = is_labelled(judged.notes, judged.tasks)
     intake = encode(judged.notes, labelled)
     _join_tokens(shards, is_wanted, in_split, folder / TOKENS, intake)
@@ -109,7 +109,7 @@ def _judged(
     spec: Preparation, shards: list[Shard], finished: Finished, held_out: HeldOut
 ) -> _Judged:
     config = spec.config
-    notes = pl.read_parquet([shard.folder / NOTES for shard in shards])
+    notes = pl.read_parquet([shard.folder / NOTES for shard in shards], glob=False)
     repeated = notes["note_id"].filter(notes["note_id"].is_duplicated())
     if len(repeated):
         raise DataError(

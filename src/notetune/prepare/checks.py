@@ -118,7 +118,7 @@ def _held_out(
     """The signatures of the validation and test notes that step 1 may not read of."""
     if held_out == "own":
         return signatures_of(shards, notes["split"].is_in(["validation", "test"]))
-    split_N = pl.read_parquet(held_out / NOTES, columns=["split"])["split"]
+    split_N = pl.read_parquet(held_out / NOTES, columns=["split"], glob=False)["split"]
     signatures_N: Signatures = np.load(held_out / SIGNATURES)
     return np.compress(split_N.is_in(["validation", "test"]).to_numpy(), signatures_N, axis=0)
 

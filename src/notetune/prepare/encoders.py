@@ -65,7 +65,7 @@ def _texts(prepared: Prepared, is_wanted_N: npt.NDArray[np.bool_]) -> Iterator[l
     """The texts of the wanted notes, one file in memory at a time."""
     first = 0
     for path in sorted((prepared.folder / TEXTS).iterdir()):
-        texts = pl.read_parquet(path, columns=["text"])["text"]
+        texts = pl.read_parquet(path, columns=["text"], glob=False)["text"]
         wanted = texts.filter(pl.Series(is_wanted_N[first : first + len(texts)]))
         first += len(texts)
         if len(wanted):

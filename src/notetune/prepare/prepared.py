@@ -132,7 +132,7 @@ class Prepared:
 
     def _of_notes(self, name: str, note_ids: NoteIds) -> pl.DataFrame:
         wanted = pl.DataFrame({"note_id": np.asarray(note_ids)}, schema={"note_id": pl.String})
-        rows = pl.scan_parquet(self.folder / name)
+        rows = pl.scan_parquet(self.folder / name, glob=False)
         found = rows.filter(pl.col("note_id").is_in(wanted["note_id"].implode())).collect()
         return wanted.join(found, on="note_id", how="left", maintain_order="left")
 
@@ -167,7 +167,7 @@ def open_prepared(folder: Path) -> Prepared:
     for values in facts["tasks"]:
         task = Task(**{**values, "classes": tuple(values["classes"])})
         runs.refuse_damaged(folder, f"tasks/{task.name}.parquet")
-        table = pl.read_parquet(folder / "tasks" / f"{task.name}.parquet")
+        table = pl.read_parquet(folder / "tasks" / f"{task.name}.parquet", glob=False)
         sample_id = SAMPLE_ID if SAMPLE_ID in table.columns else "note_id"
         names = ("note_id", sample_id, "patient_id", "split")
         ids, samples, patients, split = (table[name].to_numpy().astype(np.str_) for name in names)

@@ -85,7 +85,7 @@ def stop_at_known_patients(folder: Path, prepared: Prepared, *, allowed: bool) -
 
 def _corpora(prepared: Prepared, notes_N: Int64Array) -> list[dict[str, Any]]:
     """Notes, patients and years of each source of a corpus."""
-    notes = pl.read_parquet(prepared.folder / NOTES)[notes_N]
+    notes = pl.read_parquet(prepared.folder / NOTES, glob=False)[notes_N]
     year = pl.col("time").dt.year()
     counts = notes.group_by("source").agg(
         pl.len().alias("notes"),

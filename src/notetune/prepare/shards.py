@@ -132,7 +132,7 @@ def _write_shard(job: tuple[Shard, pl.DataFrame]) -> Shard:
     with runs.new_folder(shard.folder, depends_on) as folder:
         notes.select("note_id", "text").write_parquet(folder / _TEXTS)
         notes.drop("text").with_columns(hashes_of_texts).write_parquet(folder / NOTES)
-        np.save(folder / SIGNATURES, near_duplicates.signatures(texts))
+        runs.write_array(folder / SIGNATURES, near_duplicates.signatures(texts))
     return shard
 
 
@@ -142,7 +142,7 @@ def _encode_shard(encoding: Encoding, shard: Shard) -> Shard:
     if runs.is_finished(shard.tokens, depends_on):
         return shard
     encoder = _encoder(encoding.backbone, encoding.edges)
-    texts = pl.read_parquet(shard.folder / _TEXTS, columns=["text"])["text"].to_list()
+    texts = pl.read_parquet(shard.folder / _TEXTS, columns=["text"], glob=False)["text"].to_list()
     with runs.new_folder(shard.tokens, depends_on) as folder:
         documents = encoder.documents(texts, encoding.max_tokens, encoding.long_notes)
         save_documents(folder, documents)
@@ -172,7 +172,7 @@ def texts_of(shards: Iterable[Shard], is_wanted: pl.Series) -> Iterator[str]:
     """The texts of some notes of all shards, one shard in memory at a time."""
     for shard, wanted in slices(shards, is_wanted):
         if wanted.any():
-            texts = pl.read_parquet(shard.folder / _TEXTS, columns=["text"])["text"]
+            texts = pl.read_parquet(shard.folder / _TEXTS, columns=["text"], glob=False)["text"]
             yield from texts.filter(wanted)
 
 
@@ -185,7 +185,7 @@ def take_texts(shards: Iterable[Shard], is_wanted: pl.Series, folder: Path) -> N
     for shard, wanted in slices(shards, is_wanted):
         old, new = shard.folder / _TEXTS, folder / f"{shard.folder.name}.parquet"
         if not wanted.all():
-            pl.read_parquet(old).filter(wanted).write_parquet(new)
+            pl.read_parquet(old, glob=False).filter(wanted).write_parquet(new)
             continue
         with contextlib.suppress(OSError):  # some file systems have no links
             new.hardlink_to(old)

@@ -22,7 +22,9 @@ def suspect_notes(prepared: Prepared) -> dict[str, Suspects]:
     These are the checks of the report's leak table, note by note: a word that tells the outcome, a
     training note with equal or nearly equal text, a time after the prediction.
     """
-    notes = pl.read_parquet(prepared.folder / NOTES, columns=["note_id", "split", "time"])
+    notes = pl.read_parquet(
+        prepared.folder / NOTES, columns=["note_id", "split", "time"], glob=False
+    )
     repeated = _like_training_notes(prepared, notes)
     found = {task: _of_task(prepared, task, notes, repeated) for task in prepared.tasks}
     return {task: suspects for task, suspects in found.items() if suspects}
@@ -51,7 +53,7 @@ def _of_task(
 
 
 def _late(prepared: Prepared, task: str, notes: pl.DataFrame) -> list[str]:
-    table = pl.read_parquet(prepared.folder / "tasks" / f"{task}.parquet")
+    table = pl.read_parquet(prepared.folder / "tasks" / f"{task}.parquet", glob=False)
     if PREDICTION_TIME not in table.columns:
         return []
     timed = table.select("note_id", PREDICTION_TIME).join(notes, on="note_id", how="left")

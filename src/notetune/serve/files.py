@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from notetune import runs, sources
+from notetune import runs, sources, storage
 from notetune.aliases import Combine, Join
 from notetune.errors import BundleError, ConfigError, RunWarning
 from notetune.metrics.stays import Stays
@@ -162,12 +162,14 @@ def check_output(path: Path | None) -> None:
     Raises:
         ConfigError: If it is neither .csv nor .parquet.
         RunError: If it exists: it could be the notes.
+        WriteError: If it cannot be written there.
     """
     if path is None:
         return
     if path.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"output {path} is neither .csv nor .parquet; give it one of them.")
     refuse_existing(path)
+    storage.refuse_unwritable(path)
 
 
 def write_predictions(table: pl.DataFrame, path: Path | None) -> None:

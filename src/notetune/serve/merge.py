@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from notetune import runs
+from notetune import runs, storage
 from notetune.errors import BundleError
 from notetune.model.adapters.files import is_adapter, read_adapter
 from notetune.model.backbone import load_backbone, write_backbone
@@ -28,8 +28,10 @@ def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
             what it should be.
         BackboneError: If the backbone cannot be used.
         RunError: If `out` exists.
+        WriteError: If it cannot be written there.
     """
     refuse_existing(out)
+    storage.refuse_unwritable(out)
     bundle = None
     if (folder / BUNDLE).is_file():
         card = read_language_model_card(folder)

@@ -77,11 +77,10 @@ def _candidates(path: Path) -> list[Path]:
         return list(path.rglob("*"))
     if path.exists() or _PATTERN_MARKS.isdisjoint(str(path)):
         return [path]
-    # The leading parts without marks are the folder to look in.
-    parts = path.parts
-    first = next(index for index, part in enumerate(parts) if not _PATTERN_MARKS.isdisjoint(part))
+    # The folder to look in is as much of the path as there is: its name may hold a mark too.
+    start = next(folder for folder in path.parents if folder.exists() or not folder.name)
     try:
-        return list(Path(*parts[:first]).glob("/".join(parts[first:])))
+        return list(start.glob(str(path.relative_to(start))))
     except ValueError:
         raise DataError(f"{path}: `**` stands alone between slashes; mend the pattern.") from None
 

@@ -337,7 +337,12 @@ def _split_counts(task: TaskTable) -> list[SplitCount]:
 
 def _provenance(recipe: Recipe, prepared: Prepared) -> dict[str, str]:
     manifest = runs.read_json(prepared.folder / runs.MANIFEST)
-    notes = pl.scan_parquet(prepared.folder / "notes.parquet").select(pl.len()).collect().item()
+    notes = (
+        pl.scan_parquet(prepared.folder / "notes.parquet", glob=False)
+        .select(pl.len())
+        .collect()
+        .item()
+    )
     return {
         **runs.provenance(),
         "revision": _git_revision(),

@@ -291,8 +291,8 @@ def _compute(
     values, seconds = zip(*(part.read() for part in parts), strict=True)
     tokens_N = store.reading(documents_D, made.pieces).tokens_N
     cost = FeatureCost(made.about.parameters, sum(seconds), int(tokens_N.sum()), peak_memory_mib())
-    np.save(folder / _DOCUMENTS, documents_D)
-    np.save(folder / _VALUES, np.concatenate(values))
+    runs.write_array(folder / _DOCUMENTS, documents_D)
+    runs.write_array(folder / _VALUES, np.concatenate(values))
     runs.write_json(folder / _ABOUT, asdict(made.about))
     runs.write_json(folder / _COST, asdict(cost))
 

@@ -3,12 +3,13 @@
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from notetune import __version__, claims, lease, runs
-from notetune.errors import ConfigError, NotetuneError, RunError, RunWarning
+from notetune.errors import ConfigError, NotetuneError, RunError, RunWarning, WriteError
 from notetune.lease import Holder, Lease
 from notetune.metrics.results import Results
 from notetune.model.backbone_folder import resolve_backbone
@@ -298,6 +299,10 @@ class _Worker:
         return True
 
     def _failed(self, job: Job, error: Exception) -> None:
+        if isinstance(error, WriteError):  # so would all others, once trained
+            with suppress(WriteError):
+                Diary(self.recipe.folder.root).failed(job, error)
+            raise error
         Diary(self.recipe.folder.root).failed(job, error)
         self.failed[job] = error
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal
 
-from notetune import runs
-from notetune.errors import NotetuneError, of_the_machine
+from notetune import runs, storage
+from notetune.errors import NotetuneError
 from notetune.journal import Event, Journal
 from notetune.lease import Holder, holder_of, this_process
 from notetune.recipe.recipe import Recipe
@@ -72,9 +72,8 @@ class Diary:
 
     def failed(self, job: Job, error: Exception) -> None:
         """A job failed; of an unexpected error no more than its kind is kept."""
-        error = of_the_machine(error) or error
-        kind = type(error).__name__
-        why = str(error) if isinstance(error, NotetuneError) else f"{kind}, a bug of notetune"
+        told = str(error) if isinstance(error, NotetuneError) else storage.fault_of(error)
+        why = told or f"{type(error).__name__}, a bug of notetune"
         self._append({"event": "failed", "why": why}, job)
 
     def last_events(self) -> dict[Path, Event]:

@@ -163,8 +163,8 @@ def encode_notes(
 
 def save_documents(folder: Path, documents: Documents) -> None:
     """Write the documents of some notes into a folder, for `read_documents`."""
-    np.save(folder / _TABLE, documents.table_D)
-    np.save(folder / _SHARD_IDS, documents.ids)
+    runs.write_array(folder / _TABLE, documents.table_D)
+    runs.write_array(folder / _SHARD_IDS, documents.ids)
 
 
 def read_documents(folder: Path) -> Documents:
@@ -199,10 +199,10 @@ def join_documents(
             # A view, even an empty one, would keep all ids in memory.
             tables.append(Documents(part.ids[:0].copy(), part.table_D))
     for name, array in _arrays(tables).items():
-        np.save(folder / f"{name}.npy", array)
+        runs.write_array(folder / f"{name}.npy", array)
     for name in _TEXTS:
         _save_texts(folder / f"{name}.npy", columns[name])
-    np.save(folder / IN_CORPUS, _in_corpus(columns))
+    runs.write_array(folder / IN_CORPUS, _in_corpus(columns))
     made = {"edges": dataclasses.asdict(edges), "max_tokens": max_tokens}
     runs.write_json(folder / "store.json", {"format": FORMAT, "dtype": dtype.name, **made})
 
@@ -248,7 +248,7 @@ def _in_corpus(columns: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
 
 
 def _save_texts(path: Path, texts: Any) -> None:
-    """Write strings as `np.save` would, without an array of all of them in memory."""
+    """Write strings as `runs.write_array` would, without an array of all of them in memory."""
     starts = range(0, len(texts), _NOTES_AT_A_TIME)
     blocks = (np.asarray(texts[n : n + _NOTES_AT_A_TIME], np.str_) for n in starts)
     dtype = np.result_type("<U1", *{block.dtype for block in blocks})

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from notetune import runs
+from notetune import runs, storage
 from notetune.errors import RunError, RunWarning
 from notetune.metrics.learning import Evaluation
 from notetune.model.sharded import spread_like, whole
@@ -88,7 +88,7 @@ class Checkpoints:
         """Save a checkpoint, then remove all but the two newest.
 
         Raises:
-            RunError: If it cannot be written; the checkpoints before it are untouched.
+            WriteError: If it cannot be written; the checkpoints before it are untouched.
         """
         if not (self._writes or self._world.is_sharded):
             return
@@ -97,20 +97,13 @@ class Checkpoints:
             return
         state = {**asdict(position), "scope": self._scope()}
         target = self._folder / f"step-{position.next_step:08}"
-        try:
-            with runs.new_folder(target, self._inputs_of(target)) as folder:
+        need = sum(tensor.nbytes for tensor in [*weights.values(), *moments.values()])
+        with runs.new_folder(target, self._inputs_of(target)) as folder:
+            with storage.written(target, need):
                 save_file(weights, folder / _WEIGHTS)
                 save_file(moments, folder / _OPTIMIZER)
-                runs.write_json(folder / _STATE, state)
-                shutil.copyfile(self._log, folder / STEPS)
-        except (OSError, SafetensorError) as error:
-            need = sum(tensor.nbytes for tensor in [*weights.values(), *moments.values()])
-            free = shutil.disk_usage(self._folder).free
-            raise RunError(
-                f"{target} cannot be written ({type(error).__name__}); it takes "
-                f"{need / 2**20:,.1f} MiB, and {free / 2**20:,.1f} MiB are free. Make room; the "
-                "same command goes on from the checkpoint before."
-            ) from None
+            runs.write_json(folder / _STATE, state)
+            shutil.copyfile(self._log, folder / STEPS)
         for older in self._newest_first()[_KEPT:]:
             shutil.rmtree(older)
 

@@ -323,7 +323,7 @@ def _parquet_columns(file: Path) -> dict[str, str]:
     """
     by_name: dict[str, str] = {}
     with _readable(file), _panics_unsaid():
-        names = list(pl.read_parquet_schema(file))
+        names = pl.scan_parquet(file, glob=False).collect_schema().names()
     for name in names:
         if (other := by_name.setdefault(name.lower(), name)) != name:
             raise DataError(f"{file}: columns {other} and {name} differ by case; rename one.")
