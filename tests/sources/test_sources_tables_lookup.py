@@ -358,6 +358,14 @@ def test_notes_without_a_code_are_counted_in_a_notice(tmp_path):
     assert notices_of(cohort_of(tmp_path, tasks=[task])) == []
 
 
+def test_a_stay_whose_codes_are_of_no_class_has_none_and_is_not_missing(tmp_path):
+    task = kinds_task(tmp_path, where={"Kind": ["diag", "main"]}, no_codes="missing")
+    assert labels_of(cohort_of(tmp_path, tasks=[task | {"classes": ["I10"]}])) == {
+        "n0": ["I10"],
+        "n1": [],
+    }
+
+
 def test_notes_without_a_label_that_count_as_negative_are_counted_in_a_notice(tmp_path):
     (tmp_path / "labels.csv").write_text("patient,y\np0,1\n")
     labels = {"path": tmp_path / "labels.csv", "id_column": "patient", "label_column": "y"}

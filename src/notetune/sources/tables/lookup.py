@@ -176,9 +176,9 @@ def _read_codes(
             rejections.leave_out("no id or no code")
             continue
         forms.count(table, code, *version)
-        if labels:
-            kept += 1
-            classes_of.setdefault(name, set()).update(map(sys.intern, labels))
+        kept += bool(labels)
+        # An id whose codes are of no class is known to have none, unlike an id without a code.
+        classes_of.setdefault(name, set()).update(map(sys.intern, labels))
     for reason, rows in roll_up.left_out.items():
         rejections.leave_out(reason, rows)
     by_id: dict[str, LabelSet] = {name: (sorted(c), None) for name, c in classes_of.items()}
