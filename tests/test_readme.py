@@ -52,6 +52,11 @@ def commands():
     return [shlex.split(line, comments=True) for line in lines if line.startswith("notetune ")]
 
 
+def python_blocks():
+    """What README does from Python."""
+    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
 def test_every_command_is_understood():
     top = typer.main.get_command(app)
     for _, *words in commands():
@@ -104,6 +109,14 @@ def test_the_way_from_a_table_to_a_report_and_to_new_scores(tmp_path, monkeypatc
     scores = pl.read_csv("scores.csv")
     assert scores["label"].to_list() == ["died"] * 9
     assert scores["score"].is_between(0, 1).all()
+
+    fit, use = python_blocks()
+    names = {"notes": table.to_pandas(), "new_notes": table[:9].drop("died").to_pandas()}
+    exec(fit, names)
+    assert "AUROC" in capsys.readouterr().out
+    assert len(names["scores"]) == 9
+    exec(use.replace("/models/llama-3.2-1b", "tiny"), names)
+    assert names["scores"].shape == (1, 1)
 
 
 def test_the_demo_prints_what_readme_says(tmp_path):

@@ -1,4 +1,4 @@
-"""What the wheel holds: installed alone, it knows its recipes, drafts one and reads its backbone."""
+"""What the wheel holds: installed alone, it has its recipes, its backbone and its hospital."""
 
 import os
 import shutil

@@ -37,6 +37,16 @@ class Drawing(Config):
     colour: Literal["red", "blue"] | None = None
 
 
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_that_a_dry_run_shows_is_that_recipe(path, tmp_path):
+    shown = notetune("study", "run", path, "--dry-run", "--show", "recipe", "seeds=2")
+    assert shown.returncode == 0, shown.stderr
+    (tmp_path / "shown.yaml").write_text(shown.stdout)
+    again = notetune("study", "run", tmp_path / "shown.yaml", "--dry-run", "--show", "recipe")
+    assert again.stdout == shown.stdout
+    assert yaml.safe_load(shown.stdout)["seeds"] == 2
+
+
 def test_keys_have_their_kind_default_and_meaning():
     kinds = "Its kind is one of circle, square."
     assert keys(Drawing) == [

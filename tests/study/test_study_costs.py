@@ -288,4 +288,4 @@ def test_the_command_prints_the_cells_and_what_they_rest_on(small, capsys, monke
     assert "one h100 with 80 GiB" in " ".join(said.out.split())
     code, said = notetune("--gpu", "l40s")
     assert code == 2
-    assert "--gpu goes with --dry-run" in said.err
+    assert "--gpu and --show go with --dry-run" in said.err

@@ -274,14 +274,9 @@ def predict(
         typer.Option("--output", "-o", help="A new .csv or .parquet; default: CSV on stdout."),
     ] = None,
     text: Annotated[str | None, typer.Option(help="Column with the note text.")] = None,
-    note_id: Annotated[
-        str | None,
-        typer.Option(help="Column with the note id; if there is none, lines name the notes."),
-    ] = None,
+    note_id: options.NoteId = None,
     patient_id: Annotated[str | None, typer.Option(help="Column with the patient id.")] = None,
-    stay_id: Annotated[
-        str | None, typer.Option(help="Column with the stay, for a bundle of joined notes.")
-    ] = None,
+    stay_id: options.StayId = None,
     time: Annotated[str | None, typer.Option(help="Column with the time of a note.")] = None,
     combine: Annotated[
         Literal["none", "mean", "max", "last"],

@@ -29,6 +29,13 @@ CodesVersion = Annotated[
     Literal["icd9", "icd10", "as-is"] | None,
     typer.Option(help="What its codes are; as-is makes each a class of its own."),
 ]
+NoteId = Annotated[
+    str | None,
+    typer.Option(help="Column with the note id; if there is none, lines name the notes."),
+]
+StayId = Annotated[
+    str | None, typer.Option(help="Column with the stay, for a bundle of joined notes.")
+]
 RayAddress = Annotated[
     str | None,
     typer.Option(

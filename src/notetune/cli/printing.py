@@ -174,6 +174,14 @@ def results(results: "Results", folder: Path, *, as_json: bool) -> None:
     return None
 
 
+def recipe(recipe: "Recipe", *, as_json: bool) -> None:
+    """All its keys with their values, as YAML that is a recipe again, or JSON."""
+    keys = recipe.as_json()
+    if recipe.backbones:
+        del keys["backbone"]  # not in use, and only one of both may be given
+    return terminal.show_json(keys) if as_json else terminal.show_yaml(keys)
+
+
 def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
     """Each job with its size and time, and what that is based on; as JSON, the recipe too."""
     if as_json:

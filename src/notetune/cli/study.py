@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -32,6 +32,10 @@ def study_run(
     data: DataFolder = None,
     only: Only = None,
     dry_run: DryRun = False,
+    show: Annotated[
+        Literal["costs", "recipe"],
+        typer.Option(help="With --dry-run: what it would cost, or all keys of the recipe as read."),
+    ] = "costs",
     gpu: Annotated[
         str | None,
         typer.Option(
@@ -46,10 +50,12 @@ def study_run(
 ) -> None:
     """Run every stage of a recipe that is not done yet, and write the report."""
     loaded = load.study(recipe, overrides, data, only)
-    if gpu and not dry_run:
-        raise ConfigError("--gpu goes with --dry-run: it estimates for a GPU that is not here.")
+    if not dry_run and (gpu or show != "costs"):
+        raise ConfigError("--gpu and --show go with --dry-run: they say what would be run.")
     if ray and workers > 1:
         raise ConfigError("--ray goes without --workers: as many run as the cluster has room for.")
+    if dry_run and show == "recipe":
+        return printing.recipe(loaded, as_json=as_json)
     if dry_run:
         return show_costs(loaded, gpu or loaded.gpu, as_json=as_json)
     command = load.worker_command(recipe, overrides, data, only)
