@@ -150,6 +150,10 @@ def _countable(loader: _Loader, node: yaml.ScalarNode) -> int:
     return int(number)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around a text that `_Loader`, too, would take for something else."""
+
+
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
 _Loader.add_constructor("tag:yaml.org,2002:int", _countable)
 for _kind, _pattern in {
@@ -157,9 +161,10 @@ for _kind, _pattern in {
     "int": r"[-+]?(0|[1-9][\d_]*)",
     "float": r"[-+]?(?!0\d)(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
 }.items():
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_kind}", re.compile(rf"({_pattern})\Z"), list("-+.0123456789tTfF")
-    )
+    for _reads_or_writes in (_Loader, _Dumper):
+        _reads_or_writes.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_kind}", re.compile(rf"({_pattern})\Z"), list("-+.0123456789tTfF")
+        )
 
 
 _MOST_NODES: Final = 100_000
@@ -169,6 +174,11 @@ _NOT_YAML = (
     "this, or the line before, is not valid YAML; put quotes around a value that holds any of "
     "# : ? , [ ] { }, and indent with spaces"
 )
+
+
+def as_yaml(keys: Any) -> str:
+    """JSON-like values as YAML that is read back as they are."""
+    return yaml.dump(keys, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _read_yaml(text: str, origin: str) -> Any:

@@ -39,7 +39,7 @@ _UNCHOSEN = "tf-idf"
 
 def fit(
     notes: Any,
-    outcomes: Sequence[str],
+    outcomes: str | Sequence[str],
     *,
     text: str | None = None,
     patient: str | None = None,
@@ -56,7 +56,7 @@ def fit(
 
     Args:
         notes: Of pandas or polars.
-        outcomes: Columns to predict: two values, several, or lists of labels.
+        outcomes: Columns to predict, or one: two values, several, or lists of labels.
         text: Column of the text; the longest without.
         patient: Column of the patient id; guessed by its name without.
         note_id: Column of the note id, which scores carry; guessed by its name without.
@@ -79,7 +79,7 @@ def fit(
 
 
 def plan(
-    notes: Any, outcomes: Sequence[str], *, folder: str | Path = "runs/fit", **options: Any
+    notes: Any, outcomes: str | Sequence[str], *, folder: str | Path = "runs/fit", **options: Any
 ) -> Costs:
     """Print what `fit` of the same arguments takes on this machine; nothing of it stays on disk.
 
@@ -158,7 +158,7 @@ class Study:
 
 def _recipe(
     notes: Any,
-    outcomes: Sequence[str],
+    outcomes: str | Sequence[str],
     kept: Path,
     root: Path,
     *,
@@ -171,16 +171,23 @@ def _recipe(
 ) -> Recipe:
     """The recipe of a study in the folder `root`, of notes that go into the folder `kept`."""
     path = _kept(_frame(notes), kept)
+    named = (outcomes,) if isinstance(outcomes, str) else outcomes
     chosen = Choices(
-        text, patient, note_id, outcomes=dict.fromkeys(outcomes), features=tuple(features)
+        text, patient, note_id, outcomes=dict.fromkeys(named), features=tuple(features)
     )
     drafted = draft(path, survey(path), chosen, root.name, backbone)
+    for remark in drafted.remarks:
+        terminal.say(f"Check: {remark}")
     return changed(drafted.recipe, {"runs": str(root.parent), **keys}, "fit")
 
 
 def _frame(notes: Any) -> pl.DataFrame:
     """As polars has it; numbers that are whole but stand as decimals, as beside gaps, become so."""
     if not isinstance(notes, pl.DataFrame):
+        if not hasattr(notes, "columns"):
+            raise DataError(
+                f"notes are of type {type(notes).__name__}; give a DataFrame of pandas or polars."
+            )
         notes = pl.DataFrame({str(name): _cells(notes[name]) for name in notes}, strict=False)
     decimals = [column for column in notes if column.dtype.is_float()]
     whole = [column for column in decimals if (column.drop_nulls() % 1 == 0).all()]

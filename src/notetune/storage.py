@@ -62,7 +62,7 @@ def fault_of(error: Exception) -> str | None:
     name = getattr(error, "filename", None)
     if number in _NOT_WRITABLE:
         return _told(Path(os.fsdecode(name)) if name else None, number, None)
-    what = os.fsdecode(name) if name else "a file"
+    what = ownership.meant(Path(os.fsdecode(name))) if name else "a file"
     why = f" ({os.strerror(number)})" if number else ""  # its own words could hold a note
     return f"{what} cannot be opened{why}; mend the path or allow it, {_WAY_OUT}"
 

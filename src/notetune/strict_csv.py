@@ -11,9 +11,11 @@ import gzip
 import io
 import operator
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -49,6 +51,9 @@ class _Fault(NamedTuple):
     def error(self, path: Path, line: int) -> DataError:
         return DataError(f"{path}, line {line}: {self.rule}{self.detail}; {self.remedy}.")
 
+
+_SEPARATORS: Final = ",;\t|"
+_QUOTED: Final = re.compile(r'"(?:[^"]|"")*"?')
 
 _BLANK = _Fault("blank line", "remove it")
 _NOT_UTF8 = _Fault("bytes that are not UTF-8", "save the file as UTF-8")
@@ -114,9 +119,10 @@ def read_rows(
     """The rows of a file one after another, each with the asked-for cells only.
 
     Args:
-        path: A .csv or .csv.gz file: UTF-8 (a byte order mark is ignored), comma-separated, with a
-            header row. A quoted cell may hold line breaks; they are kept. Blank lines at the end
-            are no rows.
+        path: A .csv or .csv.gz file: UTF-8 (a byte order mark is ignored), with a header row. Its
+            separator is the first of comma, semicolon, tab and bar that stands in its first line
+            outside quotes. A quoted cell may hold line breaks; they are kept. Blank lines at the
+            end are no rows.
         columns: Those to give, in any letter case, since the same public tables come in both.
         max_chars: Longest cell accepted; it bounds the memory that a damaged file can take.
         on_bad_row: Called with line, rule and remedy for a row that is short, long or blank, or
@@ -168,7 +174,11 @@ def _raw_rows(path: Path, lines: Iterable[str], max_chars: int) -> Iterator[tupl
     # The limit is the csv module's only one and is global: it is raised and never lowered, so that
     # readers with different limits can run at once. `read_rows` checks the exact one.
     csv.field_size_limit(max(max_chars, csv.field_size_limit()))
-    reader = csv.reader(lines, strict=True)
+    lines = iter(lines)
+    first = list(islice(lines, 1))
+    outside_quotes = _QUOTED.sub("", "".join(first))
+    separator = next((mark for mark in _SEPARATORS if mark in outside_quotes), ",")
+    reader = csv.reader(chain(first, lines), delimiter=separator, strict=True)
     while True:
         start = reader.line_num + 1
         try:
@@ -195,7 +205,7 @@ def _header(path: Path, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
 def _width_fault(found: int, expected: int) -> _Fault:
     rule = "short row" if found < expected else "long row"
     detail = f": {found} cells where the header has {expected}"
-    return _Fault(rule, "quote every cell that holds a comma or a line break", detail)
+    return _Fault(rule, "quote every cell that holds a separator or a line break", detail)
 
 
 def _long_cell(max_chars: int) -> _Fault:
@@ -225,12 +235,9 @@ def _missing(
 ) -> MissingColumnError:
     is_header = seems_header(header, columns)
     rule = missing_column(wanted, header, is_header=is_header)
-    separators = [n for mark, n in ((";", "semicolons"), ("\t", "tabs")) if mark in header[0]]
-    remedy = "give a comma-separated file whose first line names the columns"
-    if len(header) == 1 and separators:
-        rule = f"no column {wanted!r} among 1; it seems separated by {separators[0]}"
-    elif is_header:
-        remedy = "name one of these"
+    remedy = "name one of these"
+    if not is_header:
+        remedy = "name one that is there; the first line of the file must name its columns"
     return MissingColumnError(f"{path}, line 1: {rule}; {remedy}.", wanted)
 
 

@@ -1,6 +1,7 @@
 """Disks that are full or read-only, folders that are forbidden, and outputs that nobody reads."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -76,7 +77,7 @@ def test_a_forbidden_folder_is_one_line(worker, place, tmp_path, what):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_closed", [False, True], ids=["full", "closed"])
-def test_an_output_that_cannot_be_written_is_one_line(place, is_closed):
+def test_a_full_output_is_one_line_and_a_closed_one_none(place, is_closed):
     reader, writer = os.pipe()
     os.close(reader)
     with Path("/dev/full").open("wb") if not is_closed else os.fdopen(writer, "wb") as output:
@@ -88,7 +89,10 @@ def test_an_output_that_cannot_be_written_is_one_line(place, is_closed):
             text=True,
             timeout=120,
         )
+    if is_closed:  # as with `| head`: its reader has what it wanted
+        assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+        return
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ")
-    assert ("the output was closed before all" if is_closed else "No space left on device") in line
+    assert "No space left on device" in line

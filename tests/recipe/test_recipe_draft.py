@@ -6,7 +6,8 @@ import yaml
 
 from notetune import config
 from notetune.errors import ConfigError
-from notetune.recipe.draft import Choices, Codes, draft
+from notetune.recipe.draft import Choices, draft
+from notetune.recipe.draft_codes import Codes
 from notetune.recipe.recipe import Recipe
 from notetune.sources.tables.survey import survey
 
@@ -62,6 +63,16 @@ def test_a_column_that_splits_the_notes_is_used_so(drafted, words, is_split):
     found = drafted(note_id=ids, died=alternating(1, 0), part=alternating(*words))
     assert (found.uses.get("part") == "split") == is_split
     assert found.recipe.prepare.split.kind == ("column" if is_split else "fractions")
+
+
+def test_one_word_more_than_those_known_is_that_of_validation(drafted):
+    ids, parts = [f"n{row}" for row in range(40)], ["Train", "Validierung", "Test", "Train"] * 10
+    found = drafted(note_id=ids, died=alternating(1, 0), part=parts)
+    assert found.recipe.prepare.split.validation == ("validierung",)
+    assert "part: validierung is taken for validation." in found.remarks
+    parts[::4] = ["Other"] * 10
+    found = drafted(note_id=ids, died=alternating(1, 0), part=parts)
+    assert "split" not in found.keys["prepare"]
 
 
 def test_the_text_is_the_recipe(drafted, tmp_path):
@@ -133,6 +144,20 @@ def test_codes_are_found_by_their_form_and_the_finest_id(coded, cells, version):
     assert coded(said, **columns) == ("patient", "patient", "icd_code", "as-is")
 
 
+def test_a_table_of_several_kinds_of_codes_is_told_and_how_to_pick_rows(tmp_path):
+    notes, path = tmp_path / "notes.parquet", tmp_path / "codes.csv"
+    pl.DataFrame({"body": [f"{LONG} {row}" for row in range(40)], **IDS}).write_parquet(notes)
+    cells = {"Kode": ["I10", "0BJ08ZZ", "E11.9", "Z99"] * 10, "Art": alternating("DIA", "PROZ")}
+    pl.DataFrame({"visit": IDS["visit"], **cells}).write_csv(path)
+    found = draft(notes, survey(notes), Choices(), "ours", "tiny", Codes(path, survey(path)))
+    (codes,) = [task["codes"] for task in found.keys["prepare"]["source"]["tasks"]]
+    assert (codes["code_column"], codes["version"]) == ("Kode", "icd10")
+    assert found.remarks[-1] == (
+        "10 of the first 40 cells of Kode do not look like diagnoses, icd10. If the table has "
+        "codes of several kinds, `where` in its `codes` picks rows, by Art."
+    )
+
+
 def test_codes_are_found_under_any_name(coded):
     columns = {"who": IDS["visit"], "what": ["I10", "E11"] * 20}
     assert coded(**columns) == ("visit", "who", "what", "icd10")
@@ -142,7 +167,10 @@ def test_codes_are_found_under_any_name(coded):
     ("columns", "said"),
     [
         ({"who": ["x", "y"], "code": ["I10", "E11"]}, "name it with --codes-id COLUMN"),
-        ({"visit": [900, 901], "what": ["flu", "sepsis"]}, "name it with --code-column"),
+        (
+            {"visit": [900, 901], "what": ["flu", "sepsis"]},
+            "name it with --code-column. There are what",
+        ),
     ],
 )
 def test_codes_that_cannot_be_told_are_asked_for(coded, columns, said):
@@ -181,3 +209,25 @@ def test_a_table_without_long_texts_asks_for_the_text(tmp_path):
     path.write_text("a,died\nshort,1\nbrief,0\nsmall,0\n")
     with pytest.raises(ConfigError, match="name it with --text COLUMN"):
         draft(path, survey(path), Choices(), "ours", "tiny")
+
+
+def test_notes_without_a_label_are_left_out_of_its_task_and_that_is_said(drafted):
+    found = drafted(died=[None, *alternating("ja", "nein")[1:]])
+    assert found.recipe.prepare.source.policy == "quarantine"
+    (task,) = found.recipe.prepare.source.tasks
+    assert (task.positive, task.negative) == ("ja", "nein")
+    assert found.remarks[-1].startswith("died: 1 of the first 40 notes have no value. `policy:")
+    assert drafted(died=alternating(1, 0)).recipe.prepare.source.policy == "strict"
+
+
+def test_an_id_of_no_known_name_is_the_one_column_that_differs_in_every_note(drafted):
+    ids = [1000 + row for row in range(40)]
+    assert drafted(Fall=ids, died=alternating(1, 0)).uses["Fall"] == "note id"
+    found = drafted(Fall=ids, Nummer=ids, died=alternating(1, 0))
+    assert "note_id" not in found.keys["prepare"]["source"]["columns"]
+
+
+def test_a_stay_of_several_notes_is_told(drafted):
+    found = drafted(stay=[row // 2 for row in range(40)], died=alternating(1, 0))
+    assert found.uses["stay"] == "stay id"
+    assert any("Several notes share one stay: prepare.join" in said for said in found.remarks)

@@ -10,7 +10,8 @@ import pytest
 from small_study import notetune
 
 from notetune import runs
-from notetune.model.cards import save_card
+from notetune.errors import BundleError
+from notetune.model.cards import read_card, save_card
 from notetune.plain.bundles import WordsBundle, WordsCard
 from notetune.plain.linear import Linear
 from notetune.plain.words import Words
@@ -48,6 +49,12 @@ def words_bundle(folder, **note_columns):
         save_card(temporary, card)
         WordsBundle(card, Words(terms, np.ones(3)), linear).save(temporary)
     return folder
+
+
+def test_the_bundle_inside_a_folder_is_told(tmp_path):
+    words_bundle(tmp_path / "cell" / "seed-0")
+    with pytest.raises(BundleError, match=r"is not a bundle: .* Is .*cell/seed-0 meant\?"):
+        read_card(tmp_path / "cell")
 
 
 @pytest.mark.parametrize(
@@ -92,10 +99,19 @@ def test_a_file_like_that_of_the_study_needs_no_columns_named(tmp_path):
     assert notetune("predict", bundle, path).stdout.splitlines()[1].startswith("d1,d1,died,yes")
 
 
+def test_notes_without_ids_are_named_after_lines_and_that_is_said(tmp_path):
+    pl.DataFrame({"text": ["a"]}).write_csv(tmp_path / "notes.csv")
+    done = notetune("predict", words_bundle(tmp_path / "bundle"), tmp_path / "notes.csv")
+    assert "note-2,died" in done.stdout
+    assert "notes are named after their lines in the file; --note-id names" in done.stderr
+
+
 def predicted(folder, *texts):
     """Scores of a CSV file, and what is said on standard error."""
-    pl.DataFrame({"text": texts}).write_csv(folder / "notes.csv")
-    done = notetune("predict", words_bundle(folder / "bundle"), folder / "notes.csv")
+    named = {"id": [f"n{row}" for row in range(len(texts))], "text": texts}
+    pl.DataFrame(named).write_csv(folder / "notes.csv")
+    bundle = words_bundle(folder / "bundle")
+    done = notetune("predict", bundle, folder / "notes.csv", "--note-id", "id")
     assert done.returncode == 0
     return [row["score"] for row in csv.DictReader(done.stdout.splitlines())], done.stderr
 

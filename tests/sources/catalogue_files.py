@@ -178,10 +178,10 @@ def _(folder):
         assert read(source_of(path, **policy)).notes.height == 4
 
 
-@CASES.case(37, "semicolons or tabs")
+@CASES.case(37, "semicolons, tabs or bars")
 def _(folder):
-    stops(folder, GOOD.replace(b",", b";"), "it seems separated by semicolons")
-    stops(folder, GOOD.replace(b",", b"\t"), "it seems separated by tabs")
+    for mark in (b";", b"\t", b"|"):
+        assert same_under_both(folder, GOOD.replace(b",", mark)) == TEXTS
 
 
 @CASES.case(38, "mixed line ends")

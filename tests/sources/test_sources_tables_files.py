@@ -65,6 +65,8 @@ def test_a_decimal_id_in_parquet_is_refused_since_its_zeros_are_lost(tmp_path):
         ("2150-01-02 03:04:05 UTC", "2150-01-02T03:04:05"),
         ("2150-01-02T03:04:05.250Z", "2150-01-02T03:04:05.250000"),
         ("2150-01-02", "2150-01-02T00:00:00"),
+        ("2.1.2150", "2150-01-02T00:00:00"),
+        ("02.01.2150 03:04", "2150-01-02T03:04:00"),
         ("0001-01-01", "0001-01-01T00:00:00"),
         ("9999-12-31 23:59:59", "9999-12-31T23:59:59"),
     ],
@@ -76,10 +78,11 @@ def test_times_are_read_to_the_second(tmp_path, cell, time):
 
 
 @pytest.mark.parametrize(
-    "cell", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "10/23/2150 9:09 PM"]
+    "cell",
+    ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "10/23/2150 9:09 PM", "01.23.2150"],
 )
 def test_times_that_cannot_be_are_said_by_row(tmp_path, cell):
-    with pytest.raises(DataError, match="line 2: unreadable time"):
+    with pytest.raises(DataError, match=r"line 2: unreadable time; write times as .* in column"):
         cohort_of(tmp_path, HEADER + f"007,1,{cell},0,low,lung,{CANARY}\n")
 
 

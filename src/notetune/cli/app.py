@@ -1,5 +1,6 @@
 """The commands. Heavy libraries load inside a command, so that `--help` is instant."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -39,9 +40,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         with terminal.sigterm_raised():
             code = app(arguments, standalone_mode=False, prog_name="notetune") or 0
             terminal.finish()
-    except SystemExit:  # typer and rich leave so where nobody reads what they write
-        terminal.fail("the output was closed before all of it was written.")
-        return 2
+    except (SystemExit, BrokenPipeError):  # nobody reads what is written, as in `| head`
+        return _BY_SIGNAL + signal.SIGPIPE
     except NotetuneError as error:
         terminal.fail(str(error))
         return 2
@@ -98,6 +98,7 @@ def init(
     patient_id: Annotated[str | None, typer.Option(help="Column with the patient id.")] = None,
     note_id: Annotated[str | None, typer.Option(help="Column with the note id.")] = None,
     time: Annotated[str | None, typer.Option(help="Column with the time of the note.")] = None,
+    stay_id: options.StayId = None,
     outcome: Annotated[
         list[str] | None,
         typer.Option(help="Column to predict, or COLUMN=binary, multiclass or multilabel."),
@@ -116,7 +117,8 @@ def init(
     """Look at a table of notes, show what its columns are, and write a recipe that runs."""
     from notetune.cli import start
 
-    columns = start.choices(text, patient_id, note_id, time, outcome or [], feature or [])
+    ids = {"patient_id": patient_id, "note_id": note_id, "stay_id": stay_id}
+    columns = start.choices({**ids, "text": text, "time": time}, outcome or [], feature or [])
     with terminal.busy("reading the table"):
         beside = start.codes_beside(codes, codes_id, code_column, codes_version)
         seen, drafted, path = start.write_draft(notes, columns, backbone, output, beside)
@@ -283,10 +285,7 @@ def predict(
         typer.Option(help="One row per stay: what the scores of its notes become."),
     ] = "none",
     backbone: Annotated[str | None, typer.Option(help="Folder of the bundle's backbone.")] = None,
-    policy: Annotated[
-        Literal["strict", "quarantine"],
-        typer.Option(help="strict: stop at a row that cannot be used. quarantine: leave it out."),
-    ] = "strict",
+    policy: options.Policy = "strict",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
 ) -> None:
     """Score new notes with a bundle: one line per note and class, never the text.

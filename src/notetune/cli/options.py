@@ -34,7 +34,11 @@ NoteId = Annotated[
     typer.Option(help="Column with the note id; if there is none, lines name the notes."),
 ]
 StayId = Annotated[
-    str | None, typer.Option(help="Column with the stay, for a bundle of joined notes.")
+    str | None, typer.Option(help="Column with the stay, where several notes are of one.")
+]
+Policy = Annotated[
+    Literal["strict", "quarantine"],
+    typer.Option(help="strict: stop at a row that cannot be used. quarantine: leave it out."),
 ]
 RayAddress = Annotated[
     str | None,

@@ -6,13 +6,17 @@ from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from notetune.cli import terminal
+from notetune.config import as_yaml
 
 if TYPE_CHECKING:
     from notetune.cli.keys import Key
     from notetune.metrics.results import MethodRow, PerplexityRow, Results, SearchRow
     from notetune.prepare.prepared import Prepared
-    from notetune.recipe.draft import Codes, Draft
+    from notetune.recipe.draft import Draft
+    from notetune.recipe.draft_codes import Codes
     from notetune.recipe.recipe import Recipe
     from notetune.sources.mimic.published import PublishedFigure
     from notetune.sources.tables.survey import Survey
@@ -179,7 +183,10 @@ def recipe(recipe: "Recipe", *, as_json: bool) -> None:
     keys = recipe.as_json()
     if recipe.backbones:
         del keys["backbone"]  # not in use, and only one of both may be given
-    return terminal.show_json(keys) if as_json else terminal.show_yaml(keys)
+    if as_json:
+        return terminal.show_json(keys)
+    typer.echo(as_yaml(keys), nl=False)
+    return None
 
 
 def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
@@ -197,6 +204,8 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
         sum(len(job.seeds) for job in jobs) for jobs in (costs.trainings, costs.perplexities)
     )
     and_measured = f" and {measured} measurements of perplexity" if measured else ""
+    if made := sum(job.made for job in costs.jobs):
+        and_measured += f", of which {made} are made"
     fitting = ""
     if costs.memory_gib is not None:
         left_out = [len(job.seeds) for job in costs.jobs if not costs.fits(job)]
@@ -207,9 +216,11 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
         f"{trainings} trainings{and_measured}: "
         f"{_duration(sum(costs.seconds.values()))} in all on one {costs.clock}{fitting}.\n"
         f"An estimate: operations counted without weights, {costs.rate}; all epochs, with the "
-        "rounds on the validation notes and the features that heads start from; without reading, "
+        "rounds on the validation notes and the features that heads start from; without what is "
+        "made, reading, "
         "encoding, TF-IDF, hybrids, the solving of heads and the evaluation. Documents and tokens "
-        "are those of one epoch. Memory: all tensors at the worst moment of a step.\n"
+        "are those of one epoch. Memory: all tensors at the worst moment of a step; on a CPU, "
+        "Python and its libraries take about a GiB beside them.\n"
         f"Notes: {'; '.join(costs.counts)}.\nNothing was written."
     )
     return None
@@ -220,7 +231,7 @@ def _jobs(title: str, costs: "Costs", backbone: str) -> None:
     rows = [
         (
             job.name,
-            _duration(job.seconds),
+            _duration(job.seconds) if job.made < len(job.seeds) else "made",
             _numbers(job.seeds),
             f"{job.memory_gib:,.1f}" + ("" if costs.fits(job) else " !"),
             f"{job.documents:,}",
@@ -268,7 +279,7 @@ def _left(progress: "Progress") -> str:
     if not progress.untimed:
         return f"{workers}; about {_duration(progress.seconds_left or 0)} left at this rate"
     untimed = (
-        f"time not known of {progress.untimed}, like which none is made yet; "
+        f"how long {progress.untimed} take is known once one of their kind is made; "
         "`notetune study run RECIPE --dry-run` estimates it"
     )
     if not progress.seconds_left:

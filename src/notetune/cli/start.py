@@ -3,9 +3,10 @@
 import itertools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from notetune import runs
 from notetune.aliases import TaskKind
@@ -13,26 +14,21 @@ from notetune.errors import ConfigError
 from notetune.ownership import refuse_existing
 
 if TYPE_CHECKING:
-    from notetune.recipe.draft import Choices, Codes, Draft
+    from notetune.recipe.draft import Choices, Draft
+    from notetune.recipe.draft_codes import Codes
     from notetune.sources.tables.survey import Survey
 
 
-def choices(
-    text: str | None,
-    patient_id: str | None,
-    note_id: str | None,
-    time: str | None,
-    outcomes: Sequence[str],
-    features: Sequence[str],
-) -> "Choices":
-    """What the options of `notetune init` say of the columns.
+def choices(roles: dict[str, Any], outcomes: Sequence[str], features: Sequence[str]) -> "Choices":
+    """What the options of `notetune init` say of the columns; `roles` by the names in `Choices`.
 
     Raises:
         ConfigError: If an outcome is of a kind that there is not.
     """
     from notetune.recipe.draft import Choices
 
-    return Choices(text, patient_id, note_id, time, dict(map(_outcome, outcomes)), tuple(features))
+    kinds = dict(map(_outcome, outcomes))
+    return replace(Choices(outcomes=kinds, features=tuple(features)), **roles)
 
 
 def _outcome(given: str) -> "tuple[str, TaskKind | None]":
@@ -54,7 +50,7 @@ def codes_beside(
         ConfigError: If an option speaks of a table that is not named.
         DataError: If the table is missing or faulty.
     """
-    from notetune.recipe.draft import Codes
+    from notetune.recipe.draft_codes import Codes
     from notetune.sources.tables.survey import survey
 
     said = id_column, code_column, version

@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import yaml
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
@@ -77,11 +76,6 @@ def tell(message: str) -> None:
 def show_json(value: Any) -> None:
     """One JSON document on standard output."""
     sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")
-
-
-def show_yaml(value: Any) -> None:
-    """One YAML document on standard output."""
-    sys.stdout.write(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

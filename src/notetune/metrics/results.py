@@ -191,6 +191,12 @@ class Comparison(Config):
     chosen: dict[str, int] = Field(default_factory=dict)
     reason: str | None = None
 
+    @property
+    def is_same(self) -> bool:
+        """Whether both models rank these patients alike, whoever is drawn."""
+        found = self.difference
+        return found is not None and found.value == found.low == found.high == 0
+
 
 class LabelRow(Config):
     """AUROC of each model on one label, means over runs; None when the label has one class."""

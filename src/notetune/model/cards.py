@@ -73,9 +73,10 @@ def read_card(folder: Path) -> Card:
         BundleError: If the folder is not a bundle, or another file is missing or damaged.
     """
     if not (folder / BUNDLE).is_file() or not (folder / runs.MANIFEST).is_file():
+        inside = sorted(path.parent for path in folder.glob(f"*/{BUNDLE}"))
+        way_out = f"Is {inside[0]} meant?" if inside else "`notetune downstream` writes bundles."
         raise BundleError(
-            f"{folder} is not a bundle: it needs {BUNDLE} and {runs.MANIFEST}. "
-            "`notetune downstream` writes bundles."
+            f"{folder} is not a bundle: it needs {BUNDLE} and {runs.MANIFEST}. {way_out}"
         )
     if damaged := [name for name in runs.damaged_files(folder) if not name.endswith(_SCORES)]:
         raise BundleError(

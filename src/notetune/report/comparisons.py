@@ -24,7 +24,7 @@ def primary_table(results: Results) -> Table:
                 *(task, _model(item), item.against, *_difference_cells(item)),
                 Cell(p_text(item.p_holm), sort=item.p_holm),
                 Cell("yes" if item.is_found else "no", is_strong=item.is_found),
-                item.detectable,
+                _detectable(item),
             )
             for task, item in found
         ),
@@ -42,7 +42,7 @@ def exploratory_table(task: TaskResult) -> Table:
         f"{task.task}: exploratory differences in AUROC on the same patients.",
         ("Model", "Against", "Difference", "p", "Could have shown"),
         in_cells(
-            (item.model, item.against, *_difference_cells(item), item.detectable)
+            (item.model, item.against, *_difference_cells(item), _detectable(item))
             for item in task.exploratory
         ),
         text_columns=2,
@@ -63,6 +63,11 @@ def _model(item: Comparison) -> str:
         for model, times in item.chosen.items()
     )
     return f"{item.model}: {chosen}" if chosen else item.model
+
+
+def _detectable(item: Comparison) -> float | None:
+    """None where both rank alike: nothing varies then, which says nothing of a true difference."""
+    return None if item.is_same else item.detectable
 
 
 def _difference_cells(item: Comparison) -> tuple[Cell, Cell]:

@@ -64,7 +64,7 @@ def _answers(results: Results, about: str) -> list[str]:
 def _answer(item: Comparison) -> str:
     if item.difference is None:
         return f"cannot be told: {item.reason}."
-    if item.difference.value == item.difference.low == item.difference.high == 0:
+    if item.is_same:
         return "no difference: both rank these patients alike."
     found = with_interval(item.difference, signed)
     if item.is_found:
@@ -134,7 +134,8 @@ def _perplexity_sentences(results: Results) -> list[str]:
         before, after = number(start), number(row.perplexity)
         verb = "fell" if row.perplexity < start else "rose"
         of_backbone = f" of {row.backbone}" if row.backbone else ""
-        texts = f"{row.source} notes ({row.split} split)"
+        of_source = "notes" if row.source == "note" else f"{row.source} notes"
+        texts = f"{of_source} ({row.split} split)"
         if row.split == "general":
             texts = f"general text ({row.source})"
         sentences.append(

@@ -1,6 +1,6 @@
 """Results as tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from notetune.audit import Finding, FlowCount
@@ -34,8 +34,9 @@ _BRIER_LEGEND = {
     "multilabel": "Macro: mean over the evaluated labels. Micro: all their notes as one. Brier "
     "loss: mean squared error over all labels; lower is better.",
 }
+_AT_LEAST_3 = "at least 3 test patients have and lack"
 _ALL_LABELS = (
-    "Macro AUROC is over the {judged} labels that at least 3 test patients have and lack: rarer "
+    f"Macro AUROC is over the {{judged}} labels that {_AT_LEAST_3}: rarer "
     "ones make its interval too narrow. All labels: every one with both values, as others report."
 )
 _NO_PRECISION_INTERVAL = (
@@ -79,8 +80,15 @@ def headline_table(results: Results) -> Table:
         f"Test AUROC of every model on every task: {head}.",
         ("Model", *columns),
         in_cells((m, *(cells.get(m, NOT_RUN) for cells in columns.values())) for m in models),
-        notes=(*marks(results.tasks), *of_one_run, TRAINING_SET),
+        notes=(*marks(results.tasks), *_judged_labels(results), *of_one_run, TRAINING_SET),
     )
+
+
+def _judged_labels(results: Results) -> Iterator[str]:
+    for task in results.tasks:
+        if task.labels_judged < task.labels_evaluated:
+            judged, total = count(task.labels_judged), count(task.labels_total)
+            yield f"{task.task}: over {judged} of {total} labels, those that {_AT_LEAST_3}."
 
 
 def flow_table(flow: Sequence[FlowCount]) -> Table:

@@ -85,7 +85,7 @@ def predict_file(
     join = _join_of(card, source, combine)
     cohort = sources.read(source.model_copy(update={"features": features}), join)
     notes = cohort.notes
-    for message in _notices(cohort):
+    for message in _notices(source, cohort):
         warnings.warn(message, RunWarning, stacklevel=2)
     from notetune.serve.predictor import load_predictor  # slow, so a fault of a file comes first
 
@@ -146,8 +146,10 @@ def _join_of(card: Card, source: TableSource, combine: Combine) -> Join:
     return card.join if has_stays else "none"
 
 
-def _notices(cohort: Cohort) -> Iterator[str]:
-    """What was left out or changed on the way to the notes."""
+def _notices(source: TableSource, cohort: Cohort) -> Iterator[str]:
+    """What was left out or changed on the way to the notes, and how they are named."""
+    if source.columns.note_id is None:
+        yield "notes are named after their lines in the file; --note-id names a column of ids."
     if (left_out := cohort.rejections).height:
         first = place(Path(left_out["file"][0]), left_out["line"][0])
         reasons = ", ".join(sorted(set(left_out["reason"])))

@@ -50,6 +50,7 @@ class JobCost:
         flops: Operations of one seed: its steps, its rounds on the validation notes, its scores,
             and its share of the features, which are computed once for all tasks.
         seconds: They take on the clock.
+        made: How many of the seeds are made.
     """
 
     backbone: str
@@ -64,6 +65,7 @@ class JobCost:
     memory_gib: float
     flops: float
     seconds: float
+    made: int = 0
 
     @property
     def name(self) -> str:
@@ -113,12 +115,11 @@ class Costs:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Of all seeds, by backbone, the encoders last."""
-        names = dict.fromkeys(job.backbone for job in self.jobs)
-        return {
-            name: sum(job.seconds * len(job.seeds) for job in self.jobs if job.backbone == name)
-            for name in sorted(names, key=lambda name: name == ENCODERS)
-        }
+        """Of what is not made yet, by backbone, the encoders last."""
+        seconds = dict.fromkeys((job.backbone for job in self.jobs), 0.0)
+        for job in self.jobs:
+            seconds[job.backbone] += job.seconds * (len(job.seeds) - job.made)
+        return dict(sorted(seconds.items(), key=lambda item: item[0] == ENCODERS))
 
     def fits(self, job: JobCost) -> bool:
         """Whether a job is in the memory."""
@@ -246,6 +247,7 @@ class _Counting:
             memory_gib=step.cost.peak_bytes / 2**30,
             flops=flops,
             seconds=flops / self.rate_of(step),
+            made=sum(job.is_made() for job in jobs),
         )
 
     def _of_step_2(self, spec: CellSpec, step: CountedStep) -> tuple[Int64Array, float]:

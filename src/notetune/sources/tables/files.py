@@ -108,15 +108,23 @@ class Record:
         if value is None or value == "":
             return None
         try:
-            if isinstance(value, str):  # BigQuery writes the zone as a word
-                value = datetime.fromisoformat(re.sub(r" UTC$", "+00:00", value.strip()))
+            if isinstance(value, str):
+                value = datetime.fromisoformat(_as_iso(value.strip()))
             if isinstance(value, datetime):
                 return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
         except (ValueError, OverflowError):  # of a zone at the first or last hour of all years
             value = None
         if isinstance(value, date):
             return datetime(value.year, value.month, value.day)  # noqa: DTZ001 (none has a zone)
-        raise Rejected("unreadable time", "write times as 2164-10-23 21:09:00")
+        raise Rejected("unreadable time", f"write times as 2164-10-23 21:09:00 in column {column}")
+
+
+def _as_iso(time: str) -> str:
+    """A time in the form of ISO 8601, of one of BigQuery (a zone in a word) or of 23.10.2164."""
+    if of_days := re.match(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?!\d)", time):
+        day, month, year = map(int, of_days.groups())
+        time = f"{year:04}-{month:02}-{day:02}{time[of_days.end() :]}"
+    return re.sub(r" UTC$", "+00:00", time)
 
 
 def table_files(path: Path) -> list[Path]:

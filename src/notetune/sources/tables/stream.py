@@ -155,8 +155,10 @@ class TableReading:
             del frame
         self.rejections.check_share(self._origin)
         if not self._kept:
+            counts, read = self.rejections.counts(), self.rejections.rows_read
+            why = "; ".join(f"{rule}: {number}" for rule, number in counts.items())
             raise DataError(
-                f"{self._origin}: none of its {self.rejections.rows_read} rows can be used; see "
+                f"{self._origin}: none of its {read} rows can be used ({why}); check the path, and "
                 f"the column {self._layout.text} of the text."
             )
 

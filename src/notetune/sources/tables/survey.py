@@ -1,12 +1,13 @@
 """What the columns of a table hold, by its first rows; nothing of a note's text leaves here."""
 
+import difflib
 import math
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from notetune.errors import DataError
+from notetune.errors import ConfigError, DataError
 from notetune.missing_column import MOST_NAME_CHARS, are_names
 from notetune.notes.icd import has_form
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
@@ -126,6 +127,22 @@ class Survey:
 
     rows: int
     columns: tuple[Column, ...]
+
+    def column(self, name: str) -> Column:
+        """The column of a name.
+
+        Raises:
+            ConfigError: If there is none, with the nearest.
+        """
+        known = {one.name: one for one in self.columns}
+        if name not in known:
+            lowered = {one.lower(): one for one in known}
+            near = difflib.get_close_matches(name.lower(), lowered, n=1)
+            hint = f" Did you mean {lowered[near[0]]}?" if near else ""
+            raise ConfigError(
+                f"there is no column {name}; the columns are {', '.join(known)}.{hint}"
+            )
+        return known[name]
 
 
 def survey(path: Path) -> Survey:
