@@ -22,6 +22,8 @@ def test_a_term_needs_the_notes_of_enough_patients_not_enough_notes():
     # zyxcanary is in two notes of one patient, "chest pain" in four notes of three
     assert words.terms == ("and", "chest", "chest pain", "fever", "no", "pain")
     three, _ = count_terms(TEXTS, PATIENTS, 3).words(np.ones(5, bool))
+    few, _ = count_terms(TEXTS, PATIENTS, 1, len(three.terms)).words(np.ones(5, bool))
+    assert few.terms == three.terms  # of more terms, those that more patients share
     assert three.terms == ("chest", "chest pain", "fever", "pain")
 
 

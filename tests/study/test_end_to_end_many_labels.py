@@ -42,7 +42,7 @@ def recipe(tmp_path_factory):
 def test_a_study_of_1266_labels_trains_scores_and_predicts(recipe):
     results = run_study(recipe)
     (task,) = results.tasks
-    baselines = {"prevalence", "tf-idf", "tf-idf-cut"}
+    baselines = {"prevalence", "tf-idf", "tf-idf-all", "tf-idf-cut"}
     assert {row.model for row in task.rows} == {*baselines, "head-only", "task-lora", "hybrid"}
     for variant in ("head-only", "task-lora", "hybrid"):
         folder = recipe.folder.cell("codes", variant, 0)

@@ -158,7 +158,7 @@ def scores_of(study, task, model, split="test"):
 
 def test_every_baseline_that_applies_scores_validation_and_test_notes(study):
     recipe, prepared = study
-    assert recipe.baselines == ("prevalence", "tf-idf", "tf-idf-cut", "columns")
+    assert recipe.baselines == ("prevalence", "tf-idf", "tf-idf-all", "tf-idf-cut", "columns")
     assert hybrids_of(recipe) == {"hybrid": "head-only"}
     joined = [job for job in jobs_on(recipe) if job.stage == "hybrid"]
     assert all(job.is_made() for job in joined)

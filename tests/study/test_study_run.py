@@ -32,7 +32,7 @@ from notetune.study.costs import costs
 from notetune.study.listing import read_study
 from notetune.train.training import read_record
 
-BASELINES = ["prevalence", "tf-idf", "tf-idf-cut"]
+BASELINES = ["prevalence", "tf-idf", "tf-idf-all", "tf-idf-cut"]
 VARIANTS = [
     "head-only",
     "task-lora",
@@ -191,7 +191,7 @@ def test_a_key_that_only_measures_leaves_every_training_finished(place, finished
             unfinished[key] = names
         lacking = {"baselines": 3, "hybrid": 3}.get(key.split(".")[1].split("=")[0], 0)
         assert len(stages) == 5 + CELLS + OTHERS - lacking
-    of_task = [f"{task} · {name}" for task in TASKS for name in ("tf-idf", "tf-idf-cut")]
+    of_task = [f"{task} · {name}" for task in TASKS for name in ("tf-idf", "tf-idf-all", "tf-idf-cut")]
     again = [*of_task, *(f"{task} · hybrid · seed 0" for task in TASKS)]
     assert unfinished == {
         "evaluate.tfidf_min_patients=9": again,

@@ -3,6 +3,7 @@
 Shapes: N notes, V terms, P patients.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,12 +36,16 @@ class Words:
 
 @dataclass(frozen=True)
 class CountedNotes:
-    """Notes with the sparse counts of every term that `min_patients` patients might share."""
+    """Notes with the sparse counts of every term that `min_patients` patients might share.
+
+    Where more than `most_terms` are, those that more patients share are taken.
+    """
 
     patients_N: npt.NDArray[np.str_]
-    terms_V: npt.NDArray[np.str_]
+    terms_V: npt.NDArray[np.object_]
     counts_NV: Any
     min_patients: int
+    most_terms: int
 
     def words(self, is_read_N: npt.NDArray[np.bool_]) -> tuple[Words, Any]:
         """The terms that enough patients share among some of the notes, and those notes' TF-IDF.
@@ -56,16 +61,26 @@ class CountedNotes:
         of_patient_PN = scipy.sparse.csr_matrix(
             (np.ones(notes, np.int64), (patient_N, np.arange(notes))), (patients, notes)
         )
-        patients_V = (of_patient_PN @ is_there_NV).astype(bool).sum(0)
-        is_shared_V = np.asarray(patients_V).ravel() >= self.min_patients
+        patients_V = np.asarray((of_patient_PN @ is_there_NV).astype(bool).sum(0)).ravel()
+        is_shared_V = patients_V >= self._fewest(patients_V)
         notes_V = np.asarray(is_there_NV.sum(0)).ravel()[is_shared_V]
         idf_V = np.log((1 + notes) / (1 + notes_V)) + 1
         words = Words(tuple(self.terms_V[is_shared_V].tolist()), idf_V)
         return words, _weighted(counts_NV[:, is_shared_V], idf_V)
 
+    def _fewest(self, patients_V: npt.NDArray[np.int64]) -> int:
+        """Patients that must share a term, so that no more terms do than there may be."""
+        terms_of_P = np.bincount(patients_V)
+        at_least_P = np.cumsum(terms_of_P[::-1])[::-1]
+        too_many = np.flatnonzero(at_least_P > self.most_terms)
+        return max(self.min_patients, 1 + int(too_many.max(initial=-1)))
+
 
 def count_terms(
-    texts: Sequence[str], patients_N: npt.NDArray[np.str_], min_patients: int
+    texts: Sequence[str],
+    patients_N: npt.NDArray[np.str_],
+    min_patients: int,
+    most_terms: int = sys.maxsize,
 ) -> CountedNotes:
     """Count the words and pairs of some notes; a term of fewer notes than patients is left out."""
     counter = CountVectorizer(ngram_range=_WORDS_AND_PAIRS, dtype=np.int32)
@@ -73,12 +88,11 @@ def count_terms(
         counts_NV = counter.fit_transform(texts)
     except ValueError:  # no note has a word
         empty = scipy.sparse.csr_matrix((len(texts), 0), dtype=np.int32)
-        return CountedNotes(patients_N, np.array([], np.str_), empty, min_patients)
+        return CountedNotes(patients_N, np.array([], object), empty, min_patients, most_terms)
     notes_V = np.bincount(counts_NV.indices, minlength=counts_NV.shape[1])
     kept_V = np.flatnonzero(notes_V >= min_patients)
-    # All terms as one array of strings would take the width of the longest for each.
-    terms_V = np.array(counter.get_feature_names_out()[kept_V].tolist(), np.str_)
-    return CountedNotes(patients_N, terms_V, counts_NV[:, kept_V], min_patients)
+    terms_V = counter.get_feature_names_out()[kept_V]
+    return CountedNotes(patients_N, terms_V, counts_NV[:, kept_V], min_patients, most_terms)
 
 
 def _weighted(counts_NV: Any, idf_V: npt.NDArray[np.float64]) -> Any:

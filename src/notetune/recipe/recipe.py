@@ -25,6 +25,7 @@ from notetune.recipe import checks
 from notetune.recipe.folders import RunFolder
 from notetune.recipe.models import Model, models_of_step_2
 from notetune.recipe.sections import (
+    LEAST_PATIENTS,
     BaselineName,
     CorpusConfig,
     DownstreamConfig,
@@ -207,7 +208,11 @@ class Recipe(Config):
         """The baselines that apply, of those that are wanted."""
         given = self.evaluate.baselines
         wanted = get_args(BaselineName) if given is None else given
-        return tuple(name for name in wanted if name != "columns" or self.features)
+        is_idle = {
+            "columns": not self.features,
+            "tf-idf-all": given is None and self.evaluate.tfidf_min_patients <= LEAST_PATIENTS,
+        }
+        return tuple(name for name in wanted if not is_idle.get(name))
 
     @property
     def folder(self) -> RunFolder:

@@ -1,7 +1,7 @@
 """The sections of a recipe: what each stage takes."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     Field,
@@ -27,7 +27,9 @@ from notetune.sources import SourceConfig
 from notetune.sources.splits import Split, SplitConfig
 from notetune.train.schedule import Average, OptimConfig, ValidationConfig
 
-BaselineName = Literal["prevalence", "tf-idf", "tf-idf-cut", "columns"]
+BaselineName = Literal["prevalence", "tf-idf", "tf-idf-all", "tf-idf-cut", "columns"]
+LEAST_PATIENTS: Final = 2
+"""Whose notes share every word of `tf-idf-all`: a word of one patient tells of no other."""
 Objective = Literal["perplexity", "auroc", "loss"]
 SpaceChoice = Literal["default", "paper"] | Space
 EncoderVariant = Literal["head-only", "full", "lora"]
@@ -239,13 +241,15 @@ class EvaluateConfig(Config):
     primary: tuple[PrimaryComparison, ...] | None = None
     """Comparisons whose p-values are corrected for one another (Holm); all others are exploratory.
     When left out, on each task: domain adapter on or off, task adapter on or off, the best
-    validated model against TF-IDF, and the hybrid against TF-IDF where there is one."""
+    validated model against TF-IDF (`tf-idf-all` where there is one), and the hybrid likewise."""
     baselines: tuple[BaselineName, ...] | None = None
-    """All that apply when left out. `tf-idf-cut` reads as much of a note as the models do, and
-    `columns` the `features` of the source."""
+    """All that apply when left out. `tf-idf-all` has every word that two patients share, and no
+    bundle; `tf-idf-cut` reads as much of a note as the models do, and `columns` the `features` of
+    the source."""
     tfidf_min_patients: PositiveInt = 10
-    """Words, pairs of words and levels of columns are used, and stand in a bundle, if the notes of
-    that many training patients share them."""
+    """Words, pairs of words and levels of columns stand in a bundle, and so are used by all models
+    that are one, if the notes of that many training patients share them. `tf-idf-all` beside
+    `tf-idf` shows what that costs."""
     hybrid: str | None = "auto"
     """The model that a hybrid joins with `tf-idf` and, where there are any, `columns`: one that
     trains a head alone, by its name in the report; null for no hybrid. `auto` makes one for each

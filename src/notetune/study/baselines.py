@@ -46,6 +46,7 @@ from notetune.train.path import Penalty
 from notetune.train.terms import TermProblem
 
 _PENALTY = "penalty.json"
+_MOST_WEIGHTS = 50_000_000  # terms times classes, some 20 of which L-BFGS keeps in memory
 
 
 def score_baseline(job: Job, prepared: Prepared) -> None:
@@ -89,11 +90,17 @@ def out_of_fold_scores(job: Job, prepared: Prepared) -> FloatArray:
 
 
 def _fit(job: Job, prepared: Prepared, folder: Path) -> Sequence[FloatArray]:
-    """Write a bundle of words or columns into a folder; its scores on the scored splits."""
+    """Write a bundle of words or columns into a folder, unless it names too few patients' words.
+
+    Returns:
+        Its scores on the scored splits.
+    """
+    assert isinstance(job.spec, BaselineSpec)
     fitted = _of_task(job, prepared).fit()
-    names = {"note_columns": job.place.note_columns}
-    save_card(folder, fitted.bundle.card.model_copy(update=names))
-    fitted.bundle.save(folder)
+    if job.spec.name != "tf-idf-all":
+        names = {"note_columns": job.place.note_columns}
+        save_card(folder, fitted.bundle.card.model_copy(update=names))
+        fitted.bundle.save(folder)
     runs.write_json(folder / _PENALTY, asdict(fitted.penalty))
     return [fitted.scores(split) for split in SCORED_SPLITS]
 
@@ -216,7 +223,7 @@ class WordsOfTask:
         """The texts of a split, cut if they are to be."""
         note_ids = self.table.note_ids_N[self.table.rows(split)]
         texts = self.prepared.texts(note_ids)
-        if self.spec.name == "tf-idf" or not texts:
+        if self.spec.name != "tf-idf-cut" or not texts:
             return texts
         store = self.prepared.store
         documents_N = store.first_documents(note_ids.tolist())
@@ -225,8 +232,8 @@ class WordsOfTask:
     @cached_property
     def _counted(self) -> CountedNotes:
         patients_N = self.table.patient_ids_N[self.table.rows("train")]
-        least = self.spec.min_patients
-        return count_terms(self.texts("train"), patients_N, least)
+        least, classes = self.spec.min_patients, len(self.table.task.classes)
+        return count_terms(self.texts("train"), patients_N, least, _MOST_WEIGHTS // classes)
 
     @property
     def _limit(self) -> TextLimit:

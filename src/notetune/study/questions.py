@@ -10,7 +10,9 @@ from notetune.metrics.uncertainty import ModelRuns
 from notetune.recipe.models import HYBRID, Model
 from notetune.recipe.recipe import Recipe
 
-TFIDF, COLUMNS, PREVALENCE = "tf-idf", "columns", "prevalence"
+TFIDF = ("tf-idf-all", "tf-idf")
+"""What is asked against, the stronger first: the words of the other make a bundle."""
+COLUMNS, PREVALENCE = "columns", "prevalence"
 DOMAIN_ADAPTER, TASK_ADAPTER = "domain adapter", "task adapter"
 
 
@@ -67,7 +69,7 @@ def _about(model: Model | None, against: Model) -> str:
     """
     if model is None:
         return "best validated"
-    if model.kind == "hybrid" and _is_baseline(against, TFIDF):
+    if model.kind == "hybrid" and _is_baseline(against, *TFIDF):
         return HYBRID
     if (model.kind, against.kind) != ("variant", "variant"):
         return ""
@@ -76,8 +78,14 @@ def _about(model: Model | None, against: Model) -> str:
     return TASK_ADAPTER if against.variant == model.parts.without_task else ""
 
 
-def _is_baseline(model: Model, name: str) -> bool:
-    return model.kind == "baseline" and model.variant == name
+def _is_baseline(model: Model, *names: str) -> bool:
+    return model.kind == "baseline" and model.variant in names
+
+
+def _tfidf(models: Sequence[Model]) -> list[Model]:
+    """TF-IDF of most words first."""
+    found = [model for model in models if _is_baseline(model, *TFIDF)]
+    return sorted(found, key=lambda model: TFIDF.index(model.variant))
 
 
 def _default_family(models: Sequence[Model]) -> Iterator[Pair]:
@@ -94,12 +102,11 @@ def _default_family(models: Sequence[Model]) -> Iterator[Pair]:
         of_subject = [(model, pair) for (model, _), pair in steps if pair.about == subject]
         found = sorted(of_subject, key=lambda one: one[0].variant != first_of)[:1]
         yield from (pair for _, pair in found)
-    for tfidf in models:
-        if _is_baseline(tfidf, TFIDF):
-            if any(map(_is_candidate, models)):
-                yield Pair(BEST_VALIDATED, tfidf.label, about=_about(None, tfidf))
-            hybrids = [model for model in models if model.kind == "hybrid"]
-            yield from (_pair(hybrid, tfidf) for hybrid in hybrids[:1])
+    for tfidf in _tfidf(models)[:1]:
+        if any(map(_is_candidate, models)):
+            yield Pair(BEST_VALIDATED, tfidf.label, about=_about(None, tfidf))
+        hybrids = [model for model in models if model.kind == "hybrid"]
+        yield from (_pair(hybrid, tfidf) for hybrid in hybrids[:1])
 
 
 def _one_step_apart(models: Sequence[Model]) -> Iterator[tuple[Model, Model]]:
@@ -126,10 +133,10 @@ def _across_backbones(models: Sequence[Model]) -> Iterator[tuple[Model, Model]]:
 
 
 def _against_tfidf(models: Sequence[Model]) -> Iterator[tuple[Model, Model]]:
-    for tfidf in models:
-        if _is_baseline(tfidf, TFIDF):
-            others = [one for one in models if one != tfidf and not _is_baseline(one, PREVALENCE)]
-            yield from ((model, tfidf) for model in others)
+    found = _tfidf(models)
+    for number, tfidf in enumerate(found, start=1):
+        others = [one for one in models if not _is_baseline(one, PREVALENCE)]
+        yield from ((model, tfidf) for model in others if model not in found[:number])
 
 
 def _against_its_parts(models: Sequence[Model]) -> Iterator[tuple[Model, Model]]:

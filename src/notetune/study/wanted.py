@@ -7,7 +7,7 @@ from notetune.model.backbone_folder import Dtype, backbone_fingerprint, resolve_
 from notetune.prepare.settings import EncodeSpec, row_of
 from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
-from notetune.recipe.sections import BaselineName, Objective
+from notetune.recipe.sections import LEAST_PATIENTS, BaselineName, Objective
 from notetune.search.space import Space, default_space, first_point, paper_space
 from notetune.study.specs import (
     AdapterTraining,
@@ -228,7 +228,8 @@ def baseline_spec(recipe: Recipe, facts: Facts, task: str, name: BaselineName) -
     labels = facts.labels[facts.tasks.index(task)]
     if name == "prevalence":
         return BaselineSpec(task, name, labels)
-    whole = BaselineSpec(task, name, labels, facts.texts, recipe.evaluate.tfidf_min_patients)
+    patients = LEAST_PATIENTS if name == "tf-idf-all" else recipe.evaluate.tfidf_min_patients
+    whole = BaselineSpec(task, name, labels, facts.texts, patients)
     if name != "tf-idf-cut":
         return whole
     return replace(whole, documents=facts.documents, max_pieces=facts.max_pieces)
