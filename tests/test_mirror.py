@@ -11,7 +11,9 @@ MODULES = sorted(
 )
 FILES = sorted(path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py"))
 KINDS = ("test_contract_", "test_end_to_end_", "test_faults_")
-OF_THE_REPOSITORY = ("test_documents", "test_layers", "test_mirror", "test_readme", "test_recipes")
+OF_THE_REPOSITORY = (
+    *("test_documents", "test_layers", "test_mirror", "test_readme", "test_recipes", "test_wheel"),
+)
 # Contracts under the names that README tells.
 OF_README = ("model/test_model_encoder", "model/test_model_methods", "model/test_model_packing")
 
