@@ -139,8 +139,6 @@ def _model_rows(scores: TaskScores, seed: int) -> tuple[ModelRow, ...]:
                 is_deterministic=scores.about[model].is_deterministic,
                 auroc=scores.auroc_interval(model) if auroc else None,
                 auroc_per_run=auroc.per_run if auroc else (),
-                auroc_all_labels=scores.auroc_all_labels(model),
-                auroc_micro=scores.auroc_micro(model),
                 average_precision=precision.mean.value if precision else None,
                 average_precision_interval=(
                     (of_precision.low, of_precision.high) if of_precision else None
@@ -149,6 +147,7 @@ def _model_rows(scores: TaskScores, seed: int) -> tuple[ModelRow, ...]:
                 calibration=mean_calibration(runs) if runs[0].kind == "binary" else None,
                 standing=standing.get(model),
                 reason=None if auroc else scores.why_not,
+                **scores.means(model),
             )
         )
     return tuple(rows)

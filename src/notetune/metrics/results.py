@@ -133,6 +133,8 @@ class Calibration(Config):
 class ModelRow(Config):
     """One model on one task. Scores are means over its runs; intervals cover patients and runs.
 
+    A figure with a title has a column of that name in reports, where any model has it.
+
     Attributes:
         runs: Numbers of its runs; one where another training would give the same model.
         is_deterministic: Whether one run is all there is.
@@ -154,8 +156,8 @@ class ModelRow(Config):
     is_deterministic: bool = False
     auroc: Estimate | None
     auroc_per_run: tuple[float, ...] = ()
-    auroc_all_labels: float | None = None
-    auroc_micro: float | None = None
+    auroc_all_labels: float | None = Field(default=None, title="Macro, all labels")
+    auroc_micro: float | None = Field(default=None, title="Micro AUROC")
     average_precision: float | None = None
     average_precision_interval: tuple[float, float] | None = None
     brier: Estimate

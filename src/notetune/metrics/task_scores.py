@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +123,13 @@ class TaskScores:
         if not any(np.ptp(table.scores_NK, axis=0).any() for table in self.tables[model]):
             return interval(auroc, self.patients)  # always a half, however few patients there are
         return interval(auroc, self.patients, of_few=newcombe_interval(auroc.mean.value, *few))
+
+    def means(self, model: str) -> dict[str, Any]:
+        """Figures of a model that are plain means over its runs, by their field of `ModelRow`."""
+        return {
+            "auroc_all_labels": self.auroc_all_labels(model),
+            "auroc_micro": self.auroc_micro(model),
+        }
 
     def auroc_all_labels(self, model: str) -> float | None:
         """Macro over all labels with both values, if those are more than the judged ones."""

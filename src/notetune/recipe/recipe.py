@@ -34,7 +34,7 @@ from notetune.recipe.sections import (
     PretrainConfig,
     TuneConfig,
 )
-from notetune.sources import MedsSource, TableSource, starting_from
+from notetune.sources import TableSource, starting_from
 from notetune.sources.splits import AnySplit, ColumnSplit
 from notetune.sources.tables.tasks import TaskedSource
 
@@ -354,7 +354,7 @@ class Recipe(Config):
     def _split_of(self, read: PrepareConfig | CorpusConfig) -> AnySplit:
         """How the patients of a source are split; the paths of files start from `data`."""
         split, source = read.split, read.source
-        if isinstance(split, ColumnSplit) and isinstance(source, TableSource | MedsSource):
+        if isinstance(split, ColumnSplit) and isinstance(source, TaskedSource):
             of_source = source.split_table
             given = {name: value for name in of_source if (value := getattr(split, name))}
             split = split.model_copy(update={**of_source, **given})

@@ -124,11 +124,12 @@ def splits_table(results: Results) -> Table:
 
 def task_table(task: TaskResult) -> Table:
     """The models of one task."""
-    has_micro = any(row.auroc_micro is not None for row in task.rows)
-    has_all = any(row.auroc_all_labels is not None for row in task.rows)
+    titles = {name: field.title for name, field in ModelRow.model_fields.items() if field.title}
+    further = [name for name in titles if any(getattr(r, name) is not None for r in task.rows)]
+    has_all = "auroc_all_labels" in further
     head, _ = runs_in_words(task.rows)
     columns = ["Model", "AUROC of each run", "AUROC" if task.kind == "binary" else "Macro AUROC"]
-    columns += ["Macro, all labels"] * has_all + ["Micro AUROC"] * has_micro
+    columns += [titles[name] for name in further]
     return Table(
         f"{task.task}: scores on {count(task.notes)} {task.unit} of {count(task.patients)} "
         f"patients ({task.split} split): {head}.",
@@ -136,8 +137,7 @@ def task_table(task: TaskResult) -> Table:
         in_cells(
             (
                 *(row.model, _runs(row), auroc_cell(row)),
-                *([row.auroc_all_labels] if has_all else []),
-                *([row.auroc_micro] if has_micro else []),
+                *(getattr(row, name) for name in further),
                 *(_precision_cell(row), estimate_cell(row.brier)),
             )
             for row in task.rows

@@ -18,9 +18,9 @@ from notetune.progress import Track, in_one_step, named, silent
 from notetune.recipe.recipe import Recipe
 from notetune.search.space import point_count
 from notetune.study.counts import Counted, CountedStep, a_million, count_notes
-from notetune.study.jobs import Job, Stage
+from notetune.study.jobs import Job
 from notetune.study.listing import check_backbones, jobs_of
-from notetune.study.specs import CellSpec, DomainSpec, PerplexitySpec, SearchSpec, with_point
+from notetune.study.specs import CellSpec, DomainSpec, PerplexitySpec, SearchSpec, Stage, with_point
 from notetune.tokens.packing import Int64Array
 from notetune.train.gpus import ASSUMED_SHARE, GPUS, USABLE_SHARE
 from notetune.train.step_cost import matrix_rate, step_seconds

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from notetune.model.adapters.specs import AdapterSpec, Prompt
 from notetune.model.backbone import Backbone, outline_backbone
 from notetune.model.backbone_folder import Dtype, resolve_backbone
 from notetune.model.batch import PackedBatch
-from notetune.model.stack import DOMAIN, TASK, Layer, Stack, stack
+from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.notes.outcomes import SPLITS
 from notetune.prepare.build import prepare
 from notetune.prepare.encoders import outline_encoder
@@ -28,6 +28,7 @@ from notetune.sources.mimic import published
 from notetune.sources.paths import paths_in
 from notetune.sources.splits import SplitConfig
 from notetune.study import perplexity
+from notetune.study.features import layers_of
 from notetune.study.jobs import Job
 from notetune.study.listing import facts_here, jobs_of, notes_here
 from notetune.study.specs import (
@@ -241,21 +242,17 @@ class CountedStep:
         if isinstance(spec, DomainSpec):
             return stack(backbone, [Layer(DOMAIN, without_text(spec.adapter), is_trained=True)])
         if isinstance(spec, PerplexitySpec):
-            return stack(backbone, [self._domain(is_trained=False)] if spec.has_adapter else [])
-        layers, training = [], self._cell.training
-        if self._cell.features.has_domain:
-            trains = training is not None and training.trains_domain
-            layers.append(self._domain(is_trained=trains))
-        if training and training.task_adapter:
-            layers.append(Layer(TASK, without_text(training.task_adapter), is_trained=True))
-        return stack(backbone, layers, predicts_tokens=False)
+            before = [Layer(DOMAIN, self._domain(), is_trained=False)] if spec.has_adapter else []
+            return stack(backbone, before)
+        layers = layers_of(self._cell, self._domain)
+        light = [replace(layer, adapter=without_text(layer.adapter)) for layer in layers]
+        return stack(backbone, light, predicts_tokens=False)
 
-    def _domain(self, *, is_trained: bool) -> Layer:
+    def _domain(self) -> SavedAdapter:
         """The domain adapter as others read it: without a network that it learnt through."""
         model = CountedStep(self.job.needed("pretrain"), self.longest).model
         adapter = model.adapters[DOMAIN]
-        saved = SavedAdapter(adapter.spec, adapter.tensors(), model.backbone.fingerprint)
-        return Layer(DOMAIN, saved, is_trained=is_trained)
+        return SavedAdapter(adapter.spec, adapter.tensors(), model.backbone.fingerprint)
 
     @cached_property
     def cost(self) -> StepCost:
@@ -301,7 +298,7 @@ class CountedStep:
         return self.job.spec
 
 
-def without_text(adapter: AdapterSpec) -> AdapterSpec:
+def without_text(adapter: AdapterSpec | SavedAdapter) -> AdapterSpec | SavedAdapter:
     """The same adapter at the same cost, but no tokenizer is needed to start it."""
     if isinstance(adapter, Prompt):
         return adapter.model_copy(update={"init": "random"})

@@ -37,10 +37,10 @@ from notetune.recipe.models import name_in_study
 from notetune.recipe.recipe import Recipe
 from notetune.study import perplexity, questions, search
 from notetune.study.features import features_cost
-from notetune.study.jobs import TRAINING, Job, Stage
+from notetune.study.jobs import TRAINING, Job
 from notetune.study.listing import Made, read_study
 from notetune.study.notices import compat_switches, notices
-from notetune.study.specs import Notes
+from notetune.study.specs import Notes, Stage
 from notetune.train.training import TrainingRecord, read_record
 
 _DOMAIN_STAGE = "domain adapter"

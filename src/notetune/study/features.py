@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from notetune import claims, infer, runs
 from notetune.errors import ConfigError
-from notetune.model.adapters.files import copy_adapter, read_adapter, save_adapter
+from notetune.model.adapters.files import SavedAdapter, copy_adapter, read_adapter, save_adapter
 from notetune.model.backbone import load_backbone
 from notetune.model.backbone_folder import Dtype
 from notetune.model.batch import PackedBatch
@@ -95,7 +95,8 @@ class StackFeatures:
             )
         self._spec, self._store = reads, store
         self.pieces, self._tokens_per_row = reads.pieces_in(store), reads.row_in(store)
-        self._stack = stack(backbone, _layers(job, spec), spec.seed, predicts_tokens=False)
+        layers = layers_of(spec, lambda: read_adapter(job.needed("pretrain").folder))
+        self._stack = stack(backbone, layers, spec.seed, predicts_tokens=False)
         self.about = AboutModel(
             backbone.name,
             backbone.fingerprint,
@@ -254,13 +255,12 @@ def labelled_documents(prepared: Prepared, store: TokenStore) -> Int64Array:
     return np.unique(np.concatenate([np.empty(0, np.int64), *of_tasks]))
 
 
-def _layers(job: Job, spec: CellSpec) -> list[Layer]:
-    """The adapters of a model before its training; the domain adapter is that of the run."""
+def layers_of(spec: CellSpec, domain: Callable[[], SavedAdapter]) -> list[Layer]:
+    """The adapters of a model before its training; `domain` gives that of its run."""
     layers, training = [], spec.training
     if spec.features.has_domain:
-        saved = read_adapter(job.needed("pretrain").folder)
         trains = training is not None and training.trains_domain
-        layers.append(Layer(DOMAIN, saved, is_trained=trains))
+        layers.append(Layer(DOMAIN, domain(), is_trained=trains))
     if training and training.task_adapter:
         layers.append(Layer(TASK, training.task_adapter, is_trained=True))
     return layers

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from notetune import runs
 from notetune.model.device import DeviceName
@@ -10,22 +10,8 @@ from notetune.prepare import prepared
 from notetune.prepare.prepared import open_prepared
 from notetune.prepare.settings import Preparation
 from notetune.recipe.models import Model
-from notetune.study.specs import (
-    Spec,
-)
+from notetune.study.specs import Spec, Stage
 
-Stage = Literal[
-    "prepare",
-    "prepare the corpus",
-    "pretrain",
-    "perplexity",
-    "encode",
-    "baseline",
-    "model",
-    "hybrid",
-    "search",
-    "trial",
-]
 OF_NOTES: tuple[Stage, ...] = ("prepare", "prepare the corpus")
 """Stages that every other one needs."""
 TRAINING = "training.json"

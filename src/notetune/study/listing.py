@@ -15,7 +15,7 @@ from notetune.recipe.sections import BaselineName
 from notetune.search.space import Point
 from notetune.sources import TableSource
 from notetune.study import wanted
-from notetune.study.jobs import WINNER, Job, Place, Stage
+from notetune.study.jobs import WINNER, Job, Place
 from notetune.study.specs import (
     BaselineSpec,
     CellSpec,
@@ -24,6 +24,7 @@ from notetune.study.specs import (
     HybridSpec,
     Notes,
     Spec,
+    Stage,
     with_point,
 )
 

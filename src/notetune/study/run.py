@@ -22,9 +22,9 @@ from notetune.recipe.recipe import Recipe
 from notetune.study import baselines, perplexity, search, step1, step2
 from notetune.study.evaluate import evaluate, refuse_foreign_looks
 from notetune.study.features import is_computed_elsewhere
-from notetune.study.jobs import OF_NOTES, Job, Stage
+from notetune.study.jobs import OF_NOTES, Job
 from notetune.study.listing import check_backbones, jobs_of, notes_here
-from notetune.study.specs import Notes
+from notetune.study.specs import Notes, Stage
 from notetune.study.status import Diary
 from notetune.study.wanted import facts_of
 from notetune.tokens.edges import read_declared

@@ -7,7 +7,7 @@ value is what the result is made from: so nothing can act on a result without be
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from notetune.config import changed
 from notetune.errors import ConfigError, DataError
@@ -353,3 +353,16 @@ def _with_point(
 
 
 Spec = SearchSpec | DomainSpec | PerplexitySpec | EncodeSpec | CellSpec | BaselineSpec | HybridSpec
+Stage = Literal[
+    "prepare",
+    "prepare the corpus",
+    "pretrain",
+    "perplexity",
+    "encode",
+    "baseline",
+    "model",
+    "hybrid",
+    "search",
+    "trial",
+]
+"""Which kind of job it is."""

@@ -292,6 +292,11 @@ class TaskedSource(ReadingPolicy):
     tasks: tuple[TableTask, ...] = ()
     max_note_chars: PositiveInt = MAX_CELL_CHARS
 
+    @property
+    def split_table(self) -> dict[str, Path | str | None]:
+        """Keys of a split of kind column that the source knows, where the split lacks them."""
+        return {}
+
     @model_validator(mode="after")
     def _task_names_differ(self) -> Self:
         names = [task.name for task in self.tasks]
