@@ -8,7 +8,7 @@ from builders import random_llama
 
 from notetune.errors import BackboneError
 from notetune.model.backbone import load_backbone
-from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
+from notetune.model.backbone_folder import backbone_fingerprint, own_backbone, resolve_backbone
 
 
 @pytest.fixture
@@ -53,3 +53,10 @@ def test_a_folder_that_wants_to_run_code_is_refused(folder):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(BackboneError, match="auto_map"):
         load_backbone(str(folder))
+
+
+def test_the_backbone_of_a_bundle_is_asked_for_where_it_is_not_here(tmp_path):
+    assert own_backbone("minilm-l6", str(tmp_path)) == str(tmp_path)
+    assert own_backbone(str(tmp_path), None) == str(tmp_path)
+    with pytest.raises(BackboneError, match=r"its backbone, minilm-l6, .* with --backbone"):
+        own_backbone("minilm-l6", None)

@@ -174,7 +174,7 @@ def test_validation_can_be_cut_from_the_training_patients_of_a_column(tmp_path):
     [
         (
             [*ROWS, ("p1", "unknown")],
-            r"line 24: column part names no split \(unknown\), nor do 0 other rows; known are tr",
+            r"line 24: column part names no split \(unknown\); known are tr",
         ),
         (
             [*ROWS, ("p1", "two words"), ("p2", "other"), ("p3", "")],

@@ -178,6 +178,23 @@ def test_every_baseline_that_applies_scores_validation_and_test_notes(study):
                 assert np.array_equal(found.targets_NK, table.targets_NK[rows])
 
 
+def test_words_of_few_patients_are_scored_and_leave_no_bundle(study):
+    recipe, prepared = study
+    folder = recipe.folder.cell("died", "tf-idf-all", 0)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "manifest.json",
+        "penalty.json",
+        "test.parquet",
+        "validation.parquet",
+    ]
+    table = prepared.tasks["died"]
+    all_words, shared = (
+        words_of(recipe, prepared, table, name).fit().bundle.words.terms
+        for name in ("tf-idf-all", "tf-idf")
+    )
+    assert set(shared) < set(all_words)
+
+
 @pytest.mark.parametrize("model", ["tf-idf", "tf-idf-cut", "columns", "hybrid"])
 @pytest.mark.parametrize("task", TASKS)
 def test_predict_gives_the_scores_of_the_study(study, task, model, tmp_path):
@@ -295,7 +312,7 @@ def test_the_hybrid_is_made_again_when_a_part_changes_and_not_before(study, monk
         update={"evaluate": recipe.evaluate.model_copy(update={"tfidf_min_patients": 9})}
     )
     jobs = [job for job in jobs_on(lower) if job.task == "died" and job.is_made()]
-    assert [job.model.name for job in jobs] == ["prevalence", "head-only"]
+    assert [job.model.name for job in jobs] == ["prevalence", "tf-idf-all", "head-only"]
     path = recipe.folder.root.parents[1] / "recipe.yaml"
     last = config.load(Recipe, path, ["downstream.features.pooling=last"])
     jobs = [job for job in jobs_on(last) if job.task == "died" and job.is_made()]

@@ -98,6 +98,17 @@ def test_everything_else_is_exploratory():
     assert not [pair for pair in joined.exploratory if "a/hybrid" in (pair.model, pair.against)]
 
 
+def test_models_are_asked_against_the_tf_idf_of_most_words_and_the_other_is_exploratory():
+    found = questions(recipe(["head-only"], ("tf-idf", "tf-idf-all"), hybrid="auto"))
+    assert [(pair.model, pair.against, pair.about) for pair in found.primary] == [
+        (BEST_VALIDATED, "tf-idf-all", "best validated"),
+        ("hybrid", "tf-idf-all", "hybrid"),
+    ]
+    asked = {(pair.model, pair.against) for pair in found.exploratory}
+    assert {("hybrid", "tf-idf"), ("head-only", "tf-idf"), ("tf-idf", "tf-idf-all")} <= asked
+    assert ("tf-idf-all", "tf-idf") not in asked
+
+
 def test_what_runs_are_follows_from_what_trains():
     about = {one.model: one for one in questions(recipe(ALL)).runs}
     assert about["prevalence"] == ModelRuns("prevalence", None, True, is_candidate=False)

@@ -304,5 +304,5 @@ def keys(found: Sequence["Key"], *, as_json: bool) -> None:
     if as_json:
         return terminal.show_json([asdict(key) for key in found])
     rows = [(key.name, key.kind, key.default, key.about) for key in found]
-    terminal.show_texts("Keys of a recipe", ("key", "of kind", "default", "what it is"), rows)
+    terminal.show_entries("Keys of a recipe", ("key", "of kind", "default", "what it is"), rows)
     return None

@@ -91,6 +91,17 @@ def show_report_table(table: "ReportTable") -> None:
         tell(note)
 
 
+def show_entries(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of texts or, where it has no room for its last column, that under each row."""
+    if len(_widths(list(zip(columns, *rows, strict=True)), out.width)) == len(columns):
+        return show_texts(title, columns, rows)
+    _print(out, title, "bold")
+    for *cells, last in rows:
+        tell("   ".join(filter(None, cells)))
+        tell(f"    {last}")
+    return None
+
+
 def show_texts(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table of texts on standard output, all columns left."""
     _show(title, columns, rows, "left")

@@ -62,6 +62,20 @@ def resolve_backbone(name: str, *, needs_weights: bool = True) -> Path:
     return folder
 
 
+def own_backbone(name: str, given: str | None) -> str:
+    """The folder that is given for a bundle's backbone, else the one of its name, if that is here.
+
+    Raises:
+        BackboneError: If neither is.
+    """
+    if given is None and name != SHIPPED_BACKBONE and not Path(name).is_dir():
+        raise BackboneError(
+            f"the bundle needs its backbone, {name}, which is not a folder here; name its folder "
+            "with --backbone."
+        )
+    return given or name
+
+
 def backbone_fingerprint(folder: Path) -> str:
     """Fingerprint of configuration, tokenizer and weights."""
     beside = (folder / "tokenizer.json", folder / VOCABULARY_WITH_TYPES)

@@ -6,7 +6,7 @@ from notetune import runs, storage
 from notetune.errors import BundleError
 from notetune.model.adapters.files import is_adapter, read_adapter
 from notetune.model.backbone import load_backbone, write_backbone
-from notetune.model.backbone_folder import backbone_fingerprint
+from notetune.model.backbone_folder import backbone_fingerprint, own_backbone
 from notetune.model.bundle import Bundle, load_bundle, save_head
 from notetune.model.cards import BUNDLE, read_language_model_card, save_card
 from notetune.model.merge import Merged, merge_adapters
@@ -35,7 +35,7 @@ def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
     bundle = None
     if (folder / BUNDLE).is_file():
         card = read_language_model_card(folder)
-        loaded = load_backbone(backbone or card.backbone_name)
+        loaded = load_backbone(own_backbone(card.backbone_name, backbone))
         bundle = load_bundle(folder, card, loaded)
         model = bundle.model
     elif not is_adapter(folder):

@@ -7,7 +7,7 @@ import polars as pl
 
 from notetune import runs
 from notetune.errors import BundleError, DataError
-from notetune.model.backbone_folder import resolve_backbone
+from notetune.model.backbone_folder import own_backbone, resolve_backbone
 from notetune.plain.bundles import ColumnsBundle, TextLimit, WordsBundle
 from notetune.plain.stacked import Stacked
 from notetune.serve.predictions import Predictions, Predictor, cleaned, store_of
@@ -25,7 +25,7 @@ def encoder_of(limit: TextLimit, backbone: str | None) -> Encoder:
     Raises:
         BundleError: If the tokenizer is another one.
     """
-    name = backbone or limit.backbone_name
+    name = own_backbone(limit.backbone_name, backbone)
     tokenizer = resolve_backbone(name) / "tokenizer.json"
     if tokenizer.is_file() and runs.sha256_of_file(tokenizer) != limit.tokenizer_sha256:
         raise BundleError(

@@ -14,7 +14,7 @@ from notetune.errors import BundleError
 from notetune.model.adapters.specs import traits
 from notetune.model.backbone import load_backbone
 from notetune.model.backbone_folder import WEIGHTS as BACKBONE_WEIGHTS
-from notetune.model.backbone_folder import resolve_backbone
+from notetune.model.backbone_folder import own_backbone, resolve_backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.bundle import Bundle, load_bundle
 from notetune.model.cards import BundleCard, Card, read_card
@@ -123,7 +123,8 @@ def _language_model(
     folder: Path, card: BundleCard, backbone: str | None, device: torch.device | str
 ) -> LanguageModelPredictor:
     is_merged = (folder / BACKBONE_WEIGHTS).is_file()
-    name = backbone or (str(folder) if is_merged else card.backbone_name)
+    own = str(folder) if is_merged else card.backbone_name
+    name = own_backbone(own, backbone)
     loaded = load_backbone(name, card.dtype, device)
     edges = None  # as bundles of the first format were made
     if card.end_id is not None:

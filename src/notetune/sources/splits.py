@@ -212,8 +212,9 @@ def _named_splits(config: ColumnSplit) -> dict[str, str]:
                 "rows of a patient in one split."
             )
     if unknown:
+        others = f", nor do {unknown - 1} other rows" if unknown > 1 else ""
         raise DataError(
-            f"{first}, nor do {unknown - 1} other rows; known are {', '.join(split_of_word)}. Add "
+            f"{first}{others}; known are {', '.join(split_of_word)}. Add "
             "its word to split.train, .validation or .test, or name another column."
         )
     return named

@@ -12,7 +12,7 @@ from typing import Literal
 from notetune import runs, storage
 from notetune.errors import NotetuneError
 from notetune.journal import Event, Journal
-from notetune.lease import Holder, holder_of, this_process
+from notetune.lease import Holder, holder_of, holders_below, this_process
 from notetune.recipe.recipe import Recipe
 from notetune.study.jobs import Job
 from notetune.study.listing import jobs
@@ -116,7 +116,7 @@ def progress(recipe: Recipe, *, is_checked: bool = True) -> Progress:
         known = Diary(root).last_events() if root.exists() else {}
         events |= {Path(os.path.normpath(folder)): event for folder, event in known.items()}
     last = {job: events.get(Path(os.path.normpath(job.folder)), {}) for job in listed}
-    holders = {job: holder for job in listed if (holder := holder_of(job.folder))}
+    holders = {job: holder for job in listed if (holder := _holder(job))}
     made = {job for job in listed if job.is_made(is_checked=is_checked)}
     lines = [_status(job, job in made, holders.get(job), last[job]) for job in listed]
     workers = len({(holder.host, holder.process) for holder in holders.values()})
@@ -125,6 +125,13 @@ def progress(recipe: Recipe, *, is_checked: bool = True) -> Progress:
     left = left and left / max(1, workers)
     folder = recipe.folder.root.absolute()
     return Progress(folder, tuple(lines), workers, left, untimed, places)
+
+
+def _holder(job: Job) -> Holder | None:
+    """Who makes a job, or one of the trials of a search, which are beside it."""
+    if job.stage == "search":
+        return next(iter(holders_below(job.folder.parent)), None)
+    return holder_of(job.folder)
 
 
 def _places(job: Job) -> int:
