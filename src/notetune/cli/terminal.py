@@ -97,8 +97,7 @@ def show_entries(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
         return show_texts(title, columns, rows)
     _print(out, title, "bold")
     for *cells, last in rows:
-        tell("   ".join(filter(None, cells)))
-        tell(f"    {last}")
+        tell("   ".join(filter(None, cells)) + (f"\n    {last}" if last else ""))
     return None
 
 

@@ -34,6 +34,10 @@ _BRIER_LEGEND = {
     "multilabel": "Macro: mean over the evaluated labels. Micro: all their notes as one. Brier "
     "loss: mean squared error over all labels; lower is better.",
 }
+_ALL_WORDS = (
+    "tf-idf-all has every word that two patients share, and no bundle; tf-idf, and the hybrids "
+    "with it, have those that enough patients share for one (evaluate.tfidf_min_patients)."
+)
 _AT_LEAST_3 = "at least 3 test patients have and lack"
 _ALL_LABELS = (
     f"Macro AUROC is over the {{judged}} labels that {_AT_LEAST_3}: rarer "
@@ -80,7 +84,13 @@ def headline_table(results: Results) -> Table:
         f"Test AUROC of every model on every task: {head}.",
         ("Model", *columns),
         in_cells((m, *(cells.get(m, NOT_RUN) for cells in columns.values())) for m in models),
-        notes=(*marks(results.tasks), *_judged_labels(results), *of_one_run, TRAINING_SET),
+        notes=(
+            *marks(results.tasks),
+            *_judged_labels(results),
+            *(_ALL_WORDS,) * ("tf-idf-all" in models),
+            *of_one_run,
+            TRAINING_SET,
+        ),
     )
 
 

@@ -45,6 +45,8 @@ from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore
 from notetune.train.step_cost import StepCost, step_cost
 
+_MIMIC = ("mimic3", "mimic4")
+
 
 @dataclass(frozen=True)
 class Counted:
@@ -177,9 +179,12 @@ def _why_not_counted(recipe: Recipe, read: Sequence[Config]) -> str:
             f"{recipe.backbone} has no weights. A dry run needs them to count notes, since {only}; "
             "put a .safetensors file there."
         )
+    why = (
+        f" A dry run needs the notes, since {only}." if recipe.prepare.source.kind in _MIMIC else ""
+    )
     return (
-        f"{missing[0]} is not a file. A dry run needs the notes, since {only}; put them there, or "
-        f"name with --data the folder that the recipe's paths start from (now {recipe.data})."
+        f"{missing[0]} is not a file.{why} Put it there, or name with --data the folder that the "
+        f"recipe's paths start from (now {recipe.data})."
     )
 
 
