@@ -68,8 +68,17 @@ def test_the_summary_says_when_the_baseline_wins_or_loses():
         ),
         (
             {"is_found": False, "p_value": None, "p_holm": None, "reason": "one run of a"},
-            "cannot be told (one run of a); on these patients the difference is "
-            "+0.123 [+0.046, +0.199].",
+            "better on these patients, by +0.123 [+0.046, +0.199]; not tested (one run of a).",
+        ),
+        (
+            {
+                "is_found": False,
+                "p_value": None,
+                "reason": "one run",
+                "difference": Estimate(0.1, -0.1, 0.2, 9),
+            },
+            "cannot be told (one run); on these patients the difference is "
+            "+0.100 [~0.100, +0.200].".replace("~", MINUS),
         ),
         (
             {"is_found": False, "p_value": None, "difference": Estimate(0, 0, 0, 9)},

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -177,6 +178,26 @@ def test_a_finished_study_says_so(place, finished):
     assert all(stage["state"] == "done" for stage in stages)
 
 
+def test_columns_that_tell_an_outcome_as_its_copy_would_are_noticed():
+    row = SimpleNamespace(model="columns", auroc=SimpleNamespace(value=0.999))
+    words = SimpleNamespace(model="tf-idf", auroc=SimpleNamespace(value=0.999))
+    (said,) = notices.too_good([SimpleNamespace(task="died", rows=[row, words])])
+    assert said.startswith("died: the columns beside the text alone have an AUROC of 0.999")
+    row.auroc.value = 0.9
+    assert list(notices.too_good([SimpleNamespace(task="died", rows=[row])])) == []
+
+
+def test_a_dry_run_leaves_out_of_its_time_what_is_made(place, finished):
+    def costs(*keys):
+        shown = notetune("study", "run", place / "recipe.yaml", "--dry-run", "--json", *keys)
+        return [*(found := json.loads(shown.stdout))["trainings"], *found["perplexities"]]
+
+    assert all(job["made"] == len(job["seeds"]) for job in costs())
+    further = [job for job in costs("seeds=3") if job["made"] < len(job["seeds"])]
+    assert further
+    assert all(len(job["seeds"]) == 3 and job["made"] in (0, 2) for job in further)
+
+
 def test_a_key_that_only_measures_leaves_every_training_finished(place, finished):
     keys = ("draws=200", "seed=1", "baselines=[prevalence]", "listed_patients={file: none.csv}")
     keys += ("primary=[]", "tfidf_min_patients=9", "hybrid=null", "published=gema-2023")
@@ -306,7 +327,7 @@ def test_listed_patients_are_also_scored_alone(place, finished):
 def test_what_was_trained_with_other_settings_stays_out_of_the_report(place, finished, tmp_path):
     shutil.copytree(place / "runs", tmp_path / "runs")
     recipe = (place / "recipe.yaml", f"runs={tmp_path}/runs")
-    notice = "trainings of the recipe are left out (died · head-only · seed 0 is the first)"
+    notice = "models of the recipe are left out (died · "
 
     def rows():
         results = json.loads((tmp_path / "runs/small/report/report.json").read_text())

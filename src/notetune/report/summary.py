@@ -69,6 +69,9 @@ def _answer(item: Comparison) -> str:
     found = with_interval(item.difference, signed)
     if item.is_found:
         return f"yes, by {found}." if item.difference.value > 0 else f"no, it is worse: {found}."
+    if item.p_value is None and item.difference.low * item.difference.high > 0:
+        side = "better" if item.difference.value > 0 else "worse"
+        return f"{side} on these patients, by {found}; not tested ({item.reason})."
     if item.p_value is None:
         return f"cannot be told ({item.reason}); on these patients the difference is {found}."
     could = number(item.detectable)

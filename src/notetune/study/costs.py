@@ -3,9 +3,10 @@
 Nothing is trained and no weights are needed to count; only the clock of this machine loads them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ from notetune.train.step_cost import matrix_rate, step_seconds
 ENCODERS = "encoders"
 TRAININGS: tuple[Stage, ...] = ("pretrain", "model", "search")
 
-_Alike = dict[tuple[str, str | None, str, str], list[Job]]
-"""Jobs that differ in their seed alone, by stage, method, model and task."""
+_Alike = dict[tuple[str, str | None, str, str], list[tuple[Job, bool]]]
+"""Jobs that differ in their seed alone and whether they are made, by stage, method, model, task."""
 
 
 @dataclass(frozen=True)
@@ -208,17 +209,19 @@ class _Counting:
         for job in jobs_of(self.recipe, self.backbone, self.counted.facts, assumes_searched=True):
             if job.stage in stages:
                 model = job.model.name if job.model else ""
-                found.setdefault((job.stage, job.method, model, job.task), []).extend(_each(job))
+                alike = found.setdefault((job.stage, job.method, model, job.task), [])
+                alike += zip(_each(job), repeat(job.is_made()), strict=False)
         label = f"count the work of {stages[0]}"
         return self.track(label, self._costs(found), len(found), lambda cost: cost.name)
 
     def _costs(self, found: _Alike) -> Iterator[JobCost]:
         steps: dict[tuple[str | None, str], CountedStep] = {}
-        for (_, method, model, _), jobs in found.items():
+        for (_, method, model, _), alike in found.items():
+            jobs, are_made = zip(*alike, strict=True)
             step = CountedStep(jobs[0], self.counted.facts.max_tokens)
-            yield self._cost(jobs, steps.setdefault((method, model), step))
+            yield self._cost(jobs, sum(are_made), steps.setdefault((method, model), step))
 
-    def _cost(self, jobs: list[Job], step: CountedStep) -> JobCost:
+    def _cost(self, jobs: Sequence[Job], made: int, step: CountedStep) -> JobCost:
         spec, backbone = jobs[0].spec, step.model.backbone
         head, steps, per_token = 0, 0, step.cost.flops / step.cost.tokens
         if isinstance(spec, DomainSpec):
@@ -247,7 +250,7 @@ class _Counting:
             memory_gib=step.cost.peak_bytes / 2**30,
             flops=flops,
             seconds=flops / self.rate_of(step),
-            made=sum(job.is_made() for job in jobs),
+            made=made,
         )
 
     def _of_step_2(self, spec: CellSpec, step: CountedStep) -> tuple[Int64Array, float]:

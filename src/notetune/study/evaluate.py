@@ -39,7 +39,7 @@ from notetune.study import perplexity, questions, search
 from notetune.study.features import features_cost
 from notetune.study.jobs import TRAINING, Job
 from notetune.study.listing import Made, read_study
-from notetune.study.notices import compat_switches, notices
+from notetune.study.notices import compat_switches, notices, too_good
 from notetune.study.specs import Notes, Stage
 from notetune.train.training import TrainingRecord, read_record
 
@@ -85,7 +85,7 @@ def evaluate(recipe: Recipe) -> Results:
         ),
         leakage=_leakage(first),
         compat_switches=tuple(compat_switches(recipe)),
-        notices=tuple(notices(recipe, made)),
+        notices=(*notices(recipe, made), *too_good(tasks)),
         published=PUBLICATIONS[config.published] if config.published else None,
         provenance={**_provenance(recipe, first.notes.prepared), **_looks(recipe, asked)},
     )

@@ -161,8 +161,9 @@ class Made:
 
     @property
     def missing(self) -> list[Job]:
-        """The models of step 2 that are not made."""
-        return [job for job in self.jobs if job.stage == "model" and job not in self.done]
+        """The models whose scores are not made."""
+        scored = ("baseline", "model", "hybrid")
+        return [job for job in self.jobs if job.stage in scored and job not in self.done]
 
 
 def read_study(recipe: Recipe) -> list[Made]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from notetune import runs
+from notetune.metrics.results import TaskResult
 from notetune.notes import overlap
 from notetune.prepare.prepared import Intake, Prepared, inputs
 from notetune.recipe.models import name_in_study
@@ -19,6 +20,7 @@ from notetune.train.training import read_record
 
 _FEW_PATIENTS = 10
 _FEW_STEPS = 20
+_TOO_GOOD = 0.98
 
 
 def notices(recipe: Recipe, made: Sequence[Made]) -> Iterator[str]:
@@ -55,6 +57,17 @@ def compat_switches(recipe: Recipe) -> list[str]:
     return switches
 
 
+def too_good(tasks: Sequence[TaskResult]) -> Iterator[str]:
+    """Say where columns beside the text tell an outcome as only its copy would."""
+    for task in tasks:
+        for row in task.rows:
+            if row.model == "columns" and row.auroc and row.auroc.value > _TOO_GOOD:
+                yield (
+                    f"{task.task}: the columns beside the text alone have an AUROC of "
+                    f"{row.auroc.value:.3f}; see that none of them tells the outcome."
+                )
+
+
 def _missing(made: Sequence[Made]) -> Iterator[str]:
     """Say that trainings of the recipe are not in the report."""
     missing = [job for one in made for job in one.missing]
@@ -62,10 +75,10 @@ def _missing(made: Sequence[Made]) -> Iterator[str]:
         first = missing[0]
         model = first.model.label if first.model else ""
         yield (
-            f"{len(missing)} trainings of the recipe are left out ({first.task} · {model} · seed "
-            f"{first.seed} is the first): "
-            "they are not finished, or were made with other settings or from other notes. "
-            "`notetune study status` names them."
+            f"{len(missing)} models of the recipe are left out ({first.task} · {model} · seed "
+            f"{first.seed} is the first), so none is best or worse than they are: they are not "
+            "finished, or were made with other settings or from other notes. `notetune study "
+            "status` names them, `notetune study run` makes them."
         )
     for one in made:
         spec = one.recipe.preparation
