@@ -253,6 +253,7 @@ def test_numbers_written_by_python_are_read_back_exactly(real, whole, flag):
 
 @given(st.dictionaries(st.text("abcxyz", min_size=1), WHOLE | st.text() | st.none()))
 @example({"a": "0E0", "b": "010", "c": "no", "d": "1e-4"})
+@example({"a": "\x85", "b": "\u2028", "c": "é\ufeff"})
 def test_what_is_written_is_read_back(data):
     assert config._read_yaml(config.as_yaml(data), "test") == data
 

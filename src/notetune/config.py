@@ -178,7 +178,14 @@ _NOT_YAML = (
 
 def as_yaml(keys: Any) -> str:
     """JSON-like values as YAML that is read back as they are."""
-    return yaml.dump(keys, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+    def written(*, allow_unicode: bool) -> str:
+        return yaml.dump(keys, Dumper=_Dumper, sort_keys=False, allow_unicode=allow_unicode)
+
+    text = written(allow_unicode=True)
+    # PyYAML writes these as they are, and reads them as a space.
+    has_breaks = not {"\x85", "\u2028", "\u2029"}.isdisjoint(text)
+    return written(allow_unicode=False) if has_breaks else text
 
 
 def _read_yaml(text: str, origin: str) -> Any:

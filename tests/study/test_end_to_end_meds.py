@@ -118,7 +118,7 @@ def test_every_model_scores_each_sample_once_with_its_own_label(study):
         rows = zip(table.patient_ids_N.tolist(), table.targets_NK[:, 0].tolist(), strict=True)
         assert dict(zip(table.note_ids_N.tolist(), rows, strict=True)) == wanted
         assert len(wanted) == 36
-    assert models == 2 * 6  # prevalence, two of words, two of step 2, and the hybrid
+    assert models == 2 * 7  # prevalence, three of words, two of step 2, and the hybrid
 
 
 @pytest.mark.parametrize("model", ["head-only", "task-lora", "hybrid", "tf-idf"])

@@ -59,7 +59,7 @@ def results(tmp_path_factory):
 
 
 def test_the_paper_preset_runs_on_the_synthetic_hospital_into_one_report(results):
-    models = ["prevalence", "tf-idf", "tf-idf-all", "tf-idf-cut"]
+    models = ["prevalence", "tf-idf", "tf-idf-cut"]
     models += [f"llama-7b/{variant}" for variant in VARIANTS]
     models += [
         "small+full",
