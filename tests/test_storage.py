@@ -22,7 +22,7 @@ from small_study import files_below, notetune, small_study
 
 from notetune import claims, runs, storage
 from notetune.cli import terminal
-from notetune.errors import WriteError
+from notetune.errors import DataError, WriteError
 
 KIB = 1024
 MANY = np.random.default_rng(0).random(50_000)  # 391 KiB
@@ -188,7 +188,21 @@ def test_other_limits_of_the_machine_are_one_line_and_hold_no_text_of_others():
     for error, told in faults.items():
         assert told in str(storage.fault_of(error))
         assert "zyxcanary" not in str(storage.fault_of(error))
-    assert storage.fault_of(KeyError("zyxcanary")) is None
+    for other in (KeyError("zyxcanary"), DataError("os error 28")):
+        assert storage.fault_of(other) is None
+    assert "a file cannot be opened" in storage.fault_of(OSError(errno.EBADF, "zyxcanary", 7))
+
+
+def test_what_could_not_be_read_on_the_way_to_a_file_is_told_by_its_own_name(tmp_path):
+    broken = OSError(errno.EIO, "no", str(tmp_path / "notes.csv"))
+    with (
+        pytest.raises(WriteError, match=r"notes\.csv cannot be read or written"),
+        storage.written(tmp_path / "made"),
+    ):
+        raise broken
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match=r"file is not a folder"):
+        storage.refuse_unwritable(tmp_path / "file" / "scores.csv")
 
 
 def test_a_full_output_is_one_line_and_a_closed_one_none():

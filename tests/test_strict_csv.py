@@ -79,6 +79,16 @@ def test_the_separator_is_that_of_the_first_line(tmp_path, mark):
     assert rows == [("1", "a;b|c", "d, e\nf"), ("2", "", "g")]
 
 
+def test_the_mark_that_stands_most_often_separates_and_a_tie_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("id;age, years;text\n1;50;fell, no pain\n")
+    assert [row.cells for row in read_rows(tmp_path / "a.csv", ["text"])] == [("fell, no pain",)]
+    (tmp_path / "a.csv").write_text('height 5";text;id\n1;a;b\n')
+    assert [row.cells for row in read_rows(tmp_path / "a.csv", ["text"])] == [("a",)]
+    (tmp_path / "a.csv").write_text("id;main, other\n1;2\n")
+    with pytest.raises(DataError, match="line 1: two marks may be what separates the columns"):
+        list(read_rows(tmp_path / "a.csv", ["id"]))
+
+
 def test_a_column_may_be_named_with_the_spaces_of_its_header(tmp_path):
     (tmp_path / "a.csv").write_text("Patient ID ,text\n1,one\n")
     assert [row.cells for row in read_rows(tmp_path / "a.csv", ["Patient ID "])] == [("1",)]

@@ -152,7 +152,8 @@ class Study:
         jobs = _chosen(self.recipe, model)
         scores = pl.concat(_scored(job, texts, columns) for job in jobs)
         if (note_id := source.columns.note_id) in table.columns:
-            scores.insert_column(1, table[note_id].gather(scores["row"]))
+            ids = table[note_id].gather(scores["row"])
+            scores.insert_column(1, ids.alias("note_id") if note_id in scores.columns else ids)
         return scores if isinstance(notes, pl.DataFrame) else type(notes)(scores.to_dict())
 
 
@@ -241,9 +242,10 @@ def _chosen(recipe: Recipe, model: str | None) -> list[Job]:
         named = [job for job in jobs if job.model and wanted in (None, job.model.label)]
         bundles = [job for job in named if (job.folder / BUNDLE).is_file()]
         if not bundles:
-            known = ", ".join(job.model.label for job in jobs if job.model)
+            known = [job for job in jobs if job.model and (job.folder / BUNDLE).is_file()]
             raise ConfigError(
-                f"task {task} has no model {wanted} that can predict; it has {known}."
+                f"task {task} has no model {wanted} that can predict; name one with model=: "
+                f"{', '.join(job.model.label for job in known if job.model)}."
             )
         chosen.append(max(bundles, key=_validation_auroc))
     return chosen

@@ -11,7 +11,8 @@ MOST_NAME_CHARS: Final = 60
 _NAMES_SHOWN: Final = 12
 _CHARS_SHOWN: Final = 40
 _NEAR: Final = 0.6
-_VERY_NEAR: Final = 0.75
+_FEW: Final = 2
+_VERY_NEAR: Final = 0.8
 
 
 class MissingColumnError(DataError):
@@ -34,16 +35,14 @@ def are_names(names: Sequence[str]) -> bool:
 def seems_header(names: Sequence[str], wanted: Sequence[str]) -> bool:
     """Whether the first line of a CSV file names columns, rather than being a row of cells.
 
-    It does if it could be names, none of them is a number, and one of the wanted columns, or one
-    spelt much like it, is there: nothing else tells names from cells, which must not be shown.
+    It does if it could be names, none of them is a number, and two of the wanted columns are there,
+    or one of at most two so spelt: nothing else tells names from cells, which must not be shown.
     """
     plain = [name.strip().lower() for name in names]
     holds_number = any(name.replace(".", "").replace("-", "").isdigit() for name in plain)
-    return (
-        are_names(names)
-        and not holds_number
-        and any(_nearest(name, plain, _NEAR) is not None for name in wanted)
-    )
+    present = sum(name.strip().lower() in plain for name in dict.fromkeys(wanted))
+    exact = any(name in names for name in wanted) and len(wanted) <= _FEW
+    return are_names(names) and not holds_number and (present > 1 or exact)
 
 
 def missing_column(wanted: str, names: Sequence[str], *, is_header: bool = True) -> str:

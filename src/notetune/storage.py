@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from notetune import ownership
-from notetune.errors import WriteError
+from notetune.errors import NotetuneError, WriteError
 
 _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM)
@@ -37,6 +37,9 @@ def written(path: Path, need: int | None = None) -> Iterator[None]:
         number = _number(error)
         if number not in _NOT_WRITABLE and not (number in _NOT_ALLOWED and _is_of(error, path)):
             raise
+        other = _named(error)
+        if other is not None and not _is_of(error, path):  # what is read for it, or a place beside
+            raise WriteError(_told(other, number, None)) from None
         raise WriteError(_told(path, number, need)) from None
 
 
@@ -47,6 +50,8 @@ def refuse_unwritable(path: Path) -> None:
         WriteError: If nothing can be written where it is to be.
     """
     place = _place(path.absolute().parent)
+    if not place.is_dir():
+        raise WriteError(f"{path} cannot be written: {place} is not a folder; name another place.")
     if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
         is_read_only = os.statvfs(place).f_flag & os.ST_RDONLY
         raise WriteError(_told(path, errno.EROFS if is_read_only else errno.EACCES, None))
@@ -59,25 +64,33 @@ def fault_of(error: Exception) -> str | None:
         return None
     if number is None and _NO_TEMPORARY in str(error):
         return f"no temporary folder can be written; name one in TMPDIR, {_WAY_OUT}"
-    name = getattr(error, "filename", None)
+    name = _named(error)
     if number in _NOT_WRITABLE:
-        return _told(Path(os.fsdecode(name)) if name else None, number, None)
-    what = ownership.meant(Path(os.fsdecode(name))) if name else "a file"
+        return _told(name, number, None)
+    what = ownership.meant(name) if name else "a file"
     why = f" ({os.strerror(number)})" if number else ""  # its own words could hold a note
     return f"{what} cannot be opened{why}; mend the path or allow it, {_WAY_OUT}"
 
 
 def _number(error: Exception) -> int | None:
     """The number of an error of the machine, whichever library tells it."""
+    if isinstance(error, NotetuneError):
+        return None
     if isinstance(error, OSError) and error.errno is not None:
         return None if _NO_TEMPORARY in str(error) else error.errno
     found = _NUMBER.search(str(error))
     return int(found[1] or found[2]) if found else None
 
 
+def _named(error: Exception, which: str = "filename") -> Path | None:
+    """The path that an error names; a library may put a number of a file there."""
+    name = getattr(error, which, None)
+    return Path(os.fsdecode(name)) if name and isinstance(name, str | bytes) else None
+
+
 def _is_of(error: Exception, path: Path) -> bool:
-    names = (getattr(error, name, None) for name in ("filename", "filename2"))
-    paths = (ownership.meant(Path(name).absolute()) for name in names if name)
+    named = (_named(error, which) for which in ("filename", "filename2"))
+    paths = (ownership.meant(name.absolute()) for name in named if name)
     return any(found.is_relative_to(path.absolute()) for found in paths)
 
 
@@ -92,7 +105,8 @@ def _told(path: Path | None, number: int, need: int | None) -> str:
     elif number in (errno.ENOSPC, errno.EDQUOT):
         facts += [_room(path)] if path else []
         way_out = "make room"
-    return f"{what} cannot be written ({'; '.join(facts)}); {way_out}, {_WAY_OUT}"
+    done = "read or written" if number == errno.EIO else "written"
+    return f"{what} cannot be {done} ({'; '.join(facts)}); {way_out}, {_WAY_OUT}"
 
 
 def _room(path: Path) -> str:

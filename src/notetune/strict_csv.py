@@ -53,10 +53,13 @@ class _Fault(NamedTuple):
 
 
 _SEPARATORS: Final = ",;\t|"
-_QUOTED: Final = re.compile(r'"(?:[^"]|"")*"?')
+_QUOTED: Final = re.compile(r'(?:(?<=^)|(?<=[,;\t|]))"(?:[^"]|"")*"?')
 
 _BLANK = _Fault("blank line", "remove it")
 _NOT_UTF8 = _Fault("bytes that are not UTF-8", "save the file as UTF-8")
+_TWO_SEPARATORS = _Fault(
+    "two marks may be what separates the columns", "quote every name that holds one of ; , | or tab"
+)
 _NUL = _Fault("NUL byte", "save the file as UTF-8", " (UTF-16, or damage)")
 _READER_FAULTS: Final = {
     "unexpected end": _Fault("a quote opens here and never closes", "close or double it"),
@@ -120,7 +123,7 @@ def read_rows(
 
     Args:
         path: A .csv or .csv.gz file: UTF-8 (a byte order mark is ignored), with a header row. Its
-            separator is the first of comma, semicolon, tab and bar that stands in its first line
+            separator is the comma, semicolon, tab or bar that stands most often in its first line,
             outside quotes. A quoted cell may hold line breaks; they are kept. Blank lines at the
             end are no rows.
         columns: Those to give, in any letter case, since the same public tables come in both.
@@ -176,8 +179,7 @@ def _raw_rows(path: Path, lines: Iterable[str], max_chars: int) -> Iterator[tupl
     csv.field_size_limit(max(max_chars, csv.field_size_limit()))
     lines = iter(lines)
     first = list(islice(lines, 1))
-    outside_quotes = _QUOTED.sub("", "".join(first))
-    separator = next((mark for mark in _SEPARATORS if mark in outside_quotes), ",")
+    separator = _separator(path, "".join(first))
     reader = csv.reader(chain(first, lines), delimiter=separator, strict=True)
     while True:
         start = reader.line_num + 1
@@ -192,6 +194,20 @@ def _raw_rows(path: Path, lines: Iterable[str], max_chars: int) -> Iterator[tupl
         if row is None:
             return
         yield start, row
+
+
+def _separator(path: Path, line: str) -> str:
+    """The one that stands most often in a header, outside quotes; a comma if none does.
+
+    Raises:
+        DataError: If two do so equally often.
+    """
+    outside_quotes = _QUOTED.sub("", line)
+    counts = sorted(((outside_quotes.count(mark), mark) for mark in _SEPARATORS), reverse=True)
+    (most, separator), (other, _) = counts[:2]
+    if most == other and most:
+        raise _TWO_SEPARATORS.error(path, 1)
+    return separator if most else ","
 
 
 def _header(path: Path, rows: Iterator[tuple[int, list[str]]]) -> list[str]:

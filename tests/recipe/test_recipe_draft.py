@@ -1,5 +1,7 @@
 """A drafted recipe says what columns are, or asks."""
 
+from datetime import datetime, timedelta
+
 import polars as pl
 import pytest
 import yaml
@@ -70,6 +72,9 @@ def test_one_word_more_than_those_known_is_that_of_validation(drafted):
     found = drafted(note_id=ids, died=alternating(1, 0), part=parts)
     assert found.recipe.prepare.split.validation == ("validierung",)
     assert "part: validierung is taken for validation." in found.remarks
+    parts[1::4] = ["excluded"] * 10
+    found = drafted(note_id=ids, died=alternating(1, 0), part=parts)
+    assert "split" not in found.keys["prepare"]
     parts[::4] = ["Other"] * 10
     found = drafted(note_id=ids, died=alternating(1, 0), part=parts)
     assert "split" not in found.keys["prepare"]
@@ -114,10 +119,11 @@ IDS = {"patient": [row // 2 for row in range(40)], "visit": [900 + row for row i
 def coded(tmp_path):
     """Drafts of notes without an outcome, beside a table of codes with these columns."""
 
-    def made(said=None, **columns):
+    def made(said=None, notes=None, **columns):
+        further = notes or {}
         notes, path = tmp_path / "notes.parquet", tmp_path / "codes.csv"
         texts = [f"{LONG} {row}" for row in range(40)]
-        pl.DataFrame({"body": texts, **IDS}).write_parquet(notes)
+        pl.DataFrame({"body": texts, **IDS, **further}).write_parquet(notes)
         pl.DataFrame(columns).write_csv(path)
         codes = Codes(path, survey(path), **(said or {}))
         found = draft(notes, survey(notes), Choices(), "ours", "tiny", codes)
@@ -156,6 +162,24 @@ def test_a_table_of_several_kinds_of_codes_is_told_and_how_to_pick_rows(tmp_path
         "10 of the first 40 cells of Kode do not look like diagnoses, icd10. If the table has "
         "codes of several kinds, `where` in its `codes` picks rows, by Art."
     )
+
+
+def test_a_count_of_rows_that_both_tables_have_is_no_id_of_the_codes(coded):
+    rows = {"row_id": list(range(120)), "visit": [IDS["visit"][row % 30] for row in range(120)]}
+    columns = {**rows, "code": ["I10", "E11", "Z99"] * 40}
+    assert coded(notes={"row_id": list(range(40))}, **columns)[:2] == ("visit", "visit")
+
+
+def test_the_task_of_codes_has_a_name_of_its_own(tmp_path):
+    notes, path = tmp_path / "notes.parquet", tmp_path / "beside.csv"
+    texts = [f"{LONG} {row}" for row in range(40)]
+    own = {"codes": alternating("a", "b"), **IDS}
+    pl.DataFrame({"body": texts, **own}).write_parquet(notes)
+    pl.DataFrame({"visit": IDS["visit"], "icd": ["I10", "E11"] * 20}).write_csv(path)
+    codes = Codes(path, survey(path))
+    found = draft(notes, survey(notes), Choices(), "ours", "tiny", codes)
+    names = {task.name for task in found.recipe.prepare.source.tasks}
+    assert names == {"codes-beside", "codes"}
 
 
 def test_codes_are_found_under_any_name(coded):
@@ -223,8 +247,15 @@ def test_notes_without_a_label_are_left_out_of_its_task_and_that_is_said(drafted
 def test_an_id_of_no_known_name_is_the_one_column_that_differs_in_every_note(drafted):
     ids = [1000 + row for row in range(40)]
     assert drafted(Fall=ids, died=alternating(1, 0)).uses["Fall"] == "note id"
-    found = drafted(Fall=ids, Nummer=ids, died=alternating(1, 0))
-    assert "note_id" not in found.keys["prepare"]["source"]["columns"]
+    others = {
+        "Nummer": ids,
+        "creatinine": [row + 0.5 for row in range(40)],
+        "seen": [datetime(2150, 1, 1) + timedelta(row) for row in range(40)],  # noqa: DTZ001
+    }
+    for name, cells in others.items():
+        columns = {name: cells} | ({"Fall": ids} if name == "Nummer" else {})
+        found = drafted(died=alternating(1, 0), **columns)
+        assert "note_id" not in found.keys["prepare"]["source"]["columns"]
 
 
 def test_a_stay_of_several_notes_is_told(drafted):

@@ -94,6 +94,8 @@ def test_a_file_like_that_of_the_study_needs_no_columns_named(tmp_path):
     table.write_csv(path)
     assert columns(note_id=None) == studied
     assert columns(note_id="other") == {**studied, "note_id": "other"}
+    table.rename({"body": "BODY", "doc": "Doc"}).write_csv(path)
+    assert columns() == {"text": "BODY", "note_id": "Doc", "patient_id": "mrn"}
     table.select("doc", text="body").write_csv(path)
     assert columns() == {"text": "text", "note_id": "doc"}
     assert notetune("predict", bundle, path).stdout.splitlines()[1].startswith("d1,d1,died,yes")

@@ -28,7 +28,7 @@ _BY_SIGNAL = 128  # added to the number of a signal, as a shell does
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: exit 0 when done, 2 to mend a fault, 130 or 143 when stopped, 1 for a bug."""
+    """Entry point: 0 when done, 2 to mend a fault, 130, 141, 143 by a signal, 1 for a bug."""
     runs.make_files_private()
     terminal.show_warnings()
     sys.exit(_run(arguments))
@@ -40,8 +40,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         with terminal.sigterm_raised():
             code = app(arguments, standalone_mode=False, prog_name="notetune") or 0
             terminal.finish()
-    except (SystemExit, BrokenPipeError):  # nobody reads what is written, as in `| head`
-        return _BY_SIGNAL + signal.SIGPIPE
+    except (SystemExit, BrokenPipeError) as error:  # as typer and rich leave in `| head`
+        if terminal.nobody_reads():
+            return _BY_SIGNAL + signal.SIGPIPE
+        terminal.report_bug(error)
+        return 1
     except NotetuneError as error:
         terminal.fail(str(error))
         return 2

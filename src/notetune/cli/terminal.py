@@ -2,6 +2,7 @@
 
 import json
 import logging
+import select
 import signal
 import sys
 import textwrap
@@ -38,6 +39,7 @@ _SECONDS_BETWEEN_LINES = 15
 _WIDTH_OF_A_BAR = 24
 _TIMES = (MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
 _SHORT = 14  # an interval such as [0.123, 0.456]
+_STDOUT = 1
 _GAP = 3  # between two columns of a table
 _WIDTH_OF_A_FILE = 140  # rich would take 80, too narrow for its tables
 
@@ -201,6 +203,13 @@ def finish() -> None:
     except OSError:
         sys.stdout = None  # or Python would try again when it ends
         raise
+
+
+def nobody_reads() -> bool:
+    """Whether standard output is a pipe whose reader has gone."""
+    output = select.poll()
+    output.register(_STDOUT, 0)  # errors are told whatever one asks for
+    return any(event & select.POLLERR for _, event in output.poll(0))
 
 
 def fail(message: str) -> None:

@@ -128,7 +128,7 @@ class Prepared:
     @property
     def stays(self) -> pl.DataFrame:
         """`note_id`, `stay_id` and `time` of all notes, as they were read."""
-        return pl.read_parquet(self.folder / STAYS)
+        return pl.read_parquet(self.folder / STAYS, glob=False)
 
     def _of_notes(self, name: str, note_ids: NoteIds) -> pl.DataFrame:
         wanted = pl.DataFrame({"note_id": np.asarray(note_ids)}, schema={"note_id": pl.String})

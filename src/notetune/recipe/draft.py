@@ -13,7 +13,7 @@ from notetune.notes.outcomes import SPLITS
 from notetune.recipe.draft_codes import Codes, task_of_codes, uses_beside
 from notetune.recipe.recipe import Recipe
 from notetune.sources.splits import ColumnSplit
-from notetune.sources.tables.survey import MOST_LEVELS, Column, Survey
+from notetune.sources.tables.survey import MOST_LEVELS, ROWS_READ, Column, Survey
 
 _NAMES: Final = {
     "patient_id": r"(patient|subject|person|pat|mrn)([_ -]?(id|nr|no|number|key))?",
@@ -140,7 +140,7 @@ def _columns(seen: Survey, choices: Choices, remarks: list[str]) -> dict[str, st
     columns = {"text": _text(seen, choices.text).name}
     for role, pattern in _NAMES.items():
         column = _of_role(seen, role, pattern, getattr(choices, role))
-        if column and column.name not in columns.values():
+        if column and column.name not in {*columns.values(), *choices.outcomes, *choices.features}:
             columns[role] = column.name
     if "patient_id" not in columns:
         remarks.append("No column names the patient, so each note counts as its own patient's.")
@@ -175,7 +175,8 @@ def _policy(seen: Survey, tasks: Sequence[dict[str, Any]], remarks: list[str]) -
         without = seen.rows - column.filled
         remarks.append(
             f"{column.name}: {without:,} of the first {seen.rows:,} notes have no value. "
-            "`policy: quarantine` leaves them out of the task and keeps them for step 1."
+            "`policy: quarantine` leaves them out of the task and keeps them for step 1; it also "
+            "leaves out damaged rows, up to max_rejected_share."
         )
     return {"policy": "quarantine"} if lacking else {}
 
@@ -183,7 +184,7 @@ def _policy(seen: Survey, tasks: Sequence[dict[str, Any]], remarks: list[str]) -
 def _split(seen: Survey, remarks: list[str]) -> dict[str, Any]:
     """The split by a column that says which notes are for training and which for the test, if any.
 
-    One more word than those known is that of validation, where none is known.
+    One more word than those known is that of validation, where none is known and it begins so.
     """
     known = ColumnSplit(kind="column")
     for column in seen.columns:
@@ -193,7 +194,8 @@ def _split(seen: Survey, remarks: list[str]) -> dict[str, Any]:
         keys = {"kind": "column", "column": column.name}
         if train and test and not others:
             return keys
-        if train and test and len(others) == 1 and not validation:
+        begins_so = [word for word in others if word.startswith(("val", "dev", "tun"))]
+        if train and test and others == set(begins_so[:1]) and not validation:
             remarks.append(f"{column.name}: {min(others)} is taken for validation.")
             return {**keys, "validation": list(others)}
     return {}
@@ -215,8 +217,7 @@ def _of_role(seen: Survey, role: str, pattern: str, given: str | None) -> Column
     fitting = [c for c in seen.columns if c.filled and re.fullmatch(pattern, c.name, re.IGNORECASE)]
     if role == "note_id":
         unique = [column for column in seen.columns if _names_notes(column, seen.rows)]
-        alone = unique if len(unique) == 1 else []
-        fitting = [column for column in fitting if column in unique] or alone
+        fitting = [column for column in fitting if column in unique] or _alone(seen, unique)
     if role == "time":
         fitting = [column for column in fitting if column.times == column.filled]
     return fitting[0] if fitting else None
@@ -224,6 +225,12 @@ def _of_role(seen: Survey, role: str, pattern: str, given: str | None) -> Column
 
 def _names_notes(column: Column, rows: int) -> bool:
     return column.is_unique and column.filled == rows and column.mean_chars <= _MOST_ID_CHARS
+
+
+def _alone(seen: Survey, unique: list[Column]) -> list[Column]:
+    """The one column, under whatever name, that can be nothing but an id of the notes."""
+    are_codes = [one for one in unique if one.whole == one.filled or not one.numbers + one.times]
+    return are_codes if len(are_codes) == 1 and seen.rows < ROWS_READ else []
 
 
 def _outcomes(

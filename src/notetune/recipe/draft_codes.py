@@ -12,6 +12,7 @@ from notetune.sources.tables.survey import Column, Survey
 _CODED: Final = r"icd|code|diag"
 _CODED_SHARE: Final = 0.5
 _MOST_KINDS: Final = 10
+_LIKELY: Final = 0.5  # of the best share
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ def task_of_codes(seen: Survey, codes: Codes, remarks: list[str]) -> dict[str, A
         for other in seen.columns
         if one is not named_so and (codes.id_column or not _seems_coded(one))
     ]
-    own_id, of_notes = max(pairs, key=lambda pair: _fit(*pair), default=(None, None))
+    best = max((_share_found(*pair) for pair in pairs), default=0.0)
+    likely = [pair for pair in pairs if _share_found(*pair) >= _LIKELY * best]
+    own_id, of_notes = max(likely, key=lambda pair: _fit(*pair), default=(None, None))
     found, total = own_id.found_in(of_notes) if own_id and of_notes else (0, 0)
     if not own_id or not of_notes or not found:
         raise ConfigError(
@@ -68,7 +71,9 @@ def task_of_codes(seen: Survey, codes: Codes, remarks: list[str]) -> dict[str, A
         "code_column": code.name,
         "version": version,
     }
-    return {"name": "codes", "kind": "multilabel", "column": of_notes.name, "codes": beside}
+    is_taken = any(column.name.lower() == "codes" for column in seen.columns)
+    name = "codes-beside" if is_taken else "codes"
+    return {"name": name, "kind": "multilabel", "column": of_notes.name, "codes": beside}
 
 
 def _of_other_kinds(codes: Codes, code: Column, version: str) -> Iterator[str]:
@@ -85,10 +90,15 @@ def _of_other_kinds(codes: Codes, code: Column, version: str) -> Iterator[str]:
         )
 
 
-def _fit(own: Column, of_notes: Column) -> tuple[int, float, bool]:
-    """How well a column of the codes names what a column of the notes names, the finer the more."""
+def _share_found(own: Column, of_notes: Column) -> float:
+    """How much of a column of the codes a column of the notes has; of a mere count, little."""
     found, total = own.found_in(of_notes)
-    return found, found / max(1, total), own.name.lower() == of_notes.name.lower()
+    return found / max(1, total)
+
+
+def _fit(own: Column, of_notes: Column) -> tuple[bool, int]:
+    """How well a column of the codes names what a column of the notes names, the finer the more."""
+    return own.name.lower() == of_notes.name.lower(), own.found_in(of_notes)[0]
 
 
 def _seems_coded(column: Column) -> bool:

@@ -30,6 +30,8 @@ from notetune.train.schedule import Average, OptimConfig, ValidationConfig
 BaselineName = Literal["prevalence", "tf-idf", "tf-idf-all", "tf-idf-cut", "columns"]
 LEAST_PATIENTS: Final = 2
 """Whose notes share every word of `tf-idf-all`: a word of one patient tells of no other."""
+MOST_WEIGHTS: Final = 50_000_000
+"""Of TF-IDF, words times labels; fitting keeps some 20 of each in memory."""
 Objective = Literal["perplexity", "auroc", "loss"]
 SpaceChoice = Literal["default", "paper"] | Space
 EncoderVariant = Literal["head-only", "full", "lora"]

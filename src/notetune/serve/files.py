@@ -11,6 +11,7 @@ import polars as pl
 
 from notetune import runs, sources, storage
 from notetune.aliases import Combine, Join
+from notetune.config import parse
 from notetune.errors import BundleError, ConfigError, RunWarning
 from notetune.metrics.stays import Stays
 from notetune.model.cards import Card, read_card
@@ -42,10 +43,13 @@ def source_of(
         BundleError: If the bundle is faulty.
         DataError: If the file is missing, of another format, or faulty in its first line.
     """
-    card, names = read_card(bundle), names_in(table_files(notes)[0])
-    known = {key: name for key, name in card.note_columns.items() if name in names}
-    chosen = {key: name for key, name in given.items() if name is not None}
-    columns = TableColumns.model_validate({"text": "text", **known, **chosen})
+    first = table_files(notes)[0]
+    card, spelt = read_card(bundle), {name: name for name in names_in(first)}
+    if ".jsonl" not in first.name.lower():  # the letter case counts there alone
+        spelt = {name.lower(): name for name in spelt} | spelt
+    known = {key: spelt.get(n, spelt.get(n.lower())) for key, n in card.note_columns.items()}
+    chosen = {key: name for key, name in (*known.items(), *given.items()) if name is not None}
+    columns = parse(TableColumns, {"text": "text", **chosen}, "columns of the notes")
     return TableSource(
         kind="table", path=notes, columns=columns, policy=policy, max_rejected_share=1
     )

@@ -46,7 +46,6 @@ from notetune.train.path import Penalty
 from notetune.train.terms import TermProblem
 
 _PENALTY = "penalty.json"
-_MOST_WEIGHTS = 50_000_000  # terms times classes, some 20 of which L-BFGS keeps in memory
 
 
 def score_baseline(job: Job, prepared: Prepared) -> None:
@@ -232,8 +231,8 @@ class WordsOfTask:
     @cached_property
     def _counted(self) -> CountedNotes:
         patients_N = self.table.patient_ids_N[self.table.rows("train")]
-        least, classes = self.spec.min_patients, len(self.table.task.classes)
-        return count_terms(self.texts("train"), patients_N, least, _MOST_WEIGHTS // classes)
+        most = self.spec.most_weights // len(self.table.task.classes)
+        return count_terms(self.texts("train"), patients_N, self.spec.min_patients, most)
 
     @property
     def _limit(self) -> TextLimit:

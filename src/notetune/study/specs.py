@@ -252,6 +252,7 @@ class BaselineSpec:
         labels: Digest of the labels.
         texts: Digest of the texts, and of the columns beside them; "" if it reads neither.
         min_patients: Patients whose notes must share a word or a level.
+        most_weights: Words times labels; where more would be, words of fewer patients are left out.
         documents: Digest of the documents to which notes are cut; "" for whole notes.
         max_pieces: Documents of one note that are read then.
     """
@@ -261,6 +262,7 @@ class BaselineSpec:
     labels: str
     texts: str = ""
     min_patients: int = 0
+    most_weights: int = 0
     documents: str = ""
     max_pieces: int = 0
 

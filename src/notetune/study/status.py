@@ -119,7 +119,8 @@ def progress(recipe: Recipe, *, is_checked: bool = True) -> Progress:
     holders = {job: holder for job in listed if (holder := _holder(job))}
     made = {job for job in listed if job.is_made(is_checked=is_checked)}
     lines = [_status(job, job in made, holders.get(job), last[job]) for job in listed]
-    workers = len({(holder.host, holder.process) for holder in holders.values()})
+    of_trials = [h for job in listed if job.stage == "search" for h in _at_trials(job)]
+    workers = len({(holder.host, holder.process) for holder in (*holders.values(), *of_trials)})
     left, untimed = _seconds_left(listed, made, holders, last)
     places = sum(_places(job) for job in listed if job not in made)
     left = left and left / max(1, workers)
@@ -130,8 +131,12 @@ def progress(recipe: Recipe, *, is_checked: bool = True) -> Progress:
 def _holder(job: Job) -> Holder | None:
     """Who makes a job, or one of the trials of a search, which are beside it."""
     if job.stage == "search":
-        return next(iter(holders_below(job.folder.parent)), None)
+        return next(iter(_at_trials(job)), None)
     return holder_of(job.folder)
+
+
+def _at_trials(search: Job) -> list[Holder]:
+    return holders_below(search.folder.parent)
 
 
 def _places(job: Job) -> int:

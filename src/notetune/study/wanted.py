@@ -7,7 +7,7 @@ from notetune.model.backbone_folder import Dtype, backbone_fingerprint, resolve_
 from notetune.prepare.settings import EncodeSpec, row_of
 from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
-from notetune.recipe.sections import LEAST_PATIENTS, BaselineName, Objective
+from notetune.recipe.sections import LEAST_PATIENTS, MOST_WEIGHTS, BaselineName, Objective
 from notetune.search.space import Space, default_space, first_point, paper_space
 from notetune.study.specs import (
     AdapterTraining,
@@ -229,7 +229,7 @@ def baseline_spec(recipe: Recipe, facts: Facts, task: str, name: BaselineName) -
     if name == "prevalence":
         return BaselineSpec(task, name, labels)
     patients = LEAST_PATIENTS if name == "tf-idf-all" else recipe.evaluate.tfidf_min_patients
-    whole = BaselineSpec(task, name, labels, facts.texts, patients)
+    whole = BaselineSpec(task, name, labels, facts.texts, patients, MOST_WEIGHTS)
     if name != "tf-idf-cut":
         return whole
     return replace(whole, documents=facts.documents, max_pieces=facts.max_pieces)

@@ -121,7 +121,7 @@ class Record:
 
 def _as_iso(time: str) -> str:
     """A time in the form of ISO 8601, of one of BigQuery (a zone in a word) or of 23.10.2164."""
-    if of_days := re.match(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?!\d)", time):
+    if of_days := re.match(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?=$|[ T]\d)", time):
         day, month, year = map(int, of_days.groups())
         time = f"{year:04}-{month:02}-{day:02}{time[of_days.end() :]}"
     return re.sub(r" UTC$", "+00:00", time)

@@ -29,6 +29,7 @@ class Column:
         filled: Cells that are not empty.
         chars: Characters of all of them.
         numbers: Cells that are numbers.
+        whole: Cells that are digits alone.
         times: Cells that are days or times.
         lists: Cells that are lists.
         separated: Cells that hold a separator, by separator.
@@ -42,6 +43,7 @@ class Column:
     filled: int = 0
     chars: int = 0
     numbers: int = 0
+    whole: int = 0
     times: int = 0
     lists: int = 0
     separated: dict[str, int] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class Column:
         self.is_unique = self.is_unique and hash(text) not in self._seen
         self._seen.add(hash(text))
         self.numbers += _is_number(text)
+        self.whole += text.isdecimal()
         self.times += self._is_time(record)
         for mark in _SEPARATORS:
             self.separated[mark] = self.separated.get(mark, 0) + (mark in text)
