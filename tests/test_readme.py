@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import polars as pl
 import pytest
 import typer
@@ -111,7 +112,8 @@ def test_the_way_from_a_table_to_a_report_and_to_new_scores(tmp_path, monkeypatc
     assert scores["score"].is_between(0, 1).all()
 
     fit, use = python_blocks()
-    names = {"notes": table.to_pandas(), "new_notes": table[:9].drop("died").to_pandas()}
+    notes = pd.DataFrame(table.to_dict(as_series=False))
+    names = {"notes": notes, "new_notes": notes[:9].drop(columns="died")}
     exec(fit, names)
     assert "AUROC" in capsys.readouterr().out
     assert len(names["scores"]) == 9

@@ -45,8 +45,18 @@ _WIDTH_OF_A_FILE = 140  # rich would take 80, too narrow for its tables
 
 # Names and paths of a user's may hold what rich would take for a style or an emoji.
 _AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
-out = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE, **_AS_IT_IS)
-err = Console(stderr=True, **_AS_IT_IS)
+
+
+class _Console(Console):
+    """One that leaves it to the caller what a closed output means; rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on with the error that is being handled."""
+        raise BrokenPipeError
+
+
+out = _Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE, **_AS_IT_IS)
+err = _Console(stderr=True, **_AS_IT_IS)
 
 
 def track(
@@ -206,10 +216,13 @@ def finish() -> None:
 
 
 def nobody_reads() -> bool:
-    """Whether standard output is a pipe whose reader has gone."""
+    """Whether standard output is a pipe whose reader has gone; nothing more is written then."""
     output = select.poll()
     output.register(_STDOUT, 0)  # errors are told whatever one asks for
-    return any(event & select.POLLERR for _, event in output.poll(0))
+    has_gone = any(event & select.POLLERR for _, event in output.poll(0))
+    if has_gone:
+        sys.stdout = None  # or Python would try again when it ends
+    return has_gone
 
 
 def fail(message: str) -> None:
