@@ -74,7 +74,9 @@ def test_a_model_can_be_named_and_pandas_gives_the_same(study):
     of_pandas = study.predict(pd.DataFrame(new.to_dict(as_series=False)), model="tf-idf")
     assert isinstance(of_pandas, pd.DataFrame)
     assert pl.DataFrame(of_pandas.to_dict("list")).equals(by_words)
-    with pytest.raises(ConfigError, match="no model nope that can predict; name one with model=: tf-idf"):
+    with pytest.raises(
+        ConfigError, match="no model nope that can predict; name one with model=: tf-idf"
+    ):
         study.predict(new, model="nope")
     with pytest.raises(DataError, match="no column age"):
         study.predict(new.drop("age"))

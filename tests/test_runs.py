@@ -99,7 +99,9 @@ class TestNewFolder:
             return rename(self, target)
 
         monkeypatch.setattr(Path, "rename", failing_second)
-        with pytest.raises(WriteError, match=r"stage cannot be read or written \(Input/output error"):
+        with pytest.raises(
+            WriteError, match=r"stage cannot be read or written \(Input/output error"
+        ):
             build(tmp_path / "stage", "new")
         assert len(calls) == 3
         assert everything_in(tmp_path) == before
