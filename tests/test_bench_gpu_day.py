@@ -244,11 +244,11 @@ def rows_of(out):
 def test_a_whole_day_rehearsed_on_a_cpu_goes_on_after_a_stop_amid_a_study(rehearsal):
     environment = {**rehearsal.environment, "CALL_SECONDS": "3000"}
     command = [str(DAY), "--rehearse", str(rehearsal.out), "study-rehearsal"]
-    steps = rehearsal.folder / "day/runs/rehearsal/backbones/smollm2/domain/steps.jsonl"
+    domain = rehearsal.folder / "day/runs/rehearsal/backbones/smollm2/domain"
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        wait_for(steps.exists, 300)
+        wait_for(lambda: list(domain.glob(".seed-0.*.work/steps.jsonl")), 300)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
     assert (rehearsal.out / "done.txt").read_text() == ""
