@@ -299,14 +299,8 @@ def predict(
         from notetune.serve.files import check_output, predict_file, source_of, write_predictions
 
     check_output(output)
-    given = {
-        "text": text,
-        "note_id": note_id,
-        "patient_id": patient_id,
-        "stay_id": stay_id,
-        "time": time,
-    }
-    source = source_of(bundle, notes, given, policy)
+    ids = {"patient_id": patient_id, "note_id": note_id, "stay_id": stay_id}
+    source = source_of(bundle, notes, {**ids, "text": text, "time": time}, policy)
     with terminal.busy("scoring"):
         predictions = predict_file(bundle, source, backbone, device, combine)
     write_predictions(predictions, output)
