@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -179,17 +180,26 @@ class TestIsFinished:
     def test_what_an_earlier_version_made_is_whole_but_is_made_again(self, stage):
         of_format(stage, 1)
         assert runs.damaged_files(stage) == []
-        assert runs.is_older(stage)
+        assert runs.is_older(stage, runs.FORMAT)
         assert not runs.is_finished(stage, INPUTS)
         of_format(stage, runs.FORMAT)
         assert runs.is_finished(stage, INPUTS)
-        assert not runs.is_older(stage)
+        assert not runs.is_older(stage, runs.FORMAT)
+
+    def test_a_stage_counts_its_own_format(self, tmp_path):
+        inputs = {**INPUTS, "format": 7}
+        build(tmp_path / "stage", inputs=inputs)
+        assert runs.read_json(tmp_path / "stage" / "manifest.json")["format"] == 7
+        assert runs.is_finished(tmp_path / "stage", inputs)
+        assert not runs.was_made_from(tmp_path / "stage", {**INPUTS, "format": 8})
+        assert runs.is_older(tmp_path / "stage", 8)
+        with pytest.raises(RunError, match="has format 7; this version reads up to 6"):
+            runs.was_made_from(tmp_path / "stage", {**INPUTS, "format": 6})
 
     def test_refuses_the_format_of_a_later_version_by_name(self, stage):
         of_format(stage, 3)
-        for check in (lambda: runs.is_finished(stage, INPUTS), lambda: runs.damaged_files(stage)):
-            with pytest.raises(RunError, match="has format 3; this version reads up to 2"):
-                check()
+        with pytest.raises(RunError, match="has format 3; this version reads up to 2"):
+            runs.is_finished(stage, INPUTS)
 
 
 def of_format(folder, number):
@@ -220,6 +230,17 @@ class Recipe(Config):
 @dataclasses.dataclass(frozen=True)
 class Task:
     name: str
+
+
+class LaterRecipe(Recipe):
+    AS_BEFORE: ClassVar = {"share": 1.0}
+    share: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LaterTask(Task):
+    AS_BEFORE: ClassVar = {"recipe": None}
+    recipe: Recipe | None = None
 
 
 class TestJson:
@@ -323,6 +344,14 @@ class TestFingerprint:
             text=True,
         )
         assert other.strip() == runs.fingerprint(value)
+
+    def test_a_field_of_a_later_release_counts_where_it_changes_what_was_done(self):
+        now = runs.fingerprint([Recipe(), Task("death")])
+        assert runs.fingerprint([LaterRecipe(), LaterTask("death")]) == now
+        assert runs.fingerprint([LaterRecipe(share=0.5), LaterTask("death")]) != now
+        assert runs.fingerprint([LaterRecipe(), LaterTask("death", Recipe())]) != now
+        # One that was there before always counts, whatever its default becomes.
+        assert runs.fingerprint(LaterRecipe(seed=0)) != runs.fingerprint({})
 
     @pytest.mark.parametrize("value", [{"a", "b"}, object(), lambda: 0])
     def test_refuses_what_differs_from_process_to_process(self, value):

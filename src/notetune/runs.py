@@ -19,7 +19,7 @@ from notetune import __version__, ownership, storage
 from notetune.errors import BackboneError, ConfigError, DataError, RunError, Stopped
 from notetune.ownership import MANIFEST as MANIFEST
 
-FORMAT = 2  # of what a folder is made from; files of older ones are still read
+FORMAT = 2  # of what a folder of no stage is made from; files of older ones are still read
 _RECORDED_PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "polars")
 
 
@@ -29,8 +29,12 @@ def make_files_private() -> None:
 
 
 def fingerprint(value: Any) -> str:
-    """A short, stable name for a JSON-like value: the first 16 hex digits of its sha256."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+    """A short, stable name for a JSON-like value: the first 16 hex digits of its sha256.
+
+    A class may have fields that an earlier release did not: its `AS_BEFORE` says for each which
+    value does what was done without it, and with this value the field changes no fingerprint.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_identity)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -121,6 +125,8 @@ def new_file(path: Path, *, replaces: bool = False) -> Iterator[BinaryIO]:
 def new_folder(folder: Path, inputs: Any) -> Iterator[Path]:
     """Build a folder aside and rename it into place when the block ends without an error.
 
+    `inputs` of a stage hold its number as `format`; a change of the number makes the folder again.
+
     Yields a temporary sibling. On success it gets a manifest (fingerprint of `inputs`, sha256 of
     every file, provenance), is synced to disk and replaces `folder`; on failure it is removed, and
     whatever stood at `folder` is untouched.
@@ -194,20 +200,21 @@ def was_made_from(folder: Path, inputs: Any) -> bool:
     Raises:
         RunError: If another version of notetune, with another format, wrote the folder.
     """
-    manifest = _manifest(folder)
-    if manifest is None or manifest["format"] != FORMAT:
+    manifest, known = _manifest(folder), _format_of(inputs)
+    if manifest is None:
         return False
-    return bool(manifest["inputs"] == fingerprint(inputs))
+    if manifest["format"] > known:
+        raise RunError(
+            f"{folder} has format {manifest['format']}; this version reads up to {known}. "
+            "Use the notetune version that wrote it."
+        )
+    return bool(manifest["format"] == known and manifest["inputs"] == fingerprint(inputs))
 
 
-def is_older(folder: Path) -> bool:
-    """Whether an earlier version of notetune wrote `folder`, so that it is made again.
-
-    Raises:
-        RunError: If a later version did.
-    """
+def is_older(folder: Path, known: int) -> bool:
+    """Whether `folder` has an earlier format than the one that is known: it is made again."""
     manifest = _manifest(folder)
-    return manifest is not None and manifest["format"] < FORMAT
+    return manifest is not None and manifest["format"] < known
 
 
 def made_from(folder: Path) -> str | None:
@@ -220,9 +227,6 @@ def damaged_files(folder: Path, names: Iterable[str] | None = None) -> list[str]
     """Names of the files, of some or all, that are missing or differ from the manifest of `folder`.
 
     The manifest itself is named when it is missing or cannot be read.
-
-    Raises:
-        RunError: If another version of notetune, with another format, wrote the folder.
     """
     manifest = _manifest(folder)
     if manifest is None:
@@ -271,12 +275,11 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
         return None
     if manifest.pop(ownership.DIGEST, None) != fingerprint(manifest):
         return None
-    if manifest.get("format") not in range(1, FORMAT + 1):
-        raise RunError(
-            f"{folder} has format {manifest.get('format')}; this version reads up to {FORMAT}. "
-            "Use the notetune version that wrote it."
-        )
-    return manifest
+    return manifest if isinstance(manifest.get("format"), int) else None
+
+
+def _format_of(inputs: Any) -> int:
+    return int(inputs.get("format", FORMAT)) if isinstance(inputs, Mapping) else FORMAT
 
 
 def make_folder(folder: Path) -> None:
@@ -327,7 +330,7 @@ def seal(folder: Path, inputs: Any) -> None:
     for path in paths:
         _sync(path)
     manifest: Mapping[str, Any] = {
-        "format": FORMAT,
+        "format": _format_of(inputs),
         "inputs": fingerprint(inputs),
         "files": digests,
         "provenance": provenance(),
@@ -352,6 +355,19 @@ def _plain(value: Any) -> Any:
         if hasattr(value, converter):
             return getattr(value, converter)()
     raise TypeError(f"a {type(value).__name__} has no JSON form; give its plain fields.")
+
+
+def _identity(value: Any) -> Any:
+    """As `_plain`, without the fields that are as before they came."""
+    if hasattr(value, "model_dump"):
+        names: Iterable[str] = type(value).model_fields
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+    else:
+        return _plain(value)
+    before = getattr(value, "AS_BEFORE", {})
+    values = {name: getattr(value, name) for name in names}
+    return {k: v for k, v in values.items() if k not in before or v != before[k]}
 
 
 def _sync(path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from notetune import __version__, runs, sources
+from notetune import runs, sources
 from notetune.audit import Finding, FlowCount
 from notetune.metrics.scores import ScoreTable
 from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
@@ -23,6 +23,7 @@ from notetune.tokens.edges import Edges
 from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import IN_CORPUS, TokenStore, open_store
 
+FORMAT = 3  # of a prepared folder, beside those of cleaning and of the token store
 TEXTS, TOKENS, COLUMNS, FACTS = "texts", "tokens", "columns.parquet", "facts.json"
 STAYS = "stays.parquet"
 """Apart from the notes, since nothing that trains reads it."""
@@ -201,11 +202,11 @@ def inputs(spec: Preparation, like: Prepared | None = None) -> dict[str, Any]:
     return {
         **chosen_by,
         "stage": "prepare",
-        "version": __version__,
+        "format": FORMAT,
         "store": STORE_FORMAT,
         "cleaning": clean.VERSION,
         # Files are the same whatever the number of workers.
-        "config": spec.config.model_dump(mode="json", exclude={"workers"}),
+        "config": spec.config.model_copy(update={"workers": None}),
         "tasks": spec.tasks,
         "leaked_texts": spec.leaked_texts if spec.is_of_step_1 else None,
         "files": [(path.name, (state := path.stat()).st_size, state.st_mtime_ns) for path in read],

@@ -25,7 +25,7 @@ from notetune.model.stack import DOMAIN, TASK, Layer, stack
 from notetune.prepare.prepared import Prepared
 from notetune.progress import Track, silent
 from notetune.study.jobs import Job
-from notetune.study.specs import CellSpec
+from notetune.study.specs import FORMATS, CellSpec
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore, open_store
 from notetune.train.batches import LabelledBatch, labelled_rows, read_row
@@ -222,6 +222,7 @@ def kept_features(job: Job, documents_D: Int64Array) -> tuple[Path, dict[str, An
     needs = [need for need in job.needs if need.stage in ("pretrain", "encode")]
     inputs = {
         "stage": "features",
+        "format": FORMATS["model"],
         "spec": as_it_starts(job).features,
         "needs": [runs.read_json(need.folder / runs.MANIFEST)["files"] for need in needs],
         "documents": hashlib.sha256(documents_D.tobytes()).hexdigest(),

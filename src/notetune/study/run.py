@@ -24,7 +24,7 @@ from notetune.study.evaluate import evaluate, refuse_foreign_looks
 from notetune.study.features import is_computed_elsewhere
 from notetune.study.jobs import OF_NOTES, Job
 from notetune.study.listing import check_backbones, jobs_of, notes_here
-from notetune.study.specs import Notes, Stage
+from notetune.study.specs import FORMATS, Notes, Stage
 from notetune.study.status import Diary
 from notetune.study.wanted import facts_of
 from notetune.tokens.edges import read_declared
@@ -120,7 +120,7 @@ def run_job(job: Job, notes: Notes | None, track: Track = silent) -> None:
     Raises:
         NotetuneError: What its code raises; nothing half-written is left.
     """
-    if runs.is_older(job.folder):
+    if runs.is_older(job.folder, FORMATS[job.stage]):
         _say(f"{job.folder} was made by an earlier version of notetune; it is made again")
     if job.stage in OF_NOTES:
         in_one_step(track, job.label, partial(_prepare, job))

@@ -14,6 +14,7 @@ from notetune.errors import ConfigError, DataError
 from notetune.model.adapters.specs import AdapterSpec, traits
 from notetune.model.backbone_folder import Dtype
 from notetune.model.layers import Layers, Pooling
+from notetune.prepare.prepared import FORMAT as PREPARED_FORMAT
 from notetune.prepare.prepared import Prepared
 from notetune.prepare.settings import Auto, EncodeSpec, TokensPerRow, read_pieces, row_of
 from notetune.recipe.sections import BaselineName, Objective
@@ -368,3 +369,17 @@ Stage = Literal[
     "trial",
 ]
 """Which kind of job it is."""
+FORMATS: Mapping[Stage, int] = {
+    "prepare": PREPARED_FORMAT,
+    "prepare the corpus": PREPARED_FORMAT,
+    "pretrain": 3,
+    "perplexity": 3,
+    "encode": 3,
+    "baseline": 3,
+    "model": 3,
+    "hybrid": 3,
+    "search": 3,
+    "trial": 3,
+}
+"""Number of what each stage makes. A release that makes something else of the same inputs counts it
+up, for this stage alone: its folders of before are made again, and what others made stays."""
