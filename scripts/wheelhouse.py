@@ -1,4 +1,4 @@
-"""Fill a folder with all wheels that `make setup` and `make backbones` install, for a machine without a network.
+"""Fill a folder with all that `make setup` and `make backbones` install, to do so offline.
 
 Usage: `python scripts/wheelhouse.py FOLDER TORCH...`, where TORCH is a requirement, such as
 `torch==2.13.0`, and options of pip. `torch.lock` in the folder pins, by sha256, torch and what it
