@@ -34,7 +34,7 @@ def test_a_bundle_of_the_first_format_is_read_with_bos(place, tmp_path):
     recipe = load(place, "prepare.opener=bos", "name=old", "downstream.tasks=[died]")
     new = train(recipe, "died", "head-only")
     source = TableSource(kind="table", path=place / "notes.csv", columns=COLUMNS, tasks=())
-    expected = predict_file(new, source, str(place / "backbone"))
+    expected = predict_file(new, source, str(place / "backbone")).scores
     since = {"opener", "opener_id", "end_id", "ends_every_piece"}
     for number in (1, 99):
         with runs.new_folder(tmp_path / str(number), {}) as old:
@@ -44,7 +44,7 @@ def test_a_bundle_of_the_first_format_is_read_with_bos(place, tmp_path):
             card = json.loads((new / BUNDLE).read_text())
             card = {name: value for name, value in card.items() if name not in since}
             (old / BUNDLE).write_text(json.dumps({**card, "format": number}))
-    got = predict_file(tmp_path / "1", source, str(place / "backbone"))
+    got = predict_file(tmp_path / "1", source, str(place / "backbone")).scores
     assert got.equals(expected)
     with pytest.raises(BundleError, match="has format 99; this version reads 1 and 2"):
         read_card(tmp_path / "99")

@@ -149,7 +149,7 @@ def test_a_note_is_read_and_scored_by_predict_as_in_the_study(place, opener):
     notes = pl.read_csv(place / "notes.csv", infer_schema=False)
     notes.filter(pl.col("note").is_in(test.note_ids_N.tolist())).write_csv(place / "asked.csv")
     source = TableSource(kind="table", path=place / "asked.csv", columns=COLUMNS, tasks=())
-    got = predict_file(bundle, source, str(place / "backbone"))
+    got = predict_file(bundle, source, str(place / "backbone")).scores
     both = got.join(told, on="note_id", suffix="_told")
     assert both.height == got.height == len(test.note_ids_N)
     assert np.abs(both["score"] - both["score_told"]).max() < 1e-5

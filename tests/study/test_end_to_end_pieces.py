@@ -78,7 +78,7 @@ def test_a_note_is_predicted_as_it_was_scored_alone_and_together(place, prepared
     for table in (asked.reverse(), asked.head(1)):
         table.write_csv(place / "asked.csv")
         source = TableSource(kind="table", path=place / "asked.csv", columns=COLUMNS, tasks=())
-        got = predict_file(bundle, source, str(place / "backbone"))
+        got = predict_file(bundle, source, str(place / "backbone")).scores
         assert got.height == table.height * 4
         expected = dict(zip(test.note_ids_N.tolist(), test.scores_NK, strict=True))
         for (note_id,), part in got.group_by("note_id"):

@@ -148,7 +148,7 @@ def test_a_bundle_of_joined_notes_predicts_a_stay_as_it_was_scored(place, joined
     assert read_card(bundle).join == "by time"
     test = read_scores(bundle / "test.parquet")
     _, source = asked(place, test.note_ids_N)
-    got = predict_file(bundle, source, place_of(place, model))
+    got = predict_file(bundle, source, place_of(place, model)).scores
     expected = dict(zip(test.note_ids_N.tolist(), test.scores_NK[:, 0], strict=True))
     assert len(expected) > 20
     assert dict(got.select("note_id", "score").iter_rows()) == pytest.approx(expected, abs=1e-5)
@@ -189,11 +189,11 @@ def test_a_file_that_names_no_stay_or_time_is_predicted_and_that_is_said(place, 
     test = read_scores(bundle / "test.parquet")
     notes, source = asked(place, test.note_ids_N, COLUMNS)
     with pytest.warns(RunWarning, match="each row is read as one; --stay-id and --time"):
-        assert predict_file(bundle, source, None).height == notes.height
+        assert predict_file(bundle, source, None).scores.height == notes.height
     untimed = {name: column for name, column in BY_STAY.items() if name != "time"}
     _, source = asked(place, test.note_ids_N, untimed)
     with pytest.warns(RunWarning, match="its notes are in the order of the rows"):
-        assert predict_file(bundle, source, None).height == len(test.note_ids_N)
+        assert predict_file(bundle, source, None).scores.height == len(test.note_ids_N)
 
 
 @pytest.mark.parametrize("how", ["mean", "max", "last"])
@@ -214,7 +214,7 @@ def test_a_report_is_of_stays_where_scores_are_combined_and_nothing_is_trained(p
         assert rows[model] == pytest.approx(roc_auc_score(stays["died"], stays["score"]))
         assert task.notes == stays.height < scores.height
         _, source = asked(place, stays["stay"])
-        got = predict_file(folders[model], source, place_of(place, model), combine=how)
+        got = predict_file(folders[model], source, place_of(place, model), combine=how).scores
         expected = dict(stays.select("stay", "score").iter_rows())
         assert dict(got.select("note_id", "score").iter_rows()) == pytest.approx(expected, abs=1e-5)
         assert not {"tokens", "pieces"} & {*got.columns}

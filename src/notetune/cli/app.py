@@ -290,22 +290,36 @@ def predict(
     backbone: Annotated[str | None, typer.Option(help="Folder of the bundle's backbone.")] = None,
     policy: options.Policy = "strict",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
+    explain: Annotated[
+        Path | None,
+        typer.Option(help="A new .csv or .parquet: what each sentence and word adds to a score."),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="With --explain: which score; default: the highest of each note."),
+    ] = None,
 ) -> None:
     """Score new notes with a bundle: one line per note and class, never the text.
 
     A column that no option names is that of the study, if the file has it; the text is else `text`.
+    The file of --explain alone holds text of the notes.
     """
     with terminal.busy():
         from notetune.serve.files import check_output, predict_file, source_of, write_predictions
 
-    check_output(output)
+    for path in (output, explain):
+        check_output(path)
+    explained = (label or ()) if explain else None
     ids = {"patient_id": patient_id, "note_id": note_id, "stay_id": stay_id}
     source = source_of(bundle, notes, {**ids, "text": text, "time": time}, policy)
     with terminal.busy("scoring"):
-        predictions = predict_file(bundle, source, backbone, device, combine)
-    write_predictions(predictions, output)
+        found = predict_file(bundle, source, backbone, device, combine, explained)
+    write_predictions(found.scores, output)
+    if explain and found.reasons is not None:
+        write_predictions(found.reasons, explain)
+        terminal.say(f"{explain} holds text of the notes: keep it as private as they are")
     if output:
-        typer.echo(f"{output}: {len(predictions):,} scores")
+        typer.echo(f"{output}: {len(found.scores):,} scores")
 
 
 @app.command()

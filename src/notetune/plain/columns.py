@@ -51,6 +51,12 @@ class Columns(Config):
         """Their names in a table of notes."""
         return tuple(column.name for column in self.columns)
 
+    @property
+    def names_of_features(self) -> list[str]:
+        """The column of each of the F features: a number has two, levels one each and one more."""
+        widths = (2 if isinstance(c, NumberColumn) else len(c.levels) + 1 for c in self.columns)
+        return [name for name, width in zip(self.names, widths, strict=True) for _ in range(width)]
+
     def features(self, frame: pl.DataFrame) -> npt.NDArray[np.float32]:
         """`(N, F)` float32 features of the rows of a table.
 

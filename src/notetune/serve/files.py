@@ -2,9 +2,9 @@
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,13 @@ from notetune.sources import Cohort, TableColumns, TableSource
 from notetune.sources.rejections import place
 from notetune.sources.tables.files import names_in, table_files
 from notetune.strict_csv import csv_text
+
+
+class Scored(NamedTuple):
+    """Scores of a file of notes, and the rows of `explain.reasons`, if they were asked for."""
+
+    scores: pl.DataFrame
+    reasons: pl.DataFrame | None
 
 
 def source_of(
@@ -61,8 +68,9 @@ def predict_file(
     backbone: str | None,
     device: DeviceName = "auto",
     combine: Combine = "none",
-) -> pl.DataFrame:
-    """Scores of every note of a file, one row per note and class.
+    explained: Sequence[str] | None = None,
+) -> Scored:
+    """Scores of every note of a file, one row per note and class, and what speaks for them.
 
     A bundle of joined notes reads the notes of each stay as one, under the id of the stay. Rows
     that the source's policy leaves out are counted in a warning, and notes with changed characters
@@ -74,13 +82,15 @@ def predict_file(
         backbone: Folder of the bundle's backbone.
         device: Where to compute.
         combine: What the scores of the notes of a stay become.
+        explained: Labels whose scores are explained; where there is none, the highest of each
+            note. Nothing is explained without.
 
     Returns:
-        Columns `patient_id`, `note_id`, `task`, `label`, `score` and, where tokens are read,
-        `tokens`, `pieces`, `truncated`; with `combine` one row per stay, without these three.
+        Scores with columns `patient_id`, `note_id`, `task`, `label`, `score` and, where tokens are
+        read, `tokens`, `pieces`, `truncated`; with `combine` one row per stay, without these.
 
     Raises:
-        ConfigError: If scores cannot be combined.
+        ConfigError: If scores cannot be combined, or the bundle lacks a label to explain.
         DataError: If the file, a note or a cell of a column that the bundle reads is faulty.
         BundleError: If the bundle is, or a score is not finite.
     """
@@ -91,7 +101,9 @@ def predict_file(
     notes = cohort.notes
     for message in _notices(source, cohort):
         warnings.warn(message, RunWarning, stacklevel=2)
-    from notetune.serve.predictor import load_predictor  # slow, so a fault of a file comes first
+    # These load torch, so a fault of a file comes first.
+    from notetune.serve.explain import reasons
+    from notetune.serve.predictor import load_predictor
 
     predictor = load_predictor(bundle, backbone, torch_device(device))
     predictions = predictor.predict(notes["text"].to_list(), cohort.columns)
@@ -107,7 +119,10 @@ def predict_file(
         patients_N, ids_N = stays.shared(patients_N, "patients"), stays.ids_S
         scores_NK, reading = stays.combined(scores_NK, combine, card.kind), {}
     classes = len(card.classes)
-    return pl.DataFrame(
+    why = None
+    if explained is not None:
+        why = reasons(predictor, notes, cohort.columns, card, explained)
+    table = pl.DataFrame(
         {
             "patient_id": np.repeat(patients_N, classes),
             "note_id": np.repeat(ids_N, classes),
@@ -117,6 +132,7 @@ def predict_file(
             **{n: np.repeat(v, classes) for n, v in reading.items()},
         }
     )
+    return Scored(table, why)
 
 
 def _unkept(levels: Mapping[str, int], notes: int) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -13,6 +14,7 @@ from notetune.plain.stacked import Stacked
 from notetune.serve.predictions import Predictions, Predictor, cleaned, store_of
 from notetune.tokens.edges import Edges
 from notetune.tokens.encode import Encoder, load_encoder
+from notetune.tokens.store import Reading
 
 
 def encoder_of(limit: TextLimit, backbone: str | None) -> Encoder:
@@ -45,12 +47,21 @@ class WordsPredictor:
 
     def predict(self, texts: Sequence[str], columns: pl.DataFrame | None = None) -> Predictions:
         """Score notes; errors as of `cleaned`."""
+        read, reading = self._read(texts)
+        return Predictions(self.bundle.scores(read), reading)
+
+    def features(self, texts: Sequence[str]) -> Any:
+        """`(N, F)` sparse float32 features of notes; errors as of `cleaned`."""
+        return self.bundle.words.features(self._read(texts)[0])
+
+    def _read(self, texts: Sequence[str]) -> tuple[list[str], Reading | None]:
+        """As far as they are read, and how far that is."""
         whole, limit = cleaned(texts), self.bundle.card.limit
         if self.encoder is None or limit is None:
-            return Predictions(self.bundle.scores(whole))
+            return whole, None
         store, documents_N = store_of(self.encoder, limit.max_tokens, whole)
         cut = store.read_texts(whole, documents_N, limit.max_pieces)
-        return Predictions(self.bundle.scores(cut), store.reading(documents_N, limit.max_pieces))
+        return cut, store.reading(documents_N, limit.max_pieces)
 
 
 @dataclass(frozen=True)
