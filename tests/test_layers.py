@@ -15,9 +15,9 @@ PACKAGE = Path(__file__).parents[1] / "src" / "notetune"
 LAYERS = (
     {"dataframe"},
     {"cli"},
-    {"study", "serve", "report"},
+    {"study", "report"},
     {"recipe"},
-    {"prepare"},
+    {"prepare", "serve"},
     {"infer"},
     {"train", "search"},
     {"model", "tokens"},

@@ -121,6 +121,7 @@ LISTS = (
     "encoders.variants=[full]",
     "evaluate.baselines=[tf-idf, tf-idf-cut, columns]",
     "evaluate.hybrid=null",
+    "evaluate.deletion_notes=3",
     "tune.pretrain=default",
     "tune.downstream=default",
 )
@@ -164,6 +165,8 @@ def identities(place, *changes):
 def name_of(job):
     if job.stage == "search":
         return f"search {job.model.name if job.model else job.method}"
+    if job.stage == "deletion test":
+        return f"{job.model.name} without sentences"
     if job.stage in ("pretrain", "perplexity"):
         return f"{job.stage} {job.method}"
     return job.model.name if job.model else job.stage

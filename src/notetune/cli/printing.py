@@ -217,10 +217,9 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
         f"{_duration(sum(costs.seconds.values()))} in all on one {costs.clock}{fitting}.\n"
         f"An estimate: operations counted without weights, {costs.rate}; all epochs, with the "
         "rounds on the validation notes and the features that heads start from; without what is "
-        "made, reading, "
-        "encoding, TF-IDF, hybrids, the solving of heads and the evaluation. Documents and tokens "
-        "are those of one epoch. Memory: all tensors at the worst moment of a step; on a CPU, "
-        "Python and its libraries take about a GiB beside them.\n"
+        "made, reading, encoding, TF-IDF, hybrids, deletion tests, the solving of heads and the "
+        "evaluation. Documents and tokens are those of one epoch. Memory: all tensors at the worst "
+        "moment of a step; on a CPU, Python and its libraries take about a GiB beside them.\n"
         f"Notes: {'; '.join(costs.counts)}.\nNothing was written."
     )
     return None

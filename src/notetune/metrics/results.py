@@ -65,6 +65,30 @@ class MethodRow(Config):
     processes: int | None = None
 
 
+class DeletionRow(Config):
+    """Means over test notes of what leaving out sentences takes from a score.
+
+    Attributes:
+        left_out: Sentences that are left out together.
+        sentences: Of a note; None, as are those below, with fewer than two notes.
+        score: Of whole notes, for the label with the highest one.
+        top: What it falls by without the sentences that raise it most.
+        others: What it falls by without as many at random.
+        low: End of the 95 % interval of the difference; `high` is the other one.
+    """
+
+    task: str
+    model: str
+    notes: NonNegativeInt
+    left_out: NonNegativeInt
+    sentences: float | None = None
+    score: float | None = None
+    top: float | None = None
+    others: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
 class TrialRow(Config):
     """One trial of a search; no score where it failed, and no time but of one that finished."""
 
@@ -326,6 +350,7 @@ class Results(Config):
     learning_curves: dict[str, tuple[CurvePoint, ...]] = Field(default_factory=dict)
     kept: tuple[KeptState, ...] = ()
     searches: tuple[SearchRow, ...] = ()
+    deletions: tuple[DeletionRow, ...] = ()
     tasks: tuple[TaskResult, ...] = ()
     listed_patients: tuple[TaskResult, ...] = ()
     unsuspected: tuple[TaskResult, ...] = ()

@@ -31,6 +31,7 @@ _POSITIVE: Final = (
 _LEAST_CHARS: Final = 40
 _MOST_ID_CHARS: Final = 40
 _SEEDS: Final = 3
+_DELETION_NOTES: Final = 20
 # As few as tell whether adapting to the notes helped, and whether adapting to the task did.
 _VARIANTS: Final = ("head-only", "domain-frozen", "domain-frozen+task-lora")
 
@@ -127,6 +128,7 @@ def draft(
         "prepare": prepare,
         "pretrain": {"leaked_texts": "drop"},
         "downstream": {"variants": list(_VARIANTS)},
+        "evaluate": {"deletion_notes": _DELETION_NOTES},
     }
     uses = {column: role.replace("_", " ") for role, column in columns.items()}
     uses |= {split["column"]: "split"} if split else {}

@@ -64,6 +64,10 @@ class RunFolder:
         """The notes in the tokens of another encoder."""
         return self.prepared / "encoders" / name
 
+    def deletion_test(self, task: str, model: str) -> Path:
+        """What leaving out sentences does to the scores of a model of the first run."""
+        return self.root / "deletion" / task / model
+
     def cell(self, task: str, model: str, seed: int) -> Path:
         """One model of one task: its bundle and its scores."""
         return self.root / "cells" / task / model / f"seed-{seed}"

@@ -258,6 +258,10 @@ class EvaluateConfig(Config):
     backbone (with domain-frozen, or else full-domain or head-only) and each encoder."""
     listed_patients: ListedPatients | None = None
     """Show the test scores on these patients alone too: those that no corpus of step 1 holds."""
+    deletion_notes: NonNegativeInt = 0
+    """Test notes of a deletion test for each task: how much of the scores of TF-IDF, and of the
+    model that a hybrid joins, rests on the three sentences that count most. Each sentence of a note
+    is a note to score; 0 for none."""
     published: PublicationName | None = None
     """Show the tables of a publication with ours beside: `gema-2023` has those of the paper whose
     method this is. Models and methods are matched by the names that recipes/paper.yaml gives."""

@@ -12,7 +12,7 @@ import markupsafe
 from notetune import __version__, runs
 from notetune.metrics.results import Results, TaskResult, write_results
 from notetune.ownership import refuse_foreign
-from notetune.report import adaptation, comparisons, figures, published, searches, tables
+from notetune.report import adaptation, comparisons, deletions, figures, published, searches, tables
 from notetune.report.figures import Figure
 from notetune.report.numbers import count
 from notetune.report.summary import Statement, summary
@@ -96,6 +96,7 @@ def report_sections(results: Results) -> tuple[Section, ...]:
             Section(f"task-{number}", f"Task: {task.task}", _task(task))
             for number, task in enumerate(results.tasks, start=1)
         ),
+        Section("deletions", "What the scores rest on", _deletions(results)),
         Section("listed-patients", "Listed patients only", _listed_patients(results)),
         Section("suspects", "Without suspect notes", _unsuspected(results)),
         Section("training", "Model choice", (kept,) if kept.rows else ()),
@@ -143,6 +144,10 @@ def _searches(results: Results) -> tuple[Block, ...]:
         searches.searches_table(results.searches),
         *map(searches.trials_table, results.searches),
     )
+
+
+def _deletions(results: Results) -> tuple[Block, ...]:
+    return (deletions.deletions_table(results.deletions),) if results.deletions else ()
 
 
 def _task(task: TaskResult) -> tuple[Block, ...]:

@@ -3,7 +3,7 @@
 Shapes: N notes, S sentences of a note, F features, K classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -55,6 +55,12 @@ def leave_out(
             of_note = scores_VK[first : first + 1 + len(spans_N[n])]
             first += len(of_note)
             yield LeftOut(read_N[n], spans_N[n], of_note[0], of_note[1:])
+
+
+def without(text: str, spans: Sequence[Span], left_out: Collection[int]) -> str:
+    """A text without some of its sentences, by their numbers."""
+    kept = (text[start:end] for n, (start, end) in enumerate(spans) if n not in left_out)
+    return "".join(kept)
 
 
 def reasons(
@@ -171,5 +177,5 @@ def _together(sizes: Sequence[int]) -> Iterator[list[int]]:
 
 def _variants(text: str, spans: Sequence[Span]) -> Iterator[str]:
     yield text
-    for start, end in spans:
-        yield text[:start] + text[end:]
+    for left_out in range(len(spans)):
+        yield without(text, spans, (left_out,))

@@ -35,7 +35,7 @@ from notetune.prepare.provenance import corpus_findings
 from notetune.prepare.suspects import Suspects, suspect_notes
 from notetune.recipe.models import name_in_study
 from notetune.recipe.recipe import Recipe
-from notetune.study import perplexity, questions, search
+from notetune.study import deletion, perplexity, questions, search
 from notetune.study.features import features_cost
 from notetune.study.jobs import TRAINING, Job
 from notetune.study.listing import Made, read_study
@@ -74,6 +74,7 @@ def evaluate(recipe: Recipe) -> Results:
             _run_name(job): record.curve for job, record in {**step_1, **step_2}.items()
         },
         kept=tuple(_kept_states(step_2)),
+        deletions=tuple(deletion.read(job) for one in made for job in one.done_of("deletion test")),
         searches=tuple(search.read(job) for one in made for job in one.done_of("search")),
         tasks=tuple(task.described(of_notes[task.task].task.class_descriptions) for task in tasks),
         **_on_parts(recipe, first.notes.prepared, tables, asked),

@@ -19,6 +19,7 @@ from notetune.study.jobs import WINNER, Job, Place
 from notetune.study.specs import (
     BaselineSpec,
     CellSpec,
+    DeletionSpec,
     DomainSpec,
     Facts,
     HybridSpec,
@@ -218,6 +219,7 @@ class _Listing:
         yield from encoding.values()
         baselines = list(self._baselines())
         yield from baselines
+        yield from (self._deletion_test(job) for job in baselines if self._is_left_out_of(job))
         self.others += baselines
         for domain in domains:
             if domain.seed:
@@ -330,6 +332,8 @@ class _Listing:
             for model in models:
                 if model.stands_on:
                     yield self._hybrid(model, made[model.stands_on])
+                    if self._is_left_out_of(made[model.stands_on]):
+                        yield self._deletion_test(made[model.stands_on])
                     continue
                 cell = self._cell(model, task, domain, encoding)
                 search = self._search(cell)
@@ -378,6 +382,25 @@ class _Listing:
         )
         folder = recipe.folder.cell(cell.task, model.name, cell.seed)
         return self._of_step_2(folder, "hybrid", spec, (*self.preparing[:1], *parts), model)
+
+    def _is_left_out_of(self, job: Job) -> bool:
+        """Whether sentences are left out for a job: for TF-IDF, and for what a hybrid joins."""
+        is_tried = job.stage != "baseline" or (job.model and job.model.name == "tf-idf")
+        return bool(is_tried and self.recipe.evaluate.deletion_notes and not job.seed)
+
+    def _deletion_test(self, job: Job) -> Job:
+        assert job.model
+        spec = DeletionSpec(
+            job.task, job.model.name, self.facts.texts, self.recipe.evaluate.deletion_notes
+        )
+        return replace(
+            job,
+            folder=self.recipe.folder.deletion_test(job.task, job.model.name),
+            stage="deletion test",
+            label=f"{job.task} · {job.model.name} · deletion test",
+            spec=spec,
+            needs=(self.preparing[0], job),
+        )
 
     def _of_step_2(
         self,

@@ -19,7 +19,7 @@ from notetune.prepare.prepared import Intake, Prepared, open_prepared
 from notetune.prepare.settings import EncodeSpec, Preparation
 from notetune.progress import Track, in_one_step, named, silent
 from notetune.recipe.recipe import Recipe
-from notetune.study import baselines, perplexity, search, step1, step2
+from notetune.study import baselines, deletion, perplexity, search, step1, step2
 from notetune.study.evaluate import evaluate, refuse_foreign_looks
 from notetune.study.features import is_computed_elsewhere
 from notetune.study.jobs import OF_NOTES, Job
@@ -45,6 +45,7 @@ _AT_ONCE: Mapping[Stage, Callable[[Job, Notes], None]] = {
     "encode": lambda job, notes: _encode(job, notes.prepared),
     "baseline": lambda job, notes: baselines.score_baseline(job, notes.prepared),
     "hybrid": lambda job, notes: baselines.join(job, notes.prepared),
+    "deletion test": lambda job, notes: deletion.measure(job, notes.prepared),
     "search": search.choose,
 }
 

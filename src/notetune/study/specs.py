@@ -290,6 +290,23 @@ class HybridSpec:
 
 
 @dataclass(frozen=True)
+class DeletionSpec:
+    """What leaving out sentences does to the scores of a job that is needed.
+
+    Attributes:
+        task: The task.
+        model: Name of the model.
+        texts: Digest of the texts.
+        notes: Test notes to try it on.
+    """
+
+    task: str
+    model: str
+    texts: str
+    notes: int
+
+
+@dataclass(frozen=True)
 class SearchSpec:
     """A search for the settings of a training.
 
@@ -355,7 +372,16 @@ def _with_point(
     return replace(training, **{**new, "epochs": epochs * share})
 
 
-Spec = SearchSpec | DomainSpec | PerplexitySpec | EncodeSpec | CellSpec | BaselineSpec | HybridSpec
+Spec = (
+    SearchSpec
+    | DomainSpec
+    | PerplexitySpec
+    | EncodeSpec
+    | CellSpec
+    | BaselineSpec
+    | HybridSpec
+    | DeletionSpec
+)
 Stage = Literal[
     "prepare",
     "prepare the corpus",
@@ -365,6 +391,7 @@ Stage = Literal[
     "baseline",
     "model",
     "hybrid",
+    "deletion test",
     "search",
     "trial",
 ]
@@ -378,6 +405,7 @@ FORMATS: Mapping[Stage, int] = {
     "baseline": 3,
     "model": 3,
     "hybrid": 3,
+    "deletion test": 3,
     "search": 3,
     "trial": 3,
 }
