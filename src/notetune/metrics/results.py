@@ -4,9 +4,10 @@ No field holds note text: notes appear as counts, scores and label names only. A
 not exist is None with a reason beside it, never NaN, 0 or 0.5.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_validator
 
@@ -19,6 +20,7 @@ from notetune.metrics.bootstrap import Estimate
 from notetune.metrics.learning import CurvePoint as CurvePoint
 from notetune.metrics.learning import Evaluation as Evaluation
 from notetune.metrics.published import Publication
+from notetune.metrics.ranking import macro_auroc, micro_auroc
 from notetune.runs import read_json, write_json
 
 
@@ -130,6 +132,21 @@ class Calibration(Config):
     expected_calibration_error: float
 
 
+@dataclass(frozen=True)
+class MeanOfRuns:
+    """How a figure of a model is made, that is a plain mean over its runs.
+
+    Attributes:
+        figure: From `(N, K)` targets and scores of a run, of the K labels with both values alone.
+        kinds: The tasks that have it.
+        needs_rare_labels: Whether it tells nothing new where all those labels are judged.
+    """
+
+    figure: Callable[[Any, Any], float]
+    kinds: tuple[TaskKind, ...] = get_args(TaskKind)
+    needs_rare_labels: bool = False
+
+
 class ModelRow(Config):
     """One model on one task. Scores are means over its runs; intervals cover patients and runs.
 
@@ -156,14 +173,26 @@ class ModelRow(Config):
     is_deterministic: bool = False
     auroc: Estimate | None
     auroc_per_run: tuple[float, ...] = ()
-    auroc_all_labels: float | None = Field(default=None, title="Macro, all labels")
-    auroc_micro: float | None = Field(default=None, title="Micro AUROC")
+    auroc_all_labels: Annotated[float | None, MeanOfRuns(macro_auroc, needs_rare_labels=True)] = (
+        Field(default=None, title="Macro, all labels")
+    )
+    auroc_micro: Annotated[float | None, MeanOfRuns(micro_auroc, kinds=("multilabel",))] = Field(
+        default=None, title="Micro AUROC"
+    )
     average_precision: float | None = None
     average_precision_interval: tuple[float, float] | None = None
     brier: Estimate
     calibration: Calibration | None = None
     standing: Standing | None = None
     reason: str | None = None
+
+
+MEANS_OF_RUNS: Final = {
+    name: how
+    for name, field in ModelRow.model_fields.items()
+    for how in field.metadata
+    if isinstance(how, MeanOfRuns)
+}
 
 
 class Comparison(Config):
