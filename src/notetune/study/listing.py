@@ -231,26 +231,22 @@ class _Listing:
         found = [self._domain(recipe, name, seed) for seed in seeds]
         assert isinstance(found[0].spec, DomainSpec)
         if spec := wanted.search_of_step_1(recipe, found[0].spec):
-            folder, label = recipe.folder.search_of_step_1, f"search · {found[0].method}"
+            folder = recipe.folder.root / "search-pretrain/winner"
+            label = f"search · {found[0].method}"
             search = replace(found[0], folder=folder, stage="search", label=label, spec=spec)
             yield search
-            if not self._is_over(search):
+            if (point := self._winner(search)) is None:
                 return []
-            point = self._winner(search)
             found = [_with_point(job, point) for job in found]
         yield found[0]
         yield self._perplexity(recipe, found[0])
         return found
 
-    def _is_over(self, search: Job) -> bool:
-        return self.assumes_searched or search.is_made()
-
-    def _winner(self, search: Job) -> Point:
-        """The point that a search has found; none where it is only assumed to be over."""
+    def _winner(self, search: Job) -> Point | None:
+        """The point that a search has found, empty where that is only assumed; None before."""
         if self.assumes_searched:
             return {}
-        point: Point = runs.read_json(search.folder / WINNER)["point"]
-        return point
+        return runs.read_json(search.folder / WINNER)["point"] if search.is_made() else None
 
     def _domain(self, recipe: Recipe, name: str, seed: int) -> Job:
         spec = wanted.domain_spec(recipe, self.facts, seed)
@@ -265,13 +261,12 @@ class _Listing:
         of_domain = wanted.domain_spec(recipe, self.facts, 0)
         spec = wanted.perplexity_spec(recipe, of_domain, general, has_adapter=domain is not None)
         if domain is None:
-            folder, label = recipe.folder.perplexity_before, "perplexity · backbone alone"
+            folder, label = recipe.folder.root / "perplexity-before", "perplexity · backbone alone"
             return self._job(folder, "perplexity", label, spec, self.preparing[-1:], None, 0)
         label = f"perplexity · {recipe.name}" if recipe is not self.recipe else "perplexity"
         needs = (*self.preparing[-1:], domain)
-        return self._job(
-            recipe.folder.perplexity, "perplexity", label, spec, needs, domain.method, 0
-        )
+        folder = recipe.folder.root / "perplexity"
+        return self._job(folder, "perplexity", label, spec, needs, domain.method, 0)
 
     def _job(
         self,
@@ -290,8 +285,9 @@ class _Listing:
     def _encoding(self, name: str) -> Job:
         spec = wanted.encode_spec(self.recipe, self.facts, name)
         place = place_of(self.recipe, name)
-        folder, label = self.recipe.folder.encoder_tokens(name), f"encoder {name}"
-        return Job(folder, "encode", label, spec, place, self.preparing[:1], self.backbone)
+        folder = self.recipe.folder.prepared / "encoders" / name
+        needs = self.preparing[:1]
+        return Job(folder, "encode", f"encoder {name}", spec, place, needs, self.backbone)
 
     def _baselines(self) -> Iterator[Job]:
         """Those of the recipe, and those that a hybrid joins, unless another backbone has them."""
@@ -335,8 +331,11 @@ class _Listing:
                 search = self._search(cell)
                 if search and not domain.seed:
                     yield search
-                if search is None or self._is_over(search):
-                    made[model] = self._with_winner(cell, search)
+                if search is None:
+                    made[model] = cell
+                elif (point := self._winner(search)) is not None:
+                    made[model] = _with_point(cell, point)
+                if model in made:
                     yield made[model]
 
     def _cell(self, model: Model, task: str, domain: Job, encoding: dict[str, Job]) -> Job:
@@ -354,15 +353,12 @@ class _Listing:
         key = cell.task, cell.model
         spec = wanted.search_of_step_2(self.recipe, cell.spec) if not cell.model.encoder else None
         if spec and cell.seed == 0:
-            folder = self.recipe.folder.search_of_step_2(cell.task, cell.model.name)
+            folder = self.recipe.folder.root / f"search/{cell.task}/{cell.model.name}/winner"
             label = f"search · {cell.task} · {cell.model.name}"
             self.searches[key] = replace(
                 cell, folder=folder, stage="search", label=label, spec=spec
             )
         return self.searches.get(key)
-
-    def _with_winner(self, cell: Job, search: Job | None) -> Job:
-        return _with_point(cell, self._winner(search)) if search else cell
 
     def _hybrid(self, model: Model, cell: Job) -> Job:
         names, recipe = self._plain_parts, self.recipe
