@@ -6,22 +6,19 @@ not exist is None with a reason beside it, never NaN, 0 or 0.5.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_validator
+from pydantic import Field, JsonValue, NonNegativeInt, model_validator
 
 from notetune.aliases import TaskKind
 from notetune.audit import Finding, FlowCount
 from notetune.config import Config
-from notetune.errors import DataError
 from notetune.metrics.best import Standing
 from notetune.metrics.bootstrap import Estimate
 from notetune.metrics.learning import CurvePoint as CurvePoint
 from notetune.metrics.learning import Evaluation as Evaluation
 from notetune.metrics.published import Publication
 from notetune.metrics.ranking import macro_auroc, micro_auroc
-from notetune.runs import read_json, write_json
 
 
 class SplitCount(Config):
@@ -366,26 +363,3 @@ class Results(Config):
     notices: tuple[str, ...] = ()
     published: Publication | None = None
     provenance: dict[str, str] = Field(default_factory=dict)
-
-
-def write_results(results: Results, path: Path) -> None:
-    """Write the value as JSON in one step."""
-    write_json(path, results.model_dump(mode="json"))
-
-
-def read_results(path: Path) -> Results:
-    """Read what `write_results` wrote.
-
-    Raises:
-        RunError: If the file is missing or is not JSON.
-        DataError: If it holds another format, an unknown key or a wrong value.
-    """
-    try:
-        return Results.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        where = ".".join(str(key) for key in first["loc"])
-        raise DataError(
-            f"{path}: {where}: {first['msg']} ({error.error_count()} problems). Use the notetune "
-            "version that wrote it."
-        ) from None

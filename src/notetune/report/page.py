@@ -10,7 +10,7 @@ import jinja2
 import markupsafe
 
 from notetune import __version__, runs
-from notetune.metrics.results import Results, TaskResult, write_results
+from notetune.metrics.results import Results, TaskResult
 from notetune.ownership import refuse_foreign
 from notetune.report import adaptation, comparisons, figures, published, searches, tables
 from notetune.report.figures import Figure
@@ -53,8 +53,8 @@ class Section:
 def write_report(results: Results, folder: Path) -> None:
     """Write report.html, report.md and report.json into a folder of their own, in one step.
 
-    The same results give the same bytes. The JSON file is the value itself
-    (`notetune.metrics.results.read_results`); the other two show nothing that is not in it.
+    The same results give the same bytes. The JSON file is the value itself; the other two show
+    nothing that is not in it.
 
     Raises:
         RunError: If the folder is not an earlier report.
@@ -64,7 +64,7 @@ def write_report(results: Results, folder: Path) -> None:
     with runs.new_folder(folder, {"report": results.title, "created": results.created}) as new:
         (new / "report.html").write_text(_as_html(results, sections), encoding="utf-8")
         (new / "report.md").write_text(_as_markdown(results, sections), encoding="utf-8")
-        write_results(results, new / "report.json")
+        runs.write_json(new / "report.json", results)
 
 
 def check_output(folder: Path) -> None:

@@ -15,7 +15,7 @@ from notetune import runs
 from notetune.audit import Finding, FlowCount
 from notetune.errors import RunError
 from notetune.metrics.comparison import compare_study
-from notetune.metrics.published import PUBLICATIONS
+from notetune.metrics.published import publication
 from notetune.metrics.questions import Questions
 from notetune.metrics.results import (
     Cost,
@@ -86,7 +86,7 @@ def evaluate(recipe: Recipe) -> Results:
         leakage=_leakage(first),
         compat_switches=tuple(compat_switches(recipe)),
         notices=(*notices(recipe, made), *too_good(tasks)),
-        published=PUBLICATIONS[config.published] if config.published else None,
+        published=publication(config.published) if config.published else None,
         provenance={**_provenance(recipe, first.notes.prepared), **_looks(recipe, asked)},
     )
 
