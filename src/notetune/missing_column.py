@@ -54,8 +54,8 @@ def missing_column(wanted: str, names: Sequence[str], *, is_header: bool = True)
         is_header: Whether these are names; otherwise all but one that is very near may be cells,
             and are not shown.
     """
-    nearest = _nearest(wanted, names, _NEAR if is_header else _VERY_NEAR)
-    found = "" if nearest is None else f"; the nearest is {_short(nearest)!r}"
+    near = nearest(wanted, names, _NEAR if is_header else _VERY_NEAR)
+    found = "" if near is None else f"; the nearest is {_short(near)!r}"
     if is_header and are_names(names):
         shown = names[:_NAMES_SHOWN]
         listed = ", ".join(_short(name) for name in shown if name.strip())
@@ -64,7 +64,8 @@ def missing_column(wanted: str, names: Sequence[str], *, is_header: bool = True)
     return f"no column {wanted!r} among {len(names)}{found}"
 
 
-def _nearest(wanted: str, names: Sequence[str], cutoff: float) -> str | None:
+def nearest(wanted: str, names: Sequence[str], cutoff: float = _NEAR) -> str | None:
+    """The name that is spelt most alike, whatever the letter case; None if none is alike."""
     by_plain = {name.strip().lower(): name.strip() for name in names}
     near = difflib.get_close_matches(wanted.strip().lower(), by_plain, n=1, cutoff=cutoff)
     return by_plain[near[0]] if near else None

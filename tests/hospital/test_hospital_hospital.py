@@ -25,7 +25,7 @@ from written_tables import (
 )
 
 from notetune.errors import RunError
-from notetune.hospital import SyntheticConfig, write_hospital
+from notetune.hospital.hospital import SyntheticConfig, write_hospital
 
 PATIENTS, MIMIC4_PATIENTS = 1000, 120
 MIMIC3_TABLES = {

@@ -19,7 +19,7 @@ from notetune.prepare import intake
 from notetune.prepare.build import inputs, prepare
 from notetune.recipe.recipe import Recipe
 from notetune.serve.files import predict_file
-from notetune.sources import TableSource
+from notetune.sources.tables.source import TableSource
 from notetune.study import notices
 from notetune.study.counts import _notes_of
 from notetune.study.evaluate import Made

@@ -357,7 +357,7 @@ def synthesize(
     signal: Annotated[float, typer.Option(help="How much the text tells; 0 is nothing.")] = 1.0,
 ) -> None:
     """Write a synthetic hospital in the shapes of MIMIC-III and MIMIC-IV, with its ground truth."""
-    from notetune.hospital import SyntheticConfig, write_hospital
+    from notetune.hospital.hospital import SyntheticConfig, write_hospital
 
     with terminal.busy("writing the hospital"):
         write_hospital(folder, SyntheticConfig(patients=patients, seed=seed, signal=signal))

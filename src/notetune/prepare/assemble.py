@@ -26,7 +26,9 @@ from notetune.prepare.shards import (
     take_texts,
 )
 from notetune.prepare.tasks import checked, is_labelled, published_counts, split_flow, split_tasks
-from notetune.sources import Finished, splits
+from notetune.sources import splits
+from notetune.sources.cohort import Finished
+from notetune.sources.rejections import write_rejections
 from notetune.tokens.store import (
     TokenStore,
     join_documents,
@@ -92,7 +94,7 @@ def assemble(
     }
     runs.write_json(folder / FACTS, facts)
     if finished.rejections.height:
-        sources.write_rejections(finished.rejections, folder / "rejections.csv")
+        write_rejections(finished.rejections, folder / "rejections.csv")
 
 
 def _write_tables(

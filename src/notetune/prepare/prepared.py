@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from notetune import __version__, runs, sources
+from notetune import __version__, runs
 from notetune.audit import Finding, FlowCount
 from notetune.metrics.scores import ScoreTable
 from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
@@ -18,7 +18,7 @@ from notetune.notes.outcomes import Task
 from notetune.prepare.settings import Preparation
 from notetune.prepare.shards import NOTES, SIGNATURES
 from notetune.sources.cohort import SAMPLE_ID
-from notetune.sources.paths import paths_in
+from notetune.sources.paths import files_of, paths_in
 from notetune.tokens.edges import Edges
 from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import IN_CORPUS, TokenStore, open_store
@@ -197,7 +197,7 @@ def inputs(spec: Preparation, like: Prepared | None = None) -> dict[str, Any]:
         chosen_by = {"room": spec.room, "positions_taken": spec.positions_taken}
     if like is None and spec.config.opener == "auto":
         chosen_by["dtype"] = spec.dtype  # perplexities may choose the opener
-    read = [*sources.files_of(spec.source), *filter(Path.is_file, paths_in(spec.split))]
+    read = [*files_of(spec.source), *filter(Path.is_file, paths_in(spec.split))]
     return {
         **chosen_by,
         "stage": "prepare",

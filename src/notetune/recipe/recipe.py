@@ -34,8 +34,9 @@ from notetune.recipe.sections import (
     PretrainConfig,
     TuneConfig,
 )
-from notetune.sources import TableSource, starting_from
+from notetune.sources.paths import starting_from
 from notetune.sources.splits import AnySplit, ColumnSplit
+from notetune.sources.tables.source import TableSource
 from notetune.sources.tables.tasks import TaskedSource
 
 _DIFFERS_BY_BACKBONE = ("backbone", "dtype", "seeds", "pretrain", "downstream", "tune")

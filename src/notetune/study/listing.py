@@ -13,7 +13,7 @@ from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import BaselineName
 from notetune.search.space import Point
-from notetune.sources import TableSource
+from notetune.sources.tables.source import TableSource
 from notetune.study import wanted
 from notetune.study.jobs import WINNER, Job, Place
 from notetune.study.specs import (

@@ -1,6 +1,5 @@
 """What the columns of a table hold, by its first rows; nothing of a note's text leaves here."""
 
-import difflib
 import math
 from dataclasses import dataclass, field
 from itertools import islice
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from notetune.errors import ConfigError, DataError
-from notetune.missing_column import MOST_NAME_CHARS, are_names
+from notetune.missing_column import MOST_NAME_CHARS, are_names, nearest
 from notetune.notes.icd import has_form
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import Record, names_in, read_records, table_files
@@ -139,9 +138,8 @@ class Survey:
         """
         known = {one.name: one for one in self.columns}
         if name not in known:
-            lowered = {one.lower(): one for one in known}
-            near = difflib.get_close_matches(name.lower(), lowered, n=1)
-            hint = f" Did you mean {lowered[near[0]]}?" if near else ""
+            near = nearest(name, list(known))
+            hint = f" Did you mean {near}?" if near else ""
             raise ConfigError(
                 f"there is no column {name}; the columns are {', '.join(known)}.{hint}"
             )
