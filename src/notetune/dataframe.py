@@ -102,7 +102,6 @@ class Study:
 
     Attributes:
         recipe: What it is; `notetune study run` takes it too.
-        results: All estimates.
     """
 
     recipe: Recipe

@@ -37,10 +37,7 @@ class Holder:
 
     Attributes:
         token: Of this lease alone.
-        host: The machine.
         boot: Of the machine, since its process ids begin anew with each.
-        process: Its process id.
-        version: Of notetune.
         since: When it began, in seconds since 1970 by its own clock.
     """
 

@@ -16,11 +16,7 @@ _VERY_NEAR: Final = 0.8
 
 
 class MissingColumnError(DataError):
-    """A table lacks a column.
-
-    Attributes:
-        column: The name that was asked for.
-    """
+    """A table lacks a column."""
 
     def __init__(self, message: str, column: str) -> None:
         super().__init__(message)

@@ -73,11 +73,7 @@ def prepared(
 ) -> None:
     """Rows read and kept per stage, the leak checks, and the published figures if asked for.
 
-    Args:
-        prepared: The notes of the tasks.
-        comparisons: Their figures beside the published ones.
-        corpus: The notes of step 1 with theirs, where they are others.
-        as_json: For machines.
+    `corpus` is the notes of step 1 with their figures, where they are others.
     """
     if as_json:
         of_corpus = {"corpus": _prepared_as_json(*corpus)} if corpus else {}

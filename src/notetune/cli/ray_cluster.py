@@ -59,10 +59,7 @@ def work_on_cluster(recipe: "Recipe", command: Sequence[str], address: str) -> N
 def take_turn(command: list[str], folder: str, logs: str) -> int:
     """Be a worker until nothing is left for it, as a task of a cluster.
 
-    Args:
-        command: The arguments of `notetune` that make a worker.
-        folder: Where paths of the recipe begin.
-        logs: Where it leaves its log, named by its machine and process.
+    Paths of the recipe begin in `folder`; its log, named by its machine and process, is in `logs`.
 
     Returns:
         Its exit code, so that no text of an error leaves the machine.

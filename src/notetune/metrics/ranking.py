@@ -27,9 +27,7 @@ notes x 1,266 labels tiles take the copy from 0.15 s to 0.04 s."""
 def auroc_score(labels_N: npt.ArrayLike, scores_N: npt.ArrayLike) -> float:
     """The share of (positive, negative) pairs ranked right, a tie counting one half.
 
-    Args:
-        labels_N: `(N,)` of 0/1 or bool.
-        scores_N: `(N,)`; infinite is allowed.
+    Labels are `(N,)` of 0/1 or bool, scores `(N,)`, of which some may be infinite.
 
     Raises:
         DataError: If a score is NaN, a label is not 0 or 1, or the shapes differ.

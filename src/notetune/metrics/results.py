@@ -81,7 +81,6 @@ class SearchRow(Config):
         model: The method of step 1, or the model of step 2, as its own row names it.
         task: Of step 2.
         objective: What its scores are: `perplexity` and `loss` are better when lower.
-        space: What could change, in words.
         winner: Number of the best trial; `point` are its settings.
         validation: Its score, too good because it was chosen by it.
         corrected: What the choice is worth on patients that had no part in it.
@@ -135,7 +134,6 @@ class MeanOfRuns:
 
     Attributes:
         figure: From `(N, K)` targets and scores of a run, of the K labels with both values alone.
-        kinds: The tasks that have it.
         needs_rare_labels: Whether it tells nothing new where all those labels are judged.
     """
 
@@ -260,11 +258,9 @@ class TaskResult(Config):
 
     Attributes:
         notes: Rows of scores, each of what `unit` says.
-        labels_evaluated: Labels with both values.
         labels_judged: Those of them that intervals and comparisons are about.
         rarer_patients: Patients with the rarer value of the rarest class; all for many labels.
         why_not_judged: Why nothing is said of who is better; None where something is.
-        primary: Comparisons that the recipe declares.
         exploratory: Further ones, of which nothing is said to be found.
     """
 

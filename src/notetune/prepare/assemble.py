@@ -58,13 +58,8 @@ def assemble(
 ) -> None:
     """Write everything that depends on all notes: splits, labels, checks, and one token store.
 
-    Args:
-        spec: What to do.
-        shards: All notes.
-        finished: What the source says after them.
-        folder: An empty folder.
-        encode: Encodes the shards, given all notes with `split` and which of them have a label.
-        held_out: What step 1 may not read of.
+    `encode` encodes the shards, given all notes with `split` and which of them have a label;
+    `folder` is empty.
     """
     if not shards:
         raise DataError("the source has no notes; check its paths and columns.")

@@ -93,13 +93,11 @@ class Prepared:
     """A prepared folder, opened.
 
     Attributes:
-        tasks: By name.
         flow: Rows read, kept and left out, stage by stage.
-        findings: What the leak checks found.
         corpus: Notes, documents and tokens per source and split.
+        has_patients: Whether the notes name their patients.
         counts: Figures of the cohort that are published too, under the keys of
             `published.PUBLISHED`; empty where none are.
-        has_patients: Whether the notes name their patients.
     """
 
     folder: Path

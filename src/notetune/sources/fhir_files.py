@@ -32,7 +32,6 @@ class Attachments:
     """Where the bytes of attachments are; nothing is ever fetched from a network.
 
     Attributes:
-        binaries: The Binary resources.
         max_bytes: Longest file of an attachment.
     """
 

@@ -108,20 +108,11 @@ def methods(jobs: Sequence[Job]) -> list[MethodRow]:
         if job.stage != "perplexity":
             continue
         name = name_in_study(job.backbone, job.method or NO_METHOD)
-        row = MethodRow(method=name, perplexity=_by_split(perplexity.read(job)))
+        cost: dict[str, Any] = {}
         if job.method is not None:
             record = read_record(job.needed("pretrain").folder / TRAINING)
-            row = row.model_copy(
-                update={
-                    "trainable_parameters": record.trainable_parameters,
-                    "total_parameters": record.total_parameters,
-                    "tokens_per_second": record.tokens / record.seconds,
-                    "seconds": record.seconds,
-                    "peak_memory_mib": record.peak_memory_mib,
-                    "processes": record.processes,
-                }
-            )
-        found.append(row)
+            cost = {"seconds": record.seconds, "processes": record.processes, **_cost_of(record)}
+        found.append(MethodRow(method=name, perplexity=_by_split(perplexity.read(job)), **cost))
     return found
 
 
@@ -290,12 +281,18 @@ def _cost(job: Job, record: TrainingRecord) -> Cost:
     return Cost(
         model=job.model.label if job.model else _run_name(job),
         stage=f"{job.task} · seed {job.seed}" if job.model else job.stage,
-        trainable_parameters=record.trainable_parameters,
-        total_parameters=record.total_parameters,
         seconds=record.all_seconds,
-        tokens_per_second=record.tokens / record.seconds if record.tokens else None,
-        peak_memory_mib=record.peak_memory_mib,
+        **_cost_of(record),
     )
+
+
+def _cost_of(record: TrainingRecord) -> dict[str, Any]:
+    return {
+        "trainable_parameters": record.trainable_parameters,
+        "total_parameters": record.total_parameters,
+        "tokens_per_second": record.tokens / record.seconds if record.tokens else None,
+        "peak_memory_mib": record.peak_memory_mib,
+    }
 
 
 def _feature_costs(one: Made) -> Iterator[Cost]:
@@ -337,17 +334,11 @@ def _split_counts(task: TaskTable) -> list[SplitCount]:
 
 def _provenance(recipe: Recipe, prepared: Prepared) -> dict[str, str]:
     manifest = runs.read_json(prepared.folder / runs.MANIFEST)
-    notes = (
-        pl.scan_parquet(prepared.folder / "notes.parquet", glob=False)
-        .select(pl.len())
-        .collect()
-        .item()
-    )
     return {
         **runs.provenance(),
         "revision": _git_revision(),
         "prepared data": manifest["files"]["notes.parquet"][:16],
-        "notes": f"{notes:,}",
+        "notes": f"{len(prepared.store.note_ids):,}",
         "device": str(torch_device(recipe.device)),
     }
 

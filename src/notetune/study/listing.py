@@ -143,8 +143,6 @@ class Made:
 
     Attributes:
         backbone: Its name in the study; "" in a study of one.
-        recipe: That of the backbone.
-        notes: Its notes.
         jobs: All jobs that read them, in order.
         done: Those that were run as the recipe says now, on what stands there now.
     """

@@ -42,12 +42,7 @@ _OF_A_POINT = (TrainingError, BundleError, ConfigError)
 
 @dataclass(frozen=True)
 class TrialRun:
-    """A trial that is proposed and not finished.
-
-    Attributes:
-        search: Its search.
-        trial: Its number and point.
-    """
+    """A trial that is proposed and not finished."""
 
     search: Job
     trial: Trial

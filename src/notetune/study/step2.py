@@ -108,9 +108,6 @@ class _Cell:
     """A model of step 2 with its notes.
 
     Attributes:
-        job: The job.
-        spec: What it makes.
-        task: The task.
         store: The notes in the tokens of the model.
         documents_N: `(N,)` the first documents of the notes of the task.
     """

@@ -26,16 +26,11 @@ class Column:
     Attributes:
         name: As the file spells it.
         filled: Cells that are not empty.
-        chars: Characters of all of them.
-        numbers: Cells that are numbers.
         whole: Cells that are digits alone.
-        times: Cells that are days or times.
-        lists: Cells that are lists.
         separated: Cells that hold a separator, by separator.
         diagnoses: Cells that have the form of an ICD diagnosis, by version, "9" or "10".
         levels: Different values and how many cells have each, up to `MOST_LEVELS` short ones; None
             where there are more, or longer ones.
-        is_unique: Whether no two cells are equal.
     """
 
     name: str
@@ -124,7 +119,6 @@ class Survey:
 
     Attributes:
         rows: How many were read; damaged ones are left out.
-        columns: In the order of the file.
     """
 
     rows: int
