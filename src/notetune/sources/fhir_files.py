@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from notetune.errors import DataError
 from notetune.sources.paths import matching_files
 from notetune.sources.rejections import Rejected
+from notetune.sources.tables.files import json_object
 from notetune.sources.tables.resources import NDJSON, referred_id
 from notetune.strict_csv import numbered_lines, open_file
 
@@ -138,7 +138,7 @@ def _places(file: Path, max_bytes: int) -> dict[str, tuple[Path, int]]:
     start = 0
     with open_file(file, ".ndjson") as lines:
         for number, line in numbered_lines(file, lines, max_bytes):
-            resource = _object(line)
+            resource = json_object(line)
             if resource is None:
                 raise DataError(f"{file}, line {number}: not a JSON object in UTF-8; mend it.")
             if resource.get("resourceType") == "Binary" and isinstance(resource.get("id"), str):
@@ -148,18 +148,10 @@ def _places(file: Path, max_bytes: int) -> dict[str, tuple[Path, int]]:
 
 
 def _read_object(file: Path) -> dict[str, Any] | None:
-    return _object(file.read_bytes()) if file.is_file() else None
+    return json_object(file.read_bytes()) if file.is_file() else None
 
 
 def _read_at(file: Path, start: int) -> dict[str, Any] | None:
     with file.open("rb") as lines:
         lines.seek(start)
-        return _object(lines.readline())
-
-
-def _object(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+        return json_object(lines.readline())
