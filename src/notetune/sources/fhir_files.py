@@ -85,11 +85,7 @@ class Attachments:
 
 
 def _parts(url: str) -> list[str]:
-    """The names on the way to a file inside the folder; none if the url leads to no such file.
-
-    Raises:
-        Rejected: If it leads out of the folder.
-    """
+    """The names on the way to a file inside the folder; none if the url leads to no such file."""
     if not url.startswith(f"{FOLDER}/") and referred_id(url, "Binary") is not None:
         return []
     try:

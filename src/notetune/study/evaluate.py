@@ -152,11 +152,7 @@ def _score_tables(recipe: Recipe, made: Sequence[Made]) -> list[ScoreTable]:
 
 
 def _tables_of(recipe: Recipe, one: Made, task: str) -> Iterator[ScoreTable]:
-    """Those of one backbone on a task, split by split; a hybrid may have parts that are not shown.
-
-    Raises:
-        RunError: If scores are not as they were written.
-    """
+    """Those of one backbone on a task, by split; a hybrid may have parts that are not shown."""
     shown, how = set(recipe.models), recipe.evaluate.combine
     jobs = [job for stage in ("baseline", "model", "hybrid") for job in one.done_of(stage)]
     for split in _SPLITS:

@@ -190,12 +190,7 @@ class _TrainedCell:
 def _solved(
     cell: _Cell, prepared: Prepared, track: Track
 ) -> tuple[_TrainedCell, Solution, TrainingRecord]:
-    """Solve the head of a model: that is all of it, or what its adapters start from.
-
-    Raises:
-        BundleError: If an adapter of the stack does not act.
-        DataError: If a feature is not a number.
-    """
+    """Solve the head of a model: that is all of it, or what its adapters start from."""
     features = FixedFeatures(cell.job, prepared, track)
     restart_peak_memory()
     started = time.perf_counter()

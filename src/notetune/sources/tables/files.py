@@ -329,11 +329,7 @@ def parquet_records(
 
 
 def _parquet_columns(file: Path) -> dict[str, str]:
-    """The columns by their names in lower case.
-
-    Raises:
-        DataError: If two differ by letter case alone, or the file is faulty.
-    """
+    """The columns by their names in lower case."""
     by_name: dict[str, str] = {}
     with _readable(file), _panics_unsaid():
         names = pl.scan_parquet(file, glob=False).collect_schema().names()
