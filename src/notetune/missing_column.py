@@ -44,11 +44,8 @@ def seems_header(names: Sequence[str], wanted: Sequence[str]) -> bool:
 def missing_column(wanted: str, names: Sequence[str], *, is_header: bool = True) -> str:
     """That a column is missing, with the nearest one, and the first 12 where they are names.
 
-    Args:
-        wanted: The column that was asked for.
-        names: What stands in its place.
-        is_header: Whether these are names; otherwise all but one that is very near may be cells,
-            and are not shown.
+    Where what stands there is no header, all but one that is very near may be cells, and are not
+    shown.
     """
     near = nearest(wanted, names, _NEAR if is_header else _VERY_NEAR)
     found = "" if near is None else f"; the nearest is {_short(near)!r}"
