@@ -39,7 +39,7 @@ from notetune.prepare.assemble import assemble
 from notetune.prepare.prepared import Intake
 from notetune.prepare.shards import Shard
 from notetune.recipe.recipe import Recipe
-from notetune.sources import Finished
+from notetune.sources.cohort import Finished
 from notetune.tokens.edges import Edges
 from notetune.tokens.encode import DOCUMENT_FIELDS, Documents, Encoder, LongNotes, load_encoder
 from notetune.tokens.packing import pack_documents

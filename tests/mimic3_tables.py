@@ -5,7 +5,7 @@ import gzip
 import random
 from datetime import datetime, timedelta
 
-from notetune.sources import Mimic3Source
+from notetune.sources.mimic.mimic3 import Mimic3Source
 
 CANARY = "zygomorphic"
 COLUMNS = {

@@ -1,5 +1,7 @@
 """Small results with every part filled in, and results with parts missing."""
 
+import json
+
 from notetune.audit import Finding, FlowCount
 from notetune.metrics.bootstrap import Estimate
 from notetune.metrics.results import (
@@ -21,6 +23,12 @@ from notetune.metrics.results import (
 )
 from notetune.report.page import report_sections
 from notetune.report.table import Table
+
+
+def read_results(path):
+    """What a report.json says."""
+    return Results.model_validate(json.loads(path.read_text(encoding="utf-8")))
+
 
 MODELS = ("prevalence", "tf-idf", "task-lora")
 

@@ -42,6 +42,7 @@ HELD_BY = {
     "report/test_report_page.py": "report/adaptation report/comparisons report/figures",
     "report/test_report_tables.py": "report/table",
     "search/test_search_ledger.py": "journal",
+    "serve/test_serve_files.py": "cli/bundles",
     "serve/test_serve_merge.py": "model/merge",
     "serve/test_serve_predictor.py": "serve/predictions",
     "sources/test_sources_tables_tasks.py": "sources/tables/labels",

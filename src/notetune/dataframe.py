@@ -24,8 +24,8 @@ from notetune.recipe.recipe import Recipe
 from notetune.report.page import check_output, write_report
 from notetune.report.summary import summary
 from notetune.serve.predictor import load_predictor
-from notetune.sources import TableSource
 from notetune.sources.tables.files import Record
+from notetune.sources.tables.source import TableSource
 from notetune.sources.tables.survey import survey
 from notetune.study.costs import Costs, costs
 from notetune.study.jobs import Job
@@ -102,7 +102,6 @@ class Study:
 
     Attributes:
         recipe: What it is; `notetune study run` takes it too.
-        results: All estimates.
     """
 
     recipe: Recipe

@@ -12,17 +12,15 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import filelock
 
 from notetune import __version__, ownership
 from notetune.progress import Track
-
-T = TypeVar("T")
 
 BEAT_SECONDS = 20.0
 _MISSED_BEATS = 3
@@ -39,10 +37,7 @@ class Holder:
 
     Attributes:
         token: Of this lease alone.
-        host: The machine.
         boot: Of the machine, since its process ids begin anew with each.
-        process: Its process id.
-        version: Of notetune.
         since: When it began, in seconds since 1970 by its own clock.
     """
 
@@ -146,14 +141,8 @@ class Lease:
         Only a process that stood still can lose it, so it is read where beats were missed.
         """
 
-        def tracked(
-            label: str,
-            steps: Iterable[T],
-            total: int,
-            describe: Callable[[T], str],
-            done: int = 0,
-        ) -> Iterator[T]:
-            for step in track(label, steps, total, describe, done):
+        def tracked(*about: Any, **more: Any) -> Iterator[Any]:
+            for step in track(*about, **more):
                 stood_still = time.monotonic() - self._last_beat > BEAT_SECONDS * 1.5
                 if stood_still and self.is_lost:
                     raise LeaseLostError(f"{self._path} was taken over by another process.")

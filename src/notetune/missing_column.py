@@ -16,11 +16,7 @@ _VERY_NEAR: Final = 0.8
 
 
 class MissingColumnError(DataError):
-    """A table lacks a column.
-
-    Attributes:
-        column: The name that was asked for.
-    """
+    """A table lacks a column."""
 
     def __init__(self, message: str, column: str) -> None:
         super().__init__(message)
@@ -48,14 +44,11 @@ def seems_header(names: Sequence[str], wanted: Sequence[str]) -> bool:
 def missing_column(wanted: str, names: Sequence[str], *, is_header: bool = True) -> str:
     """That a column is missing, with the nearest one, and the first 12 where they are names.
 
-    Args:
-        wanted: The column that was asked for.
-        names: What stands in its place.
-        is_header: Whether these are names; otherwise all but one that is very near may be cells,
-            and are not shown.
+    Where what stands there is no header, all but one that is very near may be cells, and are not
+    shown.
     """
-    nearest = _nearest(wanted, names, _NEAR if is_header else _VERY_NEAR)
-    found = "" if nearest is None else f"; the nearest is {_short(nearest)!r}"
+    near = nearest(wanted, names, _NEAR if is_header else _VERY_NEAR)
+    found = "" if near is None else f"; the nearest is {_short(near)!r}"
     if is_header and are_names(names):
         shown = names[:_NAMES_SHOWN]
         listed = ", ".join(_short(name) for name in shown if name.strip())
@@ -64,7 +57,8 @@ def missing_column(wanted: str, names: Sequence[str], *, is_header: bool = True)
     return f"no column {wanted!r} among {len(names)}{found}"
 
 
-def _nearest(wanted: str, names: Sequence[str], cutoff: float) -> str | None:
+def nearest(wanted: str, names: Sequence[str], cutoff: float = _NEAR) -> str | None:
+    """The name that is spelt most alike, whatever the letter case; None if none is alike."""
     by_plain = {name.strip().lower(): name.strip() for name in names}
     near = difflib.get_close_matches(wanted.strip().lower(), by_plain, n=1, cutoff=cutoff)
     return by_plain[near[0]] if near else None

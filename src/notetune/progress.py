@@ -1,7 +1,7 @@
 """How a workflow tells how far it is: it wraps the steps it goes through."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -29,13 +29,7 @@ class Track(Protocol):
         ...
 
 
-def silent(
-    label: str,
-    steps: Iterable[T],
-    total: int,
-    describe: Callable[[T], str],
-    done: int = 0,
-) -> Iterator[T]:
+def silent(label: str, steps: Iterable[T], *_: Any, **__: Any) -> Iterator[T]:
     """Show nothing."""
     yield from steps
 
@@ -43,14 +37,8 @@ def silent(
 def named(track: Track, name: str) -> Track:
     """The same track with a name in front of every label; none in front of them if it is empty."""
 
-    def tracked(
-        label: str,
-        steps: Iterable[T],
-        total: int,
-        describe: Callable[[T], str],
-        done: int = 0,
-    ) -> Iterator[T]:
-        return track(f"{name} · {label}", steps, total, describe, done)
+    def tracked(label: str, *about: Any, **more: Any) -> Iterator[Any]:
+        return track(f"{name} · {label}", *about, **more)
 
     return tracked if name else track
 

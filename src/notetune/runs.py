@@ -58,9 +58,14 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path} is not JSON; restore it, or move it away.") from None
 
 
+def json_text(value: Any) -> str:
+    """A JSON-like value, of models and frozen dataclasses too, as this package writes JSON."""
+    return json.dumps(value, indent=1, allow_nan=False, default=_plain) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file of a folder of ours in one step: a reader sees the old or the new one."""
-    write_text(path, _json_text(value))
+    write_text(path, json_text(value))
 
 
 def refuse_foreign_json(path: Path, is_ours: Callable[[dict[str, Any]], bool]) -> None:
@@ -73,7 +78,7 @@ def refuse_foreign_json(path: Path, is_ours: Callable[[dict[str, Any]], bool]) -
     with contextlib.suppress(RunError):
         old = read_json(path)
         fits = isinstance(old, dict) and is_ours(old)
-        fits = fits and path.read_text(encoding="utf-8") == _json_text(old)
+        fits = fits and path.read_text(encoding="utf-8") == json_text(old)
     if not fits or path.is_symlink():
         ownership.refuse_existing(path)
 
@@ -266,7 +271,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
     try:
         text = (folder / MANIFEST).read_text(encoding="utf-8")
         manifest = json.loads(text)
-        is_as_written = text == _json_text(manifest)
+        is_as_written = text == json_text(manifest)
     except (OSError, ValueError, RecursionError):
         return None
     if not is_as_written or not isinstance(manifest, dict):
@@ -337,10 +342,6 @@ def seal(folder: Path, inputs: Any) -> None:
     }
     write_json(folder / MANIFEST, {**manifest, ownership.DIGEST: fingerprint(manifest)})
     _sync(folder)
-
-
-def _json_text(value: Any) -> str:
-    return json.dumps(value, indent=1, allow_nan=False, default=_plain) + "\n"
 
 
 def _plain(value: Any) -> Any:

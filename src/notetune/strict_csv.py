@@ -197,11 +197,7 @@ def _raw_rows(path: Path, lines: Iterable[str], max_chars: int) -> Iterator[tupl
 
 
 def _separator(path: Path, line: str) -> str:
-    """The one that stands most often in a header, outside quotes; a comma if none does.
-
-    Raises:
-        DataError: If two do so equally often.
-    """
+    """The one that stands most often in a header, outside quotes; a comma if none does."""
     outside_quotes = _QUOTED.sub("", line)
     counts = sorted(((outside_quotes.count(mark), mark) for mark in _SEPARATORS), reverse=True)
     (most, separator), (other, _) = counts[:2]

@@ -11,9 +11,9 @@ from edge_cases.cases import Edge, EdgeCase, Fate, Verdict
 from edge_cases.mimic3_notes import NOTE_EDGES
 from edge_cases.mimic3_rows import ROW_EDGES
 from edge_cases.mimic4 import MIMIC4_EDGES
-from notetune.hospital import AdmissionTruth, HospitalTruth, SyntheticConfig, write_hospital
 from notetune.hospital.charts import Chart, Edit
-from notetune.hospital.truth import TASKS
+from notetune.hospital.hospital import SyntheticConfig, write_hospital
+from notetune.hospital.truth import TASKS, AdmissionTruth, HospitalTruth
 
 __all__ = ["EdgeCase", "EdgyTruth", "Fate", "Verdict", "write_with_edges"]
 

@@ -13,7 +13,7 @@ from written_tables import (
     ventilated_days,
 )
 
-from notetune.hospital import SyntheticConfig
+from notetune.hospital.hospital import SyntheticConfig
 
 EXPECTED = {
     "null_hadm_id",

@@ -25,7 +25,7 @@ from written_tables import (
 )
 
 from notetune.errors import RunError
-from notetune.hospital import SyntheticConfig, write_hospital
+from notetune.hospital.hospital import SyntheticConfig, write_hospital
 
 PATIENTS, MIMIC4_PATIENTS = 1000, 120
 MIMIC3_TABLES = {
@@ -86,7 +86,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path):
 
 def test_the_bytes_do_not_depend_on_the_hash_seed_of_the_process(tmp_path):
     code = (
-        "import pathlib, sys; from notetune.hospital import *;"
+        "import pathlib, sys; from notetune.hospital.hospital import *;"
         "write_hospital(pathlib.Path(sys.argv[1]), SyntheticConfig(patients=5))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "1")]

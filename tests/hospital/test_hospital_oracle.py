@@ -1,6 +1,6 @@
 """The oracle knows nothing where there is nothing to know."""
 
-from notetune.hospital import SyntheticConfig, write_hospital
+from notetune.hospital.hospital import SyntheticConfig, write_hospital
 
 
 def test_without_signal_the_oracle_is_blind(tmp_path):

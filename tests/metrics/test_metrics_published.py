@@ -4,10 +4,11 @@ from pathlib import Path
 from statistics import mean
 
 from notetune import config
-from notetune.metrics.published import GEMA_2023
+from notetune.metrics.published import publication
 from notetune.recipe.models import name_in_study
 from notetune.recipe.recipe import Recipe
 
+GEMA_2023 = publication("gema-2023")
 PAPER = Path(__file__).parents[2] / "recipes/paper.yaml"
 SLIPS = {  # printed, and what the five tasks give
     "core+full": (0.6940, 0.6894),

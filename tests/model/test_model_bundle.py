@@ -13,7 +13,7 @@ from notetune.errors import BundleError
 from notetune.model.cards import BUNDLE, read_card
 from notetune.recipe.recipe import Recipe
 from notetune.serve.files import predict_file
-from notetune.sources import TableSource
+from notetune.sources.tables.source import TableSource
 
 COLUMNS = {"text": "text", "note_id": "note", "patient_id": "patient"}
 

@@ -14,7 +14,8 @@ from notetune.cli import printing
 from notetune.errors import DataError
 from notetune.notes.outcomes import SPLITS
 from notetune.prepare.build import prepare
-from notetune.sources import Finished, NoteStream
+from notetune.sources.cohort import Finished, NoteStream
+from notetune.sources.tables.source import TableSource
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_a_note_id_given_twice_is_found_across_chunks(place, monkeypatch):
     recipe = recipe_in(place)
     notes = sources.read(recipe.preparation.source).notes
     stream = NoteStream(iter([notes, notes[7:8]]), lambda: Finished((), ()))
-    monkeypatch.setattr(sources.TableSource, "open", lambda source: stream)
+    monkeypatch.setattr(TableSource, "open", lambda source: stream)
     with pytest.raises(DataError, match="note id n007 is given to 2 notes"):
         prepare(recipe.preparation)
     assert hidden_in(recipe.folder.root) == []

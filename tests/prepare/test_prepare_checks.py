@@ -13,7 +13,7 @@ from notetune import config
 from notetune.audit import FlowCount
 from notetune.cli import main
 from notetune.errors import DataError
-from notetune.hospital import SyntheticConfig, write_hospital
+from notetune.hospital.hospital import SyntheticConfig, write_hospital
 from notetune.prepare.build import compare_with_published, prepare
 from notetune.recipe.recipe import Recipe
 from notetune.sources.mimic import published

@@ -19,7 +19,7 @@ from notetune.prepare import intake
 from notetune.prepare.build import inputs, prepare
 from notetune.recipe.recipe import Recipe
 from notetune.serve.files import predict_file
-from notetune.sources import TableSource
+from notetune.sources.tables.source import TableSource
 from notetune.study import notices
 from notetune.study.counts import _notes_of
 from notetune.study.evaluate import Made
@@ -213,7 +213,7 @@ def test_an_encoder_has_its_own_limit_and_its_own_pieces(place):
     models = f"encoders={{models: {{bert: {place / 'bert'}}}, variants: [lora]}}"
     recipe = load(place, *ALL_AUTO, "prepare.opener=bos", "name=encoder", models)
     run(recipe, find(recipe, "encode"))
-    store = open_store(recipe.folder.encoder_tokens("bert"))
+    store = open_store(recipe.folder.prepared / "encoders/bert")
     assert store.max_tokens == 64
     assert store.edges.ends_every_piece
     of_notes = np.bincount(store.note_number_D)[store.split_N == "train"]

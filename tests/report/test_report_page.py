@@ -3,10 +3,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_values import binary_task, cells_of, full_results, multilabel_task
+from report_values import binary_task, cells_of, full_results, multilabel_task, read_results
 
 from notetune.errors import RunError
-from notetune.metrics.results import ModelRow, Results, read_results
+from notetune.metrics.results import ModelRow, Results
 from notetune.report.page import report_sections, write_report
 from notetune.report.summary import summary
 from notetune.report.table import Table

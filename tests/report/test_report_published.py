@@ -3,18 +3,18 @@
 import re
 
 import pytest
-from report_values import estimate, full_results, multilabel_task
+from report_values import estimate, full_results, multilabel_task, read_results
 
-from notetune.metrics.published import GEMA_2023
+from notetune.metrics.published import publication
 from notetune.metrics.results import (
     HeadlineRow,
     MethodRow,
     SearchRow,
     TrialRow,
-    read_results,
 )
 from notetune.report.page import report_sections, write_report
 
+GEMA_2023 = publication("gema-2023")
 OURS = ("tf-idf", "llama-7b/task-lora", "bluebert+full", "bluebert+lora")
 TASKS = ("ventilation", "mortality", "length_of_stay", "diagnoses", "procedures")
 

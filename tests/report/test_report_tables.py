@@ -1,8 +1,7 @@
 """Tables mark who is best, say how many runs there are and show all that was declared."""
 
-from report_values import binary_task, cells_of, full_results, multilabel_task
+from report_values import binary_task, cells_of, full_results, multilabel_task, read_results
 
-from notetune.metrics.results import read_results
 from notetune.report.page import report_sections, write_report
 from notetune.report.table import Table
 

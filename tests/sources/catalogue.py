@@ -10,7 +10,10 @@ import pytest
 
 from notetune import config
 from notetune.errors import DataError
-from notetune.sources import Cohort, TableSource, read, write_rejections
+from notetune.sources import read
+from notetune.sources.cohort import Cohort
+from notetune.sources.rejections import write_rejections
+from notetune.sources.tables.source import TableSource
 
 CANARY = "Zygomorphic"
 HEADER = "id,patient,died,text\n"

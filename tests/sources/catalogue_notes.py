@@ -29,7 +29,8 @@ from notetune.errors import DataError
 from notetune.metrics.ranking import auroc_score
 from notetune.notes import outcomes, overlap
 from notetune.notes.near_duplicates import signatures
-from notetune.sources import read, splits, write_rejections
+from notetune.sources import read, splits
+from notetune.sources.rejections import write_rejections
 
 CASES = Cases()
 

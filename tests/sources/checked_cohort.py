@@ -2,7 +2,6 @@
 
 import polars as pl
 
-from notetune.sources import Cohort
 from notetune.sources.cohort import (
     NOTES_SCHEMA,
     PREDICTION_TIME,
@@ -11,6 +10,7 @@ from notetune.sources.cohort import (
     SAMPLED_TASK_SCHEMA,
     TASK_SCHEMA,
     TIMED_TASK_SCHEMA,
+    Cohort,
 )
 
 

@@ -4,7 +4,8 @@ import base64
 import json
 
 from notetune import config
-from notetune.sources import FhirSource, read
+from notetune.sources import read
+from notetune.sources.fhir import FhirSource
 
 CANARY = "zygomorphic"
 

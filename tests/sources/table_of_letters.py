@@ -1,7 +1,8 @@
 """Three letters in a table, with outcomes in its columns."""
 
 from notetune import config
-from notetune.sources import TableSource, read
+from notetune.sources import read
+from notetune.sources.tables.source import TableSource
 
 CANARY = "zygomorphic"
 LENIENT = {"policy": "quarantine", "max_rejected_share": 0.5}

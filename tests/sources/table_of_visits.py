@@ -3,10 +3,8 @@
 from dataclasses import replace
 
 from notetune import config
-from notetune.sources import (
-    TableSource,
-    read,
-)
+from notetune.sources import read
+from notetune.sources.tables.source import TableSource
 
 CANARY = "zygomorphic"
 IDS = {"text": "text", "note_id": "id", "patient_id": "patient"}

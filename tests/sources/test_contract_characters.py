@@ -13,7 +13,12 @@ from fhir_documents import attachment, document, source_of
 from mimic3_tables import small
 
 from notetune.audit import IN_ALL
-from notetune.sources import EicuSource, MedsSource, Mimic4Source, OmopSource, TableSource, read
+from notetune.sources import read
+from notetune.sources.eicu import EicuSource
+from notetune.sources.meds import MedsSource
+from notetune.sources.mimic.mimic4 import Mimic4Source
+from notetune.sources.omop import OmopSource
+from notetune.sources.tables.source import TableSource
 from notetune.strict_csv import read_header
 
 MARK = b"\xef\xbb\xbf"

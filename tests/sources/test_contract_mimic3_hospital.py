@@ -8,9 +8,10 @@ import pytest
 from edge_cases import write_with_edges
 from mimic3_tables import classes_of, flow_of, inputs, labels_of
 
-from notetune.hospital import SyntheticConfig
+from notetune.hospital.hospital import SyntheticConfig
 from notetune.notes.outcomes import LENGTH_OF_STAY_CLASSES
-from notetune.sources import Mimic3Source, read
+from notetune.sources import read
+from notetune.sources.mimic.mimic3 import Mimic3Source
 
 PATIENTS = 300
 VERSIONS = ("correct", "core-2021")

@@ -7,7 +7,8 @@ import pytest
 
 from notetune.audit import FlowCount
 from notetune.errors import DataError
-from notetune.sources import EicuSource, read
+from notetune.sources import read
+from notetune.sources.eicu import EicuSource
 
 DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 CANARY = "zygomorphic"

@@ -7,7 +7,7 @@ import pytest
 from fhir_documents import CANARY, attachment, cohort_of, document, packed, source_of, text_of
 
 from notetune.errors import DataError
-from notetune.sources import files_of
+from notetune.sources.paths import files_of
 
 
 def write_binaries(folder, how):

@@ -5,7 +5,9 @@ import pytest
 from notetune import config
 from notetune.audit import FlowCount
 from notetune.errors import DataError
-from notetune.sources import TableSource, joined, read
+from notetune.sources import read
+from notetune.sources.joined import joined
+from notetune.sources.tables.source import TableSource
 
 HEADER = "id,patient,visit,when,died,until,age,text\n"
 COLUMNS = {"text": "text", "note_id": "id", "patient_id": "patient", "stay_id": "visit"}

@@ -7,7 +7,8 @@ from notetune import config
 from notetune.audit import FlowCount
 from notetune.errors import ConfigError, DataError
 from notetune.recipe.recipe import Recipe
-from notetune.sources import MedsSource, read
+from notetune.sources import read
+from notetune.sources.meds import MedsSource
 from notetune.sources.splits import split_patients
 
 CANARY = "zygomorphic"

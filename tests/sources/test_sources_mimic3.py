@@ -7,7 +7,8 @@ from mimic3_tables import CANARY, Folder, flow_of, inputs, small, summary
 
 from notetune.audit import FlowCount
 from notetune.errors import DataError
-from notetune.sources import Mimic3Source, read
+from notetune.sources import read
+from notetune.sources.mimic.mimic3 import Mimic3Source
 from notetune.sources.mimic.tasks import read_admissions
 
 DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))

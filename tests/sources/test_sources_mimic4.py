@@ -9,9 +9,10 @@ from edge_cases import write_with_edges
 
 from notetune.audit import FlowCount
 from notetune.errors import DataError
-from notetune.hospital import SyntheticConfig
+from notetune.hospital.hospital import SyntheticConfig
 from notetune.notes.outcomes import LENGTH_OF_STAY_CLASSES
-from notetune.sources import Mimic4Source, read
+from notetune.sources import read
+from notetune.sources.mimic.mimic4 import Mimic4Source
 
 PATIENTS = 300
 CANARY = "zygomorphic"

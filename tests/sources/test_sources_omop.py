@@ -6,7 +6,8 @@ import pytest
 from notetune import config
 from notetune.audit import FlowCount
 from notetune.errors import ConfigError, DataError
-from notetune.sources import OmopSource, read
+from notetune.sources import read
+from notetune.sources.omop import OmopSource
 
 CANARY = "zygomorphic"
 HEADER = (

@@ -2,10 +2,7 @@
 
 from table_of_visits import source_of
 
-from notetune.sources import (
-    files_of,
-    starting_from,
-)
+from notetune.sources.paths import files_of, starting_from
 
 
 def test_every_path_of_a_source_starts_from_the_data_folder_and_counts_as_its_file(tmp_path):

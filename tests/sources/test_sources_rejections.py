@@ -18,10 +18,8 @@ from table_of_letters import (
 
 from notetune.audit import FlowCount
 from notetune.errors import DataError
-from notetune.sources import (
-    write_rejections,
-)
 from notetune.sources.cohort import REJECTIONS_SCHEMA
+from notetune.sources.rejections import write_rejections
 
 # Row to add on line 6, changes to the source, what the strict policy says, the quarantine's reason.
 FAULTY_ROWS = {

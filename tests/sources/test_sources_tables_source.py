@@ -20,8 +20,9 @@ from notetune import config
 from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.notes.outcomes import label_matrix
-from notetune.sources import TableSource, read
+from notetune.sources import read
 from notetune.sources.cohort import NOTES_SCHEMA
+from notetune.sources.tables.source import TableSource
 
 DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 WARD_HEADER = "id,patient,age,sex,ward,text\n"

@@ -10,9 +10,7 @@ from table_of_visits import source_of
 
 from notetune.audit import FlowCount
 from notetune.errors import ConfigError, DataError
-from notetune.sources import (
-    read,
-)
+from notetune.sources import read
 
 
 def test_a_table_passes_in_chunks_of_at_most_10_000_notes_the_same_each_time(tmp_path):

@@ -14,7 +14,8 @@ from builders import random_llama
 from small_study import notetune
 
 from notetune import config
-from notetune.sources import FhirSource, read
+from notetune.sources import read
+from notetune.sources.fhir import FhirSource
 
 ROOT = Path(__file__).parents[2]
 EXPORT = ROOT / "tests/examples/clinosim"

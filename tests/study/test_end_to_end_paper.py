@@ -6,7 +6,7 @@ import pytest
 from builders import random_encoder, random_llama
 
 from notetune import config
-from notetune.hospital import SyntheticConfig, write_hospital
+from notetune.hospital.hospital import SyntheticConfig, write_hospital
 from notetune.recipe.recipe import Recipe
 from notetune.report.page import report_sections
 from notetune.study.run import run_study

@@ -16,7 +16,7 @@ from notetune.model.cards import read_card
 from notetune.prepare.build import prepare
 from notetune.recipe.recipe import Recipe
 from notetune.serve.files import predict_file
-from notetune.sources import TableSource
+from notetune.sources.tables.source import TableSource
 from notetune.study import notices
 from notetune.study.evaluate import Made
 from notetune.study.features import FixedFeatures

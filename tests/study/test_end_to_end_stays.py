@@ -19,7 +19,7 @@ from notetune.prepare.build import prepare
 from notetune.recipe.recipe import Recipe
 from notetune.report.tables import task_table
 from notetune.serve.files import predict_file
-from notetune.sources import TableSource
+from notetune.sources.tables.source import TableSource
 from notetune.study.evaluate import evaluate
 from notetune.study.run import prepare_notes
 from notetune.tokens.edges import read_declared

@@ -24,8 +24,8 @@ LOOKS = {"0123456789abcdef": 3}
     [
         '{"views": 3}',
         json.dumps(LOOKS),  # not as we write it
-        *(runs._json_text({**LOOKS, **other}) for other in [{"views": 3}, {"f" * 16: "three"}]),
-        *(runs._json_text({"f" * 16: count}) for count in [0, True, 1.5, None]),
+        *(runs.json_text({**LOOKS, **other}) for other in [{"views": 3}, {"f" * 16: "three"}]),
+        *(runs.json_text({"f" * 16: count}) for count in [0, True, 1.5, None]),
         "[]",
         "{}\n",
         '{"f": NaN}',

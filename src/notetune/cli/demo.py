@@ -26,7 +26,7 @@ def introduction(patients: int) -> str:
 def demo_recipe(folder: Path, patients: int) -> "Recipe":
     """The demo's recipe; its hospital is written first where it is not there yet."""
     from notetune import config, runs
-    from notetune.hospital import SyntheticConfig, write_hospital
+    from notetune.hospital.hospital import SyntheticConfig, write_hospital
     from notetune.recipe.recipe import Recipe
 
     hospital = folder / f"hospital-{patients}"

@@ -27,7 +27,6 @@ class Key:
         name: With those of the sections around it; `NAME` and `[]` stand for any entry.
         kind: The `kind` that its section must have; "" where that does not matter.
         default: Its value when left out.
-        about: What it is for.
     """
 
     name: str

@@ -73,11 +73,7 @@ def prepared(
 ) -> None:
     """Rows read and kept per stage, the leak checks, and the published figures if asked for.
 
-    Args:
-        prepared: The notes of the tasks.
-        comparisons: Their figures beside the published ones.
-        corpus: The notes of step 1 with theirs, where they are others.
-        as_json: For machines.
+    `corpus` is the notes of step 1 with their figures, where they are others.
     """
     if as_json:
         of_corpus = {"corpus": _prepared_as_json(*corpus)} if corpus else {}
@@ -93,9 +89,9 @@ def _prepared_as_json(
 ) -> dict[str, object]:
     return {
         "folder": prepared.folder,
-        "flow": [asdict(stage) for stage in prepared.flow],
-        "findings": [asdict(finding) for finding in prepared.findings],
-        "published": [asdict(row) for row in comparisons],
+        "flow": prepared.flow,
+        "findings": prepared.findings,
+        "published": comparisons,
     }
 
 
@@ -135,13 +131,7 @@ def pretrained(
 ) -> None:
     """The methods of step 1 side by side, and perplexity by source."""
     if as_json:
-        return terminal.show_json(
-            {
-                "folder": folder,
-                "methods": [row.model_dump(mode="json") for row in methods],
-                "perplexity": [row.model_dump(mode="json") for row in perplexity],
-            }
-        )
+        return terminal.show_json({"folder": folder, "methods": methods, "perplexity": perplexity})
     from notetune.report import adaptation
 
     terminal.show_report_table(adaptation.perplexity_table(perplexity))
@@ -153,7 +143,7 @@ def pretrained(
 def searches(found: Sequence["SearchRow"], *, as_json: bool) -> None:
     """What each search found."""
     if as_json:
-        return terminal.show_json([row.model_dump(mode="json") for row in found])
+        return terminal.show_json(found)
     from notetune.report.searches import searches_table
 
     terminal.show_report_table(searches_table(found))
@@ -165,7 +155,7 @@ def results(results: "Results", folder: Path, *, as_json: bool) -> None:
     from notetune.report import adaptation, summary, tables
 
     if as_json:
-        return terminal.show_json(results.model_dump(mode="json"))
+        return terminal.show_json(results)
     terminal.show_report_table(adaptation.methods_table(results.methods))
     if results.tasks:
         terminal.show_report_table(tables.headline_table(results))
@@ -257,7 +247,7 @@ def _numbers(seeds: Sequence[int]) -> str:
 def progress(progress: "Progress", *, as_json: bool) -> None:
     """What is done, who works on what, what failed and why, and the time left."""
     if as_json:
-        return terminal.show_json(asdict(progress))
+        return terminal.show_json(progress)
     rows = [(job.name, job.state, job.detail) for job in progress.jobs]
     terminal.show_texts("Jobs", ("job", "state", ""), rows)
     terminal.tell(f"Run folder: {progress.folder}\n{standing(progress)}")
@@ -301,7 +291,7 @@ def _duration(seconds: float) -> str:
 def keys(found: Sequence["Key"], *, as_json: bool) -> None:
     """Keys of a recipe."""
     if as_json:
-        return terminal.show_json([asdict(key) for key in found])
+        return terminal.show_json(found)
     rows = [(key.name, key.kind, key.default, key.about) for key in found]
     terminal.show_entries("Keys of a recipe", ("key", "of kind", "default", "what it is"), rows)
     return None

@@ -59,10 +59,7 @@ def work_on_cluster(recipe: "Recipe", command: Sequence[str], address: str) -> N
 def take_turn(command: list[str], folder: str, logs: str) -> int:
     """Be a worker until nothing is left for it, as a task of a cluster.
 
-    Args:
-        command: The arguments of `notetune` that make a worker.
-        folder: Where paths of the recipe begin.
-        logs: Where it leaves its log, named by its machine and process.
+    Paths of the recipe begin in `folder`; its log, named by its machine and process, is in `logs`.
 
     Returns:
         Its exit code, so that no text of an error leaves the machine.
@@ -87,11 +84,7 @@ def take_turn(command: list[str], folder: str, logs: str) -> int:
 
 
 def _ends_of_workers(ray: Any, recipe: "Recipe", command: Sequence[str]) -> set[str]:
-    """Keep workers running until the first finds nothing more to do, and let the others end.
-
-    Returns:
-        How they ended.
-    """
+    """How workers ended: they run until the first finds nothing more to do."""
     from notetune.study.status import progress
 
     needs = _needs(recipe, ray.cluster_resources())
@@ -170,11 +163,7 @@ def _joined(address: str) -> Iterator[Any]:
 
 
 def _refuse_open_door() -> None:
-    """Refuse Ray where it asks for no token, or others can read it.
-
-    Raises:
-        ConfigError: If so.
-    """
+    """Refuse Ray where it asks for no token, or others can read it."""
     mode = os.environ.get("RAY_AUTH_MODE", "")
     if mode != "token":
         raise ConfigError(
@@ -188,11 +177,7 @@ def _refuse_open_door() -> None:
 
 
 def _refuse_silence(address: str) -> None:
-    """Refuse an address where nothing listens; Ray would try for minutes.
-
-    Raises:
-        ConfigError: If so.
-    """
+    """Refuse an address where nothing listens; Ray would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():
         return

@@ -1,6 +1,5 @@
 """What a person sees and asks: progress, tables, one-line errors, SIGTERM. Never note text."""
 
-import json
 import logging
 import select
 import signal
@@ -13,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -28,6 +27,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from notetune import runs
 from notetune.errors import RunWarning, Stopped
 
 if TYPE_CHECKING:
@@ -63,10 +63,7 @@ def track(
     label: str, steps: Iterable[T], total: int, describe: Callable[[T], str], done: int = 0
 ) -> Iterator[T]:
     """Show progress on standard error: a bar on a terminal, a line now and then elsewhere."""
-    if err.is_terminal:
-        yield from _with_bar(label, steps, total, describe, done)
-    else:
-        yield from _with_lines(label, steps, total, describe, done)
+    return (_with_bar if err.is_terminal else _with_lines)(label, steps, total, describe, done)
 
 
 def busy(what: str = "loading PyTorch and other libraries") -> AbstractContextManager[object]:
@@ -87,18 +84,18 @@ def tell(message: str) -> None:
 
 def show_json(value: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")
+    sys.stdout.write(runs.json_text(value))
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table of numbers on standard output, its first column left and the others right."""
-    _show(title, columns, rows, "right")
+    _show(title, columns, rows, 1)
 
 
 def show_report_table(table: "ReportTable") -> None:
     """A table of the report, with its marks, digits and notes."""
     rows = [[f"{cell.text}\n{cell.detail}".strip() for cell in row] for row in table.rows]
-    _show(table.caption, table.columns, rows, "right", table.text_columns)
+    _show(table.caption, table.columns, rows, table.text_columns)
     for note in table.notes:
         tell(note)
 
@@ -115,24 +112,19 @@ def show_entries(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
 
 def show_texts(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table of texts on standard output, all columns left."""
-    _show(title, columns, rows, "left")
+    _show(title, columns, rows, len(columns))
 
 
-def _show(
-    title: str,
-    columns: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    justify: Literal["left", "right"],
-    lefts: int = 1,
-) -> None:
+def _show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], lefts: int) -> None:
+    """A table whose first columns are left and the others right; empty columns are left out."""
     cells = zip(columns, *rows, strict=True)
     filled = [column for column in cells if len(column) == 1 or any(column[1:])]
     texts = [[_printable(text) for text in row] for row in zip(*filled, strict=True)]
     widths = _widths(list(zip(*texts, strict=True)), out.width)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for number, width in enumerate(widths):
-        side: Literal["left", "right"] = "left" if number < lefts else justify
-        table.add_column(texts[0][number], justify=side, width=width)
+        is_left = number < lefts
+        table.add_column(texts[0][number], justify="left" if is_left else "right", width=width)
     for row in texts[1:]:
         table.add_row(*row[: len(widths)])
     _print(out, title, "bold")

@@ -22,12 +22,8 @@ _SECONDS_TO_SAVE = 600
 def beside(recipe: "Recipe", command: Sequence[str], workers: int) -> Iterator[None]:
     """Let other processes work beside this one until the block ends, each with a log.
 
-    They share the cores; where there are several GPUs each sees one.
-
-    Args:
-        recipe: Whose run folder holds the logs.
-        command: The arguments of `notetune` that make a worker.
-        workers: How many there are with this one.
+    They share the cores; where there are several GPUs each sees one. `command` are the arguments of
+    `notetune` that make a worker; this process is one of the `workers`.
     """
     from notetune.model.device import gpu_count, use_threads
 
@@ -65,13 +61,7 @@ def logs_of(recipe: "Recipe") -> Path:
 
 
 def share(number: int, count: int, gpus: int) -> dict[str, str]:
-    """Which part of this machine a worker may use, as environment variables.
-
-    Args:
-        number: Of the worker, from 0.
-        count: All workers on this machine.
-        gpus: GPUs of this machine.
-    """
+    """Which part of this machine a worker, numbered from 0, may use: environment variables."""
     threads = max(1, (os.cpu_count() or 1) // count)
     of_gpu = {"CUDA_VISIBLE_DEVICES": str(number % gpus)} if gpus > 1 else {}
     return {"OMP_NUM_THREADS": str(threads), **of_gpu}
@@ -83,13 +73,7 @@ def slurm_script(
     """A script for `sbatch` whose tasks work on one study.
 
     A task that Slurm stops has time to save its last step; one that is preempted is queued again.
-
-    Args:
-        recipe: The study.
-        command: The arguments of `notetune` that make a worker.
-        tasks: How many workers.
-        gpus: GPUs of each.
-        options: Further options of sbatch, such as `--partition=gpu`.
+    `command` are the arguments of `notetune` that make a worker, each with so many `gpus`.
 
     Raises:
         ConfigError: If an option is none of sbatch's long ones, or spans lines.

@@ -4,13 +4,3 @@ Latent conditions (`conditions`) drive the outcomes (`outcome_model`), the codes
 (`prose`, `narrative`, `hospital_course`, `layout`, `ward_notes`) of each patient (`patients`,
 `stays`, `charts`); `mimic3` and `mimic4` write the tables, `truth` and `oracle` say what is true.
 """
-
-from notetune.hospital.hospital import SyntheticConfig, write_hospital
-from notetune.hospital.truth import AdmissionTruth, HospitalTruth
-
-__all__ = [
-    "AdmissionTruth",
-    "HospitalTruth",
-    "SyntheticConfig",
-    "write_hospital",
-]

@@ -93,9 +93,7 @@ class Chronic(Condition):
 
     Attributes:
         share: Share of patients who have it at 65 years; its log-odds change by `per_decade`.
-        history: Items of the past medical history.
         medicines: Home medicines; each is taken with probability 0.7.
-        follows: Sentences of the hospital course.
     """
 
     share: float

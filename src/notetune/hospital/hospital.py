@@ -1,7 +1,6 @@
 """Write a whole synthetic hospital, with its truth beside it."""
 
 import functools
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -18,10 +17,6 @@ from notetune.hospital.oracle import Scored, oracle_scores
 from notetune.hospital.outcome_model import OutcomeModel
 from notetune.hospital.tables import open_tables
 from notetune.hospital.truth import Hospital, HospitalTruth, write_truth
-
-_PROGRESS_EVERY = 2000
-
-_log = logging.getLogger(__name__)
 
 
 class SyntheticConfig(Config):
@@ -87,8 +82,6 @@ def _written(
     with open_tables(folder, hospital) as tables:
         part = Mimic3(tables) if hospital == "mimic3" else Mimic4(tables)
         for index, key in enumerate(keys):
-            if index and index % _PROGRESS_EVERY == 0:
-                _log.info("synthetic hospital: %d of %d patients of %s", index, len(keys), hospital)
             edit = edits.get((hospital, index), Edit())
             chart = part.chart(index, key, functools.partial(told, edit, model, config.seed))
             edit.change(chart)

@@ -36,7 +36,6 @@ class Author:
 
     Attributes:
         layout: Headings on their own line, or the older upper-case headings with text behind.
-        shorthand: Probability of each abbreviation.
         slips: Probability of a misspelling in a long word.
         bullet: Prefix of list items; "{n}" is their number, "," makes a running list.
         calls: How the patient is named at the start of a sentence.

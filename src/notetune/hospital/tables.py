@@ -20,7 +20,6 @@ class Records:
 
     Attributes:
         tables: Name of each table -> its columns, parted by spaces.
-        units: Service -> intensive care unit.
         person: What may stand in each cell about the person, most likely ones several times.
         elective: The type of a planned admission, and `urgent` those of the others.
     """

@@ -21,12 +21,8 @@ def standings(scores: Sequence[ModelScores], degrees: int, seed: int = 0) -> lis
     Models are dropped one by one while the largest studentised difference among those left is
     above the 95 % quantile that it would have among equal models. Of equal models, at least one is
     called worse in about 5 % of reports, however many there are; intervals against the leader
-    would do so in 55 % of reports of ten.
-
-    Args:
-        scores: Of all models, on the same draws.
-        degrees: Patients with the rarer value of the outcome, less one.
-        seed: Of the draws of runs.
+    would do so in 55 % of reports of ten. All scores are on the same draws; `degrees` are the
+    patients with the rarer value of the outcome, less one.
 
     Source:
         The model confidence set with the range statistic: Hansen, Lunde and Nason (2011).

@@ -167,6 +167,10 @@ def _headline(
         for model in models
         if counted and not missing[model]
     }
+    why_not = {
+        model: f"no scores on {', '.join(on_tasks)}" if on_tasks else NO_LABEL
+        for model, on_tasks in missing.items()
+    }
     rarer = min((scores.labels.rarer for scores in counted.values()), default=0)
     places = dict(zip(means, standings(list(means.values()), rarer - 1, seed), strict=True))
     if len(counted) == 1:
@@ -181,14 +185,10 @@ def _headline(
             tasks=tuple(counted),
             auroc=intervals.get(model),
             standing=places.get(model),
-            reason=None if model in means else _no_scores(missing[model]),
+            reason=None if model in means else why_not[model],
         )
         for model in models
     )
-
-
-def _no_scores(on_tasks: Sequence[str]) -> str:
-    return f"no scores on {', '.join(on_tasks)}" if on_tasks else NO_LABEL
 
 
 def _over_tasks(of_tasks: Sequence[ModelScores]) -> ModelScores:

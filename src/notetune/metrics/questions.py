@@ -29,7 +29,6 @@ class Pair:
 
     Attributes:
         task: The only task to compare them on; None for all.
-        about: What makes the two different.
     """
 
     model: str

@@ -4,22 +4,21 @@ No field holds note text: notes appear as counts, scores and label names only. A
 not exist is None with a reason beside it, never NaN, 0 or 0.5.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Literal, Self
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_validator
+from pydantic import Field, JsonValue, NonNegativeInt, model_validator
 
 from notetune.aliases import TaskKind
 from notetune.audit import Finding, FlowCount
 from notetune.config import Config
-from notetune.errors import DataError
 from notetune.metrics.best import Standing
 from notetune.metrics.bootstrap import Estimate
 from notetune.metrics.learning import CurvePoint as CurvePoint
 from notetune.metrics.learning import Evaluation as Evaluation
 from notetune.metrics.published import Publication
-from notetune.runs import read_json, write_json
+from notetune.metrics.ranking import macro_auroc, micro_auroc
 
 
 class SplitCount(Config):
@@ -106,7 +105,6 @@ class SearchRow(Config):
         model: The method of step 1, or the model of step 2, as its own row names it.
         task: Of step 2.
         objective: What its scores are: `perplexity` and `loss` are better when lower.
-        space: What could change, in words.
         winner: Number of the best trial; `point` are its settings.
         validation: Its score, too good because it was chosen by it.
         corrected: What the choice is worth on patients that had no part in it.
@@ -154,6 +152,20 @@ class Calibration(Config):
     expected_calibration_error: float
 
 
+@dataclass(frozen=True)
+class MeanOfRuns:
+    """How a figure of a model is made, that is a plain mean over its runs.
+
+    Attributes:
+        figure: From `(N, K)` targets and scores of a run, of the K labels with both values alone.
+        needs_rare_labels: Whether it tells nothing new where all those labels are judged.
+    """
+
+    figure: Callable[[Any, Any], float]
+    kinds: tuple[TaskKind, ...] = get_args(TaskKind)
+    needs_rare_labels: bool = False
+
+
 class ModelRow(Config):
     """One model on one task. Scores are means over its runs; intervals cover patients and runs.
 
@@ -180,14 +192,26 @@ class ModelRow(Config):
     is_deterministic: bool = False
     auroc: Estimate | None
     auroc_per_run: tuple[float, ...] = ()
-    auroc_all_labels: float | None = Field(default=None, title="Macro, all labels")
-    auroc_micro: float | None = Field(default=None, title="Micro AUROC")
+    auroc_all_labels: Annotated[float | None, MeanOfRuns(macro_auroc, needs_rare_labels=True)] = (
+        Field(default=None, title="Macro, all labels")
+    )
+    auroc_micro: Annotated[float | None, MeanOfRuns(micro_auroc, kinds=("multilabel",))] = Field(
+        default=None, title="Micro AUROC"
+    )
     average_precision: float | None = None
     average_precision_interval: tuple[float, float] | None = None
     brier: Estimate
     calibration: Calibration | None = None
     standing: Standing | None = None
     reason: str | None = None
+
+
+MEANS_OF_RUNS: Final = {
+    name: how
+    for name, field in ModelRow.model_fields.items()
+    for how in field.metadata
+    if isinstance(how, MeanOfRuns)
+}
 
 
 class Comparison(Config):
@@ -258,11 +282,9 @@ class TaskResult(Config):
 
     Attributes:
         notes: Rows of scores, each of what `unit` says.
-        labels_evaluated: Labels with both values.
         labels_judged: Those of them that intervals and comparisons are about.
         rarer_patients: Patients with the rarer value of the rarest class; all for many labels.
         why_not_judged: Why nothing is said of who is better; None where something is.
-        primary: Comparisons that the recipe declares.
         exploratory: Further ones, of which nothing is said to be found.
     """
 
@@ -362,26 +384,3 @@ class Results(Config):
     notices: tuple[str, ...] = ()
     published: Publication | None = None
     provenance: dict[str, str] = Field(default_factory=dict)
-
-
-def write_results(results: Results, path: Path) -> None:
-    """Write the value as JSON in one step."""
-    write_json(path, results.model_dump(mode="json"))
-
-
-def read_results(path: Path) -> Results:
-    """Read what `write_results` wrote.
-
-    Raises:
-        RunError: If the file is missing or is not JSON.
-        DataError: If it holds another format, an unknown key or a wrong value.
-    """
-    try:
-        return Results.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        where = ".".join(str(key) for key in first["loc"])
-        raise DataError(
-            f"{path}: {where}: {first['msg']} ({error.error_count()} problems). Use the notetune "
-            "version that wrote it."
-        ) from None

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,8 @@ from notetune.metrics.bootstrap import (
     mean_replicates,
     precision_replicates,
 )
-from notetune.metrics.ranking import auroc_score, auroc_scores
+from notetune.metrics.ranking import macro_auroc
+from notetune.metrics.results import MEANS_OF_RUNS
 from notetune.metrics.scores import ScoreTable
 from notetune.metrics.uncertainty import (
     ENOUGH_PATIENTS,
@@ -113,7 +113,10 @@ class TaskScores:
 
     def auroc_per_run(self, tables: Sequence[ScoreTable]) -> tuple[float, ...]:
         """Macro AUROC over the judged labels of each table."""
-        return tuple(macro_auroc(table, self.labels.judged_K) for table in tables)
+        labels_K = self.labels.judged_K
+        return tuple(
+            macro_auroc(t.targets_NK[:, labels_K], t.scores_NK[:, labels_K]) for t in tables
+        )
 
     def auroc_interval(self, model: str) -> Estimate:
         """A model's macro AUROC over the judged labels, with its interval."""
@@ -124,28 +127,18 @@ class TaskScores:
             return interval(auroc, self.patients)  # always a half, however few patients there are
         return interval(auroc, self.patients, of_few=newcombe_interval(auroc.mean.value, *few))
 
-    def means(self, model: str) -> dict[str, Any]:
+    def means(self, model: str) -> dict[str, float]:
         """Figures of a model that are plain means over its runs, by their field of `ModelRow`."""
+        labels_K, kind = self.labels.evaluated_K, self.first.kind
+        has_rare = (labels_K != self.labels.judged_K).any()
+        targets_NK = self.first.targets_NK[:, labels_K]
         return {
-            "auroc_all_labels": self.auroc_all_labels(model),
-            "auroc_micro": self.auroc_micro(model),
+            name: fmean(
+                one.figure(targets_NK, t.scores_NK[:, labels_K]) for t in self.tables[model]
+            )
+            for name, one in MEANS_OF_RUNS.items()
+            if labels_K.any() and kind in one.kinds and (has_rare or not one.needs_rare_labels)
         }
-
-    def auroc_all_labels(self, model: str) -> float | None:
-        """Macro over all labels with both values, if those are more than the judged ones."""
-        evaluated_K = self.labels.evaluated_K
-        if (evaluated_K == self.labels.judged_K).all():
-            return None
-        return fmean(macro_auroc(table, evaluated_K) for table in self.tables[model])
-
-    def auroc_micro(self, model: str) -> float | None:
-        """All labels with both values of a multilabel task as one."""
-        labels_K = self.labels.evaluated_K
-        if self.first.kind != "multilabel" or not labels_K.any():
-            return None
-        targets = self.first.targets_NK[:, labels_K].ravel()
-        runs = self.tables[model]
-        return fmean(auroc_score(targets, run.scores_NK[:, labels_K].ravel()) for run in runs)
 
     def average_precision(self, model: str) -> ModelScores | None:
         """Macro over the labels with both values; of a multilabel task the draws mean nothing."""
@@ -225,8 +218,3 @@ def labels_of(table: ScoreTable) -> Labels:
     of_judged = rarer_K[judged_K]
     rarer = of_judged.min() if table.kind == "multiclass" else min(len(starts_P), of_judged.sum())
     return Labels(evaluated_K, judged_K, int(rarer), None, None)
-
-
-def macro_auroc(table: ScoreTable, labels_K: npt.NDArray[np.bool_]) -> float:
-    """Mean AUROC over some labels that have both values."""
-    return fmean(auroc_scores(table.targets_NK[:, labels_K], table.scores_NK[:, labels_K]))

@@ -31,7 +31,6 @@ class ModelRuns:
     """What the runs of a model are.
 
     Attributes:
-        model: Its name.
         shares: Names the step 1 that its runs stand on; models with the same one are compared run
             by run. None without step 1.
         is_deterministic: One run is all there is: another training gives the same model.

@@ -63,9 +63,7 @@ Source: tabular lists of ICD-9-CM volume 1 and of ICD-10-CM; long titles are sho
 def icd_chapter(code: str, version: str) -> str | None:
     """The chapter of a diagnosis, named by its range; None if this is no code of a chapter.
 
-    Args:
-        code: With or without its dot, in any letter case.
-        version: "9" or "10".
+    The code may have its dot and any letter case; its version is "9" or "10".
 
     Example:
         >>> icd_chapter("250.00", "9"), icd_chapter("v3000", "9"), icd_chapter("V30.0", "10")

@@ -49,8 +49,6 @@ class TextLimit(Config):
 
     Attributes:
         backbone_name: Name of the folder with the tokenizer.
-        max_tokens: Longest document.
-        max_pieces: Most documents of one note.
     """
 
     backbone_name: str

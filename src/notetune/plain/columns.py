@@ -82,9 +82,7 @@ class Columns(Config):
 def typed(frame: pl.DataFrame, coded: Sequence[str]) -> pl.DataFrame:
     """Columns of text as what they hold: numbers where every filled-in cell is one.
 
-    Args:
-        frame: `note_id` and columns of text.
-        coded: Columns whose numbers are codes: they stay text.
+    The numbers of `coded` columns are codes, so these stay text, as `note_id` does.
 
     Raises:
         DataError: If most cells of a column are numbers and some are not.

@@ -26,7 +26,9 @@ from notetune.prepare.shards import (
     take_texts,
 )
 from notetune.prepare.tasks import checked, is_labelled, published_counts, split_flow, split_tasks
-from notetune.sources import Finished, splits
+from notetune.sources import splits
+from notetune.sources.cohort import Finished
+from notetune.sources.rejections import write_rejections
 from notetune.tokens.store import (
     TokenStore,
     join_documents,
@@ -56,13 +58,8 @@ def assemble(
 ) -> None:
     """Write everything that depends on all notes: splits, labels, checks, and one token store.
 
-    Args:
-        spec: What to do.
-        shards: All notes.
-        finished: What the source says after them.
-        folder: An empty folder.
-        encode: Encodes the shards, given all notes with `split` and which of them have a label.
-        held_out: What step 1 may not read of.
+    `encode` encodes the shards, given all notes with `split` and which of them have a label;
+    `folder` is empty.
     """
     if not shards:
         raise DataError("the source has no notes; check its paths and columns.")
@@ -92,7 +89,7 @@ def assemble(
     }
     runs.write_json(folder / FACTS, facts)
     if finished.rejections.height:
-        sources.write_rejections(finished.rejections, folder / "rejections.csv")
+        write_rejections(finished.rejections, folder / "rejections.csv")
 
 
 def _write_tables(

@@ -4,7 +4,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from notetune import claims, runs, sources
+from notetune import claims, runs
 from notetune.errors import ConfigError, DataError
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.prepare.assemble import assemble
@@ -14,7 +14,9 @@ from notetune.prepare.prepared import Prepared, inputs, open_prepared
 from notetune.prepare.settings import Preparation
 from notetune.prepare.shards import usable_cores, write_shards
 from notetune.sources.cohort import without_tasks
+from notetune.sources.joined import joined
 from notetune.sources.mimic import published
+from notetune.sources.paths import files_of
 
 
 def prepare(spec: Preparation, like: Prepared | None = None) -> Prepared:
@@ -35,7 +37,7 @@ def prepare(spec: Preparation, like: Prepared | None = None) -> Prepared:
         RunError: If that folder is not ours to replace.
     """
     folder, depends_on = spec.folder, inputs(spec, like)
-    for path in (*sources.files_of(spec.source), resolve_backbone(spec.backbone)):
+    for path in (*files_of(spec.source), resolve_backbone(spec.backbone)):
         if path.resolve().is_relative_to(folder.resolve()):
             raise ConfigError(
                 f"prepared: {path} lies in {folder} and is read; name another folder for what is "
@@ -55,7 +57,7 @@ def _make(spec: Preparation, depends_on: dict[str, Any], work: Path, like: Prepa
         stream, store = without_tasks(stream), like.store
     if spec.config.join == "by time":
         drops_late = spec.config.late_notes == "drop"
-        stream = sources.joined(stream, spec.tasks, drops_late=drops_late)
+        stream = joined(stream, spec.tasks, drops_late=drops_late)
     workers = spec.config.workers or usable_cores()
     shards = write_shards(stream.chunks, work, workers)
     with runs.new_folder(spec.folder, depends_on) as temporary:

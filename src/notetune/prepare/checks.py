@@ -72,6 +72,14 @@ def task_findings(
     return findings
 
 
+def late_note_ids(notes: pl.DataFrame, table: pl.DataFrame) -> pl.Series:
+    """The notes of a task table that were written after its prediction time, where it has one."""
+    if PREDICTION_TIME not in table.columns:
+        return pl.Series([], dtype=pl.String)
+    timed = table.select("note_id", PREDICTION_TIME).join(notes, on="note_id", how="left")
+    return timed.filter(pl.col("time") > pl.col(PREDICTION_TIME))["note_id"]
+
+
 def corpus_notes(
     spec: Preparation, shards: Sequence[Shard], notes: pl.DataFrame, held_out: HeldOut
 ) -> tuple[pl.Series, FlowCount, list[Finding]]:

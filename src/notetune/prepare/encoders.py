@@ -33,14 +33,9 @@ def outline_encoder(name: str, key: str, dtype: Dtype = "float32") -> Backbone:
 def write_tokens(
     spec: EncodeSpec, name: str, most_tokens: int, prepared: Prepared, folder: Path
 ) -> None:
-    """Encode the notes with a label, with the encoder's own tokenizer.
+    """Encode the notes with a label into an existing folder, with the encoder's own tokenizer.
 
-    Args:
-        spec: What to do.
-        name: Folder of the encoder.
-        most_tokens: Longest document that it can read.
-        prepared: The notes.
-        folder: An existing folder to write into.
+    `name` is the folder of the encoder, which can read `most_tokens` of a document.
     """
     store = prepared.store
     labelled = np.unique(np.concatenate([task.note_ids_N for task in prepared.tasks.values()]))

@@ -103,11 +103,7 @@ def longest_document(
 ) -> tuple[int, str]:
     """Tokens that hold 95 % of some notes whole, or as many as there can be; and why so many.
 
-    Args:
-        encoder: How they are encoded.
-        texts: The notes.
-        positions: What the model was built for.
-        most: What a row has room for.
+    The model was built for so many `positions`, and a row has room for `most` tokens.
     """
     if not texts:
         return max(LEAST_TOKENS, min(positions, most)), "there is no training note to go by"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from notetune import runs, sources
+from notetune import runs
 from notetune.audit import Finding, FlowCount
 from notetune.metrics.scores import ScoreTable
 from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
@@ -18,7 +18,7 @@ from notetune.notes.outcomes import Task
 from notetune.prepare.settings import Preparation
 from notetune.prepare.shards import NOTES, SIGNATURES
 from notetune.sources.cohort import SAMPLE_ID
-from notetune.sources.paths import paths_in
+from notetune.sources.paths import files_of, paths_in
 from notetune.tokens.edges import Edges
 from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import IN_CORPUS, TokenStore, open_store
@@ -94,13 +94,11 @@ class Prepared:
     """A prepared folder, opened.
 
     Attributes:
-        tasks: By name.
         flow: Rows read, kept and left out, stage by stage.
-        findings: What the leak checks found.
         corpus: Notes, documents and tokens per source and split.
+        has_patients: Whether the notes name their patients.
         counts: Figures of the cohort that are published too, under the keys of
             `published.PUBLISHED`; empty where none are.
-        has_patients: Whether the notes name their patients.
     """
 
     folder: Path
@@ -198,7 +196,7 @@ def inputs(spec: Preparation, like: Prepared | None = None) -> dict[str, Any]:
         chosen_by = {"room": spec.room, "positions_taken": spec.positions_taken}
     if like is None and spec.config.opener == "auto":
         chosen_by["dtype"] = spec.dtype  # perplexities may choose the opener
-    read = [*sources.files_of(spec.source), *filter(Path.is_file, paths_in(spec.split))]
+    read = [*files_of(spec.source), *filter(Path.is_file, paths_in(spec.split))]
     return {
         **chosen_by,
         "stage": "prepare",

@@ -88,13 +88,11 @@ class Preparation:
     Attributes:
         folder: Where the prepared notes are to be.
         source: Its paths start from `data`, as those of `split`.
-        config: What the recipe says of it.
         backbone: Whose tokens they become; where its weights choose the opener, of which `dtype`
             they are and on which `device` they do.
         tasks: Those that are wanted; all of the source when empty.
         codes: Columns beside the text whose numbers are codes.
         leaked_texts: What to do with a note of step 1 that is also a held-out note of the tasks.
-        is_of_step_1: Whether step 1 reads these notes.
         room: Longest document that every row has room for, where `max_tokens` is `auto`.
         positions_taken: Positions that adapters take in front of a document, at most.
     """

@@ -62,10 +62,8 @@ _T = TypeVar("_T")
 def write_shards(chunks: Iterable[pl.DataFrame], folder: Path, workers: int) -> list[Shard]:
     """Write notes as shards, in their order; those that an earlier run finished stay as they are.
 
-    Args:
-        chunks: Frames of `NOTES_SCHEMA`; never more than a few are in memory.
-        folder: Where the shards go.
-        workers: Processes that write. The shards do not depend on it.
+    Chunks are frames of `NOTES_SCHEMA`, of which never more than a few are in memory. The shards do
+    not depend on the number of processes that write them.
     """
     frames = itertools.chain.from_iterable(chunk.iter_slices(_NOTES_PER_SHARD) for chunk in chunks)
     jobs = (

@@ -8,9 +8,9 @@ import polars as pl
 
 from notetune.notes import overlap
 from notetune.notes.near_duplicates import are_matched
+from notetune.prepare.checks import late_note_ids
 from notetune.prepare.prepared import Prepared
 from notetune.prepare.shards import NOTES, SIGNATURES
-from notetune.sources.cohort import PREDICTION_TIME
 
 Suspects = Mapping[str, npt.NDArray[np.str_]]
 """Ids of notes, or of their samples, by what was found in them."""
@@ -43,18 +43,12 @@ def _of_task(
 ) -> Suspects:
     table = prepared.tasks[task]
     note_ids_N = table.note_ids_N[table.rows("test")]
+    labels = pl.read_parquet(prepared.folder / "tasks" / f"{task}.parquet", glob=False)
+    late = late_note_ids(notes, labels).to_list()
     found = {
         "words that tell the outcome": overlap.tell_outcome(task, prepared.texts(note_ids_N)),
         "a text nearly that of a training note": np.isin(note_ids_N, repeated),
-        "written after the prediction time": np.isin(note_ids_N, _late(prepared, task, notes)),
+        "written after the prediction time": np.isin(note_ids_N, late),
     }
     ids_N = table.sample_ids_N[table.rows("test")]
     return {what: ids_N[found_N] for what, found_N in found.items() if found_N.any()}
-
-
-def _late(prepared: Prepared, task: str, notes: pl.DataFrame) -> list[str]:
-    table = pl.read_parquet(prepared.folder / "tasks" / f"{task}.parquet", glob=False)
-    if PREDICTION_TIME not in table.columns:
-        return []
-    timed = table.select("note_id", PREDICTION_TIME).join(notes, on="note_id", how="left")
-    return timed.filter(pl.col("time") > pl.col(PREDICTION_TIME))["note_id"].to_list()

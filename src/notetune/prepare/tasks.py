@@ -8,9 +8,10 @@ from notetune.audit import FlowCount
 from notetune.errors import ConfigError
 from notetune.notes import outcomes
 from notetune.notes.outcomes import Task
+from notetune.prepare.checks import late_note_ids
 from notetune.prepare.settings import Preparation
-from notetune.sources import Finished, splits
-from notetune.sources.cohort import PREDICTION_TIME, SAMPLE_ID
+from notetune.sources import splits
+from notetune.sources.cohort import SAMPLE_ID, Finished
 from notetune.sources.mimic import published
 
 
@@ -41,11 +42,7 @@ def _in_time(
     task: Task, table: pl.DataFrame, notes: pl.DataFrame
 ) -> tuple[pl.DataFrame, FlowCount]:
     """The table without notes from after the prediction time, where that is known."""
-    kept = table
-    if PREDICTION_TIME in table.columns:
-        times = table.select("note_id", PREDICTION_TIME).join(notes, on="note_id", how="left")
-        is_late = times["time"].gt(times[PREDICTION_TIME]).fill_null(value=False)
-        kept = table.filter(~table["note_id"].is_in(times["note_id"].filter(is_late).implode()))
+    kept = table.filter(~table["note_id"].is_in(late_note_ids(notes, table).implode()))
     late = {"later than the prediction time": table.height - kept.height}
     return kept, FlowCount(f"{task.name}: notes in time", table.height, kept.height, late)
 

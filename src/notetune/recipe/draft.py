@@ -38,17 +38,7 @@ _VARIANTS: Final = ("head-only", "domain-frozen", "domain-frozen+task-lora")
 
 @dataclass(frozen=True)
 class Choices:
-    """What a user says of the columns; the rest is guessed.
-
-    Attributes:
-        text: Column of the text.
-        patient_id: Column of the patient id.
-        note_id: Column of the note id.
-        time: Column of the time.
-        stay_id: Column of the stay.
-        outcomes: Columns to predict, each with its kind or None.
-        features: Columns beside the text.
-    """
+    """What a user says of the columns; outcomes with their kind or None, the rest is guessed."""
 
     text: str | None = None
     patient_id: str | None = None

@@ -19,12 +19,7 @@ _LIKELY: Final = 0.5  # of the best share
 class Codes:
     """A table of codes beside the notes, and what a user says of it; the rest is guessed.
 
-    Attributes:
-        path: The table.
-        seen: What its columns hold.
-        id_column: Column of the id that a column of the notes has too.
-        code_column: Column of the codes.
-        version: icd9, icd10 or as-is.
+    `seen` is what its columns hold; `id_column` has an id that a column of the notes has too.
     """
 
     path: Path

@@ -34,8 +34,9 @@ from notetune.recipe.sections import (
     PretrainConfig,
     TuneConfig,
 )
-from notetune.sources import TableSource, starting_from
+from notetune.sources.paths import starting_from
 from notetune.sources.splits import AnySplit, ColumnSplit
+from notetune.sources.tables.source import TableSource
 from notetune.sources.tables.tasks import TaskedSource
 
 _DIFFERS_BY_BACKBONE = ("backbone", "dtype", "seeds", "pretrain", "downstream", "tune")
@@ -258,7 +259,12 @@ class Recipe(Config):
             raise ConfigError(f"{origin}.backbone is missing; give its folder.")
         given = self.evaluate.hybrid
         evaluate: dict[str, Any] = {"primary": None, "hybrid": given if given == "auto" else None}
-        changes = {"backbones": {}, "name": name, "runs": str(self.folder.backbones), **own}
+        changes = {
+            "backbones": {},
+            "name": name,
+            "runs": str(self.folder.root / "backbones"),
+            **own,
+        }
         if not is_first:
             evaluate["baselines"], changes["encoders"] = [], {"models": {}}
         study = changed(self, {**changes, "evaluate": evaluate}, origin)
@@ -311,7 +317,7 @@ class Recipe(Config):
         config = self.prepare.model_copy(update={"source": given.source, "split": given.split})
         return replace(
             self.preparation,
-            folder=self.folder.corpus,
+            folder=self.folder.prepared.with_name(f"{self.folder.prepared.name}-corpus"),
             source=starting_from(given.source, self.data),
             split=self._split_of(given),
             config=config,
@@ -338,7 +344,7 @@ class Recipe(Config):
             name: self.model_copy(
                 update={
                     "name": name,
-                    "runs": self.folder.compared,
+                    "runs": self.folder.root / "compared",
                     "pretrain": self.pretrain.model_copy(
                         update={
                             "adapter": method.adapter,

@@ -10,7 +10,7 @@ import jinja2
 import markupsafe
 
 from notetune import __version__, runs
-from notetune.metrics.results import Results, TaskResult, write_results
+from notetune.metrics.results import Results, TaskResult
 from notetune.ownership import refuse_foreign
 from notetune.report import adaptation, comparisons, deletions, figures, published, searches, tables
 from notetune.report.figures import Figure
@@ -18,7 +18,7 @@ from notetune.report.numbers import count
 from notetune.report.summary import Statement, summary
 from notetune.report.table import Table, markdown, markdown_text
 
-_NOTHING = "Nothing recorded."
+_NOTHING = ("Nothing recorded.",)
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Section:
 def write_report(results: Results, folder: Path) -> None:
     """Write report.html, report.md and report.json into a folder of their own, in one step.
 
-    The same results give the same bytes. The JSON file is the value itself
-    (`notetune.metrics.results.read_results`); the other two show nothing that is not in it.
+    The same results give the same bytes. The JSON file is the value itself; the other two show
+    nothing that is not in it.
 
     Raises:
         RunError: If the folder is not an earlier report.
@@ -64,7 +64,7 @@ def write_report(results: Results, folder: Path) -> None:
     with runs.new_folder(folder, {"report": results.title, "created": results.created}) as new:
         (new / "report.html").write_text(_as_html(results, sections), encoding="utf-8")
         (new / "report.md").write_text(_as_markdown(results, sections), encoding="utf-8")
-        write_results(results, new / "report.json")
+        runs.write_json(new / "report.json", results)
 
 
 def check_output(folder: Path) -> None:
@@ -83,13 +83,12 @@ def check_output(folder: Path) -> None:
 
 def report_sections(results: Results) -> tuple[Section, ...]:
     """Everything that the report shows, in order; what many studies lack only where it is."""
-    kept = tables.kept_table(results)
     recipe = CodeBlock(json.dumps(results.recipe, indent=2, ensure_ascii=False))
     sections = (
         Section("summary", "Summary", _summary(results)),
         Section("published", "The paper's tables", _published(results)),
-        Section("cohort", "Cohort", _or_nothing(tables.flow_table(results.flow))),
-        Section("splits", "Splits", _or_nothing(tables.splits_table(results))),
+        Section("cohort", "Cohort", _present(tables.flow_table(results.flow)) or _NOTHING),
+        Section("splits", "Splits", _present(tables.splits_table(results)) or _NOTHING),
         Section("adaptation", "Domain adaptation", _adaptation(results)),
         Section("searches", "Search for settings", _searches(results)),
         *(
@@ -99,23 +98,22 @@ def report_sections(results: Results) -> tuple[Section, ...]:
         Section("deletions", "What the scores rest on", _deletions(results)),
         Section("listed-patients", "Listed patients only", _listed_patients(results)),
         Section("suspects", "Without suspect notes", _unsuspected(results)),
-        Section("training", "Model choice", (kept,) if kept.rows else ()),
-        Section("costs", "Costs", _or_nothing(tables.costs_table(results))),
-        Section("leakage", "Leakage", _or_nothing(tables.leakage_table(results))),
+        Section("training", "Model choice", _present(tables.kept_table(results))),
+        Section("costs", "Costs", _present(tables.costs_table(results)) or _NOTHING),
+        Section("leakage", "Leakage", _present(tables.leakage_table(results)) or _NOTHING),
         Section("caveats", "Compatibility switches and notices", _caveats(results)),
         Section("provenance", "Provenance", _provenance(results)),
-        Section("recipe", "Resolved recipe", (recipe if results.recipe else _NOTHING,)),
+        Section("recipe", "Resolved recipe", (recipe,) if results.recipe else _NOTHING),
     )
     return tuple(section for section in sections if section.blocks)
 
 
 def _summary(results: Results) -> tuple[Block, ...]:
-    statements = summary(results)
-    return _present(
-        Statements(statements) if statements else _NOTHING,
-        tables.headline_table(results) if results.tasks else None,
-        comparisons.primary_table(results) if any(t.primary for t in results.tasks) else None,
-        figures.headline_figure(results),
+    said = summary(results)
+    further = (tables.headline_table(results), comparisons.primary_table(results))
+    return (
+        *((Statements(said),) if said else _NOTHING),
+        *_present(*further, figures.headline_figure(results)),
     )
 
 
@@ -130,20 +128,16 @@ def _published(results: Results) -> tuple[Block, ...]:
 
 def _adaptation(results: Results) -> tuple[Block, ...]:
     found = _present(
-        adaptation.methods_table(results.methods) if results.methods else None,
-        adaptation.perplexity_table(results.perplexity) if results.perplexity else None,
+        adaptation.methods_table(results.methods),
+        adaptation.perplexity_table(results.perplexity),
         figures.learning_figure(results),
     )
     return found or ("No domain adapter was trained.",)
 
 
 def _searches(results: Results) -> tuple[Block, ...]:
-    if not results.searches:
-        return ()
-    return (
-        searches.searches_table(results.searches),
-        *map(searches.trials_table, results.searches),
-    )
+    trials = map(searches.trials_table, results.searches)
+    return _present(searches.searches_table(results.searches), *trials)
 
 
 def _deletions(results: Results) -> tuple[Block, ...]:
@@ -161,17 +155,16 @@ def _task(task: TaskResult) -> tuple[Block, ...]:
         intro += (
             f" Which model is better cannot be judged: {task.why_not_judged} with the rarer value."
         )
-    is_binary = task.kind == "binary"
     return _present(
         intro,
         tables.task_table(task),
         figures.auroc_figure(task),
         figures.differences_figure(task),
-        comparisons.exploratory_table(task) if task.exploratory else None,
+        comparisons.exploratory_table(task),
         figures.roc_figure(task) if task.roc else None,
-        tables.calibration_table(task) if is_binary else None,
+        tables.calibration_table(task),
         figures.reliability_figure(task) if task.reliability else None,
-        tables.labels_table(task) if task.labels and not is_binary else None,
+        tables.labels_table(task) if task.kind != "binary" else None,
     )
 
 
@@ -209,16 +202,13 @@ def _caveats(results: Results) -> tuple[Block, ...]:
 
 def _provenance(results: Results) -> tuple[Block, ...]:
     seeds = ", ".join(map(str, results.seeds)) or "none recorded"
-    table = tables.provenance_table(results)
-    return (f"Written {results.created}. Seeds: {seeds}.", *((table,) if table.rows else ()))
-
-
-def _or_nothing(table: Table) -> tuple[Block, ...]:
-    return (table if table.rows else _NOTHING,)
+    written = f"Written {results.created}. Seeds: {seeds}."
+    return _present(written, tables.provenance_table(results))
 
 
 def _present(*blocks: Block | None) -> tuple[Block, ...]:
-    return tuple(block for block in blocks if block is not None)
+    """Those that there are; a table without a row is none."""
+    return tuple(b for b in blocks if b is not None and not (isinstance(b, Table) and not b.rows))
 
 
 def _as_html(results: Results, sections: Iterable[Section]) -> str:

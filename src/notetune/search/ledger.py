@@ -20,8 +20,6 @@ class Proposed:
     """A trial begins.
 
     Attributes:
-        n: Its number, from 0.
-        point: What it tries.
         by: What proposed it, such as `gp`.
     """
 
@@ -44,7 +42,6 @@ class Failed:
     """A trial failed.
 
     Attributes:
-        n: Its number.
         code: The class of its error; never the text, which may quote a note.
 
     Raises:

@@ -213,10 +213,7 @@ def default_space(
 ) -> Space:
     """The learning rate of each group that trains, the size of the adapter, and the epochs.
 
-    Args:
-        adapter: That which the section makes; None if a domain adapter alone trains with the head.
-        has_head: Whether it is step 2.
-        domain: The domain adapter, where step 2 trains it on.
+    The section makes `adapter`, if any; step 2, which has a head, may train `domain` on.
     """
     space: dict[str, Interval | Values] = {}
     if adapter:

@@ -18,9 +18,10 @@ from notetune.model.cards import Card, read_card
 from notetune.model.device import DeviceName, torch_device
 from notetune.ownership import refuse_existing
 from notetune.plain.bundles import ColumnsCard, HybridCard
-from notetune.sources import Cohort, TableColumns, TableSource
+from notetune.sources.cohort import Cohort
 from notetune.sources.rejections import place
 from notetune.sources.tables.files import names_in, table_files
+from notetune.sources.tables.source import TableColumns, TableSource
 from notetune.strict_csv import csv_text
 
 

@@ -6,7 +6,7 @@ import polars as pl
 from pydantic import Field
 
 from notetune.aliases import Join
-from notetune.sources.cohort import NOTES_SCHEMA, Cohort, Finished, NoteStream
+from notetune.sources.cohort import NOTES_SCHEMA, Cohort
 from notetune.sources.eicu import EicuSource
 from notetune.sources.fhir import FhirSource
 from notetune.sources.joined import joined
@@ -14,36 +14,12 @@ from notetune.sources.meds import MedsSource
 from notetune.sources.mimic.mimic3 import Mimic3Source
 from notetune.sources.mimic.mimic4 import Mimic4Source
 from notetune.sources.omop import OmopSource
-from notetune.sources.paths import files_of, starting_from
-from notetune.sources.rejections import write_rejections
-from notetune.sources.tables.source import TableColumns, TableSource
+from notetune.sources.tables.source import TableSource
 
 Source = (
     TableSource | EicuSource | Mimic3Source | Mimic4Source | MedsSource | OmopSource | FhirSource
 )
 SourceConfig = Annotated[Source, Field(discriminator="kind")]
-
-__all__ = [
-    "Cohort",
-    "EicuSource",
-    "FhirSource",
-    "Finished",
-    "MedsSource",
-    "Mimic3Source",
-    "Mimic4Source",
-    "NoteStream",
-    "OmopSource",
-    "Source",
-    "SourceConfig",
-    "TableColumns",
-    "TableSource",
-    "files_of",
-    "joined",
-    "missing_stay_key",
-    "read",
-    "starting_from",
-    "write_rejections",
-]
 
 
 def names_patients(source: Source) -> bool:

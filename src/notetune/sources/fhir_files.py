@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from notetune.errors import DataError
 from notetune.sources.paths import matching_files
 from notetune.sources.rejections import Rejected
+from notetune.sources.tables.files import json_object
 from notetune.sources.tables.resources import NDJSON, referred_id
 from notetune.strict_csv import numbered_lines, open_file
 
@@ -32,7 +32,6 @@ class Attachments:
     """Where the bytes of attachments are; nothing is ever fetched from a network.
 
     Attributes:
-        binaries: The Binary resources.
         max_bytes: Longest file of an attachment.
     """
 
@@ -86,11 +85,7 @@ class Attachments:
 
 
 def _parts(url: str) -> list[str]:
-    """The names on the way to a file inside the folder; none if the url leads to no such file.
-
-    Raises:
-        Rejected: If it leads out of the folder.
-    """
+    """The names on the way to a file inside the folder; none if the url leads to no such file."""
     if not url.startswith(f"{FOLDER}/") and referred_id(url, "Binary") is not None:
         return []
     try:
@@ -139,7 +134,7 @@ def _places(file: Path, max_bytes: int) -> dict[str, tuple[Path, int]]:
     start = 0
     with open_file(file, ".ndjson") as lines:
         for number, line in numbered_lines(file, lines, max_bytes):
-            resource = _object(line)
+            resource = json_object(line)
             if resource is None:
                 raise DataError(f"{file}, line {number}: not a JSON object in UTF-8; mend it.")
             if resource.get("resourceType") == "Binary" and isinstance(resource.get("id"), str):
@@ -149,18 +144,10 @@ def _places(file: Path, max_bytes: int) -> dict[str, tuple[Path, int]]:
 
 
 def _read_object(file: Path) -> dict[str, Any] | None:
-    return _object(file.read_bytes()) if file.is_file() else None
+    return json_object(file.read_bytes()) if file.is_file() else None
 
 
 def _read_at(file: Path, start: int) -> dict[str, Any] | None:
     with file.open("rb") as lines:
         lines.seek(start)
-        return _object(lines.readline())
-
-
-def _object(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+        return json_object(lines.readline())

@@ -26,6 +26,7 @@ _REFUSED: Final = (
 )
 """Those that a message may name."""
 _BEGINNINGS: Final = {b"{\\rtf": "application/rtf", b"%PDF-": "application/pdf"}
+"""Of bytes that only call themselves text."""
 # Python knows more codecs than text has: some run other decoders or escapes.
 _CHARSETS: Final = frozenset(
     ("utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252", "utf-16", "utf-16-le", "utf-16-be")
@@ -67,12 +68,8 @@ def attachment_text(listed: Sequence[Mapping[str, Any]], places: Attachments, be
     """The text of all attachments of a document, in their order, with a blank line between them.
 
     What is there in two formats is taken once, as plain text where it can be. An attachment without
-    text, or whose bytes are not here, is passed over only where another format has text.
-
-    Args:
-        listed: The Attachments.
-        places: Where their bytes are.
-        beside: The folder of the NDJSON file.
+    text, or whose bytes are not here, is passed over only where another format has text. `beside`
+    is the folder of the NDJSON file.
 
     Raises:
         Rejected: If there is no attachment of text, or it cannot be found or decoded.
@@ -86,7 +83,8 @@ def attachment_text(listed: Sequence[Mapping[str, Any]], places: Attachments, be
         except NotExported as fault:
             missing.setdefault(kind, fault)
             continue
-        if other := kind if kind not in _FORMATS else _refused_beginning(raw):
+        beginning = next((of for start, of in _BEGINNINGS.items() if raw.startswith(start)), None)
+        if other := kind if kind not in _FORMATS else beginning:
             refused.append(other)
             continue
         found = _Read(position, kind, _text(raw, kind, charset))
@@ -106,11 +104,6 @@ def _by_preference(listed: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, 
     types = [(*_parts(item.get("contentType")), place) for place, item in enumerate(listed)]
     ranks = {kind: rank for rank, kind in enumerate(_FORMATS)}
     return sorted(types, key=lambda of: ranks.get(of[0], len(ranks)))
-
-
-def _refused_beginning(raw: bytes) -> str | None:
-    """What bytes are that only call themselves text."""
-    return next((kind for start, kind in _BEGINNINGS.items() if raw.startswith(start)), None)
 
 
 def _text(raw: bytes, kind: str, charset: str) -> str:

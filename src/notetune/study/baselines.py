@@ -89,11 +89,7 @@ def out_of_fold_scores(job: Job, prepared: Prepared) -> FloatArray:
 
 
 def _fit(job: Job, prepared: Prepared, folder: Path) -> Sequence[FloatArray]:
-    """Write a bundle of words or columns into a folder, unless it names too few patients' words.
-
-    Returns:
-        Its scores on the scored splits.
-    """
+    """The scores of a bundle, written into a folder unless it names too few patients' words."""
     assert isinstance(job.spec, BaselineSpec)
     fitted = _of_task(job, prepared).fit()
     if job.spec.name != "tf-idf-all":

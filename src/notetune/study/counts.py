@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from notetune import sources
 from notetune.config import Config
 from notetune.errors import ConfigError
 from notetune.model.adapters.files import SavedAdapter
@@ -25,7 +24,7 @@ from notetune.prepare.encoders import outline_encoder
 from notetune.prepare.settings import LEAST_TOKENS, row_of
 from notetune.recipe.recipe import Recipe
 from notetune.sources.mimic import published
-from notetune.sources.paths import paths_in
+from notetune.sources.paths import files_of, paths_in
 from notetune.sources.splits import SplitConfig
 from notetune.study import perplexity
 from notetune.study.features import layers_of
@@ -79,7 +78,7 @@ def count_notes(recipe: Recipe) -> Counted:
     """
     folder = resolve_backbone(recipe.backbone, needs_weights=False)
     read = [spec for spec in (recipe.preparation, recipe.corpus) if spec]
-    has_notes = all(sources.files_of(spec.source) for spec in read)
+    has_notes = all(files_of(spec.source) for spec in read)
     if not has_notes or not any(folder.glob("*.safetensors")):
         return _published(recipe, [spec.source for spec in read])
     with _notes_of(recipe) as (one, notes):
@@ -173,7 +172,7 @@ def _published(recipe: Recipe, needed: Sequence[Config]) -> Counted:
 
 def _why_not_counted(recipe: Recipe, read: Sequence[Config]) -> str:
     only = "counts are published for step 1 on mimic4 and tasks on mimic3 only"
-    missing = [path for source in read if not sources.files_of(source) for path in paths_in(source)]
+    missing = [path for source in read if not files_of(source) for path in paths_in(source)]
     if not missing:
         return (
             f"{recipe.backbone} has no weights. A dry run needs them to count notes, since {only}; "

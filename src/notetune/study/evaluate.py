@@ -15,7 +15,7 @@ from notetune import runs
 from notetune.audit import Finding, FlowCount
 from notetune.errors import RunError
 from notetune.metrics.comparison import compare_study
-from notetune.metrics.published import PUBLICATIONS
+from notetune.metrics.published import publication
 from notetune.metrics.questions import Questions
 from notetune.metrics.results import (
     Cost,
@@ -87,7 +87,7 @@ def evaluate(recipe: Recipe) -> Results:
         leakage=_leakage(first),
         compat_switches=tuple(compat_switches(recipe)),
         notices=(*notices(recipe, made), *too_good(tasks)),
-        published=PUBLICATIONS[config.published] if config.published else None,
+        published=publication(config.published) if config.published else None,
         provenance={**_provenance(recipe, first.notes.prepared), **_looks(recipe, asked)},
     )
 
@@ -109,20 +109,11 @@ def methods(jobs: Sequence[Job]) -> list[MethodRow]:
         if job.stage != "perplexity":
             continue
         name = name_in_study(job.backbone, job.method or NO_METHOD)
-        row = MethodRow(method=name, perplexity=_by_split(perplexity.read(job)))
+        cost: dict[str, Any] = {}
         if job.method is not None:
             record = read_record(job.needed("pretrain").folder / TRAINING)
-            row = row.model_copy(
-                update={
-                    "trainable_parameters": record.trainable_parameters,
-                    "total_parameters": record.total_parameters,
-                    "tokens_per_second": record.tokens / record.seconds,
-                    "seconds": record.seconds,
-                    "peak_memory_mib": record.peak_memory_mib,
-                    "processes": record.processes,
-                }
-            )
-        found.append(row)
+            cost = {"seconds": record.seconds, "processes": record.processes, **_cost_of(record)}
+        found.append(MethodRow(method=name, perplexity=_by_split(perplexity.read(job)), **cost))
     return found
 
 
@@ -162,11 +153,7 @@ def _score_tables(recipe: Recipe, made: Sequence[Made]) -> list[ScoreTable]:
 
 
 def _tables_of(recipe: Recipe, one: Made, task: str) -> Iterator[ScoreTable]:
-    """Those of one backbone on a task, split by split; a hybrid may have parts that are not shown.
-
-    Raises:
-        RunError: If scores are not as they were written.
-    """
+    """Those of one backbone on a task, by split; a hybrid may have parts that are not shown."""
     shown, how = set(recipe.models), recipe.evaluate.combine
     jobs = [job for stage in ("baseline", "model", "hybrid") for job in one.done_of(stage)]
     for split in _SPLITS:
@@ -291,12 +278,18 @@ def _cost(job: Job, record: TrainingRecord) -> Cost:
     return Cost(
         model=job.model.label if job.model else _run_name(job),
         stage=f"{job.task} · seed {job.seed}" if job.model else job.stage,
-        trainable_parameters=record.trainable_parameters,
-        total_parameters=record.total_parameters,
         seconds=record.all_seconds,
-        tokens_per_second=record.tokens / record.seconds if record.tokens else None,
-        peak_memory_mib=record.peak_memory_mib,
+        **_cost_of(record),
     )
+
+
+def _cost_of(record: TrainingRecord) -> dict[str, Any]:
+    return {
+        "trainable_parameters": record.trainable_parameters,
+        "total_parameters": record.total_parameters,
+        "tokens_per_second": record.tokens / record.seconds if record.tokens else None,
+        "peak_memory_mib": record.peak_memory_mib,
+    }
 
 
 def _feature_costs(one: Made) -> Iterator[Cost]:
@@ -338,17 +331,11 @@ def _split_counts(task: TaskTable) -> list[SplitCount]:
 
 def _provenance(recipe: Recipe, prepared: Prepared) -> dict[str, str]:
     manifest = runs.read_json(prepared.folder / runs.MANIFEST)
-    notes = (
-        pl.scan_parquet(prepared.folder / "notes.parquet", glob=False)
-        .select(pl.len())
-        .collect()
-        .item()
-    )
     return {
         **runs.provenance(),
         "revision": _git_revision(),
         "prepared data": manifest["files"]["notes.parquet"][:16],
-        "notes": f"{notes:,}",
+        "notes": f"{len(prepared.store.note_ids):,}",
         "device": str(torch_device(recipe.device)),
     }
 

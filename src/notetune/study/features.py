@@ -43,10 +43,7 @@ class AboutModel:
 
     Attributes:
         backbone: Name of the backbone's folder.
-        fingerprint: Of the backbone.
-        dtype: Type of its weights.
         hidden_size: Width H of a feature.
-        parameters: Of backbone and adapters.
         adapters: Names of the adapters, in the order they are put on.
     """
 
@@ -63,7 +60,6 @@ class FeatureCost:
     """What it took to compute the features of all labelled notes.
 
     Attributes:
-        parameters: Of backbone and adapters.
         seconds: Wall time, without loading the backbone.
         tokens: Tokens of the notes, without padding.
         peak_memory_mib: Largest memory of the process, or of the GPU where one was used.

@@ -27,10 +27,7 @@ class Place:
     Attributes:
         backbone: Folder of the backbone, or of the encoder.
         key: The key of the recipe that names it.
-        device: Where to compute.
-        checkpoint_minutes: Minutes of training between two checkpoints.
         features: Folder of features that are kept.
-        general_text: The file of the general text.
         allow_leaks: Whether a leak stops nothing.
         note_columns: As of `PlainCard`.
     """
@@ -53,17 +50,14 @@ class Job:
 
     Attributes:
         folder: What it makes.
-        stage: Which kind of job it is.
         label: How progress, status and errors name it.
         spec: What it makes, and of which contents.
-        place: Where it runs.
         needs: Jobs whose results it reads.
         backbone: The backbone of the study whose run folder holds it; "" in a study of one.
         method: Of step 1: its name; None for perplexity without any.
         is_domain: Whether step 2 builds on that method.
         model: Of step 2.
         task: Of step 2.
-        seed: Number of the run.
     """
 
     folder: Path
@@ -112,11 +106,7 @@ class Job:
         }
 
     def is_made(self, *, is_checked: bool = False) -> bool:
-        """Whether it was made as it says, of what stands there now.
-
-        Args:
-            is_checked: Whether every file is read to see that it is whole.
-        """
+        """Whether it was made as it says, of what stands there now; `is_checked`: file by file."""
         if not all(job.is_made() for job in self.needs if job.stage not in OF_NOTES):
             return False
         if not all((job.folder / runs.MANIFEST).is_file() for job in self.needs):

@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 from pathlib import Path
 
 from notetune import runs
@@ -13,9 +12,8 @@ from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import BaselineName
 from notetune.search.space import Point
-from notetune.sources import TableSource
 from notetune.study import wanted
-from notetune.study.jobs import WINNER, Job, Place
+from notetune.study.jobs import WINNER, Job
 from notetune.study.specs import (
     BaselineSpec,
     CellSpec,
@@ -88,31 +86,13 @@ def jobs_of(
 
 
 def _preparing(recipe: Recipe, backbone: str) -> list[Job]:
-    spec, place = recipe.preparation, place_of(recipe)
+    spec, place = recipe.preparation, wanted.place_of(recipe)
     found = [Job(spec.folder, "prepare", "prepare", spec, place, backbone=backbone)]
     if recipe.corpus is not None:
         what: Stage = "prepare the corpus"
         corpus, needs = recipe.corpus, (found[0],)
         found.append(Job(corpus.folder, what, what, corpus, place, needs, backbone))
     return found
-
-
-def place_of(recipe: Recipe, encoder: str = "") -> Place:
-    """Where the jobs of a recipe run that load its backbone, or an encoder of that name."""
-    source = recipe.prepare.source
-    columns = (
-        source.columns.model_dump(exclude_none=True) if isinstance(source, TableSource) else {}
-    )
-    return Place(
-        recipe.encoders.models[encoder] if encoder else recipe.backbone,
-        f"encoders.models.{encoder}" if encoder else "backbone",
-        recipe.device,
-        recipe.checkpoint_minutes,
-        recipe.folder.features,
-        general_text(recipe),
-        recipe.prepare.allow_leaks,
-        columns,
-    )
 
 
 def check_backbones(recipe: Recipe, *, needs_weights: bool = True) -> None:
@@ -124,18 +104,12 @@ def check_backbones(recipe: Recipe, *, needs_weights: bool = True) -> None:
     for one in recipe.studies.values():
         resolve_backbone(one.backbone, needs_weights=needs_weights)
         for name in one.encoders.models:
-            place = place_of(one, name)
+            place = wanted.place_of(one, name)
             try:
                 resolve_backbone(place.backbone, needs_weights=needs_weights)
             except BackboneError as error:
                 way_out = "`encoders.models={}` leaves encoders out."
                 raise BackboneError(f"{place.key}: {error} {way_out}") from None
-
-
-def general_text(recipe: Recipe) -> Path:
-    """The file of the general text, the shipped one if the recipe names none."""
-    shipped = Path(str(files("notetune") / "general/shakespeare.txt"))
-    return recipe.pretrain.general_text or shipped
 
 
 @dataclass(frozen=True)
@@ -144,8 +118,6 @@ class Made:
 
     Attributes:
         backbone: Its name in the study; "" in a study of one.
-        recipe: That of the backbone.
-        notes: Its notes.
         jobs: All jobs that read them, in order.
         done: Those that were run as the recipe says now, on what stands there now.
     """
@@ -233,26 +205,22 @@ class _Listing:
         found = [self._domain(recipe, name, seed) for seed in seeds]
         assert isinstance(found[0].spec, DomainSpec)
         if spec := wanted.search_of_step_1(recipe, found[0].spec):
-            folder, label = recipe.folder.search_of_step_1, f"search · {found[0].method}"
+            folder = recipe.folder.root / "search-pretrain/winner"
+            label = f"search · {found[0].method}"
             search = replace(found[0], folder=folder, stage="search", label=label, spec=spec)
             yield search
-            if not self._is_over(search):
+            if (point := self._winner(search)) is None:
                 return []
-            point = self._winner(search)
             found = [_with_point(job, point) for job in found]
         yield found[0]
         yield self._perplexity(recipe, found[0])
         return found
 
-    def _is_over(self, search: Job) -> bool:
-        return self.assumes_searched or search.is_made()
-
-    def _winner(self, search: Job) -> Point:
-        """The point that a search has found; none where it is only assumed to be over."""
+    def _winner(self, search: Job) -> Point | None:
+        """The point that a search has found, empty where that is only assumed; None before."""
         if self.assumes_searched:
             return {}
-        point: Point = runs.read_json(search.folder / WINNER)["point"]
-        return point
+        return runs.read_json(search.folder / WINNER)["point"] if search.is_made() else None
 
     def _domain(self, recipe: Recipe, name: str, seed: int) -> Job:
         spec = wanted.domain_spec(recipe, self.facts, seed)
@@ -262,18 +230,17 @@ class _Listing:
         return self._job(recipe.folder.domain(seed), "pretrain", label, spec, needs, method, seed)
 
     def _perplexity(self, recipe: Recipe, domain: Job | None) -> Job:
-        path = general_text(recipe)
+        path = wanted.general_text(recipe)
         general = runs.sha256_of_file(path) if path.is_file() else "no file"
         of_domain = wanted.domain_spec(recipe, self.facts, 0)
         spec = wanted.perplexity_spec(recipe, of_domain, general, has_adapter=domain is not None)
         if domain is None:
-            folder, label = recipe.folder.perplexity_before, "perplexity · backbone alone"
+            folder, label = recipe.folder.root / "perplexity-before", "perplexity · backbone alone"
             return self._job(folder, "perplexity", label, spec, self.preparing[-1:], None, 0)
         label = f"perplexity · {recipe.name}" if recipe is not self.recipe else "perplexity"
         needs = (*self.preparing[-1:], domain)
-        return self._job(
-            recipe.folder.perplexity, "perplexity", label, spec, needs, domain.method, 0
-        )
+        folder = recipe.folder.root / "perplexity"
+        return self._job(folder, "perplexity", label, spec, needs, domain.method, 0)
 
     def _job(
         self,
@@ -287,13 +254,16 @@ class _Listing:
     ) -> Job:
         is_domain = method == self.recipe.pretrain.adapter.kind
         of_job = (self.backbone, method, is_domain)
-        return Job(folder, stage, label, spec, place_of(self.recipe), needs, *of_job, seed=seed)
+        return Job(
+            folder, stage, label, spec, wanted.place_of(self.recipe), needs, *of_job, seed=seed
+        )
 
     def _encoding(self, name: str) -> Job:
         spec = wanted.encode_spec(self.recipe, self.facts, name)
-        place = place_of(self.recipe, name)
-        folder, label = self.recipe.folder.encoder_tokens(name), f"encoder {name}"
-        return Job(folder, "encode", label, spec, place, self.preparing[:1], self.backbone)
+        place = wanted.place_of(self.recipe, name)
+        folder = self.recipe.folder.prepared / "encoders" / name
+        needs = self.preparing[:1]
+        return Job(folder, "encode", f"encoder {name}", spec, place, needs, self.backbone)
 
     def _baselines(self) -> Iterator[Job]:
         """Those of the recipe, and those that a hybrid joins, unless another backbone has them."""
@@ -339,8 +309,11 @@ class _Listing:
                 search = self._search(cell)
                 if search and not domain.seed:
                     yield search
-                if search is None or self._is_over(search):
-                    made[model] = self._with_winner(cell, search)
+                if search is None:
+                    made[model] = cell
+                elif (point := self._winner(search)) is not None:
+                    made[model] = _with_point(cell, point)
+                if model in made:
                     yield made[model]
 
     def _cell(self, model: Model, task: str, domain: Job, encoding: dict[str, Job]) -> Job:
@@ -358,15 +331,12 @@ class _Listing:
         key = cell.task, cell.model
         spec = wanted.search_of_step_2(self.recipe, cell.spec) if not cell.model.encoder else None
         if spec and cell.seed == 0:
-            folder = self.recipe.folder.search_of_step_2(cell.task, cell.model.name)
+            folder = self.recipe.folder.root / f"search/{cell.task}/{cell.model.name}/winner"
             label = f"search · {cell.task} · {cell.model.name}"
             self.searches[key] = replace(
                 cell, folder=folder, stage="search", label=label, spec=spec
             )
         return self.searches.get(key)
-
-    def _with_winner(self, cell: Job, search: Job | None) -> Job:
-        return _with_point(cell, self._winner(search)) if search else cell
 
     def _hybrid(self, model: Model, cell: Job) -> Job:
         names, recipe = self._plain_parts, self.recipe
@@ -395,7 +365,7 @@ class _Listing:
         )
         return replace(
             job,
-            folder=self.recipe.folder.deletion_test(job.task, job.model.name),
+            folder=self.recipe.folder.root / "deletion" / job.task / job.model.name,
             stage="deletion test",
             label=f"{job.task} · {job.model.name} · deletion test",
             spec=spec,
@@ -413,7 +383,7 @@ class _Listing:
         seed = 0 if isinstance(spec, BaselineSpec) else spec.seed
         label = f"{spec.task} · {model.name}"
         label = label if stage == "baseline" else f"{label} · seed {seed}"
-        place = place_of(self.recipe, model.encoder)
+        place = wanted.place_of(self.recipe, model.encoder)
         of_job = (self.backbone, None, False, model, spec.task, seed)
         return Job(folder, stage, label, spec, place, tuple(needs), *of_job)
 

@@ -10,7 +10,7 @@ from notetune.notes import overlap
 from notetune.prepare.prepared import Intake, Prepared, inputs
 from notetune.recipe.models import name_in_study
 from notetune.recipe.recipe import Recipe
-from notetune.sources import Mimic3Source
+from notetune.sources.mimic.mimic3 import Mimic3Source
 from notetune.study.features import store_of
 from notetune.study.jobs import TRAINING, Job
 from notetune.study.listing import Made

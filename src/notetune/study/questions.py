@@ -61,12 +61,7 @@ def _pair(model: Model, against: Model) -> Pair:
 
 
 def _about(model: Model | None, against: Model) -> str:
-    """What makes two models different, if that is one thing that has a name.
-
-    Args:
-        model: A model; None for the best validated one.
-        against: What it is held against.
-    """
+    """What makes a model, or the best validated one (None), different from another, in a word."""
     if model is None:
         return "best validated"
     if model.kind == "hybrid" and _is_baseline(against, *TFIDF):

@@ -111,12 +111,7 @@ def is_of_searches(job: Job) -> bool:
 
 
 def run_job(job: Job, notes: Notes | None, track: Track = silent) -> None:
-    """Make what a job says, of what it needs.
-
-    Args:
-        job: What to make.
-        notes: Those of its backbone; None to prepare them.
-        track: Shows progress.
+    """Make what a job says, of what it needs and the notes of its backbone; None to prepare them.
 
     Raises:
         NotetuneError: What its code raises; nothing half-written is left.
@@ -155,8 +150,6 @@ class _Worker:
     """One of the processes that make the jobs of a study.
 
     Attributes:
-        recipe: What the study is.
-        track: Shows progress.
         is_wanted: Which jobs to make, besides preparing the notes; None is all.
         notes: Of each backbone whose notes are prepared.
         known: The jobs of each backbone, those that read notes once these are prepared.

@@ -42,12 +42,7 @@ _OF_A_POINT = (TrainingError, BundleError, ConfigError)
 
 @dataclass(frozen=True)
 class TrialRun:
-    """A trial that is proposed and not finished.
-
-    Attributes:
-        search: Its search.
-        trial: Its number and point.
-    """
+    """A trial that is proposed and not finished."""
 
     search: Job
     trial: Trial
@@ -257,11 +252,7 @@ def _chosen(spec: SearchSpec, search: Job, finished: list[Trial], notes: Notes) 
 
 
 def _validation(spec: DomainSpec, notes: Notes) -> Int64Array:
-    """The validation documents of step 1.
-
-    Raises:
-        ConfigError: If there is none.
-    """
+    """The validation documents of step 1."""
     store = notes.corpus.store
     documents_D = store.documents_of("validation", spec.sources)
     if not len(documents_D):

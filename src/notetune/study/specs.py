@@ -30,7 +30,6 @@ class Facts:
     """What jobs must know of prepared notes.
 
     Attributes:
-        tasks: Their tasks.
         labels: Digest of the labels of each task, in the order of `tasks`.
         texts: Digest of all texts, with the split of each note and its columns.
         documents: Digest of the documents of the notes of the tasks.
@@ -74,13 +73,7 @@ class DomainSpec:
         weights: What it adapts.
         documents: Digest of the documents.
         sources: Those of the notes to train on; all when empty.
-        adapter: The method.
-        optim: How it learns.
-        epochs: Passes over the documents.
         tokens_per_row: Tokens computed at once, virtual ones included.
-        compiled: Whether layers are compiled.
-        sharded: Whether they are spread over processes.
-        seed: Number of the run.
     """
 
     weights: Weights
@@ -125,13 +118,11 @@ class PerplexitySpec:
     """Perplexity of a backbone alone, or with the adapter of a job that is needed.
 
     Attributes:
-        weights: The backbone.
         documents: Digest of the documents of step 1.
         sources: As of `DomainSpec`; so are `tokens_per_row`, `compiled` and `sharded`.
         has_adapter: Whether it is measured with an adapter.
         general: The sha256 of the general text.
         most_documents: Per source and split.
-        average: How the loss is averaged.
     """
 
     weights: Weights
@@ -151,13 +142,10 @@ class FeatureSpec:
     """How a note becomes what a head reads.
 
     Attributes:
-        weights: The backbone.
         documents: Digest of the documents; "" for an encoder's, which a job that is needed makes.
         has_domain: Whether the adapter of a job that is needed is on it.
         layers: Those whose hidden states stand side by side.
-        pooling: How a document becomes one vector.
         max_pieces: Documents of one note that are read; those that fit where it is `auto`.
-        tokens_per_row: Tokens computed at once.
         virtual: Virtual tokens in front of each document.
     """
 
@@ -191,11 +179,7 @@ class AdapterTraining:
 
     Attributes:
         task_adapter: The method of the task adapter, if there is one.
-        trains_domain: Whether the domain adapter trains on.
-        epochs: Passes over the training notes.
-        optim: How they learn.
         domain_lr: Peak learning rate of the domain adapter, if it trains on; that of `optim` if 0.
-        head_lr: Peak learning rate of the head.
         validation: Which state is kept.
     """
 
@@ -221,9 +205,6 @@ class CellSpec:
     """A model of step 2 on a task.
 
     Attributes:
-        task: The task.
-        model: Name of the model.
-        seed: Number of the run.
         labels: Digest of the labels.
         features: What the head reads.
         is_balanced: Whether both values of each label, or all classes, weigh the same.
@@ -248,8 +229,6 @@ class BaselineSpec:
     """A model of a task without a language model.
 
     Attributes:
-        task: The task.
-        name: Which one.
         labels: Digest of the labels.
         texts: Digest of the texts, and of the columns beside them; "" if it reads neither.
         min_patients: Patients whose notes must share a word or a level.
@@ -273,9 +252,6 @@ class HybridSpec:
     """A stack of the scores of jobs that are needed.
 
     Attributes:
-        task: The task.
-        model: Name of the hybrid.
-        seed: Number of the run.
         labels: Digest of the labels.
         parts: Names of what it joins, in order.
         columns: Columns beside the text, if these are among them.
@@ -312,11 +288,8 @@ class SearchSpec:
 
     Attributes:
         base: The training with the settings of the recipe.
-        space: What may change.
         trials: How many points are tried.
         starts: How many of them are drawn at random first.
-        proposer: What proposes the others.
-        objective: What the validation notes judge by.
         share: Share of its epochs that a trial trains for.
         seed: Of the points; all else of a trial has the seed of its training.
     """

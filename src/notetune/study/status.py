@@ -27,7 +27,6 @@ class Status:
     """One job of a study.
 
     Attributes:
-        name: Its name.
         state: `older format` if an earlier version of notetune made what is there.
         detail: Who makes it since when, or why it failed.
     """
@@ -44,7 +43,6 @@ class Progress:
     Attributes:
         folder: The run folder that was looked in.
         jobs: All that are known; those that read notes are known once these are prepared.
-        workers: Processes at work.
         seconds_left: Until all jobs are made, by those that took as long before: of the same
             model and task, or else the same model, or else the same kind; None if none is known.
         untimed: Jobs that are not made and like which none was.
@@ -103,12 +101,7 @@ def _is_ours(event: Event) -> bool:
 
 
 def progress(recipe: Recipe, *, is_checked: bool = True) -> Progress:
-    """Where a study stands now.
-
-    Args:
-        recipe: Of the study.
-        is_checked: Whether every file is read to see that it is whole.
-    """
+    """Where a study stands now; every file `is_checked` unless it is only to be looked for."""
     listed = list(dict.fromkeys(jobs(recipe)))
     roots = dict.fromkeys((recipe.folder.root, *(s.folder.root for s in recipe.studies.values())))
     events: dict[Path, Event] = {}

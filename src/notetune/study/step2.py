@@ -108,9 +108,6 @@ class _Cell:
     """A model of step 2 with its notes.
 
     Attributes:
-        job: The job.
-        spec: What it makes.
-        task: The task.
         store: The notes in the tokens of the model.
         documents_N: `(N,)` the first documents of the notes of the task.
     """
@@ -193,12 +190,7 @@ class _TrainedCell:
 def _solved(
     cell: _Cell, prepared: Prepared, track: Track
 ) -> tuple[_TrainedCell, Solution, TrainingRecord]:
-    """Solve the head of a model: that is all of it, or what its adapters start from.
-
-    Raises:
-        BundleError: If an adapter of the stack does not act.
-        DataError: If a feature is not a number.
-    """
+    """Solve the head of a model: that is all of it, or what its adapters start from."""
     features = FixedFeatures(cell.job, prepared, track)
     restart_peak_memory()
     started = time.perf_counter()

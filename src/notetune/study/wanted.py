@@ -1,6 +1,8 @@
 """What a recipe and its notes say of each job."""
 
 from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
 
 from notetune.model.adapters.specs import Full, traits
 from notetune.model.backbone_folder import Dtype, backbone_fingerprint, resolve_backbone
@@ -9,6 +11,8 @@ from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import LEAST_PATIENTS, MOST_WEIGHTS, BaselineName, Objective
 from notetune.search.space import Space, default_space, first_point, paper_space
+from notetune.sources.tables.source import TableSource
+from notetune.study.jobs import Place
 from notetune.study.specs import (
     AdapterTraining,
     BaselineSpec,
@@ -233,3 +237,27 @@ def baseline_spec(recipe: Recipe, facts: Facts, task: str, name: BaselineName) -
     if name != "tf-idf-cut":
         return whole
     return replace(whole, documents=facts.documents, max_pieces=facts.max_pieces)
+
+
+def place_of(recipe: Recipe, encoder: str = "") -> Place:
+    """Where the jobs of a recipe run that load its backbone, or an encoder of that name."""
+    source = recipe.prepare.source
+    columns = (
+        source.columns.model_dump(exclude_none=True) if isinstance(source, TableSource) else {}
+    )
+    return Place(
+        recipe.encoders.models[encoder] if encoder else recipe.backbone,
+        f"encoders.models.{encoder}" if encoder else "backbone",
+        recipe.device,
+        recipe.checkpoint_minutes,
+        recipe.folder.features,
+        general_text(recipe),
+        recipe.prepare.allow_leaks,
+        columns,
+    )
+
+
+def general_text(recipe: Recipe) -> Path:
+    """The file of the general text, the shipped one if the recipe names none."""
+    shipped = Path(str(files("notetune") / "general/shakespeare.txt"))
+    return recipe.pretrain.general_text or shipped

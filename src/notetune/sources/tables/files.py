@@ -255,6 +255,15 @@ def read_objects(
             yield from object_in(file, number, line, rejections)
 
 
+def json_object(raw: bytes) -> dict[str, Any] | None:
+    """The JSON object in some bytes; None if there is none."""
+    try:
+        value = json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError):  # both hold the text, so they are not chained
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def object_in(file: Path, line: int, raw: bytes, rejections: Rejections) -> Iterator[Record]:
     """The JSON object in some bytes as a record; if there is none, the row is rejected.
 
@@ -262,11 +271,7 @@ def object_in(file: Path, line: int, raw: bytes, rejections: Rejections) -> Iter
         DataError: If `rejections` stops.
     """
     rejections.rows_read += 1
-    try:
-        value = json.loads(raw.decode("utf-8-sig"))
-    except (ValueError, RecursionError):  # both hold the text, so they are not chained
-        value = None
-    if isinstance(value, dict):
+    if (value := json_object(raw)) is not None:
         yield Record(file, line, value)
     else:
         fault = Rejected("not a JSON object in UTF-8", "write one object a line")
@@ -324,11 +329,7 @@ def parquet_records(
 
 
 def _parquet_columns(file: Path) -> dict[str, str]:
-    """The columns by their names in lower case.
-
-    Raises:
-        DataError: If two differ by letter case alone, or the file is faulty.
-    """
+    """The columns by their names in lower case."""
     by_name: dict[str, str] = {}
     with _readable(file), _panics_unsaid():
         names = pl.scan_parquet(file, glob=False).collect_schema().names()

@@ -106,11 +106,7 @@ def _answer(task: TableTask, record: Record, column: str) -> list[str] | None:
 def _interval(
     task: TableTask, record: Record, column: str, borders: tuple[float, ...]
 ) -> list[str] | None:
-    """The class of a number between borders.
-
-    Raises:
-        Rejected: If it is no finite number.
-    """
+    """The class of a number between borders."""
     value: Any = record.cells[column]
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
@@ -126,11 +122,7 @@ def _interval(
 
 
 def _in_cell(task: TableTask, cell: str) -> list[str]:
-    """The labels of a multilabel cell: what stands between separators, or a list as it is printed.
-
-    Raises:
-        Rejected: If it begins like a list and is none, or says by zeros and ones which labels.
-    """
+    """The labels between separators in a multilabel cell, or of a list as it is printed."""
     if not cell.startswith("["):
         return cell.split(task.separator) if task.separator else [cell]
     labels = [item.strip("'\"") for item in _ITEM.findall(cell)]

@@ -115,12 +115,10 @@ def resource_files(path: Path) -> list[Path]:
 
 
 def read_export(files: Sequence[Path], rejections: Rejections, max_chars: int) -> Iterator[Record]:
-    """The resources of an export; a Bundle is taken apart.
+    """The resources of the files of `export_files`; a Bundle is taken apart.
 
-    Args:
-        files: What `export_files` gave.
-        rejections: Takes what is no JSON object, and counts the resources.
-        max_chars: Longest line of NDJSON; one may take four bytes for each.
+    `rejections` takes what is no JSON object, and counts the resources; a character of `max_chars`
+    in a line of NDJSON may take four bytes.
 
     Raises:
         DataError: If a file is missing, damaged or too long, or `rejections` stops.

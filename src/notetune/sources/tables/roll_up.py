@@ -172,11 +172,7 @@ def _read(table: RollUpTable, stage: str, policy: ReadingPolicy) -> _Groups:
 
 
 def _bare(record: Record, column: str | None) -> str:
-    """A cell without the quotes that CCSR files put inside theirs; "" where there is none.
-
-    Raises:
-        Rejected: If it holds control characters.
-    """
+    """A cell without the quotes that CCSR files put inside theirs; "" where there is none."""
     text = "" if column is None else record.text(column)
     return text[1:-1].strip() if text[:1] == text[-1:] == "'" and len(text) > 1 else text
 

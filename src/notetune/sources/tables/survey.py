@@ -1,6 +1,5 @@
 """What the columns of a table hold, by its first rows; nothing of a note's text leaves here."""
 
-import difflib
 import math
 from dataclasses import dataclass, field
 from itertools import islice
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from notetune.errors import ConfigError, DataError
-from notetune.missing_column import MOST_NAME_CHARS, are_names
+from notetune.missing_column import MOST_NAME_CHARS, are_names, nearest
 from notetune.notes.icd import has_form
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import Record, names_in, read_records, table_files
@@ -27,16 +26,11 @@ class Column:
     Attributes:
         name: As the file spells it.
         filled: Cells that are not empty.
-        chars: Characters of all of them.
-        numbers: Cells that are numbers.
         whole: Cells that are digits alone.
-        times: Cells that are days or times.
-        lists: Cells that are lists.
         separated: Cells that hold a separator, by separator.
         diagnoses: Cells that have the form of an ICD diagnosis, by version, "9" or "10".
         levels: Different values and how many cells have each, up to `MOST_LEVELS` short ones; None
             where there are more, or longer ones.
-        is_unique: Whether no two cells are equal.
     """
 
     name: str
@@ -125,7 +119,6 @@ class Survey:
 
     Attributes:
         rows: How many were read; damaged ones are left out.
-        columns: In the order of the file.
     """
 
     rows: int
@@ -139,9 +132,8 @@ class Survey:
         """
         known = {one.name: one for one in self.columns}
         if name not in known:
-            lowered = {one.lower(): one for one in known}
-            near = difflib.get_close_matches(name.lower(), lowered, n=1)
-            hint = f" Did you mean {lowered[near[0]]}?" if near else ""
+            near = nearest(name, list(known))
+            hint = f" Did you mean {near}?" if near else ""
             raise ConfigError(
                 f"there is no column {name}; the columns are {', '.join(known)}.{hint}"
             )

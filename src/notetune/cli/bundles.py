@@ -1,0 +1,102 @@
+"""The commands about bundles and backbones: score notes, merge adapters, convert weights."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from notetune import storage
+from notetune.cli import options, terminal
+from notetune.ownership import refuse_foreign
+
+
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a trained cell.")],
+    notes: Annotated[
+        Path, typer.Argument(help="CSV, CSV.GZ, JSONL or Parquet with a text column.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A new .csv or .parquet; default: CSV on stdout."),
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Column with the note text.")] = None,
+    note_id: options.NoteId = None,
+    patient_id: Annotated[str | None, typer.Option(help="Column with the patient id.")] = None,
+    stay_id: options.StayId = None,
+    time: Annotated[str | None, typer.Option(help="Column with the time of a note.")] = None,
+    combine: Annotated[
+        Literal["none", "mean", "max", "last"],
+        typer.Option(help="One row per stay: what the scores of its notes become."),
+    ] = "none",
+    backbone: Annotated[str | None, typer.Option(help="Folder of the bundle's backbone.")] = None,
+    policy: options.Policy = "strict",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
+    explain: Annotated[
+        Path | None,
+        typer.Option(help="A new .csv or .parquet: what each sentence and word adds to a score."),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="With --explain: which score; default: the highest of each note."),
+    ] = None,
+) -> None:
+    """Score new notes with a bundle: one line per note and class, never the text.
+
+    A column that no option names is that of the study, if the file has it; the text is else `text`.
+    The file of --explain alone holds text of the notes.
+    """
+    with terminal.busy():
+        from notetune.serve.files import check_output, predict_file, source_of, write_predictions
+
+    for path in (output, explain):
+        check_output(path)
+    explained = (label or ()) if explain else None
+    ids = {"patient_id": patient_id, "note_id": note_id, "stay_id": stay_id}
+    source = source_of(bundle, notes, {**ids, "text": text, "time": time}, policy)
+    with terminal.busy("scoring"):
+        found = predict_file(bundle, source, backbone, device, combine, explained)
+    write_predictions(found.scores, output)
+    if explain and found.reasons is not None:
+        write_predictions(found.reasons, explain)
+        terminal.say(f"{explain} holds text of the notes: keep it as private as they are")
+    if output:
+        typer.echo(f"{output}: {len(found.scores):,} scores")
+
+
+def merge(
+    source: Annotated[
+        Path, typer.Argument(metavar="BUNDLE_OR_ADAPTER", help="Folder of a cell or an adapter.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
+    backbone: Annotated[str | None, typer.Option(help="Folder of its backbone.")] = None,
+) -> None:
+    """Add adapters to the weights of their backbone, where the method allows it (lora, full)."""
+    with terminal.busy():
+        from notetune.serve.merge import merge as run
+
+    with terminal.busy("merging"):
+        merged = run(source, out, backbone)
+    weights = sum(tensor.numel() for tensor in merged.tensors.values())
+    typer.echo(
+        f"{out}: {weights:,} weights in float32, with {' and '.join(merged.adapters) or 'no'} "
+        f"adapter; hidden states differ by {merged.difference:.1e} from the parts in float32"
+    )
+
+
+def convert(
+    model: Annotated[Path, typer.Argument(help="GGUF file.")],
+    out: Annotated[Path, typer.Argument(help="Hugging Face folder to write; it must not exist.")],
+) -> None:
+    """Convert a GGUF into a backbone folder."""
+    refuse_foreign(out)  # before anything is read
+    storage.refuse_unwritable(out)
+    with terminal.busy():
+        from notetune.model.gguf_file import convert as run
+
+    with terminal.busy("converting"):
+        backbone = run(model, out)
+    shape = backbone.shape
+    typer.echo(
+        f"{out}: {shape.layers} layers, hidden size {shape.hidden}, {shape.heads} heads "
+        f"({shape.kv_heads} for keys), context {backbone.max_positions}"
+    )
