@@ -122,6 +122,8 @@ def test_the_file_is_private_says_that_it_holds_text_and_the_scores_do_not_chang
     found = pl.read_csv(tmp_path / "why.csv")
     assert found.columns == ["note_id", "label", "score", "of", "text", "change", "log_odds"]
     assert {*found["of"]} == {"sentence", "word"}
+    alone = notetune("predict", *common, "--label", "died")
+    assert "give --explain a file" in alone.stderr
     again = notetune("predict", *common, "--explain", tmp_path / "why.csv")
     assert again.returncode
     assert "why.csv" in again.stderr

@@ -7,6 +7,7 @@ import typer
 
 from notetune import storage
 from notetune.cli import options, terminal
+from notetune.errors import ConfigError
 from notetune.ownership import refuse_foreign
 
 
@@ -50,6 +51,8 @@ def predict(
 
     for path in (output, explain):
         check_output(path)
+    if label and not explain:
+        raise ConfigError("--label says which score --explain explains; give --explain a file.")
     explained = (label or ()) if explain else None
     ids = {"patient_id": patient_id, "note_id": note_id, "stay_id": stay_id}
     source = source_of(bundle, notes, {**ids, "text": text, "time": time}, policy)

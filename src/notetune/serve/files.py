@@ -18,6 +18,7 @@ from notetune.model.cards import Card, read_card
 from notetune.model.device import DeviceName, torch_device
 from notetune.ownership import refuse_existing
 from notetune.plain.bundles import ColumnsCard, HybridCard
+from notetune.serve.predictions import Predictions
 from notetune.sources.cohort import Cohort
 from notetune.sources.rejections import place
 from notetune.sources.tables.files import names_in, table_files
@@ -112,6 +113,15 @@ def predict_file(
         raise BundleError(f"{bundle} gives scores that are no numbers; restore it from a copy.")
     for message in _unkept(predictions.unkept, notes.height):
         warnings.warn(message, RunWarning, stacklevel=2)
+    why = None
+    if explained is not None:
+        why = reasons(predictor, notes, cohort.columns, card, explained)
+    return Scored(_as_table(card, notes, predictions, combine), why)
+
+
+def _as_table(
+    card: Card, notes: pl.DataFrame, predictions: Predictions, combine: Combine
+) -> pl.DataFrame:
     patients_N, ids_N = (notes[name].to_numpy() for name in ("patient_id", "note_id"))
     scores_NK = predictions.scores_NK
     reading = predictions.reading.columns if predictions.reading else {}
@@ -120,10 +130,7 @@ def predict_file(
         patients_N, ids_N = stays.shared(patients_N, "patients"), stays.ids_S
         scores_NK, reading = stays.combined(scores_NK, combine, card.kind), {}
     classes = len(card.classes)
-    why = None
-    if explained is not None:
-        why = reasons(predictor, notes, cohort.columns, card, explained)
-    table = pl.DataFrame(
+    return pl.DataFrame(
         {
             "patient_id": np.repeat(patients_N, classes),
             "note_id": np.repeat(ids_N, classes),
@@ -133,7 +140,6 @@ def predict_file(
             **{n: np.repeat(v, classes) for n, v in reading.items()},
         }
     )
-    return Scored(table, why)
 
 
 def _unkept(levels: Mapping[str, int], notes: int) -> Iterator[str]:
