@@ -49,8 +49,7 @@ def refuse_alone() -> None:
 def spread(backbone: Backbone) -> None:
     """Spread the layers of a backbone, adapters in them included; refuses as `refuse_alone`."""
     refuse_alone()
-    body: Any = backbone.model.get_decoder()
-    shard(body, list(body.layers))
+    shard(backbone.body, list(backbone.body.layers))
 
 
 def is_first() -> bool:
