@@ -11,9 +11,10 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig, Phi3Config
 
 from notetune.errors import BackboneError, BundleError
 from notetune.model.adapters.specs import AdaptationPrompt, LoRA, Prefix, Prompt
-from notetune.model.backbone import Backbone, load_backbone, outline_backbone
+from notetune.model.backbone import Backbone, load_backbone, outline_backbone, write_backbone
 from notetune.model.batch import packed_batch
 from notetune.model.heads import pool
+from notetune.model.merge import merge_adapters
 from notetune.model.probing import Reach
 from notetune.model.stack import DOMAIN, Layer, stack
 
@@ -39,6 +40,11 @@ def saved(model, folder):
 @pytest.fixture(params=ALONE)
 def alone(request, tmp_path):
     return saved(tiny_model(request.param), tmp_path)
+
+
+def new_folder(folder):
+    folder.mkdir()
+    return folder
 
 
 def twice(model, lengths=LENGTHS):
@@ -163,3 +169,21 @@ def test_the_outline_has_what_the_loaded_backbone_has(tmp_path):
         assert loaded.first_position == outline.first_position
         assert loaded.max_positions == outline.max_positions
     assert loaded.reach.packs_to == 128
+
+
+def test_a_folder_with_images_loads_its_text_model_and_no_adapter_reaches_the_rest(tmp_path):
+    whole = tiny_model("gemma3")
+    folder = saved(whole, tmp_path / "whole")
+    assert any("vision" in name for name, _ in whole.named_parameters())
+    backbone = load_backbone(folder)
+    outline = {name: p.shape for name, p in outline_backbone(folder).model.named_parameters()}
+    assert {name: p.shape for name, p in backbone.model.named_parameters()} == outline
+    model = stack(backbone, [Layer(DOMAIN, LoRA(rank=2), is_trained=True)])
+    names = list(model.parameters_by_name())
+    assert len(names) == 4 * 2 * 2
+    assert not [name for name in names if "vision" in name]
+    write_backbone(new_folder(tmp_path / "text"), backbone, merge_adapters(model).tensors)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "text").eval()
+    ids = torch.arange(5, 25)[None]
+    with torch.inference_mode():
+        assert (plain(ids).logits - whole(ids).logits).abs().max() < 1e-4

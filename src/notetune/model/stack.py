@@ -239,7 +239,7 @@ def stack(
 
 def probe(backbone: Backbone) -> PackedBatch:
     """A document of the first tokens of the vocabulary, to look at a stack without notes."""
-    ids = np.arange(_PROBE_TOKENS) % backbone.embeddings.num_embeddings
+    ids = np.arange(_PROBE_TOKENS) % len(backbone.embeddings.weight)
     return packed_batch([ids], [0], backbone.device)
 
 
