@@ -3,44 +3,20 @@
 from collections import Counter
 
 import pytest
-from tiny_families import CAUSAL_TYPES, adapted, tiny_model, tried
+from tiny_families import CAUSAL_TYPES, FATES, NOT_BUILT, adapted, tiny_model, tried
 
 from notetune.errors import NotetuneError
 from notetune.model.adapters.specs import AdaptationPrompt, LoRA, Prefix, Prompt
 
 # Rounding of float32; one that goes over its layers many times has more of it.
 LARGEST_ERROR = 1e-4
-SOME = {
-    "deepseek_v3": "packed",
-    "gemma3_text": "packed",
-    "gpt2": "packed",
-    "granite": "packed",
-    "mixtral": "packed",
-    "opt": "packed",
-    "qwen3": "packed",
-    "roberta": "packed",
-    "falcon": "one document",
-    "gemma2": "one document",
-    "gpt_oss": "one document",
-    "jamba": "one document",
-    "mamba": "one document",
-    "megatron-bert": "one document",
-    "qwen3_5_text": "one document",
-    "modernbert-decoder": "refused",
-}
-# What this version of transformers makes no small model of, without files or libraries of others.
-NOT_BUILT = {
-    "bailing_hybrid", "blt", "cohere_compass_text", "dots3_note", "gemma3n", "gemma3n_text",
-    "gemma4_assistant", "gemma4_unified_assistant", "glm4_moe_lite", "musicgen",
-    "musicgen_melody", "qwen4_exp", "qwen4_exp_text", "zamba", "zamba2",
-}  # fmt: skip
 
 
-@pytest.mark.parametrize("model_type", SOME)
+@pytest.mark.parametrize("model_type", FATES)
 def test_documents_of_a_row_are_what_plain_transformers_makes_of_each_alone(model_type, tmp_path):
     tiny_model(model_type).save_pretrained(tmp_path)
     found = tried(tmp_path)
-    assert (found.fate, found.error < 1e-5) == (SOME[model_type], True)
+    assert (found.fate, found.error < 1e-5) == (FATES[model_type], True)
     assert bool(found.why) == (found.fate == "refused")
 
 

@@ -26,7 +26,9 @@ def test_documents_that_are_computed_alone_are_told_with_what_that_costs(tmp_pat
     lengths_D = np.full(8, 32)
     (said,) = of_models(recipe, {"hybrid": lengths_D, "rows": lengths_D})
     assert said.startswith("hybrid: its documents would see each other in a row")
-    assert said.endswith("an epoch of step 1 is 8 passes through the model where rows would take 4.")
+    assert said.endswith(
+        "an epoch of step 1 is 8 passes through the model where rows would take 4."
+    )
     (in_report,) = of_models(recipe)
     assert in_report.endswith("so each is computed alone.")
 
