@@ -168,10 +168,24 @@ class Backbone:
         if len(batch.lengths_D) > 1 and not self.shares_row(batch, additions):
             alone = [self.hidden_states(one, additions, layers) for one in batch.apart()]
             return torch.cat(alone)
+        inputs, text_T = self._inputs(batch, additions)
+        wants_all = layers is not None and min(layers) < self.layers
+        output = self._run(**inputs, use_cache=False, output_hidden_states=wants_all)
+        last = {self.layers: output.last_hidden_state}  # transformers may norm it only there
+        chosen = last.keys() if layers is None else layers
+        states = [last[n] if n in last else output.hidden_states[n] for n in chosen]
+        hidden = torch.cat(states, -1).squeeze(0)
+        return hidden if text_T is None else hidden.index_select(0, text_T)
+
+    def _inputs(
+        self, batch: PackedBatch, additions: Additions
+    ) -> tuple[dict[str, Any], Tensor | None]:
+        """What the body takes, and where the text is in it if slots stand in front of it."""
+        front, before = additions.slot_count, additions.prefix_length
         lengths_D = tuple(front + length for length in batch.lengths_D)
         first = self.first_position + before
-        positions_T = batch.positions_T + first
-        inputs = {"input_ids": batch.ids_T.unsqueeze(0)}
+        positions_T, text_T = batch.positions_T + first, None
+        inputs: dict[str, Any] = {"input_ids": batch.ids_T.unsqueeze(0)}
         if front:
             source_R = with_front(front, batch.lengths_D)
             text_T = (source_R >= front).nonzero().squeeze(1).to(self.device)
@@ -185,13 +199,7 @@ class Backbone:
         if self.reach.packs_to:
             inputs["position_ids"] = positions_T.unsqueeze(0)
             inputs["documents"] = DocumentLayout(lengths_D, additions, self.device)
-        wants_all = layers is not None and min(layers) < self.layers
-        output = self._run(**inputs, use_cache=False, output_hidden_states=wants_all)
-        last = {self.layers: output.last_hidden_state}  # transformers may norm it only there
-        chosen = last.keys() if layers is None else layers
-        states = [last[n] if n in last else output.hidden_states[n] for n in chosen]
-        hidden = torch.cat(states, -1).squeeze(0)
-        return hidden.index_select(0, text_T) if front else hidden
+        return inputs, text_T
 
     def _run(self, **inputs: Any) -> Any:
         try:
@@ -302,7 +310,9 @@ def _text_model(folder: Path, dtype: Dtype) -> Any:
     """The configuration of the text model in a folder that holds more than it, such as images."""
     if "text_config" not in read_config(folder / "config.json"):
         return None
-    config = _from_folder(AutoConfig, folder, dtype).get_text_config(decoder=True)
+    whole = _from_folder(AutoConfig, folder, dtype)
+    config = whole.get_text_config(decoder=True)
+    config.tie_word_embeddings = whole.tie_word_embeddings  # which decides for the whole model
     return config if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else None
 
 

@@ -77,8 +77,9 @@ class PackedBatch:
 
     def apart(self) -> Iterator["PackedBatch"]:
         """Each document as a row of its own."""
+        lengths = list(self.lengths_D)
         parts = zip(
-            self.ids_T.split(self.lengths_D), self.positions_T.split(self.lengths_D), strict=True
+            torch.split(self.ids_T, lengths), torch.split(self.positions_T, lengths), strict=True
         )
         for number, (ids_T, positions_T) in enumerate(parts):
             where_D = self.documents_D[number : number + 1]

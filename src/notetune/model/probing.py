@@ -129,7 +129,8 @@ def setting(model: Any, name: str, default: Any = None) -> Any:
 
 def body_of(model: Any) -> Any:
     """The part of a model that makes its hidden states."""
-    for body in (model.get_decoder(), model.base_model, getattr(model, "model", None)):
+    candidates: list[Any] = [model.get_decoder(), model.base_model, getattr(model, "model", None)]
+    for body in candidates:
         if hasattr(body, "get_output_embeddings") and body.get_output_embeddings() is None:
             return body
     return model
@@ -154,7 +155,7 @@ def _documents(model: Any) -> Iterator[Tensor]:
     """Token ids of short documents, none of which is padding."""
     size, pad = model.get_input_embeddings().num_embeddings, setting(model, "pad_token_id")
     ids = torch.tensor([n for n in range(min(size, 2 * sum(_LENGTHS))) if n != pad])
-    yield from ids[: sum(_LENGTHS)].to(model.device).split(_LENGTHS)
+    yield from torch.split(ids[: sum(_LENGTHS)].to(model.device), list(_LENGTHS))
 
 
 def _keeps_apart(
