@@ -12,6 +12,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import typer
+from tiny_families import CAUSAL_TYPES, FATES, NOT_BUILT
 
 from notetune.cli import main
 from notetune.cli.app import app
@@ -139,3 +140,35 @@ def test_the_demo_prints_what_readme_says(tmp_path):
         assert [in_words(line) for line in found] == [in_words(line) for line in part]
         assert len(scores(part)) > 10
         assert scores(found) == pytest.approx(scores(part), abs=TOLERANCE)
+
+
+def backbone_rows():
+    """The cells of README's table of backbones."""
+    part = README.read_text(encoding="utf-8").split("### Which backbones")[1].split("\n### ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("| ")][1:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_what_the_table_of_backbones_says_was_tried_is_what_the_tests_try():
+    rows = backbone_rows()
+    assert len(rows) >= 25
+    for name, kind, *_, tried in rows:
+        kind = kind.strip("`")
+        is_built = kind == "modernbert" or (kind in CAUSAL_TYPES and kind not in NOT_BUILT)
+        if tried == "weights":
+            assert any(word in name for word in ("tiny", "SmolLM2", "MiniLM")), name
+        else:
+            assert (tried != "not tried") == is_built, name
+        if kind in FATES and tried != "weights":
+            assert tried.endswith(", alone") == (FATES[kind] == "one document"), name
+    assert {tried for *_, tried in rows} == {
+        *("weights", "random weights", "random weights, alone", "not tried"),
+    }
+
+
+def test_the_table_of_backbones_multiplies_parameters_by_bytes():
+    for _, _, billions, _, _, *cells, _ in backbone_rows():
+        for cell, width in zip(cells, (4, 2, 0.55), strict=True):
+            size = float(billions) * width
+            card = next((str(card) for card in (24, 48, 80) if size <= 0.8 * card), "none")
+            assert cell == f"{size:.1f}, {card}"

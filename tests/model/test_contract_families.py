@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from builders import VOCABULARY, byte_tokenizer, random_documents
+from tiny_families import tiny_model
 from transformers import (
     AutoModelForCausalLM,
+    CohereConfig,
     Gemma2Config,
     GraniteConfig,
     LlamaConfig,
@@ -172,28 +174,38 @@ def test_adapters_and_loss_stay_in_float32_on_a_bfloat16_backbone(tmp_path):
     assert loss.dtype == torch.float32
 
 
-REFUSED = {
-    "attention scores with a cap": (
-        Gemma2Config(**SMALL, head_dim=8, attn_logit_softcapping=5.0),
-        "uses softcap",
-    ),
-    "scaled logits": (GraniteConfig(**SMALL, logits_scaling=8.0), "scales its logits"),
+# What follows the last layer is part of the logits: a factor, a cap.
+LOGITS = {
+    "scaled": GraniteConfig(**SMALL, logits_scaling=8.0),
+    "capped": Gemma2Config(**SMALL, head_dim=8, final_logit_softcapping=0.5),
+    "multiplied": CohereConfig(**SMALL, logit_scale=0.0625),
 }
 
 
-@pytest.mark.parametrize(("config", "message"), REFUSED.values(), ids=REFUSED.keys())
-def test_a_decoder_that_packed_rows_do_not_reproduce_is_refused(config, message, tmp_path):
+@pytest.mark.parametrize("config", LOGITS.values(), ids=LOGITS.keys())
+def test_logits_are_scaled_and_capped_as_transformers_has_them(config, tmp_path):
     folder = save(tmp_path / "model", config)
-    with pytest.raises(BackboneError, match=message):
-        load_backbone(folder)
+    backbone, documents = load_backbone(folder), random_documents(LENGTHS)
+    found, expected = packed_logits(backbone, documents), logits_one_by_one(folder, documents)
+    assert max((a - b).abs().max() for a, b in zip(found, expected, strict=True)) < 1e-5
+    bare = backbone.model.get_output_embeddings()
+    with torch.inference_mode():
+        states = backbone.hidden_states(packed_batch(documents[:1], [0]))
+        assert (bare(states) - expected[0]).abs().max() > 1e-2
 
 
-def test_a_layer_of_an_unknown_kind_is_refused(tmp_path):
+def test_a_decoder_whose_logits_are_made_in_another_way_is_refused(tmp_path):
+    tiny_model("modernbert-decoder").save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match="makes its logits in a way"):
+        load_backbone(str(tmp_path))
+
+
+def test_a_configuration_that_names_impossible_layers_is_refused(tmp_path):
     folder = save(tmp_path / "model", FAMILIES["Qwen3"])
     config = tmp_path / "model" / "config.json"
     kinds = {"layer_types": ["full_attention", "linear_attention"]}
     config.write_text(json.dumps(json.loads(config.read_text()) | kinds))
-    with pytest.raises(BackboneError, match="linear_attention"):
+    with pytest.raises(BackboneError, match="cannot be run on token ids alone"):
         load_backbone(folder)
 
 

@@ -137,7 +137,7 @@ def test_the_encoder_gives_the_states_of_plain_transformers():
     minilm = folder("minilm-l6")
     backbone = load_backbone(str(minilm))
     assert backbone.is_encoder
-    assert (backbone.shape.layers, backbone.hidden_size, backbone.max_positions) == (6, 384, 512)
+    assert (backbone.layers, backbone.hidden_size, backbone.max_positions) == (6, 384, 512)
     declared = read_declared(minilm)
     edges = declared.framed_edges
     plain, tokenizer = AutoModel.from_pretrained(minilm), AutoTokenizer.from_pretrained(minilm)

@@ -8,7 +8,12 @@ from builders import random_llama
 
 from notetune.errors import BackboneError
 from notetune.model.backbone import load_backbone
-from notetune.model.backbone_folder import backbone_fingerprint, own_backbone, resolve_backbone
+from notetune.model.backbone_folder import (
+    backbone_fingerprint,
+    licence_of,
+    own_backbone,
+    resolve_backbone,
+)
 
 
 @pytest.fixture
@@ -60,3 +65,19 @@ def test_the_backbone_of_a_bundle_is_asked_for_where_it_is_not_here(tmp_path):
     assert own_backbone(str(tmp_path), None) == str(tmp_path)
     with pytest.raises(BackboneError, match=r"its backbone, minilm-l6, .* with --backbone"):
         own_backbone("minilm-l6", None)
+
+
+@pytest.mark.parametrize(
+    ("front", "name"),
+    [
+        ("---\nlanguage: en\nlicense: apache-2.0\n---\n# x\nlicense: no", "apache-2.0"),
+        ("---\nlicense: other\nlicense_name: 'health-ai'\n---\n", "health-ai"),
+        ("# x\nlicense: no\n", ""),
+        ("---\nlicense: never closed\n", ""),
+    ],
+)
+def test_the_licence_of_a_folder_is_what_its_front_matter_and_its_file_say(tmp_path, front, name):
+    (tmp_path / "README.md").write_text(front)
+    assert licence_of(tmp_path) == (name, "")
+    (tmp_path / "LICENSE.txt").write_text("a" * 30_000)
+    assert licence_of(tmp_path) == (name, "a" * 20_000)

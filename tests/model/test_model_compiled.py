@@ -3,6 +3,7 @@
 import pytest
 import torch
 from builders import random_batch, random_llama
+from tiny_families import tiny_model
 from torch._dynamo.utils import counters
 
 from notetune.errors import BackboneError
@@ -111,8 +112,8 @@ def test_deeper_models_are_no_more_graphs(tmp_path, folder, graphs):
     assert counts[0] == counts[1] > 0
 
 
-def test_an_encoder_is_refused(folder):
-    backbone = load_backbone(str(folder))
-    object.__setattr__(backbone, "is_encoder", True)
-    with pytest.raises(BackboneError, match="only decoders have compiled layers"):
-        compile_layers(backbone)
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "mamba"])
+def test_an_encoder_or_a_model_built_otherwise_is_refused(model_type, tmp_path):
+    tiny_model(model_type).save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match="set compiled: false"):
+        compile_layers(load_backbone(str(tmp_path)))

@@ -10,6 +10,7 @@ from builders import ENCODERS, random_documents, random_encoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from tiny_families import tiny_config
 from torch import nn
 from transformers import AutoModel
 
@@ -32,9 +33,15 @@ class Loaded:
     plain: nn.Module
 
 
-@pytest.fixture(scope="module", params=ENCODERS)
+# Their first position is not 0, or their attention is their own.
+OTHERS = {kind: tiny_config(kind) for kind in ("roberta", "xlm-roberta", "camembert")}
+OTHERS |= {"megatron-bert": tiny_config("megatron-bert")}
+
+
+@pytest.fixture(scope="module", params=[*ENCODERS, *OTHERS])
 def encoder(request, tmp_path_factory):
-    folder = random_encoder(tmp_path_factory.mktemp("encoder"), ENCODERS[request.param])
+    config = (ENCODERS | OTHERS)[request.param]
+    folder = random_encoder(tmp_path_factory.mktemp("encoder"), config)
     return Loaded(folder, load_backbone(str(folder)), AutoModel.from_pretrained(folder).eval())
 
 
@@ -138,3 +145,9 @@ def test_an_encoder_without_all_its_weights_is_refused(tmp_path):
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(BackboneError, match="lacks or misshapes 4 weights"):
         load_backbone(str(folder))
+
+
+def test_positions_begin_after_that_of_padding_where_it_has_one(tmp_path):
+    for kind, first in (("bert", 0), ("roberta", 2)):
+        loaded = load_backbone(str(random_encoder(tmp_path / kind, tiny_config(kind))))
+        assert (loaded.first_position, loaded.max_positions) == (first, 128 - first)

@@ -60,7 +60,7 @@ def test_the_configuration_is_the_files(converted):
     about = (converted / "README.md").read_text()
     assert "tiny.gguf" in about
     assert "Licence: apache-2.0" in about
-    assert load_backbone(str(converted)).shape.kv_heads == 2
+    assert load_backbone(str(converted)).heads.kv_heads == 2
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from notetune.model.adapters.specs import AdaptationPrompt, Full, LoRA, Prefix, 
 from notetune.model.backbone import Backbone, load_backbone
 from notetune.model.heads import pool
 from notetune.model.last_layer import last_layer_of
+from notetune.model.probing import Reach
 from notetune.model.stack import DOMAIN, TASK, Layer, stack
 
 LENGTHS = [9, 4, 17, 4, 1]
@@ -125,5 +126,6 @@ def test_layers_of_another_build_compute_all_tokens():
     ids = random_batch([8]).ids_T[None]
     with torch.inference_mode():
         expected = model(ids).logits
-        with last_layer_of(Backbone(model, "gpt2", "x", 32), torch.tensor([7]), 8, see_all=True):
+        backbone = Backbone(model, "gpt2", "x", 32, Reach(0, sees_ahead=False))
+        with last_layer_of(backbone, torch.tensor([7]), 8, see_all=True):
             assert torch.equal(model(ids).logits, expected)

@@ -28,6 +28,10 @@ METHODS = {
         LoRA(rank=4, alpha=8),
         peft.LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS, **LM),
     ),
+    "lora on embeddings": (
+        LoRA(rank=4, alpha=8, targets=("embed_tokens", "q_proj")),
+        peft.LoraConfig(r=4, lora_alpha=8, target_modules=["embed_tokens", "q_proj"], **LM),
+    ),
     "rslora": (
         LoRA(rank=4, alpha=8, rslora=True),
         peft.LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS, use_rslora=True, **LM),

@@ -16,13 +16,17 @@ from notetune.model.stack import DOMAIN, TASK, stack
 from notetune.serve.merge import merge
 from notetune.serve.predictor import load_predictor
 
+EMBEDDED = LoRA(rank=4, targets=("embed_tokens", "q_proj"))
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return random_llama(tmp_path_factory.mktemp("llama"))
 
 
-@pytest.mark.parametrize("spec", [LoRA(rank=4), LoRA(rslora=True), LoRA(dora=True), Full()])
+@pytest.mark.parametrize(
+    "spec", [LoRA(rank=4), LoRA(rslora=True), LoRA(dora=True), EMBEDDED, Full()]
+)
 def test_plain_transformers_loads_a_merged_adapter_with_the_same_logits(folder, tmp_path, spec):
     model = trained(folder, spec)
     save_adapter(tmp_path / "adapter", model.adapters[DOMAIN], model.backbone)
@@ -39,9 +43,9 @@ def test_plain_transformers_loads_a_merged_adapter_with_the_same_logits(folder, 
             assert (before(tokens).logits[0] - logits).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("dora", [False, True])
-def test_a_merged_bundle_is_its_own_backbone_and_predicts_the_same(folder, tmp_path, dora):
-    model = trained(folder, LoRA(rank=4, dora=dora), LoRA(rank=2, dora=dora))
+@pytest.mark.parametrize("spec", [LoRA(rank=4), LoRA(rank=4, dora=True), EMBEDDED])
+def test_a_merged_bundle_is_its_own_backbone_and_predicts_the_same(folder, tmp_path, spec):
+    model = trained(folder, spec, spec.model_copy(update={"rank": 2}))
     bundle = saved_bundle(tmp_path / "cell", model)
     expected = load_predictor(bundle).predict(TEXTS).scores_NK
     merge(bundle, tmp_path / "out")
@@ -135,3 +139,12 @@ def test_an_adapter_that_does_nothing_is_neither_loaded_nor_merged(folder, tmp_p
     for idle in (bundle, tmp_path / "adapter"):
         with pytest.raises(BundleError, match="does not change the output"):
             merge(idle, tmp_path / "out", str(folder))
+
+
+def test_lora_on_embeddings_that_are_the_last_layer_too_predicts_but_does_not_merge(tmp_path):
+    model = trained(random_llama(tmp_path / "tied", tied=True), EMBEDDED)
+    bundle = saved_bundle(tmp_path / "cell", model)
+    assert load_predictor(bundle).predict(TEXTS).scores_NK.shape == (3, 2)
+    with pytest.raises(BundleError, match="one matrix for embeddings and next tokens"):
+        merge(bundle, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

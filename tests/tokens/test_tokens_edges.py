@@ -8,7 +8,7 @@ import pytest
 from builders import byte_tokenizer, random_encoder, random_llama
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, processors
+from tokenizers import AddedToken, Tokenizer, models, processors
 
 from notetune.errors import BackboneError
 from notetune.tokens.edges import Edges, read_declared
@@ -113,3 +113,63 @@ def test_an_encoder_is_framed_by_what_its_tokenizer_puts_round_a_text(tmp_path):
     assert read_declared(folder).framed_edges == framed
     assert load_encoder(folder, frames_pieces=True).edges == framed
     assert load_encoder(folder, Edges(2, 3), frames_pieces=True).edges == Edges(2, 3)
+
+
+def test_roberta_documents_stand_between_its_own_edges(tmp_path):
+    tiny = byte_tokenizer()
+    tiny.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0))
+    random_llama(tmp_path)
+    tiny.save(str(tmp_path / "tokenizer.json"))
+    encoder = load_encoder(tmp_path, frames_pieces=True)
+    assert encoder.edges == Edges(0, 1, "<s>", ends_every_piece=True)
+    own = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("pain").ids
+    assert encoder.documents(["pain"], 16).ids.tolist() == own
+
+
+def with_added(folder, token):
+    """A token with an id one beyond what the backbone embeds."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    before = load_encoder(folder).documents(["pain <image>"], 32).ids.tolist()
+    tokenizer.add_tokens([f"<{n}>" for n in range(260 - tokenizer.get_vocab_size())])
+    tokenizer.add_tokens([token])
+    assert tokenizer.token_to_id("<image>") == 260
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return before
+
+
+def test_a_special_id_beyond_the_vocabulary_is_one_that_no_text_becomes(folder):
+    before = with_added(folder, AddedToken("<image>", special=True))
+    assert load_encoder(folder).documents(["pain <image>"], 32).ids.tolist() == before
+
+
+def test_an_id_beyond_the_vocabulary_that_a_text_can_become_is_refused(folder):
+    with_added(folder, AddedToken("<image>", special=False))
+    with pytest.raises(BackboneError, match="ids up to 260 but the backbone embeds 260"):
+        read_declared(folder)
+
+
+def test_what_a_folder_with_images_says_of_its_text_model_counts(folder):
+    config = json.loads((folder / "config.json").read_text())
+    whole = {"model_type": "gemma3", "text_config": config, "eos_token_id": [5, 6]}
+    (folder / "config.json").write_text(json.dumps(whole))
+    assert read_declared(folder).vocabulary_size == 260
+    assert read_declared(folder).edges("bos") == OPENERS["bos"]
+    del whole["text_config"]["vocab_size"], whole["text_config"]["bos_token_id"]
+    (folder / "config.json").write_text(json.dumps(whole))
+    settings = {"bos_token": {"content": "<s>"}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert read_declared(folder).vocabulary_size == 258
+    assert read_declared(folder).edges("bos") == OPENERS["bos"]
+
+
+@pytest.mark.parametrize(("lowers", "cased", "loses"), [(1, 1, 1), (1, 0, 0), (0, 1, 0)])
+def test_a_cased_vocabulary_whose_tokenizer_makes_letters_small_is_noticed(
+    tmp_path, lowers, cased, loses
+):
+    random_encoder(tmp_path)
+    spec = json.loads((tmp_path / "tokenizer.json").read_text())
+    spec["normalizer"]["lowercase"] = bool(lowers)
+    if cased:
+        spec["model"]["vocab"]["Fever"] = len(spec["model"]["vocab"])
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    assert read_declared(tmp_path).loses_case == bool(loses)

@@ -98,8 +98,8 @@ def convert(
 
     with terminal.busy("converting"):
         backbone = run(model, out)
-    shape = backbone.shape
+    heads = backbone.heads
     typer.echo(
-        f"{out}: {shape.layers} layers, hidden size {shape.hidden}, {shape.heads} heads "
-        f"({shape.kv_heads} for keys), context {backbone.max_positions}"
+        f"{out}: {backbone.layers} layers, hidden size {backbone.hidden_size}, {heads.heads} heads "
+        f"({heads.kv_heads} for keys), context {backbone.max_positions}"
     )

@@ -5,7 +5,7 @@ virtual keys of a prefix, A virtual tokens of an adaptation prompt, L layers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, groupby
 from typing import Any
@@ -72,6 +72,8 @@ class DocumentLayout:
     asked_D: Tensor | None = None
     """`(D,)` indices of one token per document whose output alone is used, and which sees its whole
     document; None where all are used."""
+    attended: list[tuple[bool, int | None]] = field(default_factory=list)
+    """Of each call so far whether it was causal, and its window."""
 
     @cached_property
     def borders(self) -> Tensor:
@@ -124,6 +126,16 @@ def _refuse_other_scores(options: Mapping[str, Any]) -> None:
         )
 
 
+def _refuse_misfit(prefix: tuple[Tensor, Tensor] | None, own: tuple[Tensor, Tensor]) -> None:
+    for given, found in zip(prefix or (), own, strict=False):
+        wanted, shape = (given.shape[0], given.shape[2]), (found.shape[1], found.shape[3])
+        if wanted != shape:
+            raise BackboneError(
+                f"a prefix of {wanted[0]} heads, {wanted[1]} wide, does not fit this backbone's "
+                f"attention, which has {shape[0]} of {shape[1]}; take another adapter method."
+            )
+
+
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -158,14 +170,17 @@ def packed_attention(
         )
     _refuse_other_scores(options)
     layer = getattr(module, "layer_idx", 0)
-    asked_D = documents.asked_D
+    asked_D, is_causal = documents.asked_D, bool(getattr(module, "is_causal", True))
+    documents.attended.append((is_causal, sliding_window))
     if asked_D is not None:
         query = query.index_select(2, asked_D)
+    prefix = documents.prefix(layer, key.dtype)
+    _refuse_misfit(prefix, (key, value))
     out = _attend(
         (query, key, value),
         documents,
-        documents.prefix(layer, key.dtype),
-        is_causal=bool(getattr(module, "is_causal", True)),
+        prefix,
+        is_causal=is_causal,
         window=sliding_window,
         dropout=dropout,
         scale=scaling,

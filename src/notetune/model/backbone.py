@@ -1,25 +1,29 @@
-"""Backbones from local Hugging Face folders: decoders, and encoders of the BERT kind."""
+"""Backbones from local Hugging Face folders: decoders and encoders."""
 
 import shutil
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 from transformers.utils import logging as transformers_logging
 
 from notetune import runs, storage
 from notetune.errors import BackboneError
-from notetune.model.attention import PACKED_ATTENTION, Additions, DocumentLayout, with_front
+from notetune.model.attention import Additions, DocumentLayout, with_front
 from notetune.model.backbone_folder import (
     BESIDE_WEIGHTS,
     WEIGHTS,
@@ -28,25 +32,36 @@ from notetune.model.backbone_folder import (
     read_config,
     resolve_backbone,
 )
-from notetune.model.batch import PackedBatch, packed_batch
+from notetune.model.batch import PackedBatch
 from notetune.model.float8 import is_float8, quantise_layers
+from notetune.model.probing import (
+    Reach,
+    TokenHead,
+    body_of,
+    expected_reach,
+    first_position,
+    head_of,
+    measured_reach,
+    setting,
+)
 from notetune.model.semantic_types import add_semantic_types
 
 _STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float8": torch.bfloat16}
-_ENCODERS: dict[str, dict[str, Any]] = {  # with what leaves the unused pooling layer out
-    "bert": {"add_pooling_layer": False},
-    "modernbert": {},
+# Of the weights of a text model, in folders of old and of new, to those that it has alone.
+_NAMES_OF_TEXT = {
+    r"^language_model\.model\.": "model.",
+    r"^model\.language_model\.": "model.",
+    r"^language_model\.lm_head\.": "lm_head.",
 }
-_EXACT_LAYERS = {"full_attention", "sliding_attention"}
+_OUTLINE = "outline"
+"""In place of the fingerprint of a backbone without weights."""
 # Of the largest logit.
 _TOLERANCE: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 5e-2, "float8": 5e-2}
 
 
-class Shape(NamedTuple):
-    """Layers, width of the hidden states, and of each layer query heads, key heads and width."""
+class Heads(NamedTuple):
+    """Of each layer query heads, key heads and width; 0 where it has none."""
 
-    layers: int
-    hidden: int
     heads: int
     kv_heads: int
     head_dim: int
@@ -64,28 +79,39 @@ class Backbone:
     """Decided by its configuration, tokenizer and weights."""
     max_positions: int
     """Longest document it was built for, in tokens."""
-    is_encoder: bool = False
-    """Whether a token sees what follows it, so that no next token can be predicted."""
+    reach: Reach
+    """What a token of a row sees."""
+    first_position: int = 0
+    """Of a document's first token."""
     folder: Path | None = None
     """Where it was loaded from; None if it was made in memory."""
 
     @property
-    def shape(self) -> Shape:
+    def is_encoder(self) -> bool:
+        """Whether a token sees what follows it, so that no next token can be predicted."""
+        return self.reach.sees_ahead
+
+    def shares_row(self, batch: PackedBatch, additions: Additions) -> bool:
+        """Whether the documents of a row are computed together, and not each alone."""
+        virtual = additions.slot_count + additions.prefix_length
+        return max(batch.lengths_D) + virtual <= self.reach.packs_to
+
+    @property
+    def layers(self) -> int:
+        """How many there are."""
+        return int(setting(self.model, "num_hidden_layers", 1))
+
+    @property
+    def heads(self) -> Heads:
         """Sizes from its configuration."""
-        config = _text_config(self.model)
-        heads = int(config.num_attention_heads)
-        return Shape(
-            layers=int(config.num_hidden_layers),
-            hidden=self.hidden_size,
-            heads=heads,
-            kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
-            head_dim=int(getattr(config, "head_dim", None) or self.hidden_size // heads),
-        )
+        heads = int(setting(self.model, "num_attention_heads", 0))
+        width = setting(self.model, "head_dim") or self.hidden_size // max(heads, 1)
+        return Heads(heads, int(setting(self.model, "num_key_value_heads", heads)), int(width))
 
     @property
     def hidden_size(self) -> int:
         """Width H of the hidden states."""
-        return int(_text_config(self.model).hidden_size)
+        return int(setting(self.model, "hidden_size"))
 
     @property
     def dtype(self) -> Dtype:
@@ -139,9 +165,27 @@ class Backbone:
                 f"a document has {longest} tokens{more}, but backbone {self.name} was built "
                 f"for {self.max_positions}; lower prepare.max_tokens."
             )
+        if len(batch.lengths_D) > 1 and not self.shares_row(batch, additions):
+            alone = [self.hidden_states(one, additions, layers) for one in batch.apart()]
+            return torch.cat(alone)
+        inputs, text_T = self._inputs(batch, additions)
+        wants_all = layers is not None and min(layers) < self.layers
+        output = self._run(**inputs, use_cache=False, output_hidden_states=wants_all)
+        last = {self.layers: output.last_hidden_state}  # transformers may norm it only there
+        chosen = last.keys() if layers is None else layers
+        states = [last[n] if n in last else output.hidden_states[n] for n in chosen]
+        hidden = torch.cat(states, -1).squeeze(0)
+        return hidden if text_T is None else hidden.index_select(0, text_T)
+
+    def _inputs(
+        self, batch: PackedBatch, additions: Additions
+    ) -> tuple[dict[str, Any], Tensor | None]:
+        """What the body takes, and where the text is in it if slots stand in front of it."""
+        front, before = additions.slot_count, additions.prefix_length
         lengths_D = tuple(front + length for length in batch.lengths_D)
-        positions_T = batch.positions_T + before
-        inputs = {"input_ids": batch.ids_T.unsqueeze(0)}
+        first = self.first_position + before
+        positions_T, text_T = batch.positions_T + first, None
+        inputs: dict[str, Any] = {"input_ids": batch.ids_T.unsqueeze(0)}
         if front:
             source_R = with_front(front, batch.lengths_D)
             text_T = (source_R >= front).nonzero().squeeze(1).to(self.device)
@@ -150,34 +194,44 @@ class Backbone:
             slots = [slots_SH.to(text_TH.dtype) for slots_SH in additions.slots]
             embeddings_RH = torch.cat([*slots, text_TH]).index_select(0, source_R)
             inputs = {"inputs_embeds": embeddings_RH.unsqueeze(0)}
-            slot_positions_S = torch.arange(before, before + front, device=self.device)
+            slot_positions_S = torch.arange(first, first + front, device=self.device)
             positions_T = torch.cat([slot_positions_S, positions_T + front])[source_R]
-        output = self.model.get_decoder()(
-            **inputs,
-            position_ids=positions_T.unsqueeze(0),
-            use_cache=False,
-            output_hidden_states=layers is not None and min(layers) < self.shape.layers,
-            documents=DocumentLayout(lengths_D, additions, self.device),
-        )
-        last = {self.shape.layers: output.last_hidden_state}  # transformers may norm it only there
-        chosen = last.keys() if layers is None else layers
-        states = [last[n] if n in last else output.hidden_states[n] for n in chosen]
-        hidden = torch.cat(states, -1).squeeze(0)
-        return hidden.index_select(0, text_T) if front else hidden
+        if self.reach.packs_to:
+            inputs["position_ids"] = positions_T.unsqueeze(0)
+            inputs["documents"] = DocumentLayout(lengths_D, additions, self.device)
+        return inputs, text_T
+
+    def _run(self, **inputs: Any) -> Any:
+        try:
+            return self.body(**inputs)
+        except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+            is_told = not self.reach.packs_to or "inputs_embeds" in str(error)
+            if "input_ids" in inputs or not is_told or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise BackboneError(
+                f"backbone {self.name} takes no embeddings in place of token ids, so nothing can "
+                "stand in front of a document; take an adapter of kind lora or full."
+            ) from None
 
     @property
-    def head(self) -> Any:
-        """The layer from `(T, H)` hidden states to `(T, V)` next-token logits.
+    def body(self) -> Any:
+        """The module that makes hidden states."""
+        return body_of(self.model)
+
+    @property
+    def head(self) -> TokenHead:
+        """The module from `(T, H)` hidden states to `(T, V)` next-token logits.
 
         Raises:
             BackboneError: If the backbone is an encoder.
         """
-        if self.is_encoder:
+        head = head_of(self.model)
+        if self.is_encoder or head is None:
             raise BackboneError(
                 f"{self.name} is an encoder, which predicts no next token; give a decoder as the "
                 "backbone and name encoders under encoders.models."
             )
-        return self.model.get_output_embeddings()
+        return head
 
 
 def load_backbone(
@@ -193,6 +247,8 @@ def load_backbone(
     """
     folder = resolve_backbone(name)
     kind, options = _kind(folder)
+    if (text := _text_model(folder, dtype)) is not None:
+        options |= {"config": text, "key_mapping": _NAMES_OF_TEXT}
     model, loading = _from_folder(
         kind, folder, dtype, use_safetensors=True, output_loading_info=True, **options
     )
@@ -204,9 +260,7 @@ def load_backbone(
         )
     if kind is AutoModel:
         add_semantic_types(model.get_input_embeddings().weight, folder)
-    backbone = _backbone(model.to(device), folder, backbone_fingerprint(folder), dtype)
-    _refuse_inexact(backbone)
-    return backbone
+    return _backbone(model.to(device), folder, backbone_fingerprint(folder), dtype)
 
 
 def outline_backbone(name: str, dtype: Dtype = "float32") -> Backbone:
@@ -216,13 +270,11 @@ def outline_backbone(name: str, dtype: Dtype = "float32") -> Backbone:
         BackboneError: If the folder has no usable configuration.
     """
     folder = resolve_backbone(name, needs_weights=False)
-    config = _from_folder(AutoConfig, folder, dtype)
+    config = _text_model(folder, dtype) or _from_folder(AutoConfig, folder, dtype)
     kind, options = _kind(folder)
     with torch.device("meta"):
-        model = kind.from_config(
-            config, dtype=_STORED[dtype], attn_implementation=PACKED_ATTENTION, **options
-        )
-    return _backbone(model, folder, "outline", dtype)
+        model = kind.from_config(config, dtype=_STORED[dtype], **options)
+    return _backbone(model, folder, _OUTLINE, dtype)
 
 
 def write_backbone(folder: Path, backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
@@ -230,6 +282,9 @@ def write_backbone(folder: Path, backbone: Backbone, tensors: Mapping[str, Tenso
     assert backbone.folder is not None
     config = read_config(backbone.folder / "config.json")
     config.pop("torch_dtype", None)  # what older versions called it
+    if "text_config" in config:  # the weights are those of the text model alone
+        kind = type(backbone.model).__name__
+        config = {**backbone.model.config.to_diff_dict(), "architectures": [kind]}
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
     runs.write_json(folder / "config.json", {**config, "dtype": dtypes[-1]})
     for name in BESIDE_WEIGHTS:
@@ -241,10 +296,24 @@ def write_backbone(folder: Path, backbone: Backbone, tensors: Mapping[str, Tenso
 
 def _kind(folder: Path) -> tuple[Any, dict[str, Any]]:
     """The class that loads a folder, and what else it must be told."""
-    model_type = read_config(folder / "config.json").get("model_type")
-    if model_type in _ENCODERS:
-        return AutoModel, _ENCODERS[model_type]
+    config = read_config(folder / "config.json")
+    model_type, fills_gaps = config.get("model_type"), MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    predicts = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if model_type in fills_gaps and not (predicts and config.get("is_decoder")):
+        kind = AutoModel._model_mapping[type(AutoConfig.for_model(model_type))]
+        has_pooler = "add_pooling_layer" in signature(kind.__init__).parameters
+        return AutoModel, {"add_pooling_layer": False} if has_pooler else {}  # nobody asks for it
     return AutoModelForCausalLM, {}
+
+
+def _text_model(folder: Path, dtype: Dtype) -> Any:
+    """The configuration of the text model in a folder that holds more than it, such as images."""
+    if "text_config" not in read_config(folder / "config.json"):
+        return None
+    whole = _from_folder(AutoConfig, folder, dtype)
+    config = whole.get_text_config(decoder=True)
+    config.tie_word_embeddings = whole.tie_word_embeddings  # which decides for the whole model
+    return config if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else None
 
 
 def _from_folder(kind: Any, folder: Path, dtype: Dtype, **options: Any) -> Any:
@@ -256,7 +325,6 @@ def _from_folder(kind: Any, folder: Path, dtype: Dtype, **options: Any) -> Any:
             return kind.from_pretrained(
                 str(folder),
                 dtype=_STORED[dtype],
-                attn_implementation=PACKED_ATTENTION,
                 local_files_only=True,
                 trust_remote_code=False,
                 **options,
@@ -264,57 +332,21 @@ def _from_folder(kind: Any, folder: Path, dtype: Dtype, **options: Any) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BackboneError(
             f"{folder} cannot be loaded ({type(error).__name__}); it should be a decoder or an "
-            f"encoder of type {' or '.join(_ENCODERS)}, and "
-            "config.json and the safetensors files belong together."
+            "encoder that this version of transformers knows, and config.json and the safetensors "
+            "files belong together."
         ) from None
 
 
 def _backbone(model: Any, folder: Path, fingerprint: str, dtype: Dtype) -> Backbone:
     model.requires_grad_(requires_grad=False).eval()
-    config = _text_config(model)
-    unknown = set(getattr(config, "layer_types", None) or ()) - _EXACT_LAYERS
-    if unknown:
-        raise BackboneError(
-            f"{folder} has layers of {min(unknown)}; packed rows are exact only for "
-            f"{', '.join(sorted(_EXACT_LAYERS))}."
-        )
-    most = int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
-    is_encoder = config.model_type in _ENCODERS
+    name, most = folder.resolve().name, int(setting(model, "max_position_embeddings", 0))
+    most = most if most > 0 else sys.maxsize
     if dtype == "float8":
-        quantise_layers(model.get_decoder(), next(model.parameters()).device)
-    return Backbone(model, folder.resolve().name, fingerprint, most, is_encoder, folder)
-
-
-def _text_config(model: Any) -> Any:
-    return model.config.get_text_config(decoder=True)
-
-
-@torch.inference_mode()
-def _refuse_inexact(backbone: Backbone) -> None:
-    """Compare a row of two short documents with what the whole model gives for each alone."""
-    documents = [np.arange(length) % backbone.embeddings.num_embeddings for length in (3, 5)]
-    batch = packed_batch(documents, range(2), backbone.device)
-    kind = backbone.model.config.model_type
-    try:
-        packed = backbone.hidden_states(batch)
-        packed = packed if backbone.is_encoder else backbone.head(packed)
-        name = "last_hidden_state" if backbone.is_encoder else "logits"
-        outputs = [
-            backbone.model(
-                ids_T[None],
-                use_cache=False,
-                documents=DocumentLayout((len(ids_T),), Additions(), backbone.device),
-            )[name][0]
-            for ids_T in torch.split(batch.ids_T, list(batch.lengths_D))
-        ]
-    except (TypeError, AttributeError):
-        raise BackboneError(
-            f"backbone {backbone.name} ({kind}) does not take packed rows; choose another backbone."
-        ) from None
-    alone = torch.cat(outputs).float()
-    if (packed.float() - alone).abs().max() > _TOLERANCE[backbone.dtype] * alone.abs().max():
-        raise BackboneError(
-            f"backbone {backbone.name} ({kind}) scales its logits, or "
-            "carries something from one document into the next, in a way that packed rows do not "
-            "know; choose another backbone."
-        )
+        quantise_layers(body_of(model), next(model.parameters()).device)
+    with torch.inference_mode():
+        if fingerprint == _OUTLINE:
+            reach = expected_reach(model, most, sees_ahead=model.get_output_embeddings() is None)
+        else:
+            reach = measured_reach(model, most, _TOLERANCE[dtype])
+    first = first_position(model)
+    return Backbone(model, name, fingerprint, most - first, reach, first, folder)

@@ -5,7 +5,7 @@ import json
 import os
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from notetune import runs
 from notetune.errors import BackboneError
@@ -24,6 +24,7 @@ BESIDE_WEIGHTS = (
 )
 BACKBONE_FILES = ("config.json", WEIGHTS, *BESIDE_WEIGHTS)
 """What is written of one."""
+_LICENCE_CHARACTERS = 20_000
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 
 
@@ -88,6 +89,33 @@ def backbone_fingerprint(folder: Path) -> str:
 def _fingerprint(files: tuple[tuple[Path, int, int], ...]) -> str:
     """Read gigabytes once in a process, as long as sizes and times of the files stay the same."""
     return runs.fingerprint({path.name: runs.sha256_of_file(path) for path, _, _ in files})
+
+
+class Licence(NamedTuple):
+    """What the folder of a backbone says of its licence; "" where it says nothing."""
+
+    name: str
+    text: str
+
+
+def licence_of(folder: Path) -> Licence:
+    """The name in the front matter of `README.md`, and the beginning of a `LICENSE` file."""
+    readme = folder / "README.md"
+    lines = _beginning(readme).splitlines() if readme.is_file() else []
+    if lines[:1] == ["---"] and "---" in lines[1:]:
+        lines = lines[1 : lines.index("---", 1)]
+        said = [line.partition(":")[::2] for line in lines]
+        names = {key: value.strip(" '\"") for key, value in said}
+    else:
+        names = {}
+    name = names.get("license_name") or names.get("license", "")
+    files = sorted(path for path in folder.glob("LICEN[SC]E*") if path.is_file())
+    return Licence(name, _beginning(files[0]) if files else "")
+
+
+def _beginning(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(_LICENCE_CHARACTERS)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Shape legend of `model/` and `train/`: T packed tokens, D documents, N notes, K 
 H hidden units, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,16 @@ class PackedBatch:
     def _on_device(self, indices: npt.NDArray[np.int64]) -> Tensor:
         # From the lengths, which the host knows: neither a wait for the device nor any data needed.
         return torch.from_numpy(indices).to(self.ids_T.device)
+
+    def apart(self) -> Iterator["PackedBatch"]:
+        """Each document as a row of its own."""
+        lengths = list(self.lengths_D)
+        parts = zip(
+            torch.split(self.ids_T, lengths), torch.split(self.positions_T, lengths), strict=True
+        )
+        for number, (ids_T, positions_T) in enumerate(parts):
+            where_D = self.documents_D[number : number + 1]
+            yield PackedBatch(ids_T, positions_T, (len(ids_T),), where_D)
 
     def halves(self) -> "tuple[PackedBatch, ...]":
         """Its first and its second notes apart, about as many tokens in each.

@@ -46,6 +46,10 @@ class BundleCard(Config):
     """These five are `tokens.edges.Edges`."""
     backbone_name: str
     """Of the folder it was trained on."""
+    backbone_licence: str = ""
+    """As that folder's README.md names it."""
+    backbone_licence_text: str = ""
+    """Of that folder's LICENSE file, up to 20,000 characters."""
     backbone_fingerprint: str
     dtype: Dtype = "float32"
     """Of the backbone's weights in training and scoring."""

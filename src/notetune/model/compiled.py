@@ -22,12 +22,14 @@ def compile_layers(backbone: Backbone, backend: str = "inductor") -> None:
     Adapters may be put on before or after. Torch must know the `backend`.
 
     Raises:
-        BackboneError: If it is an encoder.
+        BackboneError: If it is an encoder, or its documents cannot share rows.
     """
-    if backbone.is_encoder:
-        raise BackboneError(f"{backbone.name} is an encoder; only decoders have compiled layers.")
+    layers = getattr(backbone.body, "layers", None)
+    if backbone.is_encoder or not backbone.reach.packs_to or layers is None:
+        kind = "an encoder" if backbone.is_encoder else "built in another way than LLaMA"
+        raise BackboneError(f"{backbone.name} is {kind}; set compiled: false.")
     for message in _NOISE:  # torch's compiler warns of what it does itself
         warnings.filterwarnings("ignore", message)
     torch.compiler.reset()  # torch keeps few versions of a layer; those of other models are over
-    for layer in backbone.model.get_decoder().layers:
+    for layer in layers:
         layer.compile(backend=backend, dynamic=True)

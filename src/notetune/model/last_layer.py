@@ -41,7 +41,7 @@ def last_layer_of(
     def ask(_: nn.Module, inputs: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return inputs, {**options, "documents": replace(options["documents"], asked_D=tokens_D)}
 
-    body = backbone.model.get_decoder()
+    body = backbone.body
     layers = getattr(body, "layers", None) or getattr(getattr(body, "encoder", None), "layer", None)
     last = layers[-1] if layers else None
     attention: Any = getattr(last, "self_attn", None) if see_all else None

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from notetune.errors import BundleError
 from notetune.model.adapters.full import FullAdapter
-from notetune.model.adapters.lora import LoRAAdapter, merge_together
+from notetune.model.adapters.lora import LoRAAdapter, merge_together, refuse_tied
 from notetune.model.adapters.specs import Full, traits
 from notetune.model.stack import Stack, probe
 
@@ -44,6 +44,7 @@ def merge_adapters(model: Stack) -> Merged:
             )
     if model.backbone.dtype == "float8":
         raise BundleError("float8 weights cannot take an adapter in; load the backbone in float32.")
+    refuse_tied(model.backbone)
     row = probe(model.backbone)
     model.eval_mode()
     before = model.hidden_states(row)

@@ -1,7 +1,7 @@
 """Backbone, domain adapter, task adapter and head as one model: who is active and who trains."""
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -132,7 +132,7 @@ class Stack:
         Raises:
             ConfigError: If the backbone lacks one of the layers.
         """
-        chosen = chosen_layers(layers, self.backbone.shape.layers)
+        chosen = chosen_layers(layers, self.backbone.layers)
         additions = self._additions()
         if pooling == "mean":
             return pool(self.backbone.hidden_states(batch, additions, chosen), batch, pooling)
@@ -140,7 +140,11 @@ class Stack:
         slots_D = additions.slot_count * torch.arange(1, len(tokens_D) + 1, device=tokens_D.device)
         token_count = len(batch.ids_T) + additions.slot_count * len(tokens_D)
         see_all = pooling == "last"
-        with last_layer_of(self.backbone, tokens_D + slots_D, token_count, see_all=see_all):
+        shortcut: AbstractContextManager[None] = nullcontext()
+        if self.backbone.shares_row(batch, additions):
+            asked_D = tokens_D + slots_D
+            shortcut = last_layer_of(self.backbone, asked_D, token_count, see_all=see_all)
+        with shortcut:
             hidden_TH = self.backbone.hidden_states(batch, additions, chosen)
         return pool(hidden_TH, batch, pooling)
 
@@ -235,7 +239,7 @@ def stack(
 
 def probe(backbone: Backbone) -> PackedBatch:
     """A document of the first tokens of the vocabulary, to look at a stack without notes."""
-    ids = np.arange(_PROBE_TOKENS) % backbone.embeddings.num_embeddings
+    ids = np.arange(_PROBE_TOKENS) % len(backbone.embeddings.weight)
     return packed_batch([ids], [0], backbone.device)
 
 
@@ -245,6 +249,11 @@ def _put(backbone: Backbone, layer: Layer, others: Collection[Adapter]) -> Adapt
         raise BundleError(
             f"adapter {layer.name} ({spec.kind}) works on the weights themselves, which a float8 "
             "backbone has in parts; set dtype: bfloat16, or take LoRA without dora."
+        )
+    if traits(spec).is_in_attention and not backbone.reach.packs_to:
+        raise BundleError(
+            f"adapter {layer.name} ({spec.kind}) acts within attention, which backbone "
+            f"{backbone.name} computes in a way of its own; take lora, full, prompt or p-tuning."
         )
     match spec:
         case LoRA():
@@ -267,4 +276,4 @@ def _freeze_token_head(backbone: Backbone) -> None:
     tied = {id(parameter) for parameter in backbone.embeddings.parameters()}
     for parameter in backbone.head.parameters():
         if id(parameter) not in tied:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad = False

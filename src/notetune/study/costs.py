@@ -21,6 +21,7 @@ from notetune.search.space import point_count
 from notetune.study.counts import Counted, CountedStep, a_million, count_notes
 from notetune.study.jobs import Job
 from notetune.study.listing import check_backbones, jobs_of
+from notetune.study.notices import of_models
 from notetune.study.specs import CellSpec, DomainSpec, PerplexitySpec, SearchSpec, Stage, with_point
 from notetune.tokens.packing import Int64Array
 from notetune.train.gpus import ASSUMED_SHARE, GPUS, USABLE_SHARE
@@ -163,7 +164,9 @@ def costs(recipe: Recipe, gpu: str | None = None, track: Track = silent) -> Cost
         for name, splits in first.tasks.items()
     )
     jobs = tuple(trainings), tuple(perplexities)
-    return Costs(*_clock(recipe, gpu), origins, *jobs, tasks, first.notices)
+    corpora = {name: counted[one.folder.prepared].corpus_D for name, one in recipe.studies.items()}
+    said = (*first.notices, *of_models(recipe, corpora))
+    return Costs(*_clock(recipe, gpu), origins, *jobs, tasks, said)
 
 
 def _clock(recipe: Recipe, gpu: str | None) -> tuple[str, float | None, str]:
@@ -234,7 +237,7 @@ class _Counting:
             assert isinstance(spec, CellSpec)
             lengths, flops = self._of_step_2(spec, step)
             steps = spec.step_count(len(lengths))
-            layers = chosen_layers(spec.features.layers, backbone.shape.layers)
+            layers = chosen_layers(spec.features.layers, backbone.layers)
             width = backbone.hidden_size * len(layers)
             head = (width + 1) * self.counted.classes[spec.task]
         return JobCost(

@@ -83,11 +83,11 @@ class StackFeatures:
         reads = spec.features
         device = torch_device(job.place.device)
         backbone = load_backbone(job.place.backbone, reads.weights.dtype, device)
-        chosen = chosen_layers(reads.layers, backbone.shape.layers)
-        if spec.training and chosen[-1] < backbone.shape.layers:
+        chosen = chosen_layers(reads.layers, backbone.layers)
+        if spec.training and chosen[-1] < backbone.layers:
             raise ConfigError(
                 f"features.layers: adapters of {spec.model} train, so the last layer, "
-                f"{backbone.shape.layers}, must be among {', '.join(map(str, chosen))}."
+                f"{backbone.layers}, must be among {', '.join(map(str, chosen))}."
             )
         self._spec, self._store = reads, store
         self.pieces, self._tokens_per_row = reads.pieces_in(store), reads.row_in(store)

@@ -1,13 +1,18 @@
 """What every reader of the scores must know: what is missing, unsure, or not the best way."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from notetune import runs
+from notetune.errors import BackboneError
 from notetune.metrics.results import TaskResult
+from notetune.model.backbone import outline_backbone
+from notetune.model.backbone_folder import resolve_backbone
 from notetune.notes import overlap
 from notetune.prepare.prepared import Intake, Prepared, inputs
+from notetune.prepare.settings import row_of
 from notetune.recipe.models import name_in_study
 from notetune.recipe.recipe import Recipe
 from notetune.sources.mimic.mimic3 import Mimic3Source
@@ -15,6 +20,8 @@ from notetune.study.features import store_of
 from notetune.study.jobs import TRAINING, Job
 from notetune.study.listing import Made
 from notetune.study.specs import CellSpec
+from notetune.tokens.edges import read_declared
+from notetune.tokens.packing import Int64Array, pack_documents
 from notetune.tokens.store import WHOLE_SHARE, TokenStore
 from notetune.train.training import read_record
 
@@ -31,7 +38,67 @@ def notices(recipe: Recipe, made: Sequence[Made]) -> Iterator[str]:
     yield from of_encoders(made[0])
     yield from _intakes(made)
     yield from made[0].notes.prepared.notices
+    yield from of_models(recipe)
     yield from recipe.notices
+
+
+def of_models(recipe: Recipe, corpora: Mapping[str, Int64Array] | None = None) -> Iterator[str]:
+    """Say which backbones and encoders do not take rows, or not all that is in a text.
+
+    Args:
+        recipe: Of the study; of folders that are not here nothing is said.
+        corpora: Tokens of each document of step 1 by backbone, to say what that costs.
+    """
+    folders: list[tuple[str, str, Recipe | None]] = [
+        (name, one.backbone, one) for name, one in recipe.studies.items()
+    ]
+    folders += [(name, folder, None) for name, folder in recipe.encoders.models.items()]
+    for name, folder, one in folders:
+        if not (place := _folder_of(folder)):
+            continue
+        lengths_D = (corpora or {}).get(name) if one else None
+        lead = f"{name or folder}: "
+        if why := _why_alone(folder):
+            yield f"{lead}{why}{_passes(one, lengths_D)}."
+        if (place / "tokenizer.json").is_file() and read_declared(place).loses_case:
+            yield (
+                f"{lead}the vocabulary has capital letters, but the tokenizer makes all letters "
+                "small; if the model is cased, save its tokenizer anew with do_lower_case=False."
+            )
+
+
+def _folder_of(name: str) -> Path | None:
+    try:
+        return resolve_backbone(name, needs_weights=False)
+    except BackboneError:
+        return None
+
+
+def _why_alone(name: str) -> str:
+    backbone = outline_backbone(name)
+    most = backbone.reach.packs_to
+    if most >= backbone.max_positions:
+        return ""
+    if most:
+        return (
+            f"documents of more than {most:,} tokens do not share rows (its positions change "
+            "there), so each of them is computed alone"
+        )
+    return (
+        "its documents would see each other in a row, or its attention is of a kind that rows do "
+        "not have, so each is computed alone"
+    )
+
+
+def _passes(one: Recipe | None, lengths_D: Int64Array | None) -> str:
+    if one is None or lengths_D is None or not len(lengths_D):
+        return ""
+    row = row_of(one.pretrain.tokens_per_row, int(lengths_D.max()))
+    rows = pack_documents(lengths_D, row).row_count
+    return (
+        f": an epoch of step 1 is {len(lengths_D):,} passes through the model where rows would "
+        f"take {rows:,}"
+    )
 
 
 def compat_switches(recipe: Recipe) -> list[str]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from notetune import runs
 from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.scores import ScoreTable, write_scores
+from notetune.model.backbone_folder import licence_of, resolve_backbone
 from notetune.model.bundle import save_head
 from notetune.model.cards import BundleCard, save_card
 from notetune.model.device import torch_device
@@ -165,6 +166,7 @@ class _TrainedCell:
         """Write the model as a bundle into an existing folder."""
         spec, store, about = self.cell.spec, self.cell.store, self.features.about
         task = self.cell.task.task
+        licence = licence_of(resolve_backbone(self.cell.job.place.backbone, needs_weights=False))
         card = BundleCard(
             task=task.name,
             kind=task.kind,
@@ -177,6 +179,8 @@ class _TrainedCell:
             max_pieces=spec.features.pieces_in(store),
             **asdict(store.edges),
             backbone_name=about.backbone,
+            backbone_licence=licence.name,
+            backbone_licence_text=licence.text,
             backbone_fingerprint=about.fingerprint,
             dtype=about.dtype,
             adapters=about.adapters,

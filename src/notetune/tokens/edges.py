@@ -14,6 +14,7 @@ from notetune.errors import BackboneError
 Opener = Literal["none", "bos", "separator"]
 
 NOTHING = "nothing"
+_FEW_PIECES = 0.01  # of a vocabulary
 # Best known first; a backbone that names none of them separates its texts by EOS.
 _SEPARATORS = (
     "<|endoftext|>",
@@ -50,12 +51,26 @@ class Declared:
     tokenizer: Tokenizer
     """Text to ids; special tokens that a text spells out are text."""
     config: dict[str, Any]
-    """`config.json`."""
+    """`config.json`, with what it says of its text model."""
+    settings: dict[str, Any]
+    """`tokenizer_config.json`; empty where there is none."""
+    largest_id: int
+    """The largest id that a text can become."""
 
     @property
     def vocabulary_size(self) -> int:
         """Tokens that the backbone embeds."""
-        return int(self.config["vocab_size"])
+        return int(self.config.get("vocab_size") or self.largest_id + 1)
+
+    @cached_property
+    def loses_case(self) -> bool:
+        """Whether the tokenizer makes all letters small, so that pieces with capitals are idle."""
+        normalizer, added = self.tokenizer.normalizer, self.tokenizer.get_added_tokens_decoder()
+        if normalizer is None or normalizer.normalize_str("ABC") != "abc":
+            return False
+        pieces = self.tokenizer.get_vocab()
+        capital = [p for p, n in pieces.items() if n not in added and p != p.lower()]
+        return len(capital) > _FEW_PIECES * len(pieces)
 
     def edges(self, opener: Opener) -> Edges:
         """The edges with a kind of opener.
@@ -81,7 +96,7 @@ class Declared:
 
     @property
     def _bos(self) -> tuple[Opener, ...]:
-        return () if self.config.get("bos_token_id") is None else ("bos",)
+        return () if self._declared_id("bos") is None else ("bos",)
 
     @cached_property
     def own_edges(self) -> Edges | None:
@@ -89,9 +104,7 @@ class Declared:
 
         `add_bos_token` decides where it is declared, else what the post-processor does.
         """
-        path = self.folder / "tokenizer_config.json"
-        declared = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        adds_bos = declared.get("add_bos_token")
+        adds_bos = self.settings.get("add_bos_token")
         if adds_bos:
             return self.edges("bos")
         bare = self.tokenizer.encode("a", add_special_tokens=False).ids
@@ -122,8 +135,16 @@ class Declared:
     def _spelt(self, token_id: int) -> str:
         return str(self.tokenizer.id_to_token(token_id) or token_id)
 
+    def _declared_id(self, name: str) -> Any:
+        """What `config.json` says, else of the token that the tokenizer is told to use."""
+        if (value := self.config.get(f"{name}_token_id")) is not None:
+            return value
+        token = self.settings.get(f"{name}_token")
+        spelt = token.get("content") if isinstance(token, dict) else token
+        return self.tokenizer.token_to_id(spelt) if isinstance(spelt, str) else None
+
     def _special_id(self, name: str) -> int:
-        value = self.config.get(f"{name}_token_id")
+        value = self._declared_id(name)
         if isinstance(value, list):  # LLaMA 3 declares several EOS ids; the first ends a text
             value = value[0] if value else None
         if not isinstance(value, int):
@@ -154,11 +175,25 @@ def read_declared(backbone: Path) -> Declared:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True  # "</s>" in a note is text, not the end of it
-    config = json.loads((backbone / "config.json").read_text(encoding="utf-8"))
-    largest = max(tokenizer.get_vocab().values(), default=0)
-    if largest >= config["vocab_size"]:
+    config = _json(backbone / "config.json")
+    of_text = {k: v for k, v in (config.get("text_config") or {}).items() if v is not None}
+    settings = _json(backbone / "tokenizer_config.json")
+    declared = Declared(backbone, tokenizer, config | of_text, settings, _largest_id(tokenizer))
+    if declared.largest_id >= declared.vocabulary_size:
         raise BackboneError(
-            f"{path} gives ids up to {largest} but the backbone embeds {config['vocab_size']} "
-            "tokens; the tokenizer belongs to another backbone."
+            f"{path} gives ids up to {declared.largest_id} but the backbone embeds "
+            f"{declared.vocabulary_size} tokens; the tokenizer belongs to another backbone."
         )
-    return Declared(backbone, tokenizer, config)
+    return declared
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _largest_id(tokenizer: Tokenizer) -> int:
+    """Special tokens are left out: no text becomes one, so they may stand for images, say."""
+    added = tokenizer.get_added_tokens_decoder()
+    special = {number for number, token in added.items() if token.special}
+    return max((n for n in tokenizer.get_vocab().values() if n not in special), default=0)

@@ -47,10 +47,20 @@ def refuse_alone() -> None:
 
 
 def spread(backbone: Backbone) -> None:
-    """Spread the layers of a backbone, adapters in them included; refuses as `refuse_alone`."""
+    """Spread the layers of a backbone, adapters in them included; refuses as `refuse_alone`.
+
+    Each pass gathers the layers from all processes, so all must make as many: one a row.
+
+    Raises:
+        ConfigError: Also if the documents of the backbone cannot share rows.
+    """
     refuse_alone()
-    body: Any = backbone.model.get_decoder()
-    shard(body, list(body.layers))
+    if not backbone.reach.packs_to:
+        raise ConfigError(
+            f"pretrain.sharded: backbone {backbone.name} computes each document alone, and the "
+            "processes would not make equally many passes; leave the key out."
+        )
+    shard(backbone.body, list(backbone.body.layers))
 
 
 def is_first() -> bool:

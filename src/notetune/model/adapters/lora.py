@@ -32,6 +32,8 @@ class LoRAAdapter(Adapter):
         with warnings.catch_warnings():
             # peft 0.21 reads a property that transformers 5.23 has renamed.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            # Merging is where that matters; `refuse_tied` stands there.
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings", UserWarning)
             try:
                 if others:
                     self.wrapper: PeftModel = others[0].wrapper
@@ -99,3 +101,18 @@ def merge_together(adapters: Sequence[LoRAAdapter]) -> None:
     for module in adapters[0].wrapper.modules() if adapters else ():
         if isinstance(module, LoraLayer):
             module.merge()
+
+
+def refuse_tied(backbone: Backbone) -> None:
+    """Refuse to merge into a matrix that next tokens share, which LoRA leaves as it was.
+
+    Raises:
+        BundleError: If LoRA is on embeddings that are the last layer's weights too.
+    """
+    embeddings, output = backbone.embeddings, backbone.model.get_output_embeddings()
+    has_lora = isinstance(embeddings, LoraLayer) and output is not None
+    if has_lora and output.weight is embeddings.weight:
+        raise BundleError(
+            f"backbone {backbone.name} has one matrix for embeddings and next tokens, and LoRA on "
+            "embeddings changes the former alone, so it cannot be merged; use it as it is."
+        )

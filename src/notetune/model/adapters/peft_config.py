@@ -63,7 +63,7 @@ def to_peft(spec: PeftSpec, backbone: Backbone) -> peft.PeftConfig:
                 **_in_front(spec, backbone),
             )
         case AdaptationPrompt():
-            layers = spec.layers or backbone.shape.layers
+            layers = spec.layers or backbone.layers
             return peft.AdaptionPromptConfig(
                 target_modules="self_attn", adapter_len=spec.length, adapter_layers=layers
             )
@@ -73,12 +73,12 @@ def to_peft(spec: PeftSpec, backbone: Backbone) -> peft.PeftConfig:
 
 def _in_front(spec: Prefix | Prompt | PTuning, backbone: Backbone) -> dict[str, Any]:
     """What peft must know of tokens in front of each document."""
-    shape = backbone.shape
+    shape = backbone.heads
     heads = shape.kv_heads if isinstance(spec, Prefix) else shape.heads
-    width = heads * shape.head_dim if isinstance(spec, Prefix) else shape.hidden
+    width = heads * shape.head_dim if isinstance(spec, Prefix) else backbone.hidden_size
     return {
         "num_virtual_tokens": spec.virtual_tokens,
-        "num_layers": shape.layers,
+        "num_layers": backbone.layers,
         "num_attention_heads": heads,
         "token_dim": width,
         "num_transformer_submodules": 1,

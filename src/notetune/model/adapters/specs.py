@@ -123,6 +123,8 @@ class Traits(NamedTuple):
     """Whether it trains or reads weights of linear layers, which float8 ones hide."""
     is_backbone: bool = False
     """Whether it is the weights themselves, so that it is saved as a backbone."""
+    is_in_attention: bool = False
+    """Whether it adds to what attention reads, which must be ours then."""
     merges: bool = False
     """Whether it can be added to the weights of its backbone."""
 
@@ -133,11 +135,11 @@ def traits(spec: AdapterSpec) -> Traits:
         case LoRA():
             return Traits(reads_weights=spec.dora, merges=True)
         case Prefix():
-            return Traits(positions=spec.virtual_tokens)
+            return Traits(positions=spec.virtual_tokens, is_in_attention=True)
         case Prompt() | PTuning():
             return Traits(row_tokens=spec.virtual_tokens, positions=spec.virtual_tokens)
         case AdaptationPrompt():
-            return Traits()
+            return Traits(is_in_attention=True)
         case Full():
             return Traits(reads_weights=True, is_backbone=True, merges=True)
         case _:

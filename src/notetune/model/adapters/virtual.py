@@ -28,7 +28,7 @@ class VirtualTokens(Adapter):
     def __init__(self, backbone: Backbone, spec: _VirtualSpec, *, is_flat: bool) -> None:
         self.spec = spec
         self._is_flat = is_flat or isinstance(spec, Prompt)
-        self._shape = backbone.shape
+        self._layers, self._heads = backbone.layers, backbone.heads
         self._encoder = _encoder(backbone, spec, is_flat=self._is_flat).to(backbone.device)
         needs_no_start = is_flat or backbone.device.type == "meta"
         if isinstance(spec, Prompt) and spec.init == "text" and not needs_no_start:
@@ -52,9 +52,9 @@ class VirtualTokens(Adapter):
         """Slots of the row for a prompt, keys and values for a prefix."""
         if not isinstance(self.spec, Prefix):
             return Additions(slots=(self._flat(),))
-        shape = self._shape
+        heads = self._heads
         # peft's order: per virtual token, layer after layer, its keys and then its values.
-        flat = self._flat().view(-1, 2 * shape.layers, shape.kv_heads, shape.head_dim)
+        flat = self._flat().view(-1, 2 * self._layers, heads.kv_heads, heads.head_dim)
         return Additions(prefixes=(flat.permute(1, 2, 0, 3),))
 
     def _flat(self) -> Tensor:

@@ -1,0 +1,44 @@
+"""What is said of backbones and encoders before a study and in its report."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+from builders import random_encoder, random_llama
+from tiny_families import tiny_model
+
+from notetune.study.notices import of_models
+
+
+def recipe_of(backbones, encoders=None):
+    studies = {
+        name: SimpleNamespace(backbone=folder, pretrain=SimpleNamespace(tokens_per_row=64))
+        for name, folder in backbones.items()
+    }
+    return SimpleNamespace(studies=studies, encoders=SimpleNamespace(models=encoders or {}))
+
+
+def test_documents_that_are_computed_alone_are_told_with_what_that_costs(tmp_path):
+    hybrid = str(tmp_path / "hybrid")
+    tiny_model("qwen3_5_text").save_pretrained(hybrid)
+    rows = str(random_llama(tmp_path / "llama"))
+    recipe = recipe_of({"hybrid": hybrid, "rows": rows})
+    lengths_D = np.full(8, 32)
+    (said,) = of_models(recipe, {"hybrid": lengths_D, "rows": lengths_D})
+    assert said.startswith("hybrid: its documents would see each other in a row")
+    assert said.endswith(
+        "an epoch of step 1 is 8 passes through the model where rows would take 4."
+    )
+    (in_report,) = of_models(recipe)
+    assert in_report.endswith("so each is computed alone.")
+
+
+def test_a_tokenizer_that_loses_capitals_is_told_and_a_folder_that_is_gone_is_not(tmp_path):
+    folder = random_encoder(tmp_path / "cased")
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    spec["model"]["vocab"] |= {"Fever": 200, "Pain": 201}
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    recipe = recipe_of({"gone": str(tmp_path / "gone")}, {"bert": str(folder)})
+    (said,) = of_models(recipe)
+    assert said.startswith("bert: the vocabulary has capital letters")
+    assert "do_lower_case=False" in said
