@@ -284,7 +284,7 @@ def _owners(model: type[BaseModel], parents: Sequence[str | int]) -> list[type[B
     """The models whose fields are allowed at this place of the recipe."""
     owners = [model]
     for part in parents:
-        named = [fields_of(owner)[part] for owner in owners if part in fields_of(owner)]
+        named = [found for owner in owners if (found := fields_of(owner).get(str(part)))]
         tagged = [owner for owner in owners if part in (owner.__name__, *_kinds(owner))]
         inner = [found for field in named for found in models_in(field.annotation)]
         owners = inner if named else tagged or owners
@@ -303,7 +303,7 @@ def _dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from _dotted_keys(inner, f"{prefix}{name}.")
 
 
-def fields_of(model: type[BaseModel]) -> dict[str | int, FieldInfo]:
+def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """The fields of a section by their keys; one that is a word of Python has `_` in code."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 

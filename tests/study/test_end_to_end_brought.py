@@ -32,6 +32,8 @@ from notetune.train.training import read_record
 OTHER = "prepare.source.tasks=[{name: second, kind: binary, column: second}]"
 VARIANTS = "downstream.variants=[head-only, domain-frozen, domain-trainable+task-lora]"
 
+ONE = "downstream.variants=[domain-frozen]"
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -162,8 +164,7 @@ def test_who_is_known_to_a_brought_adapter_is_judged_and_stops_the_study(place, 
         (tmp_path / key / PROVENANCE).write_text(
             json.dumps({**known, key: [*known[key], *values], "is_brought": False})
         )
-        (tmp_path / "into").mkdir(exist_ok=True)
-        leaky = bring(place, tmp_path / key, f"name=leaky-{key}", "pretrain.epochs=0", VARIANTS)
+        leaky = bring(place, tmp_path / key, f"name=leaky-{key}", "pretrain.epochs=0", ONE)
         with pytest.raises(DataError, match=r"leak check: .*the adapter that was brought"):
             work(leaky)
         stop_at_known_patients(leaky.folder.domain(0), prepared, allowed=True)
@@ -215,7 +216,12 @@ def test_an_adapter_that_does_not_fit_is_refused_before_notes_are_prepared(
 
 
 def test_a_study_of_two_backbones_brings_an_adapter_to_one_of_them(place, of_peft):
-    text = (place / "recipe.yaml").read_text().replace(f"backbone: {place}/backbone\n", "")
+    text = (
+        (place / "recipe.yaml")
+        .read_text()
+        .replace(f"backbone: {place}/backbone\n", "")
+        .replace("NAME", "two")
+    )
     other = f"{{backbone: {place}/backbone, pretrain: {{from: {of_peft}}}}}"
     two = f"backbones: {{a: {place}/backbone, b: {other}}}\n"
     (place / "two.yaml").write_text(text + two)

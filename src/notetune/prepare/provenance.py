@@ -102,7 +102,7 @@ def corpus_findings(folder: Path, prepared: Prepared) -> list[Finding]:
     of step 1 itself were when these were prepared.
     """
     own, *before = _known_of(folder)
-    findings = _of_patients(own, prepared, CORPUS)
+    findings = _of_patients(own, prepared, _BROUGHT if own.get("is_brought") else CORPUS)
     brought = before if "is_unknown" not in own and not own.get("is_brought") else [own, *before]
     for known in brought:
         if known is not own:
