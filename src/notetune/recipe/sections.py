@@ -70,7 +70,7 @@ class PerplexityConfig(Config):
 class PretrainConfig(PerplexityConfig):
     """Step 1: the domain adapter."""
 
-    from_: Path | None = Field(None, alias="from")
+    from_: Path | None = Field(default=None, alias="from")
     """An adapter to bring: `domain/seed-S` of a finished run, or a folder that peft wrote. It is
     used as it is with `epochs: 0`, else trained on. `adapter` is then what the folder says."""
     adapter: AdapterSpec = LoRA()
