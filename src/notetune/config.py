@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, to_json
 
 from notetune.errors import ConfigError
@@ -39,6 +40,7 @@ class Config(BaseModel):
         hide_input_in_errors=True,
         allow_inf_nan=False,
         defer_build=True,
+        serialize_by_alias=True,
     )
 
 
@@ -255,7 +257,7 @@ def _explain(model: type[Config], data: Mapping[str, Any], item: Any) -> str:
 
 def _hint(model: type[Config], keys: Sequence[str], owners: Sequence[type[BaseModel]]) -> str:
     *parents, last = keys
-    known = sorted({name for owner in owners for name in owner.model_fields})
+    known = sorted({name for owner in owners for name in fields_of(owner)})
     near = difflib.get_close_matches(last, known, n=1)
     if near:
         return f"did you mean {'.'.join([*parents, *near])}?"
@@ -282,7 +284,7 @@ def _owners(model: type[BaseModel], parents: Sequence[str | int]) -> list[type[B
     """The models whose fields are allowed at this place of the recipe."""
     owners = [model]
     for part in parents:
-        named = [owner.model_fields[part] for owner in owners if part in owner.model_fields]
+        named = [found for owner in owners if (found := fields_of(owner).get(str(part)))]
         tagged = [owner for owner in owners if part in (owner.__name__, *_kinds(owner))]
         inner = [found for field in named for found in models_in(field.annotation)]
         owners = inner if named else tagged or owners
@@ -295,10 +297,15 @@ def _kinds(model: type[BaseModel]) -> tuple[str, ...]:
 
 
 def _dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
+    for name, field in fields_of(model).items():
         yield prefix + name
         for inner in models_in(field.annotation):
             yield from _dotted_keys(inner, f"{prefix}{name}.")
+
+
+def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a section by their keys; one that is a word of Python has `_` in code."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:

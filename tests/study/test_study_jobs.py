@@ -9,6 +9,8 @@ from small_study import small_study
 
 from notetune import config, runs
 from notetune.cli.keys import keys
+from notetune.model.adapters.folder import AdapterCard
+from notetune.model.adapters.specs import LoRA
 from notetune.prepare import prepared
 from notetune.prepare.settings import Preparation
 from notetune.recipe.recipe import Recipe
@@ -73,6 +75,7 @@ CHANGES = {
     "pretrain.sources=[visit]": EVERY_STEP_1,
     "pretrain.leaked_texts=drop": {"prepare"},
     "pretrain.epochs=2": TRAINED_STEP_1,
+    "pretrain.from={folder}/kept": TRAINED_STEP_1 - OTHER,
     "pretrain.tokens_per_row=300": EVERY_STEP_1,
     "pretrain.compiled=true": EVERY_STEP_1,
     "pretrain.sharded=true": EVERY_STEP_1,
@@ -144,6 +147,10 @@ def place(tmp_path_factory):
     folder = small_study(tmp_path_factory.mktemp("jobs"))
     random_encoder(folder / "bert")
     (folder / "text").write_text("another text")
+    spec = LoRA(rank=2, alpha=4)
+    card = AdapterCard(backbone="one", spec=spec, sha256_of_tensors="0").model_dump_json()
+    (folder / "kept").mkdir()
+    (folder / "kept/adapter.json").write_text(card)
     path = folder / "recipe.yaml"
     path.write_text(path.read_text() + MORE.format(folder=folder))
     return folder

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import BaseModel, RootModel
 from pydantic.fields import FieldInfo
 
-from notetune.config import Config, models_in
+from notetune.config import Config, fields_of, models_in
 from notetune.errors import ConfigError
 
 _MOST_SUGGESTED: Final = 5
@@ -69,7 +69,7 @@ def _bare(name: str) -> str:
 
 
 def _keys(model: type[BaseModel], lead: str, kind: str, first_at: _Places) -> Iterator[Key]:
-    fields = {n: field for n, field in model.model_fields.items() if not _is_kind(n, field)}
+    fields = {n: field for n, field in fields_of(model).items() if not _is_kind(n, field)}
     for name, field in fields.items():
         first_at.setdefault(_sections(field.annotation), (lead + name, kind))
     for name, field in fields.items():
@@ -88,7 +88,9 @@ def _keys(model: type[BaseModel], lead: str, kind: str, first_at: _Places) -> It
 
 def _meaning(model: type[BaseModel], name: str) -> str:
     """The docstring below a key; pydantic would read those of all sections for every command."""
-    owner = next(cls for cls in model.__mro__ if name in inspect.get_annotations(cls))
+    owner = next(
+        cls for cls in model.__mro__ if {name, f"{name}_"} & {*inspect.get_annotations(cls)}
+    )
     return _docstrings(owner.__module__).get((owner.__name__, name), "")
 
 
@@ -100,7 +102,7 @@ def _docstrings(module: str) -> dict[tuple[str, str], str]:
         for above, line in itertools.pairwise(section.body):
             match above, line:
                 case ast.AnnAssign(target=ast.Name(id=key)), ast.Expr(ast.Constant(str(text))):
-                    found[section.name, key] = text
+                    found[section.name, key.removesuffix("_")] = text
     return found
 
 

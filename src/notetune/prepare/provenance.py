@@ -11,18 +11,24 @@ import polars as pl
 from notetune import runs
 from notetune.audit import Finding
 from notetune.errors import DataError
-from notetune.notes import overlap
+from notetune.notes import overlap, overlap_text
 from notetune.prepare.checks import CORPUS
-from notetune.prepare.prepared import Prepared
+from notetune.prepare.prepared import NoteIds, Prepared
 from notetune.prepare.shards import NOTES
 from notetune.tokens.packing import Int64Array
 
 PROVENANCE = "provenance.json"
 _FORMAT = 1
+_BROUGHT = "the adapter that was brought"
+_HELD_OUT = ("validation", "test")
 
 
-def write_provenance(folder: Path, prepared: Prepared, sources: Sequence[str]) -> None:
-    """Write corpora, versions and hashed patients of what step 1 trained into its folder.
+def write_provenance(
+    folder: Path, prepared: Prepared, sources: Sequence[str], brought: Path | None = None
+) -> None:
+    """Write corpora, versions, hashed patients and texts of what step 1 trained into its folder.
+
+    With `brought` it trained on an adapter from there, whose own provenance goes along.
 
     The hashes are salted, but whoever can guess an id can test it: the file tells who was in the
     corpus, so it stays in that folder and goes into no bundle.
@@ -37,8 +43,46 @@ def write_provenance(folder: Path, prepared: Prepared, sources: Sequence[str]) -
         "salt": salt,
         "has_patients": prepared.has_patients,
         "patients": patient_hashes(store.patient_ids[notes_N].tolist(), salt),
+        "texts": text_hashes(prepared, store.note_ids[notes_N], salt),
+        "before": _known_of(brought) if brought else [],
     }
     runs.write_json(folder / PROVENANCE, value)
+
+
+def write_brought(folder: Path, brought: Path) -> None:
+    """Write the provenance of an adapter that is taken as it is, or that nobody knows it."""
+    first, *before = _known_of(brought)
+    runs.write_json(folder / PROVENANCE, {**first, "is_brought": True, "before": before})
+
+
+def _known_of(brought: Path) -> list[dict[str, Any]]:
+    """What an adapter was trained on, the latest first, as far as its folder says."""
+    if not (brought / PROVENANCE).is_file():
+        return [{"format": _FORMAT, "is_unknown": True}]
+    known = runs.read_json(brought / PROVENANCE)
+    needed = {"format", "salt", "patients", "has_patients"}
+    is_ours = isinstance(known, dict) and (known.get("is_unknown") or needed <= known.keys())
+    if not is_ours or known["format"] != _FORMAT:
+        raise DataError(
+            f"{brought / PROVENANCE} is no provenance that this version reads; restore it, or "
+            "remove it: its patients are unknown then."
+        )
+    return [{k: v for k, v in known.items() if k != "before"}, *known.get("before", [])]
+
+
+def is_unknown(folder: Path) -> bool:
+    """Whether nobody knows all patients that the adapter of a folder was trained on."""
+    return any(known.get("is_unknown") for known in _known_of(folder))
+
+
+def text_hashes(prepared: Prepared, note_ids: NoteIds, salt: str) -> list[str]:
+    """16 hex digits for each different text, as leak checks compare them, sorted."""
+    texts = set(overlap_text.text_hashes(prepared.texts(note_ids)))
+    return sorted(_keyed(text, salt) for text in texts)
+
+
+def _keyed(value: bytes, salt: str) -> str:
+    return hashlib.blake2b(value, key=salt.encode(), digest_size=8).hexdigest()
 
 
 def patient_hashes(patient_ids: Iterable[str], salt: str) -> list[str]:
@@ -48,24 +92,52 @@ def patient_hashes(patient_ids: Iterable[str], salt: str) -> list[str]:
         >>> patient_hashes(["7", "7"], salt="a") == patient_hashes(["7"], salt="b")
         False
     """
-    key = salt.encode()
-    digests = (hashlib.blake2b(p.encode(), key=key, digest_size=8) for p in set(patient_ids))
-    return sorted(digest.hexdigest() for digest in digests)
+    return sorted(_keyed(patient.encode(), salt) for patient in set(patient_ids))
 
 
 def corpus_findings(folder: Path, prepared: Prepared) -> list[Finding]:
-    """For each task, how many of its test patients are in the corpus of what a folder holds."""
-    known = runs.read_json(folder / PROVENANCE)
-    are_named = known["has_patients"] and prepared.has_patients
-    findings = []
+    """For each task, how many of its test patients are in the corpus of what a folder holds.
+
+    Of what was brought there, and so trained on before, texts are compared too: those of the notes
+    of step 1 itself were when these were prepared.
+    """
+    own, *before = _known_of(folder)
+    findings = _of_patients(own, prepared, _BROUGHT if own.get("is_brought") else CORPUS)
+    brought = before if "is_unknown" not in own and not own.get("is_brought") else [own, *before]
+    for known in brought:
+        if known is not own:
+            findings += _of_patients(known, prepared, _BROUGHT)
+        findings += _of_texts(known, prepared)
+    return findings
+
+
+def _of_patients(known: dict[str, Any], prepared: Prepared, corpus: str) -> list[Finding]:
+    if known.get("is_unknown"):
+        why = "its patients are unknown"
+        return [overlap.unjudged("same patient", _BROUGHT, f"test of {name}", why)
+                for name in prepared.tasks]  # fmt: skip
+    are_named, found = known["has_patients"] and prepared.has_patients, []
     for name, task in prepared.tasks.items():
         patients = patient_hashes(task.patient_ids_N[task.rows("test")].tolist(), known["salt"])
-        findings.append(
-            overlap.shared_patients(
-                CORPUS, known["patients"], f"test of {name}", patients, are_named=are_named
-            )
-        )
-    return findings
+        lead = corpus, known["patients"], f"test of {name}", patients
+        found.append(overlap.shared_patients(*lead, are_named=are_named))
+    return found
+
+
+def _of_texts(known: dict[str, Any], prepared: Prepared) -> list[Finding]:
+    if "texts" not in known:
+        why = "its texts are unknown"
+        return [overlap.unjudged("same text", _BROUGHT, f"{split} of {name}", why)
+                for name in prepared.tasks for split in _HELD_OUT]  # fmt: skip
+    trained, found = set(known["texts"]), []
+    for name, task in prepared.tasks.items():
+        for split in _HELD_OUT:
+            texts = text_hashes(prepared, task.note_ids_N[task.rows(split)], known["salt"])
+            count = len(trained & set(texts))
+            share = count / len(texts) if texts else 0.0
+            place = f"{split} of {name}"
+            found.append(Finding("same text", _BROUGHT, place, count, share, count > 0))
+    return found
 
 
 def stop_at_known_patients(folder: Path, prepared: Prepared, *, allowed: bool) -> None:

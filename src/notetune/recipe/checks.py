@@ -43,6 +43,11 @@ def _weights_can_train(recipe: "Recipe") -> None:
         raise ValueError("float8 layers are not sharded; set dtype bfloat16")
 
 
+def _searches_what_trains(recipe: "Recipe") -> None:
+    if recipe.tune.pretrain is not None and not recipe.pretrain.epochs:
+        raise ValueError("tune.pretrain: with pretrain.epochs 0 nothing trains; leave it out")
+
+
 def _notes_have_pieces(recipe: "Recipe") -> None:
     given = recipe.downstream.max_pieces
     if given != "auto" and given > 1 and recipe.prepare.long_notes == "first":
@@ -81,6 +86,7 @@ OF_SECTIONS: Final = (
     _domain_is_named,
     _weights_train_once,
     _weights_can_train,
+    _searches_what_trains,
     _notes_have_pieces,
     _stays_are_known,
 )

@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue, NonNegativeFloat, model_validator
 from notetune.config import Config, Name, changed
 from notetune.errors import ConfigError
 from notetune.metrics.names import BEST_VALIDATED
+from notetune.model.adapters.folder import read_folder
 from notetune.model.adapters.specs import traits
 from notetune.model.backbone_folder import Dtype
 from notetune.model.device import DeviceName
@@ -267,6 +268,10 @@ class Recipe(Config):
         }
         if not is_first:
             evaluate["baselines"], changes["encoders"] = [], {"models": {}}
+        pretrain = own.get("pretrain")
+        if isinstance(pretrain, dict) and pretrain.get("from"):
+            spec = read_folder(Path(str(pretrain["from"]))).spec  # not that of the others
+            changes["pretrain"] = {"adapter": spec.model_dump(mode="json"), **pretrain}
         study = changed(self, {**changes, "evaluate": evaluate}, origin)
         for model in study.models_of(name):
             if model.label == given:
@@ -350,6 +355,7 @@ class Recipe(Config):
                             "adapter": method.adapter,
                             "optim": method.optim or self.pretrain.optim,
                             "compare": {},
+                            "from_": None,
                         }
                     ),
                 }

@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import (
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -14,6 +15,7 @@ from pydantic import (
 from notetune.aliases import Combine
 from notetune.config import Config, Name
 from notetune.metrics.published import PublicationName
+from notetune.model.adapters.folder import AdapterFolder, read_folder
 from notetune.model.adapters.specs import (
     AdapterSpec,
     LoRA,
@@ -68,6 +70,9 @@ class PerplexityConfig(Config):
 class PretrainConfig(PerplexityConfig):
     """Step 1: the domain adapter."""
 
+    from_: Path | None = Field(default=None, alias="from")
+    """An adapter to bring: `domain/seed-S` of a finished run, or a folder that peft wrote. It is
+    used as it is with `epochs: 0`, else trained on. `adapter` is then what the folder says."""
     adapter: AdapterSpec = LoRA()
     """The method that makes the domain adapter, on which step 2 builds."""
     compare: dict[Name, ComparedMethod] = Field(default_factory=dict)
@@ -79,7 +84,8 @@ class PretrainConfig(PerplexityConfig):
     leaked_texts: LeakedTexts = "stop"
     """What to do with a note of step 1 whose text is equal or nearly equal to that of a validation
     or test note of the tasks: stop, or leave it out of step 1 and count it in the flow."""
-    epochs: PositiveFloat = 1
+    epochs: NonNegativeFloat = 1
+    """Passes over the notes; 0 takes the adapter of `from` as it is."""
     tokens_per_row: TokensPerRow = "auto"
     """Tokens computed at once, which decide the memory; a row holds whole documents. `auto`: 4096,
     or as many as the longest document has."""
@@ -90,6 +96,32 @@ class PretrainConfig(PerplexityConfig):
     """Under torchrun: spread the layers over the processes, so that gradients and averages of all
     weights fit; each loads the backbone first."""
     optim: OptimConfig = OptimConfig()
+
+    @property
+    def brought(self) -> AdapterFolder | None:
+        """What the folder of `from` says."""
+        return read_folder(self.from_) if self.from_ else None
+
+    @model_validator(mode="after")
+    def _adapter_is_of_the_folder(self) -> "PretrainConfig":
+        if self.brought is None:
+            return self
+        given, spec = self.adapter.model_dump(), self.brought.spec.model_dump()
+        differ = [key for key in {**given, **spec} if given.get(key) != spec.get(key)]
+        if differ and "adapter" in self.model_fields_set:
+            raise ValueError(
+                f"adapter.{differ[0]} is {given.get(differ[0])}, but {spec.get(differ[0])} in the "
+                f"adapter of {self.from_}; leave `adapter` out, the folder says what it is"
+            )
+        return self.model_copy(update={"adapter": self.brought.spec})
+
+    @model_validator(mode="after")
+    def _has_something_to_start_from(self) -> "PretrainConfig":
+        if not self.epochs and not self.from_:
+            raise ValueError("epochs: 0 trains nothing; name an adapter with `from`")
+        if not self.epochs and self.compare:
+            raise ValueError("compare: with epochs 0 no other method would train; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _shards_plain_layers(self) -> "PretrainConfig":

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from notetune import runs, storage
 from notetune.errors import BundleError
-from notetune.model.adapters.files import is_adapter, read_adapter
+from notetune.model.adapters.files import read_adapter
+from notetune.model.adapters.folder import is_adapter
 from notetune.model.backbone import load_backbone, write_backbone
 from notetune.model.backbone_folder import backbone_fingerprint, own_backbone
 from notetune.model.bundle import Bundle, load_bundle, save_head

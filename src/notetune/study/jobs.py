@@ -30,6 +30,7 @@ class Place:
         features: Folder of features that are kept.
         allow_leaks: Whether a leak stops nothing.
         note_columns: As of `PlainCard`.
+        brought: Folder of the adapter that step 1 starts from.
     """
 
     backbone: str
@@ -40,6 +41,7 @@ class Place:
     general_text: Path
     allow_leaks: bool
     note_columns: dict[str, str]
+    brought: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from notetune.model.backbone import outline_backbone
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.notes import overlap
 from notetune.prepare.prepared import Intake, Prepared, inputs
+from notetune.prepare.provenance import PROVENANCE, is_unknown
 from notetune.prepare.settings import row_of
 from notetune.recipe.models import name_in_study
 from notetune.recipe.recipe import Recipe
@@ -215,6 +216,7 @@ def _unsure(prepared: Prepared) -> Iterator[str]:
 def _of_notes(first: Made) -> Iterator[str]:
     """Say what is particular about the notes and how they were read."""
     recipe, prepared = first.recipe, first.notes.prepared
+    yield from _of_brought(first)
     yield from _of_stays(recipe)
     yield from _unsure(prepared)
     if recipe.prepare.allow_leaks and any(finding.blocks for finding in prepared.findings):
@@ -237,6 +239,21 @@ def _of_notes(first: Made) -> Iterator[str]:
                 f"{prepared.store.max_tokens} tokens; the language models read their "
                 f"{_part(prepared.store)}, TF-IDF reads all of them."
             )
+
+
+def _of_brought(first: Made) -> Iterator[str]:
+    """Say what is known of an adapter that the recipe brings."""
+    config, folder = first.recipe.pretrain, first.recipe.folder.domain(0)
+    if config.from_ is None or not (folder / PROVENANCE).is_file():
+        return
+    how = "trained on" if config.epochs else "used as it is, without a step 1"
+    said = (
+        "its patients are unknown, so nobody can say whether it has read notes of test patients"
+        if is_unknown(folder)
+        else "its patients and texts were compared with those of the tasks, by their hashes; texts "
+        "that are only nearly equal are not found"
+    )
+    yield f"The domain adapter was brought and {how}: {said}."
 
 
 def _part(store: TokenStore) -> str:

@@ -175,6 +175,8 @@ class _Worker:
             RunError: If a live worker has another recipe, version or notes.
         """
         check_backbones(self.recipe)
+        for one in self.recipe.studies.values():
+            step1.refuse_misfit(one)
         root = self.recipe.folder.root
         if processes.are_several() and self.recipe.tune.is_on:
             raise ConfigError(

@@ -7,7 +7,7 @@ value is what the result is made from: so nothing can act on a result without be
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from notetune.config import changed
 from notetune.errors import ConfigError, DataError
@@ -73,7 +73,9 @@ class DomainSpec:
         weights: What it adapts.
         documents: Digest of the documents.
         sources: Those of the notes to train on; all when empty.
+        epochs: 0 for an adapter that is taken as it is; no document is read then.
         tokens_per_row: Tokens computed at once, virtual ones included.
+        start: Digest of the adapter that it starts from; "" for a new one.
     """
 
     weights: Weights
@@ -86,6 +88,13 @@ class DomainSpec:
     compiled: bool
     sharded: bool
     seed: int
+    start: str = ""
+    AS_BEFORE: ClassVar = {"start": ""}
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether it is an adapter that was brought, as it is."""
+        return not self.epochs
 
     def documents_of(self, store: TokenStore) -> Int64Array:
         """Documents to train on: those of training patients, of these sources.
@@ -104,6 +113,8 @@ class DomainSpec:
 
     def step_count(self, lengths_D: Int64Array) -> int:
         """Steps of the whole training on documents of these lengths."""
+        if self.is_taken:
+            return 0
         per_epoch = steps_per_epoch(
             lengths_D,
             self.tokens_per_row,

@@ -1,26 +1,30 @@
 """Step 1: train a domain adapter on packed notes."""
 
 import shutil
+from dataclasses import replace
 
 from notetune import runs
-from notetune.model.adapters.files import save_adapter
-from notetune.model.backbone import load_backbone
+from notetune.errors import BundleError
+from notetune.model.adapters.files import read_adapter, save_adapter
+from notetune.model.backbone import load_backbone, outline_backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.compiled import compile_layers
 from notetune.model.device import torch_device
-from notetune.model.stack import DOMAIN, Layer, Stack, stack
+from notetune.model.stack import DOMAIN, Layer, Stack, probe, stack
 from notetune.prepare.prepared import Prepared
-from notetune.prepare.provenance import write_provenance
+from notetune.prepare.provenance import write_brought, write_provenance
 from notetune.progress import Track, silent
+from notetune.recipe.recipe import Recipe
 from notetune.study.jobs import TRAINING, Job
 from notetune.study.specs import DomainSpec
+from notetune.study.wanted import weights_of
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore
 from notetune.train.batches import pretraining_steps, read_row
 from notetune.train.checkpoints import STEPS
 from notetune.train.optim import adamw
 from notetune.train.processes import refuse_alone, spread, stage_folders
-from notetune.train.training import Training, fit
+from notetune.train.training import Training, TrainingRecord, fit
 
 _CHECKED_DOCUMENTS = 4
 
@@ -33,7 +37,8 @@ def refuse(job: Job, corpus: Prepared) -> None:
         ConfigError: If it is sharded and this process is alone.
     """
     assert isinstance(job.spec, DomainSpec)
-    job.spec.documents_of(corpus.store)
+    if not job.spec.is_taken:
+        job.spec.documents_of(corpus.store)
     if job.spec.sharded:
         refuse_alone()
 
@@ -47,11 +52,15 @@ def train_domain(job: Job, corpus: Prepared, track: Track = silent) -> None:
     """
     spec, place, store = job.spec, job.place, corpus.store
     assert isinstance(spec, DomainSpec)
+    if spec.is_taken:
+        _take(job, spec)
+        return
     with stage_folders(job.folder, job.inputs) as (work, temporary):
         backbone = load_backbone(place.backbone, spec.weights.dtype, torch_device(place.device))
         if spec.compiled:
             compile_layers(backbone)
-        model = stack(backbone, [Layer(DOMAIN, spec.adapter, is_trained=True)], spec.seed)
+        start = read_adapter(place.brought) if spec.start and place.brought else spec.adapter
+        model = stack(backbone, [Layer(DOMAIN, start, is_trained=True)], spec.seed)
         if spec.sharded:
             spread(backbone)
         model.train_mode()
@@ -60,9 +69,46 @@ def train_domain(job: Job, corpus: Prepared, track: Track = silent) -> None:
         record = fit(training, work, place.checkpoint_minutes, track)
         model.check(read_row(store, documents_D[:_CHECKED_DOCUMENTS], backbone.device))
         save_adapter(temporary, model.adapters[DOMAIN], backbone)
-        write_provenance(temporary, corpus, spec.sources)
+        write_provenance(temporary, corpus, spec.sources, place.brought if spec.start else None)
         runs.write_json(temporary / TRAINING, record)
         shutil.copyfile(work / STEPS, temporary / STEPS)
+
+
+def _take(job: Job, spec: DomainSpec) -> None:
+    """Keep an adapter that was brought as that of a run; it says then what every one says."""
+    place = job.place
+    assert place.brought
+    with runs.new_folder(job.folder, job.inputs) as temporary:
+        backbone = load_backbone(place.backbone, spec.weights.dtype, torch_device(place.device))
+        layer = Layer(DOMAIN, read_adapter(place.brought), is_trained=False)
+        model = stack(backbone, [layer])
+        model.check(probe(backbone))
+        save_adapter(temporary, model.adapters[DOMAIN], backbone)
+        write_brought(temporary, place.brought)
+        record = TrainingRecord(0, 0, model.total_count, 0.0, 0, 0.0, ())
+        runs.write_json(temporary / TRAINING, record)
+
+
+def refuse_misfit(recipe: Recipe) -> None:
+    """Refuse an adapter that is brought to another backbone, before any work on notes.
+
+    Raises:
+        BundleError: If it was trained on another one, or does not fit by names and shapes.
+    """
+    folder = recipe.pretrain.from_
+    if folder is None:
+        return
+    saved, trained_on = read_adapter(folder), weights_of(recipe.backbone, recipe.dtype).fingerprint
+    if saved.backbone not in (None, trained_on):
+        raise BundleError(
+            f"pretrain.from: {folder} was trained on the backbone {saved.backbone}, not on "
+            f"{recipe.backbone} ({trained_on}); name its own backbone."
+        )
+    try:
+        outline = outline_backbone(recipe.backbone, recipe.dtype)
+        stack(outline, [Layer(DOMAIN, replace(saved, backbone=None), is_trained=False)])
+    except BundleError as error:
+        raise BundleError(f"pretrain.from: {folder}: {error}") from None
 
 
 def _training(

@@ -64,6 +64,7 @@ def domain_spec(recipe: Recipe, facts: Facts, seed: int) -> DomainSpec:
         config.compiled,
         config.sharded,
         seed,
+        brought.digest if (brought := config.brought) else "",
     )
 
 
@@ -254,6 +255,7 @@ def place_of(recipe: Recipe, encoder: str = "") -> Place:
         general_text(recipe),
         recipe.prepare.allow_leaks,
         columns,
+        recipe.pretrain.from_,
     )
 
 

@@ -11,20 +11,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, uint8
 
 from notetune import runs
-from notetune.config import Config, parse
 from notetune.errors import BundleError
 from notetune.model.adapters.base import Adapter
-from notetune.model.adapters.peft_config import from_peft, to_peft
+from notetune.model.adapters.folder import (
+    CARD,
+    PEFT_CONFIG,
+    WEIGHTS,
+    AdapterCard,
+    read_folder,
+    refuse_missing,
+)
+from notetune.model.adapters.peft_config import to_peft
 from notetune.model.adapters.specs import AdapterSpec, Full
 from notetune.model.backbone import Backbone, write_backbone
 from notetune.model.backbone_folder import BACKBONE_FILES
-from notetune.model.backbone_folder import WEIGHTS as BACKBONE_WEIGHTS
 from notetune.model.sharded import whole
-
-WEIGHTS = "adapter_model.safetensors"
-_PEFT_CONFIG = "adapter_config.json"
-_CARD = "adapter.json"
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,6 @@ class SavedAdapter:
     """Under the names that peft gives them."""
     backbone: str | None
     """Fingerprint of the backbone it was trained on; None if its folder does not say."""
-
-
-class _Card(Config):
-    """What we write beside the files of peft."""
-
-    format: int = FORMAT
-    backbone: str
-    spec: AdapterSpec
-    sha256_of_tensors: str
 
 
 def adapter_tensors(adapter: Adapter) -> dict[str, Tensor]:
@@ -80,22 +72,19 @@ def save_adapter(folder: Path, adapter: Adapter, backbone: Backbone) -> None:
             "base_model_name_or_path": backbone.name,
         }
         written = {k: sorted(v) if isinstance(v, set) else v for k, v in sorted(settings.items())}
-        runs.write_json(folder / _PEFT_CONFIG, written)
-    card = _Card(backbone=backbone.fingerprint, spec=spec, sha256_of_tensors=tensors_hash(tensors))
-    runs.write_json(folder / _CARD, card.model_dump(mode="json"))
+        runs.write_json(folder / PEFT_CONFIG, written)
+    card = AdapterCard(
+        backbone=backbone.fingerprint, spec=spec, sha256_of_tensors=tensors_hash(tensors)
+    )
+    runs.write_json(folder / CARD, card.model_dump(mode="json"))
 
 
 def copy_adapter(source: Path, folder: Path) -> None:
     """Copy the files of an adapter that `save_adapter` wrote, and nothing that lies beside them."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (_CARD, _PEFT_CONFIG, WEIGHTS, *BACKBONE_FILES):
+    for name in (CARD, PEFT_CONFIG, WEIGHTS, *BACKBONE_FILES):
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter, of ours or of peft."""
-    return (folder / _CARD).is_file() or (folder / _PEFT_CONFIG).is_file()
 
 
 def read_adapter(folder: Path) -> SavedAdapter:
@@ -107,35 +96,15 @@ def read_adapter(folder: Path) -> SavedAdapter:
     Raises:
         BundleError: If a file is missing or damaged, or the weights are not the saved ones.
     """
-    theirs = folder / _PEFT_CONFIG
-    if not is_adapter(folder):
-        raise BundleError(
-            f"{folder} is not an adapter folder: it needs {_CARD} or peft's {_PEFT_CONFIG}."
-        )
-    if not (folder / _CARD).is_file():
-        spec = from_peft(runs.read_json(theirs), str(theirs))
-        return SavedAdapter(spec, _read_tensors(folder / WEIGHTS), None)
-    settings = runs.read_json(folder / _CARD)
-    if not isinstance(settings, dict):
-        raise BundleError(f"{folder / _CARD} is no card of an adapter; restore it from a copy.")
-    if settings.get("format") != FORMAT:
-        raise BundleError(
-            f"{folder} has format {settings.get('format')}; this version reads {FORMAT}."
-        )
-    card = parse(_Card, settings, str(folder / _CARD))
-    path = folder / (BACKBONE_WEIGHTS if isinstance(card.spec, Full) else WEIGHTS)
-    tensors = _read_tensors(path)
-    if tensors_hash(tensors) != card.sha256_of_tensors:
-        raise BundleError(f"{path} differs from what was saved; restore it.")
-    return SavedAdapter(card.spec, tensors, card.backbone)
+    found = read_folder(folder)
+    tensors = _read_tensors(found.weights)
+    if found.backbone is not None and tensors_hash(tensors) != found.digest:
+        raise BundleError(f"{found.weights} differs from what was saved; restore it.")
+    return SavedAdapter(found.spec, tensors, found.backbone)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise BundleError(
-            f"{path} is missing; an adapter's weights are read from safetensors only, never from a "
-            "pickle."
-        )
+    refuse_missing(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError, KeyError, ValueError):

@@ -1,7 +1,7 @@
 """LoRA, in the layers that peft makes for it."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -14,6 +14,8 @@ from notetune.model.adapters.base import Adapter
 from notetune.model.adapters.peft_config import to_peft
 from notetune.model.adapters.specs import LoRA
 from notetune.model.backbone import Backbone
+
+_LEAD = "base_model.model."
 
 
 class LoRAAdapter(Adapter):
@@ -61,9 +63,21 @@ class LoRAAdapter(Adapter):
         # peft keeps a magnitude in a module but names it like a parameter.
         magnitude = "lora_magnitude_vector"
         return {
-            "base_model.model." + path.replace(f"{magnitude}.weight", magnitude): p.detach()
+            _LEAD + path.replace(f"{magnitude}.weight", magnitude): p.detach()
             for path, p in self.named_parameters()
         }
+
+    def fill(self, saved: Mapping[str, Tensor]) -> None:
+        """Give it saved weights, those also of a model that was loaded without its token head.
+
+        Raises:
+            BundleError: As of `Adapter`.
+        """
+        whole, lead = f"{_LEAD}{self._model.base_model_prefix}.", _LEAD
+        bare = [not any(name.startswith(whole) for name in one) for one in (saved, self.tensors())]
+        if bare == [True, False]:
+            saved = {name.replace(lead, whole, 1): tensor for name, tensor in saved.items()}
+        super().fill(saved)
 
     def set_training(self, *, is_training: bool) -> None:
         """Turn its dropout on or off."""

@@ -1,6 +1,6 @@
 """The adapter methods as values. The union is closed: a `match` over it must name every method."""
 
-from typing import Annotated, Literal, NamedTuple, assert_never
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, assert_never
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -29,6 +29,11 @@ class LoRA(Config):
     """Scale by alpha / sqrt(rank) instead."""
     dora: bool = False
     """Learn the length of each weight column apart from its direction."""
+    ranks: dict[str, PositiveInt] = Field(default_factory=dict)
+    """Other ranks, by the name of a layer as in `targets`, or an expression for its end."""
+    alphas: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """Other alphas, by the same."""
+    AS_BEFORE: ClassVar[dict[str, Any]] = {"ranks": {}, "alphas": {}}
 
 
 class Prefix(Config):
