@@ -1,7 +1,7 @@
 """Recipes whose parts do not go together are refused by name."""
 
 import pytest
-from recipe_of_adapters import FLOAT8, load, small_notes_and_recipe
+from recipe_of_adapters import NF4, load, small_notes_and_recipe
 
 from notetune.errors import ConfigError
 
@@ -20,10 +20,10 @@ def place(tmp_path_factory):
         "downstream.adapter={kind: lora, dora: true}",
     ],
 )
-def test_float8_goes_with_adapters_on_frozen_weights_alone(place, change):
-    load(place, "lora", *FLOAT8)
-    with pytest.raises(ConfigError, match=r"float8 is for frozen weights.* set dtype bfloat16"):
-        load(place, "lora", *FLOAT8, change)
+def test_nf4_goes_with_adapters_on_frozen_weights_alone(place, change):
+    load(place, "lora", *NF4)
+    with pytest.raises(ConfigError, match=r"nf4 is for frozen weights.* set dtype bfloat16"):
+        load(place, "lora", *NF4, change)
 
 
 def test_a_row_must_hold_the_longest_document_and_its_virtual_tokens(place):

@@ -230,7 +230,6 @@ encoders: {{models: {{small: {tmp_path}/bert}}, variants: [lora]}}
     ("overrides", "gpu", "message"),
     [
         ([], "h1000", "gpu h1000 is unknown; known are h200, h100, a100-80"),
-        (["dtype=float8"], "a100-80", "computes no float8; it has float32, bfloat16"),
         (["pretrain.corpus=null"], "h100", "counts are published for step 1 on mimic4"),
         (["encoders.models.nope=nowhere"], "h100", "encoders.models.nope: backbone nowhere is"),
     ],

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from notetune import runs, storage
-from notetune.errors import BackboneError
+from notetune.errors import BackboneError, RunWarning
 from notetune.model.attention import PACKED_ATTENTION, Additions, DocumentLayout, with_front
 from notetune.model.backbone_folder import (
     BESIDE_WEIGHTS,
@@ -29,17 +29,17 @@ from notetune.model.backbone_folder import (
     resolve_backbone,
 )
 from notetune.model.batch import PackedBatch, packed_batch
-from notetune.model.float8 import is_float8, quantise_layers
+from notetune.model.device import capability_of, computed_in
+from notetune.model.nf4 import is_nf4, quantise_layers
 from notetune.model.semantic_types import add_semantic_types
 
-_STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float8": torch.bfloat16}
 _ENCODERS: dict[str, dict[str, Any]] = {  # with what leaves the unused pooling layer out
     "bert": {"add_pooling_layer": False},
     "modernbert": {},
 }
 _EXACT_LAYERS = {"full_attention", "sliding_attention"}
 # Of the largest logit.
-_TOLERANCE: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 5e-2, "float8": 5e-2}
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 
 
 class Shape(NamedTuple):
@@ -89,10 +89,16 @@ class Backbone:
 
     @property
     def dtype(self) -> Dtype:
-        """Type of the weights; `float8` if that is what the linear layers inside have."""
+        """Type of the weights; `nf4` if that is what the linear layers inside have."""
         is_bfloat16 = self.embeddings.weight.dtype == torch.bfloat16
         plain: Dtype = "bfloat16" if is_bfloat16 else "float32"
-        return "float8" if is_float8(self.model) else plain
+        return "nf4" if is_nf4(self.model) else plain
+
+    @property
+    def has_plain_weights(self) -> bool:
+        """Whether every weight is a number of its own, which can train or take another in."""
+        is_quantised = getattr(self.model.config, "quantization_config", None) is not None
+        return not (is_quantised or is_nf4(self.model))
 
     @property
     def device(self) -> torch.device:
@@ -185,16 +191,21 @@ def load_backbone(
 ) -> Backbone:
     """Load a decoder or an encoder by folder or name, frozen and in evaluation mode.
 
-    Its weights are computed in `dtype`, whatever they are stored in.
+    Its weights are kept in `dtype`, whatever they are stored in; a card without bfloat16 keeps
+    them in float32 instead, which is warned of.
 
     Raises:
         BackboneError: If the folder cannot be used, its weights do not fit its configuration, or
             a packed row would not give exactly what its documents give alone.
     """
     folder = resolve_backbone(name)
+    device = torch.device(device)
     kind, options = _kind(folder)
+    plain = _plain(dtype, device)
+    # What is stored is read as it is used, so that layers in nf4 are never there in another type.
+    stored = "auto" if dtype == "nf4" else plain
     model, loading = _from_folder(
-        kind, folder, dtype, use_safetensors=True, output_loading_info=True, **options
+        kind, folder, stored, use_safetensors=True, output_loading_info=True, **options
     )
     if loading["missing_keys"] or loading["mismatched_keys"]:
         lacking = [*loading["missing_keys"], *loading["mismatched_keys"]]
@@ -204,25 +215,36 @@ def load_backbone(
         )
     if kind is AutoModel:
         add_semantic_types(model.get_input_embeddings().weight, folder)
-    backbone = _backbone(model.to(device), folder, backbone_fingerprint(folder), dtype)
+    if dtype == "nf4":
+        _refuse_quantised(model, folder)
+        quantise_layers(model.get_decoder(), device)
+        _convert(model, plain)
+    backbone = _backbone(model.to(device), folder, backbone_fingerprint(folder))
     _refuse_inexact(backbone)
     return backbone
 
 
-def outline_backbone(name: str, dtype: Dtype = "float32") -> Backbone:
+def outline_backbone(
+    name: str, dtype: Dtype = "float32", capability: tuple[int, int] | None = None
+) -> Backbone:
     """A backbone on the meta device: shapes and types from `config.json`, no weights.
+
+    Types are those on a card of a compute capability, or else on a CPU.
 
     Raises:
         BackboneError: If the folder has no usable configuration.
     """
     folder = resolve_backbone(name, needs_weights=False)
-    config = _from_folder(AutoConfig, folder, dtype)
+    plain = getattr(torch, computed_in(dtype, capability))
+    config = _from_folder(AutoConfig, folder, plain)
     kind, options = _kind(folder)
     with torch.device("meta"):
         model = kind.from_config(
-            config, dtype=_STORED[dtype], attn_implementation=PACKED_ATTENTION, **options
+            config, dtype=plain, attn_implementation=PACKED_ATTENTION, **options
         )
-    return _backbone(model, folder, "outline", dtype)
+    if dtype == "nf4":
+        quantise_layers(model.get_decoder(), torch.device("meta"))
+    return _backbone(model, folder, "outline")
 
 
 def write_backbone(folder: Path, backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
@@ -247,7 +269,43 @@ def _kind(folder: Path) -> tuple[Any, dict[str, Any]]:
     return AutoModelForCausalLM, {}
 
 
-def _from_folder(kind: Any, folder: Path, dtype: Dtype, **options: Any) -> Any:
+def _plain(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """The type of weights on a device that are not in nf4, and of products with those that are."""
+    found = computed_in(dtype, capability_of(device))
+    if device.type == "cuda" and dtype != "float32" == found:
+        name = torch.cuda.get_device_name(device)
+        more = "the weights take twice the memory" if dtype == "bfloat16" else "that is slow"
+        told = f"{name} has no products in bfloat16, so {dtype} computes in float32; {more}."
+        warnings.warn(RunWarning(told), stacklevel=3)
+    plain: torch.dtype = getattr(torch, found)
+    return plain
+
+
+def _convert(model: Any, dtype: torch.dtype) -> None:
+    """Give weights another type, but not what the layers in nf4 keep, nor buffers."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
+def _refuse_quantised(model: Any, folder: Path) -> None:
+    if getattr(model.config, "quantization_config", None) is not None:
+        raise BackboneError(
+            f"the weights in {folder} are quantised already; set dtype: bfloat16, or nf4 on a "
+            "backbone with plain weights."
+        )
+
+
+def _lacking(folder: Path, error: ImportError) -> str:
+    """What a folder needs that is not installed, such as the package of its quantised weights."""
+    config = read_config(folder / "config.json").get("quantization_config")
+    method = config.get("quant_method") if isinstance(config, dict) else None
+    weights = f"the weights in {folder} are quantised by {method}" if method else str(folder)
+    said = str(error).strip().splitlines()[0]
+    return f"{weights}, which cannot be read here: {said.rstrip('.')}. Or take plain weights."
+
+
+def _from_folder(kind: Any, folder: Path, dtype: torch.dtype | str, **options: Any) -> Any:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
@@ -255,12 +313,14 @@ def _from_folder(kind: Any, folder: Path, dtype: Dtype, **options: Any) -> Any:
             warnings.simplefilter("ignore")
             return kind.from_pretrained(
                 str(folder),
-                dtype=_STORED[dtype],
+                dtype=dtype,
                 attn_implementation=PACKED_ATTENTION,
                 local_files_only=True,
                 trust_remote_code=False,
                 **options,
             )
+    except ImportError as error:
+        raise BackboneError(_lacking(folder, error)) from None
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BackboneError(
             f"{folder} cannot be loaded ({type(error).__name__}); it should be a decoder or an "
@@ -269,7 +329,7 @@ def _from_folder(kind: Any, folder: Path, dtype: Dtype, **options: Any) -> Any:
         ) from None
 
 
-def _backbone(model: Any, folder: Path, fingerprint: str, dtype: Dtype) -> Backbone:
+def _backbone(model: Any, folder: Path, fingerprint: str) -> Backbone:
     model.requires_grad_(requires_grad=False).eval()
     config = _text_config(model)
     unknown = set(getattr(config, "layer_types", None) or ()) - _EXACT_LAYERS
@@ -280,8 +340,6 @@ def _backbone(model: Any, folder: Path, fingerprint: str, dtype: Dtype) -> Backb
         )
     most = int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
     is_encoder = config.model_type in _ENCODERS
-    if dtype == "float8":
-        quantise_layers(model.get_decoder(), next(model.parameters()).device)
     return Backbone(model, folder.resolve().name, fingerprint, most, is_encoder, folder)
 
 
@@ -312,7 +370,9 @@ def _refuse_inexact(backbone: Backbone) -> None:
             f"backbone {backbone.name} ({kind}) does not take packed rows; choose another backbone."
         ) from None
     alone = torch.cat(outputs).float()
-    if (packed.float() - alone).abs().max() > _TOLERANCE[backbone.dtype] * alone.abs().max():
+    if (packed.float() - alone).abs().max() > _TOLERANCE[
+        backbone.embeddings.weight.dtype
+    ] * alone.abs().max():
         raise BackboneError(
             f"backbone {backbone.name} ({kind}) scales its logits, or "
             "carries something from one document into the next, in a way that packed rows do not "

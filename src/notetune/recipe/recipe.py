@@ -70,9 +70,9 @@ class Recipe(Config):
     prepared: Path | None = None
     """Folder of the prepared notes; `prepared` in the run folder when left out."""
     dtype: Dtype = "float32"
-    """Type of the frozen backbone's weights; adapters, heads and losses are float32. `float8`: the
-    linear layers inside a bfloat16 decoder, each weight scaled per channel; encoders beside it
-    are bfloat16."""
+    """Type of the frozen backbone's weights; adapters, heads and losses are float32. `nf4`: the
+    linear layers inside the decoder in four bits, which `notetune[4bit]` does; they compute in
+    bfloat16, on a CPU in float32, and encoders beside it are bfloat16."""
     device: DeviceName = "auto"
     gpu: str | None = None
     """The card, such as h100, that a dry run of the study estimates for; without, it times here."""

@@ -174,8 +174,8 @@ def _features(recipe: Recipe, facts: Facts, model: Model) -> FeatureSpec:
 
 def _encoder_features(recipe: Recipe, facts: Facts, model: Model) -> FeatureSpec:
     config = recipe.encoders
-    # float8 is for decoders.
-    dtype: Dtype = "bfloat16" if recipe.dtype == "float8" else recipe.dtype
+    # nf4 is for decoders.
+    dtype: Dtype = "bfloat16" if recipe.dtype == "nf4" else recipe.dtype
     return FeatureSpec(
         weights_of(config.models[model.encoder], dtype),
         "",

@@ -1,6 +1,5 @@
 """What one training step costs: the real step, run where tensors have shapes but no data."""
 
-import functools
 import statistics
 import time
 import weakref
@@ -19,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 
 from notetune.model.backbone_folder import Dtype
 from notetune.model.batch import PackedBatch, packed_batch
-from notetune.model.float8 import product_of, quantise
+from notetune.model.device import capability_of, computed_in
 from notetune.model.stack import Stack
 from notetune.train.optim import adamw
 from notetune.train.schedule import OptimConfig
@@ -111,18 +110,17 @@ def _median_seconds(work: Callable[[], None], times: int) -> float:
 
 
 def matrix_rate(device: torch.device, dtype: Dtype) -> float:
-    """Operations per second of a large product of random matrices: the median of a few."""
+    """Operations per second of a large product of random matrices: the median of a few.
+
+    In the type that weights of a type are computed in.
+    """
     size, at_once = _MATRIX_SIZE[device.type], _AT_ONCE[device.type]
     matrix = torch.randn(size, size, device=device)
-    if dtype == "float8":
-        multiply = functools.partial(product_of, *quantise(matrix), *quantise(matrix))
-    else:
-        matrix = matrix.to(getattr(torch, dtype))
-        multiply = functools.partial(torch.matmul, matrix, matrix)
+    matrix = matrix.to(getattr(torch, computed_in(dtype, capability_of(device))))
 
     def work() -> None:
         for _ in range(at_once):  # a GPU works through them while more are asked for
-            product = multiply()
+            product = matrix @ matrix
         product[0, 0].item()  # waits for the device
 
     return 2 * size**3 * at_once / _median_seconds(work, _TIMED)
