@@ -111,6 +111,13 @@ class Backbone:
         """The layer from token ids to embeddings."""
         return self.model.get_input_embeddings()
 
+    @property
+    def blocks(self) -> Sequence[Any]:
+        """Its layers from below, of a build that is known; else none."""
+        body = self.model.get_decoder()
+        inside = getattr(body, "encoder", None)
+        return getattr(body, "layers", None) or getattr(inside, "layer", None) or ()
+
     def token_ids(self, text: str) -> list[int]:
         """A short text as token ids, with the special tokens that the tokenizer adds.
 

@@ -1,5 +1,6 @@
 """Where to compute."""
 
+import os
 from typing import TYPE_CHECKING, Literal
 
 from notetune.errors import ConfigError
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
     import torch
 
 DeviceName = Literal["auto", "cpu", "cuda"]
+Recompute = Literal["auto"] | bool
+"""Whether activations are computed again in the backward pass."""
 _FIRST_WITH_BFLOAT16 = (8, 0)
 
 
@@ -42,6 +45,18 @@ def computed_in(dtype: Dtype, capability: tuple[int, int] | None) -> Literal["fl
     if dtype == "float32" or (capability is not None and capability < _FIRST_WITH_BFLOAT16):
         return "float32"
     return "float32" if dtype == "nf4" and capability is None else "bfloat16"
+
+
+def memory_bytes(device: "torch.device") -> int | None:
+    """The memory of a CUDA device, or of this machine where the system tells it."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no such call
+        return None
 
 
 def gpu_count() -> int:

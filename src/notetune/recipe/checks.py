@@ -40,6 +40,10 @@ def _weights_can_train(recipe: "Recipe") -> None:
             "with dora; set dtype bfloat16"
         )
     for key in ("sharded", "compiled"):
+        if recipe.recompute is True and getattr(recipe.pretrain, key):
+            raise ValueError(
+                f"recompute: layers that are {key} keep what they compute; leave one out"
+            )
         if recipe.dtype == "nf4" and getattr(recipe.pretrain, key):
             raise ValueError(f"nf4 layers are not {key}; set dtype bfloat16, or leave {key} out")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from notetune import runs
-from notetune.model.device import DeviceName
+from notetune.model.device import DeviceName, Recompute
 from notetune.prepare import prepared
 from notetune.prepare.prepared import open_prepared
 from notetune.prepare.settings import Preparation
@@ -28,6 +28,7 @@ class Place:
         backbone: Folder of the backbone, or of the encoder.
         key: The key of the recipe that names it.
         device: Where to compute.
+        recompute: Whether activations are computed again in the backward pass.
         checkpoint_minutes: Minutes of training between two checkpoints.
         features: Folder of features that are kept.
         general_text: The file of the general text.
@@ -38,6 +39,7 @@ class Place:
     backbone: str
     key: str
     device: DeviceName
+    recompute: Recompute
     checkpoint_minutes: float
     features: Path
     general_text: Path

@@ -106,6 +106,7 @@ def place_of(recipe: Recipe, encoder: str = "") -> Place:
         recipe.encoders.models[encoder] if encoder else recipe.backbone,
         f"encoders.models.{encoder}" if encoder else "backbone",
         recipe.device,
+        recipe.recompute,
         recipe.checkpoint_minutes,
         recipe.folder.features,
         general_text(recipe),

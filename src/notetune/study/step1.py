@@ -1,6 +1,7 @@
 """Step 1: train a domain adapter on packed notes."""
 
 import shutil
+from dataclasses import replace
 
 from notetune import runs
 from notetune.model.adapters.files import save_adapter
@@ -8,10 +9,12 @@ from notetune.model.backbone import load_backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.compiled import compile_layers
 from notetune.model.device import torch_device
+from notetune.model.recompute import recompute_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.prepare.prepared import Prepared
 from notetune.prepare.provenance import write_provenance
 from notetune.progress import Track, silent
+from notetune.study.counts import recomputes
 from notetune.study.jobs import TRAINING, Job
 from notetune.study.specs import DomainSpec
 from notetune.tokens.packing import Int64Array
@@ -51,6 +54,8 @@ def train_domain(job: Job, corpus: Prepared, track: Track = silent) -> None:
         backbone = load_backbone(place.backbone, spec.weights.dtype, torch_device(place.device))
         if spec.compiled:
             compile_layers(backbone)
+        if is_recomputed := recomputes(job, store.max_tokens):
+            recompute_layers(backbone)
         model = stack(backbone, [Layer(DOMAIN, spec.adapter, is_trained=True)], spec.seed)
         if spec.sharded:
             spread(backbone)
@@ -58,6 +63,7 @@ def train_domain(job: Job, corpus: Prepared, track: Track = silent) -> None:
         documents_D = spec.documents_of(store)
         training = _training(job, spec, model, store, documents_D)
         record = fit(training, work, place.checkpoint_minutes, track)
+        record = replace(record, recomputed=is_recomputed)
         model.check(read_row(store, documents_D[:_CHECKED_DOCUMENTS], backbone.device))
         save_adapter(temporary, model.adapters[DOMAIN], backbone)
         write_provenance(temporary, corpus, spec.sources)
