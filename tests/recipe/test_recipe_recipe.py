@@ -26,6 +26,15 @@ def test_nf4_goes_with_adapters_on_frozen_weights_alone(place, change):
         load(place, "lora", *NF4, change)
 
 
+@pytest.mark.parametrize("key", ["sharded", "compiled"])
+def test_layers_that_are_sharded_or_compiled_are_plain_and_keep_what_they_compute(place, key):
+    for other, message in (("dtype=nf4", f"nf4 layers are not {key}"), ("recompute=true", key)):
+        load(place, "lora", "name=n", "downstream.adapter={kind: lora}", other)
+        with pytest.raises(ConfigError, match=message):
+            load(place, "lora", "name=n", "downstream.adapter={kind: lora}", other,
+                 f"pretrain.{key}=true")  # fmt: skip
+
+
 def test_a_row_must_hold_the_longest_document_and_its_virtual_tokens(place):
     load(place, "prompt", "pretrain.tokens_per_row=60", "downstream.tokens_per_row=60")
     with pytest.raises(ConfigError, match=r"59 is below prepare\.max_tokens 40 \+ 20 virtual"):

@@ -162,6 +162,7 @@ def test_a_dry_run_plans_the_encoders(planned):
 
 
 def test_encoders_beside_an_nf4_backbone_are_bfloat16(place, tmp_path):
+    pytest.importorskip("bitsandbytes", reason="nf4 needs notetune[4bit]")
     done = notetune(
         "study", "run", place / "recipe.yaml", f"runs={tmp_path}", "dtype=nf4",
         f"encoders.models={{bert: {place}/bert}}", "encoders.variants=[full, lora]"
