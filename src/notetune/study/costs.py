@@ -288,7 +288,7 @@ class _Counting:
             return
         seconds = step.cost.flops / self.rate_of(step)
         for keys, changes in _WAYS.items():
-            other = replace(step, recomputes=False, **changes)
+            other = replace(step, **{"recomputes": False, **changes})
             if other == step or not other.is_possible:
                 continue
             times = other.cost.flops / self.rate_of(other) / seconds
