@@ -31,8 +31,8 @@ SHAPE=(--device cuda --shape llama-7b --notes 320 --tokens-per-row 5120)
 STEP2=(--device cuda --shape llama-7b --no-search)
 CEILING=(--device cuda)
 TESTS=(-m gpu -W ignore)
-FLOAT8=(--methods lora --float8) COMPILED=(--methods lora --no-float8 --compile)
-OTHERS=(--methods prefix prompt p-tuning adaptation-prompt --no-float8)
+COMPILED=(--methods lora --compile)
+OTHERS=(--methods prefix prompt p-tuning adaptation-prompt)
 STUDIES=(mtsamples eicu codiesp)
 STUDY=(--only smollm2 --data "$DATA" device=cuda dtype=bfloat16 seeds=5
     "backbones.smollm2.backbone=$SMOLLM2" backbones.smollm2.seeds=5
@@ -40,12 +40,12 @@ STUDY=(--only smollm2 --data "$DATA" device=cuda dtype=bfloat16 seeds=5
     "backbones.smollm2.downstream.variants=[head-only,task-lora,domain-frozen,domain-frozen+task-lora,domain-trainable+task-lora]")
 if [[ $REHEARSES ]]; then
     SHAPE=(--quick) STEP2=(--quick --no-search) CEILING=(--repeats 1) TESTS=(-m gpu --collect-only)
-    FLOAT8=(--methods lora --float8) COMPILED=(--methods lora --compile) OTHERS=(--methods prefix)
+    COMPILED=(--methods lora --compile) OTHERS=(--methods prefix)
     STUDIES=(rehearsal) STUDY=("data=$DAY/data" device=cpu)
 fi
 RECIPES=recipes
 [[ $REHEARSES ]] && RECIPES=bench
-ALL=(tests ceiling step1 step1-float8 step2 "${STUDIES[@]/#/study-}" step1-compiled step1-others)
+ALL=(tests ceiling step1 step2 "${STUDIES[@]/#/study-}" step1-compiled step1-others)
 
 say() { printf '%s %s\n' "$(date +%T)" "$*" | tee -a "$OUT/day.log"; }
 
@@ -55,8 +55,7 @@ command_of() {  # sets COMMAND, what a part runs
         tests) COMMAND=(-m pytest -q -p no:cacheprovider "${TESTS[@]}"
             tests/model/test_contract_gpu.py tests/model/test_model_attention.py) ;;
         ceiling) COMMAND=(bench/ceiling.py "${CEILING[@]}" "${rows[@]}") ;;
-        step1) COMMAND=(bench/step1.py "${SHAPE[@]}" --methods lora --no-float8 "${rows[@]}") ;;
-        step1-float8) COMMAND=(bench/step1.py "${SHAPE[@]}" "${FLOAT8[@]}" "${rows[@]}") ;;
+        step1) COMMAND=(bench/step1.py "${SHAPE[@]}" --methods lora "${rows[@]}") ;;
         step1-compiled) COMMAND=(bench/step1.py "${SHAPE[@]}" "${COMPILED[@]}" "${rows[@]}") ;;
         step1-others) COMMAND=(bench/step1.py "${SHAPE[@]}" "${OTHERS[@]}" "${rows[@]}") ;;
         step2) COMMAND=(bench/step2.py "${STEP2[@]}" "${rows[@]}") ;;

@@ -41,7 +41,6 @@ from notetune.model.adapters.specs import (
 from notetune.model.attention import PACKED_ATTENTION
 from notetune.model.batch import packed_batch
 from notetune.model.compiled import compile_layers
-from notetune.model.float8 import quantise_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.tokens.packing import steps_per_epoch
 from notetune.train.batches import pretraining_steps
@@ -67,11 +66,10 @@ METHODS: dict[str, AdapterSpec] = {
 class Way:
     """How our step runs."""
 
-    is_float8: bool = False
     is_compiled: bool = False
 
     def __str__(self) -> str:
-        return "ours" + " float8" * self.is_float8 + ", compiled" * self.is_compiled
+        return "ours" + ", compiled" * self.is_compiled
 
 
 OURS = Way()
@@ -81,11 +79,9 @@ OURS = Way()
 class Bench(Setting):
     """What all variants have in common."""
 
-    def stack(self, spec: AdapterSpec, way: Way = OURS) -> Stack:
+    def stack(self, spec: AdapterSpec) -> Stack:
         """Our model of a method."""
         backbone = self.backbone(self.model(PACKED_ATTENTION))
-        if way.is_float8:
-            quantise_layers(backbone.model.get_decoder(), self.device)
         return stack(backbone, [Layer(DOMAIN, spec, is_trained=True)])
 
     def flops_per_token(self, spec: AdapterSpec) -> float:
@@ -114,19 +110,6 @@ def check_losses(bench: Bench, spec: AdapterSpec) -> None:
         sys.exit(f"the losses differ, so nothing is timed: {losses}")
 
 
-def check_float8(bench: Bench, spec: AdapterSpec) -> None:
-    """Stop unless float8 layers give nearly the same loss."""
-    notes = bench.notes.documents[:NOTES_PER_BATCH]
-    batch = packed_batch(notes, range(len(notes)), bench.device)
-    losses = {}
-    for way in (OURS, Way(is_float8=True)):
-        with torch.inference_mode():
-            model = _trained_a_little(bench.stack(spec, way))
-            losses[str(way)] = model.summed_token_loss(batch).item() / batch.target_count
-    if max(losses.values()) - min(losses.values()) > 1e-2 * max(losses.values()):
-        sys.exit(f"the loss of float8 is another, so nothing is timed: {losses}")
-
-
 def _trained_a_little(model: Stack) -> Stack:
     torch.manual_seed(1)
     for parameter in model.parameters_by_name().values():
@@ -147,7 +130,7 @@ def _same_in_plain_peft(bench: Bench, ours: Stack, spec: AdapterSpec) -> Any:
 
 def train_ours(bench: Bench, spec: AdapterSpec, way: Way) -> float:
     """Seconds of one epoch in packed rows; layers are compiled before, if they are."""
-    model, notes = bench.stack(spec, way), bench.notes
+    model, notes = bench.stack(spec), bench.notes
     if way.is_compiled:
         compile_layers(model.backbone)
         batch = packed_batch(
@@ -228,8 +211,8 @@ def measure(bench: Bench, name: str, repeats: int, rows: Rows, ways: Sequence[Wa
         # On a CPU an upper bound: the heap may keep what the run before freed.
         rows.add(question, str(variant), bench.notes, peaks[variant], "MiB at most")
     operations = bench.flops_per_token(spec)
+    rate = matrix_rate(bench.device, bench.dtype)
     for way in ways:
-        rate = matrix_rate(bench.device, "float8" if way.is_float8 else bench.dtype)
         shares = [100 * speed * operations / rate for speed in speeds[way]]
         rows.add(question, str(way), bench.notes, shares, "% of the rate of a matrix product")
 
@@ -250,24 +233,10 @@ def main() -> None:
     bench = Bench(shape, notes, device, dtype, given.tokens_per_row)
     name = torch.cuda.get_device_name() if device.type == "cuda" else ""
     rows = Rows(given.output, name)
-    has_float8 = device.type == "cuda" if given.float8 is None else given.float8
+    ways = [OURS, Way(is_compiled=True)] if given.compile else [OURS]
     for method in given.methods:
-        spec = METHODS[method]
-        check_losses(bench, spec)
-        ways = _ways(
-            has_float8=has_float8 and not traits(spec).reads_weights, compiled=given.compile
-        )
-        if any(way.is_float8 for way in ways):
-            check_float8(bench, spec)
+        check_losses(bench, METHODS[method])
         measure(bench, method, repeats, rows, ways)
-
-
-def _ways(*, has_float8: bool, compiled: bool) -> list[Way]:
-    return [
-        Way(is_float8, is_compiled)
-        for is_float8 in ((False, True) if has_float8 else (False,))
-        for is_compiled in ((False, True) if compiled else (False,))
-    ]
 
 
 def _arguments() -> argparse.Namespace:
@@ -281,9 +250,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--whole", action="store_true", help="reports as long as they are")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="also with compiled layers")
-    parser.add_argument(
-        "--float8", action=argparse.BooleanOptionalAction, help="also in float8; default: on a GPU"
-    )
     parser.add_argument("--tokens-per-row", type=int, default=1024)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/results/step1.csv")

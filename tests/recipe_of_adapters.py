@@ -38,7 +38,7 @@ ADAPTERS = {
     "adaptation-prompt": "{kind: adaptation-prompt, length: 3, layers: 1}",
     "full": "{kind: full}",
 }
-FLOAT8 = ("name=float8", "dtype=float8", "downstream.adapter={kind: lora, rank: 2}")
+NF4 = ("name=nf4", "dtype=nf4", "downstream.adapter={kind: lora, rank: 2}")
 
 
 def small_notes_and_recipe(folder):

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DAY, PIECES = ROOT / "bench/gpu_day.sh", ROOT / "bench/gpu_day_pieces.sh"
-PARTS = ["tests", "ceiling", "step1", "step1-float8", "step2"]
+PARTS = ["tests", "ceiling", "step1", "step2"]
 PARTS += ["study-mtsamples", "study-eicu", "study-codiesp", "step1-compiled", "step1-others"]
 # Stands in for Python: says what it was asked for, writes a row, fails or hangs where told to.
 STAND_IN = """#!/usr/bin/env bash
@@ -71,12 +71,10 @@ def test_a_day_runs_every_part_once_the_most_valuable_first(machine):
     assert len(calls) == len(PARTS)
     assert calls[0].startswith("-m pytest")
     assert calls[1].startswith("bench/ceiling.py --device cuda")
-    assert all("--shape llama-7b" in call for call in [*calls[2:5], *calls[8:]])
-    assert "--no-float8" in calls[2]
-    assert "--float8" in calls[3]
+    assert all("--shape llama-7b" in call for call in [*calls[2:4], *calls[7:]])
     studies = [f"study run recipes/{name}.yaml" for name in ("mtsamples", "eicu", "codiesp")]
-    assert all(study in call for study, call in zip(studies, calls[5:8], strict=True))
-    assert (machine.out / "rows.csv").read_text() == "row\n" * 6
+    assert all(study in call for study, call in zip(studies, calls[4:7], strict=True))
+    assert (machine.out / "rows.csv").read_text() == "row\n" * 5
     assert len((machine.out / "done.txt").read_text().splitlines()) == len(PARTS)
     again = machine.day()
     assert (again.returncode, machine.calls()) == (0, [])

@@ -22,7 +22,7 @@ runpy.run_path({str(ROOT / "bench" / "step1.py")!r}, run_name="__main__")
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     output = tmp_path_factory.mktemp("bench") / "step1.csv"
-    command = [sys.executable, "-c", WITHOUT_THEM, "--quick", "--float8", "--output", str(output)]
+    command = [sys.executable, "-c", WITHOUT_THEM, "--quick", "--output", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     with output.open() as file:
@@ -30,7 +30,7 @@ def rows(tmp_path_factory):
 
 
 def test_every_row_says_what_was_measured_where_and_with_what(rows):
-    assert len(rows) == 6 * 9 + 5 * 6  # float8 is for adapters
+    assert len(rows) == 6 * 9
     expected = ["question", "variant", "x", "p20", "p50", "p80", "unit", "repeats"]
     assert list(rows[0]) == [*expected, "device", "versions", "git revision", "date"]
     assert all(row["device"] and "torch" in row["versions"] and row["date"] for row in rows)
@@ -44,6 +44,4 @@ def test_each_method_is_compared_with_both_baselines(rows):
             by_question.setdefault(row["question"], set()).add(row["variant"])
     assert len(by_question) == 6
     ours = {"ours / B1", "ours / B2"}
-    float8 = {f"ours float8 / {other}" for other in ("B1", "B2", "ours")}
-    for question, found in by_question.items():
-        assert found == (ours if "full" in question else ours | float8)
+    assert all(found == ours for found in by_question.values())

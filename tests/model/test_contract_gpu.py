@@ -16,7 +16,7 @@ pytestmark = pytest.mark.gpu
 
 ROWS = [[9, 30, 1, 17], [40, 3], [25], [5, 5, 5, 60], [7] * 8]
 SPECS = [LoRA(rank=4), Prefix(virtual_tokens=5), Prompt(virtual_tokens=5), AdaptationPrompt()]
-LEAST_COSINE = {"bfloat16": 0.999, "float8": 0.98}  # CPU, shipped backbone: 0.9999 and 0.9965
+LEAST_COSINE = {"bfloat16": 0.999, "nf4": 0.9}  # CPU, shipped backbone: 0.9999 and 0.93 to 0.96
 
 
 def row(lengths, device="cuda"):
@@ -69,8 +69,8 @@ def test_packed_documents_with_shared_keys_do_not_see_each_other(tmp_path, spec,
     assert (packed - torch.cat(alone).float()).norm() < 0.05 * packed.norm()
 
 
-@pytest.mark.parametrize("dtype", LEAST_COSINE)
-def test_compiled_layers_agree_with_the_cpu_and_no_length_compiles_again(dtype):
+def test_compiled_layers_agree_with_the_cpu_and_no_length_compiles_again():
+    dtype = "bfloat16"
     torch._dynamo.reset()
     counters.clear()
     exact, model = trained("tiny", SPECS[0]), trained("tiny", SPECS[0], dtype, "cuda")
@@ -83,7 +83,7 @@ def test_compiled_layers_agree_with_the_cpu_and_no_length_compiles_again(dtype):
     assert counts[0] > 0
 
 
-def test_float8_products_run_faster_than_bfloat16_and_these_than_float32():
-    rates = [matrix_rate(torch.device("cuda"), dtype) for dtype in ("float32", *LEAST_COSINE)]
+def test_products_in_bfloat16_run_faster_than_in_float32():
+    rates = [matrix_rate(torch.device("cuda"), dtype) for dtype in ("float32", "bfloat16")]
     assert rates == sorted(rates)
     assert rates[0] > 1e12

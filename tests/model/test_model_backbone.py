@@ -1,8 +1,12 @@
+import json
+
 import pytest
+import torch
 from builders import random_llama
 
-from notetune.errors import BackboneError
+from notetune.errors import BackboneError, RunWarning
 from notetune.model.backbone import load_backbone
+from notetune.model.device import computed_in
 
 
 @pytest.fixture
@@ -39,3 +43,46 @@ def test_damaged_folders_are_refused(folder, damage, message):
     damage(folder)
     with pytest.raises(BackboneError, match=message):
         load_backbone(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("method", "package"),
+    [("awq", "gptqmodel"), ("gptq", "optimum"), ("compressed-tensors", "compressed-tensors")],
+)
+def test_a_folder_that_is_quantised_already_says_which_package_it_lacks(folder, method, package):
+    config = json.loads((folder / "config.json").read_text())
+    more = {"format": "pack-quantized"} if method == "compressed-tensors" else {"bits": 4}
+    quantised = {"quant_method": method, **more}
+    config["quantization_config"] = quantised
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BackboneError) as raised:
+        load_backbone(str(folder))
+    assert f"quantised by {method}, which cannot be read here" in str(raised.value)
+    assert package in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capability", "expected"),
+    [
+        ("float32", (9, 0), "float32"),
+        ("bfloat16", (8, 0), "bfloat16"),
+        ("bfloat16", (7, 5), "float32"),
+        ("bfloat16", None, "bfloat16"),
+        ("nf4", (8, 9), "bfloat16"),
+        ("nf4", (7, 0), "float32"),
+        ("nf4", None, "float32"),
+    ],
+)
+def test_cards_before_ampere_compute_in_float32(dtype, capability, expected):
+    assert computed_in(dtype, capability) == expected
+
+
+def test_a_card_without_bfloat16_is_warned_of(monkeypatch):
+    from notetune.model import backbone
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+    with pytest.warns(RunWarning, match="Some GPU has no products in bfloat16, so bfloat16"):
+        assert backbone._plain("bfloat16", torch.device("cuda")) == torch.float32
+    assert backbone._plain("float32", torch.device("cuda")) == torch.float32

@@ -1,7 +1,7 @@
 """Recipes whose parts do not go together are refused by name."""
 
 import pytest
-from recipe_of_adapters import FLOAT8, load, small_notes_and_recipe
+from recipe_of_adapters import NF4, load, small_notes_and_recipe
 
 from notetune.errors import ConfigError
 
@@ -20,10 +20,19 @@ def place(tmp_path_factory):
         "downstream.adapter={kind: lora, dora: true}",
     ],
 )
-def test_float8_goes_with_adapters_on_frozen_weights_alone(place, change):
-    load(place, "lora", *FLOAT8)
-    with pytest.raises(ConfigError, match=r"float8 is for frozen weights.* set dtype bfloat16"):
-        load(place, "lora", *FLOAT8, change)
+def test_nf4_goes_with_adapters_on_frozen_weights_alone(place, change):
+    load(place, "lora", *NF4)
+    with pytest.raises(ConfigError, match=r"nf4 is for frozen weights.* set dtype bfloat16"):
+        load(place, "lora", *NF4, change)
+
+
+@pytest.mark.parametrize("key", ["sharded", "compiled"])
+def test_layers_that_are_sharded_or_compiled_are_plain_and_keep_what_they_compute(place, key):
+    for other, message in (("dtype=nf4", f"nf4 layers are not {key}"), ("recompute=true", key)):
+        load(place, "lora", "name=n", "downstream.adapter={kind: lora}", other)
+        with pytest.raises(ConfigError, match=message):
+            load(place, "lora", "name=n", "downstream.adapter={kind: lora}", other,
+                 f"pretrain.{key}=true")  # fmt: skip
 
 
 def test_a_row_must_hold_the_longest_document_and_its_virtual_tokens(place):

@@ -5,11 +5,13 @@ import csv
 import numpy as np
 import pytest
 from one_job import domain_job, find, run, train
-from recipe_of_adapters import ADAPTERS, FLOAT8, load, small_notes_and_recipe
+from recipe_of_adapters import ADAPTERS, NF4, load, small_notes_and_recipe
 
+from notetune.errors import BundleError
 from notetune.metrics.scores import read_scores
 from notetune.model.adapters.files import read_adapter
 from notetune.model.cards import read_card
+from notetune.serve.merge import merge
 from notetune.serve.predictor import load_predictor
 from notetune.study.costs import costs
 from notetune.study.jobs import TRAINING
@@ -46,17 +48,20 @@ def test_a_method_trains_in_step_1_and_carries_both_kinds_of_step_2(place, kind)
         assert np.abs(again - table.scores_NK[:3]).max() < 1e-5
 
 
-def test_a_float8_backbone_carries_both_steps_and_predicts_the_same_again(place):
-    recipe = load(place, "lora", *FLOAT8, f"downstream.variants=[{VARIANTS[0]}]")
+def test_an_nf4_backbone_carries_both_steps_and_predicts_the_same_again(place):
+    pytest.importorskip("bitsandbytes", reason="nf4 needs notetune[4bit]")
+    recipe = load(place, "lora", *NF4, f"downstream.variants=[{VARIANTS[0]}]")
     run(recipe, find(recipe, "perplexity", method="lora"))
     folder = train(recipe, "died", VARIANTS[0])
-    assert read_card(folder).dtype == "float8"
+    assert read_card(folder).dtype == "nf4"
     table = read_scores(folder / "test.parquet")
     texts = dict(zip(*notes_of(place), strict=True))
     predictor = load_predictor(folder, str(place / "backbone"))
     again = predictor.predict([texts[str(note)] for note in table.note_ids_N]).scores_NK
-    assert np.abs(again - table.scores_NK).max() < 1e-2
+    assert np.abs(again - table.scores_NK).max() < 1e-5
     assert len(again) > 3
+    with pytest.raises(BundleError, match="stands on weights in nf4"):
+        merge(folder, place / "merged-nf4", str(place / "backbone"))
 
 
 def notes_of(place):

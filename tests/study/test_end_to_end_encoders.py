@@ -161,14 +161,15 @@ def test_a_dry_run_plans_the_encoders(planned):
     assert [training["model"] for training in planned if not training["steps"]] == ["head-only"]
 
 
-def test_encoders_beside_a_float8_backbone_are_bfloat16(place, tmp_path):
+def test_encoders_beside_an_nf4_backbone_are_bfloat16(place, tmp_path):
+    pytest.importorskip("bitsandbytes", reason="nf4 needs notetune[4bit]")
     done = notetune(
-        "study", "run", place / "recipe.yaml", f"runs={tmp_path}", "dtype=float8",
+        "study", "run", place / "recipe.yaml", f"runs={tmp_path}", "dtype=nf4",
         f"encoders.models={{bert: {place}/bert}}", "encoders.variants=[full, lora]"
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert read_card(tmp_path / "small/cells/died/bert+lora/seed-0").dtype == "bfloat16"
-    assert read_card(tmp_path / "small/cells/died/head-only/seed-0").dtype == "float8"
+    assert read_card(tmp_path / "small/cells/died/head-only/seed-0").dtype == "nf4"
 
 
 def test_a_decoder_among_the_encoders_is_refused(place, tmp_path):

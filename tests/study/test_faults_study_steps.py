@@ -180,6 +180,6 @@ def test_sharded_layers_need_several_processes_and_plain_ones(place):
     )
     with pytest.raises(ConfigError, match=r"pretrain\.sharded needs several processes; run `torch"):
         run(recipe, domain_job(recipe))
-    for other in ("dtype=float8", "pretrain.compiled=true"):
+    for other in ("dtype=nf4", "pretrain.compiled=true"):
         with pytest.raises(ConfigError, match="sharded"):
             config.load(Recipe, place / "recipe.yaml", ["name=no", "pretrain.sharded=true", other])

@@ -230,7 +230,6 @@ encoders: {{models: {{small: {tmp_path}/bert}}, variants: [lora]}}
     ("overrides", "gpu", "message"),
     [
         ([], "h1000", "gpu h1000 is unknown; known are h200, h100, a100-80"),
-        (["dtype=float8"], "a100-80", "computes no float8; it has float32, bfloat16"),
         (["pretrain.corpus=null"], "h100", "counts are published for step 1 on mimic4"),
         (["encoders.models.nope=nowhere"], "h100", "encoders.models.nope: backbone nowhere is"),
     ],
@@ -289,3 +288,44 @@ def test_the_command_prints_the_cells_and_what_they_rest_on(small, capsys, monke
     code, said = notetune("--gpu", "l40s")
     assert code == 2
     assert "--gpu and --show go with --dry-run" in said.err
+
+
+def _shape(folder, **sizes):
+    """A folder of LLaMA's build with a config.json alone."""
+    config = json.loads((ROOT / "src/notetune/backbones/tiny/config.json").read_text())
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({**config, **sizes}))
+    return folder
+
+
+def test_a_dry_run_says_which_switch_makes_an_8b_backbone_fit(tmp_path):
+    llama = _shape(
+        tmp_path / "llama-8b", hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
+        num_attention_heads=32, num_key_value_heads=8, head_dim=128, vocab_size=128256,
+        max_position_embeddings=8192, tie_word_embeddings=False,
+    )  # fmt: skip
+    one = load(
+        f"backbones={{llama: {{backbone: {llama}, dtype: bfloat16}}}}", "encoders.models={}",
+        "evaluate.primary=null", "evaluate.published=null", "pretrain.compare={}",
+        "pretrain.tokens_per_row=2048", "prepare.max_tokens=512", "tune.pretrain=null",
+        "tune.downstream=null", "downstream.variants=[domain-frozen]", "recompute=false",
+    )  # fmt: skip
+    found = costs(one, "a10")
+    job = next(job for job in found.trainings if job.model.startswith("pretrain"))
+    # By hand: 8.03e9 weights in two bytes; in nf4 6.98e9 of them in 0.516 bytes, the embeddings
+    # and the token head, 1.05e9, in two.
+    assert not found.fits(job)
+    assert job.memory_gib > 8.03e9 * 2 / 2**30
+    ways = {way.keys: way for way in job.ways}
+    assert list(ways) == ["recompute: true", "dtype: nf4", "both"]
+    packed = (6.98e9 * (2 - 0.516)) / 2**30
+    assert job.memory_gib - ways["dtype: nf4"].memory_gib == pytest.approx(packed, rel=0.02)
+    assert ways["recompute: true"].memory_gib == pytest.approx(16.1, abs=0.2)
+    assert 1.3 < ways["recompute: true"].times < 1.36
+    (sentence,) = found.advice
+    assert "does not fit a10, which has room for 21.6 GiB" in sentence
+    assert "with dtype: nf4" in sentence
+    again = costs(one.model_copy(update={"recompute": "auto"}), "a10")
+    assert any(training.recomputes for training in again.trainings)
+    assert all(again.fits(training) for training in again.trainings)
+    assert again.advice == ()

@@ -190,6 +190,10 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
     for name, seconds in costs.seconds.items():
         title = f"{name or recipe.name}: {_duration(seconds)} on one {costs.clock}"
         _jobs(title, costs, name)
+    for sentence in costs.advice:
+        terminal.tell(sentence)
+    if any(job.recomputes for job in costs.jobs):
+        terminal.tell("r: activations are computed again in the backward pass (key recompute).")
     trainings, measured = (
         sum(len(job.seeds) for job in jobs) for jobs in (costs.trainings, costs.perplexities)
     )
@@ -222,7 +226,7 @@ def _jobs(title: str, costs: "Costs", backbone: str) -> None:
             job.name,
             _duration(job.seconds) if job.made < len(job.seeds) else "made",
             _numbers(job.seeds),
-            f"{job.memory_gib:,.1f}" + ("" if costs.fits(job) else " !"),
+            f"{job.memory_gib:,.1f}" + " r" * job.recomputes + " !" * (not costs.fits(job)),
             f"{job.documents:,}",
             f"{job.tokens:,}",
             f"{job.steps:,}",

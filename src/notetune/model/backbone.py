@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as transformers_logging
 
 from notetune import runs, storage
-from notetune.errors import BackboneError
+from notetune.errors import BackboneError, RunWarning
 from notetune.model.attention import Additions, DocumentLayout, with_front
 from notetune.model.backbone_folder import (
     BESIDE_WEIGHTS,
@@ -33,7 +33,8 @@ from notetune.model.backbone_folder import (
     resolve_backbone,
 )
 from notetune.model.batch import PackedBatch
-from notetune.model.float8 import is_float8, quantise_layers
+from notetune.model.device import capability_of, computed_in
+from notetune.model.nf4 import is_nf4, quantise_layers
 from notetune.model.probing import (
     Reach,
     TokenHead,
@@ -46,7 +47,6 @@ from notetune.model.probing import (
 )
 from notetune.model.semantic_types import add_semantic_types
 
-_STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float8": torch.bfloat16}
 # Of the weights of a text model, in folders of old and of new, to those that it has alone.
 _NAMES_OF_TEXT = {
     r"^language_model\.model\.": "model.",
@@ -56,7 +56,7 @@ _NAMES_OF_TEXT = {
 _OUTLINE = "outline"
 """In place of the fingerprint of a backbone without weights."""
 # Of the largest logit.
-_TOLERANCE: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 5e-2, "float8": 5e-2}
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 
 
 class Heads(NamedTuple):
@@ -115,10 +115,16 @@ class Backbone:
 
     @property
     def dtype(self) -> Dtype:
-        """Type of the weights; `float8` if that is what the linear layers inside have."""
+        """Type of the weights; `nf4` if that is what the linear layers inside have."""
         is_bfloat16 = self.embeddings.weight.dtype == torch.bfloat16
         plain: Dtype = "bfloat16" if is_bfloat16 else "float32"
-        return "float8" if is_float8(self.model) else plain
+        return "nf4" if is_nf4(self.model) else plain
+
+    @property
+    def has_plain_weights(self) -> bool:
+        """Whether every weight is a number of its own, which can train or take another in."""
+        is_quantised = getattr(self.model.config, "quantization_config", None) is not None
+        return not (is_quantised or is_nf4(self.model))
 
     @property
     def device(self) -> torch.device:
@@ -130,6 +136,12 @@ class Backbone:
     def embeddings(self) -> Any:
         """The layer from token ids to embeddings."""
         return self.model.get_input_embeddings()
+
+    @property
+    def blocks(self) -> Sequence[Any]:
+        """Its layers from below, of a build that is known; else none."""
+        inside = getattr(self.body, "encoder", None)
+        return getattr(self.body, "layers", None) or getattr(inside, "layer", None) or ()
 
     def token_ids(self, text: str) -> list[int]:
         """A short text as token ids, with the special tokens that the tokenizer adds.
@@ -239,18 +251,23 @@ def load_backbone(
 ) -> Backbone:
     """Load a decoder or an encoder by folder or name, frozen and in evaluation mode.
 
-    Its weights are computed in `dtype`, whatever they are stored in.
+    Its weights are kept in `dtype`, whatever they are stored in; a card without bfloat16 keeps
+    them in float32 instead, which is warned of.
 
     Raises:
         BackboneError: If the folder cannot be used, its weights do not fit its configuration, or
             a packed row would not give exactly what its documents give alone.
     """
     folder = resolve_backbone(name)
+    device = torch.device(device)
     kind, options = _kind(folder)
-    if (text := _text_model(folder, dtype)) is not None:
+    plain = _plain(dtype, device)
+    # What is stored is read as it is used, so that layers in nf4 are never there in another type.
+    stored = "auto" if dtype == "nf4" else plain
+    if (text := _text_model(folder, stored)) is not None:
         options |= {"config": text, "key_mapping": _NAMES_OF_TEXT}
     model, loading = _from_folder(
-        kind, folder, dtype, use_safetensors=True, output_loading_info=True, **options
+        kind, folder, stored, use_safetensors=True, output_loading_info=True, **options
     )
     if loading["missing_keys"] or loading["mismatched_keys"]:
         lacking = [*loading["missing_keys"], *loading["mismatched_keys"]]
@@ -260,21 +277,32 @@ def load_backbone(
         )
     if kind is AutoModel:
         add_semantic_types(model.get_input_embeddings().weight, folder)
-    return _backbone(model.to(device), folder, backbone_fingerprint(folder), dtype)
+    if dtype == "nf4":
+        _refuse_quantised(model, folder)
+        quantise_layers(body_of(model), device)
+        _convert(model, plain)
+    return _backbone(model.to(device), folder, backbone_fingerprint(folder))
 
 
-def outline_backbone(name: str, dtype: Dtype = "float32") -> Backbone:
+def outline_backbone(
+    name: str, dtype: Dtype = "float32", capability: tuple[int, int] | None = None
+) -> Backbone:
     """A backbone on the meta device: shapes and types from `config.json`, no weights.
+
+    Types are those on a card of a compute capability, or else on a CPU.
 
     Raises:
         BackboneError: If the folder has no usable configuration.
     """
     folder = resolve_backbone(name, needs_weights=False)
-    config = _text_model(folder, dtype) or _from_folder(AutoConfig, folder, dtype)
+    plain = getattr(torch, computed_in(dtype, capability))
+    config = _text_model(folder, plain) or _from_folder(AutoConfig, folder, plain)
     kind, options = _kind(folder)
     with torch.device("meta"):
-        model = kind.from_config(config, dtype=_STORED[dtype], **options)
-    return _backbone(model, folder, _OUTLINE, dtype)
+        model = kind.from_config(config, dtype=plain, **options)
+    if dtype == "nf4":
+        quantise_layers(body_of(model), torch.device("meta"))
+    return _backbone(model, folder, _OUTLINE)
 
 
 def write_backbone(folder: Path, backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
@@ -306,7 +334,7 @@ def _kind(folder: Path) -> tuple[Any, dict[str, Any]]:
     return AutoModelForCausalLM, {}
 
 
-def _text_model(folder: Path, dtype: Dtype) -> Any:
+def _text_model(folder: Path, dtype: torch.dtype | str) -> Any:
     """The configuration of the text model in a folder that holds more than it, such as images."""
     if "text_config" not in read_config(folder / "config.json"):
         return None
@@ -316,7 +344,43 @@ def _text_model(folder: Path, dtype: Dtype) -> Any:
     return config if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else None
 
 
-def _from_folder(kind: Any, folder: Path, dtype: Dtype, **options: Any) -> Any:
+def _plain(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """The type of weights on a device that are not in nf4, and of products with those that are."""
+    found = computed_in(dtype, capability_of(device))
+    if device.type == "cuda" and dtype != "float32" == found:
+        name = torch.cuda.get_device_name(device)
+        more = "the weights take twice the memory" if dtype == "bfloat16" else "that is slow"
+        told = f"{name} has no products in bfloat16, so {dtype} computes in float32; {more}."
+        warnings.warn(RunWarning(told), stacklevel=3)
+    plain: torch.dtype = getattr(torch, found)
+    return plain
+
+
+def _convert(model: Any, dtype: torch.dtype) -> None:
+    """Give weights another type, but not what the layers in nf4 keep, nor buffers."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
+def _refuse_quantised(model: Any, folder: Path) -> None:
+    if getattr(model.config, "quantization_config", None) is not None:
+        raise BackboneError(
+            f"the weights in {folder} are quantised already; set dtype: bfloat16, or nf4 on a "
+            "backbone with plain weights."
+        )
+
+
+def _lacking(folder: Path, error: ImportError) -> str:
+    """What a folder needs that is not installed, such as the package of its quantised weights."""
+    config = read_config(folder / "config.json").get("quantization_config")
+    method = config.get("quant_method") if isinstance(config, dict) else None
+    weights = f"the weights in {folder} are quantised by {method}" if method else str(folder)
+    said = str(error).strip().splitlines()[0]
+    return f"{weights}, which cannot be read here: {said.rstrip('.')}. Or take plain weights."
+
+
+def _from_folder(kind: Any, folder: Path, dtype: torch.dtype | str, **options: Any) -> Any:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
@@ -324,11 +388,13 @@ def _from_folder(kind: Any, folder: Path, dtype: Dtype, **options: Any) -> Any:
             warnings.simplefilter("ignore")
             return kind.from_pretrained(
                 str(folder),
-                dtype=_STORED[dtype],
+                dtype=dtype,
                 local_files_only=True,
                 trust_remote_code=False,
                 **options,
             )
+    except ImportError as error:
+        raise BackboneError(_lacking(folder, error)) from None
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BackboneError(
             f"{folder} cannot be loaded ({type(error).__name__}); it should be a decoder or an "
@@ -337,16 +403,16 @@ def _from_folder(kind: Any, folder: Path, dtype: Dtype, **options: Any) -> Any:
         ) from None
 
 
-def _backbone(model: Any, folder: Path, fingerprint: str, dtype: Dtype) -> Backbone:
+def _backbone(model: Any, folder: Path, fingerprint: str) -> Backbone:
     model.requires_grad_(requires_grad=False).eval()
     name, most = folder.resolve().name, int(setting(model, "max_position_embeddings", 0))
     most = most if most > 0 else sys.maxsize
-    if dtype == "float8":
-        quantise_layers(body_of(model), next(model.parameters()).device)
     with torch.inference_mode():
         if fingerprint == _OUTLINE:
             reach = expected_reach(model, most, sees_ahead=model.get_output_embeddings() is None)
         else:
-            reach = measured_reach(model, most, _TOLERANCE[dtype])
+            reach = measured_reach(
+                model, most, _TOLERANCE[model.get_input_embeddings().weight.dtype]
+            )
     first = first_position(model)
     return Backbone(model, name, fingerprint, most - first, reach, first, folder)

@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 from notetune import runs
 from notetune.errors import BackboneError
 
-Dtype = Literal["float32", "bfloat16", "float8"]
-"""What the weights of a backbone are computed in."""
+Dtype = Literal["float32", "bfloat16", "nf4"]
+"""What the weights of a backbone are kept in."""
 SHIPPED_BACKBONE = "tiny"
 WEIGHTS = "model.safetensors"
 VOCABULARY_WITH_TYPES = "vocab_updated.txt"

@@ -41,9 +41,7 @@ def last_layer_of(
     def ask(_: nn.Module, inputs: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return inputs, {**options, "documents": replace(options["documents"], asked_D=tokens_D)}
 
-    body = backbone.body
-    layers = getattr(body, "layers", None) or getattr(getattr(body, "encoder", None), "layer", None)
-    last = layers[-1] if layers else None
+    last = backbone.blocks[-1] if backbone.blocks else None
     attention: Any = getattr(last, "self_attn", None) if see_all else None
     projections = _parts(attention, "q_proj", "o_proj")
     feed_forward = _parts(last, "mlp") or _parts(last, "intermediate", "output")

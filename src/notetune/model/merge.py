@@ -42,8 +42,11 @@ def merge_adapters(model: Stack) -> Merged:
                 f"adapter {layer.name} is of kind {layer.spec.kind}, which adds virtual tokens and "
                 "not weights, so it cannot be merged; use it as it is. lora and full can be merged."
             )
-    if model.backbone.dtype == "float8":
-        raise BundleError("float8 weights cannot take an adapter in; load the backbone in float32.")
+    if not model.backbone.has_plain_weights:
+        raise BundleError(
+            f"the weights of {model.backbone.name} are quantised, so they cannot take an adapter "
+            "in; merge into the same backbone with plain weights."
+        )
     refuse_tied(model.backbone)
     row = probe(model.backbone)
     model.eval_mode()

@@ -80,7 +80,8 @@ class Stack:
         """Parameters of backbone and adapters."""
         adapters = [p for adapter in self.adapters.values() for _, p in adapter.named_parameters()]
         everything = {id(p): p for p in [*self.backbone.model.parameters(), *adapters]}
-        return sum(parameter.numel() for parameter in everything.values())
+        # nf4 has two weights in each byte.
+        return sum(p.numel() * (1 + (p.dtype == torch.uint8)) for p in everything.values())
 
     def parameters_by_name(self) -> dict[str, nn.Parameter]:
         """Everything that trains, the head aside, always in the same order."""
@@ -245,10 +246,11 @@ def probe(backbone: Backbone) -> PackedBatch:
 
 def _put(backbone: Backbone, layer: Layer, others: Collection[Adapter]) -> Adapter:
     spec = layer.spec
-    if traits(spec).reads_weights and backbone.dtype == "float8":
+    if traits(spec).reads_weights and not backbone.has_plain_weights:
         raise BundleError(
-            f"adapter {layer.name} ({spec.kind}) works on the weights themselves, which a float8 "
-            "backbone has in parts; set dtype: bfloat16, or take LoRA without dora."
+            f"adapter {layer.name} ({spec.kind}) works on the weights themselves, which a "
+            "quantised backbone hides; set dtype: bfloat16 on a backbone with plain weights, or "
+            "take LoRA without dora."
         )
     if traits(spec).is_in_attention and not backbone.reach.packs_to:
         raise BundleError(

@@ -81,8 +81,7 @@ def _opener(
         return declared.edges(given), AS_THE_RECIPE_SAYS, {}
     if declared.own_edges is not None:
         return declared.own_edges, "the tokenizer puts it in front of every text", {}
-    dtype = "bfloat16" if spec.dtype == "float8" else spec.dtype
-    backbone = load_backbone(spec.backbone, dtype, torch_device(spec.device))
+    backbone = load_backbone(spec.backbone, spec.dtype, torch_device(spec.device))
     most = min(_SCORED_TOKENS, backbone.max_positions - 1)
     texts = training_texts(_SCORED_NOTES)
     tokens = (declared.tokenizer.encode(text, add_special_tokens=False).ids for text in texts)

@@ -34,13 +34,18 @@ def _weights_train_once(recipe: "Recipe") -> None:
 def _weights_can_train(recipe: "Recipe") -> None:
     compared = recipe.pretrain.compare.values()
     specs = [recipe.pretrain.adapter, recipe.downstream.adapter, *(m.adapter for m in compared)]
-    if recipe.dtype == "float8" and any(traits(spec).reads_weights for spec in specs):
+    if recipe.dtype == "nf4" and any(traits(spec).reads_weights for spec in specs):
         raise ValueError(
-            "float8 is for frozen weights, so it goes with adapters: not with kind full, nor "
+            "nf4 is for frozen weights, so it goes with adapters: not with kind full, nor "
             "with dora; set dtype bfloat16"
         )
-    if recipe.dtype == "float8" and recipe.pretrain.sharded:
-        raise ValueError("float8 layers are not sharded; set dtype bfloat16")
+    for key in ("sharded", "compiled"):
+        if recipe.recompute is True and getattr(recipe.pretrain, key):
+            raise ValueError(
+                f"recompute: layers that are {key} keep what they compute; leave one out"
+            )
+        if recipe.dtype == "nf4" and getattr(recipe.pretrain, key):
+            raise ValueError(f"nf4 layers are not {key}; set dtype bfloat16, or leave {key} out")
 
 
 def _searches_what_trains(recipe: "Recipe") -> None:

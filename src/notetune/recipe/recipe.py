@@ -13,7 +13,7 @@ from notetune.metrics.names import BEST_VALIDATED
 from notetune.model.adapters.folder import read_folder
 from notetune.model.adapters.specs import traits
 from notetune.model.backbone_folder import Dtype
-from notetune.model.device import DeviceName
+from notetune.model.device import DeviceName, Recompute
 from notetune.prepare.settings import (
     LEAST_TOKENS,
     Preparation,
@@ -40,7 +40,7 @@ from notetune.sources.splits import AnySplit, ColumnSplit
 from notetune.sources.tables.source import TableSource
 from notetune.sources.tables.tasks import TaskedSource
 
-_DIFFERS_BY_BACKBONE = ("backbone", "dtype", "seeds", "pretrain", "downstream", "tune")
+_DIFFERS_BY_BACKBONE = ("backbone", "dtype", "recompute", "seeds", "pretrain", "downstream", "tune")
 
 
 class SectionRow(NamedTuple):
@@ -68,13 +68,18 @@ class Recipe(Config):
     """A Hugging Face model folder, or `tiny` for the shipped one."""
     backbones: dict[Name, str | dict[str, JsonValue]] = Field(default_factory=dict)
     """Several backbones by name, in place of `backbone`: each a folder, or the keys of this recipe
-    that are different for it (`backbone`, `dtype`, `seeds`, `pretrain`, `downstream`, `tune`)."""
+    that are different for it (`backbone`, `dtype`, `recompute`, `seeds`, `pretrain`, `downstream`,
+    `tune`)."""
     prepared: Path | None = None
     """Folder of the prepared notes; `prepared` in the run folder when left out."""
     dtype: Dtype = "float32"
-    """Type of the frozen backbone's weights; adapters, heads and losses are float32. `float8`: the
-    linear layers inside a bfloat16 decoder, each weight scaled per channel; encoders beside it
-    are bfloat16."""
+    """Type of the frozen backbone's weights; adapters, heads and losses are float32. `nf4`: the
+    linear layers inside the decoder in four bits, which `notetune[4bit]` does; they compute in
+    bfloat16, on a CPU in float32, and encoders beside it are bfloat16."""
+    recompute: Recompute = "auto"
+    """Compute the activations of each layer again in the backward pass in place of keeping them:
+    the same result with less memory in a third more time. `auto`: where a training would not fit
+    into the memory of the card, or of the machine, without."""
     device: DeviceName = "auto"
     gpu: str | None = None
     """The card, such as h100, that a dry run of the study estimates for; without, it times here."""

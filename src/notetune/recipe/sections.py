@@ -90,8 +90,7 @@ class PretrainConfig(PerplexityConfig):
     """Tokens computed at once, which decide the memory; a row holds whole documents. `auto`: 4096,
     or as many as the longest document has."""
     compiled: bool = False
-    """Compile the layers of the decoder first, for a few minutes; pays on a GPU, and float8 needs
-    it to be fast."""
+    """Compile the layers of the decoder first, for a few minutes; pays on a GPU."""
     sharded: bool = False
     """Under torchrun: spread the layers over the processes, so that gradients and averages of all
     weights fit; each loads the backbone first."""

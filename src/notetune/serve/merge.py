@@ -36,6 +36,11 @@ def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
     bundle = None
     if (folder / BUNDLE).is_file():
         card = read_language_model_card(folder)
+        if card.dtype == "nf4":
+            raise BundleError(
+                f"{folder} stands on weights in nf4, which cannot take an adapter in; predict with "
+                "it as it is, or train it with dtype: bfloat16 and merge that."
+            )
         loaded = load_backbone(own_backbone(card.backbone_name, backbone))
         bundle = load_bundle(folder, card, loaded)
         model = bundle.model

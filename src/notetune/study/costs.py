@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
 from notetune.errors import ConfigError
 from notetune.model.backbone import load_backbone
-from notetune.model.device import torch_device
+from notetune.model.device import capability_of, computed_in, memory_bytes, torch_device
 from notetune.model.layers import chosen_layers
+from notetune.model.nf4 import UNPACKING_BYTES
 from notetune.progress import Track, in_one_step, named, silent
 from notetune.recipe.recipe import Recipe
 from notetune.search.space import point_count
@@ -24,14 +26,36 @@ from notetune.study.listing import check_backbones, jobs_of
 from notetune.study.notices import of_models
 from notetune.study.specs import CellSpec, DomainSpec, PerplexitySpec, SearchSpec, Stage, with_point
 from notetune.tokens.packing import Int64Array
-from notetune.train.gpus import ASSUMED_SHARE, GPUS, USABLE_SHARE
+from notetune.train.gpus import ASSUMED_SHARE, CAPABILITY, GPUS, USABLE_SHARE
 from notetune.train.step_cost import matrix_rate, step_seconds
 
 ENCODERS = "encoders"
 TRAININGS: tuple[Stage, ...] = ("pretrain", "model", "search")
 
+_WAYS: Final[dict[str, dict[str, Any]]] = {
+    "dtype: bfloat16": {"kept_in": "bfloat16"},
+    "recompute: true": {"recomputes": True},
+    "dtype: nf4": {"kept_in": "nf4"},
+    "both": {"kept_in": "nf4", "recomputes": True},
+}
+"""Settings that make a training smaller, and how its step is counted with them."""
 _Alike = dict[tuple[str, str | None, str, str], list[tuple[Job, bool]]]
 """Jobs that differ in their seed alone and whether they are made, by stage, method, model, task."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """What a training takes with other settings.
+
+    Attributes:
+        keys: Those of the recipe, with their values.
+        memory_gib: All tensors at the worst moment of a step.
+        times: Its seconds, as a multiple of those with the recipe's own settings.
+    """
+
+    keys: str
+    memory_gib: float
+    times: float
 
 
 @dataclass(frozen=True)
@@ -53,6 +77,8 @@ class JobCost:
             and its share of the features, which are computed once for all tasks.
         seconds: They take on the clock.
         made: How many of the seeds are made.
+        recomputes: Whether activations are computed again in the backward pass.
+        ways: What else it would take, where it is not in the memory of a card.
     """
 
     backbone: str
@@ -68,6 +94,8 @@ class JobCost:
     flops: float
     seconds: float
     made: int = 0
+    recomputes: bool = False
+    ways: tuple["Way", ...] = ()
 
     @property
     def name(self) -> str:
@@ -123,6 +151,29 @@ class Costs:
             seconds[job.backbone] += job.seconds * (len(job.seeds) - job.made)
         return dict(sorted(seconds.items(), key=lambda item: item[0] == ENCODERS))
 
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What would bring the largest job of each backbone into the memory, if it is not."""
+        largest: dict[str, JobCost] = {}
+        for job in sorted(self.jobs, key=lambda job: job.memory_gib):
+            largest[job.backbone] = job
+        return tuple(self._advice(job) for job in largest.values() if not self.fits(job))
+
+    def _advice(self, job: JobCost) -> str:
+        assert self.memory_gib is not None
+        room = USABLE_SHARE * self.memory_gib
+        others = [
+            f"with {way.keys} {way.memory_gib:,.1f}"
+            + (f", {way.times:.2f} times the time" if way.times > 1.005 else "")
+            + (", which fits" if way.memory_gib <= room else "")
+            for way in job.ways
+        ]
+        found = "; ".join(others) or "no switch of the recipe makes it smaller, a shorter row does"
+        return (
+            f"{job.name} does not fit {self.clock}, which has room for {room:,.1f} GiB: it needs "
+            f"{job.memory_gib:,.1f}; {found}."
+        )
+
     def fits(self, job: JobCost) -> bool:
         """Whether a job is in the memory."""
         return self.memory_gib is None or job.memory_gib <= USABLE_SHARE * self.memory_gib
@@ -147,6 +198,9 @@ def costs(recipe: Recipe, gpu: str | None = None, track: Track = silent) -> Cost
         raise ConfigError(f"gpu {gpu} is unknown; known are {', '.join(GPUS)}.")
     check_backbones(recipe, needs_weights=False)
     rate_of = _rate_on(gpu) if gpu else _rate_here()
+    here = torch_device(recipe.device)
+    capability = CAPABILITY if gpu else capability_of(here)
+    memory = GPUS[gpu].memory_gib * 2**30 if gpu else memory_bytes(here)
     counted: dict[Path, Counted] = {}
     trainings: list[JobCost] = []
     perplexities: list[JobCost] = []
@@ -154,7 +208,9 @@ def costs(recipe: Recipe, gpu: str | None = None, track: Track = silent) -> Cost
         notes, shown = one.folder.prepared, named(track, backbone)
         if notes not in counted:
             counted[notes] = in_one_step(shown, "count the notes", partial(count_notes, one))
-        counting = _Counting(one, backbone, counted[notes], rate_of, shown)
+        counting = _Counting(
+            one, backbone, counted[notes], rate_of, shown, capability, memory, has_ways=bool(gpu)
+        )
         trainings += counting.of(*TRAININGS)  # first, since they set the clock
         perplexities += counting.of("perplexity")
     origins = tuple(dict.fromkeys(found.origin for found in counted.values()))
@@ -205,6 +261,9 @@ class _Counting:
     counted: Counted
     rate_of: Callable[[CountedStep], float]
     track: Track = silent
+    capability: tuple[int, int] | None = None
+    memory: float | None = None
+    has_ways: bool = False
 
     def of(self, *stages: Stage) -> Iterator[JobCost]:
         """Those of some stages, each once, whatever its seeds."""
@@ -221,8 +280,22 @@ class _Counting:
         steps: dict[tuple[str | None, str], CountedStep] = {}
         for (_, method, model, _), alike in found.items():
             jobs, are_made = zip(*alike, strict=True)
-            step = CountedStep(jobs[0], self.counted.facts.max_tokens)
-            yield self._cost(jobs, sum(are_made), steps.setdefault((method, model), step))
+            if (method, model) not in steps:
+                step = CountedStep(jobs[0], self.counted.facts.max_tokens, self.capability)
+                steps[method, model] = step.as_asked(self.memory)
+            yield self._cost(jobs, sum(are_made), steps[method, model])
+
+    def _ways(self, step: CountedStep) -> Iterator[Way]:
+        """What makes a step smaller that is not in the memory."""
+        if not self.has_ways or step.fits(self.memory):
+            return
+        seconds = step.cost.flops / self.rate_of(step)
+        for keys, changes in _WAYS.items():
+            other = replace(step, **{"recomputes": False, **changes})
+            if other == step or not other.is_possible:
+                continue
+            times = other.cost.flops / self.rate_of(other) / seconds
+            yield Way(keys, other.cost.peak_bytes / 2**30, times)
 
     def _cost(self, jobs: Sequence[Job], made: int, step: CountedStep) -> JobCost:
         spec, backbone = jobs[0].spec, step.model.backbone
@@ -254,6 +327,8 @@ class _Counting:
             flops=flops,
             seconds=flops / self.rate_of(step),
             made=made,
+            recomputes=step.recomputes,
+            ways=tuple(self._ways(step)),
         )
 
     def _of_step_2(self, spec: CellSpec, step: CountedStep) -> tuple[Int64Array, float]:
@@ -296,13 +371,13 @@ def _rate_on(gpu: str) -> Callable[[CountedStep], float]:
     """Operations per second on a card."""
 
     def rate(step: CountedStep) -> float:
-        rates = GPUS[gpu].rates
-        dtype = step.model.backbone.dtype  # weights that train are float32
-        if dtype not in rates:
-            raise ConfigError(
-                f"gpu {gpu} computes no {dtype}; it has {', '.join(rates)}. Set dtype."
-            )
-        return ASSUMED_SHARE * rates[dtype]
+        backbone, card, operations = step.model.backbone, GPUS[gpu], step.cost.flops
+        dtype = computed_in(backbone.dtype, CAPABILITY)  # weights that train are float32
+        seconds = operations / (ASSUMED_SHARE * card.rates[dtype])
+        if backbone.dtype == "nf4":
+            passes = 1 + step.trains + step.recomputes
+            seconds += passes * UNPACKING_BYTES * step.model.total_count / card.bandwidth
+        return operations / seconds
 
     return rate
 

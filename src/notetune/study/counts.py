@@ -13,10 +13,12 @@ from torch import Tensor
 from notetune.config import Config
 from notetune.errors import ConfigError
 from notetune.model.adapters.files import SavedAdapter
-from notetune.model.adapters.specs import AdapterSpec, Prompt
+from notetune.model.adapters.specs import AdapterSpec, Prompt, traits
 from notetune.model.backbone import Backbone, outline_backbone
 from notetune.model.backbone_folder import Dtype, resolve_backbone
 from notetune.model.batch import PackedBatch
+from notetune.model.device import capability_of, memory_bytes, torch_device
+from notetune.model.recompute import recompute_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.notes.outcomes import SPLITS
 from notetune.prepare.build import prepare
@@ -42,6 +44,7 @@ from notetune.study.wanted import domain_spec, facts_of
 from notetune.tokens.edges import read_declared
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore
+from notetune.train.gpus import USABLE_SHARE
 from notetune.train.step_cost import StepCost, step_cost
 
 _MIMIC = ("mimic3", "mimic4")
@@ -211,15 +214,57 @@ class CountedStep:
     Attributes:
         job: A training, or what measures perplexity.
         longest: Tokens of a document, of which an encoder may read fewer.
+        capability: The compute capability of its card; None on a CPU.
+        recomputes: Whether activations are computed again in the backward pass.
+        kept_in: Type of the backbone's weights, where it is not that of the job.
     """
 
     job: Job
     longest: int
+    capability: tuple[int, int] | None = None
+    recomputes: bool = False
+    kept_in: Dtype | None = None
 
     @property
     def dtype(self) -> Dtype:
         """Type of the backbone's weights."""
-        return self._reads.weights.dtype
+        return self.kept_in or self._reads.weights.dtype
+
+    @property
+    def has_plain_layers(self) -> bool:
+        """Whether its layers are neither compiled nor sharded."""
+        spec = self.job.spec
+        if isinstance(spec, DomainSpec | PerplexitySpec):
+            return not (spec.compiled or spec.sharded)
+        return True
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether its model can be as this says, on a backbone that may have other weights."""
+        own = self._reads.weights.dtype
+        if self.recomputes and not (self.trains and self.has_plain_layers):
+            return False
+        if self.kept_in is None:
+            return True
+        is_smaller = own == "float32" or (own, self.kept_in) == ("bfloat16", "nf4")
+        if self.kept_in == "bfloat16":
+            return is_smaller
+        kept = replace(self, kept_in=None, recomputes=False).model
+        reads = any(traits(layer.spec).reads_weights for layer in kept.layers)
+        is_encoder = kept.backbone.is_encoder
+        return is_smaller and self.has_plain_layers and not (is_encoder or reads)
+
+    def fits(self, memory_bytes: float | None) -> bool:
+        """Whether it is in the memory of a device; where that is not known, it is."""
+        return memory_bytes is None or self.cost.peak_bytes <= USABLE_SHARE * memory_bytes
+
+    def as_asked(self, memory_bytes: float | None) -> "CountedStep":
+        """The step with its activations recomputed, if its job asks for that in such a memory."""
+        asked = self.job.place.recompute
+        can_be = self.trains and self.has_plain_layers
+        if not asked or not can_be or (asked == "auto" and self.fits(memory_bytes)):
+            return self
+        return replace(self, recomputes=True)
 
     @property
     def trains(self) -> bool:
@@ -243,6 +288,8 @@ class CountedStep:
     def model_on(self, backbone: Backbone) -> Stack:
         """Its model on a backbone that may have weights."""
         spec = self.job.spec
+        if self.recomputes:
+            recompute_layers(backbone)
         if isinstance(spec, DomainSpec):
             return stack(backbone, [Layer(DOMAIN, without_text(spec.adapter), is_trained=True)])
         if isinstance(spec, PerplexitySpec):
@@ -288,7 +335,7 @@ class CountedStep:
         place, model = self.job.place, self.job.model
         if model and model.encoder:
             return outline_encoder(place.backbone, place.key, self.dtype)
-        return outline_backbone(place.backbone, self.dtype)
+        return outline_backbone(place.backbone, self.dtype, self.capability)
 
     @property
     def _reads(self) -> DomainSpec | PerplexitySpec | FeatureSpec:
@@ -300,6 +347,13 @@ class CountedStep:
     def _cell(self) -> CellSpec:
         assert isinstance(self.job.spec, CellSpec)
         return self.job.spec
+
+
+def recomputes(job: Job, longest: int) -> bool:
+    """Whether a training that begins here computes its activations again."""
+    device = torch_device(job.place.device)
+    step = CountedStep(job, longest, capability_of(device))
+    return step.as_asked(memory_bytes(device)).recomputes
 
 
 def without_text(adapter: AdapterSpec | SavedAdapter) -> AdapterSpec | SavedAdapter:

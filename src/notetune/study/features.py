@@ -21,6 +21,7 @@ from notetune.model.backbone_folder import Dtype
 from notetune.model.batch import PackedBatch
 from notetune.model.device import torch_device
 from notetune.model.layers import chosen_layers
+from notetune.model.recompute import recompute_layers
 from notetune.model.stack import DOMAIN, TASK, Layer, stack
 from notetune.prepare.prepared import Prepared
 from notetune.progress import Track, silent
@@ -79,10 +80,14 @@ class StackFeatures:
         pieces: Documents of one note that are read.
     """
 
-    def __init__(self, job: Job, spec: CellSpec, store: TokenStore) -> None:
+    def __init__(
+        self, job: Job, spec: CellSpec, store: TokenStore, *, is_recomputed: bool = False
+    ) -> None:
         reads = spec.features
         device = torch_device(job.place.device)
         backbone = load_backbone(job.place.backbone, reads.weights.dtype, device)
+        if is_recomputed:
+            recompute_layers(backbone)
         chosen = chosen_layers(reads.layers, backbone.layers)
         if spec.training and chosen[-1] < backbone.layers:
             raise ConfigError(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from notetune import runs
-from notetune.model.device import DeviceName
+from notetune.model.device import DeviceName, Recompute
 from notetune.prepare import prepared
 from notetune.prepare.prepared import open_prepared
 from notetune.prepare.settings import Preparation
@@ -27,6 +27,7 @@ class Place:
     Attributes:
         backbone: Folder of the backbone, or of the encoder.
         key: The key of the recipe that names it.
+        recompute: Whether activations are computed again in the backward pass.
         features: Folder of features that are kept.
         allow_leaks: Whether a leak stops nothing.
         note_columns: As of `PlainCard`.
@@ -36,6 +37,7 @@ class Place:
     backbone: str
     key: str
     device: DeviceName
+    recompute: Recompute
     checkpoint_minutes: float
     features: Path
     general_text: Path

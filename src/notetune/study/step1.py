@@ -10,11 +10,13 @@ from notetune.model.backbone import load_backbone, outline_backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.compiled import compile_layers
 from notetune.model.device import torch_device
+from notetune.model.recompute import recompute_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, probe, stack
 from notetune.prepare.prepared import Prepared
 from notetune.prepare.provenance import write_brought, write_provenance
 from notetune.progress import Track, silent
 from notetune.recipe.recipe import Recipe
+from notetune.study.counts import recomputes
 from notetune.study.jobs import TRAINING, Job
 from notetune.study.specs import DomainSpec
 from notetune.study.wanted import weights_of
@@ -59,6 +61,8 @@ def train_domain(job: Job, corpus: Prepared, track: Track = silent) -> None:
         backbone = load_backbone(place.backbone, spec.weights.dtype, torch_device(place.device))
         if spec.compiled:
             compile_layers(backbone)
+        if is_recomputed := recomputes(job, store.max_tokens):
+            recompute_layers(backbone)
         start = read_adapter(place.brought) if spec.start and place.brought else spec.adapter
         model = stack(backbone, [Layer(DOMAIN, start, is_trained=True)], spec.seed)
         if spec.sharded:
@@ -67,6 +71,7 @@ def train_domain(job: Job, corpus: Prepared, track: Track = silent) -> None:
         documents_D = spec.documents_of(store)
         training = _training(job, spec, model, store, documents_D)
         record = fit(training, work, place.checkpoint_minutes, track)
+        record = replace(record, recomputed=is_recomputed)
         model.check(read_row(store, documents_D[:_CHECKED_DOCUMENTS], backbone.device))
         save_adapter(temporary, model.adapters[DOMAIN], backbone)
         write_provenance(temporary, corpus, spec.sources, place.brought if spec.start else None)

@@ -24,6 +24,7 @@ from notetune.model.stack import DOMAIN
 from notetune.prepare.prepared import Prepared, TaskTable
 from notetune.prepare.provenance import stop_at_known_patients
 from notetune.progress import Track, silent
+from notetune.study.counts import recomputes
 from notetune.study.features import FixedFeatures, StackFeatures, store_of
 from notetune.study.jobs import TRAINING, Job
 from notetune.study.specs import AdapterTraining, CellSpec
@@ -221,7 +222,10 @@ class _AdaptersAndHead:
 
     def __init__(self, cell: _Cell, config: AdapterTraining, solution: Solution) -> None:
         self._cell, self._config, self._task = cell, config, cell.task
-        self._features = StackFeatures(cell.job, cell.spec, cell.store)
+        self._is_recomputed = recomputes(cell.job, cell.store.max_tokens)
+        self._features = StackFeatures(
+            cell.job, cell.spec, cell.store, is_recomputed=self._is_recomputed
+        )
         self._head = solution.head(standardises=True).to(cell.device)
         self._weights_2K = self._class_weights()
 
@@ -251,7 +255,8 @@ class _AdaptersAndHead:
         steps = choice.best_steps if choice else training.step_count
         if steps:  # else the adapters are as they started
             self._features.check(notes)
-        return replace(record, kept=Kept(steps, why, choice.evaluations if choice else ()))
+        kept = Kept(steps, why, choice.evaluations if choice else ())
+        return replace(record, kept=kept, recomputed=self._is_recomputed)
 
     def _training(
         self,

@@ -179,8 +179,8 @@ def _features(recipe: Recipe, facts: Facts, model: Model) -> FeatureSpec:
 
 def _encoder_features(recipe: Recipe, facts: Facts, model: Model) -> FeatureSpec:
     config = recipe.encoders
-    # float8 is for decoders.
-    dtype: Dtype = "bfloat16" if recipe.dtype == "float8" else recipe.dtype
+    # nf4 is for decoders.
+    dtype: Dtype = "bfloat16" if recipe.dtype == "nf4" else recipe.dtype
     return FeatureSpec(
         weights_of(config.models[model.encoder], dtype),
         "",
@@ -250,6 +250,7 @@ def place_of(recipe: Recipe, encoder: str = "") -> Place:
         recipe.encoders.models[encoder] if encoder else recipe.backbone,
         f"encoders.models.{encoder}" if encoder else "backbone",
         recipe.device,
+        recipe.recompute,
         recipe.checkpoint_minutes,
         recipe.folder.features,
         general_text(recipe),

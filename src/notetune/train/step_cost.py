@@ -1,6 +1,5 @@
 """What one training step costs: the real step, run where tensors have shapes but no data."""
 
-import functools
 import statistics
 import time
 import weakref
@@ -19,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 
 from notetune.model.backbone_folder import Dtype
 from notetune.model.batch import PackedBatch, packed_batch
-from notetune.model.float8 import product_of, quantise
+from notetune.model.device import capability_of, computed_in
 from notetune.model.stack import Stack
 from notetune.train.optim import adamw
 from notetune.train.schedule import OptimConfig
@@ -64,11 +63,20 @@ def step_cost(
     with _Counter() as counter, _FusedAttention(counter), torch.set_grad_enabled(trains):
         result = loss(batch)
         if trains:
-            result.backward()  # type: ignore[no-untyped-call]
+            _backward(result)
             # From the second step on, the optimizer's state is there all the time.
             counter.peak += _ADAM_BYTES * sum(parameter.numel() for parameter in parameters)
             adamw(OptimConfig(), (parameters, 0.0)).step()
     return StepCost(counter.peak, counter.flops, sum(lengths_D))
+
+
+def _backward(loss: Tensor) -> None:
+    """What `loss.backward()` does, which would put function modes aside while it recomputes."""
+    engine: Any = torch.autograd.Variable._execution_engine
+    ones = (torch.ones_like(loss),)
+    engine.run_backward(
+        (loss,), ones, False, False, (), allow_unreachable=True, accumulate_grad=True
+    )
 
 
 def step_seconds(
@@ -111,18 +119,17 @@ def _median_seconds(work: Callable[[], None], times: int) -> float:
 
 
 def matrix_rate(device: torch.device, dtype: Dtype) -> float:
-    """Operations per second of a large product of random matrices: the median of a few."""
+    """Operations per second of a large product of random matrices: the median of a few.
+
+    In the type that weights of a type are computed in.
+    """
     size, at_once = _MATRIX_SIZE[device.type], _AT_ONCE[device.type]
     matrix = torch.randn(size, size, device=device)
-    if dtype == "float8":
-        multiply = functools.partial(product_of, *quantise(matrix), *quantise(matrix))
-    else:
-        matrix = matrix.to(getattr(torch, dtype))
-        multiply = functools.partial(torch.matmul, matrix, matrix)
+    matrix = matrix.to(getattr(torch, computed_in(dtype, capability_of(device))))
 
     def work() -> None:
         for _ in range(at_once):  # a GPU works through them while more are asked for
-            product = multiply()
+            product = matrix @ matrix
         product[0, 0].item()  # waits for the device
 
     return 2 * size**3 * at_once / _median_seconds(work, _TIMED)
@@ -175,22 +182,26 @@ class _FusedAttention(TorchFunctionMode):
         if func is not F.scaled_dot_product_attention:
             return func(*args, **given)
         query, key, value = args
-        # Scores and their product with the values forward, five such products backward.
-        products = 7 if torch.is_grad_enabled() else 2
         share = 0.5 if given.get("is_causal") else 1.0
-        self._counter.flops += 2 * products * share * query.numel() * key.shape[-2]
-        return _Attention.apply(query, key, value)  # type: ignore[no-untyped-call]
+        product = 2 * share * query.numel() * key.shape[-2]
+        self._counter.flops += 2 * product  # scores, and their product with the values
+        return _Attention.apply(query, key, value, self._counter, product)  # type: ignore[no-untyped-call]
 
 
 class _Attention(torch.autograd.Function):
     """Shapes alone."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, counter: _Counter, product: float
+    ) -> Tensor:
+        ctx.counter, ctx.product = counter, product
         output = query.new_empty((*query.shape[:-1], value.shape[-1]))
         ctx.save_for_backward(query, key, value, output)
         return output
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> Any:
-        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
+        ctx.counter.flops += 5 * ctx.product
+        gradients = [torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3]]
+        return *gradients, None, None

@@ -73,6 +73,7 @@ class TrainingRecord:
         curve: At most 200 steps, evenly spread.
         kept: Which state was kept; None where it is always the last.
         head: The head that was solved, or that adapters started from; None in step 1.
+        recomputed: Whether activations were computed again in the backward pass.
         processes: How many trained together at last; None where that was not recorded.
     """
 
@@ -86,6 +87,7 @@ class TrainingRecord:
     kept: Kept | None = None
     head: HeadRecord | None = None
     processes: int | None = None
+    recomputed: bool = False
 
     @property
     def kept_steps(self) -> int:

@@ -125,7 +125,7 @@ class Traits(NamedTuple):
     positions: int = 0
     """Positions that it takes there."""
     reads_weights: bool = False
-    """Whether it trains or reads weights of linear layers, which float8 ones hide."""
+    """Whether it trains or reads weights of linear layers, which quantised ones hide."""
     is_backbone: bool = False
     """Whether it is the weights themselves, so that it is saved as a backbone."""
     is_in_attention: bool = False
