@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -113,11 +114,9 @@ def read_adapter(folder: Path) -> SavedAdapter:
             f"{folder} is not an adapter folder: it needs {_CARD} or peft's {_PEFT_CONFIG}."
         )
     if not (folder / _CARD).is_file():
-        spec = from_peft(runs.read_json(theirs), str(theirs))
+        spec = from_peft(_section(theirs), str(theirs))
         return SavedAdapter(spec, _read_tensors(folder / WEIGHTS), None)
-    settings = runs.read_json(folder / _CARD)
-    if not isinstance(settings, dict):
-        raise BundleError(f"{folder / _CARD} is no card of an adapter; restore it from a copy.")
+    settings = _section(folder / _CARD)
     if settings.get("format") != FORMAT:
         raise BundleError(
             f"{folder} has format {settings.get('format')}; this version reads {FORMAT}."
@@ -130,6 +129,13 @@ def read_adapter(folder: Path) -> SavedAdapter:
     return SavedAdapter(card.spec, tensors, card.backbone)
 
 
+def _section(path: Path) -> dict[str, Any]:
+    settings = runs.read_json(path)
+    if not isinstance(settings, dict):
+        raise BundleError(f"{path} is no card of an adapter; restore it from a copy.")
+    return settings
+
+
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise BundleError(
@@ -137,6 +143,12 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             "pickle."
         )
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (OSError, SafetensorError, KeyError, ValueError):
         raise BundleError(f"{path} is damaged; restore it from a copy.") from None
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise BundleError(
+                f"{path}: {name} holds numbers that are not finite; restore it from a copy."
+            )
+    return tensors

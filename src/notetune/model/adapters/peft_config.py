@@ -123,7 +123,7 @@ def from_peft(settings: Mapping[str, Any], origin: str) -> PeftSpec:
 
 def _refuse_unread(settings: Mapping[str, Any], origin: str) -> None:
     kind = settings.get("peft_type")
-    if kind not in _CONFIGS:
+    if kind not in tuple(_CONFIGS):  # it may be of any type
         raise BundleError(f"{origin}: peft type {kind} is not one of {', '.join(_CONFIGS)}.")
     defaults = _CONFIGS[kind]().to_dict()
     unread = [
