@@ -273,7 +273,7 @@ def _validation_auroc(job: Job) -> float:
 
 def _scored(job: Job, texts: Sequence[str], columns: pl.DataFrame) -> pl.DataFrame:
     card = read_card(job.folder)
-    predictor = load_predictor(job.folder, job.place.backbone)
+    predictor = load_predictor(job.folder, job.place.backbone, card=card)
     scores_NK = predictor.predict(texts, columns).scores_NK
     assert job.model
     count = len(card.classes)

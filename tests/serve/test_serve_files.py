@@ -86,9 +86,10 @@ def test_a_fault_of_the_files_is_said_before_torch_is_loaded(tmp_path, fault, co
 def test_a_file_like_that_of_the_study_needs_no_columns_named(tmp_path):
     studied = {"text": "body", "note_id": "doc", "patient_id": "mrn"}
     bundle, path = words_bundle(tmp_path / "bundle", **studied), tmp_path / "notes.csv"
+    card = read_card(bundle)
 
     def columns(**given):
-        return source_of(bundle, path, given, "strict").columns.model_dump(exclude_none=True)
+        return source_of(card, path, given, "strict").columns.model_dump(exclude_none=True)
 
     table = pl.DataFrame({"body": ["a"], "doc": ["d1"], "mrn": ["p1"], "other": ["o"]})
     table.write_csv(path)

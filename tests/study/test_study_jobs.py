@@ -55,6 +55,7 @@ CHANGES = {
     "device=auto": set(),
     "gpu=h100": set(),
     "checkpoint_minutes=0": set(),
+    "recompute=true": set(),
     "dtype=bfloat16": {"prepare", *EVERY_STEP_1, *BACKBONE, *ENCODERS},
     "prepare.split.seed=7": {"prepare"},
     "prepare.opener=none": {"prepare"},

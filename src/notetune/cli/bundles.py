@@ -47,6 +47,7 @@ def predict(
     The file of --explain alone holds text of the notes.
     """
     with terminal.busy():
+        from notetune.model.cards import read_card
         from notetune.serve.files import check_output, predict_file, source_of, write_predictions
 
     for path in (output, explain):
@@ -55,9 +56,10 @@ def predict(
         raise ConfigError("--label says which score --explain explains; give --explain a file.")
     explained = (label or ()) if explain else None
     ids = {"patient_id": patient_id, "note_id": note_id, "stay_id": stay_id}
-    source = source_of(bundle, notes, {**ids, "text": text, "time": time}, policy)
+    card = read_card(bundle)
+    source = source_of(card, notes, {**ids, "text": text, "time": time}, policy)
     with terminal.busy("scoring"):
-        found = predict_file(bundle, source, backbone, device, combine, explained)
+        found = predict_file(bundle, source, backbone, device, combine, explained, card)
     write_predictions(found.scores, output)
     if explain and found.reasons is not None:
         write_predictions(found.reasons, explain)

@@ -9,6 +9,7 @@ from torch import inference_mode
 
 from notetune.errors import BundleError
 from notetune.model.adapters.files import read_adapter
+from notetune.model.adapters.folder import is_adapter
 from notetune.model.backbone import Backbone
 from notetune.model.cards import BundleCard
 from notetune.model.heads import Head
@@ -43,6 +44,17 @@ def load_bundle(folder: Path, card: BundleCard, backbone: Backbone) -> Bundle:
             f"{folder} was trained on the backbone {card.backbone_name} "
             f"({card.backbone_fingerprint}), not on {backbone.name} ({backbone.fingerprint}); "
             "give its own backbone with --backbone."
+        )
+    if card.max_tokens > backbone.max_positions:
+        raise BundleError(
+            f"{folder}: max_tokens is {card.max_tokens}, and {backbone.name} has "
+            f"{backbone.max_positions} positions; restore the bundle from a copy."
+        )
+    held = {path.parent.name for path in folder.glob("*/*") if is_adapter(path.parent)}
+    if held != {*card.adapters} or len(held) != len(card.adapters):
+        raise BundleError(
+            f"{folder} lists the adapters {', '.join(card.adapters) or 'none'} and holds "
+            f"{', '.join(sorted(held)) or 'none'}; restore the bundle from a copy."
         )
     layers = [Layer(name, read_adapter(folder / name), is_trained=False) for name in card.adapters]
     model = stack(backbone, layers)

@@ -36,7 +36,7 @@ class BundleCard(Config):
     layers: Layers = "last"
     max_tokens: Annotated[int, Field(ge=3)]
     """Longest document: at least an opener, a token and an end."""
-    max_pieces: PositiveInt = 1
+    max_pieces: Annotated[PositiveInt, Field(le=2**31 - 1)] = 1
     """Most documents of one note; what is beyond them is cut off."""
     opener: str = ""
     opener_id: NonNegativeInt | None = None
@@ -82,7 +82,8 @@ def read_card(folder: Path) -> Card:
         raise BundleError(
             f"{folder} is not a bundle: it needs {BUNDLE} and {runs.MANIFEST}. {way_out}"
         )
-    if damaged := [name for name in runs.damaged_files(folder) if not name.endswith(_SCORES)]:
+    listed = [*runs.damaged_files(folder, (BUNDLE,)), *runs.damaged_files(folder)]
+    if damaged := [name for name in listed if not name.endswith(_SCORES)]:
         raise BundleError(
             f"{folder}: {damaged[0]} is missing or differs from the manifest; restore the bundle "
             "from a copy or train it again."

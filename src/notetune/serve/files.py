@@ -12,7 +12,7 @@ import polars as pl
 from notetune import runs, sources, storage
 from notetune.aliases import Combine, Join
 from notetune.config import parse
-from notetune.errors import BundleError, ConfigError, RunWarning
+from notetune.errors import ConfigError, RunWarning
 from notetune.metrics.stays import Stays
 from notetune.model.cards import Card, read_card
 from notetune.model.device import DeviceName, torch_device
@@ -34,7 +34,7 @@ class Scored(NamedTuple):
 
 
 def source_of(
-    bundle: Path,
+    card: Card,
     notes: Path,
     given: Mapping[str, str | None],
     policy: Literal["strict", "quarantine"],
@@ -42,18 +42,17 @@ def source_of(
     """A file of notes, read as the bundle's study read its own.
 
     Args:
-        bundle: Its folder.
+        card: Of the bundle.
         notes: The file.
         given: Columns by the keys of `TableColumns`; for each that is None the one of the study is
             taken, if the file has it.
         policy: What becomes of rows that cannot be used.
 
     Raises:
-        BundleError: If the bundle is faulty.
         DataError: If the file is missing, of another format, or faulty in its first line.
     """
     first = table_files(notes)[0]
-    card, spelt = read_card(bundle), {name: name for name in names_in(first)}
+    spelt = {name: name for name in names_in(first)}
     if ".jsonl" not in first.name.lower():  # the letter case counts there alone
         spelt = {name.lower(): name for name in spelt} | spelt
     known = {key: spelt.get(n, spelt.get(n.lower())) for key, n in card.note_columns.items()}
@@ -71,6 +70,7 @@ def predict_file(
     device: DeviceName = "auto",
     combine: Combine = "none",
     explained: Sequence[str] | None = None,
+    card: Card | None = None,
 ) -> Scored:
     """Scores of every note of a file, one row per note and class, and what speaks for them.
 
@@ -86,6 +86,7 @@ def predict_file(
         combine: What the scores of the notes of a stay become.
         explained: Labels whose scores are explained; where there is none, the highest of each
             note. Nothing is explained without.
+        card: As `load_predictor`.
 
     Returns:
         Scores with columns `patient_id`, `note_id`, `task`, `label`, `score` and, where tokens are
@@ -96,7 +97,7 @@ def predict_file(
         DataError: If the file, a note or a cell of a column that the bundle reads is faulty.
         BundleError: If the bundle is, or a score is not finite.
     """
-    card = read_card(bundle)
+    card = card or read_card(bundle)
     features = card.columns if isinstance(card, ColumnsCard | HybridCard) else ()
     join = _join_of(card, source, combine)
     cohort = sources.read(source.model_copy(update={"features": features}), join)
@@ -107,10 +108,8 @@ def predict_file(
     from notetune.serve.explain import reasons
     from notetune.serve.predictor import load_predictor
 
-    predictor = load_predictor(bundle, backbone, torch_device(device))
+    predictor = load_predictor(bundle, backbone, torch_device(device), card)
     predictions = predictor.predict(notes["text"].to_list(), cohort.columns)
-    if not np.isfinite(predictions.scores_NK).all():
-        raise BundleError(f"{bundle} gives scores that are no numbers; restore it from a copy.")
     for message in _unkept(predictions.unkept, notes.height):
         warnings.warn(message, RunWarning, stacklevel=2)
     why = None

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from notetune.errors import DataError
+from notetune.errors import BundleError, DataError
 from notetune.notes.clean import clean_text
 from notetune.tokens.encode import Encoder
 from notetune.tokens.packing import Int64Array
@@ -22,11 +22,22 @@ class Predictions:
     Attributes:
         reading: How much of each note was read; None where no tokens are.
         unkept: Notes with a level that the bundle does not know, by column.
+
+    Raises:
+        BundleError: If a score is not finite.
     """
 
     scores_NK: npt.NDArray[np.float64]
     reading: Reading | None = None
     unkept: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        bad = np.flatnonzero(~np.isfinite(self.scores_NK).all(1))
+        if bad.size:
+            raise BundleError(
+                f"the bundle gives {bad.size} of {len(self.scores_NK)} notes scores that are not "
+                f"finite, first note number {bad[0] + 1}; restore it or its backbone from a copy."
+            )
 
 
 class Predictor(Protocol):

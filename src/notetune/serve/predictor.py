@@ -11,7 +11,6 @@ from torch import Tensor
 
 from notetune import infer
 from notetune.errors import BundleError
-from notetune.model.adapters.specs import traits
 from notetune.model.backbone import load_backbone
 from notetune.model.backbone_folder import WEIGHTS as BACKBONE_WEIGHTS
 from notetune.model.backbone_folder import own_backbone, resolve_backbone
@@ -32,7 +31,6 @@ from notetune.serve.plain import ColumnsPredictor, HybridPredictor, WordsPredict
 from notetune.serve.predictions import Predictions, Predictor, cleaned, store_of
 from notetune.tokens.edges import Edges
 from notetune.tokens.encode import Encoder, load_encoder
-from notetune.train.batches import read_row
 
 _TOKENS_PER_ROW = 4096
 
@@ -49,14 +47,10 @@ class LanguageModelPredictor:
 
         Raises:
             DataError: As `cleaned`.
-            BundleError: If an adapter of the bundle does not act on the first note. Weights that
-                are all trained were looked at when they were loaded: that reads the backbone again.
+            BundleError: If a score is not finite.
         """
         card, model = self.bundle.card, self.bundle.model
         store, documents_N = store_of(self.encoder, card.max_tokens, cleaned(texts))
-        first = read_row(store, documents_N[:1], model.backbone.device)
-        small = [layer.name for layer in model.layers if not traits(layer.spec).is_backbone]
-        model.check(first, self._features, small)
         most = card.max_pieces
         rows = max(_TOKENS_PER_ROW, most * (card.max_tokens + model.reserved_per_document))
 
@@ -74,7 +68,10 @@ class LanguageModelPredictor:
 
 
 def load_predictor(
-    folder: Path, backbone: str | None = None, device: torch.device | str = "cpu"
+    folder: Path,
+    backbone: str | None = None,
+    device: torch.device | str = "cpu",
+    card: Card | None = None,
 ) -> Predictor:
     """Load a bundle, a language model onto its backbone.
 
@@ -83,12 +80,13 @@ def load_predictor(
         backbone: Folder of its backbone; without it, the bundle itself if it was merged, else the
             backbone of the name it was trained on. For a hybrid, that of its model.
         device: Where to compute.
+        card: As `read_card` gave it, so that files are not hashed again; it is read without.
 
     Raises:
         BundleError: If the bundle is damaged or belongs to another backbone.
         BackboneError: If the backbone cannot be used.
     """
-    return _loaded(folder, read_card(folder), backbone, device)
+    return _loaded(folder, card or read_card(folder), backbone, device)
 
 
 def _loaded(

@@ -106,6 +106,12 @@ def read_adapter(folder: Path) -> SavedAdapter:
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     refuse_missing(path)
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (OSError, SafetensorError, KeyError, ValueError):
         raise BundleError(f"{path} is damaged; restore it from a copy.") from None
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise BundleError(
+                f"{path}: {name} holds numbers that are not finite; restore it from a copy."
+            )
+    return tensors

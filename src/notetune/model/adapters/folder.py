@@ -194,19 +194,29 @@ def _from_peft(settings: Mapping[str, Any], names: Iterable[str], origin: str) -
 
 def _targets(settings: Mapping[str, Any], names: Iterable[str]) -> Any:
     given = settings.get("target_modules")
+    of_text = given if isinstance(given, list) else [given or ""]
+    if not all(isinstance(name, str) for name in of_text):
+        return given  # which is refused by its type
     if isinstance(given, list) and not any(settings.get(key) for key in _CHOOSE_LAYERS):
         return sorted(given)  # peft writes a set, in any order
     return sorted({name.removeprefix(_LEAD).partition(".lora_")[0] for name in names})
 
 
+def _entries(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, dict) else ()
+
+
 def _refuse_unread(settings: Mapping[str, Any], origin: str) -> None:
     kind = settings.get("peft_type")
-    if kind not in _KINDS:
+    if kind not in tuple(_KINDS):  # it may be of any type
         raise BundleError(f"{origin}: peft type {kind} is not one of {', '.join(_KINDS)}.")
     unread = [
         key
         for key, value in settings.items()
-        if (key not in _UNDERSTOOD or (key in _PATTERNS and any(k[0] == "^" for k in value or ())))
+        if (
+            key not in _UNDERSTOOD
+            or (key in _PATTERNS and any(str(k)[:1] == "^" for k in _entries(value)))
+        )
         and value != _UNSET.get(key)
         and value not in _HARMLESS.get(key, (None, False, [], {}))
     ]

@@ -8,6 +8,8 @@ from notetune.config import Config
 
 _Dropout = Annotated[float, Field(ge=0, lt=1)]
 
+_Size = Annotated[PositiveInt, Field(le=65_536)]
+
 
 class LoRA(Config):
     """Low-rank additions to linear layers.
@@ -17,7 +19,7 @@ class LoRA(Config):
     """
 
     kind: Literal["lora"] = "lora"
-    rank: PositiveInt = 8
+    rank: _Size = 8
     """Rank of each addition."""
     alpha: PositiveFloat = 16
     """The addition is scaled by alpha / rank."""
@@ -43,10 +45,10 @@ class Prefix(Config):
     """
 
     kind: Literal["prefix"] = "prefix"
-    virtual_tokens: PositiveInt = 20
+    virtual_tokens: _Size = 20
     projection: bool = False
     """Learn them through a two-layer network, which is not kept after training."""
-    hidden: PositiveInt | None = None
+    hidden: _Size | None = None
     """Width of that network; by default that of the keys."""
 
     @model_validator(mode="after")
@@ -63,7 +65,7 @@ class Prompt(Config):
     """
 
     kind: Literal["prompt"] = "prompt"
-    virtual_tokens: PositiveInt = 15
+    virtual_tokens: _Size = 15
     init: Literal["random", "text"] = "random"
     """Start from random embeddings, or from those of `text`, repeated or cut to fit."""
     text: str = "Finish this clinical note:"
@@ -76,11 +78,11 @@ class PTuning(Config):
     """
 
     kind: Literal["p-tuning"] = "p-tuning"
-    virtual_tokens: PositiveInt = 20
+    virtual_tokens: _Size = 20
     reparameterisation: Literal["mlp", "lstm"] = "mlp"
-    hidden: PositiveInt = 256
+    hidden: _Size = 256
     """Width of the network."""
-    layers: PositiveInt = 2
+    layers: _Size = 2
     """Layers of an LSTM."""
     dropout: _Dropout = 0.0
     """Dropout between the layers of an LSTM, while it trains."""
@@ -101,9 +103,9 @@ class AdaptationPrompt(Config):
     """
 
     kind: Literal["adaptation-prompt"] = "adaptation-prompt"
-    length: PositiveInt = 10
+    length: _Size = 10
     """Virtual tokens of each layer's prompt."""
-    layers: PositiveInt | None = None
+    layers: _Size | None = None
     """How many of the topmost layers get one; all by default."""
 
 
