@@ -17,6 +17,7 @@ from small_study import write_notes
 
 ARCHIVE = Path(__file__).parent / "examples" / "release-0.2.0.tar.gz"
 RECIPE = """
+schema: 1
 name: study
 backbone: backbone
 device: cpu

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Read by the libraries when they are imported, so they are set before anything imports them.
 _OFFLINE = {

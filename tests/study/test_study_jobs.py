@@ -47,6 +47,7 @@ MEASURED = {*ALONE, "perplexity lora", "perplexity other"}
 EVERY_STEP_1 = {*STEP_1, *OTHER, *ALONE, *ON_DOMAIN}
 TRAINED_STEP_1 = EVERY_STEP_1 - ALONE
 CHANGES = {
+    "schema=1": set(),
     "name=x": set(),
     "title=x": set(),
     "runs=/x": set(),

@@ -140,7 +140,7 @@ def _choices(sections: tuple[type[BaseModel], ...], annotation: Any) -> str:
 
 def _literals(annotation: Any) -> Iterator[str]:
     if get_origin(annotation) is Literal:
-        yield from get_args(annotation)
+        yield from map(str, get_args(annotation))
     else:
         for part in get_args(annotation):
             yield from _literals(part)

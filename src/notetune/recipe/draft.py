@@ -112,6 +112,7 @@ def draft(
     if split:
         prepare["split"] = split
     keys = {
+        "schema": 1,
         "name": name,
         "backbone": backbone,
         "seeds": _SEEDS,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import Field, JsonValue, NonNegativeFloat, model_validator
 
@@ -57,6 +57,8 @@ class SectionRow(NamedTuple):
 class Recipe(Config):
     """A whole study."""
 
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    """Version of the keys of a recipe; UPGRADING.md says what a later one changes."""
     name: Name
     """Name of the study and of its run folder."""
     title: str = ""
