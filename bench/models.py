@@ -10,6 +10,7 @@ from rows import timed
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from notetune.model.backbone import Backbone
+from notetune.model.probing import Reach
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama-18m": {
@@ -59,7 +60,8 @@ class Setting:
 
     def backbone(self, model: Any) -> Backbone:
         """A model as we handle it."""
-        return Backbone(model, self.shape, "bench", 2 * MAX_TOKENS)
+        most = 2 * MAX_TOKENS
+        return Backbone(model, self.shape, "bench", most, Reach(most, sees_ahead=False))
 
 
 def config_of(shape: str) -> Any:

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, to_json
 
@@ -42,6 +51,16 @@ class Config(BaseModel):
         defer_build=True,
         serialize_by_alias=True,
     )
+
+    @model_serializer(mode="wrap")
+    def _serialized(self, values_of: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
+        """All values; for a fingerprint without those that do what was done before they came."""
+        values: dict[str, Any] = values_of(self)
+        if info.context and info.context.get("fingerprint"):
+            for name, before in getattr(self, "AS_BEFORE", {}).items():
+                if getattr(self, name) == before:
+                    del values[name]
+        return values
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

@@ -361,13 +361,11 @@ def _plain(value: Any) -> Any:
 def _identity(value: Any) -> Any:
     """As `_plain`, without the fields that are as before they came."""
     if hasattr(value, "model_dump"):
-        names: Iterable[str] = type(value).model_fields
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value)]
-    else:
+        return value.model_dump(mode="json", context={"fingerprint": True})
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return _plain(value)
     before = getattr(value, "AS_BEFORE", {})
-    values = {name: getattr(value, name) for name in names}
+    values = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return {k: v for k, v in values.items() if k not in before or v != before[k]}
 
 

@@ -178,10 +178,6 @@ REFUSED = {
     "bias": (lora(bias="all", **LM), "sets bias, which"),
     "trained bias": (lora(bias="lora_only", **LM), "sets bias, which"),
     "saved modules": (lora(modules_to_save=["lm_head"], **LM), "sets modules_to_save, which"),
-    "embeddings": (
-        lora(target_modules=["embed_tokens"], **LM),
-        r"adapts the embeddings \(model.embed_tokens\), which notetune cannot follow",
-    ),
     "tokens": (lora(trainable_token_indices=[1, 2], **LM), "sets trainable_token_indices, which"),
     "anchored": (lora(rank_pattern={"^model.layers.0.self_attn.q_proj": 2}, **LM), "rank_pattern"),
     "another method": (peft.IA3Config(**LM), "peft type IA3 is not one of LORA"),

@@ -254,7 +254,7 @@ def assert_equal_on_each_note(model, plain):
 def test_an_adapter_that_plain_peft_saved_is_read_here(folder, method, tmp_path):
     model = new_stack(folder, method)
     twin, _ = peft_twin(folder, method, model)
-    twin.save_pretrained(tmp_path / "theirs")
+    twin.save_pretrained(tmp_path / "theirs", save_embedding_layers=False)
     adapter = read_adapter(tmp_path / "theirs")
     assert adapter.spec == METHODS[method][0]
     assert adapter.backbone is None

@@ -17,6 +17,7 @@ CELLS = ("head-only", "domain-frozen+task-lora", "tf-idf", "hybrid")
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     monkeypatch.chdir(unpack(tmp_path))
+    monkeypatch.delenv("NOTETUNE_DATA", raising=False)  # the notes lie beside the recipe
     return tmp_path
 
 

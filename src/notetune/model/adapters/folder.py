@@ -101,12 +101,6 @@ def read_folder(folder: Path) -> AdapterFolder:
     if not isinstance(settings, dict):
         raise BundleError(f"{origin} is no configuration of peft; restore it from a copy.")
     names = _names(weights)
-    if embedded := [name for name in names if ".lora_embedding_" in name]:
-        layer = embedded[0].removeprefix(_LEAD).partition(".lora_")[0]
-        raise BundleError(
-            f"{weights} adapts the embeddings ({layer}), which notetune cannot follow; merge that "
-            "adapter into its backbone with peft and use the result as the backbone."
-        )
     spec, state = _from_peft(settings, names, str(origin)), weights.stat()
     digest = runs.fingerprint([spec, _sha256(weights, state.st_size, state.st_mtime_ns)])
     return AdapterFolder(spec, weights, None, digest)
