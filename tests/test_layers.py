@@ -39,6 +39,7 @@ ONLY_IN = {
         "model/backbone.py",
         "model/attention.py",
         "model/gguf_file.py",
+        "model/reading.py",
     ),
     "peft": ("model/adapters",),
     "optuna": ("search",),

@@ -35,6 +35,7 @@ HELD_BY = {
     "hospital/test_hospital_stays.py": "hospital/patients",
     "metrics/test_metrics_comparison.py": "metrics/curves metrics/task_scores",
     "model/test_model_bundle.py": "model/cards",
+    "model/test_model_backbone.py": "model/reading",
     "model/test_model_methods.py": "model/adapters/base model/adapters/lora",
     "plain/test_plain_stacked.py": "plain/linear",
     "prepare/test_prepare_assemble.py": "prepare/tasks",

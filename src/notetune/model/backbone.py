@@ -5,21 +5,14 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
-from transformers.utils import logging as transformers_logging
+from transformers import AutoConfig, AutoModel
 
 from notetune import runs, storage
 from notetune.errors import BackboneError, RunWarning
@@ -45,6 +38,7 @@ from notetune.model.probing import (
     measured_reach,
     setting,
 )
+from notetune.model.reading import from_folder, kind_of, text_model
 from notetune.model.semantic_types import add_semantic_types
 
 # Of the weights of a text model, in folders of old and of new, to those that it has alone.
@@ -260,13 +254,13 @@ def load_backbone(
     """
     folder = resolve_backbone(name)
     device = torch.device(device)
-    kind, options = _kind(folder)
+    kind, options = kind_of(folder)
     plain = _plain(dtype, device)
     # What is stored is read as it is used, so that layers in nf4 are never there in another type.
     stored = "auto" if dtype == "nf4" else plain
-    if (text := _text_model(folder, stored)) is not None:
+    if (text := text_model(folder, stored)) is not None:
         options |= {"config": text, "key_mapping": _NAMES_OF_TEXT}
-    model, loading = _from_folder(
+    model, loading = from_folder(
         kind, folder, stored, use_safetensors=True, output_loading_info=True, **options
     )
     if loading["missing_keys"] or loading["mismatched_keys"]:
@@ -296,8 +290,8 @@ def outline_backbone(
     """
     folder = resolve_backbone(name, needs_weights=False)
     plain = getattr(torch, computed_in(dtype, capability))
-    config = _text_model(folder, plain) or _from_folder(AutoConfig, folder, plain)
-    kind, options = _kind(folder)
+    config = text_model(folder, plain) or from_folder(AutoConfig, folder, plain)
+    kind, options = kind_of(folder)
     with torch.device("meta"):
         model = kind.from_config(config, dtype=plain, **options)
     if dtype == "nf4":
@@ -320,28 +314,6 @@ def write_backbone(folder: Path, backbone: Backbone, tensors: Mapping[str, Tenso
             shutil.copyfile(backbone.folder / name, folder / name)
     with storage.written(folder / WEIGHTS, sum(tensor.nbytes for tensor in tensors.values())):
         save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
-
-
-def _kind(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """The class that loads a folder, and what else it must be told."""
-    config = read_config(folder / "config.json")
-    model_type, fills_gaps = config.get("model_type"), MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    predicts = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    if model_type in fills_gaps and not (predicts and config.get("is_decoder")):
-        kind = AutoModel._model_mapping[type(AutoConfig.for_model(model_type))]
-        has_pooler = "add_pooling_layer" in signature(kind.__init__).parameters
-        return AutoModel, {"add_pooling_layer": False} if has_pooler else {}  # nobody asks for it
-    return AutoModelForCausalLM, {}
-
-
-def _text_model(folder: Path, dtype: torch.dtype | str) -> Any:
-    """The configuration of the text model in a folder that holds more than it, such as images."""
-    if "text_config" not in read_config(folder / "config.json"):
-        return None
-    whole = _from_folder(AutoConfig, folder, dtype)
-    config = whole.get_text_config(decoder=True)
-    config.tie_word_embeddings = whole.tie_word_embeddings  # which decides for the whole model
-    return config if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else None
 
 
 def _plain(dtype: Dtype, device: torch.device) -> torch.dtype:
@@ -369,38 +341,6 @@ def _refuse_quantised(model: Any, folder: Path) -> None:
             f"the weights in {folder} are quantised already; set dtype: bfloat16, or nf4 on a "
             "backbone with plain weights."
         )
-
-
-def _lacking(folder: Path, error: ImportError) -> str:
-    """What a folder needs that is not installed, such as the package of its quantised weights."""
-    config = read_config(folder / "config.json").get("quantization_config")
-    method = config.get("quant_method") if isinstance(config, dict) else None
-    weights = f"the weights in {folder} are quantised by {method}" if method else str(folder)
-    said = str(error).strip().splitlines()[0]
-    return f"{weights}, which cannot be read here: {said.rstrip('.')}. Or take plain weights."
-
-
-def _from_folder(kind: Any, folder: Path, dtype: torch.dtype | str, **options: Any) -> Any:
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return kind.from_pretrained(
-                str(folder),
-                dtype=dtype,
-                local_files_only=True,
-                trust_remote_code=False,
-                **options,
-            )
-    except ImportError as error:
-        raise BackboneError(_lacking(folder, error)) from None
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise BackboneError(
-            f"{folder} cannot be loaded ({type(error).__name__}); it should be a decoder or an "
-            "encoder that this version of transformers knows, and config.json and the safetensors "
-            "files belong together."
-        ) from None
 
 
 def _backbone(model: Any, folder: Path, fingerprint: str) -> Backbone:

@@ -20,7 +20,7 @@ from notetune.model.nf4 import UNPACKING_BYTES
 from notetune.progress import Track, in_one_step, named, silent
 from notetune.recipe.recipe import Recipe
 from notetune.search.space import point_count
-from notetune.study.counts import Counted, CountedStep, a_million, count_notes
+from notetune.study.counts import Counted, CountedStep, Way, a_million, count_notes
 from notetune.study.jobs import Job
 from notetune.study.listing import check_backbones, jobs_of
 from notetune.study.notices import of_models
@@ -41,21 +41,6 @@ _WAYS: Final[dict[str, dict[str, Any]]] = {
 """Settings that make a training smaller, and how its step is counted with them."""
 _Alike = dict[tuple[str, str | None, str, str], list[tuple[Job, bool]]]
 """Jobs that differ in their seed alone and whether they are made, by stage, method, model, task."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """What a training takes with other settings.
-
-    Attributes:
-        keys: Those of the recipe, with their values.
-        memory_gib: All tensors at the worst moment of a step.
-        times: Its seconds, as a multiple of those with the recipe's own settings.
-    """
-
-    keys: str
-    memory_gib: float
-    times: float
 
 
 @dataclass(frozen=True)
@@ -95,7 +80,7 @@ class JobCost:
     seconds: float
     made: int = 0
     recomputes: bool = False
-    ways: tuple["Way", ...] = ()
+    ways: tuple[Way, ...] = ()
 
     @property
     def name(self) -> str:

@@ -365,3 +365,18 @@ def without_text(adapter: AdapterSpec | SavedAdapter) -> AdapterSpec | SavedAdap
 
 def _features_sum(model: Stack, reads: FeatureSpec) -> Callable[[PackedBatch], Tensor]:
     return lambda batch: model.features(batch, reads.pooling, reads.layers).sum()
+
+
+@dataclass(frozen=True)
+class Way:
+    """What a training takes with other settings.
+
+    Attributes:
+        keys: Those of the recipe, with their values.
+        memory_gib: All tensors at the worst moment of a step.
+        times: Its seconds, as a multiple of those with the recipe's own settings.
+    """
+
+    keys: str
+    memory_gib: float
+    times: float
