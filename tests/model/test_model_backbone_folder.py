@@ -40,6 +40,14 @@ def test_what_is_not_a_backbone_folder_is_refused_with_the_way_out(tmp_path):
         resolve_backbone(str(tmp_path))
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", "7", "\udcff"])
+def test_a_configuration_that_is_none_is_refused_in_one_line(folder, text):
+    (folder / "config.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(BackboneError, match="copy the backbone again") as error:
+        load_backbone(str(folder))
+    assert "\n" not in str(error.value)
+
+
 def test_a_pickled_checkpoint_is_refused_unread(folder):
     (folder / "model.safetensors").unlink()
 

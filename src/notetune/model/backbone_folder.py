@@ -126,7 +126,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BackboneError(f"{path} is not JSON; copy the backbone again.") from None
     if not isinstance(config, dict):
         raise BackboneError(f"{path} is not a model configuration; copy the backbone again.")

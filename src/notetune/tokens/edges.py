@@ -1,6 +1,5 @@
 """What opens a document and what ends a note: what the folder of a backbone declares of both."""
 
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
+from notetune import runs
 from notetune.aliases import Join
 from notetune.errors import BackboneError
 
@@ -188,7 +188,7 @@ def read_declared(backbone: Path) -> Declared:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = runs.read_json(path) if path.is_file() else {}
     return found if isinstance(found, dict) else {}
 
 
