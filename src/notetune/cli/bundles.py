@@ -25,21 +25,12 @@ def predict(
     patient_id: Annotated[str | None, typer.Option(help="Column with the patient id.")] = None,
     stay_id: options.StayId = None,
     time: Annotated[str | None, typer.Option(help="Column with the time of a note.")] = None,
-    combine: Annotated[
-        Literal["none", "mean", "max", "last"],
-        typer.Option(help="One row per stay: what the scores of its notes become."),
-    ] = "none",
+    combine: options.CombineStays = "none",
     backbone: Annotated[str | None, typer.Option(help="Folder of the bundle's backbone.")] = None,
     policy: options.Policy = "strict",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
-    explain: Annotated[
-        Path | None,
-        typer.Option(help="A new .csv or .parquet: what each sentence and word adds to a score."),
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(help="With --explain: which score; default: the highest of each note."),
-    ] = None,
+    explain: options.Explain = None,
+    label: options.Labels = None,
 ) -> None:
     """Score new notes with a bundle: one line per note and class, never the text.
 

@@ -40,6 +40,18 @@ Policy = Annotated[
     Literal["strict", "quarantine"],
     typer.Option(help="strict: stop at a row that cannot be used. quarantine: leave it out."),
 ]
+CombineStays = Annotated[
+    Literal["none", "mean", "max", "last"],
+    typer.Option(help="One row per stay: what the scores of its notes become."),
+]
+Explain = Annotated[
+    Path | None,
+    typer.Option(help="A new .csv or .parquet: what each sentence and word adds to a score."),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(help="With --explain: which score; default: the highest of each note."),
+]
 RayAddress = Annotated[
     str | None,
     typer.Option(

@@ -68,9 +68,8 @@ def _drawn(prepared: Prepared, spec: DeletionSpec) -> tuple[list[str], list[str]
     ids = list(of_patient.values())
     pairs = zip(ids, prepared.texts(ids), strict=True)
     found = [pair for pair in pairs if len(sentences(pair[1], MOST_SENTENCES)) >= _FEWEST]
-    return [note_id for note_id, _ in found[: spec.notes]], [
-        text for _, text in found[: spec.notes]
-    ]
+    chosen = found[: spec.notes]
+    return [note_id for note_id, _ in chosen], [text for _, text in chosen]
 
 
 def _seed(note_id: str) -> int:

@@ -14,7 +14,7 @@ class Gpu:
         rates: Operations per second of dense matrix products, by the type they are computed in;
             a multiplication and an addition are two. float32 is without TF32.
         bandwidth: Bytes per second to and from its memory.
-        source: Where the figures are from.
+        source: Which document the figures are of; they were written from memory of it.
     """
 
     memory_gib: float

@@ -202,7 +202,7 @@ def _entries(value: Any) -> Iterable[Any]:
 
 def _refuse_unread(settings: Mapping[str, Any], origin: str) -> None:
     kind = settings.get("peft_type")
-    if kind not in tuple(_KINDS):  # it may be of any type
+    if kind not in _KINDS:
         raise BundleError(f"{origin}: peft type {kind} is not one of {', '.join(_KINDS)}.")
     unread = [
         key
