@@ -45,7 +45,7 @@ COUNTS = {
     "fhir": 48,
     "meds": 21,
     "omop": 16,
-    "bundle": 53,
+    "bundle": 52,
     "run folder": 44,
     "disk": 9,
 }
