@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 from builders import random_llama
+from safetensors.torch import load_file, save_file
 
 from notetune.errors import BackboneError, RunWarning
 from notetune.model.backbone import load_backbone
@@ -23,6 +24,17 @@ def test_a_loaded_backbone_is_frozen_and_deterministic(folder):
     assert (backbone.name, backbone.hidden_size, backbone.max_positions) == ("llama", 32, 128)
 
 
+def _with(number):
+    """A folder in which one weight is another number."""
+
+    def damage(folder):
+        tensors = load_file(folder / "model.safetensors")
+        tensors["model.norm.weight"][3] = number
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -36,8 +48,18 @@ def test_a_loaded_backbone_is_frozen_and_deterministic(folder):
             ),
             "lacks or misshapes 9 weights",
         ),
+        (_with(torch.nan), r"model\.norm\.weight holds numbers that are not finite"),
+        (_with(-torch.inf), r"model\.norm\.weight holds numbers that are not finite"),
     ],
-    ids=["broken config", "list config", "unknown type", "broken weights", "missing layer"],
+    ids=[
+        "broken config",
+        "list config",
+        "unknown type",
+        "broken weights",
+        "missing layer",
+        "NaN",
+        "inf",
+    ],
 )
 def test_damaged_folders_are_refused(folder, damage, message):
     damage(folder)

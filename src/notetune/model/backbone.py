@@ -275,7 +275,9 @@ def load_backbone(
         _refuse_quantised(model, folder)
         quantise_layers(body_of(model), device)
         _convert(model, plain)
-    return _backbone(model.to(device), folder, backbone_fingerprint(folder))
+    model.to(device)
+    _refuse_not_finite(model, folder)
+    return _backbone(model, folder, backbone_fingerprint(folder))
 
 
 def outline_backbone(
@@ -341,6 +343,17 @@ def _refuse_quantised(model: Any, folder: Path) -> None:
             f"the weights in {folder} are quantised already; set dtype: bfloat16, or nf4 on a "
             "backbone with plain weights."
         )
+
+
+def _refuse_not_finite(model: Any, folder: Path) -> None:
+    """Look at every weight that is a number of its own, at the cost of reading it once."""
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and weight.itemsize > 1 and weight.numel():
+            low, high = weight.aminmax()
+            if not (low.isfinite() and high.isfinite()):
+                raise BackboneError(
+                    f"{folder}: {name} holds numbers that are not finite; restore it from a copy."
+                )
 
 
 def _backbone(model: Any, folder: Path, fingerprint: str) -> Backbone:

@@ -4,7 +4,6 @@ Blocks of weights share a scale, and blocks of these scales another one (Dettmer
 arXiv 2305.14314). A weight is unpacked for each product and forgotten after it.
 """
 
-import logging
 from typing import Any
 
 import torch
@@ -13,8 +12,6 @@ from torch import Tensor, nn
 
 from notetune.errors import BackboneError
 
-# On a CPU, bitsandbytes asks for kernels that are not used here.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 _BLOCK, _BLOCK_OF_SCALES = 64, 256
 UNPACKING_BYTES = 2.5
 """Read and written for a weight each time that it is unpacked to bfloat16."""
