@@ -135,15 +135,14 @@ def run_and_report(
     """Run a study with so many workers on this machine, or on a cluster, and write its report."""
     with terminal.busy():
         from notetune.report.page import check_output
-        from notetune.study.run import run_study, work
+        from notetune.study.run import evaluated, work
 
     check_output(recipe.folder.report)
     if ray:
         work_on_cluster(recipe, command, ray)
-    elif workers > 1:
-        with beside(recipe, command, workers):
-            work(recipe, terminal.track)
-    results = run_study(recipe, terminal.track)
+    with beside(recipe, command, workers):
+        work(recipe, terminal.track)
+    results = evaluated(recipe, terminal.track)
     write(results, recipe.folder.report)
     printing.results(results, recipe.folder.report, as_json=as_json)
 

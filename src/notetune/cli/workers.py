@@ -23,8 +23,12 @@ def beside(recipe: "Recipe", command: Sequence[str], workers: int) -> Iterator[N
     """Let other processes work beside this one until the block ends, each with a log.
 
     They share the cores; where there are several GPUs each sees one. `command` are the arguments of
-    `notetune` that make a worker; this process is one of the `workers`.
+    `notetune` that make a worker; this process is one of the `workers`, and if it is the only one
+    nothing changes.
     """
+    if workers == 1:
+        yield
+        return
     from notetune.model.device import gpu_count, use_threads
 
     logs, gpus = logs_of(recipe), gpu_count()

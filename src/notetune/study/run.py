@@ -2,15 +2,16 @@
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from notetune import __version__, claims, lease, runs
 from notetune.errors import ConfigError, NotetuneError, RunError, RunWarning, WriteError
-from notetune.lease import Holder, Lease
+from notetune.lease import Holder
 from notetune.metrics.results import Results
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.prepare import encoders
@@ -58,8 +59,12 @@ def run_study(recipe: Recipe, track: Track = silent) -> Results:
     Raises:
         NotetuneError: What a job raised, once all that do not need it are made.
     """
-    refuse_foreign_looks(recipe)
     work(recipe, track)
+    return evaluated(recipe, track)
+
+
+def evaluated(recipe: Recipe, track: Track = silent) -> Results:
+    """The results of a study whose jobs are made."""
     return in_one_step(track, "evaluate", partial(evaluate, recipe))
 
 
@@ -145,6 +150,15 @@ def _prepare(job: Job) -> None:
         prepare(job.spec, *(open_prepared(need.folder) for need in job.needs))
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What one process makes at a time: a job, or a trial of a search."""
+
+    folder: Path
+    is_left: Callable[[], bool]
+    make: Callable[[Track], None]
+
+
 @dataclass
 class _Worker:
     """One of the processes that make the jobs of a study.
@@ -174,6 +188,7 @@ class _Worker:
             BackboneError: If a backbone or an encoder cannot be used.
             RunError: If a live worker has another recipe, version or notes.
         """
+        refuse_foreign_looks(self.recipe)
         check_backbones(self.recipe)
         for one in self.recipe.studies.values():
             step1.refuse_misfit(one)
@@ -234,40 +249,58 @@ class _Worker:
         must_wait = False
         for number, job in enumerate(self.listed):
             if self._can_make(job):
-                make = self._makes_trial if job.stage == "search" else self._makes
-                if make(number, job):
-                    return True
                 must_wait = True
+                for part in self._parts(job):
+                    with self._turn(job, part) as track:
+                        if track:
+                            processes.told(number)
+                            part.make(track)
+                    if track:
+                        return True
         if must_wait and not self.stale:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         return must_wait or bool(self.stale)
 
-    def _makes(self, number: int, job: Job) -> bool:
-        """Make a job; False if another process makes it, or what it needs."""
+    def _parts(self, job: Job) -> Iterator[_Part]:
+        """What of a job can be made now: the trials of a search, and then the search."""
         notes = self.notes.get(job.backbone)
         if job.stage == "model" and notes and is_computed_elsewhere(job, notes.prepared):
-            return False
-        with claims.claimed(job.folder) as held:
-            if held and not job.is_made(is_checked=True):
-                processes.told(number)
-                began = time.monotonic()
-                if self._tries(job, held, partial(run_job, job, notes)):
-                    Diary(self.recipe.folder.root).made(job, time.monotonic() - began)
-        return held is not None
-
-    def _makes_trial(self, number: int, job: Job) -> bool:
-        """Run a trial of a search, or the search once all are over; False if others run them."""
-        notes = self.notes[job.backbone]
+            return
         try:
-            for trial in search.open_trials(job):
-                with claims.claimed(trial.folder) as held:
-                    if held and trial.is_open:
-                        self._tries(job, held, partial(trial.run, notes))
-                        return True
-            return search.is_over(job) and self._makes(number, job)
+            if job.stage == "search" and notes:
+                for trial in search.open_trials(job):
+                    yield _Part(trial.folder, trial.is_open, partial(trial.run, notes))
+                if not search.is_over(job):
+                    return
         except NotetuneError as error:
             self._failed(job, error)
-            return True
+            return
+        yield _Part(
+            job.folder, lambda: not job.is_made(is_checked=True), partial(run_job, job, notes)
+        )
+
+    @contextmanager
+    def _turn(self, job: Job, part: _Part) -> Iterator[Track | None]:
+        """Yield what shows the progress of a part, if it is this process's turn to make it.
+
+        That it was made is written down, or why not.
+        """
+        with claims.claimed(part.folder) as held:
+            if not held or not part.is_left():
+                yield None
+                return
+            began = time.monotonic()
+            try:
+                yield named(held.watched(self.track), job.backbone)
+                if part.folder == job.folder:
+                    Diary(self.recipe.folder.root).made(job, time.monotonic() - began)
+            except Exception as error:
+                if held.is_lost:
+                    _say(f"{job.name} was taken over by another process")
+                    return
+                self._failed(job, error)
+                if processes.are_several():
+                    raise
 
     def _can_make(self, job: Job) -> bool:
         """Whether a job is not made, and all that it needs is."""
@@ -279,20 +312,6 @@ class _Worker:
                 self.stale.add(job.backbone)
             return False
         return all(need in self.made for need in job.needs)
-
-    def _tries(self, job: Job, held: Lease, make: Callable[[Track], None]) -> bool:
-        """Whether a job could be made, or a trial of it."""
-        try:
-            make(named(held.watched(self.track), job.backbone))
-        except Exception as error:
-            if held.is_lost:
-                _say(f"{job.name} was taken over by another process")
-                return False
-            self._failed(job, error)
-            if processes.are_several():
-                raise
-            return False
-        return True
 
     def _failed(self, job: Job, error: Exception) -> None:
         if isinstance(error, WriteError):  # so would all others, once trained

@@ -68,7 +68,6 @@ class TrialRun:
             spec=with_point(spec.base, self.trial.point, share=spec.share),
         )
 
-    @property
     def is_open(self) -> bool:
         """Whether it has no outcome yet."""
         return _ledger(self.search).trials()[self.trial.n].state == "running"

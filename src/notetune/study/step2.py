@@ -47,6 +47,7 @@ from notetune.train.training import (
 )
 
 SCORED_SPLITS = ("validation", "test")
+_BEST = {"auroc": "highest validation AUROC", "loss": "lowest validation loss"}
 
 
 def train_model(
@@ -72,11 +73,13 @@ def train_model(
     ):
         trained, solution, record = _solved(cell, prepared, track)
         if cell.spec.training:
-            training = _AdaptersAndHead(cell, cell.spec.training, solution)
-            record = replace(training.fit(work, track), head=record.head)
+            model = _AdaptersAndHead(cell, cell.spec.training, solution)
+            training = model.training()
+            fitted = fit(training, work, job.place.checkpoint_minutes, track)
+            record = replace(model.checked(training, fitted), head=record.head)
             shutil.copyfile(work / STEPS, temporary / STEPS)
             if record.kept_steps:  # else nothing was better than the head that it started from
-                trained = training.trained
+                trained = model.trained
         trained.save(temporary)
         runs.write_json(temporary / TRAINING, record)
         for split in splits:
@@ -241,38 +244,22 @@ class _AdaptersAndHead:
         weights_2K = balanced_weights(self._task.task.kind, targets_NK)
         return torch.from_numpy(weights_2K).to(self._cell.device)
 
-    def fit(self, work: Path, track: Track) -> TrainingRecord:
-        """Train head and adapters on the training notes, then check the stack."""
-        notes = self._cell.documents_N[self._task.rows("train")]
+    def training(self) -> Training[LabelledBatch]:
+        """Head and adapters on the training notes, once nothing but what trains can change."""
+        cell, config = self._cell, self._config
+        notes = cell.documents_N[self._task.rows("train")]
         self._features.check(notes, only_frozen=True)
         self._features.train_mode()
         adapters = self._features.parameters_by_name()
-        head = dict(self._head.named_parameters(prefix="head"))
-        parameters = {**adapters, **head}
-        choice, why = self._choice(parameters)
-        training = self._training(adapters, head, choice)
-        record = fit(training, work, self._cell.job.place.checkpoint_minutes, track)
-        steps = choice.best_steps if choice else training.step_count
-        if steps:  # else the adapters are as they started
-            self._features.check(notes)
-        kept = Kept(steps, why, choice.evaluations if choice else ())
-        return replace(record, kept=kept, recomputed=self._is_recomputed)
-
-    def _training(
-        self,
-        adapters: Mapping[str, nn.Parameter],
-        head: Mapping[str, nn.Parameter],
-        choice: Choice | None,
-    ) -> Training[LabelledBatch]:
-        cell, config = self._cell, self._config
-        notes = cell.documents_N[self._task.rows("train")]
         domain = {n: p for n, p in adapters.items() if n.startswith(f"{DOMAIN}.")}
         task = {n: p for n, p in adapters.items() if n not in domain}
+        head = dict(self._head.named_parameters(prefix="head"))
+        parameters = {**adapters, **head}
         return Training(
             label=cell.job.label,
             inputs=cell.job.inputs,
             store=cell.store,
-            parameters={**adapters, **head},
+            parameters=parameters,
             optimizer=adamw(
                 config.optim,
                 (domain.values(), config.domain_lr),
@@ -288,25 +275,36 @@ class _AdaptersAndHead:
             tokens_per_target=cell.store.reading(notes, self._features.pieces).tokens_N.mean(),
             total_parameters=self._features.about.parameters
             + sum(parameter.numel() for parameter in head.values()),
-            choice=choice,
+            choice=self._choice(parameters),
         )
 
-    def _choice(self, parameters: dict[str, nn.Parameter]) -> tuple[Choice | None, str]:
-        """What keeps the best state, if the validation notes can tell; and why it is that one."""
-        config, task = self._config, self._task
-        targets_NK = task.targets_NK[task.rows("validation")]
-        if not len(targets_NK):
-            return None, "last: the task has no validation notes"
-        if (
-            config.validation.choose == "auroc"
-            and not (targets_NK.any(0) & ~targets_NK.all(0)).any()
-        ):
-            return None, "last: no label has both values among the validation notes"
-        notes = len(task.rows("train"))
+    def checked(self, training: Training[LabelledBatch], record: TrainingRecord) -> TrainingRecord:
+        """Check the stack as it was left, and say which state that is."""
+        choice = training.choice
+        steps = choice.best_steps if choice else training.step_count
+        if steps:  # else the adapters are as they started
+            self._features.check(self._cell.documents_N[self._task.rows("train")])
+        why = self._no_choice() or _BEST[self._config.validation.choose]
+        kept = Kept(steps, why, training.evaluations)
+        return replace(record, kept=kept, recomputed=self._is_recomputed)
+
+    def _choice(self, parameters: Mapping[str, nn.Parameter]) -> Choice | None:
+        """What keeps the best state, if the validation notes can tell."""
+        if self._no_choice():
+            return None
+        config, notes = self._config, len(self._task.rows("train"))
         steps = (config.steps_per_epoch(notes), config.step_count(notes))
-        choice = Choice(config.validation, parameters, self._evaluate, *steps)
-        why = {"auroc": "highest validation AUROC", "loss": "lowest validation loss"}
-        return choice, why[config.validation.choose]
+        return Choice(config.validation, parameters, self._evaluate, *steps)
+
+    def _no_choice(self) -> str | None:
+        """Why the last state is kept, if the validation notes cannot tell which one is best."""
+        targets_NK = self._task.targets_NK[self._task.rows("validation")]
+        if not len(targets_NK):
+            return "last: the task has no validation notes"
+        is_judged_K = targets_NK.any(0) & ~targets_NK.all(0)
+        if self._config.validation.choose == "auroc" and not is_judged_K.any():
+            return "last: no label has both values among the validation notes"
+        return None
 
     def _evaluate(self) -> tuple[float, float | None]:
         """Loss and macro AUROC on the validation notes."""
