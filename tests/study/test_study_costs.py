@@ -228,6 +228,37 @@ encoders: {{models: {{small: {tmp_path}/bert}}, variants: [lora]}}
     assert not (tmp_path / "runs").exists()
 
 
+def test_weights_in_two_types_have_two_clocks(tmp_path, monkeypatch):
+    random_llama(tmp_path / "backbone")
+    rows = "".join(f"{' '.join([str(number)] * 12)},{number % 2}\n" for number in range(50))
+    (tmp_path / "notes.csv").write_text(f"text,died\n{rows}")
+    (tmp_path / "recipe.yaml").write_text(f"""
+name: here
+runs: {tmp_path}/runs
+backbones:
+  whole: {tmp_path}/backbone
+  half: {{backbone: {tmp_path}/backbone, dtype: bfloat16}}
+prepare:
+  source:
+    kind: table
+    path: {tmp_path}/notes.csv
+    columns: {{text: text}}
+    tasks: [{{name: died, kind: binary, column: died}}]
+  split: {{kind: fractions, validation: 0.2, test: 0.2}}
+pretrain: {{leaked_texts: drop}}
+downstream: {{variants: [head-only]}}
+""")
+    seconds = {"float32": 3.0, "bfloat16": 1.0}
+    monkeypatch.setattr(
+        "notetune.study.costs.step_seconds", lambda model, *_, **__: seconds[model.backbone.dtype]
+    )
+    of = {
+        each.backbone: each
+        for each in costs(config.load(Recipe, tmp_path / "recipe.yaml")).perplexities
+    }
+    assert of["whole"].seconds == pytest.approx(3 * of["half"].seconds)
+
+
 @pytest.mark.parametrize(
     ("overrides", "gpu", "message"),
     [

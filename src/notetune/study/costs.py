@@ -14,6 +14,7 @@ import numpy as np
 
 from notetune.errors import ConfigError
 from notetune.model.backbone import load_backbone
+from notetune.model.backbone_folder import Dtype
 from notetune.model.device import capability_of, computed_in, memory_bytes, torch_device
 from notetune.model.layers import chosen_layers
 from notetune.model.nf4 import UNPACKING_BYTES
@@ -369,16 +370,16 @@ def _rate_on(gpu: str) -> Callable[[CountedStep], float]:
 
 def _rate_here() -> Callable[[CountedStep], float]:
     """Operations per second on this machine: of the first step of each backbone, as it runs."""
-    found: dict[str, float] = {}
+    found: dict[tuple[str, Dtype], float] = {}
 
     def rate(step: CountedStep) -> float:
-        place = step.job.place
-        if place.backbone not in found:
+        place, weights = step.job.place, (step.job.place.backbone, step.dtype)
+        if weights not in found:
             backbone = load_backbone(place.backbone, step.dtype, torch_device(place.device))
             model = step.model_on(backbone)
             seconds = step_seconds(model, step.loss_of(model), step.lengths, trains=step.trains)
-            found[place.backbone] = step.cost.flops / seconds
-        return found[place.backbone]
+            found[weights] = step.cost.flops / seconds
+        return found[weights]
 
     return rate
 
