@@ -11,7 +11,7 @@ from notetune import config
 from notetune.cli import main
 from notetune.errors import ConfigError
 from notetune.metrics.scores import read_scores
-from notetune.prepare.prepared import open_prepared
+from notetune.prepare.prepared import inputs, open_prepared
 from notetune.recipe.recipe import Recipe
 from notetune.study.costs import costs
 from notetune.study.evaluate import evaluate
@@ -107,6 +107,15 @@ def test_each_entry_is_the_recipe_with_its_own_changes(place):
     assert alone.studies == {"": alone}
 
 
+@pytest.mark.parametrize(("opener", "shares"), [("auto", False), ("none", True)])
+def test_weights_in_another_type_share_notes_unless_they_choose_the_opener(place, opener, shares):
+    half = f"backbones.half={{backbone: {place}/one, dtype: bfloat16}}"
+    studies = load(place, half, f"prepare.opener={opener}").studies
+    one, half = studies["one"].preparation, studies["half"].preparation
+    assert (one.folder == half.folder) is shares
+    assert (inputs(one) == inputs(half)) is shares
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -164,7 +173,8 @@ def test_step_1_reads_the_corpus_and_step_2_the_notes_of_the_tasks(place, result
     assert set(open_prepared(root / "one/prepared").tasks) == {"died", "stay"}
     scores = read_scores(root / "one/cells/died/head-only/seed-0/test.parquet")
     assert all(int(note[1:]) < 60 for note in scores.note_ids_N)
-    assert any("read other notes" in notice for notice in results.notices)
+    (other,) = (notice for notice in results.notices if "read other notes" in notice)
+    assert "MIMIC" not in other
     assert any(stage.stage.startswith("corpus of step 1: ") for stage in results.flow)
 
 

@@ -234,7 +234,7 @@ class Recipe(Config):
         """The recipe of each backbone, with a run folder inside this one's.
 
         Models that need no backbone, baselines and encoders, belong to the first; each has its own
-        hybrid. Entries with the same backbone and corpus share their prepared notes. A recipe of
+        hybrid. Entries whose notes are prepared alike share them. A recipe of
         one backbone is its only study, and has no name.
 
         Raises:
@@ -248,6 +248,8 @@ class Recipe(Config):
             notes: tuple[str, ...] = (study.backbone, corpus.model_dump_json() if corpus else "")
             if study.prepare.max_tokens == "auto":
                 notes = (*notes, str(study.most_tokens), str(study.positions_taken))
+            if study.prepare.opener == "auto":  # weights of another type may choose another one
+                notes = (*notes, study.dtype)
             shared = prepared.setdefault((*notes, *study.downstream.tasks), study.folder.prepared)
             studies[name] = study.model_copy(update={"prepared": shared})
         return studies or {"": self}

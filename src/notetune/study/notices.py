@@ -222,10 +222,12 @@ def _of_notes(first: Made) -> Iterator[str]:
     if recipe.prepare.allow_leaks and any(finding.blocks for finding in prepared.findings):
         yield "Leak checks that should stop the study were overridden by the recipe."
     if recipe.corpus:
+        both = (recipe.corpus.source.kind, recipe.prepare.source.kind)
+        are_mimic = set(both) == {"mimic3", "mimic4"}
+        known = ": MIMIC-IV holds patients of MIMIC-III under new ids" if are_mimic else ""
         yield (
-            f"Step 1 read other notes ({recipe.corpus.source.kind}) than the tasks "
-            f"({recipe.prepare.source.kind}). Patients are compared by id, so nobody is found who "
-            "has another id there: MIMIC-IV holds patients of MIMIC-III under new ids. "
+            f"Step 1 read other notes ({both[0]}) than the tasks ({both[1]}). Patients are "
+            f"compared by id, so nobody is found who has another id there{known}. "
             "evaluate.listed_patients shows the scores on patients whom the corpus cannot hold."
         )
     for name, task in prepared.tasks.items():
