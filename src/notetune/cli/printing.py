@@ -213,7 +213,8 @@ def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
         "rounds on the validation notes and the features that heads start from; without what is "
         "made, reading, encoding, TF-IDF, hybrids, deletion tests, the solving of heads and the "
         "evaluation. Documents and tokens are those of one epoch. Memory: all tensors at the worst "
-        "moment of a step; on a CPU, Python and its libraries take about a GiB beside them.\n"
+        "moment of a step; on a CPU, Python and its libraries take about a GiB beside them, and "
+        'freed memory may stay with the process, two to three times as much (README: "One card").\n'
         f"Notes: {'; '.join(costs.counts)}.\nNothing was written."
     )
     return None

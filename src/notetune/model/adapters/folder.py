@@ -143,7 +143,7 @@ def refuse_missing(path: Path) -> None:
     if not path.is_file():
         raise BundleError(
             f"{path} is missing; an adapter's weights are read from safetensors only, never from a "
-            "pickle."
+            "pickle: load an older adapter with peft and `save_pretrained` it again."
         )
 
 
