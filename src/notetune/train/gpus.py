@@ -14,7 +14,8 @@ class Gpu:
         rates: Operations per second of dense matrix products, by the type they are computed in;
             a multiplication and an addition are two. float32 is without TF32.
         bandwidth: Bytes per second to and from its memory.
-        source: Which document the figures are of; they were written from memory of it.
+        source: Which document the figures are of. They were compared with public lists of cards,
+            not with the documents, and those of the A40 with neither.
     """
 
     memory_gib: float
