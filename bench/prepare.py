@@ -33,7 +33,7 @@ import polars as pl
 from documents import llama2_tokenizer
 from rows import Rows, timed
 
-from notetune import config, runs
+from notetune import config, storage
 from notetune.notes.clean import clean_text
 from notetune.prepare.assemble import assemble
 from notetune.prepare.prepared import Intake
@@ -229,7 +229,9 @@ def made_shard(folder: Path, first: int, count: int) -> Shard:
     shard = Shard(folder, count)
     shard.tokens.mkdir()
     save_documents(shard.tokens, Documents(ids, table_D))
-    runs.write_array(folder / "signatures.npy", rng.integers(0, 256, (count, 120), dtype=np.uint8))
+    storage.write_array(
+        folder / "signatures.npy", rng.integers(0, 256, (count, 120), dtype=np.uint8)
+    )
     return shard
 
 

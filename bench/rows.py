@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from notetune import runs
+from notetune import manifest
 
 _COLUMNS = ("question", "variant", "x", "p20", "p50", "p80", "unit", "repeats")
 
@@ -45,7 +45,7 @@ def about_this_run(device: str = "") -> dict[str, str]:
     """Where, with what and when something was measured."""
     return {
         "device": device or f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
-        "versions": "; ".join(f"{name} {v}" for name, v in runs.provenance().items()),
+        "versions": "; ".join(f"{name} {v}" for name, v in manifest.provenance().items()),
         "git revision": _git_revision(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }

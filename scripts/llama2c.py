@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from notetune import runs
+from notetune import runs, storage
 from notetune.errors import BackboneError
 from notetune.model.piece_tokenizer import to_tokenizer
 
@@ -88,7 +88,7 @@ def convert(weights: Path, tokenizer: Path, folder: Path) -> Shape:
         )
     with runs.new_folder(folder, {"weights": weights.name, "tokenizer": tokenizer.name}) as new:
         save_file(to_huggingface(shape, blocks), new / "model.safetensors", {"format": "pt"})
-        runs.write_json(new / "config.json", _config(shape))
+        storage.write_json(new / "config.json", _config(shape))
         to_tokenizer(pieces).save(str(new / "tokenizer.json"))
     return shape
 

@@ -16,7 +16,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from notetune import infer, runs
+from notetune import infer, storage
 from notetune.model.attention import PACKED_ATTENTION
 from notetune.model.backbone import Backbone
 from notetune.model.stack import stack
@@ -226,7 +226,7 @@ def write_card(
             for name, row in rows
         ),
     ]
-    runs.write_text(output / "README.md", "\n".join(lines) + "\n")
+    storage.write_text(output / "README.md", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import time
 import pytest
 from other_machine import leased_by_another
 
-from notetune import claims, lease, ownership, runs
+from notetune import claims, lease, manifest, ownership, runs
 from notetune.errors import RunError
 from notetune.lease import holder_of, holders_below
 
@@ -233,4 +233,4 @@ class TestClearParts:
             os.utime(part, (time.time() - 3600,) * 2)
             claims.clear_parts(tmp_path)
             assert (part / "notes.csv").exists()
-        assert runs.is_finished(shared, "notes")
+        assert manifest.is_finished(shared, "notes")

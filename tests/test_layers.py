@@ -26,6 +26,7 @@ LAYERS = (
     {"journal"},
     {"claims"},
     {"runs", "strict_csv", "audit"},
+    {"manifest"},
     {"lease", "storage"},
     {"ownership"},
     {"config", "missing_column", "progress"},

@@ -90,7 +90,7 @@ def test_a_damaged_manifest_still_says_whose_the_folder_is(tmp_path):
         (part / "a").write_text("a")
     manifest = tmp_path / "stage" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"digest": "', '"digest": "0'))
-    assert not runs.is_finished(tmp_path / "stage", 1)
+    assert not manifest.is_finished(tmp_path / "stage", 1)
     refuse_foreign(tmp_path / "stage")
     manifest.write_text("{}")
     with pytest.raises(RunError, match="was not made by notetune"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import filelock
 
-from notetune import ownership, runs, storage
+from notetune import manifest, ownership, storage
 from notetune.lease import Lease, holder_of
 
 _SECONDS_TO_WRITE = 60
@@ -25,7 +25,7 @@ def claimed(folder: Path) -> Iterator[Lease | None]:
         RunError: If something that is no lease stands in its place.
         WriteError: If none can be written.
     """
-    runs.make_folder(folder.parent)
+    storage.make_folder(folder.parent)
     lease = Lease(folder)
     with storage.written(ownership.lease_of(folder)):
         is_ours = lease.take()
@@ -46,7 +46,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
     A killed process lets go of it.
     """
-    runs.make_folder(folder.parent)
+    storage.make_folder(folder.parent)
     with contextlib.ExitStack() as stack:
         with storage.written(_lock_of(folder)):
             stack.enter_context(_lock(folder))
@@ -75,7 +75,7 @@ def clear_parts(root: Path) -> None:
 def clear_parts_of(folder: Path) -> None:
     """Clear what a killed process left half-written of `folder`, for who alone makes it now."""
     works = ownership.works_of(folder)
-    made = runs.made_from(folder)
+    made = manifest.made_from(folder)
     if made and (finished := ownership.work_of(folder, made)) in works:
         shutil.rmtree(finished)  # killed after the last rename
         works.remove(finished)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from notetune import runs
+from notetune import manifest, runs
 from notetune.cli import printing, terminal
 from notetune.config import changed
 from notetune.errors import ConfigError, DataError, RunWarning
@@ -205,7 +205,7 @@ def _kept(table: pl.DataFrame, root: Path) -> Path:
     """The notes as a file in the run folder."""
     folder = root / "notes"
     inputs = hashlib.sha256(table.write_ipc(None).getvalue()).hexdigest()
-    if not runs.is_finished(folder, inputs):
+    if not manifest.is_finished(folder, inputs):
         with runs.new_folder(folder, inputs) as temporary:
             table.write_parquet(temporary / "notes.parquet")
     return folder / "notes.parquet"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from notetune import claims, runs, storage
+from notetune import claims, storage
 from notetune.errors import RunError
 
 Event: TypeAlias = dict[str, Any]
@@ -67,7 +67,7 @@ class Journal:
 
     def _write(self, lines: str, size: int) -> None:
         if size == 0:
-            runs.write_text(self.path, _line(self._about) + lines)
+            storage.write_text(self.path, _line(self._about) + lines)
             return
         with self.path.open("r+b", buffering=0) as file:
             file.truncate(size)
@@ -126,7 +126,7 @@ class Journal:
 
 
 def _line(event: Mapping[str, Any]) -> str:
-    whole = {**event, _DIGEST: runs.fingerprint(event)}
+    whole = {**event, _DIGEST: storage.fingerprint(event)}
     return json.dumps(whole, separators=(",", ":"), allow_nan=False) + "\n"
 
 

@@ -1,15 +1,21 @@
-"""What cannot be written: where, why, and how much room it takes and there is."""
+"""Files read, and written durably in one step; what cannot be written, and why."""
 
 import contextlib
+import dataclasses
 import errno
+import hashlib
+import json
 import os
 import re
 import resource
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 from notetune import ownership
-from notetune.errors import NotetuneError, WriteError
+from notetune.errors import NotetuneError, RunError, WriteError
 
 _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM)
@@ -70,6 +76,155 @@ def fault_of(error: Exception) -> str | None:
     what = ownership.meant(name) if name else "a file"
     why = f" ({os.strerror(number)})" if number else ""  # its own words could hold a note
     return f"{what} cannot be opened{why}; mend the path or allow it, {_WAY_OUT}"
+
+
+def fingerprint(value: Any) -> str:
+    """A short, stable name for a JSON-like value: the first 16 hex digits of its sha256.
+
+    A class may have fields that an earlier release did not: its `AS_BEFORE` says for each which
+    value does what was done without it, and with this value the field changes no fingerprint.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_identity)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def sha256_of_file(path: Path) -> str:
+    """The sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        RunError: If the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise RunError(f"{path} is missing; is {path.parent} a finished folder?") from None
+    except (ValueError, RecursionError):
+        raise RunError(f"{path} is not JSON; restore it, or move it away.") from None
+
+
+def json_text(value: Any) -> str:
+    """A JSON-like value, of models and frozen dataclasses too, as this package writes JSON."""
+    return json.dumps(value, indent=1, allow_nan=False, default=_plain) + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file of a folder of ours in one step: a reader sees the old or the new one."""
+    write_text(path, json_text(value))
+
+
+def refuse_foreign_json(path: Path, is_ours: Callable[[dict[str, Any]], bool]) -> None:
+    """Refuse to replace a file that is not ours, by what is in it: its folder may be a user's.
+
+    Raises:
+        RunError: If what stands there is no mapping of ours in the form in which we write JSON.
+    """
+    fits = False
+    with contextlib.suppress(RunError):
+        old = read_json(path)
+        fits = isinstance(old, dict) and is_ours(old)
+        fits = fits and path.read_text(encoding="utf-8") == json_text(old)
+    if not fits or path.is_symlink():
+        ownership.refuse_existing(path)
+
+
+def write_text(path: Path, text: str, *, replaces: bool = True) -> None:
+    """Write a UTF-8 text file in one step, durably; `replaces` as in `new_file`."""
+    data = text.encode()
+    with new_file(path, replaces=replaces) as file, written(path, len(data)):
+        file.write(data)
+
+
+def write_array(path: Path, array: Any) -> None:
+    """Write an array as `.npy`, and have any error of that: `np.save` into a file has not all."""
+    import numpy as np  # here, so that `notetune --help` is instant
+
+    with path.open("wb") as file:
+        np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)  # noqa: TID251
+
+
+@contextlib.contextmanager
+def new_file(path: Path, *, replaces: bool = False) -> Iterator[BinaryIO]:
+    """A file to write aside, which takes its place durably when the block ends without an error.
+
+    Raises:
+        RunError: If something stands there, unless it `replaces`, as in a folder of ours.
+        WriteError: If it cannot be written.
+    """
+    if not replaces:
+        ownership.refuse_existing(path)
+    make_folder(path.parent)
+    with written(path):
+        handle, temporary = tempfile.mkstemp(ownership.PART, f".{path.name}.", path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if not replaces:
+                ownership.refuse_existing(path)
+            Path(temporary).replace(path)
+            sync(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                Path(temporary).unlink()
+            raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, private and durably, unless they are there.
+
+    Raises:
+        RunError: If one of them is no folder.
+        WriteError: If one cannot be made.
+    """
+    for each in (folder, *folder.parents):
+        if os.path.lexists(each) and not each.is_dir():
+            raise RunError(f"{each} is not a folder, and one is needed there; name another place.")
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        with written(each):
+            each.mkdir(mode=0o700, exist_ok=True)
+            sync(each.parent)
+
+
+def sync(path: Path) -> None:
+    """Have what was written of a file or folder on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _plain(value: Any) -> Any:
+    """A JSON form of what `json` does not know; unknown objects fail, as their text may vary."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    for converter in ("isoformat", "tolist"):  # dates, and numpy's scalars and arrays
+        if hasattr(value, converter):
+            return getattr(value, converter)()
+    raise TypeError(f"a {type(value).__name__} has no JSON form; give its plain fields.")
+
+
+def _identity(value: Any) -> Any:
+    """As `_plain`, without the fields that are as before they came."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", context={"fingerprint": True})
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return _plain(value)
+    before = getattr(value, "AS_BEFORE", {})
+    values = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return {k: v for k, v in values.items() if k not in before or v != before[k]}
 
 
 def _number(error: Exception) -> int | None:

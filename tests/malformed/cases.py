@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from notetune import runs
+from notetune import manifest, storage
 
 Make = Callable[[Path], object]
 Row = tuple[str, str, str]
@@ -119,8 +119,8 @@ def sealed(bundle: str) -> Make:
     """A folder with a manifest that fits what is in it now."""
 
     def make(folder: Path) -> None:
-        (folder / bundle / runs.MANIFEST).unlink(missing_ok=True)
-        runs.seal(folder / bundle, "valid")
+        (folder / bundle / manifest.MANIFEST).unlink(missing_ok=True)
+        manifest.seal(folder / bundle, "valid")
 
     return make
 
@@ -129,10 +129,10 @@ def of_format(folder: str, number: int) -> Make:
     """A folder with the manifest of another version of notetune."""
 
     def make(place: Path) -> None:
-        path = place / folder / runs.MANIFEST
-        manifest = json.loads(path.read_text()) | {"format": number}
-        del manifest["digest"]
-        runs.write_json(path, {**manifest, "digest": runs.fingerprint(manifest)})
+        path = place / folder / manifest.MANIFEST
+        written = json.loads(path.read_text()) | {"format": number}
+        del written["digest"]
+        storage.write_json(path, {**written, "digest": storage.fingerprint(written)})
 
     return make
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from malformed.cases import Case, Make, added, all_of, cut, json_of, of_format, put, turned, without
-from notetune import runs
+from notetune import manifest, storage
 
 STATUS = "study status study.yaml"
 _EVALUATE = "evaluate study.yaml"
@@ -17,7 +17,7 @@ _DEEP = "[" * 100_000 + "]" * 100_000
 
 def _event(**event: object) -> Make:
     """An event that no version of ours would write, with the digest that it needs."""
-    whole = json.dumps({**event, "digest": runs.fingerprint(event)}, separators=(",", ":"))
+    whole = json.dumps({**event, "digest": storage.fingerprint(event)}, separators=(",", ":"))
     return added(_JOBS, f"{whole}\n")
 
 
@@ -39,12 +39,12 @@ FOLDERS = [
     Case("facts without tasks", all_of(json_of(f"{_PREPARED}/facts.json", lambda facts: {"flow": []})), "facts.json is missing or damaged; restore it", _EVALUATE),
     Case("prepared notes of a later version", of_format(_PREPARED, 4), "prepared has format 4; this version reads up to 3. Use the notetune version that wrote it"),
     Case("prepared notes of an earlier version", of_format(_PREPARED, 1), status=0, said="older format"),
-    Case("prepared notes without a manifest", without(f"{_PREPARED}/{runs.MANIFEST}"), status=0, said="open"),
-    Case("prepared notes made anew without a manifest", without(f"{_PREPARED}/{runs.MANIFEST}"), "prepared was not made by notetune, or its manifest.json is lost", "prepare study.yaml"),
+    Case("prepared notes without a manifest", without(f"{_PREPARED}/{manifest.MANIFEST}"), status=0, said="open"),
+    Case("prepared notes made anew without a manifest", without(f"{_PREPARED}/{manifest.MANIFEST}"), "prepared was not made by notetune, or its manifest.json is lost", "prepare study.yaml"),
     Case("prepared notes that are a file", all_of(without(_PREPARED), put(_PREPARED, "mine")), "prepared was not made by notetune", "prepare study.yaml"),
     Case("prepared notes beside mine", put(f"{_PREPARED}/mine.txt", "mine"), "mine.txt in it was not made by notetune; move that elsewhere", "prepare study.yaml prepare.max_tokens=16"),
     Case("tokens cut", lambda f: [cut(str(p.relative_to(f)), 0.5)(f) for p in (f / _PREPARED / "tokens").iterdir()], status=0, said="", command="prepare study.yaml --json"),
-    Case("manifest deep", put(f"{_PREPARED}/{runs.MANIFEST}", _DEEP), status=0, said="open"),
+    Case("manifest deep", put(f"{_PREPARED}/{manifest.MANIFEST}", _DEEP), status=0, said="open"),
     Case("no prepared notes", without(_PREPARED), "prepared/manifest.json is missing or damaged; restore it, or let", _EVALUATE),
     Case("report cut", cut(f"{_RUN}/report/report.json", 0.5), status=0, said="", command=_EVALUATE),
     Case("report with a file of mine", put(f"{_RUN}/report/mine.txt", "mine"), "mine.txt in it was not made by notetune", _EVALUATE),
@@ -72,8 +72,8 @@ FOLDERS = [
 
 
 def _seal(folder: Path) -> None:
-    (folder / _CELL / runs.MANIFEST).unlink()
-    runs.seal(folder / _CELL, "valid")
+    (folder / _CELL / manifest.MANIFEST).unlink()
+    manifest.seal(folder / _CELL, "valid")
 
 
 def _with_card(folder: Path, **changes: object) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from notetune import runs
+from notetune import runs, storage
 from notetune.plain.bundles import (
     ColumnsBundle,
     ColumnsCard,
@@ -179,7 +179,7 @@ def _write_bundles(folder: Path) -> None:
     with runs.new_folder(folder / "hybrid", "valid") as made:
         card = HybridCard(**task, parts=tuple(parts), columns=("age", "ward"))
         save_stacked(made, Stacked("binary", np.array([0.5, 1.0]), np.array([0.1])))
-        runs.write_json(made / "bundle.json", card.model_dump(mode="json"))
+        storage.write_json(made / "bundle.json", card.model_dump(mode="json"))
         (made / "parts").mkdir()
         for name, save in parts.items():
             with runs.new_folder(made / "parts" / name, "valid") as part:
@@ -193,7 +193,7 @@ def _save_words(folder: Path, task: dict) -> None:
     )
     card = WordsCard(**task, min_patients=10, holds=what_it_holds(len(_WORDS), 10))
     WordsBundle(card, words, linear).save(folder)
-    runs.write_json(folder / "bundle.json", card.model_dump(mode="json"))
+    storage.write_json(folder / "bundle.json", card.model_dump(mode="json"))
 
 
 def _save_columns(folder: Path, task: dict) -> None:
@@ -202,7 +202,7 @@ def _save_columns(folder: Path, task: dict) -> None:
     linear = Linear(np.linspace(-1, 1, 5, dtype=np.float32)[None], np.zeros(1, np.float32))
     card = ColumnsCard(**task, columns=columns.names)
     ColumnsBundle(card, columns, linear).save(folder)
-    runs.write_json(folder / "bundle.json", card.model_dump(mode="json"))
+    storage.write_json(folder / "bundle.json", card.model_dump(mode="json"))
 
 
 def notes_in(folder: Path) -> dict[str, tuple[str, str, str]]:

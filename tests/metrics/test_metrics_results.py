@@ -15,7 +15,7 @@ from notetune.metrics.results import (
     Results,
     TaskResult,
 )
-from notetune.runs import write_json
+from notetune.storage import write_json
 
 
 def results(**changes):

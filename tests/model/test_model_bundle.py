@@ -8,7 +8,7 @@ from builders import byte_tokenizer
 from small_study import small_study
 from study.one_job import train
 
-from notetune import config, runs
+from notetune import config, manifest, runs
 from notetune.errors import BundleError
 from notetune.model.cards import BUNDLE, read_card
 from notetune.recipe.recipe import Recipe
@@ -39,7 +39,7 @@ def test_a_bundle_of_the_first_format_is_read_with_bos(place, tmp_path):
     for number in (1, 99):
         with runs.new_folder(tmp_path / str(number), {}) as old:
             for path in new.iterdir():
-                if path.name != runs.MANIFEST:
+                if path.name != manifest.MANIFEST:
                     shutil.copyfile(path, old / path.name)
             card = json.loads((new / BUNDLE).read_text())
             card = {name: value for name, value in card.items() if name not in since}

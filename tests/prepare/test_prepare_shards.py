@@ -20,7 +20,7 @@ from small_notes import (
     small_notes,
 )
 
-from notetune import runs, sources
+from notetune import manifest, sources, storage
 from notetune.errors import Stopped
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.prepare import shards as prepare_shards
@@ -133,7 +133,7 @@ def test_work_on_other_notes_is_not_gone_on_with(place, monkeypatch, encoded_not
 def test_work_left_by_a_run_killed_after_its_end_is_removed(place):
     recipe = recipe_in(place)
     prepare(recipe.preparation)
-    name = f".prepared.{runs.fingerprint(inputs(recipe.preparation))}.work"
+    name = f".prepared.{storage.fingerprint(inputs(recipe.preparation))}.work"
     left, other = recipe.folder.root / name, recipe.folder.root / ".prepared.00ff.work"
     for folder in (left, other):
         folder.mkdir()
@@ -193,7 +193,7 @@ def kill_many_times(folder: Path, kills: int, seed: int) -> dict[str, int]:
             continue
         assert process.exitcode == -signal.SIGKILL
         after = finished_shards(root)
-        is_done = (root / "prepared" / runs.MANIFEST).exists()  # killed while it tidied up
+        is_done = (root / "prepared" / manifest.MANIFEST).exists()  # killed while it tidied up
         assert is_done or not after or before.items() <= after.items()  # no shard was made again
         counts["kills"] += 1
         counts["kills with shards"] += bool(after)

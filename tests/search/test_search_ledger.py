@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from notetune import runs
+from notetune import storage
 from notetune.errors import RunError
 from notetune.journal import _line
 from notetune.search.ledger import FORMAT, Failed, Finished, Ledger, Proposed, Trial
@@ -272,5 +272,5 @@ def test_of_two_writers_with_one_number_one_is_told(tmp_path):
 
 def test_the_checksum_is_that_of_the_rest_of_the_line(tmp_path):
     first = filled(tmp_path / "ledger").path.read_text().splitlines()[0]
-    digest = runs.fingerprint({"format": FORMAT, "search": STUDY})
+    digest = storage.fingerprint({"format": FORMAT, "search": STUDY})
     assert first == f'{{"format":1,"search":"{STUDY}","digest":"{digest}"}}'

@@ -11,7 +11,7 @@ from builders import random_llama
 from safetensors.torch import load_file, save_file
 from saved_bundles import TEXTS, saved_bundle, trained
 
-from notetune import runs
+from notetune import manifest, storage
 from notetune.errors import BundleError, NotetuneError
 from notetune.model.adapters.specs import Full, LoRA
 from notetune.model.backbone import load_backbone
@@ -50,7 +50,7 @@ def test_a_score_that_is_not_finite_leaves_no_predictor(folder, tmp_path):
 def _json(name, **changes):
     def make(bundle):
         path = bundle / name
-        runs.write_json(path, {**json.loads(path.read_text()), **changes})
+        storage.write_json(path, {**json.loads(path.read_text()), **changes})
 
     return make
 
@@ -177,8 +177,8 @@ def test_a_spoilt_bundle_with_a_manifest_that_fits_is_refused_in_one_line(
 ):
     bundle = Path(shutil.copytree(whole, tmp_path / "cell"))
     SPOILT[name](bundle)
-    (bundle / runs.MANIFEST).unlink()
-    runs.seal(bundle, "spoilt")
+    (bundle / manifest.MANIFEST).unlink()
+    manifest.seal(bundle, "spoilt")
     with pytest.raises(NotetuneError) as error:
         load_predictor(bundle, str(folder)).predict(TEXTS)
     assert len(str(error.value).splitlines()) == 1
@@ -187,10 +187,12 @@ def test_a_spoilt_bundle_with_a_manifest_that_fits_is_refused_in_one_line(
 @pytest.mark.parametrize("kept", [[], [_HEAD]])
 def test_a_manifest_that_does_not_name_the_card_is_none(folder, tmp_path, kept):
     bundle = saved_bundle(tmp_path / "cell", trained(folder, LoRA(rank=4)))
-    manifest = json.loads((bundle / runs.MANIFEST).read_text())
-    del manifest[DIGEST]
-    manifest["files"] = {name: manifest["files"][name] for name in kept}
-    runs.write_json(bundle / runs.MANIFEST, {**manifest, DIGEST: runs.fingerprint(manifest)})
+    written = json.loads((bundle / manifest.MANIFEST).read_text())
+    del written[DIGEST]
+    written["files"] = {name: written["files"][name] for name in kept}
+    storage.write_json(
+        bundle / manifest.MANIFEST, {**written, DIGEST: storage.fingerprint(written)}
+    )
     with pytest.raises(BundleError, match=r"bundle\.json is missing or differs from the manifest"):
         load_predictor(bundle, str(folder))
 

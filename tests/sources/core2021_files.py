@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from notetune import runs
+from notetune import storage
 from notetune.errors import DataError
 from notetune.notes.outcomes import Task
 from notetune.sources.cohort import Cohort
@@ -69,7 +69,7 @@ def write_core2021_files(
             written.append(path)
         if name in _CLASS_FILES:
             path = folder / _CLASS_FILES[name]
-            runs.write_text(path, " ".join(task.classes), replaces=False)
+            storage.write_text(path, " ".join(task.classes), replaces=False)
             written.append(path)
     return tuple(written)
 
@@ -99,4 +99,4 @@ def _write(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]])
     writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    runs.write_text(path, text.getvalue(), replaces=False)
+    storage.write_text(path, text.getvalue(), replaces=False)

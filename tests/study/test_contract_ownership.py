@@ -6,7 +6,7 @@ import shutil
 import pytest
 from small_study import notetune, small_study
 
-from notetune import config, runs
+from notetune import config, manifest
 from notetune.cli import app, study
 from notetune.errors import ConfigError
 from notetune.recipe.recipe import Recipe
@@ -171,7 +171,7 @@ def test_prepared_notes_never_take_the_place_of_what_is_read(where, place, tmp_p
     (folder / "notes").mkdir()
     (folder / "notes.csv").rename(folder / "notes" / "notes.csv")
     for name in ("notes", "backbone"):  # ours, as a synthetic hospital or a converted model is
-        runs.seal(folder / name, "ours")
+        manifest.seal(folder / name, "ours")
     before = snapshot(folder)
     settings = [f"prepare.source.path={folder}/notes/notes.csv", f"backbone={folder}/backbone"]
     target = folder / where

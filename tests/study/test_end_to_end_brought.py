@@ -11,7 +11,7 @@ from recipe_of_adapters import load, small_notes_and_recipe
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from notetune import config, runs
+from notetune import config, storage
 from notetune.errors import BundleError, ConfigError, DataError
 from notetune.model.adapters.folder import read_folder
 from notetune.prepare.prepared import open_prepared
@@ -122,7 +122,7 @@ def test_what_is_taken_does_not_depend_on_where_it_lies(place, tmp_path):
         domain_job(bring(place, folder, "name=moved", "pretrain.epochs=0"))
         for folder in (kept(place), tmp_path / "elsewhere")
     )
-    assert runs.fingerprint(one.inputs) == runs.fingerprint(two.inputs)
+    assert storage.fingerprint(one.inputs) == storage.fingerprint(two.inputs)
     trained_on = domain_job(bring(place, kept(place), "name=moved"))
     anew = domain_job(load(place, "lora", "name=moved"))
     assert trained_on.inputs != anew.inputs

@@ -12,7 +12,7 @@ from one_job import domain_job, model_job, run, train
 from safetensors.torch import load_file
 from small_study import CANARY, notetune, sigterm_after, small_study
 
-from notetune import config, runs
+from notetune import config, storage
 from notetune.cli import terminal
 from notetune.errors import ConfigError, Stopped, TrainingError
 from notetune.model.stack import Stack
@@ -48,7 +48,7 @@ def undisturbed(place):
 def trained(folder):
     """Checksums of all adapters and heads below a folder, and its steps without their time."""
     sums = {
-        path.relative_to(folder).as_posix(): runs.sha256_of_file(path)
+        path.relative_to(folder).as_posix(): storage.sha256_of_file(path)
         for path in folder.rglob("*.safetensors")
     }
     lines = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]

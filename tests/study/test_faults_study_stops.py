@@ -11,7 +11,7 @@ import time
 import pytest
 from small_study import notetune, small_study
 
-from notetune import config, runs
+from notetune import config, storage
 from notetune.cli import terminal
 from notetune.recipe.recipe import Recipe
 
@@ -86,7 +86,7 @@ def outcome(folder):
     names = ("head.safetensors", "task/adapter_model.safetensors")
     scores = ("validation.parquet", "test.parquet")
     lines = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
-    sums = {name: runs.sha256_of_file(folder / name) for name in (*names, *scores)}
+    sums = {name: storage.sha256_of_file(folder / name) for name in (*names, *scores)}
     return sums, [{**line, "seconds": 0} for line in lines]
 
 

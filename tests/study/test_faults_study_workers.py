@@ -13,7 +13,7 @@ import warnings
 import pytest
 from small_study import small_study
 
-from notetune import config, lease, ownership, runs
+from notetune import config, lease, ownership, storage
 from notetune.cli.printing import standing
 from notetune.errors import BackboneError, DataError, RunError, RunWarning
 from notetune.recipe.recipe import Recipe
@@ -257,7 +257,7 @@ class TestOthersAtWork:
         lines = (place / "notes.csv").read_text().splitlines(keepends=True)
         notes.write_text("".join(lines[:-1]))
         recipe = load(place, f"runs={tmp_path / 'runs'}")
-        runs.write_json(
+        storage.write_json(
             recipe.folder.root / "recipe.json",
             load(place, f"prepare.source.path={notes}").as_json(),
         )

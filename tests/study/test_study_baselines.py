@@ -12,7 +12,7 @@ from one_job import find, jobs_on, run, run_jobs
 from sklearn.linear_model import LogisticRegression
 from small_study import CANARY, files_below, notetune
 
-from notetune import config, runs
+from notetune import config, manifest, runs, storage
 from notetune.errors import BundleError, ConfigError, DataError
 from notetune.metrics.scores import read_scores
 from notetune.model.cards import read_card
@@ -235,7 +235,7 @@ def test_a_hybrid_needs_nothing_of_the_run_folder_but_itself(study, tmp_path):
 def test_a_bundle_of_words_holds_only_what_ten_patients_share_and_says_so(study):
     recipe, prepared = study
     folder = recipe.folder.cell("died", "tf-idf", 0)
-    terms = runs.read_json(folder / "terms.json")
+    terms = storage.read_json(folder / "terms.json")
     table = prepared.tasks["died"]
     train = table.rows("train")
     texts = [f" {text.lower()} " for text in prepared.texts(table.note_ids_N[train])]
@@ -302,12 +302,12 @@ def test_the_hybrid_is_made_again_when_a_part_changes_and_not_before(study, monk
     job = find(recipe, "hybrid", task="died", model="hybrid")
     kept = recipe.folder.cell("died", "tf-idf", 0).with_name("out-of-fold") / "train.parquet"
     words = words_of(recipe, prepared, prepared.tasks["died"])
-    penalty = runs.read_json(kept.parents[1] / "seed-0/penalty.json")["value"]
+    penalty = storage.read_json(kept.parents[1] / "seed-0/penalty.json")["value"]
     assert np.array_equal(read_scores(kept).scores_NK, words.out_of_fold(penalty))
-    made = runs.read_json(job.folder / runs.MANIFEST)
+    made = storage.read_json(job.folder / manifest.MANIFEST)
     monkeypatch.setattr(baselines, "fit_stacked", None)
     run(recipe, job)
-    assert runs.read_json(job.folder / runs.MANIFEST) == made
+    assert storage.read_json(job.folder / manifest.MANIFEST) == made
     lower = recipe.model_copy(
         update={"evaluate": recipe.evaluate.model_copy(update={"tfidf_min_patients": 9})}
     )

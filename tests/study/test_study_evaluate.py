@@ -5,7 +5,7 @@ import json
 import pytest
 from small_study import small_study
 
-from notetune import config, runs
+from notetune import config, storage
 from notetune.errors import RunError
 from notetune.recipe.recipe import Recipe
 from notetune.study.evaluate import refuse_foreign_looks
@@ -24,8 +24,8 @@ LOOKS = {"0123456789abcdef": 3}
     [
         '{"views": 3}',
         json.dumps(LOOKS),  # not as we write it
-        *(runs.json_text({**LOOKS, **other}) for other in [{"views": 3}, {"f" * 16: "three"}]),
-        *(runs.json_text({"f" * 16: count}) for count in [0, True, 1.5, None]),
+        *(storage.json_text({**LOOKS, **other}) for other in [{"views": 3}, {"f" * 16: "three"}]),
+        *(storage.json_text({"f" * 16: count}) for count in [0, True, 1.5, None]),
         "[]",
         "{}\n",
         '{"f": NaN}',
@@ -34,7 +34,7 @@ LOOKS = {"0123456789abcdef": 3}
 def test_only_counted_looks_of_ours_are_counted_on(text, place, tmp_path):
     recipe = config.load(Recipe, place / "recipe.yaml", [f"runs={tmp_path}", "name=mine"])
     path = tmp_path / "mine" / "looks.json"
-    runs.write_json(path, LOOKS)
+    storage.write_json(path, LOOKS)
     assert refuse_foreign_looks(recipe) == path
     path.write_text(text)
     with pytest.raises(RunError, match=r"looks\.json exists already"):

@@ -7,7 +7,7 @@ import pytest
 from builders import random_encoder
 from small_study import small_study
 
-from notetune import config, runs
+from notetune import config, storage
 from notetune.cli.keys import keys
 from notetune.model.adapters.folder import AdapterCard
 from notetune.model.adapters.specs import LoRA
@@ -167,7 +167,7 @@ def identities(place, *changes):
     for job in jobs_of(recipe, "", replace(FACTS, max_pieces=pieces)):
         spec = prepared.inputs(job.spec) if isinstance(job.spec, Preparation) else job.spec
         needs = [found[need] for need in job.needs if need.stage != "prepare"]
-        found[job] = runs.fingerprint([job.stage, spec, needs])
+        found[job] = storage.fingerprint([job.stage, spec, needs])
     return {(name_of(job), job.seed): identity for job, identity in found.items()}
 
 

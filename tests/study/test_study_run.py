@@ -15,7 +15,7 @@ from builders import random_llama
 from sklearn.metrics import roc_auc_score
 from small_study import CANARY, files_below, notetune, small_study
 
-from notetune import config, runs
+from notetune import config, manifest
 from notetune.cli import printing
 from notetune.errors import DataError
 from notetune.metrics.scores import read_scores
@@ -110,8 +110,8 @@ def test_words_for_labels_go_from_their_table_to_the_report(place, finished, tmp
     facts = json.loads((prepared / "facts.json").read_text())
     assert [task.pop("class_descriptions") for task in facts["tasks"]] == [{}, {}, words]
     (prepared / "facts.json").write_text(json.dumps(facts))
-    (prepared / runs.MANIFEST).unlink()
-    runs.seal(prepared, "as an earlier version")
+    (prepared / manifest.MANIFEST).unlink()
+    manifest.seal(prepared, "as an earlier version")
     older = [table.task.class_descriptions for table in open_prepared(prepared).tasks.values()]
     assert older == [{}, {}, {}]
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import log_loss, roc_auc_score
 from small_study import sigterm_after, small_study
 
-from notetune import config, runs
+from notetune import config, storage
 from notetune.errors import Stopped
 from notetune.metrics.scores import read_scores
 from notetune.model.cards import read_card
@@ -80,7 +80,7 @@ def test_stopped_anywhere_it_ends_in_the_same_bits(place):
     recipe = config.load(Recipe, place / "recipe.yaml", [*ALMOST_STILL, *STOPPED])
     job = model_job(recipe, "died", "domain-trainable")
     run(recipe, job)
-    undisturbed = runs.sha256_of_file(job.folder / "head.safetensors")
+    undisturbed = storage.sha256_of_file(job.folder / "head.safetensors")
     shutil.rmtree(job.folder)
     stops, is_done = 0, False
     while not is_done:
@@ -90,7 +90,7 @@ def test_stopped_anywhere_it_ends_in_the_same_bits(place):
         except Stopped:
             stops += 1
     assert stops > 1
-    assert runs.sha256_of_file(job.folder / "head.safetensors") == undisturbed
+    assert storage.sha256_of_file(job.folder / "head.safetensors") == undisturbed
 
 
 def test_a_domain_adapter_trains_on_at_its_own_rate(place):

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from small_training import SmallTraining, after
 
-from notetune import claims, runs
+from notetune import claims, runs, storage
 
 IDLE, SAVING, DONE = 0, 1, 2
 _AIMED = 0.6  # share of the kills that wait for a save to begin
@@ -36,7 +36,7 @@ def train_to_the_end(folder: Path, state: mmap.mmap, saves: int) -> None:
             state[0] = IDLE
         state[0] = DONE
         with runs.new_folder(folder / "stage", "inputs") as stage:
-            runs.write_json(stage / "outcome.json", training.outcome())
+            storage.write_json(stage / "outcome.json", training.outcome())
 
 
 class Killer:

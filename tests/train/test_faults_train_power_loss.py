@@ -12,7 +12,7 @@ import pytest
 from power_loss import CONTENTS, NAMES, Disk, build, recorded
 from small_training import SmallTraining, after, as_json
 
-from notetune import claims, runs
+from notetune import claims, manifest, runs
 from notetune.errors import RunError, RunWarning, Stopped
 
 SAVES, RESTART_AFTER = 10, 5
@@ -72,7 +72,7 @@ def training_in(run):
 def found_in(run):
     """The step at which a run goes on after a power loss, and what the training is there."""
     with claims.claimed(run / "stage"):
-        if runs.is_finished(run / "stage", "inputs"):
+        if manifest.is_finished(run / "stage", "inputs"):
             return FINISHED, (run / "stage/outcome.json").read_text()
     with (
         warnings.catch_warnings(action="ignore", category=RunWarning),

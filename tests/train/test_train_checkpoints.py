@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_training import INPUTS, STEPS, SmallTraining, after, in_child
 
-from notetune import claims, ownership, runs
+from notetune import claims, ownership, runs, storage
 from notetune.errors import RunError, RunWarning
 from notetune.train import checkpoints as module
 from notetune.train.checkpoints import Checkpoints, Position
@@ -213,7 +213,7 @@ def test_weights_of_another_type_are_found(folder):
 
 def seal_again(folder):
     aside = folder.rename(folder.parent / "aside")
-    inputs = {"training": runs.fingerprint(INPUTS), "checkpoint": folder.name}
+    inputs = {"training": storage.fingerprint(INPUTS), "checkpoint": folder.name}
     with runs.new_folder(folder, inputs) as part:
         for name in FILES:
             shutil.copyfile(aside / name, part / name)

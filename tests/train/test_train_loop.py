@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from notetune import runs
+from notetune import storage
 from notetune.errors import TrainingError
 from notetune.train.loop import StepError, train
 
@@ -229,7 +229,7 @@ def test_out_of_memory_goes_on_as_if_the_rows_had_been_halved_from_that_step(
     steps = list(broken.steps(too_large(most, begins_at, make_error)))
     step = (begins_at + 1) // 2
     assert [s.halvings for s in steps] == [0] * step + [halvings] * (4 - step)
-    assert {s.order for s in steps} == {runs.fingerprint([10, 11, 12, 13, 14])}
+    assert {s.order for s in steps} == {storage.fingerprint([10, 11, 12, 13, 14])}
     assert {s.targets for s in steps} == {5}
 
     before = Training()

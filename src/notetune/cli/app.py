@@ -142,7 +142,7 @@ def recipes(
         return printing.shipped(start.shipped(), as_json=as_json)
     copied = start.read_shipped(name)
     if output:
-        runs.write_text(output, copied, replaces=False)
+        storage.write_text(output, copied, replaces=False)
     else:
         typer.echo(copied, nl=False)
     return None

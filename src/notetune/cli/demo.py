@@ -25,7 +25,7 @@ def introduction(patients: int) -> str:
 
 def demo_recipe(folder: Path, patients: int) -> "Recipe":
     """The demo's recipe; its hospital is written first where it is not there yet."""
-    from notetune import config, runs
+    from notetune import config, manifest
     from notetune.hospital.hospital import SyntheticConfig, write_hospital
     from notetune.recipe.recipe import Recipe
 
@@ -33,6 +33,6 @@ def demo_recipe(folder: Path, patients: int) -> "Recipe":
     path = Path(str(files("notetune.cli") / "demo.yaml"))
     overrides = [f"runs={folder.parent}", f"name={folder.name}", f"data={hospital}"]
     recipe = config.load(Recipe, path, overrides)
-    if not (hospital / runs.MANIFEST).is_file():
+    if not (hospital / manifest.MANIFEST).is_file():
         write_hospital(hospital, SyntheticConfig(patients=patients))
     return recipe

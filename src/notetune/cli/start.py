@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from notetune import runs
+from notetune import storage
 from notetune.aliases import TaskKind
 from notetune.errors import ConfigError
 from notetune.ownership import refuse_existing
@@ -91,7 +91,7 @@ def write_draft(
     seen = survey(notes)
     drafted = draft(notes.resolve(), seen, columns, name, backbone, codes)  # whatever `data` is
     assert drafted.recipe
-    runs.write_text(path, drafted.text, replaces=False)
+    storage.write_text(path, drafted.text, replaces=False)
     return seen, drafted, path
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from notetune import runs
+from notetune import storage
 from notetune.cli import load, printing, terminal
 from notetune.cli.options import AsJson, DataFolder, DryRun, Only, Overrides, RayAddress, RecipePath
 from notetune.cli.ray_cluster import work_on_cluster
@@ -102,7 +102,7 @@ def launch_slurm(
     command = load.worker_command(recipe, overrides, data, only)
     script = slurm_script(loaded, command, tasks, gpus, sbatch or [])
     if output:
-        runs.write_text(output, script, replaces=False)
+        storage.write_text(output, script, replaces=False)
     else:
         typer.echo(script, nl=False)
 

@@ -27,7 +27,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from notetune import runs
+from notetune import storage
 from notetune.errors import RunWarning, Stopped
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def tell(message: str) -> None:
 
 def show_json(value: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(runs.json_text(value))
+    sys.stdout.write(storage.json_text(value))
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from notetune import runs
+from notetune import storage
 from notetune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def beside(recipe: "Recipe", command: Sequence[str], workers: int) -> Iterator[N
 def logs_of(recipe: "Recipe") -> Path:
     """The folder of the workers' logs, which is made."""
     logs = (recipe.folder.root / "workers").resolve()
-    runs.make_folder(logs)
+    storage.make_folder(logs)
     return logs
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from notetune import runs
+from notetune import storage
 from notetune.hospital.outcome_model import PROLONGED_DAYS
 
 TASKS = ("MOR", "LOS", "PMV", "DIAG", "PROC")
@@ -127,8 +127,8 @@ def write_truth(folder: Path, truth: HospitalTruth, config: Mapping[str, Any]) -
             "labels": row.labels,
         }
     told = {"config": config, "admissions": parts, "overlap": truth.overlap}
-    runs.write_json(folder / "truth.json", {"format": TRUTH_FORMAT, **told})
-    runs.write_json(folder / "oracle.json", {"format": ORACLE_FORMAT, **truth.oracle})
+    storage.write_json(folder / "truth.json", {"format": TRUTH_FORMAT, **told})
+    storage.write_json(folder / "oracle.json", {"format": ORACLE_FORMAT, **truth.oracle})
     for name, subjects in truth.splits.items():
         lines = ["SUBJECT_ID", *map(str, subjects)]
-        runs.write_text(folder / "splits" / f"mimic_{name}.csv", "\n".join(lines) + "\n")
+        storage.write_text(folder / "splits" / f"mimic_{name}.csv", "\n".join(lines) + "\n")

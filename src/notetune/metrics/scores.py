@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from notetune import runs
+from notetune import storage
 from notetune.aliases import TaskKind
 from notetune.errors import DataError
 
@@ -127,7 +127,7 @@ def write_scores(
             **{name: np.repeat(values, classes) for name, values in further.items()},
         }
     ).with_columns(pl.lit(getattr(table, name), _COLUMNS[name]).alias(name) for name in _OF_TABLE)
-    with runs.new_file(path, replaces=True) as file:
+    with storage.new_file(path, replaces=True) as file:
         frame.select(*_COLUMNS, *further).write_parquet(file, metadata={"format": FORMAT})
 
 

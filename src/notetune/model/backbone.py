@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
-from notetune import runs, storage
+from notetune import storage
 from notetune.errors import BackboneError, RunWarning
 from notetune.model.attention import Additions, DocumentLayout, with_front
 from notetune.model.backbone_folder import (
@@ -310,7 +310,7 @@ def write_backbone(folder: Path, backbone: Backbone, tensors: Mapping[str, Tenso
         kind = type(backbone.model).__name__
         config = {**backbone.model.config.to_diff_dict(), "architectures": [kind]}
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
-    runs.write_json(folder / "config.json", {**config, "dtype": dtypes[-1]})
+    storage.write_json(folder / "config.json", {**config, "dtype": dtypes[-1]})
     for name in BESIDE_WEIGHTS:
         if (backbone.folder / name).is_file():
             shutil.copyfile(backbone.folder / name, folder / name)

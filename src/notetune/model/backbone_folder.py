@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from notetune import runs
+from notetune import storage
 from notetune.errors import BackboneError
 
 Dtype = Literal["float32", "bfloat16", "nf4"]
@@ -88,7 +88,7 @@ def backbone_fingerprint(folder: Path) -> str:
 @functools.cache
 def _fingerprint(files: tuple[tuple[Path, int, int], ...]) -> str:
     """Read gigabytes once in a process, as long as sizes and times of the files stay the same."""
-    return runs.fingerprint({path.name: runs.sha256_of_file(path) for path, _, _ in files})
+    return storage.fingerprint({path.name: storage.sha256_of_file(path) for path, _, _ in files})
 
 
 class Licence(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from notetune import runs
+from notetune import manifest, storage
 from notetune.aliases import Join
 from notetune.config import Config, Name, parse
 from notetune.errors import BundleError
@@ -65,7 +65,7 @@ _CARDS: dict[str, type[Card]] = {c.model_fields["model"].default: c for c in get
 
 def save_card(folder: Path, card: Card) -> None:
     """Write a card into an existing folder."""
-    runs.write_json(folder / BUNDLE, card.model_dump(mode="json"))
+    storage.write_json(folder / BUNDLE, card.model_dump(mode="json"))
 
 
 def read_card(folder: Path) -> Card:
@@ -76,19 +76,19 @@ def read_card(folder: Path) -> Card:
     Raises:
         BundleError: If the folder is not a bundle, or another file is missing or damaged.
     """
-    if not (folder / BUNDLE).is_file() or not (folder / runs.MANIFEST).is_file():
+    if not (folder / BUNDLE).is_file() or not (folder / manifest.MANIFEST).is_file():
         inside = sorted(path.parent for path in folder.glob(f"*/{BUNDLE}"))
         way_out = f"Is {inside[0]} meant?" if inside else "`notetune downstream` writes bundles."
         raise BundleError(
-            f"{folder} is not a bundle: it needs {BUNDLE} and {runs.MANIFEST}. {way_out}"
+            f"{folder} is not a bundle: it needs {BUNDLE} and {manifest.MANIFEST}. {way_out}"
         )
-    listed = [*runs.damaged_files(folder, (BUNDLE,)), *runs.damaged_files(folder)]
+    listed = [*manifest.damaged_files(folder, (BUNDLE,)), *manifest.damaged_files(folder)]
     if damaged := [name for name in listed if not name.endswith(_SCORES)]:
         raise BundleError(
             f"{folder}: {damaged[0]} is missing or differs from the manifest; restore the bundle "
             "from a copy or train it again."
         )
-    card = runs.read_json(folder / BUNDLE)
+    card = storage.read_json(folder / BUNDLE)
     if not isinstance(card, dict):
         raise BundleError(f"{folder / BUNDLE} is no card of a bundle; restore it from a copy.")
     if card.get("format") not in _FORMATS:

@@ -86,7 +86,7 @@ def convert(source: Path, folder: Path) -> Backbone:
     with runs.new_folder(folder, {"model": source.name}) as new:
         _save_model(source, content, new)
         tokenizer.save(str(new / "tokenizer.json"))
-        runs.write_json(new / "tokenizer_config.json", _tokenizer_config(content))
+        storage.write_json(new / "tokenizer_config.json", _tokenizer_config(content))
         (new / "README.md").write_text(_about(source, content), encoding="utf-8")
         load_backbone(str(new))
     return outline_backbone(str(folder))
@@ -174,7 +174,7 @@ def _save_model(path: Path, content: _Content, folder: Path) -> None:
         setattr(config, f"{name}_token_id", content.ids.get(name))
     of_the_file = ("quantization_config", "_model_name_or_path")
     written = {k: v for k, v in config.to_diff_dict().items() if k not in of_the_file}
-    runs.write_json(folder / "config.json", written)
+    storage.write_json(folder / "config.json", written)
     with storage.written(folder / WEIGHTS, sum(weight.nbytes for weight in weights.values())):
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 

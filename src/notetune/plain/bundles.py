@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from notetune import runs
+from notetune import storage
 from notetune.aliases import FloatArray, Join
 from notetune.config import Config, parse
 from notetune.errors import BundleError
@@ -119,7 +119,7 @@ class WordsBundle:
 
     def save(self, folder: Path) -> None:
         """Write all but the card into an existing folder."""
-        runs.write_json(folder / _TERMS, self.words.terms)
+        storage.write_json(folder / _TERMS, self.words.terms)
         save_tensors(folder, {**self.linear.tensors, "idf": self.words.idf_V})
 
 
@@ -137,7 +137,7 @@ class ColumnsBundle:
 
     def save(self, folder: Path) -> None:
         """Write all but the card into an existing folder."""
-        runs.write_json(folder / _COLUMNS, self.columns.model_dump(mode="json"))
+        storage.write_json(folder / _COLUMNS, self.columns.model_dump(mode="json"))
         save_tensors(folder, self.linear.tensors)
 
 
@@ -147,7 +147,7 @@ def load_words(folder: Path, card: WordsCard) -> WordsBundle:
     Raises:
         BundleError: If its files do not belong together.
     """
-    terms = runs.read_json(folder / _TERMS)
+    terms = storage.read_json(folder / _TERMS)
     is_list = isinstance(terms, list) and all(isinstance(term, str) for term in terms)
     if not is_list or len(set(terms)) < len(terms):
         raise BundleError(f"{folder / _TERMS} is no list of words; restore it from a copy.")
@@ -159,7 +159,7 @@ def load_words(folder: Path, card: WordsCard) -> WordsBundle:
 
 def load_columns(folder: Path, card: ColumnsCard) -> ColumnsBundle:
     """A bundle of columns whose files are intact; errors as of `load_words`."""
-    columns = parse(Columns, runs.read_json(folder / _COLUMNS), str(folder / _COLUMNS))
+    columns = parse(Columns, storage.read_json(folder / _COLUMNS), str(folder / _COLUMNS))
     if columns.names != card.columns:
         raise _mixed(folder)
     weight_KF, bias_K = load_tensors(folder, "weight", "bias")

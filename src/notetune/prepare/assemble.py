@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from notetune import runs, sources
+from notetune import sources, storage
 from notetune.audit import Finding, FlowCount
 from notetune.errors import DataError
 from notetune.notes.outcomes import Task
@@ -71,7 +71,7 @@ def assemble(
         beside = finished.columns.join(in_split, on="note_id", how="semi", maintain_order="left")
         typed(beside, spec.codes).write_parquet(folder / COLUMNS)
     take_texts(shards, is_wanted, folder / TEXTS)
-    runs.write_array(folder / SIGNATURES, signatures_of(shards, is_wanted))
+    storage.write_array(folder / SIGNATURES, signatures_of(shards, is_wanted))
     labelled = is_labelled(judged.notes, judged.tasks)
     intake = encode(judged.notes, labelled)
     _join_tokens(shards, is_wanted, in_split, folder / TOKENS, intake)
@@ -87,7 +87,7 @@ def assemble(
         "has_patients": sources.names_patients(spec.source),
         "intake": intake,
     }
-    runs.write_json(folder / FACTS, facts)
+    storage.write_json(folder / FACTS, facts)
     if finished.rejections.height:
         write_rejections(finished.rejections, folder / "rejections.csv")
 

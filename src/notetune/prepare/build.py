@@ -4,7 +4,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from notetune import claims, runs
+from notetune import claims, manifest, runs
 from notetune.errors import ConfigError, DataError
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.prepare.assemble import assemble
@@ -44,7 +44,7 @@ def prepare(spec: Preparation, like: Prepared | None = None) -> Prepared:
                 "prepared."
             )
     with claims.one_at_a_time(folder):
-        if not runs.is_finished(folder, depends_on):
+        if not manifest.is_finished(folder, depends_on):
             with runs.work_folder(folder, depends_on) as work:
                 _make(spec, depends_on, work, like)
     return open_prepared(folder)

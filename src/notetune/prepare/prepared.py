@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from notetune import runs
+from notetune import manifest, storage
 from notetune.audit import Finding, FlowCount
 from notetune.metrics.scores import ScoreTable
 from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
@@ -150,8 +150,8 @@ class Prepared:
         return self._digest(lambda name: name == f"tasks/{task}.parquet")
 
     def _digest(self, is_read: Callable[[str], bool]) -> str:
-        files = runs.read_json(self.folder / runs.MANIFEST)["files"]
-        return runs.fingerprint({name: sha for name, sha in files.items() if is_read(name)})
+        files = storage.read_json(self.folder / manifest.MANIFEST)["files"]
+        return storage.fingerprint({name: sha for name, sha in files.items() if is_read(name)})
 
 
 def open_prepared(folder: Path) -> Prepared:
@@ -160,12 +160,12 @@ def open_prepared(folder: Path) -> Prepared:
     Raises:
         RunError: If it is missing or not whole.
     """
-    runs.refuse_damaged(folder, FACTS)
-    facts, store = runs.read_json(folder / FACTS), open_store(folder / TOKENS)
+    manifest.refuse_damaged(folder, FACTS)
+    facts, store = storage.read_json(folder / FACTS), open_store(folder / TOKENS)
     tasks = {}
     for values in facts["tasks"]:
         task = Task(**{**values, "classes": tuple(values["classes"])})
-        runs.refuse_damaged(folder, f"tasks/{task.name}.parquet")
+        manifest.refuse_damaged(folder, f"tasks/{task.name}.parquet")
         table = pl.read_parquet(folder / "tasks" / f"{task.name}.parquet", glob=False)
         sample_id = SAMPLE_ID if SAMPLE_ID in table.columns else "note_id"
         names = ("note_id", sample_id, "patient_id", "split")
@@ -189,7 +189,7 @@ def inputs(spec: Preparation, like: Prepared | None = None) -> dict[str, Any]:
     """What a prepared folder depends on; `like` as for `build.prepare`."""
     chosen_by: dict[str, Any] = {}
     if like is not None:
-        store, files = like.store, runs.read_json(like.folder / runs.MANIFEST)["files"]
+        store, files = like.store, storage.read_json(like.folder / manifest.MANIFEST)["files"]
         chosen_by = {"edges": asdict(store.edges), "max_tokens": store.max_tokens}
         chosen_by["held out"] = [files[name] for name in (NOTES, SIGNATURES)]
     elif spec.config.max_tokens == "auto":

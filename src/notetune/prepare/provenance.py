@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from notetune import runs
+from notetune import manifest, storage
 from notetune.audit import Finding
 from notetune.errors import DataError
 from notetune.notes import overlap, overlap_text
@@ -35,31 +35,31 @@ def write_provenance(
     """
     store = prepared.store
     notes_N = np.unique(store.note_number_D[store.corpus_documents(sources)])
-    salt = runs.read_json(prepared.folder / runs.MANIFEST)["inputs"]
+    salt = storage.read_json(prepared.folder / manifest.MANIFEST)["inputs"]
     value = {
         "format": _FORMAT,
         "corpora": _corpora(prepared, notes_N),
-        "versions": runs.provenance(),
+        "versions": manifest.provenance(),
         "salt": salt,
         "has_patients": prepared.has_patients,
         "patients": patient_hashes(store.patient_ids[notes_N].tolist(), salt),
         "texts": text_hashes(prepared, store.note_ids[notes_N], salt),
         "before": _known_of(brought) if brought else [],
     }
-    runs.write_json(folder / PROVENANCE, value)
+    storage.write_json(folder / PROVENANCE, value)
 
 
 def write_brought(folder: Path, brought: Path) -> None:
     """Write the provenance of an adapter that is taken as it is, or that nobody knows it."""
     first, *before = _known_of(brought)
-    runs.write_json(folder / PROVENANCE, {**first, "is_brought": True, "before": before})
+    storage.write_json(folder / PROVENANCE, {**first, "is_brought": True, "before": before})
 
 
 def _known_of(brought: Path) -> list[dict[str, Any]]:
     """What an adapter was trained on, the latest first, as far as its folder says."""
     if not (brought / PROVENANCE).is_file():
         return [{"format": _FORMAT, "is_unknown": True}]
-    known = runs.read_json(brought / PROVENANCE)
+    known = storage.read_json(brought / PROVENANCE)
     needed = {"format", "salt", "patients", "has_patients"}
     is_ours = isinstance(known, dict) and (known.get("is_unknown") or needed <= known.keys())
     if not is_ours or known["format"] != _FORMAT:

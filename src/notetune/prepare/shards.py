@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
-from notetune import runs
+from notetune import manifest, runs, storage
 from notetune.notes import near_duplicates, overlap_text
 from notetune.tokens.edges import Edges
 from notetune.tokens.encode import LongNotes, load_encoder
@@ -123,21 +123,21 @@ def _write_shard(job: tuple[Shard, pl.DataFrame]) -> Shard:
     shard, notes = job
     hashes = notes.hash_rows().to_numpy()
     depends_on = {"notes": hashlib.sha256(hashes.tobytes()).hexdigest()}
-    if runs.is_finished(shard.folder, depends_on):
+    if manifest.is_finished(shard.folder, depends_on):
         return shard
     texts = notes["text"].to_list()
     hashes_of_texts = pl.Series(TEXT_HASH, overlap_text.text_hashes(texts), pl.Binary)
     with runs.new_folder(shard.folder, depends_on) as folder:
         notes.select("note_id", "text").write_parquet(folder / _TEXTS)
         notes.drop("text").with_columns(hashes_of_texts).write_parquet(folder / NOTES)
-        runs.write_array(folder / SIGNATURES, near_duplicates.signatures(texts))
+        storage.write_array(folder / SIGNATURES, near_duplicates.signatures(texts))
     return shard
 
 
 def _encode_shard(encoding: Encoding, shard: Shard) -> Shard:
-    notes = runs.read_json(shard.folder / runs.MANIFEST)["inputs"]
+    notes = storage.read_json(shard.folder / manifest.MANIFEST)["inputs"]
     depends_on = {"notes": notes, "encoding": asdict(encoding)}
-    if runs.is_finished(shard.tokens, depends_on):
+    if manifest.is_finished(shard.tokens, depends_on):
         return shard
     encoder = _encoder(encoding.backbone, encoding.edges)
     texts = pl.read_parquet(shard.folder / _TEXTS, columns=["text"], glob=False)["text"].to_list()

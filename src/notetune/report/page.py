@@ -9,7 +9,7 @@ from typing import TypeAlias
 import jinja2
 import markupsafe
 
-from notetune import __version__, runs
+from notetune import __version__, manifest, runs, storage
 from notetune.metrics.results import Results, TaskResult
 from notetune.ownership import refuse_foreign
 from notetune.report import adaptation, comparisons, deletions, figures, published, searches, tables
@@ -64,7 +64,7 @@ def write_report(results: Results, folder: Path) -> None:
     with runs.new_folder(folder, {"report": results.title, "created": results.created}) as new:
         (new / "report.html").write_text(_as_html(results, sections), encoding="utf-8")
         (new / "report.md").write_text(_as_markdown(results, sections), encoding="utf-8")
-        runs.write_json(new / "report.json", results)
+        storage.write_json(new / "report.json", results)
 
 
 def check_output(folder: Path) -> None:
@@ -75,9 +75,9 @@ def check_output(folder: Path) -> None:
     """
     files = {"report.html", "report.md", "report.json"}
     if folder.is_dir() and {path.name for path in folder.iterdir()} == files:
-        old = runs.read_json(folder / "report.json")
+        old = storage.read_json(folder / "report.json")
         if isinstance(old, dict) and {"format", "title", "created", "tasks"} <= old.keys():
-            runs.seal(folder, "report")  # it was written before reports had a manifest
+            manifest.seal(folder, "report")  # it was written before reports had a manifest
     refuse_foreign(folder)
 
 

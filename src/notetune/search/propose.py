@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Literal, assert_never
 
-from notetune import runs
+from notetune import storage
 from notetune.errors import ConfigError
 from notetune.search.ledger import Trial
 from notetune.search.space import Interval, Point, Space, Value, Values, point_count
@@ -69,7 +69,7 @@ def propose(
 
 
 def _seeds(study: str, n: int) -> Iterator[int]:
-    return (int(runs.fingerprint([study, n, draw])[:8], 16) for draw in count())
+    return (int(storage.fingerprint([study, n, draw])[:8], 16) for draw in count())
 
 
 def _asked(

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import polars as pl
 
-from notetune import runs, sources, storage
+from notetune import sources, storage
 from notetune.aliases import Combine, Join
 from notetune.config import parse
 from notetune.errors import ConfigError, RunWarning
@@ -213,7 +213,7 @@ def write_predictions(table: pl.DataFrame, path: Path | None) -> None:
     if path is None:
         sys.stdout.write(csv_text(table))
     elif path.suffix == ".csv":
-        runs.write_text(path, csv_text(table), replaces=False)
+        storage.write_text(path, csv_text(table), replaces=False)
     else:
-        with runs.new_file(path) as file:
+        with storage.new_file(path) as file:
             table.write_parquet(file)

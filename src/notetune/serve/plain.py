@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from notetune import runs
+from notetune import storage
 from notetune.errors import BundleError, DataError
 from notetune.model.backbone_folder import own_backbone, resolve_backbone
 from notetune.plain.bundles import ColumnsBundle, TextLimit, WordsBundle
@@ -29,7 +29,7 @@ def encoder_of(limit: TextLimit, backbone: str | None) -> Encoder:
     """
     name = own_backbone(limit.backbone_name, backbone)
     tokenizer = resolve_backbone(name) / "tokenizer.json"
-    if tokenizer.is_file() and runs.sha256_of_file(tokenizer) != limit.tokenizer_sha256:
+    if tokenizer.is_file() and storage.sha256_of_file(tokenizer) != limit.tokenizer_sha256:
         raise BundleError(
             f"the bundle cuts notes by the tokens of {limit.backbone_name}, not of {name}; give "
             "its own backbone with --backbone."

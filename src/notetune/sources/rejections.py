@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import polars as pl
 from pydantic import Field
 
-from notetune import runs
+from notetune import storage
 from notetune.config import Config
 from notetune.errors import DataError
 from notetune.sources.cohort import REJECTIONS_SCHEMA
@@ -110,4 +110,4 @@ def place(file: Path, line: int) -> str:
 
 def write_rejections(rejections: pl.DataFrame, path: Path) -> None:
     """Write rejected rows to a CSV file that only the owner can read, in one step."""
-    runs.write_text(path, csv_text(rejections))
+    storage.write_text(path, csv_text(rejections))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from notetune import runs
+from notetune import manifest, runs, storage
 from notetune.aliases import FloatArray
 from notetune.errors import DataError
 from notetune.metrics.scores import read_scores, write_scores
@@ -78,9 +78,9 @@ def out_of_fold_scores(job: Job, prepared: Prepared) -> FloatArray:
     assert isinstance(job.spec, BaselineSpec)
     table, folder = prepared.tasks[job.task], job.folder.with_name("out-of-fold")
     path = folder / "train.parquet"
-    depends_on = {"part": runs.read_json(job.folder / runs.MANIFEST)["files"]}
-    if not runs.is_finished(folder, depends_on):
-        penalty = float(runs.read_json(job.folder / _PENALTY)["value"])
+    depends_on = {"part": storage.read_json(job.folder / manifest.MANIFEST)["files"]}
+    if not manifest.is_finished(folder, depends_on):
+        penalty = float(storage.read_json(job.folder / _PENALTY)["value"])
         scores_NK = _of_task(job, prepared).out_of_fold(penalty)
         with runs.new_folder(folder, depends_on) as temporary:
             write_scores(table.scores(job.spec.name, 0, "train", scores_NK), temporary / path.name)
@@ -96,7 +96,7 @@ def _fit(job: Job, prepared: Prepared, folder: Path) -> Sequence[FloatArray]:
         names = {"note_columns": job.place.note_columns}
         save_card(folder, fitted.bundle.card.model_copy(update=names))
         fitted.bundle.save(folder)
-    runs.write_json(folder / _PENALTY, asdict(fitted.penalty))
+    storage.write_json(folder / _PENALTY, asdict(fitted.penalty))
     return [fitted.scores(split) for split in SCORED_SPLITS]
 
 
@@ -235,7 +235,7 @@ class WordsOfTask:
         backbone, store = resolve_backbone(self.backbone), self.prepared.store
         return TextLimit(
             backbone_name=backbone.name,
-            tokenizer_sha256=runs.sha256_of_file(backbone / "tokenizer.json"),
+            tokenizer_sha256=storage.sha256_of_file(backbone / "tokenizer.json"),
             max_tokens=store.max_tokens,
             max_pieces=self.spec.max_pieces,
             **asdict(store.edges),

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import scipy.stats
 
-from notetune import runs
+from notetune import runs, storage
 from notetune.aliases import FloatArray
 from notetune.metrics.results import DeletionRow
 from notetune.model.device import torch_device
@@ -50,12 +50,12 @@ def measure(job: Job, prepared: Prepared) -> None:
         changes.append((one.scores_K[label], *(one.scores_K[label] - scores_2), len(one.spans)))
     row = _row(spec, np.array(changes).reshape(-1, 4))
     with runs.new_folder(job.folder, job.inputs) as temporary:
-        runs.write_json(temporary / _ROW, row.model_dump(mode="json"))
+        storage.write_json(temporary / _ROW, row.model_dump(mode="json"))
 
 
 def read(job: Job) -> DeletionRow:
     """The row of a finished job."""
-    row = DeletionRow(**runs.read_json(job.folder / _ROW))
+    row = DeletionRow(**storage.read_json(job.folder / _ROW))
     return row.model_copy(update={"model": job.model.label if job.model else row.model})
 
 

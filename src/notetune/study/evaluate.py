@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from notetune import runs
+from notetune import manifest, storage
 from notetune.audit import Finding, FlowCount
 from notetune.errors import RunError
 from notetune.metrics.comparison import compare_study
@@ -162,7 +162,7 @@ def _tables_of(recipe: Recipe, one: Made, task: str) -> Iterator[ScoreTable]:
             if job.task != task or job.model is None or job.model not in shown:
                 continue
             if path.is_file():
-                runs.refuse_damaged(job.folder, path.name)
+                manifest.refuse_damaged(job.folder, path.name)
                 table = replace(read_scores(path), model=job.model.label)
                 yield table if how == "none" else combined(table, one.notes.prepared.stays, how)
 
@@ -218,7 +218,9 @@ def refuse_foreign_looks(recipe: Recipe) -> Path:
         RunError: If something else stands there.
     """
     path = recipe.folder.root / "looks.json"
-    runs.refuse_foreign_json(path, lambda looks: bool(looks) and all(map(_is_count, looks.items())))
+    storage.refuse_foreign_json(
+        path, lambda looks: bool(looks) and all(map(_is_count, looks.items()))
+    )
     return path
 
 
@@ -233,10 +235,10 @@ def _looks(recipe: Recipe, asked: Questions) -> dict[str, str]:
     Whoever changes the family after a look at the test scores chooses what to find.
     """
     path = refuse_foreign_looks(recipe)
-    looks: dict[str, int] = runs.read_json(path) if path.is_file() else {}
+    looks: dict[str, int] = storage.read_json(path) if path.is_file() else {}
     family = questions.fingerprint(asked.primary)
     looks[family] = looks.get(family, 0) + 1
-    runs.write_json(path, looks)
+    storage.write_json(path, looks)
     return {
         "primary comparisons": family,
         "looks at the test scores": (
@@ -330,11 +332,11 @@ def _split_counts(task: TaskTable) -> list[SplitCount]:
 
 
 def _provenance(recipe: Recipe, prepared: Prepared) -> dict[str, str]:
-    manifest = runs.read_json(prepared.folder / runs.MANIFEST)
+    written = storage.read_json(prepared.folder / manifest.MANIFEST)
     return {
-        **runs.provenance(),
+        **manifest.provenance(),
         "revision": _git_revision(),
-        "prepared data": manifest["files"]["notes.parquet"][:16],
+        "prepared data": written["files"]["notes.parquet"][:16],
         "notes": f"{len(prepared.store.note_ids):,}",
         "device": str(torch_device(recipe.device)),
     }

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from notetune import claims, infer, runs
+from notetune import claims, infer, manifest, runs, storage
 from notetune.errors import ConfigError
 from notetune.model.adapters.files import SavedAdapter, copy_adapter, read_adapter, save_adapter
 from notetune.model.backbone import load_backbone
@@ -181,7 +181,7 @@ class FixedFeatures:
         documents_D = labelled_documents(prepared, store)
         folder, depends_on = kept_features(job, documents_D)
         with claims.one_at_a_time(folder):
-            if not runs.is_finished(folder, depends_on):
+            if not manifest.is_finished(folder, depends_on):
                 with (
                     runs.work_folder(folder, depends_on) as work,
                     runs.new_folder(folder, depends_on) as temporary,
@@ -189,7 +189,7 @@ class FixedFeatures:
                     made = StackFeatures(job, spec, store)
                     label = f"features · {spec.model}"
                     _compute(made, label, store, documents_D, work, temporary, track)
-        about = runs.read_json(folder / _ABOUT)
+        about = storage.read_json(folder / _ABOUT)
         self.about = AboutModel(**{**about, "adapters": tuple(about["adapters"])})
         self._documents_D: Int64Array = np.load(folder / _DOCUMENTS)
         self._values_DH = np.load(folder / _VALUES, mmap_mode="r")
@@ -225,10 +225,10 @@ def kept_features(job: Job, documents_D: Int64Array) -> tuple[Path, dict[str, An
         "stage": "features",
         "format": FORMATS["model"],
         "spec": as_it_starts(job).features,
-        "needs": [runs.read_json(need.folder / runs.MANIFEST)["files"] for need in needs],
+        "needs": [storage.read_json(need.folder / manifest.MANIFEST)["files"] for need in needs],
         "documents": hashlib.sha256(documents_D.tobytes()).hexdigest(),
     }
-    return job.place.features / runs.fingerprint(inputs), inputs
+    return job.place.features / storage.fingerprint(inputs), inputs
 
 
 def is_computed_elsewhere(job: Job, prepared: Prepared) -> bool:
@@ -241,7 +241,7 @@ def features_cost(job: Job, prepared: Prepared) -> tuple[Path, FeatureCost] | No
     """Where the kept features are and what computing them cost; None if they are gone."""
     documents_D = labelled_documents(prepared, store_of(job, prepared))
     path = kept_features(job, documents_D)[0] / _COST
-    return (path.parent, FeatureCost(**runs.read_json(path))) if path.is_file() else None
+    return (path.parent, FeatureCost(**storage.read_json(path))) if path.is_file() else None
 
 
 def store_of(job: Job, prepared: Prepared) -> TokenStore:
@@ -293,10 +293,10 @@ def _compute(
     values, seconds = zip(*(part.read() for part in parts), strict=True)
     tokens_N = store.reading(documents_D, made.pieces).tokens_N
     cost = FeatureCost(made.about.parameters, sum(seconds), int(tokens_N.sum()), peak_memory_mib())
-    runs.write_array(folder / _DOCUMENTS, documents_D)
-    runs.write_array(folder / _VALUES, np.concatenate(values))
-    runs.write_json(folder / _ABOUT, asdict(made.about))
-    runs.write_json(folder / _COST, asdict(cost))
+    storage.write_array(folder / _DOCUMENTS, documents_D)
+    storage.write_array(folder / _VALUES, np.concatenate(values))
+    storage.write_json(folder / _ABOUT, asdict(made.about))
+    storage.write_json(folder / _COST, asdict(cost))
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,7 @@ class _Part:
         """Write them and how long it took; the number of notes."""
         started = time.perf_counter()
         values_NH = made.of_notes(self.documents_N).cpu().numpy()
-        with runs.new_file(self.path) as file:
+        with storage.new_file(self.path) as file:
             np.savez(file, values=values_NH, seconds=time.perf_counter() - started)
         return len(values_NH)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from notetune import runs
+from notetune import manifest, storage
 from notetune.model.device import DeviceName, Recompute
 from notetune.prepare import prepared
 from notetune.prepare.prepared import open_prepared
@@ -106,14 +106,14 @@ class Job:
             "stage": self.stage,
             "format": FORMATS[self.stage],
             "spec": self.spec,
-            "needs": [runs.read_json(folder / runs.MANIFEST)["files"] for folder in read],
+            "needs": [storage.read_json(folder / manifest.MANIFEST)["files"] for folder in read],
         }
 
     def is_made(self, *, is_checked: bool = False) -> bool:
         """Whether it was made as it says, of what stands there now; `is_checked`: file by file."""
         if not all(job.is_made() for job in self.needs if job.stage not in OF_NOTES):
             return False
-        if not all((job.folder / runs.MANIFEST).is_file() for job in self.needs):
+        if not all((job.folder / manifest.MANIFEST).is_file() for job in self.needs):
             return False
-        check = runs.is_finished if is_checked else runs.was_made_from
+        check = manifest.is_finished if is_checked else manifest.was_made_from
         return check(self.folder, self.inputs)

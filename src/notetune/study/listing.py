@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from notetune import runs
+from notetune import storage
 from notetune.errors import BackboneError, RunError
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.prepare.prepared import open_prepared
@@ -220,7 +220,7 @@ class _Listing:
         """The point that a search has found, empty where that is only assumed; None before."""
         if self.assumes_searched:
             return {}
-        return runs.read_json(search.folder / WINNER)["point"] if search.is_made() else None
+        return storage.read_json(search.folder / WINNER)["point"] if search.is_made() else None
 
     def _domain(self, recipe: Recipe, name: str, seed: int) -> Job:
         spec = wanted.domain_spec(recipe, self.facts, seed)
@@ -231,7 +231,7 @@ class _Listing:
 
     def _perplexity(self, recipe: Recipe, domain: Job | None) -> Job:
         path = wanted.general_text(recipe)
-        general = runs.sha256_of_file(path) if path.is_file() else "no file"
+        general = storage.sha256_of_file(path) if path.is_file() else "no file"
         of_domain = wanted.domain_spec(recipe, self.facts, 0)
         spec = wanted.perplexity_spec(recipe, of_domain, general, has_adapter=domain is not None)
         if domain is None:

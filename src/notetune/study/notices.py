@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from notetune import runs
+from notetune import manifest
 from notetune.errors import BackboneError
 from notetune.metrics.results import TaskResult
 from notetune.model.backbone import outline_backbone
@@ -150,7 +150,7 @@ def _missing(made: Sequence[Made]) -> Iterator[str]:
         )
     for one in made:
         spec = one.recipe.preparation
-        if not runs.was_made_from(spec.folder, inputs(spec)):
+        if not manifest.was_made_from(spec.folder, inputs(spec)):
             yield (
                 "The notes were prepared by another version, with other settings, or from files "
                 "that have changed or gone since."

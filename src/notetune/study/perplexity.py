@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
-from notetune import infer, runs
+from notetune import infer, storage
 from notetune.errors import DataError
 from notetune.metrics.results import PerplexityRow
 from notetune.model.adapters.files import read_adapter
@@ -51,12 +51,12 @@ def measure(job: Job, corpus: Prepared, track: Track = silent) -> None:
         count = sum(len(sample.documents_D) for sample in found)
         losses = track(job.label, _losses(job, job.spec, found), count, lambda loss: loss[0])
         rows = _rows(job, job.spec, found, np.array([nats for _, nats in losses]))
-        runs.write_json(temporary / PERPLEXITY, [row.model_dump(mode="json") for row in rows])
+        storage.write_json(temporary / PERPLEXITY, [row.model_dump(mode="json") for row in rows])
 
 
 def read(job: Job) -> tuple[PerplexityRow, ...]:
     """The rows of a finished job."""
-    return tuple(PerplexityRow(**row) for row in runs.read_json(job.folder / PERPLEXITY))
+    return tuple(PerplexityRow(**row) for row in storage.read_json(job.folder / PERPLEXITY))
 
 
 def samples(job: Job, store: TokenStore) -> list[Sample]:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from notetune import __version__, claims, lease, runs
+from notetune import __version__, claims, lease, manifest, runs, storage
 from notetune.errors import ConfigError, NotetuneError, RunError, RunWarning, WriteError
 from notetune.lease import Holder
 from notetune.metrics.results import Results
@@ -121,7 +121,7 @@ def run_job(job: Job, notes: Notes | None, track: Track = silent) -> None:
     Raises:
         NotetuneError: What its code raises; nothing half-written is left.
     """
-    if runs.is_older(job.folder, FORMATS[job.stage]):
+    if manifest.is_older(job.folder, FORMATS[job.stage]):
         _say(f"{job.folder} was made by an earlier version of notetune; it is made again")
     if job.stage in OF_NOTES:
         in_one_step(track, job.label, partial(_prepare, job))
@@ -198,12 +198,12 @@ class _Worker:
                 "tune: each trial runs in one process; run `notetune tune` before torchrun."
             )
         for one in (*self.recipe.studies.values(), self.recipe):
-            runs.refuse_foreign_json(one.folder.root / _RECIPE, _SECTIONS.issubset)
+            storage.refuse_foreign_json(one.folder.root / _RECIPE, _SECTIONS.issubset)
         if processes.is_first():
             claims.clear_parts(root)
             others = lease.holders_below(root)
             _refuse_others(self.recipe, others)
-            runs.write_json(root / _RECIPE, self.recipe.as_json())
+            storage.write_json(root / _RECIPE, self.recipe.as_json())
         self.look_at_notes()
 
     @property
@@ -239,7 +239,7 @@ class _Worker:
         self.known[backbone] = jobs_of(one, backbone, facts_of(one, notes), others)
         if processes.is_first():
             resolved = _resolved(one, notes.prepared.intake)
-            runs.write_json(one.folder.root / _RECIPE, resolved.as_json())
+            storage.write_json(one.folder.root / _RECIPE, resolved.as_json())
         for job in self.known[backbone]:
             if job.stage == "pretrain" and not job.is_made():
                 step1.refuse(job, notes.corpus)
@@ -337,14 +337,14 @@ def _refuse_others(recipe: Recipe, others: Sequence[Holder]) -> None:
             f"{other.name} works on {root} with notetune {found[0]}, and this is {__version__}; "
             "run the same version, or wait for it."
         )
-    if (root / _RECIPE).exists() and not _is_same(recipe, runs.read_json(root / _RECIPE)):
+    if (root / _RECIPE).exists() and not _is_same(recipe, storage.read_json(root / _RECIPE)):
         raise RunError(
             f"{other.name} works on {root} with another recipe; wait for it, or give this one "
             "another `name`."
         )
     for backbone, one in recipe.studies.items():
         for job in jobs_of(one, backbone, None):
-            if runs.made_from(job.folder) and not job.is_made():
+            if manifest.made_from(job.folder) and not job.is_made():
                 raise RunError(
                     f"{job.folder} was made from other files than this process sees, and "
                     f"{other.name} works with it; give all workers the same `data`, or wait."
@@ -358,7 +358,7 @@ def _is_same(recipe: Recipe, other: dict[str, Any]) -> bool:
         if mine[section][key] == "auto":
             other[section][key] = "auto"
     both = ({k: v for k, v in each.items() if k not in _OF_A_MACHINE} for each in (mine, other))
-    return len({runs.fingerprint(each) for each in both}) == 1
+    return len({storage.fingerprint(each) for each in both}) == 1
 
 
 def _encode(job: Job, prepared: Prepared) -> None:

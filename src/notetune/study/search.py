@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from notetune import infer, runs
+from notetune import infer, runs, storage
 from notetune.aliases import FloatArray
 from notetune.errors import BundleError, ConfigError, DataError, NotetuneError, TrainingError
 from notetune.metrics.bootstrap import Counts, auroc_replicates
@@ -152,7 +152,7 @@ def choose(search: Job, notes: Notes) -> None:
         corrected=_as_shown(spec, found.corrected),
     )
     with runs.new_folder(search.folder, search.inputs) as folder:
-        runs.write_json(folder / WINNER, row.model_dump(mode="json"))
+        storage.write_json(folder / WINNER, row.model_dump(mode="json"))
 
 
 def _model(search: Job) -> str:
@@ -173,12 +173,12 @@ def _row(spec: SearchSpec, trial: Trial) -> TrialRow:
 
 def read(search: Job) -> SearchRow:
     """What a finished search found."""
-    return SearchRow(**runs.read_json(search.folder / WINNER))
+    return SearchRow(**storage.read_json(search.folder / WINNER))
 
 
 def identity(search: Job) -> str:
     """Of all that makes scores comparable; more trials go on with those that were made."""
-    return runs.fingerprint({**search.inputs, "spec": replace(_spec(search), trials=0)})
+    return storage.fingerprint({**search.inputs, "spec": replace(_spec(search), trials=0)})
 
 
 def _spec(search: Job) -> SearchSpec:
@@ -273,7 +273,7 @@ def _losses(
             stack(backbone, [layer]), store, documents_D, spec.tokens_per_row
         )
         targets_D = (store.lengths_D[documents_D] - 1).astype(np.float64)
-        with runs.new_file(path) as file:
+        with storage.new_file(path) as file:
             np.savez(file, losses=losses_D, targets=targets_D)
     with np.load(path) as found:
         return found["losses"], found["targets"]

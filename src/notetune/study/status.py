@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal
 
-from notetune import runs, storage
+from notetune import manifest, storage
 from notetune.errors import NotetuneError
 from notetune.journal import Event, Journal
 from notetune.lease import Holder, holder_of, holders_below, this_process
@@ -144,7 +144,7 @@ def _status(job: Job, is_made: bool, holder: Holder | None, last: Event) -> Stat
         return Status(job.name, "done")
     if last.get("event") == "failed":
         return Status(job.name, "failed", last["why"])
-    is_older = runs.is_older(job.folder, FORMATS[job.stage])
+    is_older = manifest.is_older(job.folder, FORMATS[job.stage])
     return Status(job.name, "older format" if is_older else "open")
 
 

@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import replace
 
-from notetune import runs
+from notetune import runs, storage
 from notetune.errors import BundleError
 from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.backbone import load_backbone, outline_backbone
@@ -75,7 +75,7 @@ def train_domain(job: Job, corpus: Prepared, track: Track = silent) -> None:
         model.check(read_row(store, documents_D[:_CHECKED_DOCUMENTS], backbone.device))
         save_adapter(temporary, model.adapters[DOMAIN], backbone)
         write_provenance(temporary, corpus, spec.sources, place.brought if spec.start else None)
-        runs.write_json(temporary / TRAINING, record)
+        storage.write_json(temporary / TRAINING, record)
         shutil.copyfile(work / STEPS, temporary / STEPS)
 
 
@@ -91,7 +91,7 @@ def _take(job: Job, spec: DomainSpec) -> None:
         save_adapter(temporary, model.adapters[DOMAIN], backbone)
         write_brought(temporary, place.brought)
         record = TrainingRecord(0, 0, model.total_count, 0.0, 0, 0.0, ())
-        runs.write_json(temporary / TRAINING, record)
+        storage.write_json(temporary / TRAINING, record)
 
 
 def refuse_misfit(recipe: Recipe) -> None:

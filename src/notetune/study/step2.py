@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from notetune import runs
+from notetune import runs, storage
 from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.scores import ScoreTable, write_scores
 from notetune.model.backbone_folder import licence_of, resolve_backbone
@@ -81,7 +81,7 @@ def train_model(
             if record.kept_steps:  # else nothing was better than the head that it started from
                 trained = model.trained
         trained.save(temporary)
-        runs.write_json(temporary / TRAINING, record)
+        storage.write_json(temporary / TRAINING, record)
         for split in splits:
             trained.write_scores(split, temporary)
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
-from notetune import runs
+from notetune import storage
 from notetune.aliases import Join
 from notetune.errors import BackboneError
 
@@ -188,7 +188,7 @@ def read_declared(backbone: Path) -> Declared:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    found = runs.read_json(path) if path.is_file() else {}
+    found = storage.read_json(path) if path.is_file() else {}
     return found if isinstance(found, dict) else {}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from notetune import runs
+from notetune import storage
 from notetune.errors import RunError
 from notetune.tokens.edges import Edges
 from notetune.tokens.encode import Documents, Encoder
@@ -163,8 +163,8 @@ def encode_notes(
 
 def save_documents(folder: Path, documents: Documents) -> None:
     """Write the documents of some notes into a folder, for `read_documents`."""
-    runs.write_array(folder / _TABLE, documents.table_D)
-    runs.write_array(folder / _SHARD_IDS, documents.ids)
+    storage.write_array(folder / _TABLE, documents.table_D)
+    storage.write_array(folder / _SHARD_IDS, documents.ids)
 
 
 def read_documents(folder: Path) -> Documents:
@@ -199,12 +199,12 @@ def join_documents(
             # A view, even an empty one, would keep all ids in memory.
             tables.append(Documents(part.ids[:0].copy(), part.table_D))
     for name, array in _arrays(tables).items():
-        runs.write_array(folder / f"{name}.npy", array)
+        storage.write_array(folder / f"{name}.npy", array)
     for name in _TEXTS:
         _save_texts(folder / f"{name}.npy", columns[name])
-    runs.write_array(folder / IN_CORPUS, _in_corpus(columns))
+    storage.write_array(folder / IN_CORPUS, _in_corpus(columns))
     made = {"edges": dataclasses.asdict(edges), "max_tokens": max_tokens}
-    runs.write_json(folder / "store.json", {"format": FORMAT, "dtype": dtype.name, **made})
+    storage.write_json(folder / "store.json", {"format": FORMAT, "dtype": dtype.name, **made})
 
 
 def open_store(folder: Path) -> TokenStore:
@@ -213,7 +213,7 @@ def open_store(folder: Path) -> TokenStore:
     Raises:
         RunError: If a file is missing or the format is not the one that this version reads.
     """
-    description = runs.read_json(folder / "store.json")
+    description = storage.read_json(folder / "store.json")
     if description["format"] != FORMAT:
         raise RunError(f"{folder} has format {description['format']}; prepare the run again.")
     try:
@@ -248,7 +248,7 @@ def _in_corpus(columns: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
 
 
 def _save_texts(path: Path, texts: Any) -> None:
-    """Write strings as `runs.write_array` would, without an array of all of them in memory."""
+    """Write strings as `storage.write_array` would, without an array of all of them in memory."""
     starts = range(0, len(texts), _NOTES_AT_A_TIME)
     blocks = (np.asarray(texts[n : n + _NOTES_AT_A_TIME], np.str_) for n in starts)
     dtype = np.result_type("<U1", *{block.dtype for block in blocks})

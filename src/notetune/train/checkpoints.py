@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from notetune import runs, storage
+from notetune import manifest, runs, storage
 from notetune.errors import RunError, RunWarning
 from notetune.metrics.learning import Evaluation
 from notetune.model.sharded import spread_like, whole
@@ -61,7 +61,7 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
         world: World = ALONE,
     ) -> None:
-        self._folder, self._inputs = folder, runs.fingerprint(inputs)
+        self._folder, self._inputs = folder, storage.fingerprint(inputs)
         self._tensors, self._optimizer = dict(tensors), optimizer
         name_of = {id(tensor): name for name, tensor in tensors.items()}
         # In the order in which the state of the optimizer numbers them.
@@ -102,7 +102,7 @@ class Checkpoints:
             with storage.written(target, need):
                 save_file(weights, folder / _WEIGHTS)
                 save_file(moments, folder / _OPTIMIZER)
-            runs.write_json(folder / _STATE, state)
+            storage.write_json(folder / _STATE, state)
             shutil.copyfile(self._log, folder / STEPS)
         for older in self._newest_first()[_KEPT:]:
             shutil.rmtree(older)
@@ -139,15 +139,15 @@ class Checkpoints:
         return Position(next_step=0)
 
     def _restore(self, folder: Path) -> Position:
-        if not runs.is_finished(folder, self._inputs_of(folder)):
-            if damaged := runs.damaged_files(folder):
+        if not manifest.is_finished(folder, self._inputs_of(folder)):
+            if damaged := manifest.damaged_files(folder):
                 raise RunError(f"{damaged[0]} is missing or damaged")
             raise RunError("is of another run or step")
         weights, moments = _read(folder / _WEIGHTS), _read(folder / _OPTIMIZER)
         keys = sorted({path.partition("/")[0] for path in moments})
         if not self._fits(weights, moments, keys):
             raise RunError("its tensors are not those of this training")
-        state = runs.read_json(folder / _STATE)
+        state = storage.read_json(folder / _STATE)
         self._tell_scope(state.pop("scope"))
         with torch.no_grad():
             for name, tensor in self._tensors.items():
@@ -160,7 +160,7 @@ class Checkpoints:
         }
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": values})
         if self._writes:
-            runs.write_text(self._log, (folder / STEPS).read_text(encoding="utf-8"))
+            storage.write_text(self._log, (folder / STEPS).read_text(encoding="utf-8"))
         return TypeAdapter(Position).validate_python(state)
 
     def _inputs_of(self, folder: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from notetune import runs
+from notetune import storage
 from notetune.errors import TrainingError
 from notetune.model.sharded import clip
 from notetune.tokens.packing import Int64Array
@@ -118,7 +118,7 @@ def train(
             grad_norm,
             optimizer.param_groups[0]["lr"],
             halvings,
-            runs.fingerprint(_documents_of(rows)),
+            storage.fingerprint(_documents_of(rows)),
             time.perf_counter() - started,
         )
 

@@ -16,7 +16,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from notetune import runs
+from notetune import storage
 from notetune.errors import Stopped, TrainingError
 from notetune.metrics.learning import CurvePoint, Evaluation
 from notetune.progress import Track
@@ -291,7 +291,7 @@ def _stop_requests() -> Iterator[list[int]]:
 
 def read_record(path: Path) -> TrainingRecord:
     """The record that is in a JSON file."""
-    return TypeAdapter(TrainingRecord).validate_python(runs.read_json(path))
+    return TypeAdapter(TrainingRecord).validate_python(storage.read_json(path))
 
 
 def restart_peak_memory() -> None:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, uint8
 
-from notetune import runs
+from notetune import storage
 from notetune.errors import BundleError
 from notetune.model.adapters.base import Adapter
 from notetune.model.adapters.folder import (
@@ -72,11 +72,11 @@ def save_adapter(folder: Path, adapter: Adapter, backbone: Backbone) -> None:
             "base_model_name_or_path": backbone.name,
         }
         written = {k: sorted(v) if isinstance(v, set) else v for k, v in sorted(settings.items())}
-        runs.write_json(folder / PEFT_CONFIG, written)
+        storage.write_json(folder / PEFT_CONFIG, written)
     card = AdapterCard(
         backbone=backbone.fingerprint, spec=spec, sha256_of_tensors=tensors_hash(tensors)
     )
-    runs.write_json(folder / CARD, card.model_dump(mode="json"))
+    storage.write_json(folder / CARD, card.model_dump(mode="json"))
 
 
 def copy_adapter(source: Path, folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from safetensors import SafetensorError, safe_open
 
-from notetune import runs
+from notetune import storage
 from notetune.config import Config, parse
 from notetune.errors import BundleError
 from notetune.model.adapters.specs import (
@@ -97,17 +97,17 @@ def read_folder(folder: Path) -> AdapterFolder:
         weights = folder / (BACKBONE_WEIGHTS if isinstance(card.spec, Full) else WEIGHTS)
         return AdapterFolder(card.spec, weights, card.backbone, card.sha256_of_tensors)
     origin, weights = folder / PEFT_CONFIG, folder / WEIGHTS
-    settings = runs.read_json(origin)
+    settings = storage.read_json(origin)
     if not isinstance(settings, dict):
         raise BundleError(f"{origin} is no configuration of peft; restore it from a copy.")
     names = _names(weights)
     spec, state = _from_peft(settings, names, str(origin)), weights.stat()
-    digest = runs.fingerprint([spec, _sha256(weights, state.st_size, state.st_mtime_ns)])
+    digest = storage.fingerprint([spec, _sha256(weights, state.st_size, state.st_mtime_ns)])
     return AdapterFolder(spec, weights, None, digest)
 
 
 def _card(path: Path) -> AdapterCard:
-    settings = runs.read_json(path)
+    settings = storage.read_json(path)
     if not isinstance(settings, dict):
         raise BundleError(f"{path} is no card of an adapter; restore it from a copy.")
     if settings.get("format") != FORMAT:
@@ -121,7 +121,7 @@ def _card(path: Path) -> AdapterCard:
 def _sha256(path: Path, size: int, modified: int) -> str:
     """Read a file once in a process, as long as its size and time stay the same."""
     del size, modified
-    return runs.sha256_of_file(path)
+    return storage.sha256_of_file(path)
 
 
 def _names(path: Path) -> list[str]:
