@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from notetune import claims, runs
+from notetune import claims, manifest, runs
 from notetune.errors import RunError
 from notetune.ownership import refuse_foreign
 
@@ -88,10 +88,10 @@ def test_work_for_other_inputs_is_found_by_its_whole_name(tmp_path):
 def test_a_damaged_manifest_still_says_whose_the_folder_is(tmp_path):
     with runs.new_folder(tmp_path / "stage", 1) as part:
         (part / "a").write_text("a")
-    manifest = tmp_path / "stage" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"digest": "', '"digest": "0'))
+    path = tmp_path / "stage" / "manifest.json"
+    path.write_text(path.read_text().replace('"digest": "', '"digest": "0'))
     assert not manifest.is_finished(tmp_path / "stage", 1)
     refuse_foreign(tmp_path / "stage")
-    manifest.write_text("{}")
+    path.write_text("{}")
     with pytest.raises(RunError, match="was not made by notetune"):
         refuse_foreign(tmp_path / "stage")

@@ -40,6 +40,16 @@ def seal(folder: Path, inputs: Any) -> None:
     storage.sync(folder)
 
 
+def files_of(folder: Path) -> dict[str, str]:
+    """The sha256 of each file of a finished folder, by its name.
+
+    Raises:
+        RunError: If it has no manifest.
+    """
+    files: dict[str, str] = storage.read_json(folder / MANIFEST)["files"]
+    return files
+
+
 def is_finished(folder: Path, inputs: Any) -> bool:
     """Whether `folder` was built from the same inputs and every file still has its sha256.
 

@@ -1,4 +1,4 @@
-"""Files read, and written durably in one step; what cannot be written, and why."""
+"""Files and JSON, fingerprints of values; what cannot be written, and why."""
 
 import contextlib
 import dataclasses

@@ -188,6 +188,10 @@ def other_special_names(writer):
             r"lacks llama\.attention\.head_count",
         ),
         ({"edit": setting(llama__rope__scaling__type="yarn")}, r"scales its positions \(yarn\)"),
+        (
+            {"tensors": {"output_norm.weight": (Type.F32, np.full(64, np.nan, np.float32))}},
+            r"a\.gguf: model\.norm\.weight holds numbers that are not finite",
+        ),
         ({"tensors": {"blk.1.ffn_up.weight": None}}, r"1 tensors, model\.layers\.1\.mlp\.up_proj"),
         (
             {"tensors": {"blk.1.ffn_up.weight": (Type.F32, np.zeros((96, 32), np.float32))}},

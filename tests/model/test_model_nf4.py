@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from builders import VOCABULARY, random_llama
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import notetune
@@ -36,6 +37,16 @@ LEVELS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return random_llama(tmp_path_factory.mktemp("nf4"))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, -torch.inf])
+def test_a_weight_that_is_not_finite_is_refused_before_it_is_packed(tmp_path, bad):
+    folder = random_llama(tmp_path / "bad")
+    tensors, name = load_file(folder / "model.safetensors"), "model.layers.0.mlp.up_proj.weight"
+    tensors[name][0, 0] = bad
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BackboneError, match=f"{name} holds numbers that are not finite"):
+        load_backbone(str(folder), "nf4")
 
 
 def test_each_weight_is_the_nearest_level_of_its_block():

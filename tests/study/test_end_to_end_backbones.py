@@ -107,13 +107,22 @@ def test_each_entry_is_the_recipe_with_its_own_changes(place):
     assert alone.studies == {"": alone}
 
 
-@pytest.mark.parametrize(("opener", "shares"), [("auto", False), ("none", True)])
-def test_weights_in_another_type_share_notes_unless_they_choose_the_opener(place, opener, shares):
-    half = f"backbones.half={{backbone: {place}/one, dtype: bfloat16}}"
-    studies = load(place, half, f"prepare.opener={opener}").studies
-    one, half = studies["one"].preparation, studies["half"].preparation
-    assert (one.folder == half.folder) is shares
-    assert (inputs(one) == inputs(half)) is shares
+@pytest.mark.parametrize(
+    ("opener", "changed", "shares"),
+    [
+        ("auto", "dtype: bfloat16", False),  # weights may choose another opener
+        ("none", "dtype: bfloat16", True),
+        ("none", "pretrain: {leaked_texts: drop}", False),
+        ("none", "pretrain: {epochs: 2}", True),
+    ],
+)
+def test_entries_share_notes_exactly_where_these_are_prepared_alike(place, opener, changed, shares):
+    other = f"backbones.other={{backbone: {place}/one, {changed}}}"
+    studies = load(place, other, f"prepare.opener={opener}").studies
+    one, other = studies["one"], studies["other"]
+    assert (one.folder.prepared == other.folder.prepared) is shares
+    pairs = ((one.preparation, other.preparation), (one.corpus, other.corpus))
+    assert all(inputs(a) == inputs(b) for a, b in pairs) is shares
 
 
 @pytest.mark.parametrize(

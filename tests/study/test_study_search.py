@@ -11,13 +11,14 @@ from notetune import config
 from notetune.errors import ConfigError, DataError, RunError
 from notetune.metrics.scores import read_scores
 from notetune.model.adapters.files import read_adapter
+from notetune.ownership import lease_of
 from notetune.recipe.recipe import Recipe
 from notetune.search.ledger import Ledger
 from notetune.study import search
 from notetune.study.costs import costs
 from notetune.study.evaluate import evaluate
 from notetune.study.listing import jobs
-from notetune.study.run import is_of_searches, run_study, work
+from notetune.study.run import is_of_searches, prepare_notes, run_study, work
 from notetune.study.status import progress
 from notetune.study.step1 import train_domain
 
@@ -182,6 +183,19 @@ def test_a_point_that_does_not_work_is_a_failed_trial_and_the_search_goes_on(pla
     states = [trial.state for trial in row.trials]
     assert sorted(states) == ["failed", "failed", "finished", "finished"]
     assert row.trials[row.winner].point["adapter.dropout"] == 0.0
+
+
+def test_what_is_no_lease_in_the_place_of_a_trial_stops_its_search_alone(place, tmp_path):
+    recipe = load(place, f"runs={tmp_path}", "tune.downstream=null")
+    prepare_notes(recipe)
+    (job,) = searches_of(recipe)
+    lease = lease_of(search._place(job) / "trial-000")
+    lease.mkdir(parents=True)
+    with pytest.raises(RunError, match=lease.name):
+        work(recipe)
+    failed = [stage.name for stage in progress(recipe).jobs if stage.state == "failed"]
+    assert failed == [job.name]
+    assert (recipe.folder.root / "perplexity-before/manifest.json").is_file()
 
 
 def test_a_search_without_a_trial_that_works_says_so(place, tmp_path):

@@ -271,13 +271,12 @@ def load_backbone(
         )
     if kind is AutoModel:
         add_semantic_types(model.get_input_embeddings().weight, folder)
+    _refuse_not_finite(model, folder)
     if dtype == "nf4":
         _refuse_quantised(model, folder)
         quantise_layers(body_of(model), device)
         _convert(model, plain)
-    model.to(device)
-    _refuse_not_finite(model, folder)
-    return _backbone(model, folder, backbone_fingerprint(folder))
+    return _backbone(model.to(device), folder, backbone_fingerprint(folder))
 
 
 def outline_backbone(
@@ -345,6 +344,7 @@ def _refuse_quantised(model: Any, folder: Path) -> None:
         )
 
 
+@torch.no_grad()
 def _refuse_not_finite(model: Any, folder: Path) -> None:
     """Look at every weight that is a number of its own, at the cost of reading it once."""
     for name, weight in model.named_parameters():

@@ -88,7 +88,10 @@ def convert(source: Path, folder: Path) -> Backbone:
         tokenizer.save(str(new / "tokenizer.json"))
         storage.write_json(new / "tokenizer_config.json", _tokenizer_config(content))
         (new / "README.md").write_text(_about(source, content), encoding="utf-8")
-        load_backbone(str(new))
+        try:
+            load_backbone(str(new))
+        except BackboneError as error:  # it names a folder that goes with it
+            raise BackboneError(str(error).replace(str(new), str(source))) from None
     return outline_backbone(str(folder))
 
 

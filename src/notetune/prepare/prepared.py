@@ -150,7 +150,7 @@ class Prepared:
         return self._digest(lambda name: name == f"tasks/{task}.parquet")
 
     def _digest(self, is_read: Callable[[str], bool]) -> str:
-        files = storage.read_json(self.folder / manifest.MANIFEST)["files"]
+        files = manifest.files_of(self.folder)
         return storage.fingerprint({name: sha for name, sha in files.items() if is_read(name)})
 
 
@@ -189,7 +189,7 @@ def inputs(spec: Preparation, like: Prepared | None = None) -> dict[str, Any]:
     """What a prepared folder depends on; `like` as for `build.prepare`."""
     chosen_by: dict[str, Any] = {}
     if like is not None:
-        store, files = like.store, storage.read_json(like.folder / manifest.MANIFEST)["files"]
+        store, files = like.store, manifest.files_of(like.folder)
         chosen_by = {"edges": asdict(store.edges), "max_tokens": store.max_tokens}
         chosen_by["held out"] = [files[name] for name in (NOTES, SIGNATURES)]
     elif spec.config.max_tokens == "auto":

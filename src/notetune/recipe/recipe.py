@@ -234,8 +234,8 @@ class Recipe(Config):
         """The recipe of each backbone, with a run folder inside this one's.
 
         Models that need no backbone, baselines and encoders, belong to the first; each has its own
-        hybrid. Entries whose notes are prepared alike share them. A recipe of
-        one backbone is its only study, and has no name.
+        hybrid. Entries whose notes are prepared alike share them. A recipe of one backbone is its
+        only study, and has no name.
 
         Raises:
             ConfigError: If what an entry changes is not a valid recipe.
@@ -245,7 +245,9 @@ class Recipe(Config):
         for name, entry in self.backbones.items():
             study = self._study(name, entry, is_first=not studies)
             corpus = study.pretrain.corpus
-            notes: tuple[str, ...] = (study.backbone, corpus.model_dump_json() if corpus else "")
+            leaked = str(study.pretrain.leaked_texts)
+            notes: tuple[str, ...]
+            notes = (study.backbone, corpus.model_dump_json() if corpus else "", leaked)
             if study.prepare.max_tokens == "auto":
                 notes = (*notes, str(study.most_tokens), str(study.positions_taken))
             if study.prepare.opener == "auto":  # weights of another type may choose another one

@@ -78,7 +78,7 @@ def out_of_fold_scores(job: Job, prepared: Prepared) -> FloatArray:
     assert isinstance(job.spec, BaselineSpec)
     table, folder = prepared.tasks[job.task], job.folder.with_name("out-of-fold")
     path = folder / "train.parquet"
-    depends_on = {"part": storage.read_json(job.folder / manifest.MANIFEST)["files"]}
+    depends_on = {"part": manifest.files_of(job.folder)}
     if not manifest.is_finished(folder, depends_on):
         penalty = float(storage.read_json(job.folder / _PENALTY)["value"])
         scores_NK = _of_task(job, prepared).out_of_fold(penalty)

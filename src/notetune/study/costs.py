@@ -369,7 +369,7 @@ def _rate_on(gpu: str) -> Callable[[CountedStep], float]:
 
 
 def _rate_here() -> Callable[[CountedStep], float]:
-    """Operations per second on this machine: of the first step of each backbone, as it runs."""
+    """Operations per second on this machine: of the first step of each backbone in each type."""
     found: dict[tuple[str, Dtype], float] = {}
 
     def rate(step: CountedStep) -> float:

@@ -332,11 +332,10 @@ def _split_counts(task: TaskTable) -> list[SplitCount]:
 
 
 def _provenance(recipe: Recipe, prepared: Prepared) -> dict[str, str]:
-    written = storage.read_json(prepared.folder / manifest.MANIFEST)
     return {
         **manifest.provenance(),
         "revision": _git_revision(),
-        "prepared data": written["files"]["notes.parquet"][:16],
+        "prepared data": manifest.files_of(prepared.folder)["notes.parquet"][:16],
         "notes": f"{len(prepared.store.note_ids):,}",
         "device": str(torch_device(recipe.device)),
     }

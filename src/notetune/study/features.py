@@ -225,7 +225,7 @@ def kept_features(job: Job, documents_D: Int64Array) -> tuple[Path, dict[str, An
         "stage": "features",
         "format": FORMATS["model"],
         "spec": as_it_starts(job).features,
-        "needs": [storage.read_json(need.folder / manifest.MANIFEST)["files"] for need in needs],
+        "needs": [manifest.files_of(need.folder) for need in needs],
         "documents": hashlib.sha256(documents_D.tobytes()).hexdigest(),
     }
     return job.place.features / storage.fingerprint(inputs), inputs

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from notetune import manifest, storage
+from notetune import manifest
 from notetune.model.device import DeviceName, Recompute
 from notetune.prepare import prepared
 from notetune.prepare.prepared import open_prepared
@@ -106,7 +106,7 @@ class Job:
             "stage": self.stage,
             "format": FORMATS[self.stage],
             "spec": self.spec,
-            "needs": [storage.read_json(folder / manifest.MANIFEST)["files"] for folder in read],
+            "needs": [manifest.files_of(folder) for folder in read],
         }
 
     def is_made(self, *, is_checked: bool = False) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from notetune import __version__, claims, lease, manifest, runs, storage
-from notetune.errors import ConfigError, NotetuneError, RunError, RunWarning, WriteError
+from notetune.errors import ConfigError, RunError, RunWarning, WriteError
 from notetune.lease import Holder
 from notetune.metrics.results import Results
 from notetune.model.backbone_folder import resolve_backbone
@@ -59,6 +59,7 @@ def run_study(recipe: Recipe, track: Track = silent) -> Results:
     Raises:
         NotetuneError: What a job raised, once all that do not need it are made.
     """
+    refuse_foreign_looks(recipe)
     work(recipe, track)
     return evaluated(recipe, track)
 
@@ -151,12 +152,13 @@ def _prepare(job: Job) -> None:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Piece:
     """What one process makes at a time: a job, or a trial of a search."""
 
     folder: Path
-    is_left: Callable[[], bool]
+    is_open: Callable[[], bool]
     make: Callable[[Track], None]
+    is_trial: bool = False
 
 
 @dataclass
@@ -188,12 +190,11 @@ class _Worker:
             BackboneError: If a backbone or an encoder cannot be used.
             RunError: If a live worker has another recipe, version or notes.
         """
-        refuse_foreign_looks(self.recipe)
         check_backbones(self.recipe)
         for one in self.recipe.studies.values():
             step1.refuse_misfit(one)
         root = self.recipe.folder.root
-        if processes.are_several() and self.recipe.tune.is_on:
+        if processes.are_several() and any(one.tune.is_on for one in self.recipe.studies.values()):
             raise ConfigError(
                 "tune: each trial runs in one process; run `notetune tune` before torchrun."
             )
@@ -250,57 +251,65 @@ class _Worker:
         for number, job in enumerate(self.listed):
             if self._can_make(job):
                 must_wait = True
-                for part in self._parts(job):
-                    with self._turn(job, part) as track:
+                with self._failures_of(job):
+                    for piece in self._pieces(job):
+                        with self._turn(number, job, piece) as track:
+                            if track:
+                                piece.make(track)
                         if track:
-                            processes.told(number)
-                            part.make(track)
-                    if track:
-                        return True
+                            return True
+                if job in self.failed:
+                    return True
         if must_wait and not self.stale:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         return must_wait or bool(self.stale)
 
-    def _parts(self, job: Job) -> Iterator[_Part]:
+    def _pieces(self, job: Job) -> Iterator[_Piece]:
         """What of a job can be made now: the trials of a search, and then the search."""
         notes = self.notes.get(job.backbone)
         if job.stage == "model" and notes and is_computed_elsewhere(job, notes.prepared):
             return
-        try:
-            if job.stage == "search" and notes:
-                for trial in search.open_trials(job):
-                    yield _Part(trial.folder, trial.is_open, partial(trial.run, notes))
-                if not search.is_over(job):
-                    return
-        except NotetuneError as error:
-            self._failed(job, error)
-            return
-        yield _Part(
+        if job.stage == "search":
+            for trial in search.open_trials(job):
+                make = partial(trial.run, self.notes[job.backbone])
+                yield _Piece(trial.folder, trial.is_open, make, is_trial=True)
+            if not search.is_over(job):
+                return
+        yield _Piece(
             job.folder, lambda: not job.is_made(is_checked=True), partial(run_job, job, notes)
         )
 
     @contextmanager
-    def _turn(self, job: Job, part: _Part) -> Iterator[Track | None]:
-        """Yield what shows the progress of a part, if it is this process's turn to make it.
+    def _turn(self, number: int, job: Job, piece: _Piece) -> Iterator[Track | None]:
+        """Yield what shows the progress of a piece; None if it is not this process's to make.
 
-        That it was made is written down, or why not.
+        The others of `torchrun` are told, and that a job was made is written down.
         """
-        with claims.claimed(part.folder) as held:
-            if not held or not part.is_left():
+        with claims.claimed(piece.folder) as held:
+            if not held or not piece.is_open():
                 yield None
                 return
+            processes.told(number)
             began = time.monotonic()
             try:
                 yield named(held.watched(self.track), job.backbone)
-                if part.folder == job.folder:
-                    Diary(self.recipe.folder.root).made(job, time.monotonic() - began)
-            except Exception as error:
-                if held.is_lost:
-                    _say(f"{job.name} was taken over by another process")
-                    return
-                self._failed(job, error)
-                if processes.are_several():
+            except Exception:
+                if not held.is_lost:
                     raise
+                _say(f"{job.name} was taken over by another process")
+                return
+            if not piece.is_trial:
+                Diary(self.recipe.folder.root).made(job, time.monotonic() - began)
+
+    @contextmanager
+    def _failures_of(self, job: Job) -> Iterator[None]:
+        """Keep what a job raises until all that do not need it are made."""
+        try:
+            yield
+        except Exception as error:
+            self._failed(job, error)
+            if processes.are_several():
+                raise
 
     def _can_make(self, job: Job) -> bool:
         """Whether a job is not made, and all that it needs is."""

@@ -74,7 +74,7 @@ def train_model(
         trained, solution, record = _solved(cell, prepared, track)
         if cell.spec.training:
             model = _AdaptersAndHead(cell, cell.spec.training, solution)
-            training = model.training()
+            training = model.begin()
             fitted = fit(training, work, job.place.checkpoint_minutes, track)
             record = replace(model.checked(training, fitted), head=record.head)
             shutil.copyfile(work / STEPS, temporary / STEPS)
@@ -244,8 +244,8 @@ class _AdaptersAndHead:
         weights_2K = balanced_weights(self._task.task.kind, targets_NK)
         return torch.from_numpy(weights_2K).to(self._cell.device)
 
-    def training(self) -> Training[LabelledBatch]:
-        """Head and adapters on the training notes, once nothing but what trains can change."""
+    def begin(self) -> Training[LabelledBatch]:
+        """Check what is frozen, and give the training of head and adapters."""
         cell, config = self._cell, self._config
         notes = cell.documents_N[self._task.rows("train")]
         self._features.check(notes, only_frozen=True)
@@ -284,19 +284,19 @@ class _AdaptersAndHead:
         steps = choice.best_steps if choice else training.step_count
         if steps:  # else the adapters are as they started
             self._features.check(self._cell.documents_N[self._task.rows("train")])
-        why = self._no_choice() or _BEST[self._config.validation.choose]
+        why = self._why_last() or _BEST[self._config.validation.choose]
         kept = Kept(steps, why, training.evaluations)
         return replace(record, kept=kept, recomputed=self._is_recomputed)
 
     def _choice(self, parameters: Mapping[str, nn.Parameter]) -> Choice | None:
         """What keeps the best state, if the validation notes can tell."""
-        if self._no_choice():
+        if self._why_last():
             return None
         config, notes = self._config, len(self._task.rows("train"))
         steps = (config.steps_per_epoch(notes), config.step_count(notes))
         return Choice(config.validation, parameters, self._evaluate, *steps)
 
-    def _no_choice(self) -> str | None:
+    def _why_last(self) -> str | None:
         """Why the last state is kept, if the validation notes cannot tell which one is best."""
         targets_NK = self._task.targets_NK[self._task.rows("validation")]
         if not len(targets_NK):

@@ -173,36 +173,35 @@ def fit(
     """
     restart_peak_memory()
     world, count = this_world(is_sharded=training.is_sharded), training.step_count
-    checkpoints, position = _last_saved(training, work, world)
-    last, saved = position.next_step - 1, time.monotonic()
-    steps = _steps(training, position, world)
-    with _notes_named(training.store), _stop_requests() as asked:
-        for step in track(training.label, steps, count, training.describe, last + 1):
-            last = step.number
-            checkpoints.log(step)
-            if training.choice:
-                training.choice.see(last + 1)
-            is_last = training.is_over or last + 1 == count
-            is_time = is_last or time.monotonic() - saved >= 60 * checkpoint_minutes
-            stops, saves = world.sums(bool(asked), is_time)
-            if stops or saves:
-                checkpoints.save(Position(last + 1, step.halvings, training.evaluations))
-                saved = time.monotonic()
-            if stops or is_last:
-                break
-    if any(world.sums(bool(asked))):  # again, as a request may come while the last step is saved
-        raise Stopped(
-            asked[0] if asked else signal.SIGTERM,  # another process may have been asked
-            f"{training.label}: stopped after step {last}, which is saved.",
-        )
+    checkpoints, position = _restored(training, work, world)
+    if position.next_step < count and not training.is_over:
+        steps, saved = _steps(training, position, world), time.monotonic()
+        with _notes_named(training.store), _stop_requests() as asked:
+            shown = (training.label, steps, count, training.describe, position.next_step)
+            for step in track(*shown):
+                checkpoints.log(step)
+                if training.choice:
+                    training.choice.see(step.number + 1)
+                is_last = training.is_over or step.number + 1 == count
+                is_time = is_last or time.monotonic() - saved >= 60 * checkpoint_minutes
+                stops, saves = world.sums(bool(asked), is_time)
+                if stops or saves:
+                    done = Position(step.number + 1, step.halvings, training.evaluations)
+                    checkpoints.save(done)
+                    saved = time.monotonic()
+                if stops or is_last:
+                    break
+        if any(world.sums(bool(asked))):  # again: one may come while the last step is saved
+            raise Stopped(
+                asked[0] if asked else signal.SIGTERM,  # another process may have been asked
+                f"{training.label}: stopped after step {step.number}, which is saved.",
+            )
     if training.choice:
         training.choice.restore_best()
     return _record(training, checkpoints.steps(), world)
 
 
-def _last_saved(
-    training: Training[BatchT], work: Path, world: World
-) -> tuple[Checkpoints, Position]:
+def _restored(training: Training[BatchT], work: Path, world: World) -> tuple[Checkpoints, Position]:
     """Put a training where its last checkpoint is, or at its start."""
     choice = training.choice
     best = {f"best/{name}": tensor for name, tensor in choice.best.items()} if choice else {}
@@ -219,8 +218,6 @@ def _last_saved(
 def _steps(training: Training[BatchT], position: Position, world: World) -> Iterator[Step]:
     """The steps that are left."""
     count, first = training.step_count, position.next_step
-    if training.is_over or first == count:
-        return iter(())
     return train(
         training.rows(first),
         training.summed_loss,
