@@ -13,9 +13,7 @@ from notetune.ownership import refuse_foreign
 
 def predict(
     bundle: Annotated[Path, typer.Argument(help="Folder of a trained cell.")],
-    notes: Annotated[
-        Path, typer.Argument(help="CSV, CSV.GZ, JSONL or Parquet with a text column.")
-    ],
+    notes: Annotated[Path, typer.Argument(help="Notes: CSV, CSV.GZ, JSONL or Parquet.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="A new .csv or .parquet; default: CSV on stdout."),

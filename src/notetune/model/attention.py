@@ -20,6 +20,10 @@ from notetune.errors import BackboneError
 
 PACKED_ATTENTION = "notetune_packed"
 _KERNEL_TYPES = (torch.bfloat16, torch.float16)
+_PACKED_ALONE = (
+    "this backbone was loaded for packed rows; call it with one row and its documents, or load "
+    "the folder with transformers for padded batches."
+)
 _OTHER_SCORES = ("softcap", "s_aux", "position_bias", "head_mask")
 
 
@@ -164,10 +168,7 @@ def packed_attention(
             scores are not plain scaled products.
     """
     if documents is None or attention_mask is not None or query.shape[0] != 1:
-        raise BackboneError(
-            "this backbone was loaded for packed rows; call it with one row and its documents, "
-            "or load the folder with transformers for padded batches."
-        )
+        raise BackboneError(_PACKED_ALONE)
     _refuse_other_scores(options)
     layer = getattr(module, "layer_idx", 0)
     asked_D, is_causal = documents.asked_D, bool(getattr(module, "is_causal", True))
