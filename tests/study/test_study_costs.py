@@ -194,6 +194,17 @@ def test_what_is_larger_than_the_memory_does_not_fit(llama):
     assert replace(a10, seconds=0, ways=()) == replace(h100, seconds=0)
 
 
+def prepare_of(folder):
+    return f"""
+prepare:
+  source:
+    kind: table
+    path: {folder}/notes.csv
+    columns: {{text: text}}
+    tasks: [{{name: died, kind: binary, column: died}}]
+  split: {{kind: fractions, validation: 0.2, test: 0.2}}""".lstrip()
+
+
 def test_notes_that_are_here_are_counted(tmp_path):
     random_llama(tmp_path / "backbone")
     random_encoder(tmp_path / "bert")
@@ -206,13 +217,7 @@ def test_notes_that_are_here_are_counted(tmp_path):
 name: here
 runs: {tmp_path}/runs
 backbone: {tmp_path}/backbone
-prepare:
-  source:
-    kind: table
-    path: {tmp_path}/notes.csv
-    columns: {{text: text}}
-    tasks: [{{name: died, kind: binary, column: died}}]
-  split: {{kind: fractions, validation: 0.2, test: 0.2}}
+{prepare_of(tmp_path)}
   max_tokens: 32
 pretrain: {{general_text: {tmp_path}/general.txt}}
 downstream: {{variants: [head-only]}}
@@ -238,13 +243,7 @@ runs: {tmp_path}/runs
 backbones:
   whole: {tmp_path}/backbone
   half: {{backbone: {tmp_path}/backbone, dtype: bfloat16}}
-prepare:
-  source:
-    kind: table
-    path: {tmp_path}/notes.csv
-    columns: {{text: text}}
-    tasks: [{{name: died, kind: binary, column: died}}]
-  split: {{kind: fractions, validation: 0.2, test: 0.2}}
+{prepare_of(tmp_path)}
 pretrain: {{leaked_texts: drop}}
 downstream: {{variants: [head-only]}}
 """)

@@ -245,13 +245,13 @@ class Recipe(Config):
         for name, entry in self.backbones.items():
             study = self._study(name, entry, is_first=not studies)
             corpus = study.pretrain.corpus
-            leaked = str(study.pretrain.leaked_texts)
-            notes: tuple[str, ...]
-            notes = (study.backbone, corpus.model_dump_json() if corpus else "", leaked)
+            notes = [study.backbone, study.pretrain.leaked_texts]
+            if corpus:
+                notes.append(corpus.model_dump_json())
             if study.prepare.max_tokens == "auto":
-                notes = (*notes, str(study.most_tokens), str(study.positions_taken))
+                notes += [str(study.most_tokens), str(study.positions_taken)]
             if study.prepare.opener == "auto":  # weights of another type may choose another one
-                notes = (*notes, study.dtype)
+                notes.append(study.dtype)
             shared = prepared.setdefault((*notes, *study.downstream.tasks), study.folder.prepared)
             studies[name] = study.model_copy(update={"prepared": shared})
         return studies or {"": self}

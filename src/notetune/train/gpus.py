@@ -15,7 +15,7 @@ class Gpu:
             a multiplication and an addition are two. float32 is without TF32.
         bandwidth: Bytes per second to and from its memory.
         source: Which document the figures are of. They were compared with public lists of cards,
-            not with the documents, and those of the A40 with neither.
+            not with the documents; the A40 and the bandwidth of the H200 with neither.
     """
 
     memory_gib: float
