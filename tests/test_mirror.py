@@ -26,6 +26,7 @@ UNTESTED = "model/device"
 # Parts that are seen only in what they make together: the file that holds them.
 HELD_BY = {
     "recipe/test_recipe_draft.py": "recipe/draft_codes",
+    "cli/test_cli_terminal.py": "cli/printing",
     "hospital/test_hospital_conditions.py": "hospital/codes",
     "hospital/test_hospital_hospital.py": """
         hospital/charts hospital/examination hospital/hospital_course hospital/mimic3
@@ -49,7 +50,7 @@ HELD_BY = {
     "sources/test_sources_tables_tasks.py": "sources/tables/labels",
     "study/test_end_to_end_backbones.py": "cli/load",
     "study/test_end_to_end_encoders.py": "prepare/encoders",
-    "study/test_end_to_end_inspect.py": "cli/printing study/counts",
+    "study/test_end_to_end_inspect.py": "cli/dry_runs study/counts",
     "study/test_faults_study_workers.py": "study/status",
     "study/test_study_baselines.py": "plain/bundles serve/plain",
     "study/test_study_costs.py": "train/gpus",
@@ -58,7 +59,7 @@ HELD_BY = {
         prepare/settings recipe/folders recipe/models study/listing study/specs study/wanted
     """,
     "recipe/test_recipe_recipe.py": "recipe/checks recipe/sections",
-    "study/test_study_run.py": "cli/study prepare/provenance",
+    "study/test_study_run.py": "cli/study prepare/patient_hashes",
     "study/test_study_search.py": "report/searches",
     "study/test_study_step1.py": "study/perplexity",
     "test_readme.py": "cli/demo",

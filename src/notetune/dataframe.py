@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from notetune import manifest, runs
-from notetune.cli import printing, terminal
+from notetune.cli import dry_runs, terminal
 from notetune.config import changed
 from notetune.errors import ConfigError, DataError, RunWarning
 from notetune.metrics.ranking import auroc_scores
@@ -92,7 +92,7 @@ def plan(
     with tempfile.TemporaryDirectory() as place:
         recipe = _recipe(notes, outcomes, Path(place), Path(folder), **options)
         found = costs(recipe)
-    printing.costs(recipe, found, as_json=False)
+    dry_runs.tell(recipe, found, as_json=False)
     return found
 
 

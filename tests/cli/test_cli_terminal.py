@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from report_values import full_results
 
-from notetune.cli import load, main, printing, terminal
+from notetune.cli import dry_runs, load, main, printing, terminal
 from notetune.cli.keys import keys
 from notetune.recipe.recipe import Recipe
 from notetune.study.costs import Costs, JobCost, TaskCount
@@ -119,7 +119,7 @@ COST = JobCost("", JOB, None, tuple(range(12)), 1_234_567, 9_876_543_210, 345_67
 TASK = TaskCount("hospital_mortality_of_all_admissions", 1_266, 339_945, 48_564, 97_127)
 STATUS = Status(JOB, "running", "process 12345 on a-host.of.the.hospital since 2026-11-28")
 SHOWN = {
-    "costs": lambda: printing.costs(
+    "costs": lambda: dry_runs.tell(
         SimpleNamespace(name="study"),
         Costs("h100", 80, "assumed", ("counted",), (COST,), (COST,), (TASK,)),
         as_json=False,

@@ -14,14 +14,14 @@ from transformers import AutoModelForCausalLM
 from notetune import config, storage
 from notetune.errors import BundleError, ConfigError, DataError
 from notetune.model.adapters.folder import read_folder
-from notetune.prepare.prepared import open_prepared
-from notetune.prepare.provenance import (
+from notetune.prepare.patient_hashes import (
     PROVENANCE,
     corpus_findings,
     patient_hashes,
     stop_at_known_patients,
     text_hashes,
 )
+from notetune.prepare.prepared import open_prepared
 from notetune.recipe.recipe import Recipe
 from notetune.report.page import write_report
 from notetune.study.evaluate import evaluate

@@ -75,6 +75,7 @@ CHANGES = {
     "pretrain.compare.other.adapter.virtual_tokens=3": OTHER,
     "pretrain.compare.other.optim={peak_lr: 1}": OTHER,
     "pretrain.sources=[visit]": EVERY_STEP_1,
+    "pretrain.always=true": set(),  # something stands on step 1 anyway
     "pretrain.leaked_texts=drop": {"prepare"},
     "pretrain.epochs=2": TRAINED_STEP_1,
     "pretrain.from={folder}/kept": TRAINED_STEP_1 - OTHER,
@@ -203,6 +204,27 @@ def test_a_list_of_models_or_runs_leaves_the_jobs_that_stay_as_they_are(place, c
     before, after = identities(place), identities(place, change)
     assert before.keys() != after.keys()
     assert all(after[job] == before[job] for job in before.keys() & after.keys())
+
+
+@pytest.mark.parametrize(
+    ("change", "is_trained"),
+    [
+        ("seeds=2", False),
+        ("downstream.variants=[head-only, task-lora, domain-frozen]", True),
+        ("pretrain.always=true", True),
+        ("pretrain.compare={other: {adapter: {kind: prompt}}}", True),
+    ],
+)
+def test_step_1_is_trained_where_something_stands_on_it(place, change, is_trained):
+    alone = ("pretrain.compare={}", "downstream.variants=[head-only, task-lora]")
+    listed = {name for name, _ in identities(place, *alone, change)}
+    assert listed >= BACKBONE - ON_DOMAIN
+    assert listed.isdisjoint({*STEP_1, *ALONE}) is not is_trained
+
+
+def test_a_recipe_without_step_2_trains_step_1(place):
+    nothing = ("pretrain.compare={}", "downstream.variants=[]", "encoders.models={}")
+    assert {*STEP_1, *ALONE} <= {name for name, _ in identities(place, *nothing)}
 
 
 def test_no_key_of_a_recipe_is_left_out_above():

@@ -16,16 +16,16 @@ from sklearn.metrics import roc_auc_score
 from small_study import CANARY, files_below, notetune, small_study
 
 from notetune import config, manifest
-from notetune.cli import printing
+from notetune.cli import dry_runs
 from notetune.errors import DataError
 from notetune.metrics.scores import read_scores
-from notetune.prepare.prepared import Prepared, open_prepared
-from notetune.prepare.provenance import (
+from notetune.prepare.patient_hashes import (
     PROVENANCE,
     corpus_findings,
     patient_hashes,
     stop_at_known_patients,
 )
+from notetune.prepare.prepared import Prepared, open_prepared
 from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import EvaluateConfig
 from notetune.study import notices
@@ -131,7 +131,7 @@ def test_notices_of_the_labels_are_in_the_report_and_in_a_dry_run(
     monkeypatch.setattr(Prepared, "notices", ("Of 9 codes 3 are none.",))
     recipe = config.load(Recipe, place / "recipe.yaml")
     assert "Of 9 codes 3 are none." in [*notices.notices(recipe, read_study(recipe))]
-    printing.costs(recipe, costs(recipe, "h100"), as_json=False)
+    dry_runs.tell(recipe, costs(recipe, "h100"), as_json=False)
     assert "Note: Of 9 codes 3 are none." in capsys.readouterr().out
 
 

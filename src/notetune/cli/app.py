@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from notetune import __version__, runs, storage
-from notetune.cli import bundles, load, options, printing, study, terminal
+from notetune.cli import bundles, dry_runs, load, options, printing, study, terminal
 from notetune.errors import ConfigError, NotetuneError, Stopped
 from notetune.progress import in_one_step, silent
 
@@ -184,8 +184,11 @@ def pretrain(
 ) -> None:
     """Step 1: train a domain adapter on packed notes, and the methods to compare it with."""
     loaded = load.one(recipe, overrides, data, only)
+    if not loaded.has_step_1:
+        always = loaded.pretrain.model_copy(update={"always": True})
+        loaded = loaded.model_copy(update={"pretrain": always})
     if dry_run:
-        return study.show_costs(loaded, as_json=as_json)
+        return dry_runs.show(loaded, as_json=as_json)
     with terminal.busy():
         from notetune.study.evaluate import methods, perplexities
         from notetune.study.run import is_of_step_1, work
@@ -235,7 +238,7 @@ def downstream(
     """Step 2: train task adapters and heads into bundles (step 1 first where it is missing)."""
     loaded = load.one(recipe, overrides, data, only)
     if dry_run:
-        return study.show_costs(loaded, as_json=as_json)
+        return dry_runs.show(loaded, as_json=as_json)
     with terminal.busy():
         from notetune.study.run import work
         from notetune.study.status import progress
@@ -299,7 +302,7 @@ def inspect(
     with terminal.busy():
         from notetune.study.costs import costs_of_a_million
 
-    printing.costs(loaded, costs_of_a_million(loaded, terminal.track), as_json=as_json)
+    dry_runs.tell(loaded, costs_of_a_million(loaded, terminal.track), as_json=as_json)
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +19,9 @@ if TYPE_CHECKING:
     from notetune.recipe.recipe import Recipe
     from notetune.sources.mimic.published import PublishedFigure
     from notetune.sources.tables.survey import Survey
-    from notetune.study.costs import Costs, TaskCount
     from notetune.study.status import Progress
 
 _DIGITS_OF_A_HASH = 16
-_SEEDS_SHOWN = 6
 
 
 def drafted(
@@ -179,76 +176,6 @@ def recipe(recipe: "Recipe", *, as_json: bool) -> None:
     return None
 
 
-def costs(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
-    """Each job with its size and time, and what that is based on; as JSON, the recipe too."""
-    if as_json:
-        return terminal.show_json({"recipe": recipe.as_json(), **asdict(costs)})
-    if costs.tasks:
-        _to_learn(recipe.name, costs.tasks)
-    for notice in costs.notices:
-        terminal.tell(f"Note: {notice}")
-    for name, seconds in costs.seconds.items():
-        title = f"{name or recipe.name}: {_duration(seconds)} on one {costs.clock}"
-        _jobs(title, costs, name)
-    for sentence in costs.advice:
-        terminal.tell(sentence)
-    if any(job.recomputes for job in costs.jobs):
-        terminal.tell("r: activations are computed again in the backward pass (key recompute).")
-    trainings, measured = (
-        sum(len(job.seeds) for job in jobs) for jobs in (costs.trainings, costs.perplexities)
-    )
-    and_measured = f" and {measured} measurements of perplexity" if measured else ""
-    if made := sum(job.made for job in costs.jobs):
-        and_measured += f", of which {made} are made"
-    fitting = ""
-    if costs.memory_gib is not None:
-        left_out = [len(job.seeds) for job in costs.jobs if not costs.fits(job)]
-        fitting = (
-            f" with {costs.memory_gib:g} GiB; not fitting into its memory (!): {sum(left_out)}"
-        )
-    terminal.tell(
-        f"{trainings} trainings{and_measured}: "
-        f"{_duration(sum(costs.seconds.values()))} in all on one {costs.clock}{fitting}.\n"
-        f"An estimate: operations counted without weights, {costs.rate}; all epochs, with the "
-        "rounds on the validation notes and the features that heads start from; without what is "
-        "made, reading, encoding, TF-IDF, hybrids, deletion tests, the solving of heads and the "
-        "evaluation. Documents and tokens are those of one epoch. Memory: all tensors at the worst "
-        "moment of a step; on a CPU, Python and its libraries take about a GiB beside them, and "
-        "the C library may keep GiBs of what was freed (README, One card).\n"
-        f"Notes: {'; '.join(costs.counts)}.\nNothing was written."
-    )
-    return None
-
-
-def _jobs(title: str, costs: "Costs", backbone: str) -> None:
-    columns = ("job", "time each", "seeds", "GiB", "documents", "tokens", "steps", "trained")
-    rows = [
-        (
-            job.name,
-            _duration(job.seconds) if job.made < len(job.seeds) else "made",
-            _numbers(job.seeds),
-            f"{job.memory_gib:,.1f}" + " r" * job.recomputes + " !" * (not costs.fits(job)),
-            f"{job.documents:,}",
-            f"{job.tokens:,}",
-            f"{job.steps:,}",
-            f"{job.trainable_parameters:,}",
-        )
-        for job in costs.jobs
-        if job.backbone == backbone
-    ]
-    terminal.show_table(title, columns, rows)
-
-
-def _to_learn(name: str, tasks: "Sequence[TaskCount]") -> None:
-    columns = ("task", "classes", "training notes", "validation", "test")
-    rows = [(task.task, *(f"{count:,}" for count in astuple(task)[1:])) for task in tasks]
-    terminal.show_table(f"{name}: what there is to learn", columns, rows)
-
-
-def _numbers(seeds: Sequence[int]) -> str:
-    return " ".join(map(str, seeds)) if len(seeds) <= _SEEDS_SHOWN else f"{len(seeds)} in all"
-
-
 def progress(progress: "Progress", *, as_json: bool) -> None:
     """What is done, who works on what, what failed and why, and the time left."""
     if as_json:
@@ -271,26 +198,19 @@ def _left(progress: "Progress") -> str:
     if all(job.state == "done" for job in progress.jobs):
         return workers
     if not progress.untimed:
-        return f"{workers}; about {_duration(progress.seconds_left or 0)} left at this rate"
+        return f"{workers}; about {terminal.duration(progress.seconds_left or 0)} left at this rate"
     untimed = (
         f"how long {progress.untimed} take is known once one of their kind is made; "
         "`notetune study run RECIPE --dry-run` estimates it"
     )
     if not progress.seconds_left:
         return f"{workers}; {untimed}"
-    return f"{workers}; about {_duration(progress.seconds_left)} for the others; {untimed}"
+    return f"{workers}; about {terminal.duration(progress.seconds_left)} for the others; {untimed}"
 
 
 def _short(value: int | str) -> str:
     """A figure as it is read, a sha256 by its first digits."""
     return f"{value:,}" if isinstance(value, int) else value[:_DIGITS_OF_A_HASH]
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.1f} min"
 
 
 def keys(found: Sequence["Key"], *, as_json: bool) -> None:

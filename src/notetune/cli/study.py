@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from notetune import storage
-from notetune.cli import load, printing, terminal
+from notetune.cli import dry_runs, load, printing, terminal
 from notetune.cli.options import AsJson, DataFolder, DryRun, Only, Overrides, RayAddress, RecipePath
 from notetune.cli.ray_cluster import work_on_cluster
 from notetune.cli.workers import beside, slurm_script
@@ -57,7 +57,7 @@ def study_run(
     if dry_run and show == "recipe":
         return printing.recipe(loaded, as_json=as_json)
     if dry_run:
-        return show_costs(loaded, gpu or loaded.gpu, as_json=as_json)
+        return dry_runs.show(loaded, gpu or loaded.gpu, as_json=as_json)
     command = load.worker_command(recipe, overrides, data, only)
     run_and_report(loaded, command, workers, ray, as_json=as_json)
     return None
@@ -155,11 +155,3 @@ def write(results: "Results", folder: Path) -> None:
         from notetune.report.page import write_report
 
     in_one_step(terminal.track, "report", partial(write_report, results, folder))
-
-
-def show_costs(recipe: "Recipe", gpu: str | None = None, *, as_json: bool) -> None:
-    """Show what the trainings of a recipe take."""
-    with terminal.busy():
-        from notetune.study.costs import costs
-
-    printing.costs(recipe, costs(recipe, gpu, terminal.track), as_json=as_json)

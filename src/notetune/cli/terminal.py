@@ -308,3 +308,11 @@ def _with_lines(
 def _printable(text: str) -> str:
     """Text in which nothing but a line break moves the cursor or changes a colour."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def duration(seconds: float) -> str:
+    """A time as it is read."""
+    minutes = seconds / 60
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.1f} min"

@@ -24,7 +24,7 @@ from notetune.prepare.settings import (
 )
 from notetune.recipe import checks
 from notetune.recipe.folders import RunFolder
-from notetune.recipe.models import Model, models_of_step_2
+from notetune.recipe.models import VARIANTS, Model, models_of_step_2
 from notetune.recipe.sections import (
     LEAST_PATIENTS,
     BaselineName,
@@ -325,10 +325,18 @@ class Recipe(Config):
         )
 
     @property
+    def has_step_1(self) -> bool:
+        """Whether step 1 is trained: something stands on it, or it is all that is asked for."""
+        variants, pretrain = self.downstream.variants, self.pretrain
+        stands = any(VARIANTS[name].has_domain for name in variants)
+        is_all = not variants and not self.encoders.models
+        return stands or is_all or pretrain.always or bool(pretrain.compare)
+
+    @property
     def corpus(self) -> Preparation | None:
         """How the notes of step 1 are prepared, where they are not those of the tasks."""
         given = self.pretrain.corpus
-        if given is None:
+        if given is None or not self.has_step_1:
             return None
         config = self.prepare.model_copy(update={"source": given.source, "split": given.split})
         return replace(

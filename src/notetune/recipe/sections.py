@@ -84,6 +84,8 @@ class PretrainConfig(PerplexityConfig):
     leaked_texts: LeakedTexts = "stop"
     """What to do with a note of step 1 whose text is equal or nearly equal to that of a validation
     or test note of the tasks: stop, or leave it out of step 1 and count it in the flow."""
+    always: bool = False
+    """Train step 1 too where no variant stands on it, to see what it does to perplexity."""
     epochs: NonNegativeFloat = 1
     """Passes over the notes; 0 takes the adapter of `from` as it is."""
     tokens_per_row: TokensPerRow = "auto"

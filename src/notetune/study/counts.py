@@ -103,9 +103,10 @@ def count_notes(recipe: Recipe) -> Counted:
 
 def _measured(recipe: Recipe, facts: Facts, corpus: TokenStore) -> Int64Array:
     """Tokens of each document of the samples, which are those of every perplexity."""
-    first = next(job for job in jobs_of(recipe, "", facts) if job.stage == "perplexity")
-    samples = perplexity.samples(first, corpus)
-    return np.concatenate([sample.store.lengths_D[sample.documents_D] for sample in samples])
+    measured = [job for job in jobs_of(recipe, "", facts) if job.stage == "perplexity"]
+    samples = [sample for job in measured[:1] for sample in perplexity.samples(job, corpus)]
+    lengths = [sample.store.lengths_D[sample.documents_D] for sample in samples]
+    return np.concatenate([np.empty(0, dtype=np.int64), *lengths])
 
 
 @contextmanager

@@ -30,8 +30,8 @@ from notetune.metrics.stays import Stays, combined
 from notetune.model.device import torch_device
 from notetune.notes import overlap
 from notetune.prepare.checks import CORPUS
+from notetune.prepare.patient_hashes import corpus_findings
 from notetune.prepare.prepared import Prepared, TaskTable
-from notetune.prepare.provenance import corpus_findings
 from notetune.prepare.suspects import Suspects, suspect_notes
 from notetune.recipe.models import name_in_study
 from notetune.recipe.recipe import Recipe
@@ -84,7 +84,7 @@ def evaluate(recipe: Recipe) -> Results:
             *(cost for one in made for cost in _feature_costs(one)),
             *(_cost(job, record) for job, record in step_2.items()),
         ),
-        leakage=_leakage(first),
+        leakage=tuple(dict.fromkeys(found for one in made for found in _leakage(one))),
         compat_switches=tuple(compat_switches(recipe)),
         notices=(*notices(recipe, made), *too_good(tasks)),
         published=publication(config.published) if config.published else None,
@@ -127,11 +127,14 @@ def _by_split(rows: Sequence[PerplexityRow]) -> dict[str, float]:
     }
 
 
-def _leakage(first: Made) -> tuple[Finding, ...]:
-    prepared, corpus = first.notes.prepared, first.notes.corpus
+def _leakage(one: Made) -> Iterator[Finding]:
+    prepared, corpus = one.notes.prepared, one.notes.corpus
+    yield from prepared.findings
     own = corpus.findings if corpus is not prepared else ()
-    texts = [finding for finding in own if finding.split_b == CORPUS]
-    return (*prepared.findings, *texts, *corpus_findings(first.recipe.folder.domain(0), prepared))
+    yield from (finding for finding in own if finding.split_b == CORPUS)
+    for job in one.done_of("pretrain"):
+        if job.is_domain and not job.seed:
+            yield from corpus_findings(job.folder, prepared)
 
 
 def _flow(notes: Notes) -> tuple[FlowCount, ...]:

@@ -182,8 +182,11 @@ class _Listing:
         What a search decides is listed once that is over.
         """
         recipe = self.recipe
-        yield self._perplexity(recipe, None)
-        domains = yield from self._step_1(recipe, "", range(recipe.seeds))
+        if recipe.has_step_1:
+            yield self._perplexity(recipe, None)
+            domains = yield from self._step_1(recipe, "", range(recipe.seeds))
+        else:  # nothing needs them, so they are not listed
+            domains = [self._domain(recipe, "", seed) for seed in range(recipe.seeds)]
         for name, one in recipe.compared.items():
             yield from self._step_1(one, name, range(1))
         names = recipe.encoders.models if self.facts.tasks else ()
@@ -194,7 +197,7 @@ class _Listing:
         yield from (self._deletion_test(job) for job in baselines if self._is_left_out_of(job))
         self.others += baselines
         for domain in domains:
-            if domain.seed:
+            if domain.seed and recipe.has_step_1:
                 yield domain
             yield from self._step_2(domain, encoding)
 

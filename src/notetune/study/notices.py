@@ -11,8 +11,8 @@ from notetune.metrics.results import TaskResult
 from notetune.model.backbone import outline_backbone
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.notes import overlap
+from notetune.prepare.patient_hashes import PROVENANCE, is_unknown
 from notetune.prepare.prepared import Intake, Prepared, inputs
-from notetune.prepare.provenance import PROVENANCE, is_unknown
 from notetune.prepare.settings import row_of
 from notetune.recipe.models import name_in_study
 from notetune.recipe.recipe import Recipe
@@ -246,7 +246,8 @@ def _of_notes(first: Made) -> Iterator[str]:
 def _of_brought(first: Made) -> Iterator[str]:
     """Say what is known of an adapter that the recipe brings."""
     config, folder = first.recipe.pretrain, first.recipe.folder.domain(0)
-    if config.from_ is None or not (folder / PROVENANCE).is_file():
+    has_it = first.recipe.has_step_1 and (folder / PROVENANCE).is_file()
+    if config.from_ is None or not has_it:
         return
     how = "trained on" if config.epochs else "used as it is, without a step 1"
     said = (

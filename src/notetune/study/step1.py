@@ -12,8 +12,8 @@ from notetune.model.compiled import compile_layers
 from notetune.model.device import torch_device
 from notetune.model.recompute import recompute_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, probe, stack
+from notetune.prepare.patient_hashes import write_brought, write_provenance
 from notetune.prepare.prepared import Prepared
-from notetune.prepare.provenance import write_brought, write_provenance
 from notetune.progress import Track, silent
 from notetune.recipe.recipe import Recipe
 from notetune.study.counts import recomputes

@@ -21,8 +21,8 @@ from notetune.model.device import torch_device
 from notetune.model.heads import Head
 from notetune.model.losses import balanced_weights, outcome_loss, probabilities
 from notetune.model.stack import DOMAIN
+from notetune.prepare.patient_hashes import stop_at_known_patients
 from notetune.prepare.prepared import Prepared, TaskTable
-from notetune.prepare.provenance import stop_at_known_patients
 from notetune.progress import Track, silent
 from notetune.study.counts import recomputes
 from notetune.study.features import FixedFeatures, StackFeatures, store_of
