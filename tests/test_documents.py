@@ -1,4 +1,4 @@
-"""CONTRIBUTING and the design name files that are there."""
+"""Documents name files that are there, and link to them."""
 
 import re
 from pathlib import Path
@@ -28,3 +28,18 @@ def test_every_file_that_is_named_exists(name):
         and not any((ROOT / "tests").rglob(Path(file).name))
     ]
     assert missing == []
+
+
+def links_of(path):
+    """The files that a page links to."""
+    found = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+    return [path.parent / link for link in found if "://" not in link]
+
+
+def test_every_link_leads_to_a_file():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    links = {page.relative_to(ROOT): links_of(page) for page in pages}
+    assert len(links[Path("README.md")]) > 10
+    missing = {(str(page), link.name) for page, found in links.items() for link in found
+               if not link.exists()}  # fmt: skip
+    assert missing == set()

@@ -1,4 +1,4 @@
-"""What README shows of a command is what the command prints."""
+"""What README and the guide show of a command is what the command prints."""
 
 import os
 import random
@@ -17,7 +17,9 @@ from tiny_families import CAUSAL_TYPES, FATES, NOT_BUILT
 from notetune.cli import main
 from notetune.cli.app import app
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+GUIDE = ROOT / "docs/guide"
+PAGES = (ROOT / "README.md", *sorted(GUIDE.glob("*.md")))
 # Other processors sum in another order, which training carries on: scores may be a little other,
 # and so may the marks of those that are near one another. Words must be the same.
 TOLERANCE, MINUS = 0.02, "\u2212"
@@ -28,8 +30,9 @@ SCORE = re.compile(r"[+\u2212]?[01]\.\d{3}")
 
 
 def demo_parts():
-    """The lines of README's demo, in the parts that `...` separates."""
-    block = README.read_text(encoding="utf-8").split("ended in\n\n```\n")[1].split("```")[0]
+    """The lines of the demo, in the parts that `...` separates."""
+    page = (GUIDE / "demo.md").read_text(encoding="utf-8")
+    block = page.split("ended in\n\n```\n")[1].split("```")[0]
     return [[line for line in part.splitlines() if is_told(line)] for part in block.split("...\n")]
 
 
@@ -48,15 +51,16 @@ def scores(lines):
 
 
 def commands():
-    """The commands of README's blocks, each as its words."""
-    blocks = re.findall(r"```\w*\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
+    """The commands of the blocks of all pages, each as its words; those of README first."""
+    lines = [line for block in blocks(r"\w*") for line in block.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.startswith("notetune ")]
 
 
-def python_blocks():
-    """What README does from Python."""
-    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def blocks(language):
+    """The blocks of all pages in a language."""
+    texts = (page.read_text(encoding="utf-8") for page in PAGES)
+    pattern = re.compile(rf"```{language}\n(.*?)```", re.DOTALL)
+    return [block for text in texts for block in pattern.findall(text)]
 
 
 def test_every_command_is_understood():
@@ -112,7 +116,7 @@ def test_the_way_from_a_table_to_a_report_and_to_new_scores(tmp_path, monkeypatc
     assert scores["label"].to_list() == ["died"] * 9
     assert scores["score"].is_between(0, 1).all()
 
-    fit, use = python_blocks()
+    fit, use = blocks("python")
     notes = pd.DataFrame(table.to_dict(as_series=False))
     names = {"notes": notes, "new_notes": notes[:9].drop(columns="died")}
     exec(fit, names)
@@ -122,7 +126,7 @@ def test_the_way_from_a_table_to_a_report_and_to_new_scores(tmp_path, monkeypatc
     assert names["scores"].shape == (1, 1)
 
 
-def test_the_demo_prints_what_readme_says(tmp_path):
+def test_the_demo_prints_what_its_page_says(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "notetune", "demo", "--folder", tmp_path / "demo"],
         capture_output=True,
@@ -143,9 +147,9 @@ def test_the_demo_prints_what_readme_says(tmp_path):
 
 
 def backbone_rows():
-    """The cells of README's table of backbones."""
-    part = README.read_text(encoding="utf-8").split("### Which backbones")[1].split("\n### ")[0]
-    lines = [line for line in part.splitlines() if line.startswith("| ")][1:]
+    """The cells of the table of backbones."""
+    text = (GUIDE / "backbones.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("| ")][1:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 

@@ -212,6 +212,7 @@ def test_a_list_of_models_or_runs_leaves_the_jobs_that_stay_as_they_are(place, c
         ("seeds=2", False),
         ("downstream.variants=[head-only, task-lora, domain-frozen]", True),
         ("pretrain.always=true", True),
+        ("tune.pretrain=default", True),
         ("pretrain.compare={other: {adapter: {kind: prompt}}}", True),
     ],
 )

@@ -63,7 +63,7 @@ def tell(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
         "made, reading, encoding, TF-IDF, hybrids, deletion tests, the solving of heads and the "
         "evaluation. Documents and tokens are those of one epoch. Memory: all tensors at the worst "
         "moment of a step; on a CPU, Python and its libraries take about a GiB beside them, and "
-        "the C library may keep GiBs of what was freed (README, One card).\n"
+        "the C library may keep GiBs of what was freed (docs/guide/machines.md).\n"
         f"Notes: {'; '.join(costs.counts)}.\nNothing was written."
     )
     return None

@@ -330,7 +330,8 @@ class Recipe(Config):
         variants, pretrain = self.downstream.variants, self.pretrain
         stands = any(VARIANTS[name].has_domain for name in variants)
         is_all = not variants and not self.encoders.models
-        return stands or is_all or pretrain.always or bool(pretrain.compare)
+        is_asked = pretrain.always or pretrain.compare or self.tune.pretrain is not None
+        return stands or is_all or bool(is_asked)
 
     @property
     def corpus(self) -> Preparation | None:
