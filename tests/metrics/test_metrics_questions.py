@@ -95,11 +95,26 @@ def test_a_hybrid_is_not_chosen():
     assert asked(tables(given))[0].chosen == {"two": 3}
 
 
-def test_a_model_without_all_runs_is_not_chosen():
+def test_models_are_chosen_and_judged_by_the_runs_that_all_have():
+    given = tables({"tf-idf": [0.1], "one": [1, 1, 9], "two": [2, 2]})
+    item, aurocs = asked(given)
+    assert item.chosen == {"two": 2}
+    expected = np.mean(aurocs["two"]) - aurocs["tf-idf"][0]
+    assert item.difference.value == pytest.approx(expected)
+    turned, aurocs = asked(tables({"tf-idf": [0.1], "one": [2, 2, 9], "two": [1, 1]}))
+    assert turned.chosen == {"one": 2}
+    expected = np.mean(aurocs["one"][:2]) - aurocs["tf-idf"][0]
+    assert turned.difference.value == pytest.approx(expected)
+
+
+def test_a_single_run_beside_several_is_not_chosen_and_named():
+    item, _ = asked(tables({"tf-idf": [0.1], "one": [1, 1, 1], "two": [9]}))
+    assert (item.chosen, item.left_out) == ({"one": 3}, ("two",))
+    assert item.p_value is not None
     given = tables({"tf-idf": [0.1], "one": [1, 1, 1], "two": [9, 9]})
-    assert asked(given)[0].chosen == {"one": 3}
     without = [t for t in given if (t.model, t.seed, t.split) != ("one", 2, "validation")]
-    assert asked(without)[0].chosen == {"two": 2}
+    item, _ = asked(without)
+    assert (item.chosen, item.left_out) == ({"two": 2}, ("one",))
 
 
 def test_one_run_chooses_on_itself_and_is_not_tested():

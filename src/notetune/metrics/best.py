@@ -65,7 +65,7 @@ def _shifts(
         noise_B = generator.standard_normal(draws)
         if not one.is_fixed:
             own = [spread.variance for spread in spread_of_runs(one.per_run)]
-            moved_MB[m] += noise_B * stretch_B * np.sqrt(max(pooled, *own) / len(one.runs))
+            moved_MB[m] += noise_B * stretch_B * np.sqrt(max([pooled, *own]) / len(one.runs))
     return moved_MB
 
 

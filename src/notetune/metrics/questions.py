@@ -1,8 +1,10 @@
 """The comparisons of a study: which were declared, and how each comes out on each task."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -83,7 +85,7 @@ def _answer(
     pair: Pair, task: str, scores: TaskScores | None, tables: Sequence[ScoreTable], family: int
 ) -> Comparison:
     found: Difference | str
-    chosen: list[str] = []
+    choice: dict[str, Any] = {}
     if scores is None:
         found = f"no scores on {task}"
     elif missing := [
@@ -93,7 +95,7 @@ def _answer(
     elif scores.why_not is not None:
         found = scores.why_not
     elif pair.model == BEST_VALIDATED:
-        found, chosen = _best_validated(pair.against, scores, tables)
+        found, choice = _best_validated(pair.against, scores, tables)
     else:
         one, other = scores.aurocs[pair.model], scores.aurocs[pair.against]
         found = difference(one, other, scores.labels.rarer)
@@ -101,8 +103,8 @@ def _answer(
         model=pair.model,
         against=pair.against,
         about=pair.about,
-        chosen={model: chosen.count(model) for model in dict.fromkeys(chosen)},
         reason=found if isinstance(found, str) else found.why_untested,
+        **choice,
     )
     if scores is None or isinstance(found, str):
         return item
@@ -117,34 +119,45 @@ def _answer(
 
 def _best_validated(
     against: str, scores: TaskScores, validation: Sequence[ScoreTable]
-) -> tuple[Difference | str, list[str]]:
-    """The difference, or why there is none, and the model chosen for each run.
+) -> tuple[Difference | str, dict[str, Any]]:
+    """The difference, or why there is none; how often each model was chosen, and from which not.
 
     The choice is made for each run on the validation scores of the other runs. Validation and test
     share the runs: a model chosen on the runs that it is then judged by would seem better than it
     is.
     """
-    by_model = {m: one for m, one in _validated(scores, validation).items() if m != against}
-    if not by_model:
-        return "no model that may be chosen has all its validation scores", []
-    runs = max((tuple(of_model) for of_model in by_model.values()), key=len)
-    candidates = {
-        model: of_model
-        for model, of_model in by_model.items()
-        if set(of_model) == set(runs) or scores.aurocs[model].is_fixed
-    }
+    validated = _validated(scores, validation)
+    candidates = {model: one for model, one in validated.items() if model != against}
+    if not candidates:
+        return "no model that may be chosen has all its validation scores", {}
+    fixed = {model for model in candidates if scores.aurocs[model].is_fixed}
+    runs = _shared_runs([one for model, one in candidates.items() if model not in fixed])
+    candidates = {m: one for m, one in candidates.items() if m in fixed or one.keys() >= {*runs}}
     other = scores.aurocs[against]
-    if set(other.runs) != set(runs) and not other.is_fixed:
-        return f"{against} has not all runs", []
-    chosen = [_choice(candidates, run) for run in runs]
+    if not other.is_fixed and not set(other.runs) >= set(runs):
+        return f"{against} has not all runs", {}
+    chosen = [_choice(candidates, run, runs) for run in runs]
     tables = [_table_of(scores, model, run) for model, run in zip(chosen, runs, strict=True)]
     others = [_table_of(scores, against, run) for run in runs]
     paired = scores.auroc_mean(tables).minus(scores.auroc_mean(others))
     both = zip(scores.auroc_per_run(tables), scores.auroc_per_run(others), strict=True)
     over_runs = spread_of_runs([one - other for one, other in both])
-    is_single = any(scores.aurocs[model].has_unknown_spread for model in (*candidates, against))
+    is_single = len(runs) == 1 and not (other.is_fixed and fixed >= candidates.keys())
     why = ONE_RUN if is_single else None
-    return difference_of(paired, over_runs, scores.labels.rarer, why), chosen
+    named = [m for m in scores.aurocs if scores.about[m].is_candidate and m != against]
+    return difference_of(paired, over_runs, scores.labels.rarer, why), {
+        "chosen": {model: chosen.count(model) for model in dict.fromkeys(chosen)},
+        "left_out": tuple(model for model in named if model not in candidates),
+    }
+
+
+def _shared_runs(of_models: Sequence[Mapping[int, float]]) -> list[int]:
+    """The runs that all models have which have several; of single runs, the most common."""
+    several = [set(runs) for runs in of_models if len(runs) > 1]
+    if shared := set.intersection(*several) if several else None:
+        return sorted(shared)
+    counts = Counter(run for runs in of_models for run in runs)
+    return [max(counts, key=counts.__getitem__)] if counts else [0]
 
 
 def _validated(scores: TaskScores, validation: Sequence[ScoreTable]) -> dict[str, dict[int, float]]:
@@ -164,15 +177,15 @@ def _validated(scores: TaskScores, validation: Sequence[ScoreTable]) -> dict[str
     }
 
 
-def _choice(candidates: Mapping[str, Mapping[int, float]], run: int) -> str:
+def _choice(candidates: Mapping[str, Mapping[int, float]], run: int, runs: Sequence[int]) -> str:
     """The model with the highest mean over the other runs; of a single run, over that."""
-    return max(
-        candidates,
-        key=lambda model: fmean(
-            [v for number, v in candidates[model].items() if number != run]
-            or candidates[model].values()
-        ),
-    )
+    others = [number for number in runs if number != run] or [run]
+
+    def mean(model: str) -> float:
+        of_model = candidates[model]
+        return fmean(of_model.get(number, of_model[min(of_model)]) for number in others)
+
+    return max(candidates, key=mean)
 
 
 def _table_of(scores: TaskScores, model: str, run: int) -> ScoreTable:

@@ -225,7 +225,9 @@ class Comparison(Config):
         family: How many those are.
         is_found: Whether a primary comparison shows a difference.
         detectable: The smallest true difference that is found in 80 % of studies like this one.
-        chosen: How often each model was the best validated one, over the runs.
+        chosen: How often each model was the best validated one, over the runs that all have.
+        left_out: Models that could not be: a single run beside others with several, or a run
+            without validation scores.
         reason: Why there is no difference or no p-value.
     """
 
@@ -239,6 +241,7 @@ class Comparison(Config):
     is_found: bool = False
     detectable: float | None = None
     chosen: dict[str, int] = Field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
     reason: str | None = None
 
     @property

@@ -62,7 +62,8 @@ def _model(item: Comparison) -> str:
         model if times == runs else f"{model} ({times} of {runs} runs)"
         for model, times in item.chosen.items()
     )
-    return f"{item.model}: {chosen}" if chosen else item.model
+    named = f"{item.model}: {chosen}" if chosen else item.model
+    return f"{named} (could not be: {', '.join(item.left_out)})" if item.left_out else named
 
 
 def _detectable(item: Comparison) -> float | None:
