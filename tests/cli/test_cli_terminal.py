@@ -120,7 +120,7 @@ TASK = TaskCount("hospital_mortality_of_all_admissions", 1_266, 339_945, 48_564,
 STATUS = Status(JOB, "running", "process 12345 on a-host.of.the.hospital since 2026-11-28")
 SHOWN = {
     "costs": lambda: dry_runs.tell(
-        SimpleNamespace(name="study"),
+        SimpleNamespace(name="study", studies={}),
         Costs("h100", 80, "assumed", ("counted",), (COST,), (COST,), (TASK,)),
         as_json=False,
     ),

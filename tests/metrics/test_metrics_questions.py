@@ -143,3 +143,10 @@ def test_a_declared_task_is_the_only_one_and_counts_even_if_it_is_not_there():
     (item,) = task.primary
     assert item.p_holm == pytest.approx(min(1, 2 * item.p_value))
     assert item.family == 2
+
+
+def test_a_task_without_scores_counts_in_the_family_of_every_task():
+    given = tables({"tf-idf": [0.1], "one": [1, 1, 1]})
+    asked_on = Questions((Pair("one", "tf-idf"),), (), RUNS, tasks=("mortality", "stay"))
+    (task,), _ = compare_study(given, asked_on, draws=200)
+    assert task.primary[0].family == 2

@@ -16,7 +16,7 @@ def statements(results):
 def test_the_summary_names_the_best_model_and_answers_what_was_asked():
     said = statements(full_results())
     assert list(said) == [
-        *("Does a language model beat TF-IDF?", "All tasks"),
+        *("Does a language model beat TF-IDF?", "Other declared comparisons", "All tasks"),
         *("mortality", "diagnoses", "readmission"),
         *("Baselines", "Perplexity", "Leakage", "Notice"),
     ]
@@ -32,6 +32,22 @@ def test_the_summary_names_the_best_model_and_answers_what_was_asked():
         "Perplexity on discharge notes (test split) fell: 9.877 before, 5.432 after."
     )
     assert "near-duplicate text between train and test (17 notes)" in said["Leakage"]
+
+
+def test_every_declared_comparison_is_in_the_summary():
+    results = full_results()
+    said = " ".join(statements(results).values())
+    declared = [item for task in results.tasks for item in task.primary]
+    assert "" in {item.about for item in declared}
+    assert all(f"{item.model} against {item.against}" in said for item in declared)
+
+
+def test_a_task_that_cannot_be_judged_is_not_one_where_the_baseline_loses():
+    task = binary_task()
+    rows = tuple(row.model_copy(update={"standing": None}) for row in task.rows)
+    few = task.model_copy(update={"task": "rare", "rows": rows, "why_not_judged": "too few"})
+    said = statements(full_results(tasks=(task, few), headline=()))
+    assert said["Baselines"].startswith("On every task that can be judged prevalence and tf-idf")
 
 
 def test_the_summary_says_when_nobody_is_best_and_when_the_baseline_ties():

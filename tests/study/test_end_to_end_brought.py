@@ -107,6 +107,8 @@ def test_an_adapter_of_another_run_is_taken_as_it_is_in_a_study_of_another_outco
     assert all(torch.equal(frozen[name], before[name]) for name in before)
     rows = {row.method: row.perplexity["test"] for row in results.methods}
     assert rows["lora"] != rows["none"]
+    (of_heads,) = [row for row in results.tasks[0].rows if row.model == "domain-frozen"]
+    assert (of_heads.runs, of_heads.is_deterministic) == ((0,), True)
     page = markdown(results, recipe)
     assert (
         "The domain adapter was brought and used as it is, without a step 1: its patients" in page

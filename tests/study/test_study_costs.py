@@ -219,7 +219,7 @@ runs: {tmp_path}/runs
 backbone: {tmp_path}/backbone
 {prepare_of(tmp_path)}
   max_tokens: 32
-pretrain: {{general_text: {tmp_path}/general.txt}}
+pretrain: {{general_text: {tmp_path}/general.txt, always: true}}
 downstream: {{variants: [head-only]}}
 encoders: {{models: {{small: {tmp_path}/bert}}, variants: [lora]}}
 """)
@@ -244,7 +244,7 @@ backbones:
   whole: {tmp_path}/backbone
   half: {{backbone: {tmp_path}/backbone, dtype: bfloat16}}
 {prepare_of(tmp_path)}
-pretrain: {{leaked_texts: drop}}
+pretrain: {{leaked_texts: drop, always: true}}
 downstream: {{variants: [head-only]}}
 """)
     seconds = {"float32": 3.0, "bfloat16": 1.0}

@@ -212,7 +212,6 @@ def test_a_list_of_models_or_runs_leaves_the_jobs_that_stay_as_they_are(place, c
         ("seeds=2", False),
         ("downstream.variants=[head-only, task-lora, domain-frozen]", True),
         ("pretrain.always=true", True),
-        ("tune.pretrain=default", True),
         ("pretrain.compare={other: {adapter: {kind: prompt}}}", True),
     ],
 )
@@ -221,6 +220,11 @@ def test_step_1_is_trained_where_something_stands_on_it(place, change, is_traine
     listed = {name for name, _ in identities(place, *alone, change)}
     assert listed >= BACKBONE - ON_DOMAIN
     assert listed.isdisjoint({*STEP_1, *ALONE}) is not is_trained
+
+
+def test_a_search_for_step_1_is_asked_for_whatever_stands_on_it(place):
+    alone = ("pretrain.compare={}", "downstream.variants=[head-only, task-lora]")
+    assert "search lora" in {name for name, _ in identities(place, *alone, "tune.pretrain=default")}
 
 
 def test_a_recipe_without_step_2_trains_step_1(place):

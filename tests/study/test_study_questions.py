@@ -81,6 +81,17 @@ def test_of_several_backbones_the_first_that_has_a_pair_is_asked_about():
     assert found == [*asked, ("small/hybrid", "tf-idf", "hybrid")]
 
 
+def test_what_lacks_a_step_has_the_same_weights():
+    backbones = {
+        "small": {"backbone": "tiny", "downstream": {"variants": ["head-only"]}},
+        "half": {"backbone": "tiny", "dtype": "bfloat16"},
+    }
+    assert primary(["domain-frozen"], backbones=backbones) == [AGAINST_TFIDF]
+    declared = {"model": "half/domain-frozen", "against": "small/head-only"}
+    found = primary(["domain-frozen"], backbones=backbones, primary=[declared])
+    assert found == [("half/domain-frozen", "small/head-only", "")]
+
+
 def test_everything_else_is_exploratory():
     found = questions(recipe(ALL))
     pairs = [(pair.model, pair.against) for pair in found.exploratory]
@@ -139,7 +150,7 @@ def test_a_recipe_declares_its_own_family():
     )
     assert asked.primary == (
         Pair("task-lora", "tf-idf"),
-        Pair(BEST_VALIDATED, "head-only", "died", "best validated"),
+        Pair(BEST_VALIDATED, "head-only", "died"),  # answers nothing about TF-IDF
     )
     assert ("task-lora", "tf-idf") not in [(p.model, p.against) for p in asked.exploratory]
     assert questions(recipe(ALL, **declared())).primary == ()

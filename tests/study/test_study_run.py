@@ -347,6 +347,44 @@ def test_what_was_trained_with_other_settings_stays_out_of_the_report(place, fin
     assert "no adapter that was trained as the recipe says now" in done.stderr
 
 
+def test_another_kind_of_the_same_labels_is_another_task(place, finished, tmp_path):
+    shutil.copytree(place / "runs", tmp_path / "runs")
+    text = (place / "recipe.yaml").read_text()
+    old = "name: stay, kind: multiclass, column: stay"
+    assert old in text
+    (tmp_path / "recipe.yaml").write_text(text.replace(old, old.replace("class", "label")))
+    recipe = (tmp_path / "recipe.yaml", f"runs={tmp_path}/runs", "evaluate.deletion_notes=0")
+    assert notetune("prepare", *recipe).returncode == 0
+    done = json.loads(notetune("study", "status", *recipe, "--json").stdout)["jobs"]
+    states = {(" stay " in f" {job['name']} ", job["state"] == "done") for job in done}
+    assert states == {(True, False), (False, True)}
+
+
+def test_a_single_listed_patient_is_not_scored_and_the_rest_of_the_report_is_there(
+    place, finished, tmp_path
+):
+    shutil.copytree(place / "runs", tmp_path / "runs")
+    scores = read_scores(place / "runs/small/cells/died/tf-idf/seed-0/test.parquet")
+    (tmp_path / "listed.csv").write_text(f"patient\n{scores.patient_ids_N[0]}\n")
+    listed = f"evaluate.listed_patients={{file: {tmp_path}/listed.csv, column: patient}}"
+    done = notetune("evaluate", place / "recipe.yaml", f"runs={tmp_path}/runs", listed)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "runs/small/report/report.json").read_text())
+    assert results["listed_patients"] == []
+    few = [text for text in results["notices"] if "fewer than two test patients" in text]
+    assert len(few) == len(TASKS)
+
+
+def test_what_a_search_leaves_open_is_said_in_the_report(place, finished, tmp_path):
+    shutil.copytree(place / "runs", tmp_path / "runs")
+    searched = "tune.downstream={optim.peak_lr: [1e-3, 1e-2]}"
+    done = notetune("evaluate", place / "recipe.yaml", f"runs={tmp_path}/runs", searched)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "runs/small/report/report.json").read_text())
+    assert "task-lora" not in [row["model"] for row in results["tasks"][0]["rows"]]
+    assert any("models of the recipe are left out" in text for text in results["notices"])
+
+
 def test_a_domain_adapter_that_has_read_of_a_test_patient_is_refused(place, finished):
     recipe = config.load(Recipe, place / "recipe.yaml")
     prepared = open_prepared(recipe.folder.prepared)

@@ -198,6 +198,62 @@ def test_what_is_no_lease_in_the_place_of_a_trial_stops_its_search_alone(place, 
     assert (recipe.folder.root / "perplexity-before/manifest.json").is_file()
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tune.pretrain=null", "no label of task died has both values on its 18 validation notes"),
+        ("tune.downstream=null", "tune.pretrain needs validation notes of step 1"),
+    ],
+)
+def test_a_search_that_no_validation_note_can_judge_trains_nothing(
+    place, tmp_path, override, message
+):
+    rows = (place / "notes.csv").read_text().splitlines()
+    judged = "tune.downstream=null" not in override
+    splits = ["validation" if number < 18 and judged else "train" for number in range(70)]
+    splits += ["test"] * (len(rows) - 1 - len(splits))
+    alive = [row.replace(",1,", ",0,") for row in rows[1:19]]  # all of validation
+    table = [f"{row},{split}" for row, split in zip([*alive, *rows[19:]], splits, strict=True)]
+    (tmp_path / "notes.csv").write_text("\n".join([f"{rows[0]},split", *table]) + "\n")
+    recipe = load(
+        place,
+        f"runs={tmp_path}/runs",
+        f"prepare.source.path={tmp_path}/notes.csv",
+        "prepare.split={kind: column, column: split}",
+        "seeds=1",
+        override,
+    )
+    with pytest.raises(DataError, match=message):
+        work(recipe, is_wanted=is_of_searches)
+    assert not list((tmp_path / "runs").rglob("trial-*"))
+
+
+def test_a_search_over_virtual_tokens_has_rows_that_hold_the_most_of_them(place, tmp_path):
+    recipe = load(
+        place,
+        f"runs={tmp_path}/runs",
+        "seeds=1",
+        "pretrain.adapter={kind: prompt, virtual_tokens: 3}",
+        "pretrain.tokens_per_row=64",
+        "downstream.adapter={kind: prompt, virtual_tokens: 2}",
+        "downstream.tokens_per_row=auto",
+        "tune.trials=2",
+        "tune.pretrain={adapter.virtual_tokens: [2, 16]}",
+        "tune.downstream={adapter.virtual_tokens: [1, 9]}",
+    )
+    assert recipe.virtual_tokens == 16 + 9
+    run_study(recipe)
+    trials = [trial for job in searches_of(recipe) for trial in trials_of(job)]
+    assert {trial.state for trial in trials} == {"finished"}
+    with pytest.raises(ConfigError, match=r"pretrain.tokens_per_row 64 .* \+ 17 virtual tokens"):
+        load(
+            place,
+            "pretrain.adapter={kind: prompt, virtual_tokens: 3}",
+            "pretrain.tokens_per_row=64",
+            "tune.pretrain={adapter.virtual_tokens: [2, 17]}",
+        )
+
+
 def test_a_search_without_a_trial_that_works_says_so(place, tmp_path):
     space = "tune.pretrain={optim.peak_lr: [1e20, 1e25]}"
     recipe = load(place, f"runs={tmp_path}", space, "tune.downstream=null", "tune.trials=2")

@@ -60,7 +60,8 @@ def compare_study(
     validation = {
         task: [t for t in tables if t.task == task and t.split == VALIDATION] for task in tasks
     }
-    primary = answers(questions.primary, tasks, validation, is_family=True)
+    every = questions.tasks or tuple(tasks)
+    primary = answers(questions.primary, tasks, validation, family_of=every)
     others = answers(questions.exploratory, tasks, validation)
     results = tuple(
         _task_result(

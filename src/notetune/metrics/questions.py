@@ -43,33 +43,35 @@ class Pair:
 class Questions:
     """What a study asks, and what the runs of each model are.
 
-    `primary` was declared before the test scores were seen: one family for Holm's correction.
+    `primary` was declared before the test scores were seen: one family for Holm's correction, on
+    all `tasks`, also those without scores; those of the scores where none is named.
     """
 
     primary: tuple[Pair, ...] = ()
     exploratory: tuple[Pair, ...] = ()
     runs: tuple[ModelRuns, ...] = ()
+    tasks: tuple[str, ...] = ()
 
 
 def answers(
     pairs: Sequence[Pair],
     tasks: Mapping[str, TaskScores],
     validation: Mapping[str, Sequence[ScoreTable]],
-    *,
-    is_family: bool = False,
+    family_of: Sequence[str] | None = None,
 ) -> list[tuple[str, Comparison]]:
     """Each pair on each of its tasks, with the name of the task, in the order of pairs.
 
-    `validation` tables choose the best validated model. A family is corrected for all its answers,
-    of which one that has no p-value counts as 1.
+    `validation` tables choose the best validated model. A family, asked on the tasks `family_of`,
+    is corrected for all its answers, of which one that has no p-value counts as 1.
     """
-    asked = [(task, p) for p in pairs for task in (tasks if p.task is None else [p.task])]
-    family = len(asked) if is_family else 1
+    every = tuple(tasks) if family_of is None else family_of
+    asked = [(task, p) for p in pairs for task in (every if p.task is None else [p.task])]
+    family = 1 if family_of is None else len(asked)
     found = [
         (task, _answer(pair, task, tasks.get(task), validation.get(task, ()), family))
         for task, pair in asked
     ]
-    if not is_family:
+    if family_of is None:
         return found
     adjusted = holm([item.p_value for _, item in found])
     corrected = [

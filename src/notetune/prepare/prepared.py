@@ -78,6 +78,15 @@ class TaskTable:
         """Row numbers of one split."""
         return np.flatnonzero(self.split_N == split)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the labels alone tell its kind and the order of its classes."""
+        classes = self.task.classes
+        has_one_each = bool((self.targets_NK.sum(axis=1) == 1).all())
+        of_several = "multiclass" if has_one_each else "multilabel"
+        told = "binary" if len(classes) == 1 else of_several
+        return self.task.kind == told and list(classes) == sorted(classes)
+
     def scores(
         self, model: str, seed: int, split: str, scores_NK: npt.NDArray[np.float64]
     ) -> ScoreTable:
@@ -146,8 +155,12 @@ class Prepared:
         return self._digest(lambda name: name.startswith(f"{TEXTS}/") or name in (NOTES, COLUMNS))
 
     def labels_digest(self, task: str) -> str:
-        """Digest of the labels of a task."""
-        return self._digest(lambda name: name == f"tasks/{task}.parquet")
+        """Digest of the labels of a task, with its kind and classes where these do not follow."""
+        labels = self._digest(lambda name: name == f"tasks/{task}.parquet")
+        one = self.tasks[task]
+        if one.is_plain:
+            return labels
+        return storage.fingerprint([labels, one.task.kind, one.task.classes])
 
     def _digest(self, is_read: Callable[[str], bool]) -> str:
         files = manifest.files_of(self.folder)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from notetune.model.adapters.specs import traits
+from notetune.prepare.settings import LEAST_TOKENS
 from notetune.recipe.models import VARIANTS
 from notetune.sources import missing_stay_key
 from notetune.sources.tables.tasks import TaskedSource
@@ -87,6 +88,20 @@ def _stays_are_known(recipe: "Recipe") -> None:
             raise ValueError(f"{key} needs the stay of each note; give {section}.{missing}")
 
 
+def _documents_fit_rows(recipe: "Recipe") -> None:
+    given = recipe.prepare.max_tokens
+    longest = LEAST_TOKENS if given == "auto" else given
+    for row in recipe.rows:
+        if row.given != "auto" and row.given < row.pieces * (longest + row.virtual):
+            times = f"{row.pieces} pieces of " if row.pieces > 1 else ""
+            least = "at least " if given == "auto" else ""
+            raise ValueError(
+                f"{row.section}.tokens_per_row {row.given} is below {times}prepare.max_tokens "
+                f"{least}{longest} + {row.virtual} virtual tokens; a row must hold the longest "
+                f"{'note' if times else 'document'}"
+            )
+
+
 OF_SECTIONS: Final = (
     _domain_is_named,
     _weights_train_once,
@@ -94,4 +109,5 @@ OF_SECTIONS: Final = (
     _searches_what_trains,
     _notes_have_pieces,
     _stays_are_known,
+    _documents_fit_rows,
 )

@@ -81,6 +81,7 @@ class Model:
         backbone: The backbone whose run folder holds it; "" in a study of one.
         encoder: The encoder that it is, or that a hybrid stands on; else "".
         stands_on: The model that a hybrid joins with words and columns.
+        is_domain_taken: Whether its domain adapter is one that was brought, as it is.
     """
 
     kind: Kind
@@ -88,6 +89,7 @@ class Model:
     backbone: str = ""
     encoder: str = ""
     stands_on: "Model | None" = None
+    is_domain_taken: bool = False
 
     @property
     def name(self) -> str:
@@ -112,7 +114,7 @@ class Model:
     @property
     def is_deterministic(self) -> bool:
         """Whether one run is all there is: no seed changes anything."""
-        return self.parts.trains_head_alone and not self.parts.has_domain
+        return self.parts.trains_head_alone and (self.is_domain_taken or not self.parts.has_domain)
 
 
 def models_of_step_2(
@@ -120,6 +122,8 @@ def models_of_step_2(
     variants: Sequence[str],
     encoders: Sequence[tuple[str, str]],
     hybrid: str | None,
+    *,
+    is_domain_taken: bool = False,
 ) -> list[Model]:
     """The variants of a backbone, then encoders, then hybrids.
 
@@ -129,15 +133,20 @@ def models_of_step_2(
         encoders: Names of encoders, each with a way in which it trains.
         hybrid: The name of the model that a hybrid stands on; `auto` for one of the backbone and
             one of each encoder.
+        is_domain_taken: As of `Model`.
     """
-    models = [Model("variant", name, backbone) for name in variants]
+    models = [
+        Model("variant", name, backbone, is_domain_taken=is_domain_taken) for name in variants
+    ]
     models += [Model("encoder", variant, backbone, name) for name, variant in encoders]
     joined: dict[str, Model] = {}
     for model in sorted(models, key=lambda one: _IN_HYBRIDS.get(one.variant, 0)):
         if model.parts.trains_head_alone and hybrid in ("auto", model.name):
             joined.setdefault(model.encoder, model)
     places = dict.fromkeys(model.encoder for model in models if model.encoder in joined)
-    return models + [Model("hybrid", HYBRID, backbone, e, joined[e]) for e in places]
+    return models + [
+        Model("hybrid", HYBRID, backbone, e, joined[e], is_domain_taken) for e in places
+    ]
 
 
 def name_in_study(backbone: str, name: str) -> str:

@@ -11,7 +11,7 @@ from notetune.config import Config, Name, changed
 from notetune.errors import ConfigError
 from notetune.metrics.names import BEST_VALIDATED
 from notetune.model.adapters.folder import read_folder
-from notetune.model.adapters.specs import traits
+from notetune.model.adapters.specs import AdapterSpec, traits
 from notetune.model.backbone_folder import Dtype
 from notetune.model.device import DeviceName, Recompute
 from notetune.prepare.settings import (
@@ -35,6 +35,7 @@ from notetune.recipe.sections import (
     PretrainConfig,
     TuneConfig,
 )
+from notetune.search.space import widest
 from notetune.sources.paths import starting_from
 from notetune.sources.splits import AnySplit, ColumnSplit
 from notetune.sources.tables.source import TableSource
@@ -106,21 +107,6 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
-    def _fits_rows(self) -> "Recipe":
-        given = self.prepare.max_tokens
-        longest = LEAST_TOKENS if given == "auto" else given
-        for row in self.rows:
-            if row.given != "auto" and row.given < row.pieces * (longest + row.virtual):
-                times = f"{row.pieces} pieces of " if row.pieces > 1 else ""
-                least = "at least " if given == "auto" else ""
-                raise ValueError(
-                    f"{row.section}.tokens_per_row {row.given} is below {times}prepare.max_tokens "
-                    f"{least}{longest} + {row.virtual} virtual tokens; a row must hold the longest "
-                    f"{'note' if times else 'document'}"
-                )
-        return self
-
-    @model_validator(mode="after")
     def _names_what_splits_it(self) -> "Recipe":
         corpus = self.pretrain.corpus
         for section, read in (("prepare", self.prepare), ("pretrain.corpus", corpus)):
@@ -181,13 +167,11 @@ class Recipe(Config):
     @property
     def rows(self) -> "list[SectionRow]":
         """The rows of all sections whose models the recipe has."""
-        domain = traits(self.pretrain.adapter).row_tokens
-        both = domain + traits(self.downstream.adapter).row_tokens
-        others = [traits(m.adapter).row_tokens for m in self.pretrain.compare.values()]
+        of_step_1 = max(traits(spec).row_tokens for spec in self._adapters_of_step_1)
         pieces = 1 if self.downstream.max_pieces == "auto" else self.downstream.max_pieces
         rows = [
-            SectionRow("pretrain", self.pretrain.tokens_per_row, max(domain, *others, 0), 1),
-            SectionRow("downstream", self.downstream.tokens_per_row, both, pieces),
+            SectionRow("pretrain", self.pretrain.tokens_per_row, of_step_1, 1),
+            SectionRow("downstream", self.downstream.tokens_per_row, self.virtual_tokens, pieces),
         ]
         if self.encoders.models:
             rows.append(SectionRow("encoders", self.encoders.tokens_per_row, 0, pieces))
@@ -202,9 +186,26 @@ class Recipe(Config):
     @property
     def positions_taken(self) -> int:
         """Positions that adapters take in front of a document, at most."""
-        domain = [self.pretrain.adapter, *(m.adapter for m in self.pretrain.compare.values())]
-        most = max(traits(spec).positions for spec in domain)
-        return most + traits(self.downstream.adapter).positions
+        most = max(traits(spec).positions for spec in self._adapters_of_step_1)
+        return most + traits(self._task_adapter).positions
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Virtual tokens in front of each document of step 2, at most."""
+        return sum(
+            traits(spec).row_tokens for spec in (self._adapters_of_step_1[0], self._task_adapter)
+        )
+
+    @property
+    def _adapters_of_step_1(self) -> list[AdapterSpec]:
+        """That of the domain first; each as wide as a search may make it."""
+        config = self.pretrain
+        methods = [config.adapter, *(method.adapter for method in config.compare.values())]
+        return [widest(adapter, self.tune.pretrain) for adapter in methods]
+
+    @property
+    def _task_adapter(self) -> AdapterSpec:
+        return widest(self.downstream.adapter, self.tune.downstream)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -252,7 +253,7 @@ class Recipe(Config):
                 notes += [str(study.most_tokens), str(study.positions_taken)]
             if study.prepare.opener == "auto":  # weights of another type may choose another one
                 notes.append(study.dtype)
-            shared = prepared.setdefault((*notes, *study.downstream.tasks), study.folder.prepared)
+            shared = prepared.setdefault(tuple(notes), study.folder.prepared)
             studies[name] = study.model_copy(update={"prepared": shared})
         return studies or {"": self}
 
@@ -266,6 +267,12 @@ class Recipe(Config):
             raise ConfigError(
                 f"{origin}: {unknown[0]} is the same for all backbones; what can be different "
                 f"is {', '.join(_DIFFERS_BY_BACKBONE)}."
+            )
+        section = own.get("downstream")
+        if isinstance(section, dict) and "tasks" in section:
+            raise ConfigError(
+                f"{origin}.downstream.tasks: the tasks are the same for all backbones; set "
+                "downstream.tasks of the recipe."
             )
         if "backbone" not in own:
             raise ConfigError(f"{origin}.backbone is missing; give its folder.")
@@ -301,7 +308,13 @@ class Recipe(Config):
         pairs = [(name, variant) for name in encoders.models for variant in encoders.variants]
         return (
             *(Model("baseline", name, backbone) for name in self.baselines),
-            *models_of_step_2(backbone, variants, pairs, self.evaluate.hybrid),
+            *models_of_step_2(
+                backbone,
+                variants,
+                pairs,
+                self.evaluate.hybrid,
+                is_domain_taken=not self.pretrain.epochs,
+            ),
         )
 
     @property
@@ -355,12 +368,8 @@ class Recipe(Config):
 
         With `whole_pieces` of them 95 % of the labelled training notes are read whole.
         """
-        config = self.downstream
-        adapters = (self.pretrain.adapter, config.adapter)
-        virtual = sum(traits(spec).row_tokens for spec in adapters)
-        return read_pieces(
-            config.max_pieces, whole_pieces, config.tokens_per_row, max_tokens, virtual
-        )
+        given, row = self.downstream.max_pieces, self.downstream.tokens_per_row
+        return read_pieces(given, whole_pieces, row, max_tokens, self.virtual_tokens)
 
     @property
     def compared(self) -> dict[str, "Recipe"]:

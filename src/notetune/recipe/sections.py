@@ -24,7 +24,7 @@ from notetune.model.layers import Layers, Pooling
 from notetune.prepare.settings import Auto, LeakedTexts, TokensPerRow
 from notetune.recipe.models import VariantName
 from notetune.search.propose import Proposer
-from notetune.search.space import Space
+from notetune.search.space import SpaceChoice
 from notetune.sources import SourceConfig
 from notetune.sources.splits import Split, SplitConfig
 from notetune.train.schedule import Average, OptimConfig, ValidationConfig
@@ -35,7 +35,6 @@ LEAST_PATIENTS: Final = 2
 MOST_WEIGHTS: Final = 50_000_000
 """Of TF-IDF, words times labels; fitting keeps some 20 of each in memory."""
 Objective = Literal["perplexity", "auroc", "loss"]
-SpaceChoice = Literal["default", "paper"] | Space
 EncoderVariant = Literal["head-only", "full", "lora"]
 
 

@@ -11,6 +11,7 @@ ASKED = {
     "task adapter": "Did adapting to the task help?",
     "best validated": "Does a language model beat TF-IDF?",
     "hybrid": "Does the hybrid beat TF-IDF?",
+    "": "Other declared comparisons",
 }
 _NAMES_SHOWN = 4
 
@@ -103,7 +104,7 @@ def _leader_in_words(rows: Sequence[ModelRow | HeadlineRow]) -> str:
 
 def _baseline_sentences(results: Results) -> list[str]:
     """Where a baseline is best or tied with the best; or that none is anywhere."""
-    sentences, present = [], []
+    sentences, present, open_tasks = [], [], set[str]()
     for name in results.baselines:
         standing = {
             t.task: row.standing for t in results.tasks for row in t.rows if row.model == name
@@ -116,9 +117,11 @@ def _baseline_sentences(results: Results) -> list[str]:
             sentences.append(f"{name} cannot be told from the best model on {_and(tied)}.")
         if any(standing.values()):
             present.append(name)
+            open_tasks |= {task for task, place in standing.items() if place is None}
     if present and not sentences:
         are = "is" if len(present) == 1 else "are"
-        return [f"On every task {_and(present)} {are} worse than the best model."]
+        judged = "every task that can be judged" if open_tasks else "every task"
+        return [f"On {judged} {_and(present)} {are} worse than the best model."]
     return sentences
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from itertools import permutations
-from typing import Annotated, Any, TypeAlias, assert_never
+from typing import Annotated, Any, Literal, TypeAlias, assert_never
 
 from pydantic import (
     AfterValidator,
@@ -106,6 +106,7 @@ Dimension: TypeAlias = Annotated[
 """A list in a recipe is `Values`, a section with `low` and `high` is an `Interval`."""
 Space: TypeAlias = Annotated[dict[str, Dimension], AfterValidator(_is_space)]
 """Recipe keys, dotted below their section, in the order in which they are shown."""
+SpaceChoice: TypeAlias = Literal["default", "paper"] | Space
 
 
 def point_count(space: Space) -> int | None:
@@ -237,6 +238,31 @@ def default_space(
         case _:
             assert_never(adapter)
     return {**space, "epochs": Values((1, 2, 3, 5) if has_head else (1, 2, 3))}
+
+
+def space_of(
+    choice: SpaceChoice,
+    adapter: AdapterSpec | None,
+    *,
+    has_head: bool = False,
+    domain: AdapterSpec | None = None,
+) -> Space:
+    """The space that a recipe chooses; what is not the choice is as for `default_space`."""
+    if choice == "paper":
+        return paper_space(adapter)
+    if choice == "default":
+        return default_space(adapter, has_head=has_head, domain=domain)
+    return choice
+
+
+def widest(adapter: AdapterSpec, choice: SpaceChoice | None) -> AdapterSpec:
+    """The adapter with as many virtual tokens as a search may give it."""
+    if isinstance(adapter, Prefix | Prompt | PTuning) and choice is not None:
+        tried = space_of(choice, adapter).get("adapter.virtual_tokens")
+        highest = max(tried.root) if isinstance(tried, Values) else tried.high if tried else 0
+        most = max(adapter.virtual_tokens, int(highest))
+        return adapter.model_copy(update={"virtual_tokens": most})
+    return adapter
 
 
 _RATES = {

@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,15 +56,15 @@ def evaluate(recipe: Recipe) -> Results:
     """
     made = read_study(recipe)
     first, config = made[0], recipe.evaluate
-    tables, asked = _score_tables(recipe, made), questions.questions(recipe)
+    of_notes = first.notes.prepared.tasks
+    tables, asked = _score_tables(recipe, made), questions.questions(recipe, tuple(of_notes))
     tasks, headline = compare_study(tables, asked, config.draws, config.seed)
     step_1, step_2 = _records(made, "pretrain"), _records(made, "model")
-    of_notes = first.notes.prepared.tasks
     return Results(
         title=recipe.title or recipe.name,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         recipe=recipe.as_json(),
-        seeds=tuple(range(recipe.seeds)),
+        seeds=tuple(range(max(one.seeds for one in recipe.studies.values()))),
         baselines=recipe.baselines,
         flow=_flow(first.notes),
         splits=tuple(row for task in of_notes.values() for row in _split_counts(task)),
@@ -86,7 +86,7 @@ def evaluate(recipe: Recipe) -> Results:
         ),
         leakage=tuple(dict.fromkeys(found for one in made for found in _leakage(one))),
         compat_switches=tuple(compat_switches(recipe)),
-        notices=(*notices(recipe, made), *too_good(tasks)),
+        notices=(*notices(recipe, made), *_few_listed(recipe, tables), *too_good(tasks)),
         published=publication(config.published) if config.published else None,
         provenance={**_provenance(recipe, first.notes.prepared), **_looks(recipe, asked)},
     )
@@ -183,8 +183,8 @@ def _on_parts(
             for task, found in suspects.items()
         }
     return {
-        "listed_patients": compare_study(_of_listed_patients(recipe, tests), *settings)[0],
-        "unsuspected": compare_study(_without(suspects, tests), *settings)[0],
+        "listed_patients": compare_study(_drawn(_of_listed_patients(recipe, tests)), *settings)[0],
+        "unsuspected": compare_study(_drawn(_without(suspects, tests)), *settings)[0],
         "suspects": {t: {what: len(ids) for what, ids in f.items()} for t, f in suspects.items()},
     }
 
@@ -201,6 +201,21 @@ def _of_listed_patients(recipe: Recipe, tables: list[ScoreTable]) -> list[ScoreT
     path = recipe.data / listed.file
     kept = overlap.notes_of_listed_patients(notes, path, listed.column).to_numpy().astype(np.str_)
     return [part for table in tables if (part := table.of_notes(kept)) is not None]
+
+
+def _drawn(tables: Iterable[ScoreTable]) -> list[ScoreTable]:
+    """Those of more than one patient, whom draws need."""
+    return [table for table in tables if len(np.unique(table.patient_ids_N)) > 1]
+
+
+def _few_listed(recipe: Recipe, tables: Sequence[ScoreTable]) -> Iterator[str]:
+    """Say on which tasks too few listed patients are left."""
+    if recipe.evaluate.listed_patients is None:
+        return
+    tests = [table for table in tables if table.split == "test"]
+    scored = {table.task for table in _drawn(_of_listed_patients(recipe, tests))}
+    for task in dict.fromkeys(table.task for table in tests if table.task not in scored):
+        yield f"{task}: evaluate.listed_patients has fewer than two test patients"
 
 
 def _without(suspects: Mapping[str, Suspects], tables: Sequence[ScoreTable]) -> list[ScoreTable]:

@@ -134,9 +134,10 @@ class Made:
 
     @property
     def missing(self) -> list[Job]:
-        """The models whose scores are not made."""
-        scored = ("baseline", "model", "hybrid")
-        return [job for job in self.jobs if job.stage in scored and job not in self.done]
+        """The models whose scores are not made, and the searches for those not listed yet."""
+        scored = ("baseline", "model", "hybrid", "search")
+        open_jobs = [job for job in self.jobs if job not in self.done]
+        return [job for job in open_jobs if job.stage in scored and job.task]
 
 
 def read_study(recipe: Recipe) -> list[Made]:

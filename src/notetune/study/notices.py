@@ -36,6 +36,7 @@ def notices(recipe: Recipe, made: Sequence[Made]) -> Iterator[str]:
     yield from _missing(made)
     yield from _short(made)
     yield from _of_notes(made[0])
+    yield from (sentence for one in made for sentence in _cut(one))
     yield from of_encoders(made[0])
     yield from _intakes(made)
     yield from made[0].notes.prepared.notices
@@ -230,15 +231,20 @@ def _of_notes(first: Made) -> Iterator[str]:
             f"compared by id, so nobody is found who has another id there{known}. "
             "evaluate.listed_patients shows the scores on patients whom the corpus cannot hold."
         )
+
+
+def _cut(one: Made) -> Iterator[str]:
+    """Say which notes a backbone reads a part of alone."""
+    prepared, most = one.notes.prepared, pieces_of(one)
+    lead, whose = (f"{one.backbone}: ", "its") if one.backbone else ("", "the language")
+    pieces = f"{most} pieces of " if most > 1 else ""
     for name, task in prepared.tasks.items():
         documents = prepared.store.first_documents(task.note_ids_N.tolist())
-        most = pieces_of(first)
         share = float(prepared.store.reading(documents, most).truncated_N.mean())
         if share:
-            pieces = f"{most} pieces of " if most > 1 else ""
             yield (
-                f"{name}: {share:.1%} of the notes are longer than {pieces}"
-                f"{prepared.store.max_tokens} tokens; the language models read their "
+                f"{lead}{name}: {share:.1%} of the notes are longer than {pieces}"
+                f"{prepared.store.max_tokens} tokens; {whose} models read their "
                 f"{_part(prepared.store)}, TF-IDF reads all of them."
             )
 

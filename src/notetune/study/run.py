@@ -270,6 +270,7 @@ class _Worker:
         if job.stage == "model" and notes and is_computed_elsewhere(job, notes.prepared):
             return
         if job.stage == "search":
+            search.refuse(job, self.notes[job.backbone])
             for trial in search.open_trials(job):
                 make = partial(trial.run, self.notes[job.backbone])
                 yield _Piece(trial.folder, trial.is_open, make, is_trial=True)

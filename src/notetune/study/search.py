@@ -87,6 +87,32 @@ class TrialRun:
             ledger.append(Finished(self.trial.n, score, round(time.monotonic() - began, 3)))
 
 
+def refuse(search: Job, notes: Notes) -> None:
+    """Refuse a search that no validation note could judge, before anything is trained.
+
+    Raises:
+        DataError: If there is none, or none with both values of a label where AUROC judges.
+    """
+    spec = _spec(search)
+    if isinstance(spec.base, DomainSpec):
+        _validation(spec.base, notes)
+        return
+    task = notes.prepared.tasks[search.task]
+    targets_NK = task.targets_NK[task.rows("validation")]
+    if not len(targets_NK):
+        raise DataError(
+            f"{search.label}: task {search.task} has no validation notes, which judge a search; "
+            "see prepare.split, or leave tune.downstream out."
+        )
+    positives_K = targets_NK.sum(axis=0, dtype=int)
+    if spec.objective == "auroc" and not (positives_K % len(targets_NK)).any():
+        raise DataError(
+            f"{search.label}: no label of task {search.task} has both values on its "
+            f"{len(targets_NK)} validation notes, so AUROC cannot judge; see prepare.split, or "
+            "set tune.objective to loss."
+        )
+
+
 def open_trials(search: Job) -> Iterator[TrialRun]:
     """The trials that nobody has finished; once these are taken, the next ones are proposed."""
     spec, ledger = _spec(search), _ledger(search)
@@ -255,7 +281,7 @@ def _validation(spec: DomainSpec, notes: Notes) -> Int64Array:
     store = notes.corpus.store
     documents_D = store.documents_of("validation", spec.sources)
     if not len(documents_D):
-        raise ConfigError("tune.pretrain needs validation notes of step 1; see prepare.split.")
+        raise DataError("tune.pretrain needs validation notes of step 1; see prepare.split.")
     return documents_D
 
 

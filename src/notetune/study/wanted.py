@@ -10,7 +10,7 @@ from notetune.prepare.settings import EncodeSpec, row_of
 from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import LEAST_PATIENTS, MOST_WEIGHTS, BaselineName, Objective
-from notetune.search.space import Space, default_space, first_point, paper_space
+from notetune.search.space import Space, first_point, space_of, widest
 from notetune.sources.tables.source import TableSource
 from notetune.study.jobs import Place
 from notetune.study.specs import (
@@ -52,7 +52,8 @@ def weights_of(backbone: str, dtype: Dtype) -> Weights:
 def domain_spec(recipe: Recipe, facts: Facts, seed: int) -> DomainSpec:
     """The domain adapter of a run."""
     config = recipe.pretrain
-    longest = facts.corpus_max_tokens + traits(config.adapter).row_tokens
+    widest_adapter = widest(config.adapter, recipe.tune.pretrain)
+    longest = facts.corpus_max_tokens + traits(widest_adapter).row_tokens
     return DomainSpec(
         weights_of(recipe.backbone, recipe.dtype),
         facts.corpus,
@@ -74,14 +75,9 @@ def search_of_step_1(recipe: Recipe, base: DomainSpec) -> SearchSpec | None:
     Raises:
         ConfigError: If the recipe's space does not fit the method.
     """
-    choice, adapter = recipe.tune.pretrain, base.adapter
-    if choice is None:
-        return None
-    if choice == "paper":
-        choice = paper_space(adapter)
-    elif choice == "default":
-        choice = default_space(adapter, has_head=False)
-    return _search(recipe, base, choice, "perplexity") if choice else None
+    choice = recipe.tune.pretrain
+    space = space_of(choice, base.adapter) if choice is not None else {}
+    return _search(recipe, base, space, "perplexity") if space else None
 
 
 def search_of_step_2(recipe: Recipe, base: CellSpec) -> SearchSpec | None:
@@ -94,12 +90,9 @@ def search_of_step_2(recipe: Recipe, base: CellSpec) -> SearchSpec | None:
     if choice is None or training is None:
         return None
     adapter = training.task_adapter
-    if choice == "paper":
-        choice = paper_space(adapter)
-    elif choice == "default":
-        domain = recipe.pretrain.adapter if training.trains_domain else None
-        choice = default_space(adapter, has_head=True, domain=domain)
-    space = {key: d for key, d in choice.items() if adapter or not key.startswith("adapter.")}
+    domain = recipe.pretrain.adapter if training.trains_domain else None
+    found = space_of(choice, adapter, has_head=True, domain=domain)
+    space = {key: d for key, d in found.items() if adapter or not key.startswith("adapter.")}
     return _search(recipe, base, space, recipe.tune.objective) if space else None
 
 
@@ -164,7 +157,6 @@ def cell_spec(recipe: Recipe, facts: Facts, model: Model, task: str, seed: int) 
 
 def _features(recipe: Recipe, facts: Facts, model: Model) -> FeatureSpec:
     config = recipe.downstream
-    virtual = sum(traits(s).row_tokens for s in (recipe.pretrain.adapter, config.adapter))
     return FeatureSpec(
         weights_of(recipe.backbone, recipe.dtype),
         facts.documents,
@@ -173,7 +165,7 @@ def _features(recipe: Recipe, facts: Facts, model: Model) -> FeatureSpec:
         config.features.pooling,
         facts.max_pieces,
         config.tokens_per_row,
-        virtual,
+        recipe.virtual_tokens,
     )
 
 
