@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, JsonValue, NonNegativeFloat, model_validator
 
@@ -18,7 +18,6 @@ from notetune.prepare.settings import (
     LEAST_TOKENS,
     Preparation,
     PrepareConfig,
-    TokensPerRow,
     read_pieces,
     row_of,
 )
@@ -33,6 +32,7 @@ from notetune.recipe.sections import (
     EncodersConfig,
     EvaluateConfig,
     PretrainConfig,
+    SectionRow,
     TuneConfig,
 )
 from notetune.search.space import widest
@@ -42,17 +42,6 @@ from notetune.sources.tables.source import TableSource
 from notetune.sources.tables.tasks import TaskedSource
 
 _DIFFERS_BY_BACKBONE = ("backbone", "dtype", "recompute", "seeds", "pretrain", "downstream", "tune")
-
-
-class SectionRow(NamedTuple):
-    """What a row of a section must hold."""
-
-    section: str
-    given: TokensPerRow
-    virtual: int
-    """Virtual tokens in front of each document."""
-    pieces: int
-    """Documents of one note that are in it together."""
 
 
 class Recipe(Config):

@@ -1,7 +1,7 @@
 """The sections of a recipe: what each stage takes."""
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import (
     Field,
@@ -36,6 +36,17 @@ MOST_WEIGHTS: Final = 50_000_000
 """Of TF-IDF, words times labels; fitting keeps some 20 of each in memory."""
 Objective = Literal["perplexity", "auroc", "loss"]
 EncoderVariant = Literal["head-only", "full", "lora"]
+
+
+class SectionRow(NamedTuple):
+    """What a row of a section must hold."""
+
+    section: str
+    given: TokensPerRow
+    virtual: int
+    """Virtual tokens in front of each document."""
+    pieces: int
+    """Documents of one note that are in it together."""
 
 
 class CorpusConfig(Config):
