@@ -208,7 +208,10 @@ def test_labels_come_from_fhir_encounters(tmp_path, task, expected):
     task = {"name": "stay", "column": "visit", "labels": labels} | task
     cohort = cohort_of(tmp_path, tasks=[task])
     assert labels_of(cohort) == expected
-    assert FlowCount("rows of the table for task stay", 2, 2, {}) in cohort.flow
+    assert FlowCount("rows of the table for task stay", 2, 2, {}) in counts_of(cohort)
+    told = "Task stay: discharges that name no death, 1, count as survived: hosp (1). "
+    is_told = [notice.startswith(told) for notice in notices_of(cohort)]
+    assert is_told == [True] * (labels["label_column"] == "expired")
 
 
 def test_codes_of_none_of_the_notes_are_no_negatives(tmp_path):

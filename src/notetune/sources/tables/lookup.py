@@ -14,7 +14,7 @@ from notetune.notes.icd import has_form
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import Record, of_recipe
 from notetune.sources.tables.labels import LabelSet, label_set
-from notetune.sources.tables.resources import records_beside
+from notetune.sources.tables.resources import records_beside, survival_notice
 from notetune.sources.tables.roll_up import RollUp
 from notetune.sources.tables.tasks import CodeTable, LabelTable, TableTask
 
@@ -63,7 +63,8 @@ def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Look
         )
     stage = f"rows of the table for task {task.name}"
     counts = (rejections.rows_read, kept, rejections.counts())
-    flow = FlowCount(stage, *counts, notice=forms.notice(task))
+    notice = forms.notice(task) or survival_notice(task.name, rejections.survived)
+    flow = FlowCount(stage, *counts, notice=notice)
     return Lookup(by_id, flow, rejections.table())
 
 
