@@ -224,7 +224,8 @@ class TableReading:
             return labels
         key = record.text(task.column)
         labels = lookup.by_id.get(key)
-        if labels is None and not (key and task.absent_is_negative):
+        is_negative = key and task.absent_is_negative and key not in lookup.unknown
+        if labels is None and not is_negative:
             return None
         (lookup.met if labels else lookup.absent).add(key)
         labels = labels or ([], None)
@@ -318,7 +319,7 @@ class TableReading:
         stage = f"ids of the table for task {task.name}"
         if lookup.absent:
             stage += f"; {len(lookup.absent)} others count as negative"
-        notice = absence_notice(task, self._absent[task.name], self._kept)
+        notice = absence_notice(task, self._absent[task.name], self._kept, lookup.unread)
         return FlowCount(stage, ids, met, {"no such note": ids - met}, notice=notice)
 
 

@@ -35,7 +35,8 @@ class LabelTable(Config):
     """Left out where each row is an event, such as a death or a readmission: its id is positive."""
     absent: Literal["missing", "negative"] = "missing"
     """What it means that an id has no row: that its label is not known, or that it is negative (of
-    a multilabel task, that it has none of the classes)."""
+    a multilabel task, that it has none of the classes). An id whose row has no label, or was
+    rejected, is never negative."""
     where: Where = Field(default_factory=dict)
     """Rows that count, by their cells: {Kind: diag} or {Kind: [diag, main]}, as text and in this
     letter case. Others are left out and counted."""
@@ -61,7 +62,7 @@ class CodeTable(Config):
     """Or a column that says 9 or 10; classes are then named `ICD-9 250` and `ICD-10 E11`."""
     no_codes: Literal["negative", "missing"] = "negative"
     """What it means that an id has no code: that it has none of the classes, or that its codes are
-    not known, so that its notes are left out of the task."""
+    not known, so that its notes are left out of the task, as those of a rejected row always are."""
     where: Where = Field(default_factory=dict)
     """As in `LabelTable`: the rows that count, where the table has codes of several kinds."""
 
