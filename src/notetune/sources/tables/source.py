@@ -45,7 +45,7 @@ class TableSource(TaskedSource):
     """Those of `features` whose numbers are codes, so that each number is a level."""
     duplicate_texts: Literal["keep", "merge"] = "keep"
     """merge: notes of one patient, and of one stay, with the same text become one note with all
-    their labels. It holds all notes in memory."""
+    their labels and the earliest of their times. It holds all notes in memory."""
 
     @model_validator(mode="after")
     def _codes_are_features(self) -> Self:

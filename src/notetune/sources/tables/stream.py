@@ -234,18 +234,25 @@ class TableReading:
     def _merged(self, notes: Iterable[_Note]) -> list[_Note]:
         """One note per patient, stay and text, as they first appear, with the union of labels.
 
-        Without a patient column, the text alone decides.
+        Its time is the earliest that is known. Without a patient column, the text alone decides.
         """
         by_patient = self._layout.patient_id is not None
         first: dict[tuple[str, str | None, str], _Note] = {}
+        others: list[tuple[dict[str, str], _Note]] = []
         for note in notes:
             key = (note.patient_id if by_patient else "", note.stay_id, note.text)
             kept = first.setdefault(key, note)
             if kept is not note:
                 self._merged_away += 1
+                others.append((note.ids, kept))
+                kept.time = min(filter(None, (kept.time, note.time)), default=None)
                 for task in self._source.tasks:
                     if task.name not in self._samples:
                         self._unite(task, kept, note)
+        for name, samples in self._samples.items():
+            for ids, kept in others:
+                if ids[name] != kept.ids[name]:  # the chunks show it under its own
+                    samples.see(ids[name], kept.time, kept.note_id)
         return list(first.values())
 
     def _unite(self, task: TableTask, kept: _Note, note: _Note) -> None:
