@@ -108,7 +108,8 @@ def _judged(
     config = spec.config
     notes = pl.read_parquet([shard.folder / NOTES for shard in shards], glob=False)
     refuse_repeated_ids(notes)
-    assignment = splits.split_patients(notes["patient_id"].unique().to_list(), spec.split)
+    patients = notes["patient_id"].unique().to_list()
+    assignment = splits.split_patients(patients, spec.split, spec.source)
     notes = notes.join(assignment, on="patient_id", how="left", maintain_order="left")
     tasks, task_flow = split_tasks(spec, finished, notes, assignment)
     counts = published_counts(spec, finished, tasks)
