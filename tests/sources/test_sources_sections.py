@@ -170,6 +170,14 @@ Vitals at discharge T 98
 Upon discharge VS 98
 DISCHARGE EXAM VS T98 BP 120/80, comfortable
 PHYSICAL EXAM ON TRANSFER:
+Hosp. Course: pt was intubated
+Hospitalization course:
+Course in the ICU:
+Hospital course - pt was intubated
+Hospital Course -- by issue
+Discharge exam
+Discharge physical exam ___
+D/C labs
 MEDICATIONS ON TRANSFER:"""
 
 
@@ -204,6 +212,8 @@ Nasal discharge: none
 Lasix (stopped at discharge): 40 mg
 Sudden death of a brother at 40
 # CHF: EF 30%
+Chest pain - none since discharge
+was stable for discharge - and then fell
 on discharge."""
 
 

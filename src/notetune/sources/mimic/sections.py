@@ -51,8 +51,9 @@ _OTHERS: Final = (
 _OTHER_HEADINGS: Final = frozenset(_OTHERS.split("|"))
 _IN_PARENTHESES: Final = re.compile(r"\s*\([^()]*\)")
 _AFTER_ADMISSION: Final = re.compile(
-    r"\b(?:(?:hosp(?:ital)?|inpatient|floor|ward|\w*icu|ccu|csru|post-?op(?:erative)?) course"
-    r"|course (?:in (?:the )?hospital|by (?:issue|problem|system))|summary of (?:hospital )?stay"
+    r"\b(?:(?:hosp(?:ital(?:ization)?)?\.?|inpatient|floor|ward|\w*icu|ccu|csru|post-?op"
+    r"(?:erative)?) course|course in (?:the )?(?:hospital|\w*icu|ccu)"
+    r"|course by (?:issue|problem|system)|summary of (?:hospital )?stay"
     r"|discharge[ds]?|discharging|(?:on|at|upon|prior to|day of|time of) d/?c"
     r"|d/?c (?:condition|date|diagnos[ei]s|disposition|exam\w*|instructions|labs?|medications?"
     r"|meds|pe|physical|plan|summary|vitals|vs|weight|wt)"
@@ -74,13 +75,17 @@ _IN_A_SENTENCE: Final = re.compile(
 )
 _ALONE: Final = re.compile(
     r"(?:[\w/]+ ){0,3}"
-    r"(?:course|issues|(?:on|at|upon|prior to|day of|time of) (?:discharge|d/?c))"
+    r"(?:course|issues|(?:on|at|upon|prior to|day of|time of) (?:discharge|d/?c)"
+    r"|(?:discharge|d/?c) (?:physical )?(?:condition|diagnos[ei]s|exam\w*|labs?|medications?|meds"
+    r"|pe|physical|vitals))"
 )
+"""A heading without a colon, in small letters too."""
 _WITH_VITALS: Final = re.compile(
     r"\W*(?:\w+ ){0,3}(?i:discharge|d/?c)(?i: exam| pe| vitals)?\W+"
     r"(?:VS|AVSS|AFVSS|T[mc]?|BP|HR)[\d.]*(?:\W|$)"
 )
 _DATE_OR_HOUR: Final = re.compile(r"\[\*\*.*?\*\*\]|\b\d{1,2}:\d\d\b")
+_END_OF_TITLE: Final = re.compile(r":|\s[-\u2013\u2014]{1,3}\s")
 _MARKS_AROUND: Final = re.compile(r"^[\W\d_]+|[\W_]+$")
 _FRAMED: Final = re.compile(r"[^\w\s].*[^\w\s.,;:?!%'\"]|_.*_")
 _MOST_CHARS: Final = 100
@@ -200,7 +205,7 @@ def _is_after_admission(line: str, *, after_blank: bool) -> bool:
     text = _DATE_OR_HOUR.sub(" ", line).strip()
     if _WITH_VITALS.match(text):
         return True
-    title, colon, _ = text.partition(":")
+    title, *after = _END_OF_TITLE.split(text, maxsplit=1)
     title = _MARKS_AROUND.sub("", _IN_PARENTHESES.sub("", title) or title)
     name = _OF_THE_BODY.sub("", " ".join(title.casefold().split()))
     if len(title) > _MOST_CHARS or not _AFTER_ADMISSION.search(name):
@@ -209,7 +214,7 @@ def _is_after_admission(line: str, *, after_blank: bool) -> bool:
         return False
     starts = title[0].isupper() or after_blank
     is_told = _IN_A_SENTENCE.search(name) is not None
-    if colon or _FRAMED.fullmatch(text):
+    if after or _FRAMED.fullmatch(text):
         return title.isupper() or (starts and _is_short(title)) or not is_told
     if _is_short(title) and _is_title(title):
         return True
