@@ -70,6 +70,24 @@ def test_notes_of_patients_in_no_split_are_left_out(place):
     assert prepared.flow[-3].rejected == {"patient in no split": NOTES - len(wanted)}
 
 
+def test_a_bad_row_of_notes_that_hold_their_split_is_left_out_where_the_policy_says_so(place):
+    notes = pl.read_csv(place / "notes.csv")
+    part = pl.when(pl.col("note") < "n060").then(pl.lit("train")).otherwise(pl.lit("test"))
+    written = notes.with_columns(split=part).write_csv()
+    (place / "notes.csv").write_text(f"{written}n090,p45\n")
+    text = (
+        (place / "recipe.yaml")
+        .read_text()
+        .replace("kind: fractions, validation: 0.2", "kind: column")
+    )
+    text = text.replace(", test: 0.3", "").replace("source: report", "policy: quarantine")
+    (place / "recipe.yaml").write_text(text)
+    shares = "prepare.source.max_rejected_share=0.1"
+    prepared = prepare(recipe_in(place, shares).preparation)
+    assert prepared.flow[0].rejected == {"short row": 1}
+    assert set(prepared.store.split_N) == {"train", "test"}
+
+
 def test_only_the_first_piece_of_long_notes_is_kept_on_request(place):
     pieces = prepare(recipe_in(place).preparation)
     first = prepare(recipe_in(place, "name=first", long_notes="first").preparation)

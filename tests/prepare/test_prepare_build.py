@@ -1,8 +1,11 @@
 """A prepared folder has the same bytes whoever makes it."""
 
+import os
+
 import pytest
 from small_notes import bytes_below, recipe_in, small_notes
 
+from notetune.errors import ConfigError
 from notetune.prepare.build import inputs, prepare
 
 
@@ -19,3 +22,25 @@ def test_the_same_bytes_come_from_any_number_of_workers(place):
     assert len(expected) >= 20
     assert bytes_below(two.folder.prepared) == expected
     assert inputs(one.preparation) == inputs(two.preparation)
+
+
+@pytest.mark.parametrize("path", ["split", "split/*.csv", "split/a.csv"])
+def test_a_split_that_changed_is_another_input_however_its_files_are_named(place, path):
+    file = place / "split" / "a.csv"
+    file.parent.mkdir()
+    file.write_text("note,split\nn000,train\n")
+    split = f"prepare.split={{kind: column, path: {place / path}, patient_id: note}}"
+    spec = recipe_in(place, split).preparation
+    before = inputs(spec)
+    assert [name for name, *_ in before["files"]] == ["notes.csv", "a.csv"]
+    os.utime(file, (0, 0))
+    assert inputs(spec) != before
+
+
+def test_a_split_in_the_folder_that_is_written_is_refused(place):
+    folder = recipe_in(place).folder.prepared
+    folder.mkdir(parents=True)
+    (folder / "a.csv").write_text("note,split\nn000,train\n")
+    split = f"prepare.split={{kind: column, path: {folder}, patient_id: note}}"
+    with pytest.raises(ConfigError, match=r"prepared: .*a\.csv lies in"):
+        prepare(recipe_in(place, split).preparation)

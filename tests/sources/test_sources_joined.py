@@ -93,9 +93,26 @@ def test_a_stay_of_several_patients_and_notes_without_any_stay_stop(tmp_path):
         joined_of(stream_of(tmp_path, rows))
 
 
-def test_a_note_whose_id_is_that_of_a_stay_is_not_joined_to_it(tmp_path):
-    notes, _ = joined_of(stream_of(tmp_path, ROWS.replace("f,1,,", "v1,1,,")))
-    assert notes["note_id"].to_list() == ["v1", "v2", "v1"]  # refused where ids must be unique
+def test_a_note_whose_id_is_that_of_a_stay_has_an_id_apart_with_its_label_and_columns(tmp_path):
+    rows = ROWS.replace("f,1,,", "v1,3,,")
+    notes, finished = joined_of(stream_of(tmp_path, rows, features=["age"]))
+    told = notes.select("note_id", "patient_id", "stay_id").rows()
+    apart = "v1 (of no stay)"
+    assert told == [("v1", "1", "v1"), ("v2", "2", "v2"), (apart, "3", None)]
+    ((_, table),) = finished.tasks
+    assert table.rows() == [("v1", ["died"]), ("v2", []), (apart, [])]
+    assert finished.columns.rows() == [("v1", "64"), ("v2", "40"), (apart, "65")]
+
+
+def test_ids_that_are_the_same_all_the_same_are_refused(tmp_path):
+    rows = ROWS.replace("f,1,,", "v1,1,,") + "v1 (of no stay),1,,2150-01-09,0,2150-01-02,65,b\n"
+    values = {"kind": "table", "path": tmp_path / "notes.csv", "columns": COLUMNS}
+    stream_of(tmp_path, rows)
+    source = config.parse(TableSource, values, "recipe")
+    assert read(source).notes.height == 7
+    told = r"note id v1 \(of no stay\) is given to 2 notes \(1 ids are repeated\)"
+    with pytest.raises(DataError, match=told):
+        read(source, "by time")
 
 
 def test_without_patients_each_stay_counts_as_one(tmp_path):

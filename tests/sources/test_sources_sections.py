@@ -130,6 +130,104 @@ def test_what_came_after_admission_ends_a_section_even_without_a_blank_line(head
     assert "LEAK" not in admission_text(got)
 
 
+AFTER_ADMISSION = """Hospital Course, by system:
+BRIEF HOSPITAL COURSE, BY ISSUE:
+HOSPITAL COURSE BY ISSUE/PROBLEM AND INCLUDING PERTINENT LABORATORY DATA:
+BRIEF HOSPITAL COURSE BY PROBLEM LIST AND ORGAN SYSTEM IN DETAIL:
+=== BRIEF HOSPITAL COURSE ===
+** HOSPITAL COURSE **
+1. Hospital course:
+HOSP COURSE:
+Course in Hospital: she did well
+MICU Course: pt was intubated
+CCU course: pt was intubated
+Summary of stay: long
+Transitional issues: none
+ACTIVE ISSUES:
+Active issues
+PERTINENT RESULTS, LABS:
+=== DISCHARGE EXAM ===
+==DISCHARGE PHYSICAL EXAM==
+** DISCHARGE **
+[DISCHARGE]
+<DISCHARGE EXAM>
+(discharge)
+--- On discharge ---
+>> DISCHARGE:
+- DISCHARGE EXAM:
+# Discharge exam:
+D/C exam:
+DC EXAM:
+EXAM ON D/C:
+Labs on discharge
+on discharge:
+on discharge: T 97, stable
+Discharge Exam, ___:
+___ 07:00 DISCHARGE EXAM:
+[**2151-8-4**] 07:00 Discharge exam:
+Discharge vitals T98, HR 70:
+Vitals at discharge T 98
+Upon discharge VS 98
+DISCHARGE EXAM VS T98 BP 120/80, comfortable
+PHYSICAL EXAM ON TRANSFER:
+Hosp. Course: pt was intubated
+Hospitalization course:
+Course in the ICU:
+Hospital course - pt was intubated
+Hospital Course -- by issue
+Discharge exam
+Discharge physical exam ___
+D/C labs
+MEDICATIONS ON TRANSFER:"""
+
+
+@pytest.mark.parametrize("gap", ["\n\n", "\n"])
+@pytest.mark.parametrize("heading", ["History of Present Illness", "Physical Exam"])
+@pytest.mark.parametrize("line", AFTER_ADMISSION.splitlines())
+def test_a_heading_of_what_came_after_admission_is_seen_in_every_guise(line, heading, gap):
+    got = sections(f"{heading}:\nbefore.{gap}{line}\nLEAK\n\nDischarge Disposition:\nExpired")
+    assert [body for body in got.values() if body] == ["before."]
+
+
+PROSE = """She was transferred to the MICU for pressors.
+transferred to the MICU: intubated there, then weaned
+Transferred from rehab with fever
+discharged from rehab last week
+Discharged from rehab last week: no cough since
+was discharged on Monday. At home: well
+discharge, when she noted the following: cough
+Since her last discharge, she has had: nausea, fever
+Since discharge: no fever
+Per discharge summary: EF 30%
+after discharge from rehab, new symptoms: cough
+Her MICU course was long and complicated
+hospital course was complicated by: pneumonia
+Vitals on transfer to the floor: T 98, HR 90
+ED course: given fluids
+No active issues
+Moved to Washington, DC
+DC cardioversion: in 2150
+Vaginal discharge
+Nasal discharge: none
+Lasix (stopped at discharge): 40 mg
+Sudden death of a brother at 40
+# CHF: EF 30%
+Chest pain - none since discharge
+was stable for discharge - and then fell
+on discharge."""
+
+
+@pytest.mark.parametrize("line", PROSE.splitlines())
+def test_a_sentence_of_an_earlier_stay_or_of_the_body_is_no_such_heading(line):
+    got = sections(f"History of Present Illness:\nShe is ill and\n{line}\nand more.\n\nSex: F")
+    assert got["PRESENT ILLNESS"] == f"She is ill and {line} and more."
+
+
+@pytest.mark.parametrize("complaint", ["Vaginal discharge", "NASAL DISCHARGE", "Wound Discharge"])
+def test_a_discharge_of_the_body_is_a_complaint(complaint):
+    assert sections(f"Chief Complaint:\n{complaint}")["CHIEF COMPLAINT"] == complaint
+
+
 def test_headings_in_other_spellings_are_found():
     text = """CHIEF COMPLAINT:  Fever.
 HISTORY OF PRESENT ILLNESS:  A 70-year-old.

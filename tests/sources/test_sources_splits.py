@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from notetune import config
 from notetune.config import Config
 from notetune.errors import ConfigError, DataError
+from notetune.sources import read
 from notetune.sources.splits import (
     ColumnSplit,
     OfficialSplit,
@@ -17,6 +18,7 @@ from notetune.sources.splits import (
     split_patients,
     split_table,
 )
+from notetune.sources.tables.source import TableSource
 
 DATA = Path(os.environ.get("NOTETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PATIENTS = [f"p{n}" for n in range(40)]
@@ -198,3 +200,53 @@ def test_a_word_stands_for_one_split():
             {"split": {"kind": "column", "path": "x.csv", "patient_id": "who", "test": ["dev"]}},
             "r",
         )
+
+
+def notes_with_a_split(folder, rows, **changes):
+    """The source of a table of notes, what its column says, and the patients of its notes."""
+    (folder / "notes.csv").write_bytes(b"id,stay,who,part,text\n" + rows)
+    columns = {"text": "text", **changes.pop("columns", {"note_id": "id", "patient_id": "who"})}
+    values = {"kind": "table", "path": folder / "notes.csv", "columns": columns, **changes}
+    source = config.parse(TableSource, values, "recipe")
+    patients = read(source).notes["patient_id"]
+    split = ColumnSplit(kind="column", column="part", **source.split_table)
+    return split_patients(patients, split, source).rows(), patients.to_list()
+
+
+NOTES = b"1,v1,a,train,x\n2,v2,b,test,x\n3,,c,train,x\n"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [b"4,,d,train,\xff\n", b"4,,d,train\n", b"4,,,train,x\n", b"4,,d,,x\n", b"4,,d\x07,e,x\n"],
+)
+def test_what_becomes_of_a_bad_row_of_the_notes_is_up_to_their_policy(tmp_path, row):
+    lenient = {"policy": "quarantine", "max_rejected_share": 0.25}
+    found, _ = notes_with_a_split(tmp_path, NOTES + row, **lenient)
+    assert found == [("a", "train"), ("b", "test"), ("c", "train")]
+    with pytest.raises(DataError, match=r"notes\.csv, line 5"):
+        notes_with_a_split(tmp_path, NOTES + row)
+    with pytest.raises(DataError, match="1 of 4 rows cannot be used"):
+        notes_with_a_split(tmp_path, NOTES + row, policy="quarantine")
+
+
+@pytest.mark.parametrize("note_id", ["3", "note-4"])
+def test_a_note_of_no_stay_is_in_its_own_split_where_patients_are_stays(tmp_path, note_id):
+    columns = {"stay_id": "stay"} | ({"note_id": "id"} if note_id == "3" else {})
+    found, patients = notes_with_a_split(tmp_path, NOTES, columns=columns)
+    assert found == [(note_id, "train"), ("v1", "train"), ("v2", "test")]
+    assert sorted(patients) == [patient for patient, _ in found]
+
+
+def test_the_words_of_the_recipe_for_a_missing_cell_hold_for_the_split_too(tmp_path):
+    rows = NOTES + b"4,-,d,test,x\n5,-,e,train,x\n"
+    columns = {"stay_id": "stay", "note_id": "id"}
+    found, _ = notes_with_a_split(tmp_path, rows, columns=columns, missing=["-"])
+    assert found[:3] == [("3", "train"), ("4", "test"), ("5", "train")]
+    source = config.parse(
+        TableSource,
+        {"kind": "table", "path": "x.csv", "columns": {"text": "text"}, "missing": ["p0"]},
+        "recipe",
+    )
+    with pytest.raises(DataError, match="line 1: missing patient id"):
+        split_patients(PATIENTS, column_split(tmp_path, ROWS), source)

@@ -2,13 +2,19 @@
 
 import gzip
 import json
+from collections import Counter
 from datetime import datetime
 
 import pytest
 
 from notetune.errors import DataError
 from notetune.sources.rejections import ReadingPolicy, Rejections
-from notetune.sources.tables.resources import export_files, read_resources, resource_files
+from notetune.sources.tables.resources import (
+    export_files,
+    read_resources,
+    resource_files,
+    survival_notice,
+)
 
 CANARY = "zygomorphic"
 ICD10, ICD9 = "http://hl7.org/fhir/sid/icd-10-cm", "http://hl7.org/fhir/sid/icd-9-cm"
@@ -65,6 +71,12 @@ def rows_of(folder, wanted, *resources, rejections=None):
         ([{"code": "DIED"}], ["DIED"], 1),
         ([{"code": "40", "display": "Expired at home"}], ["40"], 1),
         ([{"code": "expert-care"}], ["expert-care"], 0),
+        ([{"code": "EXP"}], ["EXP"], 1),
+        ([{"code": "exp", "display": "Home"}], ["exp"], 1),
+        ([{"code": "x", "display": "Died in hospital"}], ["x"], 1),
+        ([{"code": "20 - Expired"}], ["20 - Expired"], 1),
+        ([{"system": SNOMED, "code": "371828006"}], ["371828006"], 1),
+        ([{"system": SNOMED, "code": "306689006"}], ["306689006"], 0),
         ([{"system": "a"}], [], None),
         ([], [], None),
     ],
@@ -73,6 +85,50 @@ def test_a_discharge_is_its_codes_and_whether_it_is_death(tmp_path, codings, cod
     wanted = ("encounter", "patient", "disposition", "expired")
     rows = rows_of(tmp_path, wanted, encounter("e1", *codings))
     assert rows == [("e1", "p1", codes, expired)]
+
+
+DEATHS = (
+    "Patient died|Died in hospital|Dead|Death|Hospital death|Patient deceased|Deceased/Expired|"
+    "20 - Expired|Discharged: expired|Dead on arrival|Patient\nDIED|Expired, autopsy not done"
+)
+SURVIVALS = "Home|Not expired|Alive, not dead|Non-deceased|No death|Experimental ward|diediest"
+
+
+@pytest.mark.parametrize(
+    ("text", "expired"),
+    [*((text, 1) for text in DEATHS.split("|")), *((text, 0) for text in SURVIVALS.split("|"))],
+)
+def test_a_death_is_seen_in_the_words_of_a_discharge_and_not_where_they_deny_it(
+    tmp_path, text, expired
+):
+    in_words = encounter(hospitalization={"dischargeDisposition": {"text": text}})
+    displayed = encounter("e2", {"code": "x", "display": text.upper()})
+    assert rows_of(tmp_path, ("expired",), in_words, displayed) == [(expired,)] * 2
+
+
+def test_discharges_that_are_taken_for_survived_are_counted_by_what_they_say(tmp_path):
+    rejections = Rejections(ReadingPolicy())
+    stays = [
+        encounter("e1", {"code": "home", "display": "Home"}),
+        encounter("e2", {"code": "home", "display": "Home"}),
+        encounter("e3", {"code": "07", "display": "verstorben"}),
+        encounter("e4", {"code": "exp"}),
+        encounter("e5"),
+        encounter("e6", {"code": f"{CANARY} " * 12}),
+        encounter("e7", status="cancelled"),
+    ]
+    rows_of(tmp_path, ("expired",), *stays, rejections=rejections)
+    assert survival_notice("died", rejections.survived) == (
+        "Task died: discharges that name no death, 4, count as survived: home / Home (2), "
+        "07 / verstorben (1), 1 more. If one of them is a death, take "
+        "`label_column: disposition` and name it by `positive`."
+    )
+    rejections = Rejections(ReadingPolicy())
+    rows_of(tmp_path, ("days",), *stays, rejections=rejections)
+    assert survival_notice("died", rejections.survived) == ""
+    many = Counter(f"ward {number}" for number in range(100))
+    assert survival_notice("died", many).count("ward") == 12
+    assert ", 88 more. " in survival_notice("died", many)
 
 
 @pytest.mark.parametrize(

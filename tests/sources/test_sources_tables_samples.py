@@ -175,6 +175,24 @@ def test_quarantine_leaves_bad_rows_out_and_lists_them(tmp_path):
     assert cohort.tasks[0][1].height == 3
 
 
+@pytest.mark.parametrize("days", [(9, 2, None), (None, 9, 2), (2, None, 9)])
+def test_a_merged_note_has_the_earliest_time_and_the_samples_of_all_its_ids(tmp_path, days):
+    times = [f"2150-01-{day:02}" if day else "" for day in days]
+    rows = [f"n{number},p,v{number},{time},same\n" for number, time in enumerate(times)]
+    hours = {"subject_id": ["v0", "v1", "v2"], "prediction_time": at(48, 24, 23)}
+    cohort = samples_of(
+        tmp_path,
+        hours | {"boolean_value": [True, False, True]},
+        task={"column": "visit"},
+        notes="".join(["id,patient,visit,when,text\n", *rows]),
+        duplicate_texts="merge",
+    )
+    assert cohort.notes["time"].to_list() == at(24)
+    ((_, table),) = cohort.tasks
+    samples = table.select("note_id", "labels", "prediction_time").rows()
+    assert samples == [("n0", ["death"], at(48)[0]), ("n0", [], at(24)[0])]
+
+
 def test_other_columns_can_be_named_and_merged_notes_keep_their_samples(tmp_path):
     frame = {"who": ["p0"], "at": at(99), "boolean_value": [True], "other": ["0"]}
     named = {"id_column": "who", "prediction_time": "at", "label_column": "other"}

@@ -27,7 +27,7 @@ from notetune.prepare.shards import (
 )
 from notetune.prepare.tasks import checked, is_labelled, published_counts, split_flow, split_tasks
 from notetune.sources import splits
-from notetune.sources.cohort import Finished
+from notetune.sources.cohort import Finished, refuse_repeated_ids
 from notetune.sources.rejections import write_rejections
 from notetune.tokens.store import (
     TokenStore,
@@ -107,13 +107,9 @@ def _judged(
 ) -> _Judged:
     config = spec.config
     notes = pl.read_parquet([shard.folder / NOTES for shard in shards], glob=False)
-    repeated = notes["note_id"].filter(notes["note_id"].is_duplicated())
-    if len(repeated):
-        raise DataError(
-            f"note id {repeated[0]} is given to {(repeated == repeated[0]).sum()} notes "
-            f"({repeated.n_unique()} ids are repeated). Make note ids unique."
-        )
-    assignment = splits.split_patients(notes["patient_id"].unique().to_list(), spec.split)
+    refuse_repeated_ids(notes)
+    patients = notes["patient_id"].unique().to_list()
+    assignment = splits.split_patients(patients, spec.split, spec.source)
     notes = notes.join(assignment, on="patient_id", how="left", maintain_order="left")
     tasks, task_flow = split_tasks(spec, finished, notes, assignment)
     counts = published_counts(spec, finished, tasks)

@@ -37,7 +37,8 @@ def prepare(spec: Preparation, like: Prepared | None = None) -> Prepared:
         RunError: If that folder is not ours to replace.
     """
     folder, depends_on = spec.folder, inputs(spec, like)
-    for path in (*files_of(spec.source), resolve_backbone(spec.backbone)):
+    read = [*files_of(spec.source), *files_of(spec.split)]
+    for path in (*read, resolve_backbone(spec.backbone)):
         if path.resolve().is_relative_to(folder.resolve()):
             raise ConfigError(
                 f"prepared: {path} lies in {folder} and is read; name another folder for what is "

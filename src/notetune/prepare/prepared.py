@@ -18,12 +18,12 @@ from notetune.notes.outcomes import Task
 from notetune.prepare.settings import Preparation
 from notetune.prepare.shards import NOTES, SIGNATURES
 from notetune.sources.cohort import SAMPLE_ID
-from notetune.sources.paths import files_of, paths_in
+from notetune.sources.paths import files_of
 from notetune.tokens.edges import Edges
 from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import IN_CORPUS, TokenStore, open_store
 
-FORMAT = 3  # of a prepared folder, beside those of cleaning and of the token store
+FORMAT = 4  # of a prepared folder, beside those of cleaning and of the token store
 TEXTS, TOKENS, COLUMNS, FACTS = "texts", "tokens", "columns.parquet", "facts.json"
 STAYS = "stays.parquet"
 """Apart from the notes, since nothing that trains reads it."""
@@ -209,7 +209,7 @@ def inputs(spec: Preparation, like: Prepared | None = None) -> dict[str, Any]:
         chosen_by = {"room": spec.room, "positions_taken": spec.positions_taken}
     if like is None and spec.config.opener == "auto":
         chosen_by["dtype"] = spec.dtype  # perplexities may choose the opener
-    read = [*files_of(spec.source), *filter(Path.is_file, paths_in(spec.split))]
+    read = [*files_of(spec.source), *files_of(spec.split)]
     return {
         **chosen_by,
         "stage": "prepare",

@@ -6,7 +6,7 @@ import polars as pl
 from pydantic import Field
 
 from notetune.aliases import Join
-from notetune.sources.cohort import NOTES_SCHEMA, Cohort
+from notetune.sources.cohort import NOTES_SCHEMA, Cohort, refuse_repeated_ids
 from notetune.sources.eicu import EicuSource
 from notetune.sources.fhir import FhirSource
 from notetune.sources.joined import joined
@@ -35,7 +35,12 @@ def missing_stay_key(source: Source) -> str | None:
 
 
 def read(source: Source, join: Join = "none") -> Cohort:
-    """Read a source of modest size into memory; errors as in its `open`, and of `joined`."""
+    """Read a source of modest size into memory.
+
+    Raises:
+        DataError: As its `open` and `joined`, or if two notes have the same id.
+    """
     stream = source.open() if join == "none" else joined(source.open())
     notes = pl.concat([pl.DataFrame(schema=NOTES_SCHEMA), *stream.chunks])
+    refuse_repeated_ids(notes)
     return Cohort(**vars(stream.finish()), notes=notes)

@@ -104,6 +104,20 @@ def outcome_table(task: Task, note_ids: pl.Series, is_positive: pl.Series) -> pl
     return label_table(note_ids, [task.classes if positive else () for positive in is_positive])
 
 
+def refuse_repeated_ids(notes: pl.DataFrame) -> None:
+    """Stop where two notes have the same id.
+
+    Raises:
+        DataError: With one such id and the number of its notes.
+    """
+    repeated = notes["note_id"].filter(notes["note_id"].is_duplicated())
+    if len(repeated):
+        raise DataError(
+            f"note id {repeated[0]} is given to {(repeated == repeated[0]).sum()} notes "
+            f"({repeated.n_unique()} ids are repeated). Make note ids unique."
+        )
+
+
 def stop_if_any(path: Path, table: pl.DataFrame, is_bad: pl.Expr, rule: str, remedy: str) -> None:
     """Stop at the first row of a table with `line` for which `is_bad` is true (null is false).
 

@@ -12,7 +12,8 @@ from notetune.notes.outcomes import Task
 from notetune.sources.cohort import NOTES_SCHEMA, PREDICTION_TIME, NoteStream
 
 _NOTES_PER_CHUNK: Final = 2_000
-_STAY: Final = ["stay_id", "alone"]
+_STAY: Final = ["stay_id", "alone", "document_id"]
+_OF_NO_STAY: Final = " (of no stay)"
 
 
 def joined(
@@ -21,8 +22,8 @@ def joined(
     """The notes of each stay as one note under the id of the stay, the newest last.
 
     Notes stand in order of time, those without a time first and equal times as they were read, with
-    a blank line between; columns beside are those of the newest. A note of no stay stays as it is.
-    All notes are in memory meanwhile.
+    a blank line between; columns beside are those of the newest. A note of no stay stays as it is,
+    but for its id where a stay has the same. All notes are in memory meanwhile.
 
     Args:
         stream: The notes one by one.
@@ -36,7 +37,7 @@ def joined(
     finished = stream.finish()
     wanted = {task.name: table for task, table in finished.tasks if task.name in tasks or not tasks}
     alone = pl.when(pl.col("stay_id").is_null()).then("note_id")
-    notes = notes.with_columns(alone=alone).with_row_index("row")
+    notes = notes.with_columns(_document_id(notes), alone=alone).with_row_index("row")
     if not notes["stay_id"].count():
         raise DataError(
             f"join: none of the {notes.height} notes names its stay; fill in that column, or join "
@@ -61,6 +62,13 @@ def joined(
     )
     chunks = documents.select(list(NOTES_SCHEMA)).iter_slices(_NOTES_PER_CHUNK)
     return NoteStream(chunks, lambda: done)
+
+
+def _document_id(notes: pl.DataFrame) -> pl.Expr:
+    """The id of the stay of each note; of a note of no stay its own, apart from those of stays."""
+    note_id, stays = pl.col("note_id"), notes["stay_id"].drop_nulls().unique()
+    apart = pl.when(note_id.is_in(stays.implode())).then(note_id + _OF_NO_STAY).otherwise(note_id)
+    return pl.coalesce("stay_id", apart).alias("document_id")
 
 
 def _flow(notes: pl.DataFrame, kept: pl.DataFrame, documents: pl.DataFrame) -> FlowCount:
@@ -108,7 +116,7 @@ def _documents(notes: pl.DataFrame) -> pl.DataFrame:
             f"join: stay {shared[0]} has notes of several patients ({len(shared)} of "
             f"{documents.height} stays); give each stay an id of its own."
         )
-    return documents.sort("row").with_columns(note_id=pl.coalesce(_STAY))
+    return documents.sort("row").rename({"document_id": "note_id"})
 
 
 def _of_documents(task: Task, table: pl.DataFrame, notes: pl.DataFrame) -> pl.DataFrame:
@@ -129,4 +137,4 @@ def _of_documents(task: Task, table: pl.DataFrame, notes: pl.DataFrame) -> pl.Da
             f"prediction times of task {task.name}; give all notes of a stay the same ones, or set "
             "prepare.join to none."
         )
-    return found.select(pl.coalesce(_STAY).alias("note_id"), pl.exclude(*_STAY, "differs"))
+    return found.select(pl.col("document_id").alias("note_id"), pl.exclude(*_STAY, "differs"))

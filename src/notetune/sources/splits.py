@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, assert_never
 
@@ -13,7 +13,8 @@ from notetune.config import Config, Shown
 from notetune.errors import DataError
 from notetune.notes.outcomes import SPLITS
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.sources.tables.files import read_records, table_files
+from notetune.sources.tables.files import Record, read_records, table_files
+from notetune.sources.tables.source import TableSource
 from notetune.strict_csv import read_rows
 
 
@@ -51,7 +52,11 @@ class OfficialSplit(Config):
 
 
 class ColumnSplit(Config):
-    """A split that a table names, such as the one of the notes: a row per note or patient."""
+    """A split that a table names, such as the one of the notes: a row per note or patient.
+
+    In the notes, a row that cannot be used, or under quarantine one without a split, is dealt with
+    by their policy; in another table it stops.
+    """
 
     kind: Literal["column"]
     path: Path | None = None
@@ -85,8 +90,13 @@ Split = Annotated[AnySplit, Field(discriminator="kind")]
 _SHORT_WORD: Final = re.compile(r"[\w-]{1,20}")
 
 
-def split_patients(patient_ids: Iterable[str], config: AnySplit) -> pl.DataFrame:
+def split_patients(
+    patient_ids: Iterable[str], config: AnySplit, source: Config | None = None
+) -> pl.DataFrame:
     """Assign each patient to one split; ids may come in any order and repeatedly.
+
+    `source` is that of the notes: it says which cells are missing, and where the column is in the
+    notes themselves, whose each row is and what becomes of a row that cannot be used.
 
     Returns:
         Columns `patient_id` and `split`, one row per patient, sorted by id, whatever the order of
@@ -104,7 +114,7 @@ def split_patients(patient_ids: Iterable[str], config: AnySplit) -> pl.DataFrame
         case OfficialSplit():
             split_of = _official_split(patients, config)
         case ColumnSplit():
-            split_of = _column_split(patients, config)
+            split_of = _column_split(patients, config, source)
         case _:
             assert_never(config)
     schema = {"patient_id": pl.String, "split": pl.String}
@@ -174,8 +184,10 @@ def _official_split(patients: list[str], config: OfficialSplit) -> dict[str, str
     return split_of
 
 
-def _column_split(patients: list[str], config: ColumnSplit) -> dict[str, str]:
-    named = _named_splits(config)
+def _column_split(
+    patients: list[str], config: ColumnSplit, source: Config | None
+) -> dict[str, str]:
+    named = _named_splits(config, source)
     split_of = {patient: named[patient] for patient in patients if patient in named}
     if config.validation_share:
         share = SplitConfig(validation=config.validation_share, test=0, seed=config.seed)
@@ -189,19 +201,15 @@ def _column_split(patients: list[str], config: ColumnSplit) -> dict[str, str]:
     return split_of
 
 
-def _named_splits(config: ColumnSplit) -> dict[str, str]:
+def _named_splits(config: ColumnSplit, source: Config | None) -> dict[str, str]:
     """The split of each patient in the table."""
     named: dict[str, str] = {}
-    assert config.path
-    assert config.patient_id
-    columns = [config.patient_id, config.column]
+    asked, rows = {"path": config.path, "patient_id": config.patient_id}, _rows(config, source)
+    if isinstance(source, TableSource) and source.split_table == asked:
+        rows = _rows_of_notes(config, source)
     split_of_word = {word.lower(): split for split in SPLITS for word in getattr(config, split)}
     unknown, first = 0, ""
-    for record in read_records(table_files(config.path), columns, Rejections(ReadingPolicy())):
-        try:
-            patient, word = record.id(config.patient_id, "patient"), record.text(config.column)
-        except Rejected as fault:
-            raise DataError(f"{record.where}: {fault.reason}; {fault.remedy}.") from None
+    for record, patient, word in rows:
         if (split := split_of_word.get(word.lower())) is None:
             shown = f" ({word})" if _SHORT_WORD.fullmatch(word) else ""
             unknown += 1
@@ -218,3 +226,35 @@ def _named_splits(config: ColumnSplit) -> dict[str, str]:
             "its word to split.train, .validation or .test, or name another column."
         )
     return named
+
+
+def _rows(config: ColumnSplit, source: Config | None) -> Iterator[tuple[Record, str, str]]:
+    """The rows of a table, each with its patient and its word for a split; a bad one stops."""
+    assert config.path
+    assert config.patient_id
+    missing = source.missing if isinstance(source, ReadingPolicy) else ReadingPolicy().missing
+    rejections = Rejections(ReadingPolicy(missing=missing))
+    columns = [config.patient_id, config.column]
+    for record in read_records(table_files(config.path), columns, rejections):
+        try:
+            patient, word = record.id(config.patient_id, "patient"), record.text(config.column)
+        except Rejected as fault:
+            raise DataError(f"{record.where}: {fault.reason}; {fault.remedy}.") from None
+        yield record, patient, word
+
+
+def _rows_of_notes(config: ColumnSplit, source: TableSource) -> Iterator[tuple[Record, str, str]]:
+    """As `_rows`, from the notes themselves: what becomes of a bad row is up to their policy."""
+    rejections, patient_of = Rejections(source), source.patient_of()
+    columns = list(dict.fromkeys((*source.patient_columns, config.column)))
+    files = table_files(source.path)
+    for record in read_records(files, columns, rejections, source.max_note_chars):
+        try:
+            patient, word = patient_of(record), record.text(config.column)
+            if not word and not rejections.is_strict:
+                raise Rejected("missing split", "name it")
+        except Rejected as fault:
+            rejections.reject(record.file, record.line, fault)
+            continue
+        yield record, patient, word
+    rejections.check_share(source.path)

@@ -50,7 +50,45 @@ _OTHERS: Final = (
 )
 _OTHER_HEADINGS: Final = frozenset(_OTHERS.split("|"))
 _IN_PARENTHESES: Final = re.compile(r"\s*\([^()]*\)")
-_AFTER_ADMISSION: Final = re.compile(r"\b(?:hospital course|discharge[ds]?|expired|death)\b")
+_AFTER_ADMISSION: Final = re.compile(
+    r"\b(?:(?:hosp(?:ital(?:ization)?)?\.?|inpatient|floor|ward|\w*icu|ccu|csru|post-?op"
+    r"(?:erative)?) course|course in (?:the )?(?:hospital|\w*icu|ccu)"
+    r"|course by (?:issue|problem|system)|summary of (?:hospital )?stay"
+    r"|discharge[ds]?|discharging|(?:on|at|upon|prior to|day of|time of) d/?c"
+    r"|d/?c (?:condition|date|diagnos[ei]s|disposition|exam\w*|instructions|labs?|medications?"
+    r"|meds|pe|physical|plan|summary|vitals|vs|weight|wt)"
+    r"|(?:medications?|meds|exam\w*|pe|physical) (?:on|at|upon) transfer"
+    r"|transfer (?:medications?|meds|exam\w*)"
+    r"|(?:transitional|active|acute) issues|pertinent results|expired|death)\b"
+)
+_OF_THE_BODY: Final = re.compile(
+    r"\b(?:vaginal|nasal|penile|urethral|nipple|ear|eye|ocular|wound|drain|purulent|bloody) "
+    r"discharge\b"
+)
+_OF_ANOTHER_STAY: Final = re.compile(
+    r"\bdischarged (?:home )?from\b|\b(?:no|see|per|since|until|last|recent|recently) "
+    r"(?:\w+ ){0,2}(?:discharge|hospital course|(?:active|acute) issues)"
+)
+_IN_A_SENTENCE: Final = re.compile(
+    r"\b(?:is|are|was|were|be|been|has|had|have|he|she|they|who|which|discharged|expired|death|"
+    r"(?:after|following) (?:\w+ ){0,2}discharge)\b|[.;?!]\s"
+)
+_ALONE: Final = re.compile(
+    r"(?:[\w/]+ ){0,3}"
+    r"(?:course|issues|(?:on|at|upon|prior to|day of|time of) (?:discharge|d/?c)"
+    r"|(?:discharge|d/?c) (?:physical )?(?:condition|diagnos[ei]s|exam\w*|labs?|medications?|meds"
+    r"|pe|physical|vitals))"
+)
+"""A heading without a colon, in small letters too."""
+_WITH_VITALS: Final = re.compile(
+    r"\W*(?:\w+ ){0,3}(?i:discharge|d/?c)(?i: exam| pe| vitals)?\W+"
+    r"(?:VS|AVSS|AFVSS|T[mc]?|BP|HR)[\d.]*(?:\W|$)"
+)
+_DATE_OR_HOUR: Final = re.compile(r"\[\*\*.*?\*\*\]|\b\d{1,2}:\d\d\b")
+_END_OF_TITLE: Final = re.compile(r":|\s[-\u2013\u2014]{1,3}\s")
+_MARKS_AROUND: Final = re.compile(r"^[\W\d_]+|[\W_]+$")
+_FRAMED: Final = re.compile(r"[^\w\s].*[^\w\s.,;:?!%'\"]|_.*_")
+_MOST_CHARS: Final = 100
 
 _DIED = r"(?:(?:had|has|is|was)\s+)?(?:expired|died|passed\s+away|deceased)\b"
 _DEATH_IN_EXAM: Final = re.compile(rf"\b(?:(?:the\s+)?(?:patient|pt)\.?\s+)?{_DIED}", re.IGNORECASE)
@@ -141,6 +179,8 @@ def states_death(text: str) -> bool:
 
 def _heading(line: str, *, after_blank: bool) -> tuple[bool, str | None, str]:
     """Whether the line is a heading, the label if it is one of ours, and the text after it."""
+    if _is_after_admission(line, after_blank=after_blank):
+        return True, None, ""
     title, colon, rest = line.strip().partition(":")
     if not title or len(title) > 60:
         return False, None, ""
@@ -151,16 +191,43 @@ def _heading(line: str, *, after_blank: bool) -> tuple[bool, str | None, str]:
         return True, _LABEL_OF[name], rest
     if name in _OTHER_HEADINGS and (colon or after_blank):
         return True, None, ""
-    short = len(name.split()) <= 8 and "," not in title
-    if short and _AFTER_ADMISSION.search(name) and (colon or _is_title(title)):
-        return True, None, ""
     stands_alone = not rest.strip() or (title.isupper() and " " in title)
-    return bool(colon and after_blank and short and stands_alone and _is_title(title)), None, ""
+    is_heading = colon and after_blank and _is_short(title) and stands_alone and _is_title(title)
+    return bool(is_heading), None, ""
+
+
+def _is_after_admission(line: str, *, after_blank: bool) -> bool:
+    """Whether the line is a heading of what came after admission, or has vital signs at discharge.
+
+    Marks around it and a number, date or hour before it do not matter. A line that goes on with a
+    sentence is none, nor one of another stay.
+    """
+    text = _DATE_OR_HOUR.sub(" ", line).strip()
+    if _WITH_VITALS.match(text):
+        return True
+    title, *after = _END_OF_TITLE.split(text, maxsplit=1)
+    title = _MARKS_AROUND.sub("", _IN_PARENTHESES.sub("", title) or title)
+    name = _OF_THE_BODY.sub("", " ".join(title.casefold().split()))
+    if len(title) > _MOST_CHARS or not _AFTER_ADMISSION.search(name):
+        return False
+    if not title.isupper() and _OF_ANOTHER_STAY.search(name):
+        return False
+    starts = title[0].isupper() or after_blank
+    is_told = _IN_A_SENTENCE.search(name) is not None
+    if after or _FRAMED.fullmatch(text):
+        return title.isupper() or (starts and _is_short(title)) or not is_told
+    if _is_short(title) and _is_title(title):
+        return True
+    return starts and not is_told and text[-1] not in ".,;" and _ALONE.fullmatch(name) is not None
 
 
 def _only_repeats(body: list[str], current: list[str] | None) -> bool:
     """Whether the section is the open one and says nothing yet ("====" is nothing)."""
     return body is current and not any(mark.isalnum() for line in body for mark in line)
+
+
+def _is_short(title: str) -> bool:
+    return len(title) <= 60 and len(title.split()) <= 8 and "," not in title
 
 
 def _is_title(title: str) -> bool:

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,7 +15,7 @@ from notetune.notes.icd import has_form
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import Record, of_recipe
 from notetune.sources.tables.labels import LabelSet, label_set
-from notetune.sources.tables.resources import records_beside
+from notetune.sources.tables.resources import records_beside, survival_notice
 from notetune.sources.tables.roll_up import RollUp
 from notetune.sources.tables.tasks import CodeTable, LabelTable, TableTask
 
@@ -25,10 +26,14 @@ _NOT_ASKED_FOR: Final = "not asked for (where)"
 class Lookup:
     """The labels of each id, and what became of the rows of the table.
 
-    Of the ids of notes, `met` are those that it has, and `absent` those that count as negative.
+    `unknown` are ids whose row has no label or was rejected; of `unread` rows that were rejected,
+    nobody knows the id. Of the ids of notes, `met` are those that the table has, and `absent` those
+    that count as negative.
     """
 
     by_id: Mapping[str, LabelSet]
+    unknown: frozenset[str]
+    unread: int
     flow: FlowCount
     rejections: pl.DataFrame
     met: set[str] = field(default_factory=set)
@@ -48,12 +53,13 @@ def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Look
     if table is None:
         return None
     rejections, forms = Rejections(policy), _Forms()
+    rows = _Rows(rejections, table.id_column)
     section = f"task {task.name}, {'labels' if task.labels else 'codes'}"
     with of_recipe({section: table, f"task {task.name}": task}):
         if isinstance(table, LabelTable):
-            by_id, kept = _read_labels(task, table, rejections, roll_up)
+            by_id, kept = _read_labels(task, table, rows, roll_up)
         else:
-            by_id, kept = _read_codes(table, rejections, roll_up, forms)
+            by_id, kept = _read_codes(table, rows, roll_up, forms)
     rejections.check_share(table.path)
     if rejections.rows_read == rejections.counts().get(_NOT_ASKED_FOR):
         raise DataError(
@@ -63,24 +69,56 @@ def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Look
         )
     stage = f"rows of the table for task {task.name}"
     counts = (rejections.rows_read, kept, rejections.counts())
-    flow = FlowCount(stage, *counts, notice=forms.notice(task))
-    return Lookup(by_id, flow, rejections.table())
+    notice = forms.notice(task) or survival_notice(task.name, rejections.survived)
+    flow = FlowCount(stage, *counts, notice=notice)
+    rejected = rejections.table()
+    unread = rejected.height - rows.named
+    return Lookup(by_id, frozenset(rows.unknown), unread, flow, rejected)
 
 
-def absence_notice(task: TableTask, absent: int, notes: int) -> str:
+def absence_notice(task: TableTask, absent: int, notes: int, unread: int) -> str:
     """What a reader must know where `absent` of the notes are of no id of the table; "" if nothing.
 
-    Of a table of events nothing: who has none is negative by its nature.
+    Of a table of events nothing, unless rows are `unread`: who has none is negative by its nature.
     """
-    if not absent or (task.labels is not None and task.labels.label_column is None):
+    if not absent:
         return ""
-    what, key = "row in the table of labels and count as negative", "labels.absent"
-    if task.codes is not None:
-        what, key = "usable code and count as having none of the classes", "codes.no_codes"
-    return (
-        f"Task {task.name}: {absent:,} of {notes:,} notes have no {what}; `{key}: missing` leaves "
-        "them out."
-    )
+    told = []
+    if task.labels is None or task.labels.label_column is not None:
+        what, key = "row in the table of labels and count as negative", "labels.absent"
+        if task.codes is not None:
+            what, key = "usable code and count as having none of the classes", "codes.no_codes"
+        told.append(
+            f"{absent:,} of {notes:,} notes have no {what}; `{key}: missing` leaves them out."
+        )
+    if unread:
+        told.append(
+            f"Of {unread:,} rejected rows of the table nobody knows the id: it may be one of those "
+            "that count as negative."
+        )
+    return f"Task {task.name}: {' '.join(told)}" if told else ""
+
+
+@dataclass
+class _Rows:
+    """The rows of a table that are no labels: how many, and of which ids."""
+
+    rejections: Rejections
+    id_column: str
+    unknown: set[str] = field(default_factory=set)
+    named: int = 0
+    """Rejected rows whose id is known."""
+
+    def reject(self, record: Record, fault: Rejected) -> None:
+        """Note a bad row, so that what its id has is not known.
+
+        Raises:
+            DataError: With policy strict.
+        """
+        self.rejections.reject(record.file, record.line, fault)
+        with suppress(Rejected):
+            self.unknown.add(record.id(self.id_column, "row"))
+            self.named += 1
 
 
 @dataclass
@@ -113,43 +151,44 @@ class _Forms:
 
 
 def _asked_for(
-    table: LabelTable | CodeTable, columns: tuple[str | None, ...], rejections: Rejections
+    table: LabelTable | CodeTable, columns: tuple[str | None, ...], rows: _Rows
 ) -> Iterator[Record]:
     """The rows of a table with the cells that its `where` names; others are left out."""
     wanted = list(dict.fromkeys(column for column in (*columns, *table.where) if column))
-    for record in records_beside(table.path, wanted, rejections):
+    for record in records_beside(table.path, wanted, rows.rejections):
         try:
             is_asked = all(
                 (record.feature(column) or "") in ((cells,) if isinstance(cells, str) else cells)
                 for column, cells in table.where.items()
             )
         except Rejected as fault:
-            rejections.reject(record.file, record.line, fault)
+            rows.reject(record, fault)
             continue
         if is_asked:
             yield record
         else:
-            rejections.leave_out(_NOT_ASKED_FOR)
+            rows.rejections.leave_out(_NOT_ASKED_FOR)
 
 
 def _read_labels(
-    task: TableTask, table: LabelTable, rejections: Rejections, roll_up: RollUp
+    task: TableTask, table: LabelTable, rows: _Rows, roll_up: RollUp
 ) -> tuple[dict[str, LabelSet], int]:
     columns = (table.id_column, table.label_column, task.prediction_time)
     by_id: dict[str, LabelSet] = {}
-    for record in _asked_for(table, columns, rejections):
+    for record in _asked_for(table, columns, rows):
         try:
             name = record.id(table.id_column, "row")
             labels = label_set(task, record, roll_up.classes)
         except Rejected as fault:
-            rejections.reject(record.file, record.line, fault)
+            rows.reject(record, fault)
             continue
         if labels is None:
-            rejections.leave_out("missing label")
+            rows.rejections.leave_out("missing label")
+            rows.unknown.add(name)
         elif by_id.setdefault(name, labels) is labels:
             continue
         elif by_id[name] == labels:
-            rejections.leave_out("same as an earlier row")
+            rows.rejections.leave_out("same as an earlier row")
         else:
             raise DataError(
                 f"{record.where}: an earlier row gives this {table.id_column} another label of "
@@ -159,27 +198,31 @@ def _read_labels(
 
 
 def _read_codes(
-    table: CodeTable, rejections: Rejections, roll_up: RollUp, forms: _Forms
+    table: CodeTable, rows: _Rows, roll_up: RollUp, forms: _Forms
 ) -> tuple[dict[str, LabelSet], int]:
     columns = (table.id_column, table.code_column, table.version_column)
     needed = [column for column in columns if column]
     classes_of: dict[str, set[str]] = {}
     kept = 0
-    for record in _asked_for(table, columns, rejections):
+    for record in _asked_for(table, columns, rows):
         try:
             name, code, *version = map(record.text, needed)
             labels = roll_up.classes(code, *version) if name and code else None
         except Rejected as fault:
-            rejections.reject(record.file, record.line, fault)
+            rows.reject(record, fault)
             continue
         if labels is None:
-            rejections.leave_out("no id or no code")
+            rows.rejections.leave_out("no id or no code")
             continue
         forms.count(table, code, *version)
         kept += bool(labels)
         # An id whose codes are of no class is known to have none, unlike an id without a code.
         classes_of.setdefault(name, set()).update(map(sys.intern, labels))
-    for reason, rows in roll_up.left_out.items():
-        rejections.leave_out(reason, rows)
-    by_id: dict[str, LabelSet] = {name: (sorted(c), None) for name, c in classes_of.items()}
+    for reason, count in roll_up.left_out.items():
+        rows.rejections.leave_out(reason, count)
+    by_id: dict[str, LabelSet] = {
+        name: (sorted(classes), None)
+        for name, classes in classes_of.items()
+        if name not in rows.unknown  # the code of a rejected row is none of these
+    }
     return by_id, kept

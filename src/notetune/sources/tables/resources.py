@@ -1,6 +1,7 @@
 """FHIR R4 resources of an export, also as rows of a table: Encounter and Condition."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -48,9 +49,15 @@ _SYSTEMS: Final[Mapping[str, str]] = {
     "http://snomed.info/sct": "snomed",
     "urn:oid:2.16.840.1.113883.6.96": "snomed",
 }
-_EXPIRED: Final = re.compile(r"exp|expired\b.*|died|deceased", re.DOTALL)
+_EXPIRED: Final = re.compile(
+    r"^exp$|(?<!not )(?<!non-)(?<!no )(?<!never )\b(?:expired|died|dead|deceased|death)\b"
+)
+_EXPIRED_OF_SNOMED: Final = ("371828006", "397709008", "419099009")
+"""Patient deceased during stay, patient died, dead."""
 _EXPIRED_OF_NUBC: Final = ("20", "40", "41", "42")
 """Codes of the National Uniform Billing Committee, as claims in the United States bear them."""
+_MOST_NAMED: Final = 12
+_MOST_SAID_CHARS: Final = 60
 _OTHER_SYSTEM: Final = "no code of the asked system"
 _NOT_MEANT: Final = {
     "entered-in-error": "entered in error",
@@ -166,8 +173,9 @@ def read_resources(
     """The rows that resources stand for: one per Encounter, one per code of a Condition.
 
     Encounter has the columns `encounter` (its id), `patient`, `start`, `end`, `days` between them,
-    `disposition` (the codes of the discharge) and `expired` (1 if one of them is `exp` or NUBC's
-    20, 40, 41 or 42, or says expired, died or deceased in its code or text; 0 for all others).
+    `disposition` (the codes of the discharge) and `expired` (1 if one of them is `exp`, NUBC's 20,
+    40, 41 or 42 or a death of SNOMED CT, or says expired, died, dead, deceased or death in its code
+    or text, and not "not expired"; 0 for all others, which `rejections.survived` then counts).
     Condition has `encounter`, `patient` and codes by the URI of their system: `icd9`, `icd10`,
     `snomed`, or `icd` with its `version`, 9 or 10; or any system's `code`.
 
@@ -208,6 +216,28 @@ def read_resources(
         )
 
 
+def survival_notice(task: str, survived: Counter[str]) -> str:
+    """Which discharges were not taken for death, the most frequent by name; "" if there are none.
+
+    What is too long for a category may be a text about a patient, so it is not shown.
+    """
+    if not survived:
+        return ""
+    named = [
+        f"{said} ({stays:,})"
+        for said, stays in survived.most_common()
+        if len(said) <= _MOST_SAID_CHARS and said.isprintable()
+    ][:_MOST_NAMED]
+    others = len(survived) - len(named)
+    if others:
+        named.append(f"{others:,} more")
+    return (
+        f"Task {task}: discharges that name no death, {survived.total():,}, count as survived: "
+        f"{', '.join(named)}. If one of them is a death, take `label_column: disposition` and name "
+        "it by `positive`."
+    )
+
+
 def _kind(file: Path, wanted: Sequence[str]) -> str:
     for kind, columns in _COLUMNS.items():
         if set(wanted) <= set(columns):
@@ -237,6 +267,8 @@ def _rows(record: Record, wanted: Sequence[str], rejections: Rejections) -> Iter
         return
     rejections.rows_read += len(rows) - 1
     for row in rows:
+        if "expired" in wanted and row["expired"] == 0:
+            rejections.survived[row["said"]] += 1
         yield Record(record.file, record.line, {name: row[name] for name in wanted})
 
 
@@ -244,11 +276,12 @@ def _stay(record: Record, wanted: Sequence[str]) -> list[dict[str, Any]]:
     resource = record.cells
     stay = resource.get("hospitalization")
     disposition = stay.get("dischargeDisposition") if isinstance(stay, dict) else None
-    codes, is_expired = _disposition(disposition)
+    codes, said, is_expired = _disposition(disposition)
     row = {
         "encounter": resource.get("id"),
         "patient": reference_id(resource.get("subject"), "Patient"),
         "disposition": codes,
+        "said": said,
         "expired": is_expired,
     }
     if {"start", "end", "days"} & set(wanted):
@@ -256,16 +289,24 @@ def _stay(record: Record, wanted: Sequence[str]) -> list[dict[str, Any]]:
     return [row]
 
 
-def _disposition(concept: Any) -> tuple[list[str], int | None]:
-    """The codes of a discharge, and whether one of them is death; None if it says nothing."""
+def _disposition(concept: Any) -> tuple[list[str], str, int | None]:
+    """Codes of a discharge, all that it says, and whether that is death; None if it says nothing.
+
+    Source:
+        SNOMED CT; UB-04 form locator 17 of the NUBC.
+    """
     of_codings = codings(concept)
     codes = [coding["code"] for coding in of_codings if isinstance(coding.get("code"), str)]
     texts = [concept.get("text") if isinstance(concept, dict) else None]
     texts += [coding.get("display") for coding in of_codings]
-    words = [text.strip().lower() for text in (*codes, *texts) if isinstance(text, str)]
+    words = [" ".join(text.split()) for text in (*codes, *texts) if isinstance(text, str)]
     of_nubc = [c.get("code") for c in of_codings if "nubc" in str(c.get("system")).lower()]
-    is_expired = any(map(_EXPIRED.fullmatch, words)) or any(c in _EXPIRED_OF_NUBC for c in of_nubc)
-    return codes, int(is_expired) if words else None
+    is_expired = (
+        any(_EXPIRED.search(text.lower()) for text in words)
+        or any(code in _EXPIRED_OF_SNOMED for code in codes)
+        or any(code in _EXPIRED_OF_NUBC for code in of_nubc)
+    )
+    return codes, " / ".join(dict.fromkeys(words)), int(is_expired) if words else None
 
 
 def _period(record: Record) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Notes and labels in a table of the user's own: CSV, JSON lines or Parquet."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, Self
 
@@ -45,7 +45,7 @@ class TableSource(TaskedSource):
     """Those of `features` whose numbers are codes, so that each number is a level."""
     duplicate_texts: Literal["keep", "merge"] = "keep"
     """merge: notes of one patient, and of one stay, with the same text become one note with all
-    their labels. It holds all notes in memory."""
+    their labels and the earliest of their times. It holds all notes in memory."""
 
     @model_validator(mode="after")
     def _codes_are_features(self) -> Self:
@@ -62,6 +62,30 @@ class TableSource(TaskedSource):
         patient_id = columns.patient_id or columns.stay_id or columns.note_id
         return {"path": self.path, "patient_id": patient_id}
 
+    @property
+    def patient_columns(self) -> tuple[str, ...]:
+        """The columns that say whose a note is."""
+        columns = self.columns
+        named = (columns.patient_id,) if columns.patient_id else (columns.stay_id, columns.note_id)
+        return tuple(name for name in named if name is not None)
+
+    def patient_of(self) -> Callable[[Record], str]:
+        """What gives the patient of a row with `patient_columns`, as the notes themselves have it.
+
+        Without a column of patients that is the stay, and of a note of no stay the note.
+        """
+        columns, default_id = self.columns, self._default_id()
+
+        def patient(row: Record) -> str:
+            if columns.patient_id is not None:
+                return row.id(columns.patient_id, "patient")
+            stay = None if columns.stay_id is None else row.feature(columns.stay_id)
+            if stay is not None:
+                return stay
+            return default_id(row) if columns.note_id is None else row.id(columns.note_id, "note")
+
+        return patient
+
     def open(self) -> NoteStream:
         """Begin to read the table.
 
@@ -73,19 +97,24 @@ class TableSource(TaskedSource):
                 the first bad row; with quarantine if there are too many; if merged notes disagree
                 on a binary or multiclass label; if nothing is left.
         """
-        columns, files = self.columns, table_files(self.path)
+        columns, default_id = self.columns, self._default_id()
         times = () if columns.time is None else (columns.time,)
         ids = (columns.note_id, columns.patient_id, columns.stay_id)
         layout = Layout(columns.text, *ids, times, self.features)
         reading = TableReading(self, self.path, layout, merges=self.duplicate_texts == "merge")
+        asked = (reading.columns(), reading.rejections, self.max_note_chars)
+        records = read_records(table_files(self.path), *asked)
+        return reading.stream(
+            self._named(records), lambda row: RawNote(row, self.source, default_id(row))
+        )
+
+    def _default_id(self) -> Callable[[Record], str]:
+        """What names a note that has no id: its line and, of several, the number of its file."""
+        files = table_files(self.path)
         prefixes = {file: f"{self.source}-{n}" for n, file in enumerate(files, start=1)}
         if len(files) == 1:
             prefixes = {files[0]: self.source}
-        records = read_records(files, reading.columns(), reading.rejections, self.max_note_chars)
-        return reading.stream(
-            self._named(records),
-            lambda row: RawNote(row, self.source, f"{prefixes[row.file]}-{row.line}"),
-        )
+        return lambda row: f"{prefixes[row.file]}-{row.line}"
 
     def _named(self, records: Iterable[Record]) -> Iterator[Record]:
         """The same records; a column that is missing is named with its key of the recipe."""

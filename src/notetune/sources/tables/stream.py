@@ -224,7 +224,8 @@ class TableReading:
             return labels
         key = record.text(task.column)
         labels = lookup.by_id.get(key)
-        if labels is None and not (key and task.absent_is_negative):
+        is_negative = key and task.absent_is_negative and key not in lookup.unknown
+        if labels is None and not is_negative:
             return None
         (lookup.met if labels else lookup.absent).add(key)
         labels = labels or ([], None)
@@ -233,18 +234,25 @@ class TableReading:
     def _merged(self, notes: Iterable[_Note]) -> list[_Note]:
         """One note per patient, stay and text, as they first appear, with the union of labels.
 
-        Without a patient column, the text alone decides.
+        Its time is the earliest that is known. Without a patient column, the text alone decides.
         """
         by_patient = self._layout.patient_id is not None
         first: dict[tuple[str, str | None, str], _Note] = {}
+        others: list[tuple[dict[str, str], _Note]] = []
         for note in notes:
             key = (note.patient_id if by_patient else "", note.stay_id, note.text)
             kept = first.setdefault(key, note)
             if kept is not note:
                 self._merged_away += 1
+                others.append((note.ids, kept))
+                kept.time = min(filter(None, (kept.time, note.time)), default=None)
                 for task in self._source.tasks:
                     if task.name not in self._samples:
                         self._unite(task, kept, note)
+        for name, samples in self._samples.items():
+            for ids, kept in others:
+                if ids[name] != kept.ids[name]:  # the chunks show it under its own
+                    samples.see(ids[name], kept.time, kept.note_id)
         return list(first.values())
 
     def _unite(self, task: TableTask, kept: _Note, note: _Note) -> None:
@@ -318,7 +326,7 @@ class TableReading:
         stage = f"ids of the table for task {task.name}"
         if lookup.absent:
             stage += f"; {len(lookup.absent)} others count as negative"
-        notice = absence_notice(task, self._absent[task.name], self._kept)
+        notice = absence_notice(task, self._absent[task.name], self._kept, lookup.unread)
         return FlowCount(stage, ids, met, {"no such note": ids - met}, notice=notice)
 
 

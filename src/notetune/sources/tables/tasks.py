@@ -28,14 +28,15 @@ class LabelTable(Config):
 
     Or FHIR resources, as `path` of a source of kind fhir. As a table, Encounter has the columns
     encounter, patient, start, end, days (between both), disposition (the codes of the discharge;
-    for local ones, see `positive`) and expired (1 where one is exp, or says expired, died or
-    deceased, else 0)."""
+    for local ones, see `positive`) and expired (1 where they are a death by their code or words,
+    else 0; the flow says which were taken for survived)."""
     id_column: Shown
     label_column: Shown | None = None
     """Left out where each row is an event, such as a death or a readmission: its id is positive."""
     absent: Literal["missing", "negative"] = "missing"
     """What it means that an id has no row: that its label is not known, or that it is negative (of
-    a multilabel task, that it has none of the classes)."""
+    a multilabel task, that it has none of the classes). An id whose row has no label, or was
+    rejected, is never negative."""
     where: Where = Field(default_factory=dict)
     """Rows that count, by their cells: {Kind: diag} or {Kind: [diag, main]}, as text and in this
     letter case. Others are left out and counted."""
@@ -61,7 +62,7 @@ class CodeTable(Config):
     """Or a column that says 9 or 10; classes are then named `ICD-9 250` and `ICD-10 E11`."""
     no_codes: Literal["negative", "missing"] = "negative"
     """What it means that an id has no code: that it has none of the classes, or that its codes are
-    not known, so that its notes are left out of the task."""
+    not known, so that its notes are left out of the task, as those of a rejected row always are."""
     where: Where = Field(default_factory=dict)
     """As in `LabelTable`: the rows that count, where the table has codes of several kinds."""
 
