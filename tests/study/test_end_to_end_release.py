@@ -29,14 +29,17 @@ def manifests(folder):
     }
 
 
-def test_a_study_of_the_last_release_is_done_and_nothing_of_it_is_made_again(study):
+def test_of_a_study_of_the_last_release_the_notes_are_prepared_anew_and_nothing_is_trained(study):
     before = manifests(study)
     assert len(before) > 15
+    notetune("study", "run", "recipe.yaml")
+    after = manifests(study)
+    assert after.keys() == before.keys()
+    changed = {str(path) for path in before if before[path] != after[path]}
+    assert changed == {"runs/study/prepared/manifest.json"}
     jobs = json.loads(notetune("study", "status", "recipe.yaml", "--json").stdout)["jobs"]
     assert len(jobs) > 8
     assert {job["state"] for job in jobs} == {"done"}
-    notetune("study", "run", "recipe.yaml")
-    assert manifests(study) == before
     assert (study / "runs/study/report/report.md").is_file()
 
 
