@@ -1,4 +1,4 @@
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import polars as pl
 import pytest
@@ -94,7 +94,7 @@ def test_a_label_file_of_the_standard_is_a_task_of_samples(tmp_path):
     """The example of the standard's own description of labels, on notes of its subjects."""
     days = [datetime(2021, month, 1) for month in (3, 4, 5)]  # noqa: DTZ001
     notes = [
-        (subject, day, "NOTE//DS", None, f"{CANARY} {subject} {day}", None)
+        (subject, day - timedelta(hours=1), "NOTE//DS", None, f"{CANARY} {subject} {day}", None)
         for subject in (1, 2, 3)
         for day in days[:2]
     ]

@@ -64,10 +64,14 @@ def test_each_sample_has_the_latest_note_at_or_before_its_prediction_time(tmp_pa
 
 
 def latest_note(notes, subject, moment):
-    """By the definition: of all notes of the subject up to the moment, the last of the latest."""
+    """By the definition: of all notes of the subject up to the moment, the last of the latest.
+
+    Midnight is a day alone, which may have lasted beyond a moment of that day.
+    """
     found = None
     for note_id, whose, time in notes:
         is_allowed = whose == subject and time is not None and time <= moment
+        is_allowed = is_allowed and (time.hour > 0 or time.date() < moment.date())
         if is_allowed and (found is None or time >= found[1]):
             found = note_id, time
     return found and found[0]
@@ -99,6 +103,31 @@ def test_a_note_may_be_that_of_several_samples_and_matching_is_that_of_the_defin
     assert table["sample_id"].is_unique().all()
     labels_of_note = table.group_by("note_id").agg(pl.col("labels").list.len().n_unique())
     assert (labels_of_note["labels"] == 2).sum() > 5  # the same note with different labels
+
+
+def test_a_note_of_the_day_of_the_prediction_time_is_not_known_to_be_in_time(tmp_path):
+    notes = "id,patient,when,text\n" + "".join(
+        f"{name},{patient},{when},{CANARY} {name}\n"
+        for name, patient, when in (
+            ("before", "p0", "2150-01-04"),
+            ("that day", "p0", "2150-01-05"),
+            ("morning", "p1", "2150-01-05 07:00:00"),
+            ("whole day", "p1", "2150-01-05"),
+            ("alone", "p2", "2150-01-05"),
+        )
+    )
+    hours = [4 * 24 + 8, 5 * 24, 4 * 24 + 8, 4 * 24 + 8]
+    frame = {
+        "subject_id": ["p0", "p0", "p1", "p2"],
+        "prediction_time": at(*hours),
+        "boolean_value": [True, True, False, True],
+    }
+    cohort = samples_of(tmp_path, frame, notes=notes)
+    assert cohort.tasks[0][1]["note_id"].to_list() == ["before", "that day", "morning"]
+    reason = "no note before the day of the prediction time, and one of that day without hour"
+    assert cohort.flow[2].rejected[reason] == 1
+    with pytest.raises(DataError, match=f"none of the 1 samples .* 1 have {reason}"):
+        samples_of(tmp_path, {name: cells[3:] for name, cells in frame.items()}, notes=notes)
 
 
 @pytest.mark.parametrize(

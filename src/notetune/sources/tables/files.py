@@ -103,7 +103,7 @@ class Record:
         return text or None
 
     def time(self, column: str) -> datetime | None:
-        """A time without zone (in UTC, where it had one); a day is its midnight."""
+        """A time, in UTC where it has a zone; a day is its midnight."""
         value = self.cells[column]
         if value is None or value == "":
             return None
@@ -111,7 +111,7 @@ class Record:
             if isinstance(value, str):
                 value = datetime.fromisoformat(_as_iso(value.strip()))
             if isinstance(value, datetime):
-                return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+                return value.astimezone(UTC) if value.tzinfo else value
         except (ValueError, OverflowError):  # of a zone at the first or last hour of all years
             value = None
         if isinstance(value, date):

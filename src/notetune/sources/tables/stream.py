@@ -30,6 +30,7 @@ from notetune.sources.tables.tasks import (
     TaskedSource,
     checked_task,
 )
+from notetune.sources.tables.zones import Zones
 
 NOTES_PER_CHUNK: Final = 10_000
 _CHARS_PER_CHUNK: Final = 64_000_000
@@ -99,6 +100,10 @@ class TableReading:
             for task in source.tasks
         }
         self._samples = {name: samples for name, samples in loaded.items() if samples}
+        are_compared = any(task.samples or task.prediction_time for task in source.tasks)
+        self._zones = Zones(are_compared=are_compared)
+        for samples in self._samples.values():
+            samples.check(self._zones)
         self._labelled: dict[str, list[pl.DataFrame]] = {
             name: [] for name in loaded if name not in self._samples
         }
@@ -190,16 +195,29 @@ class TableReading:
         stay_id = None if layout.stay_id is None else record.feature(layout.stay_id)
         column = layout.patient_id
         patient_id = (stay_id or name) if column is None else record.id(column, "patient")
-        time = next((time for time in map(record.time, layout.times) if time is not None), None)
+        time = self._time(record)
         labels, ids = {}, {}
         for task in self._source.tasks:
             if task.name in self._samples or self._lookups[task.name]:
                 ids[task.name] = record.text(task.column)
             if task.name not in self._samples:
-                labels[task.name] = self._labels(task, record)
+                labels[task.name] = self._timed(task, record, self._labels(task, record))
         features = tuple(map(record.feature, layout.features))
         about = (name, patient_id, stay_id, raw.source, time, text)
         return _Note(*about, labels, ids, features, changes)
+
+    def _time(self, record: Record) -> datetime | None:
+        for column in self._layout.times:
+            if (time := record.time(column)) is not None:
+                return self._zones.without(time, column, record.where, may_be_day=True)
+        return None
+
+    def _timed(self, task: TableTask, record: Record, labels: LabelSet | None) -> LabelSet | None:
+        """The same labels, with a prediction time that can be held against those of the notes."""
+        if labels is None or task.prediction_time is None:
+            return labels
+        moment = self._zones.without(labels[1], task.prediction_time, record.where)
+        return labels[0], moment
 
     def _text(self, record: Record) -> Cleaned:
         column, most = self._layout.text, self._source.max_note_chars
