@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, time, timedelta
 from typing import Final
 
 import polars as pl
@@ -14,11 +15,12 @@ from notetune.notes.icd import has_form
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import Record, of_recipe
 from notetune.sources.tables.labels import LabelSet, label_set
-from notetune.sources.tables.resources import records_beside
+from notetune.sources.tables.resources import records_beside, resource_files
 from notetune.sources.tables.roll_up import RollUp
 from notetune.sources.tables.tasks import CodeTable, LabelTable, TableTask
 
 _NOT_ASKED_FOR: Final = "not asked for (where)"
+ENDED: Final = "stay ended before the prediction time"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Lookup:
     """The labels of each id, and what became of the rows of the table.
 
     Of the ids of notes, `met` are those that it has, and `absent` those that count as negative.
+    `ended` are stays that were over at their prediction time, of which nothing is foretold.
     """
 
     by_id: Mapping[str, LabelSet]
@@ -33,6 +36,7 @@ class Lookup:
     rejections: pl.DataFrame
     met: set[str] = field(default_factory=set)
     absent: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
 
 
 def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Lookup | None:
@@ -48,10 +52,11 @@ def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Look
     if table is None:
         return None
     rejections, forms = Rejections(policy), _Forms()
+    ended = set[str]()
     section = f"task {task.name}, {'labels' if task.labels else 'codes'}"
     with of_recipe({section: table, f"task {task.name}": task}):
         if isinstance(table, LabelTable):
-            by_id, kept = _read_labels(task, table, rejections, roll_up)
+            by_id, kept = _read_labels(task, table, rejections, roll_up, ended)
         else:
             by_id, kept = _read_codes(table, rejections, roll_up, forms)
     rejections.check_share(table.path)
@@ -64,7 +69,7 @@ def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Look
     stage = f"rows of the table for task {task.name}"
     counts = (rejections.rows_read, kept, rejections.counts())
     flow = FlowCount(stage, *counts, notice=forms.notice(task))
-    return Lookup(by_id, flow, rejections.table())
+    return Lookup(by_id, flow, rejections.table(), ended=ended)
 
 
 def absence_notice(task: TableTask, absent: int, notes: int) -> str:
@@ -133,19 +138,29 @@ def _asked_for(
 
 
 def _read_labels(
-    task: TableTask, table: LabelTable, rejections: Rejections, roll_up: RollUp
+    task: TableTask,
+    table: LabelTable,
+    rejections: Rejections,
+    roll_up: RollUp,
+    ended: set[str],
 ) -> tuple[dict[str, LabelSet], int]:
-    columns = (table.id_column, table.label_column, task.prediction_time)
+    is_of_stays = task.prediction_time == "start" and bool(resource_files(table.path))
+    end = "end" if is_of_stays and task.prediction_hours else None
+    columns = (table.id_column, table.label_column, task.prediction_time, end)
     by_id: dict[str, LabelSet] = {}
     for record in _asked_for(table, columns, rejections):
         try:
             name = record.id(table.id_column, "row")
             labels = label_set(task, record, roll_up.classes)
+            over = record.time(end) if end else None
         except Rejected as fault:
             rejections.reject(record.file, record.line, fault)
             continue
         if labels is None:
             rejections.leave_out("missing label")
+        elif over and labels[1] and _is_over(over, labels[1]):
+            rejections.leave_out(ENDED)
+            ended.add(name)
         elif by_id.setdefault(name, labels) is labels:
             continue
         elif by_id[name] == labels:
@@ -156,6 +171,13 @@ def _read_labels(
                 f"task {task.name} or another prediction time; keep one row per id."
             )
     return by_id, len(by_id)
+
+
+def _is_over(end: datetime, moment: datetime) -> bool:
+    """Whether a stay is over at a moment; one that ends on a day alone may last that whole day."""
+    passed = moment.replace(tzinfo=None) - end.replace(tzinfo=None)
+    is_day = end.time() == time.min
+    return passed >= timedelta(days=1) if is_day else passed > timedelta()
 
 
 def _read_codes(

@@ -22,7 +22,7 @@ from notetune.sources.cohort import (
 from notetune.sources.rejections import Rejected, Rejections
 from notetune.sources.tables.files import Record
 from notetune.sources.tables.labels import LabelSet, label_set, moment
-from notetune.sources.tables.lookup import Lookup, absence_notice, load_lookup
+from notetune.sources.tables.lookup import ENDED, Lookup, absence_notice, load_lookup
 from notetune.sources.tables.roll_up import load_roll_up
 from notetune.sources.tables.samples import load_samples
 from notetune.sources.tables.tasks import (
@@ -111,6 +111,7 @@ class TableReading:
         self._columns: list[tuple[str | None, ...]] = []
         self._changed: Counter[str] = Counter()
         self._absent: Counter[str] = Counter()  # task to its notes whose id the table lacks
+        self._ended: Counter[str] = Counter()  # task to its notes of stays that had ended
         self._kept = 0
         self._merged_away = 0
 
@@ -149,6 +150,10 @@ class TableReading:
                 if (lookup := self._lookups[name]) is not None:
                     self._absent[name] += sum(
                         note.labels[name] is not None and note.ids[name] not in lookup.by_id
+                        for note in chunk
+                    )
+                    self._ended[name] += sum(
+                        note.labels[name] is None and note.ids[name] in lookup.ended
                         for note in chunk
                     )
             frame = pl.DataFrame(
@@ -242,7 +247,8 @@ class TableReading:
             return labels
         key = record.text(task.column)
         labels = lookup.by_id.get(key)
-        if labels is None and not (key and task.absent_is_negative):
+        has_ended = key in lookup.ended
+        if labels is None and (has_ended or not (key and task.absent_is_negative)):
             return None
         (lookup.met if labels else lookup.absent).add(key)
         labels = labels or ([], None)
@@ -308,7 +314,8 @@ class TableReading:
                 table = pl.concat(self._labelled[spec.name])
                 if spec.prediction_time is None:
                     table = table.drop(PREDICTION_TIME)
-                without = {"missing label": self._kept - table.height}
+                ended = {ENDED: count} if (count := self._ended[spec.name]) else {}
+                without = {"missing label": self._kept - table.height - count, **ended}
                 flow.append(FlowCount(f"task {spec.name}", self._kept, table.height, without))
             tasks.append((checked_task(spec, table, self._origin, roll_up.description), table))
         columns = None

@@ -168,7 +168,8 @@ class TableTask(Config):
     be foretold; later notes are a leak. It has a time zone where the times of the notes have one.
     A note of its day without an hour, or of midnight, may be later, which is said."""
     prediction_hours: NonNegativeFloat = 0
-    """Hours after `prediction_time`: 24 with the start of a stay foretells from its first day."""
+    """Hours after `prediction_time`: 24 with the start of a stay foretells from its first day. FHIR
+    stays that ended before that are left out and counted."""
     separator: str | None = None
     """Between the labels of a multilabel cell; without it a cell holds one label."""
     first_characters: PositiveInt | None = None
