@@ -163,6 +163,16 @@ def test_a_note_without_text_stops_or_is_counted(tmp_path):
         read(source_of(tmp_path, policy="quarantine", max_rejected_share=0.2))
 
 
+def test_words_for_missing_are_no_note(tmp_path):
+    rows = [(7, MORNING, "NOTE//DS", None, text, None) for text in ("NULL", "nan", CANARY)]
+    write_shards(tmp_path, {"0": rows})
+    with pytest.raises(DataError, match="row 1: empty text"):
+        read(source_of(tmp_path))
+    cohort = read(source_of(tmp_path, policy="quarantine", max_rejected_share=0.7))
+    assert cohort.notes["text"].to_list() == [CANARY]
+    assert read(source_of(tmp_path, missing=[])).notes.height == 3
+
+
 def test_a_folder_without_shards_or_columns_is_named(tmp_path):
     with pytest.raises(DataError, match=r"is not a folder with Parquet files; name the folder"):
         read(source_of(tmp_path))
