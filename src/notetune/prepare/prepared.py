@@ -23,7 +23,7 @@ from notetune.tokens.edges import Edges
 from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import IN_CORPUS, TokenStore, open_store
 
-FORMAT = 3  # of a prepared folder, beside those of cleaning and of the token store
+FORMAT = 4  # of a prepared folder, beside those of cleaning and of the token store
 TEXTS, TOKENS, COLUMNS, FACTS = "texts", "tokens", "columns.parquet", "facts.json"
 STAYS = "stays.parquet"
 """Apart from the notes, since nothing that trains reads it."""
