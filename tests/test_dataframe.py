@@ -1,8 +1,10 @@
 """`notetune.fit`: from a DataFrame to a report and to scores of new notes."""
 
 import dataclasses
+import datetime
 import random
 import re
+import uuid
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ import polars as pl
 import pytest
 
 import notetune
-from notetune import dataframe
+from notetune import dataframe, sources
 from notetune.dataframe import _frame
 from notetune.errors import ConfigError, DataError, RunWarning
 from notetune.metrics.scores import read_scores
@@ -20,7 +22,6 @@ WORDS = ["fever", "cough", "pain", "rash", "dyspnoea", "fracture", "syncope", "o
 SMALL = {
     "seeds": 1,
     "prepare": {"max_tokens": 64, "split": {"kind": "fractions", "test": 0.4, "validation": 0.2}},
-    "pretrain": {"epochs": 0.1, "perplexity_documents": 5},
     "downstream": {"variants": ["head-only"], "max_pieces": 1},
     "evaluate": {"draws": 100, "tfidf_min_patients": 2},
 }
@@ -130,10 +131,7 @@ def test_a_plan_says_the_costs_and_leaves_nothing(tmp_path, capsys):
     arguments = {"features": ["age"], "folder": tmp_path / "planned", **SMALL}
     costs = notetune.plan(frame(range(60)), ["died"], **arguments)
     assert sum(costs.seconds.values()) > 0
-    assert [training.name for training in costs.trainings] == [
-        "pretrain · lora",
-        "died · head-only",
-    ]
+    assert [training.name for training in costs.trainings] == ["died · head-only"]
     assert "Nothing was written." in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
@@ -192,3 +190,96 @@ def test_what_is_missing_in_pandas_is_null():
     assert found["whole"].to_list() == [1, None, 2]
     assert found["name"].to_list() == ["q", None, "r"]
     assert found["time"].is_null().to_list() == [False, True, False]
+
+
+def test_an_id_is_one_whether_it_stands_as_decimal_number_or_text():
+    ids = pd.Series([7.0, "7", 7, np.int64(7), np.float64(7), "A", None], dtype=object)
+    assert _frame(pd.DataFrame({"p": ids}))["p"].to_list() == [*["7"] * 5, "A", None]
+    parts = pd.Series([7.5, 7.0, 8], dtype=object)
+    assert _frame(pd.DataFrame({"p": parts}))["p"].to_list() == [7.5, 7.0, 8.0]
+    assert _frame(pd.DataFrame({"p": [10**50, 2**63, 2]}))["p"].to_list() == [
+        *(str(10**50), str(2**63)),
+        "2",
+    ]
+    assert _frame(pd.DataFrame({"p": [1e300, 2.0]}))["p"].to_list() == [1e300, 2.0]
+    assert _frame(pl.DataFrame({"p": [1e300, 2.0]}))["p"].to_list() == [1e300, 2.0]
+
+
+def test_times_beside_text_or_numbers_are_text():
+    found = _frame(
+        pd.DataFrame(
+            {
+                "text": pd.Series([pd.Timestamp("2150-01-01"), "2150-01-02 10:00"], dtype=object),
+                "number": pd.Series([3, pd.Timestamp("2150-01-01")], dtype=object),
+                "day": pd.Series([datetime.date(2150, 1, 1), pd.Timestamp("2150-01-02 10:00")]),
+            }
+        )
+    )
+    assert found["text"].to_list() == ["2150-01-01 00:00:00", "2150-01-02 10:00"]
+    assert found["number"].to_list() == ["3", "2150-01-01 00:00:00"]
+    assert found["day"].dt.hour().to_list() == [0, 10]
+
+
+def of_pandas(**columns):
+    rows = range(40)
+    texts = [f"note {row} of chest pain" for row in rows]
+    values = {"text": texts, "pid": [f"p{row // 2}" for row in rows], "y": [r % 2 for r in rows]}
+    return pd.DataFrame(values | columns)
+
+
+def recipe_of(notes, place, **named):
+    given = {"text": "text", "patient": "pid", "outcomes": "y"} | named
+    return dataframe._recipe(notes, given.pop("outcomes"), place, place, **given)
+
+
+ODD = {
+    "set": ([{1, 2}] * 40, "holds cells of kind set"),
+    "Period": (pd.period_range("2020-01", periods=40, freq="M"), "holds cells of kind Period"),
+    "nothing in a dict": ([{}] * 40, "holds cells of kind dict"),
+    "zone": (
+        pd.Series(
+            [pd.Timestamp("2150-01-01", tz="UTC"), pd.Timestamp("2150-01-01")] * 20, dtype=object
+        ),
+        "holds cells of kind Timestamp that do not go together",
+    ),
+    "half": (["\ud800"] * 40, "holds halves of characters"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_column_that_no_table_holds_is_left_out_unless_it_is_named(tmp_path, capsys, odd):
+    cells, why = ODD[odd]
+    notes = of_pandas(odd=cells)
+    recipe = recipe_of(notes, tmp_path)
+    assert f"Check: column odd {why}; it is left out." in capsys.readouterr().err
+    assert sources.read(recipe.prepare.source).notes.height == 40
+    for named in ({"outcomes": ["y", "odd"]}, {"features": ["odd"]}, {"patient": "odd"}):
+        with pytest.raises(DataError, match=f"column odd {why}; give one column of that name"):
+            recipe_of(notes, tmp_path, **named)
+
+
+def test_columns_of_one_name_are_left_out_unless_they_are_named(tmp_path, capsys):
+    more = pd.DataFrame({"text": ["a"] * 40, 1: [1] * 40, "1": [2] * 40})
+    notes = pd.concat([of_pandas(), more.drop(columns="text")], axis=1)
+    recipe_of(notes, tmp_path)
+    assert "column 1 stands there 2 times; it is left out" in capsys.readouterr().err
+    with pytest.raises(DataError, match="column 1 stands there 2 times; give one column of that"):
+        recipe_of(notes, tmp_path, features=["1"])
+    with pytest.raises(DataError, match="column text stands there 2 times"):
+        recipe_of(pd.concat([of_pandas(), more[["text"]]], axis=1), tmp_path)
+
+
+def test_ids_may_be_uuids(tmp_path):
+    ids = [uuid.UUID(int=row // 2) for row in range(40)]
+    recipe = recipe_of(of_pandas(pid=ids), tmp_path)
+    found = sources.read(recipe.prepare.source).notes["patient_id"]
+    assert found.to_list() == list(map(str, ids))
+
+
+def test_words_for_missing_are_missing_in_new_notes_too(study):
+    new = frame(range(1000, 1004)).drop("died")
+    words = new.with_columns(age=pl.lit("nan"))
+    gaps = new.with_columns(age=pl.lit(None, pl.Float64))
+    assert study.predict(words, model="columns").equals(study.predict(gaps, model="columns"))
+    with pytest.raises(DataError, match="empty"):
+        study.predict(new.with_columns(note=pl.lit("NULL")), model="tf-idf")

@@ -3,10 +3,13 @@
 import hashlib
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import polars as pl
@@ -35,6 +38,8 @@ from notetune.study.run import run_study
 _LEAST_TO_CHOOSE = 10
 """Validation notes with the rarer value, below which no model is chosen by their AUROC."""
 _UNCHOSEN = "tf-idf"
+_PAST_WHOLE = 2**63
+"""From here on a number is no whole one of a table."""
 
 
 def fit(
@@ -141,16 +146,18 @@ class Study:
                 "this study is about stays, and here each row is scored by itself; score a file "
                 "with `notetune predict`, which takes the column of the stay."
             )
-        source, table = self.recipe.prepare.source, _frame(notes)
+        source = self.recipe.prepare.source
         assert isinstance(source, TableSource)
-        wanted = (source.columns.text, *source.features)
+        wanted, note_id = (source.columns.text, *source.features), source.columns.note_id
+        table = _frame(notes, [*wanted, *filter(None, [note_id])])
         if absent := [name for name in wanted if name not in table.columns]:
             raise DataError(f"the notes have no column {absent[0]}.")
-        texts = [text or "" for text in table[source.columns.text].to_list()]
-        columns = _columns(table, source.features)
+        records = _records(table.select(wanted), source.missing)
+        texts = [record.cells[source.columns.text] or "" for record in records]
+        columns = _columns(records, source.features)
         jobs = _chosen(self.recipe, model)
         scores = pl.concat(_scored(job, texts, columns) for job in jobs)
-        if (note_id := source.columns.note_id) in table.columns:
+        if note_id in table.columns:
             ids = table[note_id].gather(scores["row"])
             scores.insert_column(1, ids.alias("note_id") if note_id in scores.columns else ids)
         return scores if isinstance(notes, pl.DataFrame) else type(notes)(scores.to_dict())
@@ -170,8 +177,12 @@ def _recipe(
     **keys: Any,
 ) -> Recipe:
     """The recipe of a study in the folder `root`, of notes that go into the folder `kept`."""
-    path = _kept(_frame(notes), kept)
     named = (outcomes,) if isinstance(outcomes, str) else outcomes
+    given = [*filter(None, (text, patient, note_id)), *named, *features]
+    table, left_out = _readable(notes, given)
+    for name, why in left_out.items():
+        terminal.say(f"Check: column {name} {why}; it is left out.")
+    path = _kept(table, kept)
     chosen = Choices(
         text, patient, note_id, outcomes=dict.fromkeys(named), features=tuple(features)
     )
@@ -181,24 +192,88 @@ def _recipe(
     return changed(drafted.recipe, {"runs": str(root.parent), **keys}, "fit")
 
 
-def _frame(notes: Any) -> pl.DataFrame:
-    """As polars has it; numbers that are whole but stand as decimals, as beside gaps, become so."""
-    if not isinstance(notes, pl.DataFrame):
-        if not hasattr(notes, "columns"):
+def _frame(notes: Any, named: Sequence[str] = ()) -> pl.DataFrame:
+    """The columns that can be read, as polars has them; errors as of `_readable`."""
+    return _readable(notes, named)[0]
+
+
+def _readable(notes: Any, named: Sequence[str]) -> tuple[pl.DataFrame, dict[str, str]]:
+    """The columns that can be read, as polars has them, and what is wrong with each of the others.
+
+    Numbers that are whole but stand as decimals, as beside gaps, become so.
+
+    Raises:
+        DataError: If notes are no DataFrame, or a column that is `named` cannot be read.
+    """
+    if isinstance(notes, pl.DataFrame):
+        found = [(column.name, column) for column in notes]
+    elif hasattr(notes, "columns"):
+        names = [str(name) for name in notes.columns]
+        found = [(name, notes.iloc[:, place]) for place, name in enumerate(names)]
+    else:
+        raise DataError(
+            f"notes are of type {type(notes).__name__}; give a DataFrame of pandas or polars."
+        )
+    counts, columns, faults = Counter(name for name, _ in found), [], {}
+    for name, column in found:
+        read = _series(name, column) if counts[name] == 1 else f"stands there {counts[name]} times"
+        if isinstance(read, pl.Series):
+            columns.append(_whole(read))
+        else:
+            faults[name] = read
+    for name in named:
+        if name in faults:
             raise DataError(
-                f"notes are of type {type(notes).__name__}; give a DataFrame of pandas or polars."
+                f"column {name} {faults[name]}; give one column of that name, of text, numbers, "
+                "times or lists of text."
             )
-        notes = pl.DataFrame({str(name): _cells(notes[name]) for name in notes}, strict=False)
-    decimals = [column for column in notes if column.dtype.is_float()]
-    whole = [column for column in decimals if (column.drop_nulls() % 1 == 0).all()]
-    frame: pl.DataFrame = notes.with_columns(column.cast(pl.Int64) for column in whole)
-    return frame
+    return pl.DataFrame(columns), faults
+
+
+def _series(name: str, column: Any) -> pl.Series | str:
+    """A column as polars has it, or what it holds that no table can hold."""
+    cells = column if isinstance(column, pl.Series) else _cells(column)
+    try:
+        read = pl.Series(name, cells, strict=False)
+    except UnicodeError:
+        return "holds halves of characters"
+    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError):  # they show cells
+        return f"holds cells of kind {_kinds(cells)} that do not go together"
+    if read.dtype in (pl.Object, pl.Struct([])):
+        return f"holds cells of kind {_kinds(cells)}"
+    return read
+
+
+def _kinds(cells: Iterable[Any]) -> str:
+    return " and ".join(sorted({type(cell).__name__ for cell in cells if cell is not None}))
+
+
+def _whole(column: pl.Series) -> pl.Series:
+    if not column.dtype.is_float():
+        return column
+    known = column.drop_nulls()
+    is_whole = (known % 1 == 0).all() and (known.abs() < _PAST_WHOLE).all()
+    return column.cast(pl.Int64) if is_whole else column
 
 
 def _cells(column: Any) -> list[Any]:
-    """The cells of a column of pandas, None where one is missing."""
+    """The cells of a column of pandas, None where one is missing; times beside others as text."""
     pairs = zip(column.tolist(), column.isna().tolist(), strict=True)
-    return [None if is_missing else cell for cell, is_missing in pairs]
+    cells = [None if is_missing else _plain(cell) for cell, is_missing in pairs]
+    are_times = {isinstance(cell, date) for cell in cells if cell is not None}
+    if are_times == {True, False}:
+        return [None if cell is None else str(cell) for cell in cells]
+    return cells
+
+
+def _plain(cell: Any) -> Any:
+    """A cell in the one form that its value has, so that 7.0 and 7 are one id."""
+    if isinstance(cell, np.number | np.bool_):
+        cell = cell.item()
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) < _PAST_WHOLE:
+        return int(cell)
+    is_beyond = isinstance(cell, int) and abs(cell) >= _PAST_WHOLE
+    return str(cell) if is_beyond or isinstance(cell, UUID) else cell
 
 
 def _kept(table: pl.DataFrame, root: Path) -> Path:
@@ -211,12 +286,16 @@ def _kept(table: pl.DataFrame, root: Path) -> Path:
     return folder / "notes.parquet"
 
 
-def _columns(table: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
+def _records(table: pl.DataFrame, missing: Collection[str]) -> list[Record]:
+    """Notes as a source reads them."""
+    rows = enumerate(table.iter_rows(named=True))
+    return [Record(Path("the notes"), row, cells).without(missing) for row, cells in rows]
+
+
+def _columns(records: Sequence[Record], features: Sequence[str]) -> pl.DataFrame:
     """Features as a source gives them."""
-    where = Path("the notes")
-    rows = [Record(where, row, cells) for row, cells in enumerate(table.iter_rows(named=True))]
-    cells = {name: [row.feature(name) for row in rows] for name in features}
-    ids = [str(row) for row in range(table.height)]
+    cells = {name: [record.feature(name) for record in records] for name in features}
+    ids = [str(row) for row in range(len(records))]
     return pl.DataFrame({"note_id": ids, **cells}, schema_overrides=dict.fromkeys(cells, pl.String))
 
 

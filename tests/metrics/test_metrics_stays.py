@@ -53,6 +53,12 @@ def test_scores_of_a_stay_are_combined_and_a_note_of_no_stay_stands_alone(
     assert found.unit == "stays"
 
 
+def test_a_note_of_no_stay_is_apart_from_a_stay_of_its_id():
+    known = KNOWN.with_columns(stay_id=pl.col("stay_id").replace({"s1": "d"}))
+    stays = combined(table_of(), known, "mean")
+    assert stays.note_ids_N.tolist() == ["d", "s2", "d (of no stay)"]
+
+
 def test_the_greatest_scores_of_classes_are_scaled_to_sum_to_1():
     table = table_of(
         "ac",

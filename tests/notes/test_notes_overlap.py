@@ -117,6 +117,28 @@ def test_a_note_after_the_prediction_time_blocks_and_one_without_time_is_not_jud
     assert untimed.sentence == f"{check} (mortality, test): not judged, no note has both times"
 
 
+def test_a_day_alone_is_not_judged_on_the_day_of_the_prediction_time():
+    days = [datetime(2150, 1, day) for day in (4, 5, 6)]  # noqa: DTZ001
+    notes = pl.DataFrame({"note_id": ["a", "b", "c"], "time": days})
+    moment = days[1].replace(hour=8)
+    table = pl.DataFrame({"note_id": ["a", "b", "c"], "prediction_time": [moment] * 3})
+    finding = late_notes("mortality", "test", notes, table)
+    said = "1 notes have the day of the prediction time and no hour"
+    assert (finding.count, finding.share, finding.not_judged) == (1, 1 / 2, said)
+    alone = late_notes("mortality", "test", notes, table[1:2])
+    assert (alone.is_judged, alone.count, alone.not_judged) == (False, 0, said)
+
+
+def test_a_joined_note_that_holds_some_without_a_time_is_not_judged_unless_it_is_late():
+    days = [datetime(2150, 1, day, 7) for day in (4, 4, 6)]  # noqa: DTZ001
+    notes = pl.DataFrame({"note_id": ["a", "b", "c"], "time": days})
+    held = pl.Series([None, "without a time", "without a time"])
+    table = pl.DataFrame({"note_id": ["a", "b", "c"], "prediction_time": [days[0]] * 3})
+    finding = late_notes("mortality", "test", notes, table.with_columns(unjudged=held))
+    said = "1 notes hold notes without a time"
+    assert (finding.count, finding.share, finding.not_judged) == (1, 1 / 2, said)
+
+
 def test_scores_can_be_restricted_to_the_patients_in_a_file(tmp_path):
     notes = pl.DataFrame({"note_id": ["a", "b", "c"], "patient_id": ["1", "2", "1"]})
     path = tmp_path / "PATIENTS.csv"

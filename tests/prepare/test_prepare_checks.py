@@ -196,6 +196,24 @@ def test_notes_from_after_the_prediction_time_can_be_left_out_of_the_task(tmp_pa
     assert [finding.count for finding in found.values()] == [0, 0, 0]
 
 
+def test_notes_of_the_day_of_the_prediction_time_alone_are_not_known_to_be_in_time(tmp_path):
+    notes = notes_of([f"{TEXTS[0]} {number}" for number in range(60)])
+    notes[:5] = [(*row[:3], "2020-01-01", *row[4:]) for row in notes[:5]]
+    notes[5] = (*notes[5][:3], "2019-12-31", *notes[5][4:])
+    said = "have the day of the prediction time and no hour"
+    told = findings_of(
+        prepare(table_recipe(tmp_path, notes, allow_leaks=True).preparation),
+        "later than the prediction time",
+    )
+    assert sum(int(f.not_judged.split()[0]) for f in told.values() if said in f.not_judged) == 5
+    options = {"late_notes": "drop", "allow_leaks": True}
+    prepared = prepare(table_recipe(tmp_path, notes, **options).preparation)
+    (flow,) = [stage for stage in prepared.flow if stage.stage == "mortality: notes in time"]
+    reason = "of the day of the prediction time, without an hour"
+    assert flow.rejected == {"later than the prediction time": 0, reason: 5}
+    assert not set(prepared.tasks["mortality"].note_ids_N) & {f"n{n}" for n in range(5)}
+
+
 def test_repeated_training_notes_leave_step_1_but_keep_their_labels(tmp_path):
     texts = [f"the same long words of every template number {n // 3} " * 9 for n in range(90)]
     whole = prepare(table_recipe(tmp_path, notes_of(texts), allow_leaks=True).preparation)

@@ -143,6 +143,8 @@ def test_labels_follow_the_published_recipe(tmp_path):
             5,
             3,
             {"not the first unit of the hospital stay": 1, "no hospital discharge status": 1},
+            notice="1 of the 3 eICU stays ended before the prediction time, 24 hours after unit "
+            "admission, with 0 of the 1 deaths; they are in the cohort, as in the published one.",
         ),
         FlowCount("task icd9", 3, 2, {"no diagnosis code": 1}),
     )
@@ -182,6 +184,11 @@ def test_columns_beside_the_text_are_those_that_are_asked_for(tmp_path):
     assert cohort.columns["age"][0] == "90"  # "> 89" in the table
 
 
+def test_nothing_is_said_where_every_stay_lasted_to_the_prediction_time(tmp_path):
+    patients = [STAY | {"hospitaldischargeoffset": "1440"}]
+    assert not read(write(tmp_path, TABLES | {"patient": patients})).flow[0].notice
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_each_table_must_be_there(tmp_path, name):
     source = write(tmp_path)
@@ -199,6 +206,8 @@ def test_the_demo_has_the_published_counts():
         2_520,
         2_094,
         {"not the first unit of the hospital stay": 401, "no hospital discharge status": 25},
+        notice="252 of the 2,094 eICU stays ended before the prediction time, 24 hours after unit "
+        "admission, with 45 of the 177 deaths; they are in the cohort, as in the published one.",
     )
     tables = {task.name: (task, table) for task, table in cohort.tasks}
     deaths = tables["mortality"][1]["labels"].list.len().sum()

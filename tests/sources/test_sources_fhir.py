@@ -262,3 +262,51 @@ def test_an_export_alone_gives_notes_and_outcomes(tmp_path):
     }
     start = datetime(2150, 1, 1)  # noqa: DTZ001
     assert cohort.tasks[0][1]["prediction_time"].to_list() == [start, start]
+
+
+def stays_task(folder, ends, **labels):
+    """Mortality 24 hours after the start of stays of the first day of 2150, with their ends."""
+    stays = [
+        {
+            "resourceType": "Encounter",
+            "id": f"e{number}",
+            "period": {"start": "2150-01-01T00:00:00Z"} | ({"end": end} if end else {}),
+            "hospitalization": {"dischargeDisposition": {"coding": [{"code": code}]}},
+        }
+        for number, (end, code) in enumerate(ends)
+    ]
+    (folder / "stays.ndjson").write_text("\n".join(map(json.dumps, stays)))
+    table = {"path": folder / "stays.ndjson", "id_column": "encounter", "label_column": "expired"}
+    task = {"name": "mortality", "kind": "binary", "column": "encounter", "labels": table | labels}
+    return task | {"prediction_time": "start", "prediction_hours": 24}
+
+
+@pytest.mark.parametrize("absent", ["missing", "negative"])
+def test_stays_that_ended_before_the_prediction_time_are_left_out_and_counted(tmp_path, absent):
+    ends = [
+        ("2150-01-01T05:00:00Z", "exp"),
+        ("2150-01-01", "home"),
+        ("2150-01-02T00:00:01Z", "exp"),
+        ("2150-01-02", "home"),
+        (None, "home"),
+    ]
+    documents = [
+        document(f"d{number}", context={"encounter": [{"reference": f"Encounter/e{number}"}]})
+        for number in range(len(ends))
+    ]
+    task = stays_task(tmp_path, ends, absent=absent)
+    cohort = cohort_of(tmp_path, *documents, tasks=[task])
+    ((_, table),) = cohort.tasks
+    labels = dict(table.select("note_id", "labels").iter_rows())
+    assert labels == {"d2": ["mortality"], "d3": [], "d4": []}
+    flow = {stage.stage: stage.rejected for stage in cohort.flow}
+    reason = "stay ended before the prediction time"
+    assert flow["rows of the table for task mortality"] == {reason: 2}
+    assert flow["task mortality"] == {"missing label": 0, reason: 2}
+
+
+def test_a_stay_that_ends_before_the_hours_after_its_end_stays(tmp_path):
+    task = stays_task(tmp_path, [("2150-01-01T05:00:00Z", "exp"), ("2150-01-01", "home")])
+    documents = [document("d0", context={"encounter": [{"reference": "Encounter/e0"}]})]
+    cohort = cohort_of(tmp_path, *documents, tasks=[task | {"prediction_time": "end"}])
+    assert cohort.tasks[0][1]["labels"].to_list() == [["mortality"]]

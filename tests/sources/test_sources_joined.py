@@ -5,6 +5,7 @@ import pytest
 from notetune import config
 from notetune.audit import FlowCount
 from notetune.errors import DataError
+from notetune.notes.overlap import late_notes
 from notetune.sources import read
 from notetune.sources.joined import joined
 from notetune.sources.tables.source import TableSource
@@ -64,13 +65,44 @@ def test_notes_after_the_first_prediction_time_of_their_stay_are_dropped_on_requ
     notes, finished = joined_of(
         stream_of(tmp_path, rows, tasks=[UNTIL], policy="quarantine"), drops_late=True
     )
-    assert notes["text"].to_list() == ["other", "first\n\nsecond", "alone"]
+    assert notes["text"].to_list() == ["other", "second", "alone"]
     ((_, table),) = finished.tasks
     assert table["prediction_time"].dt.day().to_list() == [2, 2, 2]
-    rejected = {"later than the prediction time": 2, "joined to an earlier note of the stay": 1}
+    rejected = {
+        "later than the prediction time": 2,
+        "without a time": 1,
+        "joined to an earlier note of the stay": 0,
+    }
     assert finished.flow[-1].rejected == rejected
     with pytest.raises(DataError, match="1 of 3 stays have different labels or prediction times"):
         joined_of(stream_of(tmp_path, rows, tasks=[UNTIL], policy="quarantine"))
+
+
+def test_notes_of_unknown_time_are_left_out_on_request_or_said_of_their_document(tmp_path):
+    rows = (
+        "a,1,v1,2150-01-02 09:00:00,1,2150-01-03 12:00:00,63,in time\n"
+        "b,1,v1,,1,2150-01-03 12:00:00,63,of any time\n"
+        "c,2,v2,2150-01-03,0,2150-01-03 12:00:00,40,of that day\n"
+        "d,2,v2,2150-01-03 11:00:00,0,2150-01-03 12:00:00,40,in time\n"
+        "e,3,v3,,0,,50,of a stay without a prediction time\n"
+        "f,4,v4,2150-01-02,0,2150-01-03 12:00:00,40,of the day before\n"
+    )
+    notes, finished = joined_of(stream_of(tmp_path, rows, tasks=[UNTIL]))
+    assert notes["text"].to_list()[:2] == ["of any time\n\nin time", "of that day\n\nin time"]
+    ((_, table),) = finished.tasks
+    that_day = "of the day of the prediction time, without an hour"
+    assert table["unjudged"].to_list() == ["without a time", that_day, "without a time", None]
+    said = late_notes("died", "test", notes, table).not_judged.split("; ")
+    assert said == [f"1 notes hold notes {that_day}", "2 notes hold notes without a time"]
+
+    notes, finished = joined_of(stream_of(tmp_path, rows, tasks=[UNTIL]), drops_late=True)
+    assert notes["text"].to_list() == [
+        *("in time", "in time"),
+        *("of a stay without a prediction time", "of the day before"),
+    ]
+    rejected = {"later than the prediction time": 0, "without a time": 1, that_day: 1}
+    assert finished.flow[-1].rejected == rejected | {"joined to an earlier note of the stay": 0}
+    assert finished.tasks[0][1]["unjudged"].to_list() == [None, None, "without a time", None]
 
 
 def test_labels_that_disagree_stop_with_their_number_and_the_way_out(tmp_path):

@@ -1,4 +1,4 @@
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import polars as pl
 import pytest
@@ -94,7 +94,7 @@ def test_a_label_file_of_the_standard_is_a_task_of_samples(tmp_path):
     """The example of the standard's own description of labels, on notes of its subjects."""
     days = [datetime(2021, month, 1) for month in (3, 4, 5)]  # noqa: DTZ001
     notes = [
-        (subject, day, "NOTE//DS", None, f"{CANARY} {subject} {day}", None)
+        (subject, day - timedelta(hours=1), "NOTE//DS", None, f"{CANARY} {subject} {day}", None)
         for subject in (1, 2, 3)
         for day in days[:2]
     ]
@@ -161,6 +161,16 @@ def test_a_note_without_text_stops_or_is_counted(tmp_path):
     # The share is that of the notes, not of all events.
     with pytest.raises(DataError, match=r"1 of 4 rows .* That is 25\.00%"):
         read(source_of(tmp_path, policy="quarantine", max_rejected_share=0.2))
+
+
+def test_words_for_missing_are_no_note(tmp_path):
+    rows = [(7, MORNING, "NOTE//DS", None, text, None) for text in ("NULL", "nan", CANARY)]
+    write_shards(tmp_path, {"0": rows})
+    with pytest.raises(DataError, match="row 1: empty text"):
+        read(source_of(tmp_path))
+    cohort = read(source_of(tmp_path, policy="quarantine", max_rejected_share=0.7))
+    assert cohort.notes["text"].to_list() == [CANARY]
+    assert read(source_of(tmp_path, missing=[])).notes.height == 3
 
 
 def test_a_folder_without_shards_or_columns_is_named(tmp_path):

@@ -3,7 +3,7 @@
 import gzip
 import json
 from collections import Counter
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 
@@ -147,8 +147,10 @@ def test_a_stay_is_the_days_between_both_ends(tmp_path, start, end, days):
 
 
 def test_both_ends_of_a_stay_are_times(tmp_path):
-    start, end = datetime(2150, 1, 1, 8), datetime(2150, 1, 3, 20)  # noqa: DTZ001
+    start, end = datetime(2150, 1, 1, 8, tzinfo=UTC), datetime(2150, 1, 3, 20, tzinfo=UTC)
     assert rows_of(tmp_path, ("start", "end"), encounter()) == [(start, end)]
+    days = encounter(start="2150-01-01", end="2150-01-03")
+    assert rows_of(tmp_path, ("start",), days) == [(datetime(2150, 1, 1, tzinfo=UTC),)]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,7 @@ def test_both_ends_of_a_stay_are_times(tmp_path):
     [
         ({"start": "2150-01-03", "end": "2150-01-01"}, "period ends before it begins"),
         ({"start": "2150-01-01T08:00:00Z", "end": "2150-01-01T08:30:00+01:00"}, "period ends"),
+        ({"start": "2150-01-01T08:00:00Z", "end": "2150-01-02T08:30:00"}, "period with and with"),
         ({"start": CANARY, "end": "2150-01-01"}, "unreadable time"),
     ],
 )

@@ -64,10 +64,14 @@ def test_each_sample_has_the_latest_note_at_or_before_its_prediction_time(tmp_pa
 
 
 def latest_note(notes, subject, moment):
-    """By the definition: of all notes of the subject up to the moment, the last of the latest."""
+    """By the definition: of all notes of the subject up to the moment, the last of the latest.
+
+    Midnight is a day alone, which may have lasted beyond a moment of that day.
+    """
     found = None
     for note_id, whose, time in notes:
         is_allowed = whose == subject and time is not None and time <= moment
+        is_allowed = is_allowed and (time.hour > 0 or time.date() < moment.date())
         if is_allowed and (found is None or time >= found[1]):
             found = note_id, time
     return found and found[0]
@@ -99,6 +103,31 @@ def test_a_note_may_be_that_of_several_samples_and_matching_is_that_of_the_defin
     assert table["sample_id"].is_unique().all()
     labels_of_note = table.group_by("note_id").agg(pl.col("labels").list.len().n_unique())
     assert (labels_of_note["labels"] == 2).sum() > 5  # the same note with different labels
+
+
+def test_a_note_of_the_day_of_the_prediction_time_is_not_known_to_be_in_time(tmp_path):
+    notes = "id,patient,when,text\n" + "".join(
+        f"{name},{patient},{when},{CANARY} {name}\n"
+        for name, patient, when in (
+            ("before", "p0", "2150-01-04"),
+            ("that day", "p0", "2150-01-05"),
+            ("morning", "p1", "2150-01-05 07:00:00"),
+            ("whole day", "p1", "2150-01-05"),
+            ("alone", "p2", "2150-01-05"),
+        )
+    )
+    hours = [4 * 24 + 8, 5 * 24, 4 * 24 + 8, 4 * 24 + 8]
+    frame = {
+        "subject_id": ["p0", "p0", "p1", "p2"],
+        "prediction_time": at(*hours),
+        "boolean_value": [True, True, False, True],
+    }
+    cohort = samples_of(tmp_path, frame, notes=notes)
+    assert cohort.tasks[0][1]["note_id"].to_list() == ["before", "that day", "morning"]
+    reason = "no note before the day of the prediction time, and one of that day without hour"
+    assert cohort.flow[2].rejected[reason] == 1
+    with pytest.raises(DataError, match=f"none of the 1 samples .* 1 have {reason}"):
+        samples_of(tmp_path, {name: cells[3:] for name, cells in frame.items()}, notes=notes)
 
 
 @pytest.mark.parametrize(
@@ -177,9 +206,9 @@ def test_quarantine_leaves_bad_rows_out_and_lists_them(tmp_path):
 
 @pytest.mark.parametrize("days", [(9, 2, None), (None, 9, 2), (2, None, 9)])
 def test_a_merged_note_has_the_earliest_time_and_the_samples_of_all_its_ids(tmp_path, days):
-    times = [f"2150-01-{day:02}" if day else "" for day in days]
+    times = [f"2150-01-{day:02} 01:00" if day else "" for day in days]
     rows = [f"n{number},p,v{number},{time},same\n" for number, time in enumerate(times)]
-    hours = {"subject_id": ["v0", "v1", "v2"], "prediction_time": at(48, 24, 23)}
+    hours = {"subject_id": ["v0", "v1", "v2"], "prediction_time": at(48, 25, 24)}
     cohort = samples_of(
         tmp_path,
         hours | {"boolean_value": [True, False, True]},
@@ -187,10 +216,10 @@ def test_a_merged_note_has_the_earliest_time_and_the_samples_of_all_its_ids(tmp_
         notes="".join(["id,patient,visit,when,text\n", *rows]),
         duplicate_texts="merge",
     )
-    assert cohort.notes["time"].to_list() == at(24)
+    assert cohort.notes["time"].to_list() == at(25)
     ((_, table),) = cohort.tasks
     samples = table.select("note_id", "labels", "prediction_time").rows()
-    assert samples == [("n0", ["death"], at(48)[0]), ("n0", [], at(24)[0])]
+    assert samples == [("n0", ["death"], at(48)[0]), ("n0", [], at(25)[0])]
 
 
 def test_other_columns_can_be_named_and_merged_notes_keep_their_samples(tmp_path):

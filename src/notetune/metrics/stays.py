@@ -14,6 +14,9 @@ from notetune.aliases import Combine, FloatArray, TaskKind
 from notetune.errors import DataError
 from notetune.metrics.scores import ScoreTable
 
+OF_NO_STAY = " (of no stay)"
+"""Ends the id of a note of no stay where a stay has the same."""
+
 
 @dataclass(frozen=True)
 class Stays:
@@ -33,7 +36,8 @@ class Stays:
     def of(cls, note_ids_N: npt.NDArray[np.str_], known: pl.DataFrame) -> "Stays":
         """The stays of some notes; `known` has `note_id`, `stay_id` and `time` as they were read.
 
-        Notes without a time come first, and equal times are in the order of `known`.
+        Notes without a time come first, and equal times are in the order of `known`. A note of no
+        stay is one by itself, apart from a stay of the same id.
         """
         notes = pl.DataFrame({"note_id": note_ids_N}, schema={"note_id": pl.String})
         in_order = known.sort("time", nulls_last=False, maintain_order=True)
@@ -43,7 +47,9 @@ class Stays:
         by_time = found.with_columns(alone=alone).sort("place", "row")
         groups = by_time.group_by("stay_id", "alone", maintain_order=True).agg("row")
         groups = groups.sort(pl.col("row").list.min())
-        ids_S = groups.select(pl.coalesce("stay_id", "alone")).to_series().to_numpy()
+        lone = pl.col("alone")
+        apart = pl.when(lone.is_in(known["stay_id"].implode())).then(lone + OF_NO_STAY)
+        ids_S = groups.select(pl.coalesce("stay_id", apart, "alone")).to_series().to_numpy()
         ends_S = groups["row"].list.len().cum_sum().to_numpy().astype(np.int64)
         rows_N = groups["row"].explode().to_numpy().astype(np.int64)
         return cls(ids_S.astype(np.str_), rows_N, np.concatenate([[0], ends_S[:-1]]))

@@ -1,6 +1,7 @@
 """Leak checks between splits and corpora. Only counts come out, never a table of who matches."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,15 @@ OUTCOME_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "ventilation": ("tracheostomy", "extubated", "ventilator day", "prolonged ventilation"),
 }
 """Words that give an outcome away, by task, in lower case."""
+LATE: Final = "later than the prediction time"
+UNDATED: Final = "without a time"
+SAME_DAY: Final = "of the day of the prediction time, without an hour"
+UNJUDGED: Final = "unjudged"
+"""Column that a task table may have: why a joined note holds some that are not judged."""
+_SAID: Final = {
+    UNDATED: "lack a time",
+    SAME_DAY: "have the day of the prediction time and no hour",
+}
 
 
 def shared_patients(
@@ -77,22 +87,45 @@ def tell_outcome(task: str, texts: Iterable[str]) -> npt.NDArray[np.bool_]:
     return np.array([pattern.search(normalised_text(t)) is not None for t in texts], np.bool_)
 
 
+def not_in_time() -> pl.Expr:
+    """Why a note is not known to be in time, by its `time` and `prediction_time`; null where it is.
+
+    Midnight is what a day without an hour becomes, here and in most tables. So a note of midnight
+    may be from any hour of its day, which counts only where the prediction time is on that day.
+    """
+    time, moment = pl.col("time"), pl.col("prediction_time")
+    return (
+        pl.when(time.is_null() | moment.is_null())
+        .then(pl.lit(UNDATED))
+        .when(time > moment)
+        .then(pl.lit(LATE))
+        .when(time == moment.dt.truncate("1d"))
+        .then(pl.lit(SAME_DAY))
+    )
+
+
 def late_notes(task: str, split: str, notes: pl.DataFrame, table: pl.DataFrame) -> Finding:
     """How many notes of a task were written after its prediction time; one is enough to block.
 
-    Notes have `time`, the task table of the split `prediction_time`. A note without either cannot
-    be judged and is not counted in the share.
+    Notes have `time`, the task table of the split `prediction_time`. A note without either, one of
+    the day of the prediction time alone, and a joined one that holds such notes cannot be judged
+    and are not counted in the share.
     """
-    check: Final = "later than the prediction time"
+    check: Final = LATE
     timed = table.join(notes.select("note_id", "time"), on="note_id", how="inner")
-    judged = timed.select("time", "prediction_time").drop_nulls()
-    count = judged.filter(pl.col("time") > pl.col("prediction_time")).height
-    if judged.is_empty() and timed.height:
-        return unjudged(check, task, split, "no note has both times")
-    without = timed.height - judged.height
-    share = _share(count, judged.height)
-    said = f"{without} notes lack a time" if without else ""
-    return Finding(check, task, split, count, share, count > 0, not_judged=said)
+    found = timed.with_columns(why=not_in_time())
+    why = pl.col("why").replace(_SAID)
+    if UNJUDGED in table.columns:
+        held = pl.format("hold notes {}", UNJUDGED)
+        why = pl.when(pl.col("why") == LATE).then(why).otherwise(pl.coalesce(held, why))
+    counts = Counter(found.select(why)["why"].sort().drop_nulls().to_list())
+    count = counts.pop(LATE, 0)
+    said = "; ".join(f"{number} notes {reason}" for reason, number in counts.items())
+    judged = timed.height - counts.total()
+    if not judged and timed.height:
+        lacks_all = set(counts) == {_SAID[UNDATED]}
+        return unjudged(check, task, split, "no note has both times" if lacks_all else said)
+    return Finding(check, task, split, count, _share(count, judged), count > 0, not_judged=said)
 
 
 def unjudged(check: Check, split_a: str, split_b: str, why: str) -> Finding:

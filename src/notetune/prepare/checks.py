@@ -72,12 +72,17 @@ def task_findings(
     return findings
 
 
-def late_note_ids(notes: pl.DataFrame, table: pl.DataFrame) -> pl.Series:
-    """The notes of a task table that were written after its prediction time, where it has one."""
+def late_note_ids(
+    notes: pl.DataFrame, table: pl.DataFrame, reason: str = overlap.LATE
+) -> pl.Series:
+    """The notes of a task table that `reason` keeps from being in time, where it has such a time.
+
+    Reasons are those of `overlap.not_in_time`.
+    """
     if PREDICTION_TIME not in table.columns:
         return pl.Series([], dtype=pl.String)
     timed = table.select("note_id", PREDICTION_TIME).join(notes, on="note_id", how="left")
-    return timed.filter(pl.col("time") > pl.col(PREDICTION_TIME))["note_id"]
+    return timed.filter(overlap.not_in_time() == reason)["note_id"]
 
 
 def corpus_notes(

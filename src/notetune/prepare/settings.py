@@ -64,7 +64,9 @@ class PrepareConfig(Config):
     without those that `late_notes` drops, the newest last. Where it is longer than what a model
     reads, its beginning is cut. It holds all notes in memory."""
     late_notes: Literal["stop", "drop"] = "stop"
-    """What to do with labelled notes that were written after the prediction time of their task."""
+    """What to do with labelled notes that were written after the prediction time of their task.
+    `drop` leaves out too what is not known to be before it: notes of its day without an hour and,
+    of a joined stay, those without a time."""
     min_train_positives: PositiveInt = 8
     """A class of a multilabel task is kept if that many training notes have it."""
     allow_leaks: bool = False

@@ -8,6 +8,7 @@ from notetune.audit import FlowCount
 from notetune.errors import ConfigError
 from notetune.notes import outcomes
 from notetune.notes.outcomes import Task
+from notetune.notes.overlap import LATE, SAME_DAY
 from notetune.prepare.checks import late_note_ids
 from notetune.prepare.settings import Preparation
 from notetune.sources import splits
@@ -41,10 +42,16 @@ def split_tasks(
 def _in_time(
     task: Task, table: pl.DataFrame, notes: pl.DataFrame
 ) -> tuple[pl.DataFrame, FlowCount]:
-    """The table without notes from after the prediction time, where that is known."""
-    kept = table.filter(~table["note_id"].is_in(late_note_ids(notes, table).implode()))
-    late = {"later than the prediction time": table.height - kept.height}
-    return kept, FlowCount(f"{task.name}: notes in time", table.height, kept.height, late)
+    """The table without notes from after the prediction time, or of its day without an hour."""
+    late, of_the_day = (
+        table["note_id"].is_in(late_note_ids(notes, table, reason).implode())
+        for reason in (LATE, SAME_DAY)
+    )
+    kept = table.filter(~(late | of_the_day))
+    reasons = {LATE: int(late.sum())}
+    if unknown := int((of_the_day & ~late).sum()):
+        reasons[SAME_DAY] = unknown
+    return kept, FlowCount(f"{task.name}: notes in time", table.height, kept.height, reasons)
 
 
 def checked(

@@ -115,7 +115,7 @@ class EicuSource(Config):
             columns = stays.select("note_id", *dict.fromkeys(self.features))
             columns = columns.with_columns(pl.col(pl.String).replace("> 89", "90"))
         tasks = (_mortality(stays), _length_of_stay(stays), icd9)
-        flow = (replace(stay_flow, changed=changed), icd9_flow)
+        flow = (replace(stay_flow, changed=changed, notice=_ended_notice(stays)), icd9_flow)
         finished = Finished(tasks, flow, columns=columns)
         return NoteStream(iter([notes]), lambda: finished)
 
@@ -160,6 +160,19 @@ def _length_of_stay(stays: pl.DataFrame) -> tuple[Task, pl.DataFrame]:
     minutes = stays["hospitaldischargeoffset"] - stays["hospitaladmitoffset"]
     labels = [[length_of_stay_class(value / _MINUTES_PER_DAY)] for value in minutes]
     return task, label_table(stays["note_id"], labels)
+
+
+def _ended_notice(stays: pl.DataFrame) -> str:
+    """That the published cohort holds stays whose end was known at the prediction time."""
+    has_ended = stays["hospitaldischargeoffset"] < _MINUTES_PER_DAY
+    if not has_ended.any():
+        return ""
+    is_death = stays["hospitaldischargestatus"] == "Expired"
+    return (
+        f"{has_ended.sum():,} of the {stays.height:,} eICU stays ended before the prediction time, "
+        f"24 hours after unit admission, with {(is_death & has_ended).sum():,} of the "
+        f"{is_death.sum():,} deaths; they are in the cohort, as in the published one."
+    )
 
 
 def _icd9(folder: Path, stays: pl.DataFrame) -> tuple[tuple[Task, pl.DataFrame], FlowCount]:

@@ -1,5 +1,6 @@
 """The notes of one stay as one note, in order of time."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -8,12 +9,13 @@ import polars as pl
 
 from notetune.audit import FlowCount
 from notetune.errors import DataError
+from notetune.metrics.stays import OF_NO_STAY
 from notetune.notes.outcomes import Task
+from notetune.notes.overlap import LATE, SAME_DAY, UNDATED, UNJUDGED, not_in_time
 from notetune.sources.cohort import NOTES_SCHEMA, PREDICTION_TIME, NoteStream
 
 _NOTES_PER_CHUNK: Final = 2_000
 _STAY: Final = ["stay_id", "alone", "document_id"]
-_OF_NO_STAY: Final = " (of no stay)"
 
 
 def joined(
@@ -23,12 +25,14 @@ def joined(
 
     Notes stand in order of time, those without a time first and equal times as they were read, with
     a blank line between; columns beside are those of the newest. A note of no stay stays as it is,
-    but for its id where a stay has the same. All notes are in memory meanwhile.
+    but for its id where a stay has the same. The table of a task with a prediction time says in
+    `UNJUDGED` why notes of a stay may be later. All notes are in memory meanwhile.
 
     Args:
         stream: The notes one by one.
         tasks: Those whose labels the notes of a stay must share; all when empty.
-        drops_late: Leave out what was written after the first prediction time of its stay.
+        drops_late: Leave out what is not known to be from before the first prediction time of its
+            stay: later notes, those without a time, and those of its day without an hour.
 
     Raises:
         DataError: If no note has a stay, or the notes of a stay differ in patient or labels.
@@ -43,7 +47,8 @@ def joined(
             f"join: none of the {notes.height} notes names its stay; fill in that column, or join "
             "nothing."
         )
-    kept = _in_time(notes, [*wanted.values()]) if drops_late else notes
+    notes = _judged(notes, [*wanted.values()] if drops_late else ())
+    kept = notes.filter(pl.col("why").is_null())
     documents = _documents(kept)
     columns = None
     if finished.columns is not None:
@@ -67,14 +72,16 @@ def joined(
 def _document_id(notes: pl.DataFrame) -> pl.Expr:
     """The id of the stay of each note; of a note of no stay its own, apart from those of stays."""
     note_id, stays = pl.col("note_id"), notes["stay_id"].drop_nulls().unique()
-    apart = pl.when(note_id.is_in(stays.implode())).then(note_id + _OF_NO_STAY).otherwise(note_id)
+    apart = pl.when(note_id.is_in(stays.implode())).then(note_id + OF_NO_STAY).otherwise(note_id)
     return pl.coalesce("stay_id", apart).alias("document_id")
 
 
 def _flow(notes: pl.DataFrame, kept: pl.DataFrame, documents: pl.DataFrame) -> FlowCount:
     of_stays = kept.filter(pl.col("stay_id").is_not_null())
+    why = Counter(notes["why"].drop_nulls().to_list())
     rejected = {
-        "later than the prediction time": notes.height - kept.height,
+        LATE: why[LATE],
+        **{reason: why[reason] for reason in (UNDATED, SAME_DAY) if why[reason]},
         "joined to an earlier note of the stay": kept.height - documents.height,
     }
     stage = (
@@ -84,17 +91,17 @@ def _flow(notes: pl.DataFrame, kept: pl.DataFrame, documents: pl.DataFrame) -> F
     return FlowCount(stage, notes.height, documents.height, rejected)
 
 
-def _in_time(notes: pl.DataFrame, tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """The notes that were written before the first prediction time of their stay."""
+def _judged(notes: pl.DataFrame, tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The notes with `why`: what keeps each from being in time for its stay, null where it is."""
     timed = [table for table in tables if PREDICTION_TIME in table.columns]
     if not timed:
-        return notes
+        return notes.with_columns(why=pl.lit(None, pl.String))
     moments = pl.concat(table.select("note_id", PREDICTION_TIME) for table in timed)
     of_stays = moments.join(notes.select("note_id", "stay_id"), on="note_id").drop_nulls()
     first = of_stays.group_by("stay_id").agg(pl.col(PREDICTION_TIME).min())
     known = notes.join(first, on="stay_id", how="left", maintain_order="left")
-    is_late = (pl.col("time") > pl.col(PREDICTION_TIME)).fill_null(value=False)
-    return known.filter(~is_late).drop(PREDICTION_TIME)
+    is_judged = pl.col(PREDICTION_TIME).is_not_null()
+    return known.with_columns(why=pl.when(is_judged).then(not_in_time())).drop(PREDICTION_TIME)
 
 
 def _documents(notes: pl.DataFrame) -> pl.DataFrame:
@@ -137,4 +144,17 @@ def _of_documents(task: Task, table: pl.DataFrame, notes: pl.DataFrame) -> pl.Da
             f"prediction times of task {task.name}; give all notes of a stay the same ones, or set "
             "prepare.join to none."
         )
-    return found.select(pl.col("document_id").alias("note_id"), pl.exclude(*_STAY, "differs"))
+    labelled = found.select(pl.col("document_id").alias("note_id"), pl.exclude(*_STAY, "differs"))
+    return (
+        labelled.join(_unjudged(labelled, notes), on="note_id", how="left", maintain_order="left")
+        if moments
+        else labelled
+    )
+
+
+def _unjudged(table: pl.DataFrame, notes: pl.DataFrame) -> pl.DataFrame:
+    """`UNJUDGED` of the documents of a task that hold notes whose time cannot be judged."""
+    parts = notes.select("time", note_id="document_id").join(table, on="note_id")
+    held = parts.select("note_id", not_in_time().alias(UNJUDGED))
+    held = held.filter(pl.col(UNJUDGED).is_in([UNDATED, SAME_DAY]))
+    return held.group_by("note_id").agg(pl.col(UNJUDGED).max())

@@ -59,12 +59,12 @@ class MedsSource(TaskedSource):
         starts = sorted(self.notes, key=len, reverse=True)
         code = pl.col("code").cast(pl.String)  # it may be a dictionary
         is_note = pl.any_horizontal(*(code.str.starts_with(start) for start in starts))
-        columns = reading.columns("code")
+        columns, missing = reading.columns("code"), reading.rejections.missing
 
         def note_of(record: Record) -> RawNote:
             name = record.file.relative_to(data).with_suffix("").as_posix()
             start = next(start for start in starts if record.cells["code"].startswith(start))
-            return RawNote(record, self.notes[start], f"{name}-{record.line}")
+            return RawNote(record.without(missing), self.notes[start], f"{name}-{record.line}")
 
         records = itertools.chain.from_iterable(
             parquet_records(shard, columns, reading.rejections, keep=is_note)

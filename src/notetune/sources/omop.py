@@ -16,7 +16,7 @@ from notetune.sources.tables.tasks import TaskedSource
 class OmopSource(TaskedSource):
     """A NOTE table; only note_id, person_id, note_date and note_text need be there.
 
-    The time of a note is its note_datetime, or midnight of its note_date; its stay is its
+    The time of a note is its note_datetime, or its note_date, the whole day; its stay is its
     visit_occurrence_id, where there is that column. Tasks look labels up by a
     column of the table: note_id, person_id or visit_occurrence_id.
     """

@@ -23,7 +23,8 @@ class ReadingPolicy(Config):
     max_rejected_share: Annotated[float, Field(ge=0, le=1)] = 0.001
     """Quarantine stops above this share of the rows."""
     missing: tuple[str, ...] = ("NULL", "null", r"\N", "None", "nan", "NaN", "NaT", "NA", "<NA>")
-    """Cells of ids, labels, times, columns and texts that mean the same as an empty one."""
+    """Cells of ids, labels, times, columns and texts that mean the same as an empty one, in tables;
+    FHIR has a form of its own for what is not known."""
 
 
 class Rejected(Exception):  # noqa: N818 (says what to do with a row; `Rejections` makes the error)

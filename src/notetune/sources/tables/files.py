@@ -5,12 +5,12 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import polars as pl
 
@@ -46,6 +46,15 @@ class Record:
     def where(self) -> str:
         """File and line or row, for errors."""
         return place(self.file, self.line)
+
+    def without(self, missing: Collection[str]) -> Self:
+        """The same record, a cell None where it is one of some words for nothing known, or NaN."""
+        longest = 2 * max(map(len, missing), default=0)  # no text is stripped to see what it is
+        for name, cell in self.cells.items():
+            is_short = isinstance(cell, str) and len(cell) <= longest
+            if (is_short and cell.strip() in missing) or cell != cell:  # NaN is unlike itself
+                self.cells[name] = None
+        return self
 
     def text(self, column: str) -> str:
         """A cell as `text_of` gives it."""
@@ -103,7 +112,7 @@ class Record:
         return text or None
 
     def time(self, column: str) -> datetime | None:
-        """A time without zone (in UTC, where it had one); a day is its midnight."""
+        """A time, in UTC where it has a zone; a day is its midnight."""
         value = self.cells[column]
         if value is None or value == "":
             return None
@@ -111,7 +120,7 @@ class Record:
             if isinstance(value, str):
                 value = datetime.fromisoformat(_as_iso(value.strip()))
             if isinstance(value, datetime):
-                return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+                return value.astimezone(UTC) if value.tzinfo else value
         except (ValueError, OverflowError):  # of a zone at the first or last hour of all years
             value = None
         if isinstance(value, date):
@@ -177,14 +186,9 @@ def read_records(
         DataError: If a file is missing, faulty or lacks a column, or if `rejections` stops.
     """
     missing = rejections.missing
-    longest = 2 * max(map(len, missing), default=0)  # no text is stripped to see what it is
     for file in files:
         for record in _records(file, wanted, rejections, max_chars):
-            for name, cell in record.cells.items():
-                is_short = isinstance(cell, str) and len(cell) <= longest
-                if (is_short and cell.strip() in missing) or cell != cell:  # NaN is unlike itself
-                    record.cells[name] = None
-            yield record
+            yield record.without(missing)
 
 
 def _records(

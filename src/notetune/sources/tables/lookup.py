@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime, time, timedelta
 from typing import Final
 
 import polars as pl
@@ -15,24 +16,27 @@ from notetune.notes.icd import has_form
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import Record, of_recipe
 from notetune.sources.tables.labels import LabelSet, label_set
-from notetune.sources.tables.resources import records_beside, survival_notice
+from notetune.sources.tables.resources import records_beside, resource_files, survival_notice
 from notetune.sources.tables.roll_up import RollUp
 from notetune.sources.tables.tasks import CodeTable, LabelTable, TableTask
 
 _NOT_ASKED_FOR: Final = "not asked for (where)"
+ENDED: Final = "stay ended before the prediction time"
 
 
 @dataclass(frozen=True)
 class Lookup:
     """The labels of each id, and what became of the rows of the table.
 
-    `unknown` are ids whose row has no label or was rejected; of `unread` rows that were rejected,
-    nobody knows the id. Of the ids of notes, `met` are those that the table has, and `absent` those
-    that count as negative.
+    `unknown` are ids whose row has no label or was rejected, `ended` stays that were over at their
+    prediction time, of which nothing is foretold; of `unread` rows that were rejected, nobody knows
+    the id. Of the ids of notes, `met` are those that the table has, and `absent` those that count
+    as negative.
     """
 
     by_id: Mapping[str, LabelSet]
     unknown: frozenset[str]
+    ended: frozenset[str]
     unread: int
     flow: FlowCount
     rejections: pl.DataFrame
@@ -73,7 +77,7 @@ def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Look
     flow = FlowCount(stage, *counts, notice=notice)
     rejected = rejections.table()
     unread = rejected.height - rows.named
-    return Lookup(by_id, frozenset(rows.unknown), unread, flow, rejected)
+    return Lookup(by_id, frozenset(rows.unknown), frozenset(rows.ended), unread, flow, rejected)
 
 
 def absence_notice(task: TableTask, absent: int, notes: int, unread: int) -> str:
@@ -106,6 +110,7 @@ class _Rows:
     rejections: Rejections
     id_column: str
     unknown: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
     named: int = 0
     """Rejected rows whose id is known."""
 
@@ -173,18 +178,24 @@ def _asked_for(
 def _read_labels(
     task: TableTask, table: LabelTable, rows: _Rows, roll_up: RollUp
 ) -> tuple[dict[str, LabelSet], int]:
-    columns = (table.id_column, table.label_column, task.prediction_time)
+    is_of_stays = task.prediction_time == "start" and bool(resource_files(table.path))
+    end = "end" if is_of_stays and task.prediction_hours else None
+    columns = (table.id_column, table.label_column, task.prediction_time, end)
     by_id: dict[str, LabelSet] = {}
     for record in _asked_for(table, columns, rows):
         try:
             name = record.id(table.id_column, "row")
             labels = label_set(task, record, roll_up.classes)
+            over = record.time(end) if end else None
         except Rejected as fault:
             rows.reject(record, fault)
             continue
         if labels is None:
             rows.rejections.leave_out("missing label")
             rows.unknown.add(name)
+        elif over and labels[1] and _is_over(over, labels[1]):
+            rows.rejections.leave_out(ENDED)
+            rows.ended.add(name)
         elif by_id.setdefault(name, labels) is labels:
             continue
         elif by_id[name] == labels:
@@ -195,6 +206,13 @@ def _read_labels(
                 f"task {task.name} or another prediction time; keep one row per id."
             )
     return by_id, len(by_id)
+
+
+def _is_over(end: datetime, moment: datetime) -> bool:
+    """Whether a stay is over at a moment; one that ends on a day alone may last that whole day."""
+    passed = moment.replace(tzinfo=None) - end.replace(tzinfo=None)
+    is_day = end.time() == time.min
+    return passed >= timedelta(days=1) if is_day else passed > timedelta()
 
 
 def _read_codes(

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -324,13 +324,18 @@ def _period(record: Record) -> dict[str, Any]:
     texts = [str(given[name]).strip() for name in ("start", "end")]
     if any(len(text) == _DAY_CHARS for text in texts):
         first, last = (datetime.fromisoformat(text[:_DAY_CHARS]) for text in texts)
+    if (first.tzinfo is None) != (last.tzinfo is None):
+        raise Rejected("period with and without a time zone", "write both of its times with one")
     if last < first:
         raise Rejected("period ends before it begins", "mend the period")
     return row | {"days": (last - first) / timedelta(days=1)}
 
 
 def _time(record: Record, value: Any) -> datetime | None:
-    return Record(record.file, record.line, {"time": value}).time("time")
+    """A time; a day is its midnight in UTC, for other times of FHIR have a zone."""
+    time = Record(record.file, record.line, {"time": value}).time("time")
+    is_day = isinstance(value, str) and len(value.strip()) == _DAY_CHARS
+    return time.replace(tzinfo=UTC) if time and is_day else time
 
 
 def _codes(record: Record, wanted: Sequence[str]) -> list[dict[str, Any]]:

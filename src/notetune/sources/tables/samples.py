@@ -1,9 +1,9 @@
 """Samples: labels of an id at prediction times, and the note that each is predicted from."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time
 from typing import Final
 
 import polars as pl
@@ -17,9 +17,11 @@ from notetune.sources.tables.labels import labels_in
 from notetune.sources.tables.resources import records_beside, resource_files, survival_notice
 from notetune.sources.tables.roll_up import RollUp
 from notetune.sources.tables.tasks import SampleTable, TableTask
+from notetune.sources.tables.zones import Zones
 
 _VALUES: Final = ("boolean_value", "integer_value", "float_value", "categorical_value")
 _UNTIMED, _LATE = "no note with a time under the id", "no note at or before the prediction time"
+_SAME_DAY: Final = "no note before the day of the prediction time, and one of that day without hour"
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,21 @@ class Samples:
     notes: dict[str, list[tuple[datetime, str]]]
     """Time and id of the notes under each id that has a sample, in the order of the source."""
 
-    def see(self, name: str, time: datetime | None, note_id: str) -> None:
+    def check(self, zones: Zones) -> None:
+        """Stop where the prediction times cannot be held against the times of notes.
+
+        Raises:
+            DataError: If some have a time zone and others none.
+        """
+        assert self.task.samples
+        table = self.task.samples
+        for _, moment in self.labels:
+            zones.without(moment, table.prediction_time, str(table.path))
+
+    def see(self, name: str, moment: datetime | None, note_id: str) -> None:
         """Take a note under an id; one without a time may be from any."""
-        if time is not None and name in self.notes:
-            self.notes[name].append((time, note_id))
+        if moment is not None and name in self.notes:
+            self.notes[name].append((moment, note_id))
 
     def table(self) -> tuple[pl.DataFrame, FlowCount]:
         """A table of `SAMPLED_TASK_SCHEMA`, and what became of the samples; all notes were seen.
@@ -46,14 +59,16 @@ class Samples:
         """
         rows, without = [], dict.fromkeys((_UNTIMED, _LATE), 0)
         for notes in self.notes.values():
-            notes.sort(key=lambda note: note[0])  # stable: of notes at one time the last counts
-        for (name, moment), labels in self.labels.items():
-            notes = self.notes[name]
-            if end := bisect_right(notes, moment, key=lambda note: note[0]):
+            notes.sort(key=_time)  # stable: of notes at one time the last counts
+        for (name, zoned), labels in self.labels.items():
+            notes, moment = self.notes[name], zoned.replace(tzinfo=None)
+            if end := _end(notes, moment):
                 note_id = notes[end - 1][1]
                 rows.append((note_id, labels, moment, f"{note_id}@{moment.isoformat()}"))
             else:
-                without[_LATE if notes else _UNTIMED] += 1
+                has_one = bool(notes) and notes[0][0] <= moment
+                reason = _SAME_DAY if has_one else _LATE if notes else _UNTIMED
+                without[reason] = without.get(reason, 0) + 1
         if not rows:
             counts = "; ".join(f"{count} have {reason}" for reason, count in without.items())
             raise DataError(
@@ -63,6 +78,18 @@ class Samples:
         stage = f"samples of task {self.task.name}, each with its latest note"
         table = pl.DataFrame(rows, schema=SAMPLED_TASK_SCHEMA, orient="row")
         return table, FlowCount(stage, len(self.labels), len(rows), without)
+
+
+def _end(notes: list[tuple[datetime, str]], moment: datetime) -> int:
+    """How many notes in order of time may be the latest one; as `overlap.not_in_time`."""
+    midnight = datetime.combine(moment, time.min)
+    end = bisect_right(notes, moment, key=_time)
+    is_day_alone = end > 0 and notes[end - 1][0] == midnight
+    return bisect_left(notes, midnight, key=_time) if is_day_alone else end
+
+
+def _time(note: tuple[datetime, str]) -> datetime:
+    return note[0]
 
 
 def load_samples(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Samples | None:

@@ -22,7 +22,7 @@ from notetune.sources.cohort import (
 from notetune.sources.rejections import Rejected, Rejections
 from notetune.sources.tables.files import Record
 from notetune.sources.tables.labels import LabelSet, label_set, moment
-from notetune.sources.tables.lookup import Lookup, absence_notice, load_lookup
+from notetune.sources.tables.lookup import ENDED, Lookup, absence_notice, load_lookup
 from notetune.sources.tables.roll_up import load_roll_up
 from notetune.sources.tables.samples import load_samples
 from notetune.sources.tables.tasks import (
@@ -30,6 +30,7 @@ from notetune.sources.tables.tasks import (
     TaskedSource,
     checked_task,
 )
+from notetune.sources.tables.zones import Zones
 
 NOTES_PER_CHUNK: Final = 10_000
 _CHARS_PER_CHUNK: Final = 64_000_000
@@ -99,6 +100,10 @@ class TableReading:
             for task in source.tasks
         }
         self._samples = {name: samples for name, samples in loaded.items() if samples}
+        are_compared = any(task.samples or task.prediction_time for task in source.tasks)
+        self._zones = Zones(are_compared=are_compared)
+        for samples in self._samples.values():
+            samples.check(self._zones)
         self._labelled: dict[str, list[pl.DataFrame]] = {
             name: [] for name in loaded if name not in self._samples
         }
@@ -106,6 +111,7 @@ class TableReading:
         self._columns: list[tuple[str | None, ...]] = []
         self._changed: Counter[str] = Counter()
         self._absent: Counter[str] = Counter()  # task to its notes whose id the table lacks
+        self._ended: Counter[str] = Counter()  # task to its notes of stays that had ended
         self._kept = 0
         self._merged_away = 0
 
@@ -144,6 +150,10 @@ class TableReading:
                 if (lookup := self._lookups[name]) is not None:
                     self._absent[name] += sum(
                         note.labels[name] is not None and note.ids[name] not in lookup.by_id
+                        for note in chunk
+                    )
+                    self._ended[name] += sum(
+                        note.labels[name] is None and note.ids[name] in lookup.ended
                         for note in chunk
                     )
             frame = pl.DataFrame(
@@ -190,16 +200,29 @@ class TableReading:
         stay_id = None if layout.stay_id is None else record.feature(layout.stay_id)
         column = layout.patient_id
         patient_id = (stay_id or name) if column is None else record.id(column, "patient")
-        time = next((time for time in map(record.time, layout.times) if time is not None), None)
+        time = self._time(record)
         labels, ids = {}, {}
         for task in self._source.tasks:
             if task.name in self._samples or self._lookups[task.name]:
                 ids[task.name] = record.text(task.column)
             if task.name not in self._samples:
-                labels[task.name] = self._labels(task, record)
+                labels[task.name] = self._timed(task, record, self._labels(task, record))
         features = tuple(map(record.feature, layout.features))
         about = (name, patient_id, stay_id, raw.source, time, text)
         return _Note(*about, labels, ids, features, changes)
+
+    def _time(self, record: Record) -> datetime | None:
+        for column in self._layout.times:
+            if (time := record.time(column)) is not None:
+                return self._zones.without(time, column, record.where, may_be_day=True)
+        return None
+
+    def _timed(self, task: TableTask, record: Record, labels: LabelSet | None) -> LabelSet | None:
+        """The same labels, with a prediction time that can be held against those of the notes."""
+        if labels is None or task.prediction_time is None:
+            return labels
+        moment = self._zones.without(labels[1], task.prediction_time, record.where)
+        return labels[0], moment
 
     def _text(self, record: Record) -> Cleaned:
         column, most = self._layout.text, self._source.max_note_chars
@@ -224,8 +247,8 @@ class TableReading:
             return labels
         key = record.text(task.column)
         labels = lookup.by_id.get(key)
-        is_negative = key and task.absent_is_negative and key not in lookup.unknown
-        if labels is None and not is_negative:
+        is_left_out = key in lookup.unknown or key in lookup.ended
+        if labels is None and (is_left_out or not (key and task.absent_is_negative)):
             return None
         (lookup.met if labels else lookup.absent).add(key)
         labels = labels or ([], None)
@@ -298,7 +321,8 @@ class TableReading:
                 table = pl.concat(self._labelled[spec.name])
                 if spec.prediction_time is None:
                     table = table.drop(PREDICTION_TIME)
-                without = {"missing label": self._kept - table.height}
+                ended = {ENDED: count} if (count := self._ended[spec.name]) else {}
+                without = {"missing label": self._kept - table.height - count, **ended}
                 flow.append(FlowCount(f"task {spec.name}", self._kept, table.height, without))
             tasks.append((checked_task(spec, table, self._origin, roll_up.description), table))
         columns = None

@@ -106,8 +106,10 @@ class SampleTable(Config):
     """Labels at prediction times, any number of them for one id: each row is a sample.
 
     Its text is the latest note of the id at or before the prediction time; a sample without one is
-    left out and counted, as is a note without a time. Samples are named `NOTE_ID@PREDICTION_TIME`,
-    for one note may be that of several. The defaults are those of a label file of MEDS.
+    left out and counted, as is a note without a time. A note of the day of the prediction time
+    without an hour, or of midnight, is not known to be before it. Samples are named
+    `NOTE_ID@PREDICTION_TIME`, for one note may be that of several. The defaults are those of a
+    label file of MEDS.
     """
 
     path: Path
@@ -164,9 +166,11 @@ class TableTask(Config):
     the latest note of its id at or before that time."""
     prediction_time: Shown | None = None
     """Column (of the label table, where there is one) with the moment from which the outcome is to
-    be foretold; later notes are a leak."""
+    be foretold; later notes are a leak. It has a time zone where the times of the notes have one.
+    A note of its day without an hour, or of midnight, may be later, which is said."""
     prediction_hours: NonNegativeFloat = 0
-    """Hours after `prediction_time`: 24 with the start of a stay foretells from its first day."""
+    """Hours after `prediction_time`: 24 with the start of a stay foretells from its first day. FHIR
+    stays that ended before that are left out and counted."""
     separator: str | None = None
     """Between the labels of a multilabel cell; without it a cell holds one label."""
     first_characters: PositiveInt | None = None
