@@ -234,7 +234,7 @@ class PrimaryComparison(Config):
 
     model: str
     """A model as the report names it, or `best-validated`: for each run, the language model with
-    the highest validation AUROC of the other runs."""
+    the highest validation AUROC of the other runs, of those that all with several runs have."""
     against: str
     """The model that it is held against."""
     task: str | None = None
