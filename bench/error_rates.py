@@ -119,7 +119,7 @@ def found(study: Study, seed: int) -> bool:
     """Whether a report finds the difference of its two models, beside 14 that show nothing."""
     pairs = [Pair("model-1", "model-0")]
     pairs += [Pair("model-1", "model-0", "not run")] * (FAMILY_OF_COMPARISONS - 1)
-    family = answers(pairs, {"outcome": study.report(seed)}, {}, is_family=True)
+    family = answers(pairs, {"outcome": study.report(seed)}, {}, ["outcome"])
     return family[0][1].is_found
 
 

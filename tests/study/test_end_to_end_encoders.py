@@ -156,7 +156,7 @@ def test_another_encoder_leaves_everything_else_as_it_was(finished, place):
 def test_a_dry_run_plans_the_encoders(planned):
     names = [(training["task"], training["model"], training["seeds"]) for training in planned]
     cells = [("died", model, [0]) for model in ("head-only", *MODELS)]
-    assert names == [(None, "pretrain · lora", [0]), *cells]
+    assert names == cells  # no variant stands on step 1
     assert all(training["seconds"] > 0 for training in planned)
     assert [training["model"] for training in planned if not training["steps"]] == ["head-only"]
 

@@ -74,7 +74,6 @@ def test_the_paper_preset_runs_on_the_synthetic_hospital_into_one_report(results
     assert [[row.model for row in task.rows] for task in results.tasks] == [models] * len(TASKS)
     assert [row.method for row in results.methods] == [
         *(f"llama-7b/{method}" for method in METHODS),
-        *("pmc-llama-7b/none", "pmc-llama-7b/lora"),
         *("clinical-llama-7b/none", "clinical-llama-7b/full"),
     ]
     assert any(stage.stage == "corpus of step 1: discharge notes" for stage in results.flow)
