@@ -153,7 +153,8 @@ def results(results: "Results", folder: Path, *, as_json: bool) -> None:
 
     if as_json:
         return terminal.show_json(results)
-    terminal.show_report_table(adaptation.methods_table(results.methods))
+    if results.methods:
+        terminal.show_report_table(adaptation.methods_table(results.methods))
     if results.tasks:
         terminal.show_report_table(tables.headline_table(results))
     for said in summary.summary(results):

@@ -259,7 +259,9 @@ class _Counting:
                 model = job.model.name if job.model else ""
                 alike = found.setdefault((job.stage, job.method, model, job.task), [])
                 alike += zip(_each(job), repeat(job.is_made()), strict=False)
-        label = f"count the work of {stages[0]}"
+        if not found:
+            return iter(())
+        label = f"count the work of {'perplexity' if 'perplexity' in stages else 'trainings'}"
         return self.track(label, self._costs(found), len(found), lambda cost: cost.name)
 
     def _costs(self, found: _Alike) -> Iterator[JobCost]:
