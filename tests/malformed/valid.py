@@ -65,7 +65,7 @@ prepare:
   max_tokens: 32
   workers: 1
 """
-_STUDY = """pretrain: {perplexity_documents: 4, tokens_per_row: 256}
+_STUDY = """pretrain: {perplexity_documents: 4, tokens_per_row: 256, always: true}
 downstream: {variants: [head-only], max_pieces: 1, tokens_per_row: 256}
 evaluate: {draws: 100, tfidf_min_patients: 2}
 """
