@@ -5,6 +5,7 @@ from pathlib import Path
 
 from malformed.cases import Case, Make, added, all_of, cut, json_of, of_format, put, turned, without
 from notetune import manifest, storage
+from notetune.prepare.prepared import FORMAT
 
 STATUS = "study status study.yaml"
 _EVALUATE = "evaluate study.yaml"
@@ -37,7 +38,7 @@ FOLDERS = [
     Case("failure without a reason", all_of(_event(event="failed", job="cells/died/head-only/seed-0"), without(_CELL)), f"jobs.jsonl line 11 {_DAMAGED}"),
     Case("facts cut", cut(f"{_PREPARED}/facts.json", 0.5), "facts.json is missing or damaged; restore it, or let", _EVALUATE),
     Case("facts without tasks", all_of(json_of(f"{_PREPARED}/facts.json", lambda facts: {"flow": []})), "facts.json is missing or damaged; restore it", _EVALUATE),
-    Case("prepared notes of a later version", of_format(_PREPARED, 4), "prepared has format 4; this version reads up to 3. Use the notetune version that wrote it"),
+    Case("prepared notes of a later version", of_format(_PREPARED, FORMAT + 1), f"prepared has format {FORMAT + 1}; this version reads up to {FORMAT}. Use the notetune version that wrote it"),
     Case("prepared notes of an earlier version", of_format(_PREPARED, 1), status=0, said="older format"),
     Case("prepared notes without a manifest", without(f"{_PREPARED}/{manifest.MANIFEST}"), status=0, said="open"),
     Case("prepared notes made anew without a manifest", without(f"{_PREPARED}/{manifest.MANIFEST}"), "prepared was not made by notetune, or its manifest.json is lost", "prepare study.yaml"),
