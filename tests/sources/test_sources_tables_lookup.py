@@ -209,7 +209,7 @@ def test_labels_come_from_fhir_encounters(tmp_path, task, expected):
     cohort = cohort_of(tmp_path, tasks=[task])
     assert labels_of(cohort) == expected
     assert FlowCount("rows of the table for task stay", 2, 2, {}) in counts_of(cohort)
-    told = "Task stay: discharges that name no death, 1, count as survived: hosp (1). "
+    told = "Task stay: discharges taken for death, 1: 1 not named; for survival, 1: "
     is_told = [notice.startswith(told) for notice in notices_of(cohort)]
     assert is_told == [True] * (labels["label_column"] == "expired")
 

@@ -10,10 +10,10 @@ import pytest
 from notetune.errors import DataError
 from notetune.sources.rejections import ReadingPolicy, Rejections
 from notetune.sources.tables.resources import (
+    discharge_notice,
     export_files,
     read_resources,
     resource_files,
-    survival_notice,
 )
 
 CANARY = "zygomorphic"
@@ -91,7 +91,12 @@ DEATHS = (
     "Patient died|Died in hospital|Dead|Death|Hospital death|Patient deceased|Deceased/Expired|"
     "20 - Expired|Discharged: expired|Dead on arrival|Patient\nDIED|Expired, autopsy not done"
 )
-SURVIVALS = "Home|Not expired|Alive, not dead|Non-deceased|No death|Experimental ward|diediest"
+SURVIVALS = (
+    "Home|Not expired|Alive, not dead|Non-deceased|No death|Experimental ward|diediest|"
+    "Home; prescription expired|Insurance expired - discharged home|Hospice - home, death expected|"
+    "Death not expected|Death expected, hospice|non expired|patient not yet expired|isn't dead|"
+    "Left AMA, wife's death"
+)
 
 
 @pytest.mark.parametrize(
@@ -106,29 +111,28 @@ def test_a_death_is_seen_in_the_words_of_a_discharge_and_not_where_they_deny_it(
     assert rows_of(tmp_path, ("expired",), in_words, displayed) == [(expired,)] * 2
 
 
-def test_discharges_that_are_taken_for_survived_are_counted_by_what_they_say(tmp_path):
+def test_discharges_are_told_apart_by_what_many_stays_say_and_what_few_say_stays_unsaid(tmp_path):
     rejections = Rejections(ReadingPolicy())
-    stays = [
-        encounter("e1", {"code": "home", "display": "Home"}),
-        encounter("e2", {"code": "home", "display": "Home"}),
-        encounter("e3", {"code": "07", "display": "verstorben"}),
-        encounter("e4", {"code": "exp"}),
+    stays = [encounter(f"e{n}", {"code": "home", "display": "Home"}) for n in range(10)]
+    stays += [
+        *(encounter(f"d{number}", {"code": "exp"}) for number in range(11)),
+        encounter("e3", {"code": "07", "display": f"verstorben {CANARY}"}),
         encounter("e5"),
-        encounter("e6", {"code": f"{CANARY} " * 12}),
+        encounter("e6", {"code": f"died {CANARY}"}),
         encounter("e7", status="cancelled"),
     ]
     rows_of(tmp_path, ("expired",), *stays, rejections=rejections)
-    assert survival_notice("died", rejections.survived) == (
-        "Task died: discharges that name no death, 4, count as survived: home / Home (2), "
-        "07 / verstorben (1), 1 more. If one of them is a death, take "
-        "`label_column: disposition` and name it by `positive`."
+    assert discharge_notice("died", rejections.discharges) == (
+        "Task died: discharges taken for death, 12: exp (11), 1 not named; for survival, 11: home / "
+        "Home (10), 1 not named (named is what 10 stays share). If one stands on the wrong side, "
+        "take `label_column: disposition` and name the deaths by `positive`."
     )
     rejections = Rejections(ReadingPolicy())
     rows_of(tmp_path, ("days",), *stays, rejections=rejections)
-    assert survival_notice("died", rejections.survived) == ""
-    many = Counter(f"ward {number}" for number in range(100))
-    assert survival_notice("died", many).count("ward") == 12
-    assert ", 88 more. " in survival_notice("died", many)
+    assert discharge_notice("died", rejections.discharges) == ""
+    many = Counter({(f"ward {number}", False): 10 for number in range(100)})
+    assert discharge_notice("died", many).count("ward") == 12
+    assert ", 88 not named" in discharge_notice("died", many)
 
 
 @pytest.mark.parametrize(

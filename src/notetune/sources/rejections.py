@@ -39,13 +39,13 @@ class Rejected(Exception):  # noqa: N818 (says what to do with a row; `Rejection
 class Rejections:
     """The rows of one reading: how many were read, and which were rejected.
 
-    `rows_read` counts every row, also the rejected ones and those left out. `survived` counts FHIR
-    discharges that were not taken for death, by what they say.
+    `rows_read` counts every row, also the rejected ones and those left out. `discharges` counts
+    those of FHIR by what they say and whether that was taken for death.
     """
 
     def __init__(self, policy: ReadingPolicy) -> None:
         self.rows_read = 0
-        self.survived: Counter[str] = Counter()
+        self.discharges: Counter[tuple[str, bool]] = Counter()
         self._policy = policy
         self._left_out: Counter[str] = Counter()
         self._rows: list[tuple[str, int, str | None, str]] = []

@@ -16,7 +16,7 @@ from notetune.notes.icd import has_form
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import Record, of_recipe
 from notetune.sources.tables.labels import LabelSet, label_set
-from notetune.sources.tables.resources import records_beside, resource_files, survival_notice
+from notetune.sources.tables.resources import discharge_notice, records_beside, resource_files
 from notetune.sources.tables.roll_up import RollUp
 from notetune.sources.tables.tasks import CodeTable, LabelTable, TableTask
 
@@ -73,7 +73,7 @@ def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Look
         )
     stage = f"rows of the table for task {task.name}"
     counts = (rejections.rows_read, kept, rejections.counts())
-    notice = forms.notice(task) or survival_notice(task.name, rejections.survived)
+    notice = forms.notice(task) or discharge_notice(task.name, rejections.discharges)
     flow = FlowCount(stage, *counts, notice=notice)
     rejected = rejections.table()
     unread = rejected.height - rows.named

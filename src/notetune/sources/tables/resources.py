@@ -50,14 +50,17 @@ _SYSTEMS: Final[Mapping[str, str]] = {
     "urn:oid:2.16.840.1.113883.6.96": "snomed",
 }
 _EXPIRED: Final = re.compile(
-    r"^exp$|(?<!not )(?<!non-)(?<!no )(?<!never )\b(?:expired|died|dead|deceased|death)\b"
+    r"^exp$|^\W*(?:\d+\W+)?(?:discharged\W+)?(?:(?:the )?(?:patient|pt\.?) )?(?:(?:has|was|is) )?"
+    r"(?:(?:in-)?hospital )?(?:expired|died|dead|deceased|death)\b(?! (?:not )?expected)"
 )
+"""At the beginning: further on the same words are said of papers, of others, or denied."""
 _EXPIRED_OF_SNOMED: Final = ("371828006", "397709008", "419099009")
 """Patient deceased during stay, patient died, dead."""
 _EXPIRED_OF_NUBC: Final = ("20", "40", "41", "42")
 """Codes of the National Uniform Billing Committee, as claims in the United States bear them."""
 _MOST_NAMED: Final = 12
-_MOST_SAID_CHARS: Final = 60
+_LEAST_STAYS: Final = 10
+"""Of a discharge that is named: what fewer stays share may be a text about a patient."""
 _OTHER_SYSTEM: Final = "no code of the asked system"
 _NOT_MEANT: Final = {
     "entered-in-error": "entered in error",
@@ -174,8 +177,8 @@ def read_resources(
 
     Encounter has the columns `encounter` (its id), `patient`, `start`, `end`, `days` between them,
     `disposition` (the codes of the discharge) and `expired` (1 if one of them is `exp`, NUBC's 20,
-    40, 41 or 42 or a death of SNOMED CT, or says expired, died, dead, deceased or death in its code
-    or text, and not "not expired"; 0 for all others, which `rejections.survived` then counts).
+    40, 41 or 42 or a death of SNOMED CT, or begins with expired, died, dead, deceased or death; 0
+    for all others; `rejections.discharges` counts both).
     Condition has `encounter`, `patient` and codes by the URI of their system: `icd9`, `icd10`,
     `snomed`, or `icd` with its `version`, 9 or 10; or any system's `code`.
 
@@ -216,26 +219,29 @@ def read_resources(
         )
 
 
-def survival_notice(task: str, survived: Counter[str]) -> str:
-    """Which discharges were not taken for death, the most frequent by name; "" if there are none.
-
-    What is too long for a category may be a text about a patient, so it is not shown.
-    """
-    if not survived:
+def discharge_notice(task: str, discharges: Counter[tuple[str, bool]]) -> str:
+    """Which discharges were taken for death and which for survival; "" if there are none."""
+    if not discharges:
         return ""
-    named = [
-        f"{said} ({stays:,})"
-        for said, stays in survived.most_common()
-        if len(said) <= _MOST_SAID_CHARS and said.isprintable()
-    ][:_MOST_NAMED]
-    others = len(survived) - len(named)
-    if others:
-        named.append(f"{others:,} more")
-    return (
-        f"Task {task}: discharges that name no death, {survived.total():,}, count as survived: "
-        f"{', '.join(named)}. If one of them is a death, take `label_column: disposition` and name "
-        "it by `positive`."
+    dead, alive = (
+        {said: stays for (said, is_death), stays in discharges.most_common() if is_death == side}
+        for side in (True, False)
     )
+    return (
+        f"Task {task}: discharges taken for death, {sum(dead.values()):,}: {_named(dead)}; for "
+        f"survival, {sum(alive.values()):,}: {_named(alive)} (named is what {_LEAST_STAYS} stays "
+        "share). If one stands on the wrong side, take `label_column: disposition` and name the "
+        "deaths by `positive`."
+    )
+
+
+def _named(stays_of: Mapping[str, int]) -> str:
+    shared = [said for said, stays in stays_of.items() if stays >= _LEAST_STAYS]
+    named = [f"{said} ({stays_of[said]:,})" for said in shared if said.isprintable()]
+    named = named[:_MOST_NAMED]
+    if others := len(stays_of) - len(named):
+        named.append(f"{others:,} not named")
+    return ", ".join(named) or "none"
 
 
 def _kind(file: Path, wanted: Sequence[str]) -> str:
@@ -267,8 +273,8 @@ def _rows(record: Record, wanted: Sequence[str], rejections: Rejections) -> Iter
         return
     rejections.rows_read += len(rows) - 1
     for row in rows:
-        if "expired" in wanted and row["expired"] == 0:
-            rejections.survived[row["said"]] += 1
+        if "expired" in wanted and row["expired"] is not None:
+            rejections.discharges[row["said"], bool(row["expired"])] += 1
         yield Record(record.file, record.line, {name: row[name] for name in wanted})
 
 

@@ -14,7 +14,7 @@ from notetune.sources.cohort import SAMPLED_TASK_SCHEMA
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import Record, names_in, of_recipe, table_files
 from notetune.sources.tables.labels import labels_in
-from notetune.sources.tables.resources import records_beside, resource_files, survival_notice
+from notetune.sources.tables.resources import discharge_notice, records_beside, resource_files
 from notetune.sources.tables.roll_up import RollUp
 from notetune.sources.tables.tasks import SampleTable, TableTask
 from notetune.sources.tables.zones import Zones
@@ -118,7 +118,7 @@ def load_samples(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Sam
     rejections.check_share(task.samples.path)
     stage = f"rows of the samples of task {task.name}"
     counts = (rejections.rows_read, len(labels), rejections.counts())
-    flow = FlowCount(stage, *counts, notice=survival_notice(task.name, rejections.survived))
+    flow = FlowCount(stage, *counts, notice=discharge_notice(task.name, rejections.discharges))
     notes: dict[str, list[tuple[datetime, str]]] = {name: [] for name, _ in labels}
     return Samples(task, labels, flow, rejections.table(), notes)
 

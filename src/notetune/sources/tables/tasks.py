@@ -29,7 +29,7 @@ class LabelTable(Config):
     Or FHIR resources, as `path` of a source of kind fhir. As a table, Encounter has the columns
     encounter, patient, start, end, days (between both), disposition (the codes of the discharge;
     for local ones, see `positive`) and expired (1 where they are a death by their code or words,
-    else 0; the flow says which were taken for survived)."""
+    else 0; the flow says which were taken for which)."""
     id_column: Shown
     label_column: Shown | None = None
     """Left out where each row is an event, such as a death or a readmission: its id is positive."""
