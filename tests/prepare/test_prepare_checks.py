@@ -18,7 +18,7 @@ from notetune.prepare.build import compare_with_published, prepare
 from notetune.recipe.recipe import Recipe
 from notetune.sources.mimic import published
 from notetune.sources.mimic.published import PUBLISHED
-from notetune.study.run import prepare_notes
+from notetune.study.run import is_of_step_1, prepare_notes, work
 from notetune.study.status import progress
 
 PATIENTS = 60
@@ -305,6 +305,10 @@ def test_notes_of_the_tasks_that_step_1_reads_are_compared_too(place):
         writer.writerows(rows.values())
     with pytest.raises(DataError, match="1 notes of corpus of step 1 in the validation and test"):
         prepare(load(place, RECIPE).preparation)
+    heads = load(place, RECIPE, "downstream.variants=[head-only]")
+    assert len(prepare_notes(heads).prepared.store.note_ids) == 60  # no step 1 reads them
+    with pytest.raises(DataError, match="1 notes of corpus of step 1 in the validation and test"):
+        work(load(place, RECIPE), is_wanted=is_of_step_1)
     prepared = prepare(load(place, RECIPE, "pretrain.leaked_texts=drop").preparation)
     assert prepared.store.note_ids[~prepared.store.in_corpus_N].tolist() == [train[4]]
     (place / "corpus.jsonl").write_text(json.dumps({"text": words(999)}))

@@ -289,6 +289,7 @@ def test_stays_that_ended_before_the_prediction_time_are_left_out_and_counted(tm
         ("2150-01-02T00:00:01Z", "exp"),
         ("2150-01-02", "home"),
         (None, "home"),
+        ("2150-01-01T00:00:00Z", "home"),  # a midnight, not a day
     ]
     documents = [
         document(f"d{number}", context={"encounter": [{"reference": f"Encounter/e{number}"}]})
@@ -301,8 +302,8 @@ def test_stays_that_ended_before_the_prediction_time_are_left_out_and_counted(tm
     assert labels == {"d2": ["mortality"], "d3": [], "d4": []}
     flow = {stage.stage: stage.rejected for stage in cohort.flow}
     reason = "stay ended before the prediction time"
-    assert flow["rows of the table for task mortality"] == {reason: 2}
-    assert flow["task mortality"] == {"missing label": 0, reason: 2}
+    assert flow["rows of the table for task mortality"] == {reason: 3}
+    assert flow["task mortality"] == {"missing label": 0, reason: 3}
 
 
 def test_a_stay_that_ends_before_the_hours_after_its_end_stays(tmp_path):

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from notetune.notes.clean import clean_text
@@ -190,6 +192,8 @@ def test_a_heading_of_what_came_after_admission_is_seen_in_every_guise(line, hea
 
 
 PROSE = """She was transferred to the MICU for pressors.
+Sudden cardiac death - father
+OSH ICU course: intubated
 transferred to the MICU: intubated there, then weaned
 Transferred from rehab with fever
 discharged from rehab last week
@@ -313,3 +317,11 @@ def test_a_stated_death_is_seen(text):
 )
 def test_other_wording_is_not_taken_for_the_death_of_the_patient(text):
     assert not states_death(text)
+
+
+@pytest.mark.parametrize("mark", [" ", "_", "[**"])
+def test_a_long_line_is_read_in_time_that_grows_with_it(mark):
+    line = f"a{mark * 60_000}b"
+    began = time.process_time()
+    admission_sections(f"Chief Complaint:\n{line}")
+    assert time.process_time() - began < 1

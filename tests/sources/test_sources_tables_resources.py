@@ -123,9 +123,9 @@ def test_discharges_are_told_apart_by_what_many_stays_say_and_what_few_say_stays
     ]
     rows_of(tmp_path, ("expired",), *stays, rejections=rejections)
     assert discharge_notice("died", rejections.discharges) == (
-        "Task died: discharges taken for death, 12: exp (11), 1 not named; for survival, 11: home / "
-        "Home (10), 1 not named (named is what 10 stays share). If one stands on the wrong side, "
-        "take `label_column: disposition` and name the deaths by `positive`."
+        "Task died: discharges taken for death, 12: exp (11), 1 not named; for survival, 11: "
+        "home / Home (10), 1 not named (named is what 10 stays share). If one stands on "
+        "the wrong side, take `label_column: disposition` and name the deaths by `positive`."
     )
     rejections = Rejections(ReadingPolicy())
     rows_of(tmp_path, ("days",), *stays, rejections=rejections)

@@ -227,9 +227,17 @@ def test_a_search_for_step_1_is_asked_for_whatever_stands_on_it(place):
     assert "search lora" in {name for name, _ in identities(place, *alone, "tune.pretrain=default")}
 
 
-def test_a_recipe_without_step_2_trains_step_1(place):
-    nothing = ("pretrain.compare={}", "downstream.variants=[]", "encoders.models={}")
-    assert {*STEP_1, *ALONE} <= {name for name, _ in identities(place, *nothing)}
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        ("downstream.variants=[]", "encoders.models={}"),
+        ("downstream.variants=[head-only]", "downstream.tasks=[]", "prepare.source.tasks=[]"),
+    ],
+)
+def test_a_recipe_without_step_2_trains_step_1(place, nothing):
+    assert {*STEP_1, *ALONE} <= {
+        name for name, _ in identities(place, "pretrain.compare={}", *nothing)
+    }
 
 
 def test_no_key_of_a_recipe_is_left_out_above():

@@ -12,8 +12,16 @@ from notetune import sources, storage
 from notetune.audit import Finding, FlowCount
 from notetune.errors import DataError
 from notetune.notes.outcomes import Task
+from notetune.notes.overlap import UNJUDGED
 from notetune.plain.columns import typed
-from notetune.prepare.checks import CORPUS, HeldOut, corpus_notes, split_findings, task_findings
+from notetune.prepare.checks import (
+    CORPUS,
+    HeldOut,
+    corpus_notes,
+    split_findings,
+    stop_at_leaks,
+    task_findings,
+)
 from notetune.prepare.prepared import COLUMNS, FACTS, STAYS, TEXTS, TOKENS, CorpusCount, Intake
 from notetune.prepare.settings import Preparation
 from notetune.prepare.shards import (
@@ -97,7 +105,8 @@ def _write_tables(
 ) -> None:
     (folder / "tasks").mkdir()
     for task, table in tasks:
-        table.write_parquet(folder / "tasks" / f"{task.name}.parquet")
+        labels = table.drop(UNJUDGED, strict=False)
+        labels.write_parquet(folder / "tasks" / f"{task.name}.parquet")
     notes.drop("stay_id").write_parquet(folder / NOTES)
     notes.select("note_id", "stay_id", "time").write_parquet(folder / STAYS)
 
@@ -119,7 +128,8 @@ def _judged(
     findings += task_findings(shards, notes, tasks)
     in_corpus, corpus_flow, leaked = corpus_notes(spec, shards, notes, held_out)
     findings += leaked
-    _stop_at_leaks(findings, allowed=config.allow_leaks)
+    if not config.allow_leaks:
+        stop_at_leaks(f for f in findings if spec.has_step_1 or f.split_b != CORPUS)
     in_split = notes.height - notes["split"].null_count()
     flow = [
         *finished.flow,
@@ -163,17 +173,3 @@ def _corpus(store: TokenStore, notes: pl.DataFrame) -> list[CorpusCount]:
     order = ("tokens", "source", "split")
     sums = table.group_by("source", "split").sum().sort(order, descending=True)
     return [CorpusCount(**values) for values in sums.iter_rows(named=True)]
-
-
-def _stop_at_leaks(findings: Sequence[Finding], *, allowed: bool) -> None:
-    blocking = [finding for finding in findings if finding.blocks]
-    if blocking and not allowed:
-        first, remedy = blocking[0], "Mend the split or the notes"
-        if first.split_b == CORPUS:
-            remedy = "Set pretrain.leaked_texts=drop to leave them out of step 1"
-        elif first.check == "later than the prediction time":
-            remedy = "Set prepare.late_notes=drop to leave them out of the task"
-        raise DataError(
-            f"leak check: {first.sentence}. {remedy}, or set "
-            "prepare.allow_leaks=true to go on; the report will say so."
-        )

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from notetune.audit import Finding, FlowCount
+from notetune.errors import DataError
 from notetune.notes import overlap
 from notetune.notes.near_duplicates import Signatures, are_matched, have_earlier_match
 from notetune.notes.outcomes import SPLITS, Task
@@ -140,3 +141,22 @@ def _shared_hashes(split_a: str, hashes_a: pl.Series, split_b: str, hashes_b: pl
     count = int(hashes_b.is_in(hashes_a.implode()).sum())
     share = count / len(hashes_b) if len(hashes_b) else 0.0
     return Finding("same text", split_a, split_b, count, share, blocks=False)
+
+
+def stop_at_leaks(findings: Iterable[Finding]) -> None:
+    """Refuse what blocks training.
+
+    Raises:
+        DataError: If one of the findings does.
+    """
+    blocking = [finding for finding in findings if finding.blocks]
+    if blocking:
+        first, remedy = blocking[0], "Mend the split or the notes"
+        if first.split_b == CORPUS:
+            remedy = "Set pretrain.leaked_texts=drop to leave them out of step 1"
+        elif first.check == "later than the prediction time":
+            remedy = "Set prepare.late_notes=drop to leave them out of the task"
+        raise DataError(
+            f"leak check: {first.sentence}. {remedy}, or set "
+            "prepare.allow_leaks=true to go on; the report will say so."
+        )

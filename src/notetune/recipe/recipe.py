@@ -324,6 +324,7 @@ class Recipe(Config):
             is_of_step_1=self.pretrain.corpus is None,
             room=self.most_tokens,
             positions_taken=self.positions_taken,
+            has_step_1=self.has_step_1,
         )
 
     @property
@@ -331,7 +332,9 @@ class Recipe(Config):
         """Whether step 1 is trained: something stands on it, or it is all that is asked for."""
         variants, pretrain = self.downstream.variants, self.pretrain
         stands = any(VARIANTS[name].has_domain for name in variants)
-        is_all = not variants and not self.encoders.models
+        source = self.prepare.source
+        has_tasks = self.downstream.tasks or not isinstance(source, TaskedSource) or source.tasks
+        is_all = not has_tasks or (not variants and not self.encoders.models)
         is_asked = pretrain.always or pretrain.compare or self.tune.pretrain is not None
         return stands or is_all or bool(is_asked)
 

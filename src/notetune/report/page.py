@@ -132,7 +132,7 @@ def _adaptation(results: Results) -> tuple[Block, ...]:
         adaptation.perplexity_table(results.perplexity),
         figures.learning_figure(results),
     )
-    return found or ("No domain adapter was trained.",)
+    return found if results.methods else ("No domain adapter was trained.", *found)
 
 
 def _searches(results: Results) -> tuple[Block, ...]:

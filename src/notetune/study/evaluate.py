@@ -129,7 +129,8 @@ def _by_split(rows: Sequence[PerplexityRow]) -> dict[str, float]:
 
 def _leakage(one: Made) -> Iterator[Finding]:
     prepared, corpus = one.notes.prepared, one.notes.corpus
-    yield from prepared.findings
+    is_read = one.recipe.has_step_1
+    yield from (found for found in prepared.findings if is_read or found.split_b != CORPUS)
     own = corpus.findings if corpus is not prepared else ()
     yield from (finding for finding in own if finding.split_b == CORPUS)
     for job in one.done_of("pretrain"):

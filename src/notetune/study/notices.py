@@ -35,6 +35,7 @@ def notices(recipe: Recipe, made: Sequence[Made]) -> Iterator[str]:
     """The sentences of a study, those of the recipe last."""
     yield from _missing(made)
     yield from _short(made)
+    yield from _without_step_1(made)
     yield from _of_notes(made[0])
     yield from (sentence for one in made for sentence in _cut(one))
     yield from of_encoders(made[0])
@@ -144,8 +145,8 @@ def _missing(made: Sequence[Made]) -> Iterator[str]:
         first = missing[0]
         model = first.model.label if first.model else ""
         yield (
-            f"{len(missing)} models of the recipe are left out ({first.task} · {model} · seed "
-            f"{first.seed} is the first), so none is best or worse than they are: they are not "
+            f"{len(missing)} models, or searches for them, are left out ({first.task} · {model} · "
+            f"seed {first.seed} is the first), so none is best or worse than they: they are not "
             "finished, or were made with other settings or from other notes. `notetune study "
             "status` names them, `notetune study run` makes them."
         )
@@ -157,6 +158,13 @@ def _missing(made: Sequence[Made]) -> Iterator[str]:
                 "that have changed or gone since."
             )
             return
+
+
+def _without_step_1(made: Sequence[Made]) -> Iterator[str]:
+    idle = [one for one in made if not one.recipe.has_step_1]
+    if idle:
+        named = f" with {', '.join(one.backbone for one in idle)}" if idle[0].backbone else ""
+        yield f"No step 1 was trained{named}: no variant stands on a domain adapter."
 
 
 def _short(made: Sequence[Made]) -> Iterator[str]:

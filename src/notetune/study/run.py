@@ -367,6 +367,8 @@ def _is_same(recipe: Recipe, other: dict[str, Any]) -> bool:
     for section, key in _CHOSEN_FOR_NOTES:
         if mine[section][key] == "auto":
             other[section][key] = "auto"
+    for each in (mine, other):
+        each["pretrain"].pop("always", None)
     both = ({k: v for k, v in each.items() if k not in _OF_A_MACHINE} for each in (mine, other))
     return len({storage.fingerprint(each) for each in both}) == 1
 

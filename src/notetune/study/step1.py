@@ -12,6 +12,7 @@ from notetune.model.compiled import compile_layers
 from notetune.model.device import torch_device
 from notetune.model.recompute import recompute_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, probe, stack
+from notetune.prepare.checks import CORPUS, stop_at_leaks
 from notetune.prepare.patient_hashes import write_brought, write_provenance
 from notetune.prepare.prepared import Prepared
 from notetune.progress import Track, silent
@@ -35,12 +36,14 @@ def refuse(job: Job, corpus: Prepared) -> None:
     """Refuse a training that could not begin, before anything is loaded.
 
     Raises:
-        DataError: If there is no note to train on.
+        DataError: If there is no note to train on, or it would read notes of the tasks' tests.
         ConfigError: If it is sharded and this process is alone.
     """
     assert isinstance(job.spec, DomainSpec)
     if not job.spec.is_taken:
         job.spec.documents_of(corpus.store)
+        if not job.place.allow_leaks:  # notes that were prepared for heads alone stopped at none
+            stop_at_leaks(finding for finding in corpus.findings if finding.split_b == CORPUS)
     if job.spec.sharded:
         refuse_alone()
 

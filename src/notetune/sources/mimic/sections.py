@@ -59,15 +59,20 @@ _AFTER_ADMISSION: Final = re.compile(
     r"|meds|pe|physical|plan|summary|vitals|vs|weight|wt)"
     r"|(?:medications?|meds|exam\w*|pe|physical) (?:on|at|upon) transfer"
     r"|transfer (?:medications?|meds|exam\w*)"
-    r"|(?:transitional|active|acute) issues|pertinent results|expired|death)\b"
+    r"|(?:transitional|active|acute) issues|pertinent results|expired|(?<!\w )death(?! \w)"
+    r"|(?:cause|time|date) of death|death (?:summary|note|exam\w*))\b"
+)
+_MAY_BE_AFTER: Final = re.compile(
+    r"discharg|d/?c\b|course|issues|transfer|summary|results|expired|death", re.IGNORECASE
 )
 _OF_THE_BODY: Final = re.compile(
     r"\b(?:vaginal|nasal|penile|urethral|nipple|ear|eye|ocular|wound|drain|purulent|bloody) "
     r"discharge\b"
 )
 _OF_ANOTHER_STAY: Final = re.compile(
-    r"\bdischarged (?:home )?from\b|\b(?:no|see|per|since|until|last|recent|recently) "
-    r"(?:\w+ ){0,2}(?:discharge|hospital course|(?:active|acute) issues)"
+    r"\b(?:osh|outside hospital|discharged (?:home )?from)\b"
+    r"|\b(?:no|see|per|since|until|last|recent|recently) (?:\w+ ){0,2}"
+    r"(?:discharge|hospital course|(?:active|acute) issues)"
 )
 _IN_A_SENTENCE: Final = re.compile(
     r"\b(?:is|are|was|were|be|been|has|had|have|he|she|they|who|which|discharged|expired|death|"
@@ -89,6 +94,8 @@ _END_OF_TITLE: Final = re.compile(r":|\s[-\u2013\u2014]{1,3}\s")
 _MARKS_AROUND: Final = re.compile(r"^[\W\d_]+|[\W_]+$")
 _FRAMED: Final = re.compile(r"[^\w\s].*[^\w\s.,;:?!%'\"]|_.*_")
 _MOST_CHARS: Final = 100
+_MOST_CHARS_SEEN: Final = 300
+"""Of a line, with dates before its title."""
 
 _DIED = r"(?:(?:had|has|is|was)\s+)?(?:expired|died|passed\s+away|deceased)\b"
 _DEATH_IN_EXAM: Final = re.compile(rf"\b(?:(?:the\s+)?(?:patient|pt)\.?\s+)?{_DIED}", re.IGNORECASE)
@@ -202,7 +209,10 @@ def _is_after_admission(line: str, *, after_blank: bool) -> bool:
     Marks around it and a number, date or hour before it do not matter. A line that goes on with a
     sentence is none, nor one of another stay.
     """
-    text = _DATE_OR_HOUR.sub(" ", line).strip()
+    head = line[:_MOST_CHARS_SEEN]
+    if not _MAY_BE_AFTER.search(head):
+        return False
+    text = _DATE_OR_HOUR.sub(" ", head).strip()
     if _WITH_VITALS.match(text):
         return True
     title, *after = _END_OF_TITLE.split(text, maxsplit=1)

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, time, timedelta
 from typing import Final
 
 import polars as pl
@@ -179,7 +178,7 @@ def _read_labels(
     task: TableTask, table: LabelTable, rows: _Rows, roll_up: RollUp
 ) -> tuple[dict[str, LabelSet], int]:
     is_of_stays = task.prediction_time == "start" and bool(resource_files(table.path))
-    end = "end" if is_of_stays and task.prediction_hours else None
+    end = "over" if is_of_stays and task.prediction_hours else None
     columns = (table.id_column, table.label_column, task.prediction_time, end)
     by_id: dict[str, LabelSet] = {}
     for record in _asked_for(table, columns, rows):
@@ -193,7 +192,7 @@ def _read_labels(
         if labels is None:
             rows.rejections.leave_out("missing label")
             rows.unknown.add(name)
-        elif over and labels[1] and _is_over(over, labels[1]):
+        elif over and labels[1] and over <= labels[1]:
             rows.rejections.leave_out(ENDED)
             rows.ended.add(name)
         elif by_id.setdefault(name, labels) is labels:
@@ -206,13 +205,6 @@ def _read_labels(
                 f"task {task.name} or another prediction time; keep one row per id."
             )
     return by_id, len(by_id)
-
-
-def _is_over(end: datetime, moment: datetime) -> bool:
-    """Whether a stay is over at a moment; one that ends on a day alone may last that whole day."""
-    passed = moment.replace(tzinfo=None) - end.replace(tzinfo=None)
-    is_day = end.time() == time.min
-    return passed >= timedelta(days=1) if is_day else passed > timedelta()
 
 
 def _read_codes(

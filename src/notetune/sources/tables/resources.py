@@ -30,7 +30,7 @@ _REFERENCE = re.compile(
 )
 _DAY_CHARS: Final = 10
 _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
-    "Encounter": ("encounter", "patient", "start", "end", "days", "disposition", "expired"),
+    "Encounter": ("encounter", "patient", "start", "end", "over", "days", "disposition", "expired"),
     "Condition": ("encounter", "patient", "icd9", "icd10", "snomed", "icd", "version", "code"),
 }
 """What a table of each kind of resource may be asked for."""
@@ -290,7 +290,7 @@ def _stay(record: Record, wanted: Sequence[str]) -> list[dict[str, Any]]:
         "said": said,
         "expired": is_expired,
     }
-    if {"start", "end", "days"} & set(wanted):
+    if {"start", "end", "over", "days"} & set(wanted):
         row |= _period(record)
     return [row]
 
@@ -316,14 +316,17 @@ def _disposition(concept: Any) -> tuple[list[str], str, int | None]:
 
 
 def _period(record: Record) -> dict[str, Any]:
-    """Start, end and the days between them, each None where it is not known.
+    """Start, end, when it is surely over and the days between, each None where it is not known.
 
-    Where one of both is a day without a time of day, whole days are counted.
+    A stay that ends on a day may last that whole day. Where one of both is a day without a time of
+    day, whole days are counted.
     """
     period = record.cells.get("period")
     given = period if isinstance(period, dict) else {}
     start, end = (_time(record, given.get(name)) for name in ("start", "end"))
-    row = {"start": start, "end": end, "days": None}
+    is_day = len(str(given.get("end")).strip()) == _DAY_CHARS
+    over = end + timedelta(days=1) if end and is_day else end
+    row = {"start": start, "end": end, "over": over, "days": None}
     if start is None or end is None:
         return row
     first, last = start, end

@@ -13,7 +13,7 @@ class Zones:
 
     def __init__(self, *, are_compared: bool) -> None:
         self._are_compared = are_compared
-        self._first: tuple[str, bool] | None = None
+        self._is_zoned: dict[str, bool] = {}
 
     def without(
         self, moment: datetime | None, column: str, where: str, *, may_be_day: bool = False
@@ -32,10 +32,12 @@ class Zones:
         if moment is None or (may_be_day and not moment.tzinfo and moment.time() == time.min):
             return moment
         has_zone = moment.tzinfo is not None
-        first, had_zone = self._first = self._first or (column, has_zone)
-        if has_zone == had_zone or not self._are_compared:
+        self._is_zoned.setdefault(column, has_zone)
+        others = [name for name, is_zoned in self._is_zoned.items() if is_zoned != has_zone]
+        if not others or not self._are_compared:
             return moment.replace(tzinfo=None)
-        zoned, naive = (column, first) if has_zone else (first, column)
+        other = column if column in others else others[0]
+        zoned, naive = (column, other) if has_zone else (other, column)
         raise DataError(
             f"{where}: times in column {zoned} have a time zone and times in column {naive} have "
             "none, so nobody knows which are later; write all of them with their zone, as "
