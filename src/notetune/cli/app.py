@@ -184,7 +184,8 @@ def pretrain(
 ) -> None:
     """Step 1: train a domain adapter on packed notes, and the methods to compare it with."""
     loaded = load.one(recipe, overrides, data, only)
-    if not loaded.has_step_1:
+    is_left_out = not loaded.has_step_1
+    if is_left_out:
         always = loaded.pretrain.model_copy(update={"always": True})
         loaded = loaded.model_copy(update={"pretrain": always})
     if dry_run:
@@ -200,6 +201,8 @@ def pretrain(
     if is_first:
         rows = methods(jobs), perplexities(jobs)
         printing.pretrained(*rows, loaded.folder.domain(0), as_json=as_json)
+    if is_first and is_left_out and not as_json:
+        terminal.tell("No variant of the study stands on it; pretrain.always=true has it reported.")
     return None
 
 
