@@ -14,8 +14,13 @@ from notetune.aliases import Combine, FloatArray, TaskKind
 from notetune.errors import DataError
 from notetune.metrics.scores import ScoreTable
 
-OF_NO_STAY = " (of no stay)"
-"""Ends the id of a note of no stay where a stay has the same."""
+_OF_NO_STAY = " (of no stay)"
+
+
+def lone_id(column: str, stays: pl.Series) -> pl.Expr:
+    """The id of a note of no stay, with an ending where a stay has the same."""
+    note_id, known = pl.col(column), stays.drop_nulls().unique()
+    return pl.when(note_id.is_in(known.implode())).then(note_id + _OF_NO_STAY).otherwise(note_id)
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,8 @@ class Stays:
         by_time = found.with_columns(alone=alone).sort("place", "row")
         groups = by_time.group_by("stay_id", "alone", maintain_order=True).agg("row")
         groups = groups.sort(pl.col("row").list.min())
-        lone = pl.col("alone")
-        apart = pl.when(lone.is_in(known["stay_id"].implode())).then(lone + OF_NO_STAY)
-        ids_S = groups.select(pl.coalesce("stay_id", apart, "alone")).to_series().to_numpy()
+        shown = pl.coalesce("stay_id", lone_id("alone", known["stay_id"]))
+        ids_S = groups.select(shown).to_series().to_numpy()
         ends_S = groups["row"].list.len().cum_sum().to_numpy().astype(np.int64)
         rows_N = groups["row"].explode().to_numpy().astype(np.int64)
         return cls(ids_S.astype(np.str_), rows_N, np.concatenate([[0], ends_S[:-1]]))

@@ -9,7 +9,7 @@ import polars as pl
 
 from notetune.audit import FlowCount
 from notetune.errors import DataError
-from notetune.metrics.stays import OF_NO_STAY
+from notetune.metrics.stays import lone_id
 from notetune.notes.outcomes import Task
 from notetune.notes.overlap import LATE, SAME_DAY, UNDATED, UNJUDGED, not_in_time
 from notetune.sources.cohort import NOTES_SCHEMA, PREDICTION_TIME, NoteStream
@@ -41,7 +41,8 @@ def joined(
     finished = stream.finish()
     wanted = {task.name: table for task, table in finished.tasks if task.name in tasks or not tasks}
     alone = pl.when(pl.col("stay_id").is_null()).then("note_id")
-    notes = notes.with_columns(_document_id(notes), alone=alone).with_row_index("row")
+    document_id = pl.coalesce("stay_id", lone_id("note_id", notes["stay_id"]))
+    notes = notes.with_columns(document_id=document_id, alone=alone).with_row_index("row")
     if not notes["stay_id"].count():
         raise DataError(
             f"join: none of the {notes.height} notes names its stay; fill in that column, or join "
@@ -67,13 +68,6 @@ def joined(
     )
     chunks = documents.select(list(NOTES_SCHEMA)).iter_slices(_NOTES_PER_CHUNK)
     return NoteStream(chunks, lambda: done)
-
-
-def _document_id(notes: pl.DataFrame) -> pl.Expr:
-    """The id of the stay of each note; of a note of no stay its own, apart from those of stays."""
-    note_id, stays = pl.col("note_id"), notes["stay_id"].drop_nulls().unique()
-    apart = pl.when(note_id.is_in(stays.implode())).then(note_id + OF_NO_STAY).otherwise(note_id)
-    return pl.coalesce("stay_id", apart).alias("document_id")
 
 
 def _flow(notes: pl.DataFrame, kept: pl.DataFrame, documents: pl.DataFrame) -> FlowCount:
