@@ -258,7 +258,7 @@ def measure_search(texts: list[str], shape: str, device: str, cold_runs: int, ro
         (head,) = (job for job in jobs if job.model and job.model.variant == "head-only")
 
         def run() -> float:
-            return timed(lambda: train_model(head, notes.prepared))[0]
+            return timed(lambda: train_model(head, notes))[0]
 
         cold = []
         for _ in range(cold_runs):

@@ -17,6 +17,7 @@ from notetune import config, lease, ownership, storage
 from notetune.cli.printing import standing
 from notetune.errors import BackboneError, DataError, RunError, RunWarning
 from notetune.recipe.recipe import Recipe
+from notetune.study import baselines, step2
 from notetune.study import run as module
 from notetune.study.evaluate import evaluate
 from notetune.study.listing import jobs
@@ -172,14 +173,14 @@ def test_a_job_that_fails_stops_only_what_needs_it(place, alone, tmp_path, monke
     cells = [job for job in jobs(recipe) if job.stage in ("model", "hybrid")]
     for job in cells:
         shutil.rmtree(job.folder)
-    run, failing = module._IN_STEPS["model"], cells[0]
+    run, failing = step2.train_model, cells[0]
 
     def fails(job, notes, track):
         if job == failing:
             raise DataError("the thing, its value and the way out")
         run(job, notes, track)
 
-    monkeypatch.setitem(module._IN_STEPS, "model", fails)
+    monkeypatch.setattr(step2, "train_model", fails)
     with pytest.raises(DataError, match="the thing"):
         work(recipe)
     states = {job.name: job for job in progress(recipe).jobs}
@@ -188,7 +189,7 @@ def test_a_job_that_fails_stops_only_what_needs_it(place, alone, tmp_path, monke
     needing = {job.name for job in cells if failing in job.needs}
     assert needing
     assert {n for n, one in states.items() if one.state == "open"} == needing
-    monkeypatch.setitem(module._IN_STEPS, "model", run)
+    monkeypatch.setattr(step2, "train_model", run)
     work(recipe)
     assert {job.state for job in progress(recipe).jobs} == {"done"}
 
@@ -221,7 +222,7 @@ def test_the_text_of_an_unexpected_error_is_not_kept(place, alone, tmp_path, mon
     def fails(*_):
         raise ValueError("a planted note text")
 
-    monkeypatch.setitem(module._AT_ONCE, "hybrid", fails)
+    monkeypatch.setattr(baselines, "join", fails)
     with pytest.raises(ValueError, match="planted"):
         work(recipe)
     assert "planted" not in (recipe.folder.root / "jobs.jsonl").read_text()

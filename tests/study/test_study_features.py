@@ -27,6 +27,7 @@ from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import DecoderFeatures
 from notetune.study import features, step2
 from notetune.study.features import FixedFeatures
+from notetune.study.specs import Notes
 
 ASK = """
 import hashlib, sys, time
@@ -201,7 +202,7 @@ def test_a_domain_adapter_that_does_nothing_stops_a_cell_before_it_trains(
         tensor.mul_("lora_A" in name)
     save_adapter(idle, model.adapters[DOMAIN], backbone)
     with pytest.raises(BundleError, match="adapter domain does not change the output"):
-        step2.train_model(model_job(recipe, "died", variant), opened)
+        step2.train_model(model_job(recipe, "died", variant), Notes(opened, opened))
     assert not list(recipe.folder.root.rglob("steps.jsonl"))[1:]  # but that of step 1
 
 
@@ -213,7 +214,7 @@ def test_a_task_adapter_that_did_not_learn_leaves_no_cell(prepared, tmp_path):
     opened = replace(opened, tasks={"died": replace(task, split_N=split_N)})
     job = model_job(recipe, "died", "task-lora")
     with pytest.raises(BundleError, match="adapter task does not change the output"):
-        step2.train_model(job, opened)
+        step2.train_model(job, Notes(opened, opened))
     assert not job.folder.exists()
 
 

@@ -1,7 +1,10 @@
 """What a job depends on: every key of a recipe changes the jobs whose outcome it can change."""
 
+import inspect
+import pkgutil
 import re
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from builders import random_encoder
@@ -15,7 +18,7 @@ from notetune.prepare import prepared
 from notetune.prepare.settings import Preparation
 from notetune.recipe.recipe import Recipe
 from notetune.study.listing import jobs_of
-from notetune.study.specs import Facts
+from notetune.study.specs import KINDS, Facts, Stage
 
 MORE = """
 encoders:
@@ -248,3 +251,13 @@ def test_no_key_of_a_recipe_is_left_out_above():
     inside = re.compile(rf"(^|\.)({'|'.join(of_values)})\.|evaluate\.(primary|listed_patients)")
     left = {key for key in known - covered if not inside.search(key)}
     assert left <= {*CONTENTS}
+
+
+def test_every_stage_has_its_row_and_its_maker_takes_what_it_is_given():
+    assert set(KINDS) == set(get_args(Stage))
+    makers = [(kind, kind.maker) for kind in KINDS.values() if kind.maker]
+    assert len(makers) == 8
+    for kind, maker in makers:
+        taken = list(inspect.signature(pkgutil.resolve_name(f"notetune.study.{maker}")).parameters)
+        assert taken[1:2] == ["notes"]
+        assert ("track" in taken) == kind.shows_steps

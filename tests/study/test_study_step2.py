@@ -21,6 +21,7 @@ from notetune.serve.predictor import load_predictor
 from notetune.study import step2
 from notetune.study.evaluate import evaluate
 from notetune.study.run import prepare_notes
+from notetune.study.specs import Notes
 from notetune.train.training import read_record
 
 PAIRS = {
@@ -186,7 +187,8 @@ def test_without_a_choice_the_last_state_is_kept_and_it_says_so(prepared, change
     targets_NK = np.where(is_validation[:, None] & (target == 0), 0, task.targets_NK)
     changed = replace(task, split_N=split_N, targets_NK=targets_NK.astype(np.int8))
     job = model_job(recipe, "died", "task-lora")
-    step2.train_model(job, replace(opened, tasks={"died": changed}))
+    opened = replace(opened, tasks={"died": changed})
+    step2.train_model(job, Notes(opened, opened))
     record = record_of(job)
     assert record["kept"]["why"].startswith(f"last: {why}")
     assert record["kept"]["steps"] == record["steps"] > 0

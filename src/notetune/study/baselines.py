@@ -39,7 +39,7 @@ from notetune.plain.words import CountedNotes, count_terms
 from notetune.prepare.prepared import Prepared, TaskTable
 from notetune.study import step2
 from notetune.study.jobs import Job
-from notetune.study.specs import BaselineSpec, HybridSpec
+from notetune.study.specs import BaselineSpec, HybridSpec, Notes
 from notetune.study.step2 import SCORED_SPLITS
 from notetune.train.logistic import HeadProblem, LabelledNotes, left_out
 from notetune.train.path import Penalty
@@ -48,13 +48,13 @@ from notetune.train.terms import TermProblem
 _PENALTY = "penalty.json"
 
 
-def score_baseline(job: Job, prepared: Prepared) -> None:
+def score_baseline(job: Job, notes: Notes) -> None:
     """Fit a baseline and write its validation and test scores.
 
     Raises:
         DataError: If no word is shared by enough patients, or a cell of a column is faulty.
     """
-    spec, table = job.spec, prepared.tasks[job.task]
+    spec, table = job.spec, notes.prepared.tasks[job.task]
     assert isinstance(spec, BaselineSpec)
     with runs.new_folder(job.folder, job.inputs) as temporary:
         if spec.name == "prevalence":
@@ -63,7 +63,7 @@ def score_baseline(job: Job, prepared: Prepared) -> None:
                 np.tile(prior_K, (len(table.rows(split)), 1)) for split in SCORED_SPLITS
             ]
         else:
-            scores = _fit(job, prepared, temporary)
+            scores = _fit(job, notes.prepared, temporary)
         for split, scores_NK in zip(SCORED_SPLITS, scores, strict=True):
             if len(scores_NK):
                 found = table.scores(spec.name, 0, split, scores_NK)
@@ -108,14 +108,15 @@ def _of_task(job: Job, prepared: Prepared) -> "ColumnsOfTask | WordsOfTask":
     return WordsOfTask(spec, job.place.backbone, prepared, table)
 
 
-def join(job: Job, prepared: Prepared) -> None:
+def join(job: Job, notes: Notes) -> None:
     """Join the finished model of a hybrid, words and columns into a bundle.
 
     Raises:
         DataError: If all training notes are of one patient.
     """
-    spec, table = job.spec, prepared.tasks[job.task]
+    spec, prepared = job.spec, notes.prepared
     assert isinstance(spec, HybridSpec)
+    table = prepared.tasks[job.task]
     parts = dict(zip(spec.parts, job.parts, strict=True))
     learned = [_out_of_fold(part, prepared) for part in parts.values()]
     targets_NK = table.targets_NK[table.rows("train")]

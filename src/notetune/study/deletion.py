@@ -14,7 +14,7 @@ from notetune.prepare.prepared import Prepared
 from notetune.serve.explain import MOST_SENTENCES, leave_out, without
 from notetune.serve.predictor import load_predictor
 from notetune.study.jobs import Job
-from notetune.study.specs import DeletionSpec
+from notetune.study.specs import DeletionSpec, Notes
 
 _ROW = "deletion.json"
 _LEFT_OUT = 3
@@ -22,7 +22,7 @@ _FEWEST = 2 * _LEFT_OUT
 """Sentences of a note; of a shorter one, three are most of it."""
 
 
-def measure(job: Job, prepared: Prepared) -> None:
+def measure(job: Job, notes: Notes) -> None:
     """Leave out of some test notes the sentences that raise the score most, and as many others.
 
     One note of a patient; its score is that of the label with the highest one. The other sentences
@@ -36,7 +36,7 @@ def measure(job: Job, prepared: Prepared) -> None:
     predictor = load_predictor(
         job.parts[0].folder, job.place.backbone, torch_device(job.place.device)
     )
-    ids, texts = _drawn(prepared, spec)
+    ids, texts = _drawn(notes.prepared, spec)
     changes = []
     left_out = leave_out(predictor, texts) if ids else ()
     for note_id, one in zip(ids, left_out, strict=True):

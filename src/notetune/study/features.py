@@ -23,10 +23,12 @@ from notetune.model.device import torch_device
 from notetune.model.layers import chosen_layers
 from notetune.model.recompute import recompute_layers
 from notetune.model.stack import DOMAIN, TASK, Layer, stack
+from notetune.prepare import encoders
 from notetune.prepare.prepared import Prepared
+from notetune.prepare.settings import EncodeSpec
 from notetune.progress import Track, silent
 from notetune.study.jobs import Job
-from notetune.study.specs import FORMATS, CellSpec
+from notetune.study.specs import KINDS, CellSpec, Notes
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore, open_store
 from notetune.train.batches import LabelledBatch, labelled_rows, read_row
@@ -70,6 +72,15 @@ class FeatureCost:
     seconds: float
     tokens: int
     peak_memory_mib: float
+
+
+def encode(job: Job, notes: Notes) -> None:
+    """Write the tokens that an encoder reads of the notes of the tasks."""
+    spec, place = job.spec, job.place
+    assert isinstance(spec, EncodeSpec)
+    most = encoders.outline_encoder(place.backbone, place.key).max_positions
+    with runs.new_folder(job.folder, job.inputs) as temporary:
+        encoders.write_tokens(spec, place.backbone, most, notes.prepared, temporary)
 
 
 class StackFeatures:
@@ -223,7 +234,7 @@ def kept_features(job: Job, documents_D: Int64Array) -> tuple[Path, dict[str, An
     needs = [need for need in job.needs if need.stage in ("pretrain", "encode")]
     inputs = {
         "stage": "features",
-        "format": FORMATS["model"],
+        "format": KINDS["model"].format,
         "spec": as_it_starts(job).features,
         "needs": [manifest.files_of(need.folder) for need in needs],
         "documents": hashlib.sha256(documents_D.tobytes()).hexdigest(),

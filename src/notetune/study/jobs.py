@@ -10,7 +10,7 @@ from notetune.prepare import prepared
 from notetune.prepare.prepared import open_prepared
 from notetune.prepare.settings import Preparation
 from notetune.recipe.models import Model
-from notetune.study.specs import FORMATS, Spec, Stage
+from notetune.study.specs import KINDS, Spec, Stage
 
 OF_NOTES: tuple[Stage, ...] = ("prepare", "prepare the corpus")
 """Stages that every other one needs."""
@@ -104,7 +104,7 @@ class Job:
         read = [job.folder for job in self.needs if job.stage not in OF_NOTES]
         return {
             "stage": self.stage,
-            "format": FORMATS[self.stage],
+            "format": KINDS[self.stage].format,
             "spec": self.spec,
             "needs": [manifest.files_of(folder) for folder in read],
         }

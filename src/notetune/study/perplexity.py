@@ -16,10 +16,9 @@ from notetune.model.backbone_folder import resolve_backbone
 from notetune.model.compiled import compile_layers
 from notetune.model.device import torch_device
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
-from notetune.prepare.prepared import Prepared
 from notetune.progress import Track, silent
 from notetune.study.jobs import Job
-from notetune.study.specs import PerplexitySpec
+from notetune.study.specs import Notes, PerplexitySpec
 from notetune.tokens.encode import load_encoder
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore, encode_notes
@@ -43,10 +42,10 @@ class Sample:
     documents_D: Int64Array
 
 
-def measure(job: Job, corpus: Prepared, track: Track = silent) -> None:
+def measure(job: Job, notes: Notes, track: Track = silent) -> None:
     """Measure the backbone alone, or with its saved domain adapter."""
     assert isinstance(job.spec, PerplexitySpec)
-    found = samples(job, corpus.store)  # a fault of the general text shows before all else
+    found = samples(job, notes.corpus.store)  # a fault of the general text shows before all else
     with stage_folders(job.folder, job.inputs) as (_, temporary):
         count = sum(len(sample.documents_D) for sample in found)
         losses = track(job.label, _losses(job, job.spec, found), count, lambda loss: loss[0])

@@ -1,31 +1,31 @@
 """A whole study: any number of workers make its jobs, each of them once, and one evaluates."""
 
+import pkgutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from notetune import __version__, claims, lease, manifest, runs, storage
+from notetune import __version__, claims, lease, manifest, storage
 from notetune.errors import ConfigError, RunError, RunWarning, WriteError
 from notetune.lease import Holder
 from notetune.metrics.results import Results
 from notetune.model.backbone_folder import resolve_backbone
-from notetune.prepare import encoders
 from notetune.prepare.build import prepare
-from notetune.prepare.prepared import Intake, Prepared, open_prepared
-from notetune.prepare.settings import EncodeSpec, Preparation
+from notetune.prepare.prepared import Intake, open_prepared
+from notetune.prepare.settings import Preparation
 from notetune.progress import Track, in_one_step, named, silent
 from notetune.recipe.recipe import Recipe
-from notetune.study import baselines, deletion, perplexity, search, step1, step2
+from notetune.study import search, step1
 from notetune.study.evaluate import evaluate, refuse_foreign_looks
 from notetune.study.features import is_computed_elsewhere
 from notetune.study.jobs import OF_NOTES, Job
 from notetune.study.listing import check_backbones, jobs_of, notes_here
-from notetune.study.specs import FORMATS, Notes, Stage
+from notetune.study.specs import KINDS, Notes
 from notetune.study.status import Diary
 from notetune.study.wanted import facts_of
 from notetune.tokens.edges import read_declared
@@ -36,19 +36,6 @@ _SECTIONS = frozenset({"name", "prepare", "pretrain", "downstream", "evaluate"})
 _OF_A_MACHINE = ("runs", "prepared", "data", "device", "gpu", "checkpoint_minutes")
 _CHOSEN_FOR_NOTES = (("prepare", "opener"), ("prepare", "max_tokens"), ("downstream", "max_pieces"))
 _SECONDS_BETWEEN_LOOKS = 2.0
-
-_IN_STEPS: Mapping[Stage, Callable[[Job, Notes, Track], None]] = {
-    "pretrain": lambda job, notes, track: step1.train_domain(job, notes.corpus, track),
-    "perplexity": lambda job, notes, track: perplexity.measure(job, notes.corpus, track),
-    "model": lambda job, notes, track: step2.train_model(job, notes.prepared, track),
-}
-_AT_ONCE: Mapping[Stage, Callable[[Job, Notes], None]] = {
-    "encode": lambda job, notes: _encode(job, notes.prepared),
-    "baseline": lambda job, notes: baselines.score_baseline(job, notes.prepared),
-    "hybrid": lambda job, notes: baselines.join(job, notes.prepared),
-    "deletion test": lambda job, notes: deletion.measure(job, notes.prepared),
-    "search": search.choose,
-}
 
 
 def run_study(recipe: Recipe, track: Track = silent) -> Results:
@@ -122,14 +109,17 @@ def run_job(job: Job, notes: Notes | None, track: Track = silent) -> None:
     Raises:
         NotetuneError: What its code raises; nothing half-written is left.
     """
-    if manifest.is_older(job.folder, FORMATS[job.stage]):
+    kind = KINDS[job.stage]
+    if manifest.is_older(job.folder, kind.format):
         _say(f"{job.folder} was made by an earlier version of notetune; it is made again")
     if job.stage in OF_NOTES:
         in_one_step(track, job.label, partial(_prepare, job))
-    elif notes and job.stage in _IN_STEPS:
-        _IN_STEPS[job.stage](job, notes, track)
-    elif notes:
-        in_one_step(track, job.label, partial(_AT_ONCE[job.stage], job, notes))
+    elif notes and kind.maker:
+        make = pkgutil.resolve_name(f"{__package__}.{kind.maker}")
+        if kind.shows_steps:
+            make(job, notes, track)
+        else:
+            in_one_step(track, job.label, partial(make, job, notes))
     if processes.is_first() and not job.is_made():
         raise RunError(
             f"{job.folder}: what it is made from changed meanwhile; run the same command again, "
@@ -371,14 +361,6 @@ def _is_same(recipe: Recipe, other: dict[str, Any]) -> bool:
         each["pretrain"].pop("always", None)
     both = ({k: v for k, v in each.items() if k not in _OF_A_MACHINE} for each in (mine, other))
     return len({storage.fingerprint(each) for each in both}) == 1
-
-
-def _encode(job: Job, prepared: Prepared) -> None:
-    spec, place = job.spec, job.place
-    assert isinstance(spec, EncodeSpec)
-    most = encoders.outline_encoder(place.backbone, place.key).max_positions
-    with runs.new_folder(job.folder, job.inputs) as temporary:
-        encoders.write_tokens(spec, place.backbone, most, prepared, temporary)
 
 
 def _resolved(recipe: Recipe, intake: Intake) -> Recipe:

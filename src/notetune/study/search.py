@@ -224,11 +224,11 @@ def _score(search: Job, job: Job, notes: Notes, track: Track) -> float:
     """Train a trial, unless it is, and score it on the validation notes."""
     if isinstance(job.spec, DomainSpec):
         if not job.is_made(is_checked=True):
-            train_domain(job, notes.corpus, track)
+            train_domain(job, notes, track)
         losses_D, targets_D = _losses(job, job.spec, notes)
         return float(losses_D.sum() / targets_D.sum())
     if not job.is_made(is_checked=True):
-        train_model(job, notes.prepared, track, splits=("validation",))
+        train_model(job, notes, track, splits=("validation",))
     table = read_scores(job.folder / "validation.parquet")
     whole = np.ones((len(table.note_ids_N), 1), np.uint8)
     return float(_measure(_spec(search))(table, whole)[0])

@@ -380,18 +380,36 @@ Stage = Literal[
     "trial",
 ]
 """Which kind of job it is."""
-FORMATS: Mapping[Stage, int] = {
-    "prepare": PREPARED_FORMAT,
-    "prepare the corpus": PREPARED_FORMAT,
-    "pretrain": 3,
-    "perplexity": 3,
-    "encode": 3,
-    "baseline": 3,
-    "model": 3,
-    "hybrid": 3,
-    "deletion test": 3,
-    "search": 3,
-    "trial": 3,
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the jobs of a stage are made.
+
+    Attributes:
+        format: Number of what it makes. A release that makes something else of the same inputs
+            counts it up, for this stage alone: its folders of before are made again, and what
+            others made stays.
+        maker: `module:function` of this package, which makes it of the job and the notes; named and
+            not imported, since what lists jobs loads no torch. None where `run` does it.
+        shows_steps: Whether the maker takes a `Track`, to show its own steps.
+    """
+
+    format: int
+    maker: str | None
+    shows_steps: bool = False
+
+
+KINDS: Mapping[Stage, Kind] = {
+    "prepare": Kind(PREPARED_FORMAT, None),
+    "prepare the corpus": Kind(PREPARED_FORMAT, None),
+    "pretrain": Kind(3, "step1:train_domain", shows_steps=True),
+    "perplexity": Kind(3, "perplexity:measure", shows_steps=True),
+    "encode": Kind(3, "features:encode"),
+    "baseline": Kind(3, "baselines:score_baseline"),
+    "model": Kind(3, "step2:train_model", shows_steps=True),
+    "hybrid": Kind(3, "baselines:join"),
+    "deletion test": Kind(3, "deletion:measure"),
+    "search": Kind(3, "search:choose"),
+    "trial": Kind(3, None),
 }
-"""Number of what each stage makes. A release that makes something else of the same inputs counts it
-up, for this stage alone: its folders of before are made again, and what others made stays."""

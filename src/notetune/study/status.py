@@ -16,7 +16,7 @@ from notetune.lease import Holder, holder_of, holders_below, this_process
 from notetune.recipe.recipe import Recipe
 from notetune.study.jobs import Job
 from notetune.study.listing import jobs
-from notetune.study.specs import FORMATS, SearchSpec
+from notetune.study.specs import KINDS, SearchSpec
 
 State = Literal["done", "running", "failed", "older format", "open"]
 _WAY_OUT = "move it away; nothing that was made depends on it."
@@ -144,7 +144,7 @@ def _status(job: Job, is_made: bool, holder: Holder | None, last: Event) -> Stat
         return Status(job.name, "done")
     if last.get("event") == "failed":
         return Status(job.name, "failed", last["why"])
-    is_older = manifest.is_older(job.folder, FORMATS[job.stage])
+    is_older = manifest.is_older(job.folder, KINDS[job.stage].format)
     return Status(job.name, "older format" if is_older else "open")
 
 

@@ -19,7 +19,7 @@ from notetune.progress import Track, silent
 from notetune.recipe.recipe import Recipe
 from notetune.study.counts import recomputes
 from notetune.study.jobs import TRAINING, Job
-from notetune.study.specs import DomainSpec
+from notetune.study.specs import DomainSpec, Notes
 from notetune.study.wanted import weights_of
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore
@@ -48,14 +48,14 @@ def refuse(job: Job, corpus: Prepared) -> None:
         refuse_alone()
 
 
-def train_domain(job: Job, corpus: Prepared, track: Track = silent) -> None:
+def train_domain(job: Job, notes: Notes, track: Track = silent) -> None:
     """Train the domain adapter of one run.
 
     Raises:
         DataError, ConfigError: As `refuse`.
         TrainingError: If the loss is not finite.
     """
-    spec, place, store = job.spec, job.place, corpus.store
+    spec, place, store = job.spec, job.place, notes.corpus.store
     assert isinstance(spec, DomainSpec)
     if spec.is_taken:
         _take(job, spec)
@@ -77,7 +77,8 @@ def train_domain(job: Job, corpus: Prepared, track: Track = silent) -> None:
         record = replace(record, recomputed=is_recomputed)
         model.check(read_row(store, documents_D[:_CHECKED_DOCUMENTS], backbone.device))
         save_adapter(temporary, model.adapters[DOMAIN], backbone)
-        write_provenance(temporary, corpus, spec.sources, place.brought if spec.start else None)
+        brought = place.brought if spec.start else None
+        write_provenance(temporary, notes.corpus, spec.sources, brought)
         storage.write_json(temporary / TRAINING, record)
         shutil.copyfile(work / STEPS, temporary / STEPS)
 

@@ -27,7 +27,7 @@ from notetune.progress import Track, silent
 from notetune.study.counts import recomputes
 from notetune.study.features import FixedFeatures, StackFeatures, store_of
 from notetune.study.jobs import TRAINING, Job
-from notetune.study.specs import AdapterTraining, CellSpec
+from notetune.study.specs import AdapterTraining, CellSpec, Notes
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore
 from notetune.train.batches import LabelledBatch, shuffled_steps
@@ -52,7 +52,7 @@ _BEST = {"auroc": "highest validation AUROC", "loss": "lowest validation loss"}
 
 def train_model(
     job: Job,
-    prepared: Prepared,
+    notes: Notes,
     track: Track = silent,
     splits: Sequence[str] = SCORED_SPLITS,
 ) -> None:
@@ -63,7 +63,8 @@ def train_model(
         BundleError: If an adapter of the stack does not act, or a frozen one has changed.
         TrainingError: If the loss is not finite.
     """
-    cell, depends_on = _Cell.of(job, prepared), job.inputs
+    prepared, depends_on = notes.prepared, job.inputs
+    cell = _Cell.of(job, prepared)
     if cell.spec.features.has_domain:
         domain, allowed = job.needed("pretrain").folder, job.place.allow_leaks
         stop_at_known_patients(domain, prepared, allowed=allowed)
