@@ -26,7 +26,7 @@ UNTESTED = "model/device"
 # Parts that are seen only in what they make together: the file that holds them.
 HELD_BY = {
     "recipe/test_recipe_draft.py": "recipe/draft_codes",
-    "cli/test_cli_terminal.py": "cli/printing",
+    "cli/test_cli_terminal.py": "cli/terminal_tables",
     "hospital/test_hospital_conditions.py": "hospital/codes",
     "hospital/test_hospital_hospital.py": """
         hospital/charts hospital/examination hospital/hospital_course hospital/mimic3
@@ -54,6 +54,7 @@ HELD_BY = {
     "study/test_faults_study_workers.py": "study/status",
     "study/test_study_baselines.py": "plain/bundles serve/plain",
     "study/test_study_costs.py": "train/gpus",
+    "train/test_train_loop.py": "train/out_of_memory",
     "study/test_study_features.py": "model/layers",
     "study/test_study_jobs.py": """
         prepare/settings recipe/folders recipe/models study/listing study/specs study/wanted

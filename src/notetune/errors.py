@@ -4,6 +4,7 @@ Each message names the thing, the found value, the allowed values and the way ou
 holds note text: it names a file, a row, a column or a note id instead.
 """
 
+from collections.abc import Iterable
 from signal import SIGTERM
 
 
@@ -37,6 +38,18 @@ class WriteError(RunError):
 
 class TrainingError(NotetuneError):
     """Training cannot go on: no data, or a loss that is not finite."""
+
+
+class StepError(TrainingError):
+    """A step that cannot be taken.
+
+    Attributes:
+        documents: Where those on which it failed stand in their store.
+    """
+
+    def __init__(self, message: str, documents: Iterable[int]) -> None:
+        super().__init__(message)
+        self.documents = list(documents)
 
 
 class Stopped(BaseException):

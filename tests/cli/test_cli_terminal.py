@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from report_values import full_results
 
-from notetune.cli import dry_runs, load, main, printing, terminal
+from notetune.cli import dry_runs, load, main, terminal, terminal_tables
 from notetune.cli.keys import keys
 from notetune.recipe.recipe import Recipe
 from notetune.study.costs import Costs, JobCost, TaskCount
@@ -124,11 +124,13 @@ SHOWN = {
         Costs("h100", 80, "assumed", ("counted",), (COST,), (COST,), (TASK,)),
         as_json=False,
     ),
-    "progress": lambda: printing.progress(
+    "progress": lambda: terminal_tables.progress(
         Progress(terminal.Path("runs/x"), (STATUS,), 1, 1e5, 0, 1), as_json=False
     ),
-    "results": lambda: printing.results(full_results(), terminal.Path("runs"), as_json=False),
-    "keys": lambda: printing.keys(keys(Recipe), as_json=False),
+    "results": lambda: terminal_tables.results(
+        full_results(), terminal.Path("runs"), as_json=False
+    ),
+    "keys": lambda: terminal_tables.keys(keys(Recipe), as_json=False),
 }
 
 

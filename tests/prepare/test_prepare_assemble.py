@@ -10,7 +10,7 @@ from small_notes import NOTES, hidden_in, recipe_in, small_notes
 
 from notetune import sources
 from notetune.audit import FlowCount
-from notetune.cli import printing
+from notetune.cli import terminal_tables
 from notetune.errors import DataError
 from notetune.notes.outcomes import SPLITS
 from notetune.prepare.build import prepare
@@ -128,6 +128,6 @@ def test_labels_that_are_too_rare_are_counted_and_notices_are_kept(place, capsys
     forms, absent = prepared.notices
     assert forms.startswith("Task icd: 1 of 47 codes do not look like ICD-10 diagnoses")
     assert absent.startswith("Task icd: 44 of 90 notes have no usable code")
-    printing.prepared(prepared, (), as_json=False)
+    terminal_tables.prepared(prepared, (), as_json=False)
     said = " ".join(capsys.readouterr().out.split())
     assert all(f"Note: {notice}" in said for notice in prepared.notices)

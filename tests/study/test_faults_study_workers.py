@@ -14,7 +14,7 @@ import pytest
 from small_study import small_study
 
 from notetune import config, lease, ownership, storage
-from notetune.cli.printing import standing
+from notetune.cli.terminal_tables import standing
 from notetune.errors import BackboneError, DataError, RunError, RunWarning
 from notetune.recipe.recipe import Recipe
 from notetune.study import baselines, step2

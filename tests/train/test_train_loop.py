@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from notetune import storage
-from notetune.errors import TrainingError
-from notetune.train.loop import StepError, train
+from notetune.errors import StepError, TrainingError
+from notetune.train.loop import train
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def test_what_is_not_finite_stops_before_the_update_and_names_the_documents(
     assert broken.bits == clean.bits
     of_rows = [[10, 11, 12, 13], [14]]
     suspects = rows if where == "loss" else [0, 1]
-    assert stopped.value.documents_D.tolist() == [d for row in suspects for d in of_rows[row]]
+    assert stopped.value.documents == [d for row in suspects for d in of_rows[row]]
 
 
 CPU_MESSAGE = "[enforce fail] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
@@ -245,7 +245,7 @@ def test_one_document_that_does_not_fit_is_an_error_that_names_it():
     training = Training()
     with pytest.raises(StepError, match="one document alone does not fit into memory") as stopped:
         list(training.steps(too_large(0, 2, lambda: RuntimeError(CPU_MESSAGE))))
-    assert stopped.value.documents_D.tolist() == [10]
+    assert stopped.value.documents == [10]
     clean = Training()
     list(clean.steps(steps=1))
     assert training.bits == clean.bits

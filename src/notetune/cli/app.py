@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from notetune import __version__, runs, storage
-from notetune.cli import bundles, dry_runs, load, options, printing, study, terminal
+from notetune.cli import bundles, dry_runs, load, options, study, terminal, terminal_tables
 from notetune.errors import ConfigError, NotetuneError, Stopped
 from notetune.progress import in_one_step, silent
 
@@ -124,7 +124,7 @@ def init(
     with terminal.busy("reading the table"):
         beside = start.codes_beside(codes, codes_id, code_column, codes_version)
         seen, drafted, path = start.write_draft(notes, columns, backbone, output, beside)
-    printing.drafted(seen, drafted, path, beside, as_json=as_json)
+    terminal_tables.drafted(seen, drafted, path, beside, as_json=as_json)
 
 
 @app.command()
@@ -139,7 +139,7 @@ def recipes(
     from notetune.cli import start
 
     if not name:
-        return printing.shipped(start.shipped(), as_json=as_json)
+        return terminal_tables.shipped(start.shipped(), as_json=as_json)
     copied = start.read_shipped(name)
     if output:
         storage.write_text(output, copied, replaces=False)
@@ -170,7 +170,7 @@ def prepare(
     beside = None
     if notes.corpus is not notes.prepared:
         beside = (notes.corpus, compare_with_published(notes.corpus) if check else ())
-    printing.prepared(notes.prepared, comparisons, beside, as_json=as_json)
+    terminal_tables.prepared(notes.prepared, comparisons, beside, as_json=as_json)
 
 
 @app.command()
@@ -200,7 +200,7 @@ def pretrain(
         jobs = work(loaded, terminal.track if is_first else silent, is_of_step_1)
     if is_first:
         rows = methods(jobs), perplexities(jobs)
-        printing.pretrained(*rows, loaded.folder.domain(0), as_json=as_json)
+        terminal_tables.pretrained(*rows, loaded.folder.domain(0), as_json=as_json)
     if is_first and is_left_out and not as_json:
         terminal.tell("No variant of the study stands on it; pretrain.always=true has it reported.")
     return None
@@ -226,7 +226,9 @@ def tune(
         from notetune.study.run import is_of_searches, work
 
     jobs = work(loaded, terminal.track, is_of_searches)
-    printing.searches([search.read(job) for job in jobs if job.stage == "search"], as_json=as_json)
+    terminal_tables.searches(
+        [search.read(job) for job in jobs if job.stage == "search"], as_json=as_json
+    )
 
 
 @app.command()
@@ -247,7 +249,7 @@ def downstream(
         from notetune.study.status import progress
 
     work(loaded, terminal.track)
-    printing.progress(progress(loaded), as_json=as_json)
+    terminal_tables.progress(progress(loaded), as_json=as_json)
     return None
 
 
@@ -270,7 +272,7 @@ def evaluate(
     refuse_foreign_looks(loaded)
     results = in_one_step(terminal.track, "evaluate", partial(run, loaded))
     study.write(results, loaded.folder.report)
-    printing.results(results, loaded.folder.report, as_json=as_json)
+    terminal_tables.results(results, loaded.folder.report, as_json=as_json)
 
 
 for _command in (bundles.predict, bundles.merge, bundles.convert):
@@ -320,4 +322,4 @@ def keys(
         from notetune.recipe.recipe import Recipe
 
         found = within(keys_of(Recipe), section)
-    printing.keys(found, as_json=as_json)
+    terminal_tables.keys(found, as_json=as_json)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from notetune import runs
-from notetune.cli import printing, terminal
+from notetune.cli import terminal, terminal_tables
 from notetune.cli.workers import logs_of
 from notetune.errors import ConfigError, RunError
 
@@ -104,7 +104,7 @@ def _ends_of_workers(ray: Any, recipe: "Recipe", command: Sequence[str]) -> set[
         if not ends:
             more = _workers_for(found, room) - len(running)
             running += [task.remote(*arguments) for _ in range(more)]
-        before, line = line, f"{printing.standing(found)}; room for {room} workers"
+        before, line = line, f"{terminal_tables.standing(found)}; room for {room} workers"
         if line != before:
             terminal.say(line)
         ended, running = ray.wait(running, timeout=_SECONDS_BETWEEN_LOOKS)

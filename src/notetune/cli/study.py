@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from notetune import storage
-from notetune.cli import dry_runs, load, printing, terminal
+from notetune.cli import dry_runs, load, terminal, terminal_tables
 from notetune.cli.options import AsJson, DataFolder, DryRun, Only, Overrides, RayAddress, RecipePath
 from notetune.cli.ray_cluster import work_on_cluster
 from notetune.cli.workers import beside, slurm_script
@@ -55,7 +55,7 @@ def study_run(
     if ray and workers > 1:
         raise ConfigError("--ray goes without --workers: as many run as the cluster has room for.")
     if dry_run and show == "recipe":
-        return printing.recipe(loaded, as_json=as_json)
+        return terminal_tables.recipe(loaded, as_json=as_json)
     if dry_run:
         return dry_runs.show(loaded, gpu or loaded.gpu, as_json=as_json)
     command = load.worker_command(recipe, overrides, data, only)
@@ -121,7 +121,7 @@ def study_status(
         from notetune.study.status import progress
 
         found = progress(loaded)
-    printing.progress(found, as_json=as_json)
+    terminal_tables.progress(found, as_json=as_json)
 
 
 def run_and_report(
@@ -146,7 +146,7 @@ def run_and_report(
         work(recipe, terminal.track)
     results = evaluated(recipe, terminal.track)
     write(results, recipe.folder.report)
-    printing.results(results, recipe.folder.report, as_json=as_json)
+    terminal_tables.results(results, recipe.folder.report, as_json=as_json)
 
 
 def write(results: "Results", folder: Path) -> None:

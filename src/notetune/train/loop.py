@@ -10,18 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from notetune import storage
-from notetune.errors import TrainingError
+from notetune.errors import StepError, TrainingError
 from notetune.model.sharded import clip
-from notetune.tokens.packing import Int64Array
+from notetune.train.out_of_memory import halved, is_out_of_memory, was_too_large
 from notetune.train.parallel import ALONE, Batch, BatchT, World
-
-
-class StepError(TrainingError):
-    """A step that cannot be taken; `documents_D` are those of their store on which it failed."""
-
-    def __init__(self, message: str, rows: Sequence[Batch]) -> None:
-        super().__init__(message)
-        self.documents_D = _documents_of(rows)
 
 
 @dataclass(frozen=True)
@@ -97,9 +89,9 @@ def train(
         while True:
             optimizer.zero_grad(set_to_none=True)
             torch.manual_seed(int(step_seed[0]))
-            shares = world.share(_parts(rows, halvings))
+            shares = world.share(halved(rows, halvings))
             losses, too_large = _accumulate(shares, summed_loss, targets, world)
-            if not _was_too_large(number, too_large, world):
+            if not was_too_large(number, too_large, world):
                 break
             halvings += 1
         if number == first_step:
@@ -118,20 +110,9 @@ def train(
             grad_norm,
             optimizer.param_groups[0]["lr"],
             halvings,
-            storage.fingerprint(_documents_of(rows)),
+            storage.fingerprint(np.concatenate([row.documents_D for row in rows])),
             time.perf_counter() - started,
         )
-
-
-def _documents_of(rows: Sequence[Batch]) -> Int64Array:
-    none = np.empty(0, np.int64)
-    return np.concatenate([none, *(row.documents_D for row in rows)])
-
-
-def _parts(rows: Sequence[BatchT], halvings: int) -> Sequence[BatchT]:
-    for _ in range(halvings):
-        rows = [part for row in rows for part in row.halves()]
-    return rows
 
 
 def _accumulate(
@@ -148,28 +129,10 @@ def _accumulate(
             (loss / targets).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.item())
         except RuntimeError as error:
-            if world.is_sharded or not _is_out_of_memory(error):
+            if world.is_sharded or not is_out_of_memory(error):
                 raise
             return losses, part  # which also lets go of what the failed pass held
     return losses, None
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    on_cpu = "DefaultCPUAllocator: can't allocate memory"
-    return isinstance(error, torch.OutOfMemoryError) or on_cpu in str(error)
-
-
-def _was_too_large(number: int, part: Batch | None, world: World) -> bool:
-    """Whether a part did not fit into the memory of any process, which all of them must know."""
-    is_single = part is not None and len(part.documents_D) == 1
-    failures, single_failures = world.sums(part is not None, is_single)
-    if single_failures:
-        raise StepError(
-            f"step {number}: one document alone does not fit into memory. Lower "
-            "prepare.max_tokens, take a smaller backbone, or free memory.",
-            [part] if part is not None else [],
-        )
-    return failures > 0
 
 
 def _update(optimizer: torch.optim.Optimizer, number: int) -> None:
@@ -177,7 +140,7 @@ def _update(optimizer: torch.optim.Optimizer, number: int) -> None:
     try:
         optimizer.step()
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise TrainingError(
             f"step {number}: the optimizer's averages, twice as large as all that trains, do not "
@@ -208,5 +171,5 @@ def _refuse_non_finite(
         raise StepError(
             f"step {number}: loss sum {loss_sum} or gradient norm {grad_norm} is not finite, so "
             "the update was not applied. Lower optim.peak_lr or check the notes.",
-            faulty or parts,
+            np.concatenate([part.documents_D for part in faulty or parts]).tolist(),
         )

@@ -1,4 +1,4 @@
-"""AdamW and its learning-rate schedule."""
+"""AdamW over groups of parameters, each with its peak learning rate."""
 
 from collections.abc import Iterable
 

@@ -17,13 +17,13 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from notetune import storage
-from notetune.errors import Stopped, TrainingError
+from notetune.errors import StepError, Stopped, TrainingError
 from notetune.metrics.learning import CurvePoint, Evaluation
 from notetune.progress import Track
 from notetune.tokens.store import TokenStore
 from notetune.train.checkpoints import Checkpoints, Position
 from notetune.train.early_stopping import Choice
-from notetune.train.loop import Step, StepError, train
+from notetune.train.loop import Step, train
 from notetune.train.parallel import BatchT, World, this_world
 from notetune.train.path import PathPoint
 from notetune.train.schedule import OptimConfig
@@ -255,7 +255,7 @@ def _notes_named(store: TokenStore) -> Iterator[None]:
     try:
         yield
     except StepError as error:
-        notes = dict.fromkeys(store.note_ids[store.note_number_D[error.documents_D]].tolist())
+        notes = dict.fromkeys(store.note_ids[store.note_number_D[error.documents]].tolist())
         raise TrainingError(f"{error} Notes: {', '.join(notes)}.") from None
 
 
