@@ -25,7 +25,8 @@ from notetune.study.counts import Counted, CountedStep, Way, a_million, count_no
 from notetune.study.jobs import Job
 from notetune.study.listing import check_backbones, jobs_of
 from notetune.study.notices import of_models
-from notetune.study.specs import CellSpec, DomainSpec, PerplexitySpec, SearchSpec, Stage, with_point
+from notetune.study.specs import CellSpec, DomainSpec, PerplexitySpec, SearchSpec, Stage
+from notetune.study.wanted import with_point
 from notetune.tokens.packing import Int64Array
 from notetune.train.gpus import ASSUMED_SHARE, CAPABILITY, GPUS, USABLE_SHARE
 from notetune.train.step_cost import matrix_rate, step_seconds

@@ -24,7 +24,6 @@ from notetune.study.specs import (
     Notes,
     Spec,
     Stage,
-    with_point,
 )
 
 _MUST_BE_THERE: dict[Stage, str] = {
@@ -394,4 +393,4 @@ class _Listing:
 
 def _with_point(job: Job, point: Point) -> Job:
     assert isinstance(job.spec, DomainSpec | CellSpec)
-    return replace(job, spec=with_point(job.spec, point))
+    return replace(job, spec=wanted.with_point(job.spec, point))

@@ -30,9 +30,10 @@ from notetune.recipe.models import name_in_study
 from notetune.search.ledger import Failed, Finished, Ledger, Proposed, Trial
 from notetune.search.propose import propose
 from notetune.study.jobs import WINNER, Job
-from notetune.study.specs import DomainSpec, Notes, SearchSpec, with_point
+from notetune.study.specs import DomainSpec, Notes, SearchSpec
 from notetune.study.step1 import train_domain
 from notetune.study.step2 import train_model
+from notetune.study.wanted import with_point
 from notetune.tokens.packing import Int64Array
 
 _LOSSES = "losses.npz"

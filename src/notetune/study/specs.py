@@ -6,11 +6,10 @@ value is what the result is made from: so nothing can act on a result without be
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, TypeVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from notetune.config import changed
-from notetune.errors import ConfigError, DataError
+from notetune.errors import DataError
 from notetune.model.adapters.specs import AdapterSpec, traits
 from notetune.model.backbone_folder import Dtype
 from notetune.model.layers import Layers, Pooling
@@ -19,7 +18,7 @@ from notetune.prepare.prepared import Prepared
 from notetune.prepare.settings import Auto, EncodeSpec, TokensPerRow, read_pieces, row_of
 from notetune.recipe.sections import BaselineName, Objective
 from notetune.search.propose import Proposer
-from notetune.search.space import Point, Space, changes
+from notetune.search.space import Space
 from notetune.tokens.packing import Int64Array, steps_per_epoch
 from notetune.tokens.store import TokenStore, whole_pieces
 from notetune.train.schedule import Average, OptimConfig, ValidationConfig
@@ -318,42 +317,6 @@ class SearchSpec:
     def maximizes(self) -> bool:
         """Whether higher is better."""
         return self.objective == "auroc"
-
-
-def with_point(
-    spec: "DomainSpec | CellSpec", point: Point, share: float = 1.0
-) -> "DomainSpec | CellSpec":
-    """A training with the settings of a point.
-
-    Raises:
-        ConfigError: If the training has no such setting, or a value is not allowed.
-    """
-    if isinstance(spec, DomainSpec):
-        return _with_point(spec, spec.adapter, point, share, {"adapter": "adapter"})
-    training = spec.training
-    assert training is not None
-    names = {"adapter": "task_adapter", "domain_lr": "domain_lr", "head_lr": "head_lr"}
-    trained = _with_point(training, training.task_adapter, point, share, names)
-    return replace(spec, training=trained)
-
-
-T = TypeVar("T", DomainSpec, AdapterTraining)
-
-
-def _with_point(
-    training: T, adapter: AdapterSpec | None, point: Point, share: float, names: Mapping[str, str]
-) -> T:
-    wanted = {"optim": "optim", "epochs": "epochs", **names}
-    new: dict[str, Any] = {}
-    for key, value in changes(point, adapter).items():
-        old = getattr(training, wanted[key], None) if key in wanted else None
-        if not old:
-            has = ", ".join(key for key, name in wanted.items() if getattr(training, name))
-            raise ConfigError(f"tune: {key} is no setting of this training, which has {has}.")
-        is_section = isinstance(value, dict)
-        new[wanted[key]] = changed(old, value, f"tune: {key}") if is_section else value
-    epochs = new.get("epochs", training.epochs)
-    return replace(training, **{**new, "epochs": epochs * share})
 
 
 Spec = (

@@ -1,16 +1,20 @@
 """What a recipe and its notes say of each job."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, TypeVar
 
-from notetune.model.adapters.specs import Full, traits
+from notetune.config import changed
+from notetune.errors import ConfigError
+from notetune.model.adapters.specs import AdapterSpec, Full, traits
 from notetune.model.backbone_folder import Dtype, backbone_fingerprint, resolve_backbone
 from notetune.prepare.settings import EncodeSpec, row_of
 from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import LEAST_PATIENTS, MOST_WEIGHTS, BaselineName, Objective
-from notetune.search.space import Space, first_point, space_of, widest
+from notetune.search.space import Point, Space, changes, first_point, space_of, widest
 from notetune.sources.tables.source import TableSource
 from notetune.study.jobs import Place
 from notetune.study.specs import (
@@ -24,9 +28,10 @@ from notetune.study.specs import (
     PerplexitySpec,
     SearchSpec,
     Weights,
-    with_point,
 )
 from notetune.train.schedule import ValidationConfig
+
+T = TypeVar("T", DomainSpec, AdapterTraining)
 
 
 def facts_of(recipe: Recipe, notes: Notes) -> Facts:
@@ -103,6 +108,39 @@ def _search(
     drawn = (tune.trials, tune.starts, tune.proposer)
     with_point(base, first_point(space))  # an unknown key shows at once
     return SearchSpec(base, space, *drawn, objective, tune.share, tune.seed)
+
+
+def with_point(
+    spec: DomainSpec | CellSpec, point: Point, share: float = 1.0
+) -> DomainSpec | CellSpec:
+    """A training with the settings of a point.
+
+    Raises:
+        ConfigError: If the training has no such setting, or a value is not allowed.
+    """
+    if isinstance(spec, DomainSpec):
+        return _with_point(spec, spec.adapter, point, share, {"adapter": "adapter"})
+    training = spec.training
+    assert training is not None
+    names = {"adapter": "task_adapter", "domain_lr": "domain_lr", "head_lr": "head_lr"}
+    trained = _with_point(training, training.task_adapter, point, share, names)
+    return replace(spec, training=trained)
+
+
+def _with_point(
+    training: T, adapter: AdapterSpec | None, point: Point, share: float, names: Mapping[str, str]
+) -> T:
+    wanted = {"optim": "optim", "epochs": "epochs", **names}
+    new: dict[str, Any] = {}
+    for key, value in changes(point, adapter).items():
+        old = getattr(training, wanted[key], None) if key in wanted else None
+        if not old:
+            has = ", ".join(key for key, name in wanted.items() if getattr(training, name))
+            raise ConfigError(f"tune: {key} is no setting of this training, which has {has}.")
+        is_section = isinstance(value, dict)
+        new[wanted[key]] = changed(old, value, f"tune: {key}") if is_section else value
+    epochs = new.get("epochs", training.epochs)
+    return replace(training, **{**new, "epochs": epochs * share})
 
 
 def perplexity_spec(
