@@ -13,8 +13,7 @@ def read_yaml(name: str) -> dict[str, Any]:
     """A file of values; its lists become tuples."""
     # Both loaders build plain values only.
     loaded = yaml.load((_DATA / name).read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506
-    values: dict[str, Any] = _fixed(loaded)
-    return values
+    return dict(_fixed(loaded))
 
 
 def _fixed(value: Any) -> Any:

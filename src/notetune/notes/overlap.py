@@ -111,7 +111,6 @@ def late_notes(task: str, split: str, notes: pl.DataFrame, table: pl.DataFrame) 
     the day of the prediction time alone, and a joined one that holds such notes cannot be judged
     and are not counted in the share.
     """
-    check: Final = LATE
     timed = table.join(notes.select("note_id", "time"), on="note_id", how="inner")
     found = timed.with_columns(why=not_in_time())
     why = pl.col("why").replace(_SAID)
@@ -124,8 +123,8 @@ def late_notes(task: str, split: str, notes: pl.DataFrame, table: pl.DataFrame) 
     judged = timed.height - counts.total()
     if not judged and timed.height:
         lacks_all = set(counts) == {_SAID[UNDATED]}
-        return unjudged(check, task, split, "no note has both times" if lacks_all else said)
-    return Finding(check, task, split, count, _share(count, judged), count > 0, not_judged=said)
+        return unjudged(LATE, task, split, "no note has both times" if lacks_all else said)
+    return Finding(LATE, task, split, count, _share(count, judged), count > 0, not_judged=said)
 
 
 def unjudged(check: Check, split_a: str, split_b: str, why: str) -> Finding:

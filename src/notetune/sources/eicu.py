@@ -16,12 +16,7 @@ from notetune.audit import FlowCount
 from notetune.config import Config
 from notetune.notes.clean import WHITE, cleaned
 from notetune.notes.icd import icd9_category
-from notetune.notes.outcomes import (
-    LENGTH_OF_STAY_CLASSES,
-    Task,
-    classes_in,
-    length_of_stay_class,
-)
+from notetune.notes.outcomes import LENGTH_OF_STAY_CLASSES, Task, classes_in, length_of_stay_class
 from notetune.sources.cohort import (
     Finished,
     NoteStream,
@@ -136,16 +131,16 @@ def _stays(folder: Path) -> tuple[pl.DataFrame, FlowCount]:
     remedy = "write Alive or Expired, or leave it empty"
     stop_if_any(path, kept, is_odd, "unknown hospitaldischargestatus", remedy)
     stop_if_any(path, kept, pl.col("uniquepid").is_null(), "no uniquepid", "name the patient")
-    for column in ("hospitaladmitoffset", "hospitaldischargeoffset"):
-        kept = _with_minutes(path, kept, column)
-    return kept, flow
+    return _with_minutes(path, kept, "hospitaladmitoffset", "hospitaldischargeoffset"), flow
 
 
-def _with_minutes(path: Path, table: pl.DataFrame, column: str) -> pl.DataFrame:
-    minutes = pl.col(column).cast(pl.Int64, strict=False)
-    remedy = "write whole minutes from unit admission"
-    stop_if_any(path, table, minutes.is_null(), f"{column} is not a whole number", remedy)
-    return table.with_columns(minutes)
+def _with_minutes(path: Path, table: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    for column in columns:
+        minutes = pl.col(column).cast(pl.Int64, strict=False)
+        remedy = "write whole minutes from unit admission"
+        stop_if_any(path, table, minutes.is_null(), f"{column} is not a whole number", remedy)
+        table = table.with_columns(minutes)
+    return table
 
 
 def _mortality(stays: pl.DataFrame) -> tuple[Task, pl.DataFrame]:
@@ -226,8 +221,7 @@ def _entries(folder: Path, section: _Section) -> dict[str, dict[str, None]]:
     file = require_csv(folder, section.table)
     minute, path_column, row_id = section.columns
     table = read_table(file, [_STAY, *section.columns], line_column="line")
-    for column in (minute, row_id):
-        table = _with_minutes(file, table, column)
+    table = _with_minutes(file, table, minute, row_id)
     # Source of the limit: data README, trap 2.
     table = table.filter(pl.col(minute) <= _MINUTES_PER_DAY).sort(minute, row_id)
     entries: dict[str, dict[str, None]] = {}

@@ -4,6 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, time
+from operator import itemgetter
 from typing import Final
 
 import polars as pl
@@ -22,6 +23,8 @@ from notetune.sources.tables.zones import Zones
 _VALUES: Final = ("boolean_value", "integer_value", "float_value", "categorical_value")
 _UNTIMED, _LATE = "no note with a time under the id", "no note at or before the prediction time"
 _SAME_DAY: Final = "no note before the day of the prediction time, and one of that day without hour"
+_BY_TIME: Final = itemgetter(0)
+"""Sorts the notes of `Samples.notes`."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Samples:
         """
         rows, without = [], dict.fromkeys((_UNTIMED, _LATE), 0)
         for notes in self.notes.values():
-            notes.sort(key=_time)  # stable: of notes at one time the last counts
+            notes.sort(key=_BY_TIME)  # stable: of notes at one time the last counts
         for (name, zoned), labels in self.labels.items():
             notes, moment = self.notes[name], zoned.replace(tzinfo=None)
             if end := _end(notes, moment):
@@ -83,24 +86,19 @@ class Samples:
 def _end(notes: list[tuple[datetime, str]], moment: datetime) -> int:
     """How many notes in order of time may be the latest one; as `overlap.not_in_time`."""
     midnight = datetime.combine(moment, time.min)
-    end = bisect_right(notes, moment, key=_time)
+    end = bisect_right(notes, moment, key=_BY_TIME)
     is_day_alone = end > 0 and notes[end - 1][0] == midnight
-    return bisect_left(notes, midnight, key=_time) if is_day_alone else end
+    return bisect_left(notes, midnight, key=_BY_TIME) if is_day_alone else end
 
 
-def _time(note: tuple[datetime, str]) -> datetime:
-    return note[0]
-
-
-def load_samples(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Samples | None:
-    """The samples of a task; None if it has no table of them.
+def load_samples(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Samples:
+    """The samples of a task that has a table of them.
 
     Raises:
         DataError: If a file is missing or faulty, a row has two labels, two rows give one id and
             prediction time different labels, or the policy stops.
     """
-    if task.samples is None:
-        return None
+    assert task.samples
     rejections = Rejections(policy)
     labels: dict[tuple[str, datetime], list[str]] = {}
     for record, (name, moment, mine) in _rows(task, task.samples, rejections, roll_up):

@@ -25,11 +25,7 @@ from notetune.sources.tables.labels import LabelSet, label_set, moment
 from notetune.sources.tables.lookup import ENDED, Lookup, absence_notice, load_lookup
 from notetune.sources.tables.roll_up import load_roll_up
 from notetune.sources.tables.samples import load_samples
-from notetune.sources.tables.tasks import (
-    TableTask,
-    TaskedSource,
-    checked_task,
-)
+from notetune.sources.tables.tasks import TableTask, TaskedSource, checked_task
 from notetune.sources.tables.zones import Zones
 
 NOTES_PER_CHUNK: Final = 10_000
@@ -95,17 +91,17 @@ class TableReading:
         self._lookups = {
             task.name: load_lookup(task, source, self._roll_ups[task.name]) for task in source.tasks
         }
-        loaded = {
+        self._samples = {
             task.name: load_samples(task, source, self._roll_ups[task.name])
             for task in source.tasks
+            if task.samples
         }
-        self._samples = {name: samples for name, samples in loaded.items() if samples}
         are_compared = any(task.samples or task.prediction_time for task in source.tasks)
         self._zones = Zones(are_compared=are_compared)
         for samples in self._samples.values():
             samples.check(self._zones)
         self._labelled: dict[str, list[pl.DataFrame]] = {
-            name: [] for name in loaded if name not in self._samples
+            task.name: [] for task in source.tasks if not task.samples
         }
         self._text_of: dict[str, int] = {}  # note id to the hash of its text
         self._columns: list[tuple[str | None, ...]] = []
@@ -203,9 +199,9 @@ class TableReading:
         time = self._time(record)
         labels, ids = {}, {}
         for task in self._source.tasks:
-            if task.name in self._samples or self._lookups[task.name]:
+            if task.samples or self._lookups[task.name]:
                 ids[task.name] = record.text(task.column)
-            if task.name not in self._samples:
+            if not task.samples:
                 labels[task.name] = self._timed(task, record, self._labels(task, record))
         features = tuple(map(record.feature, layout.features))
         about = (name, patient_id, stay_id, raw.source, time, text)
@@ -270,7 +266,7 @@ class TableReading:
                 others.append((note.ids, kept))
                 kept.time = min(filter(None, (kept.time, note.time)), default=None)
                 for task in self._source.tasks:
-                    if task.name not in self._samples:
+                    if not task.samples:
                         self._unite(task, kept, note)
         for name, samples in self._samples.items():
             for ids, kept in others:

@@ -1,6 +1,7 @@
 """What the columns of a table hold, by its first rows; nothing of a note's text leaves here."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -40,10 +41,9 @@ class Column:
     whole: int = 0
     times: int = 0
     lists: int = 0
-    separated: dict[str, int] = field(default_factory=dict)
+    separated: Counter[str] = field(default_factory=Counter)
     diagnoses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_VERSIONS, 0))
     levels: dict[str, int] | None = field(default_factory=dict)
-    is_unique: bool = True
     _seen: set[int] = field(default_factory=set, repr=False)
 
     def add(self, record: Record) -> None:
@@ -53,19 +53,18 @@ class Column:
         text = "" if cell is None else str(cell).strip()
         if not text:
             return
-        if text.startswith("[") and text.endswith("]"):  # one, or printed like one
-            self.filled, self.lists, self.levels = self.filled + 1, self.lists + 1, None
-            self.is_unique = False
-            return
         self.filled += 1
+        if text.startswith("[") and text.endswith("]"):  # one, or printed like one
+            self.lists += 1
+            self.levels = None
+            return
         self.chars += len(text)
-        self.is_unique = self.is_unique and hash(text) not in self._seen
         self._seen.add(hash(text))
         self.numbers += _is_number(text)
         self.whole += text.isdecimal()
         self.times += self._is_time(record)
         for mark in _SEPARATORS:
-            self.separated[mark] = self.separated.get(mark, 0) + (mark in text)
+            self.separated[mark] += mark in text
         for version in _VERSIONS:
             self.diagnoses[version] += has_form(text, "diagnoses", version)
         self._count_level(text)
@@ -87,6 +86,11 @@ class Column:
                 self.levels = None
 
     @property
+    def is_unique(self) -> bool:
+        """Whether no two cells are alike; lists are not looked at, so they never are."""
+        return len(self._seen) == self.filled
+
+    @property
     def mean_chars(self) -> float:
         """Characters of a cell that is not empty."""
         return self.chars / max(1, self.filled)
@@ -94,8 +98,8 @@ class Column:
     @property
     def separator(self) -> str | None:
         """What stands between the values of at least a tenth of the cells, if anything."""
-        mark = max(self.separated, key=lambda mark: self.separated[mark], default="")
-        return mark if self.separated.get(mark, 0) > 0.1 * self.filled else None
+        mark = max(_SEPARATORS, key=lambda mark: self.separated[mark])
+        return mark if self.separated[mark] > 0.1 * self.filled else None
 
     @property
     def holds(self) -> str:
