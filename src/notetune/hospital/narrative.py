@@ -32,10 +32,7 @@ def words_for(presentation: Presentation, author: Author) -> dict[str, str]:
 
 
 def admission_sections(
-    presentation: Presentation,
-    voice: Voice,
-    medicines: Sequence[str],
-    earlier: Presentation | None,
+    presentation: Presentation, voice: Voice, medicines: Sequence[str], earlier: Presentation | None
 ) -> dict[str, str]:
     """The eight sections that the outcome tasks read, keyed by their modern heading.
 

@@ -139,11 +139,10 @@ def _of_documents(task: Task, table: pl.DataFrame, notes: pl.DataFrame) -> pl.Da
             "prepare.join to none."
         )
     labelled = found.select(pl.col("document_id").alias("note_id"), pl.exclude(*_STAY, "differs"))
-    return (
-        labelled.join(_unjudged(labelled, notes), on="note_id", how="left", maintain_order="left")
-        if moments
-        else labelled
-    )
+    if not moments:
+        return labelled
+    held = _unjudged(labelled, notes)
+    return labelled.join(held, on="note_id", how="left", maintain_order="left")
 
 
 def _unjudged(table: pl.DataFrame, notes: pl.DataFrame) -> pl.DataFrame:

@@ -138,9 +138,8 @@ def episodes_of(signs: pl.DataFrame) -> pl.DataFrame:
     last_setting = pl.col("time").shift(1).over("stay_id", "ventilated")
     after_gap = (ventilated & (pl.col("time") > last_setting + _LONGEST_GAP)).fill_null(value=False)
     rows = rows.with_columns(starts=after_extubation | (oxygen & ~ventilated) | after_gap)
-    number = pl.col("starts").cast(pl.Int64).cum_sum().over("stay_id")
+    rows = rows.with_columns(number=pl.col("starts").cast(pl.Int64).cum_sum().over("stay_id"))
     # Rows of one moment belong to one episode, the last of them.
-    rows = rows.with_columns(number=number)
     rows = rows.with_columns(pl.col("number").max().over("stay_id", "time"))
     episodes = (
         rows.filter("counts")

@@ -286,14 +286,11 @@ def _jsonl_records(
     file: Path, wanted: Sequence[str], rejections: Rejections, max_chars: int
 ) -> Iterator[Record]:
     for record in read_objects(file, ".jsonl", rejections, max_chars):
-        absent = [name for name in wanted if name not in record.cells]
-        if absent:
+        if absent := [name for name in wanted if name not in record.cells]:
             remedy = "give it in every line, null if none"
             if rejections.is_strict:  # otherwise nobody reads it, and there may be many
-                said = missing_column(absent[0], list(record.cells))
-                remedy += f" ({said})"
-            fault = Rejected(f"no key {absent[0]}", remedy)
-            rejections.reject(file, record.line, fault)
+                remedy += f" ({missing_column(absent[0], list(record.cells))})"
+            rejections.reject(file, record.line, Rejected(f"no key {absent[0]}", remedy))
         else:
             yield Record(file, record.line, {name: record.cells[name] for name in wanted})
 

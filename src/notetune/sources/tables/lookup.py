@@ -71,9 +71,8 @@ def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Look
             "case."
         )
     stage = f"rows of the table for task {task.name}"
-    counts = (rejections.rows_read, kept, rejections.counts())
     notice = forms.notice(task) or discharge_notice(task.name, rejections.discharges)
-    flow = FlowCount(stage, *counts, notice=notice)
+    flow = FlowCount(stage, rejections.rows_read, kept, rejections.counts(), notice=notice)
     rejected = rejections.table()
     unread = rejected.height - rows.named
     return Lookup(by_id, frozenset(rows.unknown), frozenset(rows.ended), unread, flow, rejected)

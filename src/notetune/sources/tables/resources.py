@@ -318,14 +318,14 @@ def _period(record: Record) -> dict[str, Any]:
     period = record.cells.get("period")
     given = period if isinstance(period, dict) else {}
     start, end = (_time(record, given.get(name)) for name in ("start", "end"))
-    is_day = len(str(given.get("end")).strip()) == _DAY_CHARS
-    over = end + timedelta(days=1) if end and is_day else end
+    texts = [str(given.get(name)).strip() for name in ("start", "end")]
+    is_day = [len(text) == _DAY_CHARS for text in texts]
+    over = end + timedelta(days=1) if end and is_day[1] else end
     row = {"start": start, "end": end, "over": over, "days": None}
     if start is None or end is None:
         return row
     first, last = start, end
-    texts = [str(given[name]).strip() for name in ("start", "end")]
-    if any(len(text) == _DAY_CHARS for text in texts):
+    if any(is_day):
         first, last = (datetime.fromisoformat(text[:_DAY_CHARS]) for text in texts)
     if (first.tzinfo is None) != (last.tzinfo is None):
         raise Rejected("period with and without a time zone", "write both of its times with one")
