@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy.typing as npt
 import polars as pl
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -153,19 +152,19 @@ def load_words(folder: Path, card: WordsCard) -> WordsBundle:
         raise BundleError(f"{folder / _TERMS} is no list of words; restore it from a copy.")
     weight_KV, bias_K, idf_V = load_tensors(folder, "weight", "bias", "idf")
     classes, words = len(card.classes), len(terms)
-    _check(folder, (weight_KV, bias_K, idf_V), ((classes, words), (classes,), (words,)))
+    shapes = weight_KV.shape, bias_K.shape, idf_V.shape
+    _refuse_mixed(folder, shapes, ((classes, words), (classes,), (words,)))
     return WordsBundle(card, Words(tuple(terms), idf_V), Linear(weight_KV, bias_K))
 
 
 def load_columns(folder: Path, card: ColumnsCard) -> ColumnsBundle:
     """A bundle of columns whose files are intact; errors as of `load_words`."""
     columns = parse(Columns, storage.read_json(folder / _COLUMNS), str(folder / _COLUMNS))
-    if columns.names != card.columns:
-        raise _mixed(folder)
+    _refuse_mixed(folder, columns.names, card.columns)
     weight_KF, bias_K = load_tensors(folder, "weight", "bias")
     empty = pl.DataFrame(schema=dict.fromkeys(("note_id", *columns.names), pl.String))
     classes, features = len(card.classes), columns.features(empty).shape[1]
-    _check(folder, (weight_KF, bias_K), ((classes, features), (classes,)))
+    _refuse_mixed(folder, (weight_KF.shape, bias_K.shape), ((classes, features), (classes,)))
     return ColumnsBundle(card, columns, Linear(weight_KF, bias_K))
 
 
@@ -177,16 +176,11 @@ def save_stacked(folder: Path, stacked: Stacked) -> None:
 def load_stacked(folder: Path, card: HybridCard) -> Stacked:
     """The stack of a hybrid bundle; errors as of `load_words`."""
     slopes_M, start_K = load_tensors(folder, "slopes", "start")
-    _check(folder, (slopes_M, start_K), ((len(card.parts),), (len(card.classes),)))
+    shapes = slopes_M.shape, start_K.shape
+    _refuse_mixed(folder, shapes, ((len(card.parts),), (len(card.classes),)))
     return Stacked(card.kind, slopes_M, start_K)
 
 
-def _check(
-    folder: Path, arrays: Sequence[npt.NDArray[Any]], shapes: tuple[tuple[int, ...], ...]
-) -> None:
-    if tuple(array.shape for array in arrays) != shapes:
-        raise _mixed(folder)
-
-
-def _mixed(folder: Path) -> BundleError:
-    return BundleError(f"{folder}: its files are of several bundles; restore it from a copy.")
+def _refuse_mixed(folder: Path, found: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
+    if found != expected:
+        raise BundleError(f"{folder}: its files are of several bundles; restore it from a copy.")
