@@ -110,7 +110,11 @@ def predict_file(
 
     predictor = load_predictor(bundle, backbone, torch_device(device), card)
     predictions = predictor.predict(notes["text"].to_list(), cohort.columns)
-    for message in _unkept(predictions.unkept, notes.height):
+    for name, count in predictions.unkept.items():
+        message = (
+            f"column {name}: {count} of {notes.height} notes have a level that the bundle does not "
+            "know, or that was rare in its training; it counts for nothing."
+        )
         warnings.warn(message, RunWarning, stacklevel=2)
     why = None
     if explained is not None:
@@ -139,15 +143,6 @@ def _as_table(
             **{n: np.repeat(v, classes) for n, v in reading.items()},
         }
     )
-
-
-def _unkept(levels: Mapping[str, int], notes: int) -> Iterator[str]:
-    """What of the columns beside the text counts for nothing."""
-    for name, count in levels.items():
-        yield (
-            f"column {name}: {count} of {notes} notes have a level that the bundle does not know, "
-            "or that was rare in its training; it counts for nothing."
-        )
 
 
 def _join_of(card: Card, source: TableSource, combine: Combine) -> Join:

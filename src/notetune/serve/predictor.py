@@ -55,16 +55,12 @@ class LanguageModelPredictor:
         rows = max(_TOKENS_PER_ROW, most * (card.max_tokens + model.reserved_per_document))
 
         def logits(batch: PackedBatch) -> Tensor:
-            found: Tensor = self.bundle.head(self._features(batch))
+            found: Tensor = self.bundle.head(model.features(batch, card.pooling, card.layers))
             return found
 
         logits_NK = infer.outputs_per_note(model, logits, store, documents_N, rows, most)
         scores_NK = probabilities(card.kind, torch.from_numpy(logits_NK)).double().numpy()
         return Predictions(scores_NK, store.reading(documents_N, most))
-
-    def _features(self, batch: PackedBatch) -> Tensor:
-        card = self.bundle.card
-        return self.bundle.model.features(batch, card.pooling, card.layers)
 
 
 def load_predictor(
@@ -86,12 +82,7 @@ def load_predictor(
         BundleError: If the bundle is damaged or belongs to another backbone.
         BackboneError: If the backbone cannot be used.
     """
-    return _loaded(folder, card or read_card(folder), backbone, device)
-
-
-def _loaded(
-    folder: Path, card: Card, backbone: str | None, device: torch.device | str
-) -> Predictor:
+    card = card or read_card(folder)
     match card:
         case BundleCard():
             return _language_model(folder, card, backbone, device)
@@ -102,7 +93,7 @@ def _loaded(
             return ColumnsPredictor(load_columns(folder, card))
         case HybridCard():
             parts = _parts(folder, card)
-            found = [_loaded(place, part, backbone, device) for place, part in parts.items()]
+            found = [load_predictor(at, backbone, device, part) for at, part in parts.items()]
             return HybridPredictor(load_stacked(folder, card), tuple(found))
         case _:
             assert_never(card)
