@@ -48,9 +48,7 @@ def test_perplexity_is_that_of_plain_transformers_weighted_by_tokens(parts, toke
 @pytest.mark.parametrize("edges", [Edges(None, 1), Edges(0, 1), Edges(1, 1)])
 def test_packed_documents_are_predicted_as_alone_whatever_opens_them(parts, edges):
     folder, _ = parts
-    names = [str(number) for number in range(5)]
-    columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
-    store = encode_notes(load_encoder(folder / "backbone", edges), 40, TEXTS, columns)
+    store = encode_notes(load_encoder(folder / "backbone", edges), 40, TEXTS)
     documents = np.arange(len(store.lengths_D))
     plain = AutoModelForCausalLM.from_pretrained(folder / "backbone").eval()
     nats, targets = 0.0, 0

@@ -57,9 +57,7 @@ def test_its_perplexity_is_far_below_that_of_the_unigrams_of_the_same_text(
 def test_the_shipped_general_text_is_what_the_card_says_was_held_out(folder):
     text = Path(str(files("notetune") / "general/shakespeare.txt")).read_text(encoding="utf-8")
     passages = text.strip().split("\n\n\n")
-    names = [str(number) for number in range(len(passages))]
-    columns = dict.fromkeys(("note_ids", "patient_ids", "source_N", "split_N"), names)
-    store = encode_notes(load_encoder(folder), 512, passages, columns)
+    store = encode_notes(load_encoder(folder), 512, passages)
     documents = np.arange(len(store.lengths_D))
     got = infer.perplexity(
         store,

@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import time
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_streamed_shards_make_the_store_of_all_notes_at_once(place):
         "split_N": [split_of[name] for name in cohort.notes["note_id"]],
     }
     encoder = load_encoder(resolve_backbone("tiny"))
-    whole = encode_notes(encoder, 32, cohort.notes["text"].to_list(), columns)
+    whole = replace(encode_notes(encoder, 32, cohort.notes["text"].to_list()), **columns)
     compared = 0
     for name, value in vars(whole).items():
         assert np.array_equal(value, getattr(prepared.store, name)), name

@@ -143,22 +143,18 @@ IN_CORPUS = f"{_IN_CORPUS}.npy"
 _NOTES_AT_A_TIME = 10_000
 
 
-def encode_notes(
-    encoder: Encoder,
-    max_tokens: int,
-    texts: Sequence[str],
-    columns: Mapping[str, Any] | None = None,
-) -> TokenStore:
-    """Encode notes into a store in memory.
-
-    `columns` are as for `join_documents`; without, each note is told by its number from 0.
-    """
-    columns = columns or dict.fromkeys(_TEXTS, np.arange(len(texts)))
+def encode_notes(encoder: Encoder, max_tokens: int, texts: Sequence[str]) -> TokenStore:
+    """Encode notes into a store in memory, where each is told by its number from 0."""
     documents = encoder.documents(texts, max_tokens)
-    names: dict[str, Any] = {name: np.asarray(columns[name], np.str_) for name in _TEXTS}
-    names[_IN_CORPUS] = _in_corpus(columns)
-    names |= {"edges": encoder.edges, "max_tokens": max_tokens}
-    return TokenStore(ids=documents.ids, **_arrays([documents]), **names)
+    names: dict[str, Any] = dict.fromkeys(_TEXTS, np.arange(len(texts)).astype(np.str_))
+    return TokenStore(
+        ids=documents.ids,
+        **_arrays([documents]),
+        **names,
+        in_corpus_N=np.ones(len(texts), np.bool_),
+        edges=encoder.edges,
+        max_tokens=max_tokens,
+    )
 
 
 def save_documents(folder: Path, documents: Documents) -> None:
@@ -191,7 +187,6 @@ def join_documents(
         max_tokens: Longest document that there may be.
     """
     tables = []
-    dtype = np.dtype(np.uint16)
     with (folder / _IDS).open("wb") as file:
         for part in parts:
             file.write(part.ids.data)
@@ -202,7 +197,9 @@ def join_documents(
         storage.write_array(folder / f"{name}.npy", array)
     for name in _TEXTS:
         _save_texts(folder / f"{name}.npy", columns[name])
-    storage.write_array(folder / IN_CORPUS, _in_corpus(columns))
+    everything_N = np.ones(len(columns["note_ids"]), np.bool_)
+    in_corpus_N = np.asarray(columns.get(_IN_CORPUS, everything_N), np.bool_)
+    storage.write_array(folder / IN_CORPUS, in_corpus_N)
     made = {"edges": dataclasses.asdict(edges), "max_tokens": max_tokens}
     storage.write_json(folder / "store.json", {"format": FORMAT, "dtype": dtype.name, **made})
 
@@ -240,11 +237,6 @@ def _arrays(parts: Sequence[Documents]) -> dict[str, Any]:
         "text_bytes_D": table_D["text_bytes"].copy(),
         "is_cut_D": table_D["is_cut"].copy(),
     }
-
-
-def _in_corpus(columns: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
-    everything = np.ones(len(columns["note_ids"]), np.bool_)
-    return np.asarray(columns.get(_IN_CORPUS, everything), np.bool_)
 
 
 def _save_texts(path: Path, texts: Any) -> None:
