@@ -117,7 +117,7 @@ def word_cache(tokenizer: Tokenizer, dtype: npt.DTypeLike) -> WordCache | None:
     cuts_lines = _cuts_lines(spec)
     if cuts_lines is None:
         inner = _without_first_mark(spec)
-        cuts_lines = _stands_alone(model, "\n", "<0x0A>")
+        cuts_lines = _line_break_stands_alone(model)
     if inner is None:
         return None
     cache = WordCache(tokenizer, inner, dtype, cuts_lines=cuts_lines)
@@ -168,11 +168,11 @@ def _without_first_mark(spec: dict[str, Any]) -> Tokenizer | None:
     return inner
 
 
-def _stands_alone(model: dict[str, Any], character: str, byte_piece: str) -> bool:
-    """Whether a character is a token of its own everywhere: in no longer piece, never `<unk>`.
+def _line_break_stands_alone(model: dict[str, Any]) -> bool:
+    """Whether a line break is a token of its own everywhere: in no longer piece, never `<unk>`.
 
     Neighbours that are both unknown become one `<unk>`.
     """
     vocabulary = model["vocab"]
-    name = byte_piece if model["byte_fallback"] and character not in vocabulary else character
+    name = "<0x0A>" if model["byte_fallback"] and "\n" not in vocabulary else "\n"
     return name in vocabulary and not any(name in piece for piece in vocabulary if piece != name)
