@@ -81,14 +81,19 @@ def backbone_fingerprint(folder: Path) -> str:
     """Fingerprint of configuration, tokenizer and weights."""
     beside = (folder / "tokenizer.json", folder / VOCABULARY_WITH_TYPES)
     parts = [folder / "config.json", *(path for path in beside if path.is_file())]
-    states = [(path, path.stat()) for path in (*parts, *sorted(folder.glob("*.safetensors")))]
-    return _fingerprint(tuple((path, s.st_size, s.st_mtime_ns) for path, s in states))
+    files = (*parts, *folder.glob("*.safetensors"))
+    return storage.fingerprint({path.name: sha256_once(path) for path in files})
+
+
+def sha256_once(path: Path) -> str:
+    """The sha256 of a file, read once in a process as long as its size and time stay the same."""
+    state = path.stat()
+    return _sha256(path, state.st_size, state.st_mtime_ns)
 
 
 @functools.cache
-def _fingerprint(files: tuple[tuple[Path, int, int], ...]) -> str:
-    """Read gigabytes once in a process, as long as sizes and times of the files stay the same."""
-    return storage.fingerprint({path.name: storage.sha256_of_file(path) for path, _, _ in files})
+def _sha256(path: Path, _size: int, _modified: int) -> str:
+    return storage.sha256_of_file(path)
 
 
 class Licence(NamedTuple):

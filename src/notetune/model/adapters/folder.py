@@ -1,6 +1,5 @@
 """What the folder of an adapter says, ours or one that peft wrote, without loading its weights."""
 
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +21,14 @@ from notetune.model.adapters.specs import (
     PTuning,
 )
 from notetune.model.backbone_folder import WEIGHTS as BACKBONE_WEIGHTS
+from notetune.model.backbone_folder import sha256_once
 
 WEIGHTS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 CARD = "adapter.json"
 FORMAT = 1
-_LEAD: Final = "base_model.model."
+LEAD: Final = "base_model.model."
+"""What the names of tensors in a file of peft begin with."""
 _KINDS = ("LORA", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "ADAPTION_PROMPT")
 _CHOOSE_LAYERS = ("exclude_modules", "layers_pattern", "layers_to_transform")
 _PATTERNS = ("rank_pattern", "alpha_pattern")
@@ -101,8 +102,8 @@ def read_folder(folder: Path) -> AdapterFolder:
     if not isinstance(settings, dict):
         raise BundleError(f"{origin} is no configuration of peft; restore it from a copy.")
     names = _names(weights)
-    spec, state = _from_peft(settings, names, str(origin)), weights.stat()
-    digest = storage.fingerprint([spec, _sha256(weights, state.st_size, state.st_mtime_ns)])
+    spec = _from_peft(settings, names, str(origin))
+    digest = storage.fingerprint([spec, sha256_once(weights)])
     return AdapterFolder(spec, weights, None, digest)
 
 
@@ -115,13 +116,6 @@ def _card(path: Path) -> AdapterCard:
             f"{path.parent} has format {settings.get('format')}; this version reads {FORMAT}."
         )
     return parse(AdapterCard, settings, str(path))
-
-
-@functools.cache
-def _sha256(path: Path, size: int, modified: int) -> str:
-    """Read a file once in a process, as long as its size and time stay the same."""
-    del size, modified
-    return storage.sha256_of_file(path)
 
 
 def _names(path: Path) -> list[str]:
@@ -193,7 +187,7 @@ def _targets(settings: Mapping[str, Any], names: Iterable[str]) -> Any:
         return given  # which is refused by its type
     if isinstance(given, list) and not any(settings.get(key) for key in _CHOOSE_LAYERS):
         return sorted(given)  # peft writes a set, in any order
-    return sorted({name.removeprefix(_LEAD).partition(".lora_")[0] for name in names})
+    return sorted({name.removeprefix(LEAD).partition(".lora_")[0] for name in names})
 
 
 def _entries(value: Any) -> Iterable[Any]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from notetune.errors import BundleError
 from notetune.model.adapters.base import Adapter
+from notetune.model.adapters.folder import LEAD
 from notetune.model.adapters.specs import AdaptationPrompt
 from notetune.model.attention import Additions, GatedPrompt
 from notetune.model.backbone import Backbone
@@ -35,7 +36,7 @@ class GatedPrompts(Adapter):
 
     def tensors(self) -> dict[str, Tensor]:
         """Prompts and gates under peft's names."""
-        return {f"base_model.model.{path}": p.detach() for path, p in self.named_parameters()}
+        return {LEAD + path: p.detach() for path, p in self.named_parameters()}
 
     def set_training(self, *, is_training: bool) -> None:
         """It has no dropout."""

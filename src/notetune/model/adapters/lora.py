@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from notetune.errors import BundleError
 from notetune.model.adapters.base import Adapter
+from notetune.model.adapters.folder import LEAD
 from notetune.model.adapters.peft_config import to_peft
 from notetune.model.adapters.specs import LoRA
 from notetune.model.backbone import Backbone
-
-_LEAD = "base_model.model."
 
 
 class LoRAAdapter(Adapter):
@@ -63,7 +62,7 @@ class LoRAAdapter(Adapter):
         # peft keeps a magnitude in a module but names it like a parameter.
         magnitude = "lora_magnitude_vector"
         return {
-            _LEAD + path.replace(f"{magnitude}.weight", magnitude): p.detach()
+            LEAD + path.replace(f"{magnitude}.weight", magnitude): p.detach()
             for path, p in self.named_parameters()
         }
 
@@ -73,10 +72,10 @@ class LoRAAdapter(Adapter):
         Raises:
             BundleError: As of `Adapter`.
         """
-        whole, lead = f"{_LEAD}{self._model.base_model_prefix}.", _LEAD
+        whole = f"{LEAD}{self._model.base_model_prefix}."
         bare = [not any(name.startswith(whole) for name in one) for one in (saved, self.tensors())]
         if bare == [True, False]:
-            saved = {name.replace(lead, whole, 1): tensor for name, tensor in saved.items()}
+            saved = {name.replace(LEAD, whole, 1): tensor for name, tensor in saved.items()}
         super().fill(saved)
 
     def set_training(self, *, is_training: bool) -> None:
