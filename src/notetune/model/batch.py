@@ -78,10 +78,8 @@ class PackedBatch:
     def apart(self) -> Iterator["PackedBatch"]:
         """Each document as a row of its own."""
         lengths = list(self.lengths_D)
-        parts = zip(
-            torch.split(self.ids_T, lengths), torch.split(self.positions_T, lengths), strict=True
-        )
-        for number, (ids_T, positions_T) in enumerate(parts):
+        parts = (torch.split(tensor, lengths) for tensor in (self.ids_T, self.positions_T))
+        for number, (ids_T, positions_T) in enumerate(zip(*parts, strict=True)):
             where_D = self.documents_D[number : number + 1]
             yield PackedBatch(ids_T, positions_T, (len(ids_T),), where_D)
 

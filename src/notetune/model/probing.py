@@ -148,7 +148,8 @@ def head_of(model: Any) -> TokenHead | None:
 def whole_output(model: Any, ids_T: Tensor) -> Tensor:
     """`(T, V)` logits of one document as transformers has them; of a model without, its states."""
     output = model(ids_T[None], use_cache=False)
-    return _float(output.logits if head_of(model) else output.last_hidden_state)
+    whole: Tensor = output.logits if head_of(model) else output.last_hidden_state
+    return whole[0].float()
 
 
 def _documents(model: Any) -> Iterator[Tensor]:
@@ -212,12 +213,8 @@ def _layout(lengths: tuple[int, ...], device: torch.device) -> DocumentLayout:
 
 def _outputs(model: Any, output: Any) -> Tensor:
     head, states = head_of(model), output.last_hidden_state[0]
-    return _float(head(states) if head else states)
-
-
-def _float(tensor: Tensor) -> Tensor:
-    tensor = tensor[0] if tensor.ndim == 3 else tensor
-    return tensor.float()
+    outputs: Tensor = head(states) if head else states
+    return outputs.float()
 
 
 def _differs(found: Tensor, expected: Tensor, tolerance: float) -> bool:

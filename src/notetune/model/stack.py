@@ -135,15 +135,13 @@ class Stack:
         """
         chosen = chosen_layers(layers, self.backbone.layers)
         additions = self._additions()
-        if pooling == "mean":
-            return pool(self.backbone.hidden_states(batch, additions, chosen), batch, pooling)
-        tokens_D = batch.first_D if pooling == "first" else batch.last_D
-        slots_D = additions.slot_count * torch.arange(1, len(tokens_D) + 1, device=tokens_D.device)
-        token_count = len(batch.ids_T) + additions.slot_count * len(tokens_D)
-        see_all = pooling == "last"
         shortcut: AbstractContextManager[None] = nullcontext()
-        if self.backbone.shares_row(batch, additions):
-            asked_D = tokens_D + slots_D
+        if pooling != "mean" and self.backbone.shares_row(batch, additions):
+            tokens_D = batch.first_D if pooling == "first" else batch.last_D
+            numbers_D = torch.arange(1, len(tokens_D) + 1, device=tokens_D.device)
+            asked_D = tokens_D + additions.slot_count * numbers_D
+            token_count = len(batch.ids_T) + additions.slot_count * len(tokens_D)
+            see_all = pooling == "last"
             shortcut = last_layer_of(self.backbone, asked_D, token_count, see_all=see_all)
         with shortcut:
             hidden_TH = self.backbone.hidden_states(batch, additions, chosen)

@@ -95,9 +95,7 @@ class TermProblem:
             return summed.item() / len(targets_NK)
 
         penalty = chosen(loss, _PATH, _EXTENSION)
-        self._unknowns_KD = (
-            self._start_KD.clone()
-        )  # so that the way to the minimum is always the same
+        self._unknowns_KD = self._start_KD.clone()  # so that the way is always the same
         return self.solve(penalty.value), penalty
 
     def _objective(self, targets_NK: Tensor, penalty: float) -> Objective:
