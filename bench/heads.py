@@ -48,7 +48,8 @@ def seconds_of_scikit_learn(train: LabelledNotes, found: Solution) -> tuple[floa
     chosen = rare[np.linspace(0, len(rare) - 1, COMPARED_LABELS).astype(int)]
     started, difference = time.perf_counter(), 0.0
     for label in chosen:
-        penalty = LogisticRegression(C=1 / (found.penalty * len(scaled_NH)), tol=1e-6, max_iter=999)
+        strength = found.penalty.value * len(scaled_NH)
+        penalty = LogisticRegression(C=1 / strength, tol=1e-6, max_iter=999)
         fitted = penalty.fit(scaled_NH, train.targets_NK[:, label])
         weights_H = found.weight_KH[label].double().numpy() * scaler.scale_
         difference = max(difference, float(np.abs(weights_H - fitted.coef_[0]).max()))
@@ -82,7 +83,7 @@ def main() -> None:
     rows = Rows(given.output, "" if given.device == "cpu" else torch.cuda.get_device_name())
     for variant, value, unit in (
         ("penalty path", seconds, "s"),
-        ("penalties on the path", len(found.path), ""),
+        ("penalties on the path", len(found.penalty.path), ""),
         ("peak memory of the path", memory_mib, "MiB"),
         ("scikit-learn at one penalty, all labels", per_label * given.labels, "s, extrapolated"),
         ("largest difference of standardised weights", difference, ""),

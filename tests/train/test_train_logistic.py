@@ -83,10 +83,10 @@ def test_the_penalty_has_the_lowest_validation_loss_of_the_path(kind):
     else:
         pairs = zip(validation.targets_NK.T, logits.sigmoid().numpy().T, strict=True)
         loss = np.mean([log_loss(truth, scores) for truth, scores in pairs])
-    tried = {point.penalty: point.loss for point in found.path}
-    assert found.penalty == min(tried, key=tried.get)
-    assert loss == pytest.approx(tried[found.penalty], rel=1e-3)
-    penalties = [point.penalty for point in found.path]
+    tried = {point.penalty: point.loss for point in found.penalty.path}
+    assert found.penalty.value == min(tried, key=tried.get)
+    assert loss == pytest.approx(tried[found.penalty.value], rel=1e-3)
+    penalties = [point.penalty for point in found.penalty.path]
     assert penalties == sorted(penalties, reverse=True)
     assert 5 <= len(penalties) <= 15
 
@@ -96,19 +96,19 @@ def test_a_path_that_is_best_at_its_end_is_extended_once_and_says_so():
     targets = (features[:, :1] > 0).numpy().astype(np.int8)
     separable = LabelledNotes(features, targets)
     found = HeadProblem(separable, "binary").along_path(separable)
-    assert len(found.path) == 15
-    assert found.why == "lowest validation loss; the path was extended; at its weak end"
+    assert len(found.penalty.path) == 15
+    assert found.penalty.why == "lowest validation loss; the path was extended; at its weak end"
     the_opposite = LabelledNotes(-features, targets)
     found = HeadProblem(separable, "binary").along_path(the_opposite)
-    assert found.why == "lowest validation loss; at its strong end"
+    assert found.penalty.why == "lowest validation loss; at its strong end"
 
 
 def test_without_validation_notes_the_penalty_is_a_default_and_says_so():
     train = notes("binary", 100)
-    for validation in (None, LabelledNotes(train.features_NH[:0], train.targets_NK[:0])):
-        found = HeadProblem(train, "binary").along_path(validation)
-        assert (found.penalty, found.path) == (0.1, ())
-        assert found.why == "no validation notes: the default"
+    nobody = LabelledNotes(train.features_NH[:0], train.targets_NK[:0])
+    found = HeadProblem(train, "binary").along_path(nobody)
+    assert (found.penalty.value, found.penalty.path) == (0.1, ())
+    assert found.penalty.why == "no validation notes: the default"
 
 
 def test_labels_with_one_value_get_their_prior_and_leave_the_others_as_they_are():

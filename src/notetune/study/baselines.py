@@ -267,9 +267,10 @@ class ColumnsOfTask:
             columns=columns.names,
         )
         linear = Linear(found.weight_KH.numpy(), found.bias_K.numpy())
-        penalty = Penalty(found.penalty, found.why, found.path)
         bundle, rows_of = ColumnsBundle(card, columns, linear), self.table.rows
-        return Fitted(bundle, penalty, lambda split: bundle.scores(self._frame(rows_of(split))))
+        return Fitted(
+            bundle, found.penalty, lambda split: bundle.scores(self._frame(rows_of(split)))
+        )
 
     def out_of_fold(self, penalty: float) -> FloatArray:
         """`(N, K)` scores of the training notes, features and weights from other patients each."""

@@ -207,7 +207,7 @@ def _solved(
     problem = HeadProblem(train, cell.task.task.kind, balanced=cell.spec.is_balanced)
     found = problem.along_path(validation)
     seconds = time.perf_counter() - started
-    size = found.weight_KH.numel() + found.bias_K.numel()
+    size, penalty = found.weight_KH.numel() + found.bias_K.numel(), found.penalty
     record = TrainingRecord(
         steps=0,
         trainable_parameters=size,
@@ -216,7 +216,7 @@ def _solved(
         tokens=0,
         peak_memory_mib=peak_memory_mib(),
         curve=(),
-        head=HeadRecord(found.penalty, found.why, found.path, found.constant, seconds),
+        head=HeadRecord(penalty.value, penalty.why, penalty.path, found.constant, seconds),
     )
     return _TrainedCell(cell, features, found.head().to(cell.device)), found, record
 

@@ -14,7 +14,7 @@ from notetune.errors import DataError
 from notetune.model.heads import Head, log_prior
 from notetune.model.losses import balanced_weights, outcome_loss, probabilities
 from notetune.train.lbfgs import Objective, are_taught, minimum, prior_unknowns
-from notetune.train.path import PathPoint, chosen, unchosen
+from notetune.train.path import Penalty, chosen, unchosen
 
 FOLDS = 5
 _ROUGH, _FINE = 1e-3, 1e-6
@@ -26,13 +26,13 @@ _DEFAULT = 0.1
 
 @dataclass(frozen=True)
 class Solution:
-    """A linear head, and how its penalty was found.
+    """A linear head, and its penalty.
 
     Attributes:
         weight_KH: `(K, H)` float32, for features as they come; `bias_K` likewise.
         mean_H: `(H,)` of the training notes.
         scale_H: `(H,)` their standard deviation; 1 for a constant.
-        penalty: Per training note, as in `path.Penalty`; `path` and `why` too.
+        penalty: The one that it was solved at; why and which were tried, where it was chosen.
         constant: Classes with one value in the training notes; they get their prior.
     """
 
@@ -40,10 +40,8 @@ class Solution:
     bias_K: Tensor
     mean_H: Tensor
     scale_H: Tensor
-    penalty: float
-    path: tuple[PathPoint, ...] = ()
-    why: str = ""
-    constant: int = 0
+    penalty: Penalty
+    constant: int
 
     def head(self, *, standardises: bool = False) -> Head:
         """The head; one that `standardises` can train on at one rate for all features."""
@@ -124,11 +122,11 @@ class HeadProblem:
         return self._folded(penalty)
 
     @torch.no_grad()
-    def along_path(self, validation: LabelledNotes | None) -> Solution:
-        """The solution at the penalty with the lowest loss on the validation notes."""
-        if validation is None or not len(validation.targets_NK):
+    def along_path(self, validation: LabelledNotes) -> Solution:
+        """The solution at the penalty with the lowest loss on the validation notes, if any are."""
+        if not len(validation.targets_NK):
             found = unchosen(_DEFAULT)
-            return replace(self.solve(found.value), why=found.why)
+            return replace(self.solve(found.value), penalty=found)
         targets_NK = torch.from_numpy(validation.targets_NK)
 
         def loss(penalty: float) -> float:
@@ -138,7 +136,7 @@ class HeadProblem:
 
         found = chosen(loss, _PATH, _EXTENSION)
         self._unknowns_KD = self._start_KD  # so that the way to the minimum is always the same
-        return replace(self.solve(found.value), path=found.path, why=found.why)
+        return replace(self.solve(found.value), penalty=found)
 
     def _weights(self, targets_NK: npt.NDArray[np.int8], *, balanced: bool) -> Tensor:
         """`(N, K)` weight of each loss; those of the classes of a note are the same."""
@@ -165,7 +163,7 @@ class HeadProblem:
         bias_K[self._taught_K] = intercept_K - weights_KH @ self._mean_H
         constant = int((~self._taught_K).sum())
         weights = weight_KH.float(), bias_K.float(), self._mean_H, self._scale_H
-        return Solution(*weights, penalty, constant=constant)
+        return Solution(*weights, Penalty(penalty), constant)
 
 
 def _directions(scaled_NH: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class Penalty:
     """
 
     value: float
-    why: str
+    why: str = ""
     path: tuple[PathPoint, ...] = ()
 
 
