@@ -130,9 +130,10 @@ def _model_rows(scores: TaskScores, seed: int) -> tuple[ModelRow, ...]:
     rows = []
     for model, runs in scores.tables.items():
         auroc, precision = aurocs.get(model), scores.average_precision(model)
-        of_precision = None
+        low_high = None
         if precision and scores.first.kind != "multilabel":
             of_precision = interval(precision, scores.patients)
+            low_high = of_precision.low, of_precision.high
         rows.append(
             ModelRow(
                 model=model,
@@ -141,9 +142,7 @@ def _model_rows(scores: TaskScores, seed: int) -> tuple[ModelRow, ...]:
                 auroc=scores.auroc_interval(model) if auroc else None,
                 auroc_per_run=auroc.per_run if auroc else (),
                 average_precision=precision.mean.value if precision else None,
-                average_precision_interval=(
-                    (of_precision.low, of_precision.high) if of_precision else None
-                ),
+                average_precision_interval=low_high,
                 brier=interval(scores.brier(model), scores.patients, most=math.inf),
                 calibration=mean_calibration(runs) if runs[0].kind == "binary" else None,
                 standing=standing.get(model),

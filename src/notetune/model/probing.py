@@ -92,7 +92,7 @@ def expected_reach(model: Any, most: int, *, sees_ahead: bool) -> Reach:
     `sees_ahead` is the answer where no layer says more.
     """
     model.set_attn_implementation(PACKED_ATTENTION)
-    layout = _layout(_LENGTHS[:2], model.device)
+    layout = DocumentLayout(_LENGTHS[:2], Additions(), model.device)
     is_whole = True
     try:
         _packed(model, list(_documents(model))[:2], most, layout)
@@ -162,7 +162,7 @@ def _documents(model: Any) -> Iterator[Tensor]:
 def _keeps_apart(
     model: Any, documents: Sequence[Tensor], expected: Tensor, limit: int, tolerance: float
 ) -> bool:
-    layout = _layout(_LENGTHS, model.device)
+    layout = DocumentLayout(_LENGTHS, Additions(), model.device)
     try:
         found = _packed(model, documents, limit, layout)[: len(expected)]
     except FAULTS:
@@ -205,10 +205,6 @@ def _border(model: Any, most: int) -> int:
     borders = [int(part.get("original_max_position_embeddings") or 0) for part in changing]
     border = min(borders, default=0)
     return border if border < most else 0
-
-
-def _layout(lengths: tuple[int, ...], device: torch.device) -> DocumentLayout:
-    return DocumentLayout(lengths, Additions(), device)
 
 
 def _outputs(model: Any, output: Any) -> Tensor:
