@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from notetune import manifest, storage
-from notetune.aliases import Join
+from notetune.aliases import Join, TaskKind
 from notetune.config import Config, Name, parse
 from notetune.errors import BundleError
 from notetune.model.backbone_folder import Dtype
@@ -25,7 +25,7 @@ class BundleCard(Config):
     format: int = FORMAT
     """The first did not say what stands round documents: BOS before each, EOS after a note."""
     task: str
-    kind: Literal["binary", "multiclass", "multilabel"]
+    kind: TaskKind
     """One yes or no, one of several, any of several."""
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     """In the order of the logits."""

@@ -9,7 +9,7 @@ import polars as pl
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from notetune import storage
-from notetune.aliases import FloatArray, Join
+from notetune.aliases import FloatArray, Join, TaskKind
 from notetune.config import Config, parse
 from notetune.errors import BundleError
 from notetune.plain.columns import Columns
@@ -36,7 +36,7 @@ class PlainCard(Config):
 
     format: int = FORMAT
     task: str
-    kind: Literal["binary", "multiclass", "multilabel"]
+    kind: TaskKind
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     seed: int = 0
     join: Join = "none"
