@@ -107,12 +107,10 @@ def licence_of(folder: Path) -> Licence:
     """The name in the front matter of `README.md`, and the beginning of a `LICENSE` file."""
     readme = folder / "README.md"
     lines = _beginning(readme).splitlines() if readme.is_file() else []
+    names: dict[str, str] = {}
     if lines[:1] == ["---"] and "---" in lines[1:]:
-        lines = lines[1 : lines.index("---", 1)]
-        said = [line.partition(":")[::2] for line in lines]
+        said = [line.partition(":")[::2] for line in lines[1 : lines.index("---", 1)]]
         names = {key: value.strip(" '\"") for key, value in said}
-    else:
-        names = {}
     name = names.get("license_name") or names.get("license", "")
     files = sorted(path for path in folder.glob("LICEN[SC]E*") if path.is_file())
     return Licence(name, _beginning(files[0]) if files else "")

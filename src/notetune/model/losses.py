@@ -77,11 +77,9 @@ def balanced_weights(kind: str, targets_NK: npt.NDArray[np.int8]) -> npt.NDArray
     notes that they were taken from, the weights average to 1.
     """
     ones_K = targets_NK.sum(0)
-    counts_2K = np.stack([len(targets_NK) - ones_K, ones_K])
+    counts_2K = np.maximum(np.stack([len(targets_NK) - ones_K, ones_K]), 1).astype(np.float32)
     values = len(ones_K) if kind == "multiclass" else 2
-    weights_2K: npt.NDArray[np.float32] = np.float32(len(targets_NK) / values) / np.maximum(
-        counts_2K, 1
-    ).astype(np.float32)
+    weights_2K: npt.NDArray[np.float32] = np.float32(len(targets_NK) / values) / counts_2K
     return weights_2K
 
 
