@@ -10,16 +10,10 @@ from notetune.report.table import Table, in_cells, number_cell
 def deletions_table(rows: Sequence[DeletionRow]) -> Table:
     """How far scores fall without the sentences that count most, and without others."""
     left_out = rows[0].left_out
+    falls = f"Without the top {left_out}", f"Without {left_out} at random"
     return Table(
         "Deletion test: what leaving out sentences of test notes takes from their scores.",
-        (
-            *("Task", "Model", "Notes", "Sentences a note", "Score"),
-            *(
-                f"Without the top {left_out}",
-                f"Without {left_out} at random",
-                "95 % of the difference",
-            ),
-        ),
+        ("Task", "Model", "Notes", "Sentences a note", "Score", *falls, "95 % of the difference"),
         in_cells(
             (
                 *(row.task, row.model, row.notes, number_cell(row.sentences, 1)),
