@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from builders import random_batch, random_llama
 
-from notetune.errors import TrainingError
+from notetune.errors import StepError
 from notetune.model.adapters.specs import Full, LoRA
 from notetune.model.backbone import load_backbone
 from notetune.model.sharded import shard, whole
@@ -108,12 +108,12 @@ def out_of_memory(_loss):
     raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
 
-def not_finite(folder: Path, world: World) -> str:
+def not_finite(folder: Path, world: World) -> tuple[str, list[int]]:
     try:
         run(folder, world, fail_on_rank(1, lambda loss: loss * float("nan")))
-    except TrainingError as error:
-        return str(error)
-    return "no error"
+    except StepError as error:
+        return str(error), error.documents
+    return "no error", []
 
 
 def work(folder: Path, rank: int) -> None:

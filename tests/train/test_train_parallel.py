@@ -95,9 +95,13 @@ def test_memory_that_ends_in_one_process_halves_the_rows_of_both(reports):
     assert [rank["out of memory"]["halvings"] for rank in ranks] == [[0, 1, 1, 1]] * 2
 
 
-def test_a_loss_that_is_not_finite_in_one_process_stops_both(reports):
+def test_a_loss_that_is_not_finite_in_one_process_stops_both_and_that_one_names_the_notes(reports):
     _, *ranks = reports
-    assert all("step 1: loss sum nan" in rank["not finite"] for rank in ranks)
+    (said, none), (said_too, documents) = (rank["not finite"] for rank in ranks)
+    assert "step 1: loss sum nan" in said
+    assert said_too == said
+    assert none == []
+    assert documents
 
 
 class Row:

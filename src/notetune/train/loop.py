@@ -166,10 +166,13 @@ def _refuse_non_finite(
     grad_norm: float,
 ) -> None:
     if not (math.isfinite(loss_sum) and math.isfinite(grad_norm)):
-        parts = [part for part, _ in shares]
-        faulty = [part for part, loss in zip(parts, losses, strict=True) if not math.isfinite(loss)]
+        # A gradient may be at fault in every part; a loss is in those alone where it is not finite,
+        # which may be in another process.
+        is_gradient = math.isfinite(loss_sum)
+        of_parts = zip(shares, losses, strict=True)
+        faulty = [part for (part, _), loss in of_parts if is_gradient or not math.isfinite(loss)]
         raise StepError(
             f"step {number}: loss sum {loss_sum} or gradient norm {grad_norm} is not finite, so "
             "the update was not applied. Lower optim.peak_lr or check the notes.",
-            np.concatenate([part.documents_D for part in faulty or parts]).tolist(),
+            [document for part in faulty for document in part.documents_D.tolist()],
         )

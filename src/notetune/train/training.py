@@ -256,7 +256,8 @@ def _notes_named(store: TokenStore) -> Iterator[None]:
         yield
     except StepError as error:
         notes = dict.fromkeys(store.note_ids[store.note_number_D[error.documents]].tolist())
-        raise TrainingError(f"{error} Notes: {', '.join(notes)}.") from None
+        said = ", ".join(notes) or "another process names them"
+        raise TrainingError(f"{error} Notes: {said}.") from None
 
 
 @contextmanager
