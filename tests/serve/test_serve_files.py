@@ -33,7 +33,7 @@ def test_scores_are_harmless_in_a_spreadsheet(tmp_path):
     assert pl.read_parquet(tmp_path / "scores.parquet").equals(table)
 
 
-def words_bundle(folder, **note_columns):
+def words_bundle(folder, missing=None, **note_columns):
     """TF-IDF that knows hypertension, 10 and 120."""
     terms = ("hypertension", "10", "120")
     card = WordsCard(
@@ -43,6 +43,7 @@ def words_bundle(folder, **note_columns):
         min_patients=1,
         holds="terms",
         note_columns=note_columns,
+        missing=missing,
     )
     linear = Linear(np.array([[1, 2, 4]], np.float32), np.zeros(1, np.float32))
     with runs.new_folder(folder, "test") as temporary:
@@ -100,6 +101,17 @@ def test_a_file_like_that_of_the_study_needs_no_columns_named(tmp_path):
     table.select("doc", text="body").write_csv(path)
     assert columns() == {"text": "text", "note_id": "doc"}
     assert notetune("predict", bundle, path).stdout.splitlines()[1].startswith("d1,d1,died,yes")
+
+
+def test_cells_that_were_empty_to_the_study_are_empty_to_predict(tmp_path):
+    notes = tmp_path / "notes.csv"
+    pl.DataFrame({"id": ["n1", "n2"], "text": ["a", "-9"]}).write_csv(notes)
+    words = ("--note-id", "id", "--policy", "quarantine")
+    usual = notetune("predict", words_bundle(tmp_path / "usual"), notes, *words)
+    assert [row["note_id"] for row in csv.DictReader(usual.stdout.splitlines())] == ["n1", "n2"]
+    own = notetune("predict", words_bundle(tmp_path / "own", missing=("-9",)), notes, *words)
+    assert [row["note_id"] for row in csv.DictReader(own.stdout.splitlines())] == ["n1"]
+    assert "1 rows are left out" in own.stderr
 
 
 def test_notes_without_ids_are_named_after_lines_and_that_is_said(tmp_path):

@@ -6,32 +6,26 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from notetune import manifest, storage
-from notetune.aliases import Join, TaskKind
-from notetune.config import Config, Name, parse
+from notetune.config import Name, parse
 from notetune.errors import BundleError
 from notetune.model.backbone_folder import Dtype
 from notetune.model.layers import Layers, Pooling
-from notetune.plain.bundles import FORMAT, ColumnsCard, HybridCard, WordsCard
+from notetune.plain.bundles import FORMAT, ColumnsCard, HybridCard, PlainCard, WordsCard
 
 BUNDLE = "bundle.json"
 _FORMATS = (1, FORMAT)
 _SCORES = ".parquet"
 
 
-class BundleCard(Config):
-    """What a bundle with a language model says of itself."""
+class BundleCard(PlainCard):
+    """What a bundle with a language model says of itself.
+
+    The first format did not say what stands round documents: BOS before each, EOS after a note.
+    """
 
     model: Literal["language-model"] = "language-model"
-    format: int = FORMAT
-    """The first did not say what stands round documents: BOS before each, EOS after a note."""
-    task: str
-    kind: TaskKind
-    """One yes or no, one of several, any of several."""
-    classes: Annotated[tuple[str, ...], Field(min_length=1)]
-    """In the order of the logits."""
     variant: str
     """Which adapters it has and which of them trained with the head."""
-    seed: int
     pooling: Pooling
     layers: Layers = "last"
     max_tokens: Annotated[int, Field(ge=3)]
@@ -42,8 +36,7 @@ class BundleCard(Config):
     opener_id: NonNegativeInt | None = None
     end_id: NonNegativeInt | None = None
     ends_every_piece: bool = False
-    join: Join = "none"
-    """These five are `tokens.edges.Edges`."""
+    """These four are `tokens.edges.Edges` with `join`."""
     backbone_name: str
     """Of the folder it was trained on."""
     backbone_licence: str = ""
@@ -55,8 +48,6 @@ class BundleCard(Config):
     """Of the backbone's weights in training and scoring."""
     adapters: tuple[Name, ...]
     """Names, in the order they are put on."""
-    note_columns: dict[str, str] = Field(default={})
-    """As of `PlainCard`."""
 
 
 Card = BundleCard | WordsCard | ColumnsCard | HybridCard

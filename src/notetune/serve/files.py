@@ -58,9 +58,12 @@ def source_of(
     known = {key: spelt.get(n, spelt.get(n.lower())) for key, n in card.note_columns.items()}
     chosen = {key: name for key, name in (*known.items(), *given.items()) if name is not None}
     columns = parse(TableColumns, {"text": "text", **chosen}, "columns of the notes")
-    return TableSource(
+    source = TableSource(
         kind="table", path=notes, columns=columns, policy=policy, max_rejected_share=1
     )
+    if card.missing is None:
+        return source
+    return source.model_copy(update={"missing": card.missing})
 
 
 def predict_file(

@@ -30,7 +30,7 @@ class Place:
         recompute: Whether activations are computed again in the backward pass.
         features: Folder of features that are kept.
         allow_leaks: Whether a leak stops nothing.
-        note_columns: As of `PlainCard`.
+        of_table: What a card says of the table that was read: `note_columns` and `missing`.
         brought: Folder of the adapter that step 1 starts from.
     """
 
@@ -42,7 +42,7 @@ class Place:
     features: Path
     general_text: Path
     allow_leaks: bool
-    note_columns: dict[str, str]
+    of_table: dict[str, Any]
     brought: Path | None = None
 
 

@@ -189,7 +189,7 @@ class _TrainedCell:
             backbone_fingerprint=about.fingerprint,
             dtype=about.dtype,
             adapters=about.adapters,
-            note_columns=self.cell.job.place.note_columns,
+            **self.cell.job.place.of_table,
         )
         save_card(folder, card)
         self.features.save_adapters(folder)

@@ -272,10 +272,10 @@ def baseline_spec(recipe: Recipe, facts: Facts, task: str, name: BaselineName) -
 
 def place_of(recipe: Recipe, encoder: str = "") -> Place:
     """Where the jobs of a recipe run that load its backbone, or an encoder of that name."""
-    source = recipe.prepare.source
-    columns = (
-        source.columns.model_dump(exclude_none=True) if isinstance(source, TableSource) else {}
-    )
+    source, of_table = recipe.prepare.source, {}
+    if isinstance(source, TableSource):
+        columns = source.columns.model_dump(exclude_none=True)
+        of_table = {"note_columns": columns, "missing": source.missing}
     return Place(
         recipe.encoders.models[encoder] if encoder else recipe.backbone,
         f"encoders.models.{encoder}" if encoder else "backbone",
@@ -285,7 +285,7 @@ def place_of(recipe: Recipe, encoder: str = "") -> Place:
         recipe.folder.features,
         general_text(recipe),
         recipe.prepare.allow_leaks,
-        columns,
+        of_table,
         recipe.pretrain.from_,
     )
 
