@@ -22,7 +22,8 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from notetune.errors import ConfigError
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A name that becomes part of a path."""
 MAX_SHOWN_CHARS: Final = 120
 _MOST_COUNTED: Final = 10**15  # of anything; products of counts must fit into 64 bits

@@ -1,10 +1,12 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from notetune import __version__
-from notetune.cli import app, main, study
+from notetune.cli import app, demo, load, main, study
+from notetune.errors import ConfigError
 
 COMMANDS = (
     ["demo"],
@@ -65,3 +67,22 @@ def test_help_loads_no_heavy_library():
 def test_the_version_is_printed(monkeypatch, capsys):
     assert run(monkeypatch, "--version") == 0
     assert capsys.readouterr().out.strip() == f"notetune {__version__}"
+
+
+def test_a_folder_of_data_is_taken_as_it_is_written(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    source = "{kind: table, path: n.csv, columns: {text: text}}"
+    recipe.write_text(f"name: a\nprepare: {{source: {source}}}\n")
+    for name in ("My Data #1", "2024", "a: b"):
+        folder = tmp_path / name
+        assert load.study(recipe, None, folder, None).data == folder
+    assert load.study(recipe, None, Path("2024"), None).data == Path("2024")
+
+
+@pytest.mark.parametrize("name", ["2024", "a #1"])
+def test_the_demo_writes_into_the_folder_that_was_named_or_says_why_not(tmp_path, name):
+    recipe = demo.demo_recipe(tmp_path / name / "demo", 20)
+    assert recipe.folder.root == tmp_path / name / "demo"
+    assert (recipe.data / "mimic3").is_dir()
+    with pytest.raises(ConfigError, match=r"--folder .*My Demo: its last part names the study"):
+        demo.demo_recipe(tmp_path / "My Demo", 20)

@@ -1,6 +1,8 @@
 """The job script of Slurm, and the share of the machine that each worker has."""
 
+import json
 import os
+import shlex
 import subprocess
 
 import pytest
@@ -37,6 +39,13 @@ class TestSlurm:
         assert (tmp_path / "small" / "workers").is_dir()
         checked = subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=False)
         assert checked.returncode == 0
+
+    def test_the_folder_of_logs_is_one_word_to_sbatch(self, place, tmp_path):
+        runs = tmp_path / 'a "b" %j'
+        script = slurm_script(load(place, f"runs={json.dumps(str(runs))}"), [], 1, 0, [])
+        (line,) = [line for line in script.splitlines() if "--output" in line]
+        word = f"--output={runs}/small/workers/slurm-%A-%a.log"
+        assert shlex.split(line)[1:] == [word.replace("%j", "%%j")]
 
     @pytest.mark.parametrize("option", ["-p gpu", "--comment=a\n#!", "partition=gpu"])
     def test_an_option_that_is_none_is_refused(self, place, tmp_path, option):

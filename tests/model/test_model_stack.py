@@ -233,6 +233,26 @@ def test_targets_that_the_backbone_lacks_are_named(folder):
         stack(load_backbone(str(folder)), [Layer(DOMAIN, spec, is_trained=True)])
 
 
+@pytest.mark.parametrize(
+    ("spec", "wrong"),
+    [
+        (LoRA(targets=("q_proj", "v_prj")), "v_prj"),
+        (LoRA(ranks={"v_prj": 2}), "v_prj"),
+        (LoRA(alphas={"k_proj": 2}), "k_proj"),  # of the backbone, but not among the targets
+    ],
+)
+def test_a_name_among_others_that_no_layer_bears_is_refused(folder, spec, wrong):
+    with pytest.raises(BundleError, match=f"no layer named {wrong} that LoRA is put on"):
+        stack(load_backbone(str(folder)), [Layer(DOMAIN, spec, is_trained=True)])
+
+
+def test_layers_may_be_named_by_their_paths(folder):
+    targets = ("layers.0.self_attn.q_proj", "v_proj")
+    spec = LoRA(targets=targets, ranks={r"layers\.0\.self_attn\.q_proj": 2})
+    model = stack(load_backbone(str(folder)), [Layer(DOMAIN, spec, is_trained=True)])
+    assert sum("q_proj" in name for name in model.tensors(DOMAIN)) == 2
+
+
 def test_a_saved_adapter_holds_no_path(domain):
     files = sorted(path.name for path in domain.iterdir())
     assert files == ["adapter.json", "adapter_config.json", "adapter_model.safetensors"]

@@ -41,6 +41,26 @@ def test_a_row_must_hold_the_longest_document_and_its_virtual_tokens(place):
         load(place, "prompt", "pretrain.tokens_per_row=59")
 
 
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("downstream.variants", "head-only"),
+        ("downstream.tasks", "died"),
+        ("encoders.variants", "lora"),
+        ("evaluate.baselines", "tf-idf"),
+    ],
+)
+def test_a_name_that_is_given_twice_is_refused_before_anything_is_trained(place, key, name):
+    load(place, "lora", f"{key}=[{name}]")
+    with pytest.raises(ConfigError, match=f"{key}.*{name} is named 2 times; name each once"):
+        load(place, "lora", f"{key}=[{name}, {name}]")
+
+
+def test_a_prompt_that_starts_from_text_has_text(place):
+    with pytest.raises(ConfigError, match=r"adapter\.text"):
+        load(place, "lora", "pretrain.adapter={kind: prompt, init: text, text: ' '}")
+
+
 def test_two_trainings_of_all_weights_in_one_model_are_refused(place):
     load(place, "full", "downstream.adapter={kind: full}", "downstream.variants=[task-lora]")
     with pytest.raises(ConfigError, match=r"domain-frozen\+task-lora has .* cannot both be"):

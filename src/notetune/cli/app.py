@@ -226,9 +226,13 @@ def tune(
         from notetune.study.run import is_of_searches, work
 
     jobs = work(loaded, terminal.track, is_of_searches)
-    terminal_tables.searches(
-        [search.read(job) for job in jobs if job.stage == "search"], as_json=as_json
-    )
+    found = [search.read(job) for job in jobs if job.stage == "search"]
+    if not found:
+        raise ConfigError(
+            "tune: nothing was searched, since nothing but heads trains in the step that it names; "
+            "change downstream.variants, or name tune.pretrain."
+        )
+    terminal_tables.searches(found, as_json=as_json)
 
 
 @app.command()

@@ -1,8 +1,12 @@
 """The demo: a synthetic hospital and the recipe that runs on it."""
 
+import json
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from notetune.errors import ConfigError
 
 if TYPE_CHECKING:
     from notetune.recipe.recipe import Recipe
@@ -31,8 +35,13 @@ def demo_recipe(folder: Path, patients: int) -> "Recipe":
 
     hospital = folder / f"hospital-{patients}"
     path = Path(str(files("notetune.cli") / "demo.yaml"))
-    overrides = [f"runs={folder.parent}", f"name={folder.name}", f"data={hospital}"]
-    recipe = config.load(Recipe, path, overrides)
+    if not re.fullmatch(config.NAME_PATTERN, folder.name):
+        raise ConfigError(
+            f"--folder {folder}: its last part names the study, in up to 64 of a-z, 0-9, dots, "
+            "hyphens and underscores, a letter or digit first; give another folder."
+        )
+    keys = {"runs": folder.parent, "name": folder.name, "data": hospital}
+    recipe = config.load(Recipe, path, [f"{key}={json.dumps(str(v))}" for key, v in keys.items()])
     if not (hospital / manifest.MANIFEST).is_file():
         write_hospital(hospital, SyntheticConfig(patients=patients))
     return recipe

@@ -1,5 +1,6 @@
 """What the commands name becomes a recipe."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ def study(
     Raises:
         ConfigError: If it is no recipe, or has no such backbone.
     """
-    changed = [*([f"data={data}"] if data else []), *(overrides or [])]
+    changed = [*([f"data={json.dumps(str(data))}"] if data else []), *(overrides or [])]
     with terminal.busy("reading the recipe"):
         from notetune import config
         from notetune.recipe.recipe import Recipe

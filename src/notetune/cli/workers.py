@@ -64,6 +64,12 @@ def logs_of(recipe: "Recipe") -> Path:
     return logs
 
 
+def _quoted(path: Path) -> str:
+    """A path as sbatch reads it, which expands what begins with a percent sign."""
+    text = str(path).replace("\\", r"\\").replace('"', r"\"").replace("%", "%%")
+    return f'"{text}"'
+
+
 def share(number: int, count: int, gpus: int) -> dict[str, str]:
     """Which part of this machine a worker, numbered from 0, may use: environment variables."""
     threads = max(1, (os.cpu_count() or 1) // count)
@@ -89,7 +95,7 @@ def slurm_script(
     given = [
         f"--job-name={recipe.name}",
         f"--array=0-{tasks - 1}",
-        f"--output={logs}/slurm-%A-%a.log",
+        f"--output={_quoted(logs)}/slurm-%A-%a.log",
         "--ntasks=1",
         "--requeue",
         "--signal=TERM@120",

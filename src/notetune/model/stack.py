@@ -258,7 +258,10 @@ def _put(backbone: Backbone, layer: Layer, others: Collection[Adapter]) -> Adapt
     match spec:
         case LoRA():
             loras = [other for other in others if isinstance(other, LoRAAdapter)]
-            return LoRAAdapter(backbone, layer.name, spec, loras)
+            lora = LoRAAdapter(backbone, layer.name, spec, loras)
+            if not isinstance(layer.adapter, SavedAdapter) and not backbone.is_encoder:
+                lora.refuse_idle_names(spec, backbone)
+            return lora
         case Prompt() | PTuning() | Prefix():
             is_flat = isinstance(layer.adapter, SavedAdapter)
             return VirtualTokens(backbone, spec, is_flat=is_flat)

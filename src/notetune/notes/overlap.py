@@ -132,6 +132,15 @@ def unjudged(check: Check, split_a: str, split_b: str, why: str) -> Finding:
     return Finding(check, split_a, split_b, 0, 0.0, blocks=False, is_judged=False, not_judged=why)
 
 
+def listed_patients(path: Path, column: str) -> set[str]:
+    """The patients that a column of a CSV file names.
+
+    Raises:
+        DataError: If the file is faulty.
+    """
+    return {row.cells[0].strip() for row in read_rows(path, [column])}
+
+
 def notes_of_listed_patients(
     notes: pl.DataFrame, path: Path, column: str = "SUBJECT_ID"
 ) -> pl.Series:
@@ -143,7 +152,7 @@ def notes_of_listed_patients(
     Raises:
         DataError: If the file is faulty or names none of the patients.
     """
-    listed = {row.cells[0].strip() for row in read_rows(path, [column])}
+    listed = listed_patients(path, column)
     kept = notes.filter(pl.col("patient_id").is_in(listed))["note_id"]
     if kept.is_empty():
         patients = notes["patient_id"].n_unique()

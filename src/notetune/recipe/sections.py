@@ -1,9 +1,11 @@
 """The sections of a recipe: what each stage takes."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, TypeVar
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -36,6 +38,17 @@ MOST_WEIGHTS: Final = 50_000_000
 """Of TF-IDF, words times labels; fitting keeps some 20 of each in memory."""
 Objective = Literal["perplexity", "auroc", "loss"]
 EncoderVariant = Literal["head-only", "full", "lora"]
+_NamesT = TypeVar("_NamesT", bound=Sequence[str])
+
+
+def _without_repeats(names: _NamesT) -> _NamesT:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name} is named {names.count(name)} times; name each once")
+    return names
+
+
+_EACH_ONCE: Final = AfterValidator(_without_repeats)
 
 
 class SectionRow(NamedTuple):
@@ -171,9 +184,9 @@ class EncoderFeatures(Config):
 class DownstreamConfig(ValidationConfig):
     """Step 2: heads, solved; and task adapters, kept as they were best on the validation notes."""
 
-    tasks: tuple[str, ...] = ()
+    tasks: Annotated[tuple[str, ...], _EACH_ONCE] = ()
     """Tasks of the source to predict; all when empty."""
-    variants: tuple[VariantName, ...] = (
+    variants: Annotated[tuple[VariantName, ...], _EACH_ONCE] = (
         "head-only",
         "task-lora",
         "domain-frozen+task-lora",
@@ -207,7 +220,7 @@ class EncodersConfig(Config):
 
     models: dict[Name, str] = Field(default_factory=dict)
     """A name for each Hugging Face folder of an encoder."""
-    variants: tuple[EncoderVariant, ...] = ("full", "lora")
+    variants: Annotated[tuple[EncoderVariant, ...], _EACH_ONCE] = ("full", "lora")
     """All weights train, LoRA does, or nothing but the head (`head-only`)."""
     adapter: LoRA = LoRA(targets=("query", "value", "Wqkv"))
     """For `lora`; the targets are those of BERT and the joint projection of ModernBERT."""
@@ -287,7 +300,7 @@ class EvaluateConfig(Config):
     """Comparisons whose p-values are corrected for one another (Holm); all others are exploratory.
     When left out, on each task: domain adapter on or off, task adapter on or off, the best
     validated model against TF-IDF (`tf-idf-all` where there is one), and the hybrid likewise."""
-    baselines: tuple[BaselineName, ...] | None = None
+    baselines: Annotated[tuple[BaselineName, ...], _EACH_ONCE] | None = None
     """All that apply when left out. `tf-idf-all` has every word that two patients share, and no
     bundle; `tf-idf-cut` reads as much of a note as the models do, and `columns` the `features` of
     the source."""

@@ -23,7 +23,7 @@ from notetune.recipe.recipe import Recipe
 from notetune.search.space import point_count
 from notetune.study.counts import Counted, CountedStep, Way, a_million, count_notes
 from notetune.study.jobs import Job
-from notetune.study.listing import check_backbones, jobs_of
+from notetune.study.listing import check_inputs, jobs_of
 from notetune.study.notices import of_models
 from notetune.study.specs import CellSpec, DomainSpec, PerplexitySpec, SearchSpec, Stage
 from notetune.study.wanted import with_point
@@ -183,7 +183,7 @@ def costs(recipe: Recipe, gpu: str | None = None, track: Track = silent) -> Cost
     """
     if gpu is not None and gpu not in GPUS:
         raise ConfigError(f"gpu {gpu} is unknown; known are {', '.join(GPUS)}.")
-    check_backbones(recipe, needs_weights=False)
+    check_inputs(recipe, needs_weights=False)
     rate_of = _rate_on(gpu) if gpu else _rate_here()
     here = torch_device(recipe.device)
     capability = CAPABILITY if gpu else capability_of(here)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from notetune import storage
-from notetune.errors import BackboneError, RunError
+from notetune.errors import BackboneError, ConfigError, DataError, RunError
 from notetune.model.backbone_folder import resolve_backbone
+from notetune.notes import overlap
 from notetune.prepare.prepared import open_prepared
 from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
@@ -94,12 +95,18 @@ def _preparing(recipe: Recipe, backbone: str) -> list[Job]:
     return found
 
 
-def check_backbones(recipe: Recipe, *, needs_weights: bool = True) -> None:
-    """Look for every backbone and encoder of a study, before any work on notes.
+def check_inputs(recipe: Recipe, *, needs_weights: bool = True) -> None:
+    """Look for all that a study needs beside its notes, before any work on these.
 
     Raises:
-        BackboneError: If one cannot be used.
+        BackboneError: If a backbone or an encoder cannot be used.
+        ConfigError: If the file of listed patients is faulty.
     """
+    if listed := recipe.evaluate.listed_patients:
+        try:
+            overlap.listed_patients(recipe.data / listed.file, listed.column)
+        except DataError as error:
+            raise ConfigError(f"evaluate.listed_patients: {error}") from None
     for one in recipe.studies.values():
         resolve_backbone(one.backbone, needs_weights=needs_weights)
         for name in one.encoders.models:

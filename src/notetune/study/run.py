@@ -24,7 +24,7 @@ from notetune.study import search, step1
 from notetune.study.evaluate import evaluate, refuse_foreign_looks
 from notetune.study.features import is_computed_elsewhere
 from notetune.study.jobs import OF_NOTES, Job
-from notetune.study.listing import check_backbones, jobs_of, notes_here
+from notetune.study.listing import check_inputs, jobs_of, notes_here
 from notetune.study.specs import KINDS, Notes
 from notetune.study.status import Diary
 from notetune.study.wanted import facts_of
@@ -180,7 +180,7 @@ class _Worker:
             BackboneError: If a backbone or an encoder cannot be used.
             RunError: If a live worker has another recipe, version or notes.
         """
-        check_backbones(self.recipe)
+        check_inputs(self.recipe)
         for one in self.recipe.studies.values():
             step1.refuse_misfit(one)
         root = self.recipe.folder.root

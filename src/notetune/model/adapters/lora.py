@@ -1,5 +1,6 @@
 """LoRA, in the layers that peft makes for it."""
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ class LoRAAdapter(Adapter):
         with warnings.catch_warnings():
             # peft 0.21 reads a property that transformers 5.23 has renamed.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            # Of a new adapter they are refused, by `refuse_idle_names`.
+            warnings.filterwarnings("ignore", "The following .*_pattern keys", RuntimeWarning)
             # Merging is where that matters; `refuse_tied` stands there.
             warnings.filterwarnings("ignore", "Model has `tie_word_embeddings", UserWarning)
             try:
@@ -49,6 +52,22 @@ class LoRAAdapter(Adapter):
                     f"backbone {backbone.name} has no layer named {', '.join(spec.targets)}; "
                     "set the adapter's targets to linear layers of this backbone."
                 ) from None
+
+    def refuse_idle_names(self, spec: LoRA, backbone: Backbone) -> None:
+        """Refuse names in the specification that no layer bears, which peft passes over.
+
+        Raises:
+            BundleError: With the name.
+        """
+        reached = list(self._layers())
+        targets = [(f"(.*\\.)?{re.escape(name)}", name) for name in spec.targets]
+        others = [(f"(.*\\.)?({name})", name) for name in (*spec.ranks, *spec.alphas)]
+        for pattern, name in (*targets, *others):
+            if not any(re.fullmatch(pattern, path) for path in reached):
+                raise BundleError(
+                    f"backbone {backbone.name} has no layer named {name} that LoRA is put on; "
+                    f"mend the adapter's targets, ranks or alphas. It is put on {reached[0]}, say."
+                )
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Its matrices, layer by layer."""
@@ -80,20 +99,20 @@ class LoRAAdapter(Adapter):
 
     def set_training(self, *, is_training: bool) -> None:
         """Turn its dropout on or off."""
-        for layer in self._layers():
+        for layer in self._layers().values():
             layer.lora_dropout[self.name].train(is_training)
 
     def set_trained(self, *, is_trained: bool) -> None:
         """Train it, or freeze it; its dropout goes too, so that it is deterministic."""
         super().set_trained(is_trained=is_trained)
         if not is_trained:
-            for layer in self._layers():
+            for layer in self._layers().values():
                 layer.lora_dropout[self.name] = nn.Identity()
 
     @contextmanager
     def off(self) -> Iterator[None]:
         """Leave it out of every layer for a while."""
-        active = [(layer, layer.active_adapters) for layer in self._layers()]
+        active = [(layer, layer.active_adapters) for layer in self._layers().values()]
         for layer, names in active:
             # `set_adapter` would do the same and thaw the others.
             layer._active_adapter = [name for name in names if name != self.name]
@@ -103,10 +122,12 @@ class LoRAAdapter(Adapter):
             for layer, names in active:
                 layer._active_adapter = names
 
-    def _layers(self) -> Iterator[LoraLayer]:
-        for module in self._model.modules():
-            if isinstance(module, LoraLayer) and self.name in module.scaling:
-                yield module
+    def _layers(self) -> dict[str, LoraLayer]:
+        return {
+            path: module
+            for path, module in self._model.named_modules()
+            if isinstance(module, LoraLayer) and self.name in module.scaling
+        }
 
 
 def merge_together(adapters: Sequence[LoRAAdapter]) -> None:

@@ -68,7 +68,7 @@ class Prompt(Config):
     virtual_tokens: _Size = 15
     init: Literal["random", "text"] = "random"
     """Start from random embeddings, or from those of `text`, repeated or cut to fit."""
-    text: str = "Finish this clinical note:"
+    text: Annotated[str, Field(pattern=r"\S")] = "Finish this clinical note:"
 
 
 class PTuning(Config):
