@@ -88,6 +88,7 @@ def test_a_card_names_the_columns_that_the_study_read(study, model):
     card = read_card(study.recipe.folder.cell("died", model, 0))
     assert card.note_columns == {"text": "note", "patient_id": "subject_id"}
     assert card.missing == study.recipe.prepare.source.missing
+    assert card.source == ""
 
 
 def test_scores_carry_the_ids_of_notes_that_have_them(study):

@@ -33,7 +33,7 @@ def test_scores_are_harmless_in_a_spreadsheet(tmp_path):
     assert pl.read_parquet(tmp_path / "scores.parquet").equals(table)
 
 
-def words_bundle(folder, missing=None, **note_columns):
+def words_bundle(folder, missing=None, source="", **note_columns):
     """TF-IDF that knows hypertension, 10 and 120."""
     terms = ("hypertension", "10", "120")
     card = WordsCard(
@@ -44,6 +44,7 @@ def words_bundle(folder, missing=None, **note_columns):
         holds="terms",
         note_columns=note_columns,
         missing=missing,
+        source=source,
     )
     linear = Linear(np.array([[1, 2, 4]], np.float32), np.zeros(1, np.float32))
     with runs.new_folder(folder, "test") as temporary:
@@ -112,6 +113,25 @@ def test_cells_that_were_empty_to_the_study_are_empty_to_predict(tmp_path):
     own = notetune("predict", words_bundle(tmp_path / "own", missing=("-9",)), notes, *words)
     assert [row["note_id"] for row in csv.DictReader(own.stdout.splitlines())] == ["n1"]
     assert "1 rows are left out" in own.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "made"),
+    [
+        ("", None),
+        ("omop", None),
+        ("mimic4", "admission notes, cut from discharge summaries"),
+        ("eicu", "texts written from the entries of a stay's first day"),
+    ],
+)
+def test_a_bundle_of_notes_that_its_source_made_says_so(tmp_path, kind, made):
+    notes = tmp_path / "notes.csv"
+    pl.DataFrame({"id": ["n1"], "text": ["a"]}).write_csv(notes)
+    bundle = words_bundle(tmp_path / "bundle", source=kind)
+    done = notetune("predict", bundle, notes, "--note-id", "id")
+    said = " ".join(done.stderr.split())
+    assert said.startswith(f"warning: the bundle was trained on {made}, and") if made else not said
+    assert ("`notetune prepare` with a recipe whose source is of kind" in said) is bool(made)
 
 
 def test_notes_without_ids_are_named_after_lines_and_that_is_said(tmp_path):

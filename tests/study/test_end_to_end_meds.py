@@ -10,6 +10,7 @@ from small_study import CANARY, files_below, notetune
 
 from notetune import config
 from notetune.metrics.scores import read_scores
+from notetune.model.cards import read_card
 from notetune.prepare.build import prepare
 from notetune.prepare.suspects import suspect_notes
 from notetune.recipe.recipe import Recipe
@@ -119,6 +120,12 @@ def test_every_model_scores_each_sample_once_with_its_own_label(study):
         assert dict(zip(table.note_ids_N.tolist(), rows, strict=True)) == wanted
         assert len(wanted) == 36
     assert models == 2 * 7  # prevalence, three of words, two of step 2, and the hybrid
+
+
+@pytest.mark.parametrize("model", ["head-only", "hybrid", "tf-idf"])
+def test_a_card_names_the_kind_of_a_source_that_is_no_table(study, model):
+    card = read_card(study / "runs" / "meds" / "cells" / "mortality" / model / "seed-0")
+    assert (card.source, card.note_columns) == ("meds", {})
 
 
 @pytest.mark.parametrize("model", ["head-only", "task-lora", "hybrid", "tf-idf"])

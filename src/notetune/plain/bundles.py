@@ -32,7 +32,7 @@ class PlainCard(Config):
     `classes` are K names in the order of the scores; `seed` is 0 where all runs are the same;
     `join` says whether it reads the notes of a stay as one; `note_columns` are the columns that a
     study of a table read, by the keys of `TableColumns`, and `missing` the cells that were empty to
-    it, in place of those that are by default.
+    it, in place of those that are by default; `source` is the kind of a source that is no table.
     """
 
     format: int = FORMAT
@@ -43,6 +43,7 @@ class PlainCard(Config):
     join: Join = "none"
     note_columns: dict[str, str] = Field(default={})
     missing: tuple[str, ...] | None = None
+    source: str = ""
 
 
 class TextLimit(Config):

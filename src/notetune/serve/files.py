@@ -105,7 +105,7 @@ def predict_file(
     join = _join_of(card, source, combine)
     cohort = sources.read(source.model_copy(update={"features": features}), join)
     notes = cohort.notes
-    for message in _notices(source, cohort):
+    for message in _notices(card, source, cohort):
         warnings.warn(message, RunWarning, stacklevel=2)
     # These load torch, so a fault of a file comes first.
     from notetune.serve.explain import reasons
@@ -170,8 +170,14 @@ def _join_of(card: Card, source: TableSource, combine: Combine) -> Join:
     return card.join if has_stays else "none"
 
 
-def _notices(source: TableSource, cohort: Cohort) -> Iterator[str]:
-    """What was left out or changed on the way to the notes, and how they are named."""
+def _notices(card: Card, source: TableSource, cohort: Cohort) -> Iterator[str]:
+    """What the notes should be, how they are named, and what was left out or changed."""
+    if made := sources.MADE_NOTES.get(card.source):
+        yield (
+            f"the bundle was trained on {made}, and reads this file as it is; `notetune prepare` "
+            f"with a recipe whose source is of kind {card.source} writes such notes into "
+            "prepared/texts, which can be read in place of the file with --note-id note_id."
+        )
     if source.columns.note_id is None:
         yield "notes are named after their lines in the file; --note-id names a column of ids."
     if (left_out := cohort.rejections).height:

@@ -1,6 +1,7 @@
 """Where notes and outcomes come from: one config and one reader per kind of source."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Final
 
 import polars as pl
 from pydantic import Field
@@ -20,6 +21,13 @@ Source = (
     TableSource | EicuSource | Mimic3Source | Mimic4Source | MedsSource | OmopSource | FhirSource
 )
 SourceConfig = Annotated[Source, Field(discriminator="kind")]
+
+MADE_NOTES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("mimic3", "mimic4"), "admission notes, cut from discharge summaries"),
+    "eicu": "texts written from the entries of a stay's first day",
+    "fhir": "texts taken out of the attachments and sections of documents",
+}
+"""What the notes are of a source that makes them of what its files hold, by its kind."""
 
 
 def names_patients(source: Source) -> bool:

@@ -93,7 +93,7 @@ def _fit(job: Job, prepared: Prepared, folder: Path) -> Sequence[FloatArray]:
     assert isinstance(job.spec, BaselineSpec)
     fitted = _of_task(job, prepared).fit()
     if job.spec.name != "tf-idf-all":
-        save_card(folder, fitted.bundle.card.model_copy(update=job.place.of_table))
+        save_card(folder, fitted.bundle.card.model_copy(update=job.place.of_source))
         fitted.bundle.save(folder)
     storage.write_json(folder / _PENALTY, asdict(fitted.penalty))
     return [fitted.scores(split) for split in SCORED_SPLITS]
@@ -128,7 +128,7 @@ def join(job: Job, notes: Notes) -> None:
         join=prepared.store.edges.join,
         parts=spec.parts,
         columns=spec.columns,
-        **job.place.of_table,
+        **job.place.of_source,
     )
     with runs.new_folder(job.folder, job.inputs) as temporary:
         save_card(temporary, card)

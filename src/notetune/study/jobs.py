@@ -30,7 +30,8 @@ class Place:
         recompute: Whether activations are computed again in the backward pass.
         features: Folder of features that are kept.
         allow_leaks: Whether a leak stops nothing.
-        of_table: What a card says of the table that was read: `note_columns` and `missing`.
+        of_source: What a card says of the notes' source: `note_columns` and `missing` of a table,
+            `source` of another one.
         brought: Folder of the adapter that step 1 starts from.
     """
 
@@ -42,7 +43,7 @@ class Place:
     features: Path
     general_text: Path
     allow_leaks: bool
-    of_table: dict[str, Any]
+    of_source: dict[str, Any]
     brought: Path | None = None
 
 

@@ -189,7 +189,7 @@ class _TrainedCell:
             backbone_fingerprint=about.fingerprint,
             dtype=about.dtype,
             adapters=about.adapters,
-            **self.cell.job.place.of_table,
+            **self.cell.job.place.of_source,
         )
         save_card(folder, card)
         self.features.save_adapters(folder)

@@ -272,10 +272,11 @@ def baseline_spec(recipe: Recipe, facts: Facts, task: str, name: BaselineName) -
 
 def place_of(recipe: Recipe, encoder: str = "") -> Place:
     """Where the jobs of a recipe run that load its backbone, or an encoder of that name."""
-    source, of_table = recipe.prepare.source, {}
+    source = recipe.prepare.source
+    of_source: dict[str, Any] = {"source": source.kind}
     if isinstance(source, TableSource):
         columns = source.columns.model_dump(exclude_none=True)
-        of_table = {"note_columns": columns, "missing": source.missing}
+        of_source = {"note_columns": columns, "missing": source.missing}
     return Place(
         recipe.encoders.models[encoder] if encoder else recipe.backbone,
         f"encoders.models.{encoder}" if encoder else "backbone",
@@ -285,7 +286,7 @@ def place_of(recipe: Recipe, encoder: str = "") -> Place:
         recipe.folder.features,
         general_text(recipe),
         recipe.prepare.allow_leaks,
-        of_table,
+        of_source,
         recipe.pretrain.from_,
     )
 
