@@ -26,20 +26,29 @@ def test_a_column_of_numbers_alone_is_numbers_and_codes_stay_levels():
     assert found.schema["ward"] == found.schema["sex"] == pl.String
 
 
-@pytest.mark.parametrize("odd", [CANARY, "nan", "inf", "1,5"])
+@pytest.mark.parametrize("odd", [CANARY, "nan", "inf", "1,5", "1e308", "-1e200"])
 def test_a_number_column_with_something_else_stops_without_showing_it(odd):
     frame = table(age=["1", "2", "3", odd])
     with pytest.raises(DataError) as caught:
         typed(frame, ())
     assert str(caught.value) == (
-        "column age: 1 of 4 notes have something there that is no number, the first is note n3; "
-        "mend them, empty them, or name the column in prepare.source.coded_features too if its "
-        "numbers are codes."
+        "column age: 1 of 4 notes have something there that is no number of at most 1e+30, the "
+        "first is note n3; mend them, empty them, or name the column in "
+        "prepare.source.coded_features too if its numbers are codes."
     )
     columns = fit_columns(typed(table(age=["1", "2"]), ()), np.array(["a", "b"]), 1)
     with pytest.raises(DataError, match="training had numbers alone there") as caught:
         columns.features(frame)
     assert CANARY not in str(caught.value)
+
+
+def test_numbers_with_a_comma_are_refused_unless_they_are_codes():
+    frame = table(weight=["70,31", "8,5", "-64,2", None, "90"])
+    with pytest.raises(DataError, match="column weight: 3 of 4 cells are numbers with a comma"):
+        typed(frame, ())
+    assert typed(frame, ("weight",)).schema["weight"] == pl.String
+    few = table(ward=["a,b", "1,2", "x", "y"], empty=[None] * 4)
+    assert typed(few, ()).equals(few)
 
 
 def test_features_are_standardised_numbers_shared_levels_and_flags():

@@ -333,7 +333,7 @@ def test_a_new_file_without_a_column_or_with_text_in_it_is_one_line(study, model
     new.with_columns(age=pl.Series(["60", CANARY, ""])).write_csv(tmp_path / "odd.csv")
     done = predict(study, bundle, tmp_path / "odd.csv")
     assert done.returncode == 2
-    assert "column age: 1 of 3 notes have something there that is no number" in done.stderr
+    assert "column age: 1 of 3 notes have something there that is no number of" in done.stderr
     assert "the first is note n901" in done.stderr
     assert CANARY not in done.stderr + done.stdout
 

@@ -7,7 +7,12 @@ import numpy as np
 from builders import random_encoder, random_llama
 from tiny_families import tiny_model
 
-from notetune.study.notices import of_models
+from notetune import runs
+from notetune.plain.bundles import ColumnsBundle, ColumnsCard
+from notetune.plain.columns import Columns, LevelColumn, NumberColumn
+from notetune.plain.linear import Linear
+from notetune.study.notices import of_columns, of_models
+from notetune.study.specs import BaselineSpec
 
 
 def recipe_of(backbones, encoders=None):
@@ -42,3 +47,27 @@ def test_a_tokenizer_that_loses_capitals_is_told_and_a_folder_that_is_gone_is_no
     (said,) = of_models(recipe)
     assert said.startswith("bert: the vocabulary has capital letters")
     assert "do_lower_case=False" in said
+
+
+def test_a_column_without_a_level_that_enough_patients_share_is_told(tmp_path):
+    columns = (
+        NumberColumn(name="age", mean=60, scale=9),
+        LevelColumn(name="ward", levels=("x",)),
+        LevelColumn(name="weight", levels=()),
+    )
+    names = tuple(column.name for column in columns)
+    card = ColumnsCard(task="died", kind="binary", classes=("died",), columns=names)
+    linear = Linear(np.zeros((1, 5), np.float32), np.zeros(1, np.float32))
+    with runs.new_folder(tmp_path / "cell", "test") as temporary:
+        ColumnsBundle(card, Columns(columns=columns), linear).save(temporary)
+    specs = [BaselineSpec("died", name, "labels", "texts", 10) for name in ("tf-idf", "columns")]
+    jobs = [
+        SimpleNamespace(stage="baseline", spec=spec, folder=tmp_path / "cell", task="died")
+        for spec in specs
+    ]
+    done = SimpleNamespace(done_of=lambda stage: [job for job in jobs if job.stage == stage])
+    (said,) = of_columns(done)
+    assert said == (
+        "died: column weight counts for nothing, or at most where it is empty: it is read as "
+        "levels, and 10 training patients share none of them."
+    )

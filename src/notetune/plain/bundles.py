@@ -160,9 +160,14 @@ def load_words(folder: Path, card: WordsCard) -> WordsBundle:
     return WordsBundle(card, Words(tuple(terms), idf_V), Linear(weight_KV, bias_K))
 
 
+def read_columns(folder: Path) -> Columns:
+    """The columns of a bundle and what is kept of each; errors as of `parse`."""
+    return parse(Columns, storage.read_json(folder / _COLUMNS), str(folder / _COLUMNS))
+
+
 def load_columns(folder: Path, card: ColumnsCard) -> ColumnsBundle:
     """A bundle of columns whose files are intact; errors as of `load_words`."""
-    columns = parse(Columns, storage.read_json(folder / _COLUMNS), str(folder / _COLUMNS))
+    columns = read_columns(folder)
     _refuse_mixed(folder, columns.names, card.columns)
     weight_KF, bias_K = load_tensors(folder, "weight", "bias")
     empty = pl.DataFrame(schema=dict.fromkeys(("note_id", *columns.names), pl.String))

@@ -15,6 +15,9 @@ from notetune.config import Config
 from notetune.errors import DataError
 
 _NOTE = "note_id"
+_COMMA_NUMBER = r"^[-+]?\d+,\d+$"
+_MOST = 1e30
+"""Far beyond what is measured; the deviation and the features of more need not be finite."""
 
 
 class NumberColumn(Config):
@@ -85,13 +88,16 @@ def typed(frame: pl.DataFrame, coded: Sequence[str]) -> pl.DataFrame:
     The numbers of `coded` columns are codes, so these stay text, as `note_id` does.
 
     Raises:
-        DataError: If most cells of a column are numbers and some are not.
+        DataError: If most cells of a column are numbers and some are not, or are numbers with a
+            comma.
     """
     found = []
     for series in frame.drop(_NOTE).iter_columns():
         numbers, is_odd = _numbers(series)
         filled, odd = series.len() - series.null_count(), int(is_odd.sum())
         is_text = series.name in coded or odd == filled
+        if series.name not in coded:
+            _refuse_commas(series, filled)
         if not is_text and 0 < odd < filled / 2:
             remedy = (
                 "mend them, empty them, or name the column in prepare.source.coded_features too if "
@@ -143,10 +149,20 @@ def _features(column: Column, frame: pl.DataFrame) -> Iterator[npt.NDArray[np.fl
     yield series.is_null().to_numpy().astype(np.float64)
 
 
+def _refuse_commas(series: pl.Series, filled: int) -> None:
+    commas = int(series.cast(pl.String).str.contains(_COMMA_NUMBER).sum())
+    if commas > filled / 2:
+        raise DataError(
+            f"column {series.name}: {commas} of {filled} cells are numbers with a comma; write "
+            "70.31 for 70,31 and 1200 for 1,200, or name the column in "
+            "prepare.source.coded_features too if these are levels."
+        )
+
+
 def _numbers(series: pl.Series) -> tuple[pl.Series, pl.Series]:
     """The cells as numbers, and which of them are filled in with something else."""
     numbers = series.cast(pl.Float64, strict=False)
-    is_number = numbers.is_finite().fill_null(value=False)
+    is_number = (numbers.abs() <= _MOST).fill_null(value=False)
     return numbers, ~is_number & series.is_not_null()
 
 
@@ -154,5 +170,5 @@ def _not_numbers(frame: pl.DataFrame, name: str, is_odd: pl.Series, remedy: str)
     first = frame[_NOTE].filter(is_odd)[0]
     return DataError(
         f"column {name}: {int(is_odd.sum())} of {frame.height} notes have something there that is "
-        f"no number, the first is note {first}; {remedy}."
+        f"no number of at most {_MOST:.0e}, the first is note {first}; {remedy}."
     )

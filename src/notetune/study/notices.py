@@ -11,6 +11,8 @@ from notetune.metrics.results import TaskResult
 from notetune.model.backbone import outline_backbone
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.notes import overlap
+from notetune.plain.bundles import read_columns
+from notetune.plain.columns import LevelColumn
 from notetune.prepare.patient_hashes import PROVENANCE, is_unknown
 from notetune.prepare.prepared import Intake, Prepared, inputs
 from notetune.prepare.settings import row_of
@@ -20,7 +22,7 @@ from notetune.sources.mimic.mimic3 import Mimic3Source
 from notetune.study.features import store_of
 from notetune.study.jobs import TRAINING, Job
 from notetune.study.listing import Made
-from notetune.study.specs import CellSpec
+from notetune.study.specs import BaselineSpec, CellSpec
 from notetune.tokens.edges import read_declared
 from notetune.tokens.packing import Int64Array, pack_documents
 from notetune.tokens.store import WHOLE_SHARE, TokenStore
@@ -39,6 +41,7 @@ def notices(recipe: Recipe, made: Sequence[Made]) -> Iterator[str]:
     yield from _of_notes(made[0])
     yield from (sentence for one in made for sentence in _cut(one))
     yield from of_encoders(made[0])
+    yield from (sentence for one in made for sentence in of_columns(one))
     yield from _intakes(made)
     yield from made[0].notes.prepared.notices
     yield from of_models(recipe)
@@ -201,6 +204,21 @@ def of_encoders(first: Made) -> Iterator[str]:
                 f"{encoder}: {share:.1%} of the labelled notes are longer than {pieces}"
                 f"{store.max_tokens} of its tokens; it reads their {_part(store)}."
             )
+
+
+def of_columns(one: Made) -> Iterator[str]:
+    """Say which columns beside the text have no level that counts."""
+    for job in one.done_of("baseline"):
+        spec = job.spec
+        if not isinstance(spec, BaselineSpec) or spec.name != "columns":
+            continue
+        for column in read_columns(job.folder).columns:
+            if isinstance(column, LevelColumn) and not column.levels:
+                yield (
+                    f"{job.task}: column {column.name} counts for nothing, or at most where it is "
+                    f"empty: it is read as levels, and {spec.min_patients} training patients share "
+                    "none of them."
+                )
 
 
 def _unsure(prepared: Prepared) -> Iterator[str]:
