@@ -134,6 +134,22 @@ def test_a_bundle_of_notes_that_its_source_made_says_so(tmp_path, kind, made):
     assert ("`notetune prepare` with a recipe whose source is of kind" in said) is bool(made)
 
 
+@pytest.mark.parametrize(
+    ("given", "is_told"),
+    [(("last",), True), (("last", "--time", "t"), False), (("mean",), False)],
+)
+def test_the_last_score_of_a_stay_without_times_is_that_of_its_last_row(tmp_path, given, is_told):
+    notes = tmp_path / "notes.csv"
+    frame = {"id": ["n1", "n2"], "s": ["s", "s"], "t": ["2150-01-02", "2150-01-01"]}
+    pl.DataFrame(frame | {"text": ["hypertension", "well"]}).write_csv(notes)
+    words = ("--note-id", "id", "--patient-id", "s", "--stay-id", "s", "--combine", *given)
+    done = notetune("predict", words_bundle(tmp_path / "bundle"), notes, *words)
+    said = "the last note of a stay is here the one in the last of its rows; --time names"
+    assert (said in " ".join(done.stderr.split())) is is_told
+    (row,) = csv.DictReader(done.stdout.splitlines())
+    assert (float(row["score"]) > 0.5) is not is_told
+
+
 def test_notes_without_ids_are_named_after_lines_and_that_is_said(tmp_path):
     pl.DataFrame({"text": ["a"]}).write_csv(tmp_path / "notes.csv")
     done = notetune("predict", words_bundle(tmp_path / "bundle"), tmp_path / "notes.csv")

@@ -265,6 +265,16 @@ def test_a_recipe_that_cannot_know_its_stays_is_refused(place, settings, told):
         load(place, "prepare.source.columns.stay_id=null", *settings)
 
 
+@pytest.mark.parametrize("how", ["last", "mean"])
+def test_the_last_score_of_a_stay_needs_the_times_of_its_notes(place, how):
+    settings = ("prepare.source.columns.time=null", f"evaluate.combine={how}")
+    if how == "mean":
+        assert load(place, *settings).evaluate.combine == "mean"
+        return
+    with pytest.raises(ConfigError, match=r"last needs .* give prepare\.source\.columns\.time"):
+        load(place, *settings)
+
+
 def test_a_corpus_is_joined_too_and_must_know_its_stays(place):
     corpus = f"{{kind: table, path: {place}/notes.csv, columns: {{text: text}}}}"
     with pytest.raises(ConfigError, match=r"give pretrain\.corpus\.source\.columns\.stay_id"):

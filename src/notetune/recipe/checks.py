@@ -6,6 +6,7 @@ from notetune.model.adapters.specs import traits
 from notetune.prepare.settings import LEAST_TOKENS
 from notetune.recipe.models import VARIANTS
 from notetune.sources import missing_stay_key
+from notetune.sources.tables.source import TableSource
 from notetune.sources.tables.tasks import TaskedSource
 
 if TYPE_CHECKING:
@@ -86,6 +87,11 @@ def _stays_are_known(recipe: "Recipe") -> None:
     for section, one in read.items():
         if missing := missing_stay_key(one):
             raise ValueError(f"{key} needs the stay of each note; give {section}.{missing}")
+    has_times = not isinstance(source, TableSource) or source.columns.time
+    if recipe.evaluate.combine == "last" and not has_times:
+        raise ValueError(
+            "evaluate.combine last needs the time of each note; give prepare.source.columns.time"
+        )
 
 
 def _documents_fit_rows(recipe: "Recipe") -> None:

@@ -160,6 +160,12 @@ def _join_of(card: Card, source: TableSource, combine: Combine) -> Join:
         if has_stays:
             why = "the bundle reads the notes of a stay as one, so nothing is left to combine"
         raise ConfigError(f"--combine {combine}: {why}.")
+    if combine == "last" and not source.columns.time:
+        message = (
+            "--combine last: the last note of a stay is here the one in the last of its rows; "
+            "--time names the column that says which is the newest."
+        )
+        warnings.warn(message, RunWarning, stacklevel=3)
     if card.join != "none" and not (has_stays and source.columns.time):
         what = "its notes are in the order of the rows" if has_stays else "each row is read as one"
         message = (
