@@ -79,7 +79,7 @@ def test_an_outcome_loss_is_that_of_scikit_learn_weighted_or_not(kind, is_balanc
     ones = classes[:, None] == np.arange(4) if kind == "multiclass" else rng.random((40, labels))
     targets = (ones < 0.2 if kind != "multiclass" else ones).astype(np.int8)
     columns = [classes] if kind == "multiclass" else list(targets.T)
-    scores = probabilities(kind, logits).double().numpy()
+    scores = probabilities(kind, logits).numpy()
     scores = [scores / scores.sum(1, keepdims=True)] if kind == "multiclass" else list(scores.T)
     expected = [
         40 * log_loss(
@@ -96,3 +96,13 @@ def test_an_outcome_loss_is_that_of_scikit_learn_weighted_or_not(kind, is_balanc
 
 def test_a_label_without_ones_has_finite_weights():
     assert balanced_weights("binary", np.zeros((4, 1), np.int8)).tolist() == [[0.5], [2.0]]
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass"])
+def test_no_two_logits_of_float32_tie_at_a_score_of_1(kind):
+    logits = torch.linspace(-30, 30, 601)[:, None]
+    if kind == "multiclass":
+        logits = torch.cat([logits, torch.zeros_like(logits)], 1)
+    scores = probabilities(kind, logits)
+    assert scores.dtype == torch.float64
+    assert (scores[:, 0].diff() > 0).all()

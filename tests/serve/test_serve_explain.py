@@ -10,11 +10,12 @@ from release_study import unpack
 from small_study import notetune
 
 from notetune.errors import ConfigError
-from notetune.plain.bundles import ColumnsBundle, ColumnsCard
+from notetune.plain.bundles import ColumnsBundle, ColumnsCard, WordsBundle, WordsCard
 from notetune.plain.columns import Columns, LevelColumn, NumberColumn
 from notetune.plain.linear import Linear
+from notetune.plain.words import Words
 from notetune.serve.explain import reasons
-from notetune.serve.plain import ColumnsPredictor
+from notetune.serve.plain import ColumnsPredictor, WordsPredictor
 from notetune.serve.predictor import load_predictor
 
 CELLS = ("head-only", "domain-frozen+task-lora", "tf-idf", "hybrid")
@@ -52,10 +53,26 @@ def test_a_sentence_changes_what_leaving_it_out_by_hand_changes(study, cell):
         without = predictor.predict([rest]).scores_NK[0, 0]
         assert row["score"] == pytest.approx(whole, abs=1e-6)
         assert row["change"] == pytest.approx(whole - without, abs=1e-6)
-        first, second = np.clip([whole, without], 1e-6, 1 - 1e-6)  # where a logit has no end
-        odds = np.log(first / (1 - first)) - np.log(second / (1 - second))
+        odds = np.log(whole / (1 - whole)) - np.log(without / (1 - without))
         assert row["log_odds"] == pytest.approx(odds, abs=1e-3)
     assert of_a["change"].abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("start", [-25, 0, 25])
+def test_log_odds_of_sentences_are_differences_of_logits_where_scores_are_all_but_1(start):
+    terms = ("shock", "well", "pain")
+    linear = Linear(np.array([[3, -2, 1]], np.float32), np.array([start], np.float32))
+    card = WordsCard(task="t", kind="binary", classes=("died",), min_patients=1, holds="terms")
+    bundle = WordsBundle(card, Words(terms, np.ones(3)), linear)
+    notes = pl.DataFrame({"note_id": ["a"], "text": ["shock. well. pain"]})
+    found = reasons(WordsPredictor(bundle, None), notes, None, card, ())
+    of_sentences = found.filter(of="sentence").sort("text")
+    texts = ["shock. well. pain", "shock. well. ", "well. pain", "shock. pain"]
+    logits = linear.logits(bundle.words.features(texts))[:, 0]
+    assert of_sentences["text"].to_list() == ["pain", "shock.", "well."]
+    expected = (logits[0] - logits[1:]).tolist()
+    assert of_sentences["log_odds"].to_list() == pytest.approx(expected, abs=1e-3)
+    assert min(map(abs, expected)) > 0.1
 
 
 def test_a_note_of_one_sentence_has_none_to_leave_out_and_a_long_one_few(study):

@@ -52,4 +52,6 @@ def test_a_bundle_of_the_last_release_predicts_what_it_predicted(study, cell):
     predictor = load_predictor(folder, str(study / "backbone"))
     scores_NK = predictor.predict([texts[note] for note in table.note_ids_N.tolist()]).scores_NK
     assert len(scores_NK) > 15
-    assert np.abs(scores_NK - table.scores_NK).max() < 1e-6
+    # The last release rounded the scores that a hybrid joins to float32, which shows near 1.
+    most = 1e-5 if cell == "hybrid" else 1e-6
+    assert np.abs(scores_NK - table.scores_NK).max() < most

@@ -105,5 +105,9 @@ def outcome_loss(
 
 
 def probabilities(kind: str, logits_NK: Tensor) -> Tensor:
-    """`(N, K)`: softmax over classes for `multiclass`, otherwise a sigmoid per label."""
-    return logits_NK.float().softmax(1) if kind == "multiclass" else logits_NK.float().sigmoid()
+    """`(N, K)` in float64: softmax over classes for `multiclass`, else a sigmoid per label.
+
+    In float32 all logits above 17 would have the score 1.
+    """
+    exact_NK = logits_NK.double()
+    return exact_NK.softmax(1) if kind == "multiclass" else exact_NK.sigmoid()

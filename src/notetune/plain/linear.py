@@ -17,7 +17,7 @@ from notetune.aliases import FloatArray
 from notetune.errors import BundleError
 
 WEIGHTS = "weights.safetensors"
-# Scores of float32 models reach 0 and 1, where a logit has no end.
+# Scores reach 0 and 1, where a logit has no end.
 _LEAST_SCORE = 1e-6
 
 
@@ -46,9 +46,12 @@ def probabilities(kind: str, logits_NK: FloatArray) -> FloatArray:
     return scores_NK
 
 
-def log_odds(kind: str, scores_NK: FloatArray) -> FloatArray:
-    """`(N, K)` logits of scores: of each label, or the log scores of classes."""
-    clipped_NK = np.clip(scores_NK, _LEAST_SCORE, 1 - _LEAST_SCORE)
+def log_odds(kind: str, scores_NK: FloatArray, least: float = _LEAST_SCORE) -> FloatArray:
+    """`(N, K)` logits of scores: of each label, or the log scores of classes.
+
+    Scores below `least` count as that, and those above 1 - `least` too.
+    """
+    clipped_NK = np.clip(scores_NK, least, 1 - least)
     logits_NK: FloatArray = np.log(clipped_NK) if kind == "multiclass" else logit(clipped_NK)
     return logits_NK
 

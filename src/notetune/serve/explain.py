@@ -20,6 +20,8 @@ from notetune.serve.predictions import Predictor, cleaned
 MOST_SENTENCES = 60
 """Of one note; in a longer one neighbours are left out together."""
 _TEXTS_AT_ONCE = 256
+_LEAST_SCORE = 1e-15
+"""Where scores in float64 end to tell logits apart."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,12 @@ def _as_table(
 
 
 def _of_sentences(left_out: LeftOut, n: int, k: int, kind: str) -> Iterator[_Row]:
-    whole_K = log_odds(kind, left_out.scores_K)
-    for (start, end), without_K in zip(left_out.spans, left_out.without_SK, strict=True):
-        change = float(left_out.scores_K[k] - without_K[k])
+    whole_K = log_odds(kind, left_out.scores_K, _LEAST_SCORE)
+    odds_SK = log_odds(kind, left_out.without_SK, _LEAST_SCORE)
+    for s, (start, end) in enumerate(left_out.spans):
+        change = float(left_out.scores_K[k] - left_out.without_SK[s, k])
         text = left_out.text[start:end].strip()
-        yield n, k, "sentence", text, change, float((whole_K - log_odds(kind, without_K))[k])
+        yield n, k, "sentence", text, change, float(whole_K[k] - odds_SK[s, k])
 
 
 def _of_words_and_columns(

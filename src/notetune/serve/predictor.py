@@ -59,7 +59,7 @@ class LanguageModelPredictor:
             return found
 
         logits_NK = infer.outputs_per_note(model, logits, store, documents_N, rows, most)
-        scores_NK = probabilities(card.kind, torch.from_numpy(logits_NK)).double().numpy()
+        scores_NK = probabilities(card.kind, torch.from_numpy(logits_NK)).numpy()
         return Predictions(scores_NK, store.reading(documents_N, most))
 
 

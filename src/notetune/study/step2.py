@@ -161,7 +161,7 @@ class _TrainedCell:
         rows = cell.task.rows(split)
         if len(rows):
             logits_NK = self.logits(rows)
-            scores_NK = probabilities(cell.task.task.kind, logits_NK).double().numpy()
+            scores_NK = probabilities(cell.task.task.kind, logits_NK).numpy()
             table = cell.task.scores(spec.model, spec.seed, split, scores_NK)
             most = spec.features.pieces_in(cell.store)
             reading = cell.store.reading(cell.documents_N[rows], most)
@@ -317,7 +317,7 @@ class _AdaptersAndHead:
         loss = summed.item() / len(rows)
         if not math.isfinite(loss):
             return loss, None
-        aurocs_K = auroc_scores(targets_NK, probabilities(kind, logits_NK).double().numpy())
+        aurocs_K = auroc_scores(targets_NK, probabilities(kind, logits_NK).numpy())
         is_defined_K = ~np.isnan(aurocs_K)
         return loss, float(aurocs_K[is_defined_K].mean()) if is_defined_K.any() else None
 

@@ -195,7 +195,7 @@ def out_of_fold(
     for is_left_out_N in left_out(groups_N):
         problem = HeadProblem(train.rows(~is_left_out_N), kind, balanced=balanced)
         logits_NK = problem.solve(penalty).head()(train.rows(is_left_out_N).features_NH)
-        scores_NK[is_left_out_N] = probabilities(kind, logits_NK).double().cpu().numpy()
+        scores_NK[is_left_out_N] = probabilities(kind, logits_NK).cpu().numpy()
     return scores_NK
 
 
