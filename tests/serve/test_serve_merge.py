@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -6,12 +8,14 @@ from safetensors.torch import load_file, save_file
 from saved_bundles import TEXTS, saved_bundle, trained
 from transformers import AutoModelForCausalLM
 
-from notetune.errors import BundleError, RunError
+from notetune import manifest, runs
+from notetune.errors import BundleError, RunError, RunWarning
 from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.adapters.lora import merge_together
 from notetune.model.adapters.specs import AdaptationPrompt, Full, LoRA, Prefix, Prompt, PTuning
 from notetune.model.backbone import load_backbone
 from notetune.model.batch import packed_batch
+from notetune.model.cards import read_card, save_card
 from notetune.model.stack import DOMAIN, TASK, stack
 from notetune.serve.merge import merge
 from notetune.serve.predictor import load_predictor
@@ -91,6 +95,18 @@ def test_an_adapter_on_a_fully_fine_tuned_backbone_merges_with_it(folder, tmp_pa
     with torch.inference_mode():
         difference = again.hidden_states(batch) - model.hidden_states(batch)
     assert difference.abs().max() < 1e-5
+
+
+def test_that_a_bundle_was_trained_in_another_type_is_said(folder, tmp_path):
+    bundle = saved_bundle(tmp_path / "cell", trained(folder, LoRA(rank=2)))
+    card = read_card(bundle).model_copy(update={"dtype": "bfloat16"})
+    with runs.new_folder(tmp_path / "other", "test") as temporary:
+        left_out = shutil.ignore_patterns(manifest.MANIFEST)
+        shutil.copytree(bundle, temporary, ignore=left_out, dirs_exist_ok=True)
+        save_card(temporary, card)
+    with pytest.warns(RunWarning, match="was trained in bfloat16 and is merged in float32: scores"):
+        merge(tmp_path / "other", tmp_path / "out")
+    assert read_card(tmp_path / "out").dtype == "float32"
 
 
 def test_what_is_missing_is_named(folder, tmp_path):

@@ -1,9 +1,10 @@
 """A bundle or an adapter as a plain backbone folder, for deployment."""
 
+import warnings
 from pathlib import Path
 
 from notetune import runs, storage
-from notetune.errors import BundleError
+from notetune.errors import BundleError, RunWarning
 from notetune.model.adapters.files import read_adapter
 from notetune.model.adapters.folder import is_adapter
 from notetune.model.backbone import load_backbone, write_backbone
@@ -19,8 +20,8 @@ def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
     """Write a backbone with the adapters of a bundle, or one adapter, in its weights, in float32.
 
     Plain transformers loads the new folder. That of a bundle is a bundle too, its own backbone
-    with the same head on top, and predicts what the bundle predicts in float32; one that was
-    trained in bfloat16 predicts with the rounding of that.
+    with the same head on top, and predicts what the bundle predicts in float32; of one that was
+    trained in bfloat16, whose scores hold the rounding of that, a warning says that they differ.
 
     `backbone` is a folder; a bundle knows the name of its own.
 
@@ -35,30 +36,41 @@ def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
     storage.refuse_unwritable(out)
     bundle = None
     if (folder / BUNDLE).is_file():
-        card = read_language_model_card(folder)
-        if card.dtype == "nf4":
-            raise BundleError(
-                f"{folder} stands on weights in nf4, which cannot take an adapter in; predict with "
-                "it as it is, or train it with dtype: bfloat16 and merge that."
-            )
-        loaded = load_backbone(own_backbone(card.backbone_name, backbone))
-        bundle = load_bundle(folder, card, loaded)
+        bundle = _bundle(folder, backbone)
         model = bundle.model
     elif not is_adapter(folder):
         raise BundleError(f"{folder} is neither a bundle nor an adapter folder.")
     elif backbone is None:
         raise BundleError(f"{folder} is an adapter; name its backbone with --backbone.")
     else:
-        loaded = load_backbone(backbone)
-        model = stack(loaded, [Layer(DOMAIN, read_adapter(folder), is_trained=False)])
-        model.check(probe(loaded))
-    merged = merge_adapters(model)
+        layers = [Layer(DOMAIN, read_adapter(folder), is_trained=False)]
+        model = stack(load_backbone(backbone), layers)
+        model.check(probe(model.backbone))
+    merged, loaded = merge_adapters(model), model.backbone
     inputs = {"merged": folder.name, "backbone": loaded.fingerprint}
     with runs.new_folder(out, inputs) as temporary:
         write_backbone(temporary, loaded, merged.tensors)
         if bundle is not None:
             _save_merged(temporary, bundle, out.name)
     return merged
+
+
+def _bundle(folder: Path, backbone: str | None) -> Bundle:
+    """A bundle in float32; that its scores differ from those in another type is warned of."""
+    card = read_language_model_card(folder)
+    if card.dtype == "nf4":
+        raise BundleError(
+            f"{folder} stands on weights in nf4, which cannot take an adapter in; predict with "
+            "it as it is, or train it with dtype: bfloat16 and merge that."
+        )
+    if card.dtype != "float32":
+        message = (
+            f"{folder} was trained in {card.dtype} and is merged in float32: scores differ from "
+            f"those of its study by the rounding of {card.dtype}, which can reach hundredths; "
+            "judge the merged bundle by its own scores, or predict with this one."
+        )
+        warnings.warn(message, RunWarning, stacklevel=3)
+    return load_bundle(folder, card, load_backbone(own_backbone(card.backbone_name, backbone)))
 
 
 def _save_merged(folder: Path, bundle: Bundle, name: str) -> None:
