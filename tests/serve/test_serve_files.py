@@ -59,6 +59,38 @@ def test_the_bundle_inside_a_folder_is_told(tmp_path):
         read_card(tmp_path / "cell")
 
 
+def test_a_cell_of_scores_alone_is_told_from_a_folder_of_anything(tmp_path):
+    for name, said in (("test.parquet", "scores alone, as of prevalence"), ("x", "downstream")):
+        with runs.new_folder(tmp_path / name, "test") as temporary:
+            (temporary / name).touch()
+        with pytest.raises(BundleError, match=said):
+            read_card(tmp_path / name)
+
+
+def test_scores_and_explanations_are_not_written_into_one_file(tmp_path):
+    paths = tmp_path / "one.csv", tmp_path / "." / "one.csv"
+    done = notetune("predict", tmp_path, "none.csv", "-o", paths[0], "--explain", paths[1])
+    assert done.returncode == 2
+    assert "--output and --explain are both" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((), "--text: "),
+        (("--text", "body", "--note-id", "nr"), "--note-id: "),
+        (("--text", "body", "--note-id", "id"), "(`predict --policy quarantine`)"),
+    ],
+)
+def test_an_error_of_predict_names_its_options(tmp_path, given, said):
+    notes = tmp_path / "notes.csv"
+    pl.DataFrame({"id": ["n1", "n2"], "body": ["a", ""]}).write_csv(notes)
+    done = notetune("predict", words_bundle(tmp_path / "bundle"), notes, *given)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())
+    assert "columns.text" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("fault", "code", "said"),
     [

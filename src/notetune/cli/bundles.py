@@ -1,14 +1,23 @@
 """The commands about bundles and backbones: score notes, merge adapters, convert weights."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
 from notetune import storage
 from notetune.cli import options, terminal
 from notetune.errors import ConfigError
+from notetune.missing_column import MissingColumnError
 from notetune.ownership import refuse_foreign
+
+_COLUMNS: Final = ("text", "note_id", "patient_id", "stay_id", "time")
+_OPTIONS: Final[Mapping[str, str]] = {
+    **{f"columns.{key}": "--" + key.replace("_", "-") for key in _COLUMNS},
+    "source.features": "the bundle reads columns beside the text",
+}
 
 
 def predict(
@@ -41,13 +50,15 @@ def predict(
 
     for path in (output, explain):
         check_output(path)
+    if output and explain and output.resolve() == explain.resolve():
+        raise ConfigError(f"--output and --explain are both {output}; give each its own file.")
     if label and not explain:
         raise ConfigError("--label says which score --explain explains; give --explain a file.")
     explained = (label or ()) if explain else None
     ids = {"patient_id": patient_id, "note_id": note_id, "stay_id": stay_id}
     card = read_card(bundle)
     source = source_of(card, notes, {**ids, "text": text, "time": time}, policy)
-    with terminal.busy("scoring"):
+    with terminal.busy("scoring"), _as_options():
         found = predict_file(bundle, source, backbone, device, combine, explained, card)
     write_predictions(found.scores, output)
     if explain and found.reasons is not None:
@@ -55,6 +66,16 @@ def predict(
         terminal.say(f"{explain} holds text of the notes: keep it as private as they are")
     if output:
         typer.echo(f"{output}: {len(found.scores):,} scores")
+
+
+@contextmanager
+def _as_options() -> Iterator[None]:
+    """Name the option that says which column is read, where an error names the recipe's key."""
+    try:
+        yield
+    except MissingColumnError as error:
+        key, _, said = str(error).partition(": ")
+        raise MissingColumnError(f"{_OPTIONS.get(key, key)}: {said}", error.column) from None
 
 
 def merge(

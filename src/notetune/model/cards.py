@@ -70,6 +70,8 @@ def read_card(folder: Path) -> Card:
     if not (folder / BUNDLE).is_file() or not (folder / manifest.MANIFEST).is_file():
         inside = sorted(path.parent for path in folder.glob(f"*/{BUNDLE}"))
         way_out = f"Is {inside[0]} meant?" if inside else "`notetune downstream` writes bundles."
+        if (folder / manifest.MANIFEST).is_file() and [*folder.glob(f"*{_SCORES}")]:
+            way_out = "It holds scores alone, as of prevalence or tf-idf-all; name another model."
         raise BundleError(
             f"{folder} is not a bundle: it needs {BUNDLE} and {manifest.MANIFEST}. {way_out}"
         )

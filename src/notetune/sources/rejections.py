@@ -69,7 +69,7 @@ class Rejections:
         if self.is_strict:
             raise DataError(
                 f"{place(file, line)}: {fault.reason}; {fault.remedy}, or set policy: quarantine "
-                "to leave such rows out and count them."
+                "(`predict --policy quarantine`) to leave such rows out and count them."
             ) from None
         self._rows.append((str(file), line, note_id, fault.reason))
 
