@@ -23,13 +23,15 @@ def pieces(text, most=99):
         ("BP 120.5 fell vs. 130", ["BP 120.5 fell vs. 130"]),
         ("one line\n\n\nnext\n - \n", ["one line\n\n\n", "next\n - \n"]),
         ("12 . 3", ["12 . 3"]),
+        ("患者男性。既往病史。 治疗", ["患者男性。", "既往病史。 ", "治疗"]),
+        ("बुखार है। दर्द है", ["बुखार है। ", "दर्द है"]),
     ],
 )
 def test_a_note_is_cut_where_a_reader_would(text, expected):
     assert pieces(text) == expected
 
 
-@given(st.text(alphabet="ab1. \n!é", max_size=60), st.integers(1, 5))
+@given(st.text(alphabet="ab1. \n!é。", max_size=60), st.integers(1, 5))
 def test_the_pieces_are_the_text_and_few_enough(text, most):
     found = pieces(text, most)
     assert "".join(found) == text

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from sklearn.feature_extraction.text import TfidfVectorizer
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
-from notetune.plain.words import count_terms
+from notetune.plain.words import Words, count_terms
 
 TEXTS = [
     "Chest pain, chest pain and fever.",
@@ -53,3 +55,20 @@ def test_notes_without_a_shared_word_have_no_features():
         words, features_NV = count_terms(texts, np.array(["a", "b"]), 2).words(np.ones(2, bool))
         assert (words.terms, features_NV.shape) == ((), (2, 0))
         assert words.features(["one"]).shape == (1, 0)
+
+
+def test_words_hold_their_combining_marks_and_a_bundle_of_before_reads_as_it_did():
+    texts = ["मधुमेह के रोगी को बुखार है"] * 2
+    words, features_NV = count_terms(texts, np.array(["a", "b"]), 2).words(np.ones(2, bool))
+    assert {"मधुमेह", "रोगी", "बुखार", "रोगी को"} < {*words.terms}
+    assert np.abs((words.features(texts) - features_NV).toarray()).max() < 1e-6
+    theirs = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(texts)
+    before = Words(tuple(theirs.get_feature_names_out()), theirs.idf_)
+    assert np.abs((before.features(texts) - theirs.transform(texts)).toarray()).max() < 1e-6
+
+
+@given(st.text(alphabet="aB1_é\u0301ß. -\u0e31ก漢", max_size=40))
+def test_text_without_such_marks_has_the_terms_of_scikit_learn(text):
+    counted = count_terms([text, "known word"], np.array(["a", "b"]), 1)
+    theirs = CountVectorizer(ngram_range=(1, 2)).fit([text, "known word"])
+    assert counted.terms_V.tolist() == theirs.get_feature_names_out().tolist()

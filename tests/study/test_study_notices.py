@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from builders import random_encoder, random_llama
 from tiny_families import tiny_model
 
@@ -11,7 +12,7 @@ from notetune import runs
 from notetune.plain.bundles import ColumnsBundle, ColumnsCard
 from notetune.plain.columns import Columns, LevelColumn, NumberColumn
 from notetune.plain.linear import Linear
-from notetune.study.notices import of_columns, of_models
+from notetune.study.notices import of_columns, of_models, of_scripts
 from notetune.study.specs import BaselineSpec
 
 
@@ -71,3 +72,18 @@ def test_a_column_without_a_level_that_enough_patients_share_is_told(tmp_path):
         "died: column weight counts for nothing, or at most where it is empty: it is read as "
         "levels, and 10 training patients share none of them."
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "is_told"),
+    [
+        ("患者男性, aspirin 100 mg。既往高血压病史", True),
+        ("ผู้ป่วยมีไข้", True),
+        ("Chest pain, 漢", False),
+    ],
+)
+def test_notes_without_spaces_between_words_are_told(text, is_told):
+    tasks = {"died": SimpleNamespace(note_ids_N=np.array(["n1"]))}
+    said = [*of_scripts(SimpleNamespace(tasks=tasks, texts=lambda ids: [text for _ in ids]))]
+    assert len(said) == is_told
+    assert all("scripts without spaces between words" in one for one in said)

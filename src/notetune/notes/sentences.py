@@ -6,9 +6,13 @@ from typing import TypeAlias
 
 Span: TypeAlias = tuple[int, int]
 """First character, and the one after the last."""
-# A line break, or the space behind a full stop, question or exclamation mark that ends no title.
-_END = re.compile(r"(?<!\b(?:Dr|Mr|Ms|St|Pt|vs)\.)(?<!\bMrs\.)(?<=[.!?])[ \t]+|\n+")
-_WORD = re.compile(r"\w\w")
+# A line break, or the space behind a full stop, question or exclamation mark that ends no title;
+# no space need follow a full stop of Chinese, Japanese or Hindi.
+_END = re.compile(
+    r"(?<!\b(?:Dr|Mr|Ms|St|Pt|vs)\.)(?<!\bMrs\.)(?<=[.!?])[ \t]+|(?<=[。！？।])[ \t]*|\n+"  # noqa: RUF001
+)
+# Two letters, or one with the sign of a vowel, as in Hindi.
+_WORD = re.compile(r"\w[\w\u0590-\u0963\u0966-\u0dff]")
 
 
 def sentences(text: str, most: int) -> list[Span]:

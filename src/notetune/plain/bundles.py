@@ -70,12 +70,14 @@ class WordsCard(PlainCard):
     Attributes:
         min_patients: Fewest training patients whose notes share a term.
         holds: What of the notes stands in it, in words.
+        has_marks: As of `Words`.
         limit: How far it reads a note; to its end without.
     """
 
     model: Literal["tf-idf"] = "tf-idf"
     min_patients: int
     holds: str
+    has_marks: bool = False
     limit: TextLimit | None = None
 
 
@@ -157,7 +159,7 @@ def load_words(folder: Path, card: WordsCard) -> WordsBundle:
     classes, words = len(card.classes), len(terms)
     shapes = weight_KV.shape, bias_K.shape, idf_V.shape
     _refuse_mixed(folder, shapes, ((classes, words), (classes,), (words,)))
-    return WordsBundle(card, Words(tuple(terms), idf_V), Linear(weight_KV, bias_K))
+    return WordsBundle(card, Words(tuple(terms), idf_V, card.has_marks), Linear(weight_KV, bias_K))
 
 
 def read_columns(folder: Path) -> Columns:

@@ -4,6 +4,7 @@ Shapes: N notes, V terms, P patients.
 """
 
 import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,21 +16,32 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 
 _WORDS_AND_PAIRS = (1, 2)
+# From Hebrew to Sinhala, where a word is written with them; without Latin's accents.
+_MARKS = "".join(chr(c) for c in range(0x590, 0xE00) if unicodedata.category(chr(c))[0] == "M")
+_WORD = r"(?u)\b\w\w+\b"
+_WORD_WITH_MARKS = rf"(?u)\b\w[\w{_MARKS}]+"
 
 
 @dataclass(frozen=True)
 class Words:
-    """V words and pairs of words, lower case, and their inverse document frequencies."""
+    """V words and pairs of words, lower case, and their inverse document frequencies.
+
+    `has_marks` says whether words go on at combining marks, as of Hindi; before, they ended there.
+    """
 
     terms: tuple[str, ...]
     idf_V: npt.NDArray[np.float64]
+    has_marks: bool = False
 
     def features(self, texts: Sequence[str]) -> Any:
         """`(N, V)` sparse float32 TF-IDF of texts; that of a text is its own."""
         if not self.terms:
             return scipy.sparse.csr_matrix((len(texts), 0), dtype=np.float32)
         counter = CountVectorizer(
-            ngram_range=_WORDS_AND_PAIRS, vocabulary=self.terms, dtype=np.int32
+            ngram_range=_WORDS_AND_PAIRS,
+            vocabulary=self.terms,
+            dtype=np.int32,
+            token_pattern=_WORD_WITH_MARKS if self.has_marks else _WORD,
         )
         return _weighted(counter.transform(texts), self.idf_V)
 
@@ -65,7 +77,7 @@ class CountedNotes:
         is_shared_V = patients_V >= self._fewest(patients_V)
         notes_V = np.asarray(is_there_NV.sum(0)).ravel()[is_shared_V]
         idf_V = np.log((1 + notes) / (1 + notes_V)) + 1
-        words = Words(tuple(self.terms_V[is_shared_V].tolist()), idf_V)
+        words = Words(tuple(self.terms_V[is_shared_V].tolist()), idf_V, has_marks=True)
         return words, _weighted(counts_NV[:, is_shared_V], idf_V)
 
     def _fewest(self, patients_V: npt.NDArray[np.int64]) -> int:
@@ -83,7 +95,9 @@ def count_terms(
     most_terms: int = sys.maxsize,
 ) -> CountedNotes:
     """Count the words and pairs of some notes; a term of fewer notes than patients is left out."""
-    counter = CountVectorizer(ngram_range=_WORDS_AND_PAIRS, dtype=np.int32)
+    counter = CountVectorizer(
+        ngram_range=_WORDS_AND_PAIRS, dtype=np.int32, token_pattern=_WORD_WITH_MARKS
+    )
     try:
         counts_NV = counter.fit_transform(texts)
     except ValueError:  # no note has a word

@@ -197,6 +197,7 @@ class WordsOfTask:
             join=self.prepared.store.edges.join,
             min_patients=counted.min_patients,
             holds=what_it_holds(len(words.terms), counted.min_patients),
+            has_marks=words.has_marks,
             limit=self._limit if self.spec.name == "tf-idf-cut" else None,
         )
         bundle = WordsBundle(card, words, linear)

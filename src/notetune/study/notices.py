@@ -1,5 +1,6 @@
 """What every reader of the scores must know: what is missing, unsure, or not the best way."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -31,6 +32,9 @@ from notetune.train.training import read_record
 _FEW_PATIENTS = 10
 _FEW_STEPS = 20
 _TOO_GOOD = 0.98
+_NOTES_LOOKED_AT = 100
+# Thai, Lao, Burmese, Khmer, Japanese and Chinese.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 
 def notices(recipe: Recipe, made: Sequence[Made]) -> Iterator[str]:
@@ -240,12 +244,25 @@ def _unsure(prepared: Prepared) -> Iterator[str]:
             yield f"{name}: no words are known that tell its outcome, so notes were not searched."
 
 
+def of_scripts(prepared: Prepared) -> Iterator[str]:
+    """Say where no space tells what the words of the notes are."""
+    for task in [*prepared.tasks.values()][:1]:
+        text = "".join(prepared.texts(task.note_ids_N[:_NOTES_LOOKED_AT]))
+        if len(_UNSPACED.findall(text)) > sum(map(str.isalpha, text)) / 2:
+            yield (
+                "Most letters of the notes are of scripts without spaces between words, such as "
+                "Chinese or Thai: the terms of TF-IDF are clauses or pieces of words there, so it "
+                "is a weak model to compare with."
+            )
+
+
 def _of_notes(first: Made) -> Iterator[str]:
     """Say what is particular about the notes and how they were read."""
     recipe, prepared = first.recipe, first.notes.prepared
     yield from _of_brought(first)
     yield from _of_stays(recipe)
     yield from _unsure(prepared)
+    yield from of_scripts(prepared)
     if recipe.prepare.allow_leaks and any(finding.blocks for finding in prepared.findings):
         yield "Leak checks that should stop the study were overridden by the recipe."
     if recipe.corpus:
