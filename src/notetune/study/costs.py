@@ -23,10 +23,10 @@ from notetune.recipe.recipe import Recipe
 from notetune.search.space import point_count
 from notetune.study.counts import Counted, CountedStep, Way, a_million, count_notes
 from notetune.study.jobs import Job
-from notetune.study.listing import check_inputs, jobs_of
+from notetune.study.listing import jobs_of
 from notetune.study.notices import of_models
 from notetune.study.specs import CellSpec, DomainSpec, PerplexitySpec, SearchSpec, Stage
-from notetune.study.wanted import with_point
+from notetune.study.wanted import check_inputs, with_point
 from notetune.tokens.packing import Int64Array
 from notetune.train.gpus import ASSUMED_SHARE, CAPABILITY, GPUS, USABLE_SHARE
 from notetune.train.step_cost import matrix_rate, step_seconds

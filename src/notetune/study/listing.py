@@ -5,9 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from notetune import storage
-from notetune.errors import BackboneError, ConfigError, DataError, RunError
-from notetune.model.backbone_folder import resolve_backbone
-from notetune.notes import overlap
+from notetune.errors import RunError
 from notetune.prepare.prepared import open_prepared
 from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
@@ -93,29 +91,6 @@ def _preparing(recipe: Recipe, backbone: str) -> list[Job]:
         corpus, needs = recipe.corpus, (found[0],)
         found.append(Job(corpus.folder, what, what, corpus, place, needs, backbone))
     return found
-
-
-def check_inputs(recipe: Recipe, *, needs_weights: bool = True) -> None:
-    """Look for all that a study needs beside its notes, before any work on these.
-
-    Raises:
-        BackboneError: If a backbone or an encoder cannot be used.
-        ConfigError: If the file of listed patients is faulty.
-    """
-    if listed := recipe.evaluate.listed_patients:
-        try:
-            overlap.listed_patients(recipe.data / listed.file, listed.column)
-        except DataError as error:
-            raise ConfigError(f"evaluate.listed_patients: {error}") from None
-    for one in recipe.studies.values():
-        resolve_backbone(one.backbone, needs_weights=needs_weights)
-        for name in one.encoders.models:
-            place = wanted.place_of(one, name)
-            try:
-                resolve_backbone(place.backbone, needs_weights=needs_weights)
-            except BackboneError as error:
-                way_out = "`encoders.models={}` leaves encoders out."
-                raise BackboneError(f"{place.key}: {error} {way_out}") from None
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from notetune.study import search, step1
 from notetune.study.evaluate import evaluate, refuse_foreign_looks
 from notetune.study.features import is_computed_elsewhere
 from notetune.study.jobs import OF_NOTES, Job
-from notetune.study.listing import check_inputs, jobs_of, notes_here
+from notetune.study.listing import jobs_of, notes_here
 from notetune.study.specs import KINDS, Notes
 from notetune.study.status import Diary
-from notetune.study.wanted import facts_of
+from notetune.study.wanted import check_inputs, facts_of
 from notetune.tokens.edges import read_declared
 from notetune.train import processes
 
