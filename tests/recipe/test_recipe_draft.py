@@ -112,6 +112,42 @@ def test_the_kind_of_an_outcome_follows_from_its_values(drafted, cells, expected
     assert found.recipe
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "positive"),
+    [
+        ("died", "survived", "died"),
+        ("dead", "alive", "dead"),
+        ("survived", "lost", "survived"),
+        ("2", "1", "2"),
+        ("yes", "unknown", "yes"),
+        ("negative", "positive", "positive"),
+    ],
+)
+def test_a_class_is_named_by_the_value_that_counts_where_it_says_neither_yes_nor_no(
+    drafted, first, second, positive
+):
+    found = drafted(Choices(outcomes={"survived": None}), survived=alternating(first, second))
+    (task,) = found.recipe.prepare.source.tasks
+    negative = second if positive == first else first
+    assert (task.positive, task.negative, task.classes) == (positive, negative, (positive,))
+    said = f"survived: {positive!r} counts as positive, {negative!r} as negative. To turn it, swap"
+    assert sum(remark.startswith(said) for remark in found.remarks) == 1
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative"),
+    [("TRUE", "False"), ("Y", "n"), ("1.0", "0.0"), ("ja", "nein"), ("si", "no"), ("t", "f")],
+)
+def test_a_column_that_says_yes_or_no_is_named_by_itself_without_a_remark(
+    drafted, positive, negative
+):
+    for pair in ((positive, negative), (negative, positive)):
+        found = drafted(died=alternating(*pair))
+        (task,) = found.recipe.prepare.source.tasks
+        assert (task.positive, task.negative, task.classes) == (positive, negative, None)
+        assert not any("counts as positive" in remark for remark in found.remarks)
+
+
 IDS = {"patient": [row // 2 for row in range(40)], "visit": [900 + row for row in range(40)]}
 
 

@@ -24,10 +24,16 @@ _NAMES: Final = {
 _OUTCOMES: Final = (
     "died death dead mortality expire readmi outcome label target diagnos procedure icd codes"
 )
-_POSITIVE: Final = (
-    *("1", "true", "yes", "y", "t", "positive", "pos", "died", "dead"),
-    *("ja", "oui", "si", "sí", "sim", "positiv", "positif", "positivo"),
+_PLAIN: Final = (
+    *(("1", "0"), ("1.0", "0.0"), ("true", "false"), ("t", "f"), ("yes", "no"), ("y", "n")),
+    *(("ja", "nein"), ("oui", "non"), ("si", "no"), ("sí", "no"), ("sim", "não")),
 )
+"""The positive and the negative value of outcomes that say yes or no."""
+_POSITIVE: Final = (
+    *("true", "t", "yes", "y", "ja", "oui", "si", "sí", "sim", "died", "dead"),
+    *("positive", "pos", "positiv", "positif", "positivo"),
+)
+"""Of other pairs, what is more likely the positive value than the rarer one."""
 _LEAST_CHARS: Final = 40
 _MOST_ID_CHARS: Final = 40
 _SEEDS: Final = 3
@@ -279,13 +285,18 @@ def _values(column: Column, remarks: list[str]) -> dict[str, Any]:
     levels = column.levels or {}
     if len(levels) != 2:
         raise ConfigError(f"column {column.name} holds {column.holds}; a binary outcome has two.")
-    known = [level for level in levels if level.lower() in _POSITIVE]
+    plain = [one for one in levels for two in levels if (one.lower(), two.lower()) in _PLAIN]
+    known = plain or [level for level in levels if level.lower() in _POSITIVE]
     positive = known[0] if len(known) == 1 else min(levels, key=lambda level: levels[level])
     negative = next(level for level in levels if level != positive)
     if (positive, negative) == ("1", "0"):
         return {}
     values: dict[str, Any] = {"positive": positive, "negative": negative}
-    if len(known) != 1:
-        remarks.append(f"{column.name}: the rarer value, {positive!r}, is taken for the positive.")
+    if not plain:
         values["classes"] = [positive]
+        remarks.append(
+            f"{column.name}: {positive!r} counts as positive, {negative!r} as negative. To turn "
+            "it, swap `positive` and `negative` of the task and name the other in `classes`, or "
+            "write 1 and 0 into the column."
+        )
     return values
