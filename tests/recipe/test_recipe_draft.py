@@ -294,6 +294,15 @@ def test_an_id_of_no_known_name_is_the_one_column_that_differs_in_every_note(dra
         assert "note_id" not in found.keys["prepare"]["source"]["columns"]
 
 
+def test_a_column_without_a_name_is_used_for_nothing_and_that_is_said(drafted):
+    found = drafted(**{"": list(range(40)), "died": alternating(1, 0)})
+    assert found.uses == {"body": "text", "died": "outcome, binary"}
+    assert found.remarks[0] == (
+        "Columns without a name of 1 to 60 printable characters are left out: 1."
+    )
+    assert found.recipe
+
+
 def test_a_stay_of_several_notes_is_told(drafted):
     found = drafted(stay=[row // 2 for row in range(40)], died=alternating(1, 0))
     assert found.uses["stay"] == "stay id"

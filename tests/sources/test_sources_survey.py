@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 
-from notetune.errors import DataError
+from notetune.errors import ConfigError, DataError
 from notetune.sources.tables.survey import survey
 
 LONG = "Admitted with chest pain radiating to the left arm since the morning."
@@ -98,11 +98,38 @@ def test_damaged_rows_are_left_out(tmp_path):
         ("notes.jsonl", "", "is empty; it needs at least one object"),
         ("notes.jsonl", "[1]\n", "not a JSON object"),
         ("notes.txt", "text\n", "is no .csv"),
-        ("notes.csv", f"n1,{LONG},1\nn2,{LONG},0\n", "line 1: a column name has over 60"),
+        ("notes.csv", ",\na,b\n", "names no column"),
+        ("notes.csv", f"n1,{LONG},ward\nn2,{LONG},ICU\n", "line 1: these seem to be cells"),
+        ("notes.csv", "101,Chest pain\n102,Cough\n", "line 1: these seem to be cells"),
+        ("notes.csv", "n1,chest pain,2150-01-01 10:00\nn2,cough,\n", "line 1: these seem to be"),
+        ("notes.csv", "n1,chest pain,yes\nn2,cough,no\n", "line 1: these seem to be cells"),
+        ("notes.csv", "p1,chest pain,died\np1,cough,died\n", "line 1: these seem to be cells"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path, name, content, said):
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=said) as refused:
         survey(tmp_path / name)
-    assert "chest pain" not in str(refused.value)
+    assert "chest pain" not in str(refused.value).lower()
+
+
+@pytest.mark.parametrize("name", ["no", "y", "diag1", "survived", "#"])
+def test_names_are_taken_for_names(tmp_path, name):
+    (tmp_path / "notes.csv").write_text(f"text,{name}\n{LONG},survived\n{LONG},died\n")
+    assert list(found_in(tmp_path / "notes.csv")) == ["text", name]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_columns_whose_name_cannot_be_shown_are_left_out_unless_they_are_named(tmp_path, suffix):
+    odd = ["", "Has the patient been told " * 3, "died\n(30 d)"]
+    table = pl.DataFrame(
+        {"text": [LONG, "b"], **{name: ["y", "n"] for name in odd}, "died": [0, 1]}
+    )
+    path = tmp_path / f"notes.{suffix}"
+    write = {"csv": table.write_csv, "parquet": table.write_parquet, "jsonl": table.write_ndjson}
+    write[suffix](path)
+    seen = survey(path)
+    assert [column.name for column in seen.columns] == ["text", "died"]
+    assert [name.strip() for name in seen.unread] == [name.strip() for name in odd]
+    with pytest.raises(ConfigError, match="has 11 characters; a name has 1 to 60, all printable"):
+        seen.column(odd[2])

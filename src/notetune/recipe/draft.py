@@ -9,6 +9,7 @@ from typing import Any, Final, get_args
 from notetune.aliases import TaskKind
 from notetune.config import as_yaml, parse
 from notetune.errors import ConfigError
+from notetune.missing_column import MOST_NAME_CHARS
 from notetune.notes.outcomes import SPLITS
 from notetune.recipe.draft_codes import Codes, task_of_codes, uses_beside
 from notetune.recipe.recipe import Recipe
@@ -105,6 +106,9 @@ def draft(
         ConfigError: If a column is not there, or no text, outcome or codes can be told.
     """
     remarks: list[str] = []
+    if unread := len(seen.unread):
+        limits = f"1 to {MOST_NAME_CHARS} printable characters"
+        remarks.append(f"Columns without a name of {limits} are left out: {unread}.")
     columns = _columns(seen, choices, remarks)
     of_codes = [task_of_codes(seen, codes, remarks)] if codes else []
     taken = {*columns.values(), *choices.features, *(task["column"] for task in of_codes)}

@@ -155,7 +155,7 @@ def names_in(file: Path) -> list[str]:
     Raises:
         DataError: If the file is missing or faulty, or its first line is no object.
     """
-    if _is_csv(file):
+    if is_csv(file):
         return read_header(file)
     if not file.is_file():
         raise DataError(f"{file} is not a file; check the path.")
@@ -194,7 +194,7 @@ def read_records(
 def _records(
     file: Path, wanted: Sequence[str], rejections: Rejections, max_chars: int
 ) -> Iterator[Record]:
-    if _is_csv(file):
+    if is_csv(file):
         return _csv_records(file, wanted, rejections, max_chars)
     if not file.is_file():
         raise DataError(f"{file} is not a file; check the path.")
@@ -203,7 +203,8 @@ def _records(
     return _jsonl_records(file, wanted, rejections, max_chars)
 
 
-def _is_csv(file: Path) -> bool:
+def is_csv(file: Path) -> bool:
+    """Whether a file is CSV, by its name."""
     return file.name.lower().endswith((".csv", ".csv.gz"))
 
 

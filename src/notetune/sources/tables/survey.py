@@ -1,7 +1,9 @@
 """What the columns of a table hold, by its first rows; nothing of a note's text leaves here."""
 
 import math
+import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -11,13 +13,15 @@ from notetune.errors import ConfigError, DataError
 from notetune.missing_column import MOST_NAME_CHARS, are_names, nearest
 from notetune.notes.icd import has_form
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.sources.tables.files import Record, names_in, read_records, table_files
+from notetune.sources.tables.files import Record, is_csv, names_in, read_records, table_files
 
 ROWS_READ: Final = 20_000
 MOST_LEVELS: Final = 100
 _MOST_LEVEL_CHARS: Final = 40
 _SEPARATORS: Final = ";|,"
 _VERSIONS: Final = ("9", "10")
+_NO_NAMES: Final = ("yes", "true", "false", "ja", "nein")
+"""Cells that name no column, as `no`, `y` and `t` may."""
 
 
 @dataclass
@@ -73,6 +77,11 @@ class Column:
         """How many different values another column has too, and how many there are."""
         return len(self._seen & other._seen), len(self._seen)
 
+    @property
+    def names_itself(self) -> bool:
+        """Whether its name is one of its values too."""
+        return hash(self.name.strip()) in self._seen
+
     def _is_time(self, record: Record) -> bool:
         try:
             return record.time(self.name) is not None
@@ -123,18 +132,26 @@ class Survey:
 
     Attributes:
         rows: How many were read; damaged ones are left out.
+        columns: Those with a name that can be shown.
+        unread: The names of the others.
     """
 
     rows: int
     columns: tuple[Column, ...]
+    unread: tuple[str, ...] = ()
 
     def column(self, name: str) -> Column:
         """The column of a name.
 
         Raises:
-            ConfigError: If there is none, with the nearest.
+            ConfigError: If there is none, with the nearest, or it is not read.
         """
         known = {one.name: one for one in self.columns}
+        if name in self.unread:
+            raise ConfigError(
+                f"the name of column {name[:MOST_NAME_CHARS]!r} has {len(name)} characters; a name "
+                f"has 1 to {MOST_NAME_CHARS}, all printable: rename the column."
+            )
         if name not in known:
             near = nearest(name, list(known))
             hint = f" Did you mean {near}?" if near else ""
@@ -148,24 +165,38 @@ def survey(path: Path) -> Survey:
     """Look at the first `ROWS_READ` rows of a table, in any format that a recipe may name.
 
     Raises:
-        DataError: If it is missing, faulty, or of another format.
+        DataError: If it is missing, faulty, of another format, or a CSV file without a header.
     """
     files = table_files(path)
     names = names_in(files[0])
-    if not are_names(names):
-        # Without a header the names are the first row, which is a note.
-        raise DataError(
-            f"{files[0]}, line 1: a column name has over {MOST_NAME_CHARS} characters or is not "
-            "printable; give a first line that names the columns."
-        )
-    columns = [Column(name) for name in names]
+    columns = [Column(name) for name in names if name.strip()]
+    if not columns:
+        raise DataError(f"{files[0]} names no column; give each column a name.")
     rejections = Rejections(ReadingPolicy(policy="quarantine", max_rejected_share=1))
     rows = 0
-    for record in islice(read_records(files, names, rejections), ROWS_READ):
+    for record in islice(read_records(files, [one.name for one in columns], rejections), ROWS_READ):
         rows += 1
         for column in columns:
             column.add(record)
-    return Survey(rows, tuple(columns))
+    if is_csv(files[0]) and _are_cells(columns):
+        raise DataError(
+            f"{files[0]}, line 1: these seem to be cells, for there is a number, a long text or "
+            "what rows below hold too; give a first line of names, with a letter in each."
+        )
+    shown = tuple(column for column in columns if are_names([column.name]))
+    known = {column.name for column in shown}
+    return Survey(rows, shown, tuple(name for name in names if name not in known))
+
+
+def _are_cells(columns: Sequence[Column]) -> bool:
+    """Whether the first line of a CSV file is a row, so that no name of a column may be shown."""
+    has_cell = any(
+        column.name.strip().lower() in _NO_NAMES
+        or (re.search(r"\d", column.name) and not re.search(r"[^\W\d_]", column.name))
+        or min(len(column.name), column.mean_chars) > MOST_NAME_CHARS
+        for column in columns
+    )
+    return has_cell or sum(column.names_itself for column in columns) > 1
 
 
 def _is_number(text: str) -> bool:
