@@ -12,10 +12,12 @@ import polars as pl
 import pytest
 
 import notetune
-from notetune import dataframe, sources
+from notetune import dataframe, sources, storage
 from notetune.dataframe import _frame
 from notetune.errors import ConfigError, DataError, RunWarning
 from notetune.metrics.scores import read_scores
+from notetune.model.adapters.folder import AdapterCard
+from notetune.model.adapters.specs import LoRA
 from notetune.model.cards import read_card
 
 WORDS = ["fever", "cough", "pain", "rash", "dyspnoea", "fracture", "syncope", "oedema"]
@@ -276,6 +278,21 @@ def test_ids_may_be_uuids(tmp_path):
     recipe = recipe_of(of_pandas(pid=ids), tmp_path)
     found = sources.read(recipe.prepare.source).notes["patient_id"]
     assert found.to_list() == list(map(str, ids))
+
+
+def test_keys_are_those_of_a_recipe_that_names_no_others(tmp_path):
+    brought = AdapterCard(backbone="b", spec=LoRA(rank=4), sha256_of_tensors="d")
+    storage.write_json(tmp_path / "brought/adapter.json", brought)
+    keys = {"from": str(tmp_path / "brought"), "epochs": 0}
+    pretrain = recipe_of(of_pandas(), tmp_path / "a", pretrain=keys).pretrain
+    assert (pretrain.adapter.rank, pretrain.leaked_texts) == (4, "drop")
+    two = {"one": "tiny", "two": {"backbone": "tiny", "dtype": "bfloat16"}}
+    assert list(recipe_of(of_pandas(), tmp_path / "b", backbones=two).studies) == ["one", "two"]
+    with pytest.raises(ConfigError, match="give either backbone or backbones"):
+        recipe_of(of_pandas(), tmp_path / "b", backbones=two, backbone="tiny")
+    keys = {"prepare": {"split": {"test": 0.4}}, "pretrain": {"adapter": {"rank": 2}}}
+    found = recipe_of(of_pandas(), tmp_path / "c", **keys)
+    assert (found.prepare.split.test, found.pretrain.adapter.rank) == (0.4, 2)
 
 
 def test_words_for_missing_are_missing_in_new_notes_too(study):

@@ -126,15 +126,20 @@ def changed(config: ConfigT, changes: Mapping[str, Any], origin: str) -> ConfigT
     Raises:
         ConfigError: As `parse`.
     """
-    return parse(type(config), _merged(config.model_dump(mode="json"), changes), origin)
+    return parse(type(config), merged(config.model_dump(mode="json"), changes), origin)
 
 
-def _merged(old: Any, new: Any) -> Any:
-    if not (isinstance(old, Mapping) and isinstance(new, Mapping) and new):
+def merged(old: Any, new: Any, default: Any = None) -> Any:
+    """The keys of two sections, as `changed` says; a new section is of the kind of its default."""
+    if not (isinstance(new, Mapping) and new):
         return new
+    default = default if isinstance(default, Mapping) else {}
+    if not isinstance(old, Mapping):
+        old = {key: default[key] for key in default if key == "kind"}
     if "kind" in new and new["kind"] != old.get("kind"):
         return new
-    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
+    further = {key: merged(old.get(key), new[key], default.get(key)) for key in new}
+    return {**old, **further}
 
 
 class _RefusedError(yaml.MarkedYAMLError):

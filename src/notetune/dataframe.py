@@ -16,7 +16,7 @@ import polars as pl
 
 from notetune import manifest, runs
 from notetune.cli import dry_runs, terminal
-from notetune.config import changed
+from notetune.config import merged, parse
 from notetune.errors import ConfigError, DataError, RunWarning
 from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.results import Results
@@ -51,7 +51,7 @@ def fit(
     note_id: str | None = None,
     features: Sequence[str] = (),
     folder: str | Path = "runs/fit",
-    backbone: str = "tiny",
+    backbone: str | None = None,
     **keys: Any,
 ) -> "Study":
     """Run both steps on a DataFrame, a row per note, and write the report.
@@ -67,7 +67,7 @@ def fit(
         note_id: Column of the note id, which scores carry; guessed by its name without.
         features: Columns beside the text, such as age and sex.
         folder: The run folder.
-        backbone: Folder of a Hugging Face model, or `tiny`.
+        backbone: Folder of a Hugging Face model; without it and `backbones`, `tiny`.
         **keys: Keys of a recipe, such as `seeds=1` or `downstream={"variants": ["head-only"]}`.
 
     Raises:
@@ -173,7 +173,7 @@ def _recipe(
     patient: str | None = None,
     note_id: str | None = None,
     features: Sequence[str] = (),
-    backbone: str = "tiny",
+    backbone: str | None = None,
     **keys: Any,
 ) -> Recipe:
     """The recipe of a study in the folder `root`, of notes that go into the folder `kept`."""
@@ -186,10 +186,15 @@ def _recipe(
     chosen = Choices(
         text, patient, note_id, outcomes=dict.fromkeys(named), features=tuple(features)
     )
-    drafted = draft(path, survey(path), chosen, root.name, backbone)
+    drafted = draft(path, survey(path), chosen, root.name, backbone or "tiny")
     for remark in drafted.remarks:
         terminal.say(f"Check: {remark}")
-    return changed(drafted.recipe, {"runs": str(root.parent), **keys}, "fit")
+    kept_keys = dict(drafted.keys)
+    if backbone is None and keys.get("backbones"):
+        del kept_keys["backbone"]
+    whole = drafted.recipe.model_dump(mode="json")
+    given = {"runs": str(root.parent), **keys}
+    return parse(Recipe, merged(kept_keys, given, whole), "fit")
 
 
 def _frame(notes: Any, named: Sequence[str] = ()) -> pl.DataFrame:
