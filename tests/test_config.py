@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from notetune import config
 from notetune.config import Config
@@ -396,6 +396,22 @@ WRONG_OVERRIDES = {
 @pytest.mark.parametrize(("override", "message"), WRONG_OVERRIDES.items())
 def test_a_wrong_override_is_refused_by_name(refusal, override, message):
     assert refusal("seed: 1\nstack: []", override) == message
+
+
+@pytest.mark.parametrize(
+    ("words", "taken", "name"),
+    [
+        ("Died (30-d)", (), "died-30-d"),
+        ("病人", (), "other"),
+        ("病人", ("other", "other-2"), "other-3"),
+        ("A b", ("a-b",), "a-b-2"),
+        ("x" * 80, ("x" * 64,), "x" * 60 + "-2"),
+        (".hidden", (), "hidden"),
+    ],
+)
+def test_words_become_a_name_that_is_not_taken(words, taken, name):
+    assert config.as_name(words, "other", taken=taken) == name
+    assert TypeAdapter(config.Name).validate_python(name) == name
 
 
 def test_a_recipe_is_loaded_without_reading_source_code():

@@ -5,6 +5,7 @@ import datetime
 import random
 import re
 import uuid
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -293,6 +294,21 @@ def test_keys_are_those_of_a_recipe_that_names_no_others(tmp_path):
     keys = {"prepare": {"split": {"test": 0.4}}, "pretrain": {"adapter": {"rank": 2}}}
     found = recipe_of(of_pandas(), tmp_path / "c", **keys)
     assert (found.prepare.split.test, found.pretrain.adapter.rank) == (0.4, 2)
+
+
+def test_the_folder_of_a_study_has_a_name_that_a_study_may_have(tmp_path, monkeypatch, capsys):
+    place = tmp_path / "ours"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    assert dataframe._root(".") == place
+    assert dataframe._root("runs/a.b") == Path("runs/a.b")
+    assert capsys.readouterr().err == ""
+    assert dataframe._root("runs/My Study") == Path("runs/my-study")
+    assert "so its folder is runs/my-study" in capsys.readouterr().err
+    recipe = recipe_of(of_pandas(), dataframe._root("runs/My Study"))
+    assert recipe.folder.root == Path("runs/my-study")
+    notetune.plan(of_pandas(), "y", text="text", folder="My Study", downstream={"variants": []})
+    assert "so its folder is my-study" in capsys.readouterr().err
 
 
 def test_words_for_missing_are_missing_in_new_notes_too(study):

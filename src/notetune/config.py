@@ -2,7 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar, get_args
 
@@ -28,6 +29,20 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 MAX_SHOWN_CHARS: Final = 120
 _MOST_COUNTED: Final = 10**15  # of anything; products of counts must fit into 64 bits
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # in JSON; no path may hold it
+
+
+def as_name(words: str, otherwise: str, mark: str = "-", taken: Collection[str] = ()) -> str:
+    """Words that nobody chose as a `Name` as one that is not taken yet.
+
+    Args:
+        words: Such as the name of a file or of a column.
+        otherwise: The name where they hold no character of one.
+        mark: In place of characters that no name has.
+        taken: Names that others have; it gets a number where it is among them.
+    """
+    plain = re.sub(r"[^a-z0-9._-]+", mark, words.lower()).strip("._-")[:64] or otherwise
+    numbered = (f"{plain[:60]}-{number}" for number in count(2))
+    return next(name for name in chain([plain], numbered) if name not in taken)
 
 
 def _fits_a_line(text: str) -> str:

@@ -16,7 +16,7 @@ import polars as pl
 
 from notetune import manifest, runs
 from notetune.cli import dry_runs, terminal
-from notetune.config import merged, parse
+from notetune.config import as_name, merged, parse
 from notetune.errors import ConfigError, DataError, RunWarning
 from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.results import Results
@@ -66,7 +66,8 @@ def fit(
         patient: Column of the patient id; guessed by its name without.
         note_id: Column of the note id, which scores carry; guessed by its name without.
         features: Columns beside the text, such as age and sex.
-        folder: The run folder.
+        folder: The run folder; its last part is the name of the study, so it becomes one of a-z,
+            0-9, `.`, `_` and `-`.
         backbone: Folder of a Hugging Face model; without it and `backbones`, `tiny`.
         **keys: Keys of a recipe, such as `seeds=1` or `downstream={"variants": ["head-only"]}`.
 
@@ -76,7 +77,8 @@ def fit(
     runs.make_files_private()
     columns: dict[str, Any] = {"text": text, "patient": patient, "note_id": note_id}
     options: dict[str, Any] = {**keys, "features": features, "backbone": backbone}
-    recipe = _recipe(notes, outcomes, Path(folder), Path(folder), **columns, **options)
+    root = _root(folder)
+    recipe = _recipe(notes, outcomes, root, root, **columns, **options)
     check_output(recipe.folder.report)
     results = run_study(recipe, terminal.track)
     write_report(results, recipe.folder.report)
@@ -95,7 +97,7 @@ def plan(
         NotetuneError: As `fit`.
     """
     with tempfile.TemporaryDirectory() as place:
-        recipe = _recipe(notes, outcomes, Path(place), Path(folder), **options)
+        recipe = _recipe(notes, outcomes, Path(place), _root(folder), **options)
         found = costs(recipe)
     dry_runs.tell(recipe, found, as_json=False)
     return found
@@ -161,6 +163,15 @@ class Study:
             ids = table[note_id].gather(scores["row"])
             scores.insert_column(1, ids.alias("note_id") if note_id in scores.columns else ids)
         return scores if isinstance(notes, pl.DataFrame) else type(notes)(scores.to_dict())
+
+
+def _root(folder: str | Path) -> Path:
+    """The run folder that becomes of the one given: the study has its name."""
+    given = Path(folder) if Path(folder).name.strip(".") else Path(folder).resolve()
+    root = given.parent / as_name(given.name, "study")
+    if root != given:
+        terminal.say(f"Check: a study has a name of a-z, 0-9, . _ and -, so its folder is {root}.")
+    return root
 
 
 def _recipe(

@@ -47,6 +47,15 @@ def test_a_table_becomes_a_recipe_that_runs(capsys, notes):
     assert json.loads(out)["flow"][0]["read"] == 60
 
 
+def test_a_long_name_of_a_file_is_cut_to_that_of_a_study(capsys, notes):
+    notes.rename(f"{'discharge ' * 8}.csv")
+    code, out, err = notetune(capsys, "init", f"{'discharge ' * 8}.csv")
+    assert code == 0, err
+    (recipe,) = Path().glob("*.yaml")
+    assert config.load(Recipe, recipe).name == recipe.stem == ("discharge-" * 8)[:64]
+    assert str(recipe) in out
+
+
 @pytest.fixture
 def codes(notes):
     """Notes without an outcome, and a table of the codes of their patients."""

@@ -148,6 +148,15 @@ def test_a_column_that_says_yes_or_no_is_named_by_itself_without_a_remark(
         assert not any("counts as positive" in remark for remark in found.remarks)
 
 
+def test_outcomes_whose_names_would_be_the_same_are_numbered(drafted):
+    names = ("Died (30 d)", "died_30_d", "死亡", "入院")
+    found = drafted(Choices(outcomes=dict.fromkeys(names)), **{n: alternating(1, 0) for n in names})
+    tasks = {task.name: task.column for task in found.recipe.prepare.source.tasks}
+    assert tasks == dict(
+        zip(("died_30_d", "died_30_d-2", "outcome", "outcome-2"), names, strict=True)
+    )
+
+
 IDS = {"patient": [row // 2 for row in range(40)], "visit": [900 + row for row in range(40)]}
 
 

@@ -1,7 +1,6 @@
 """First recipes: drafted for a table of notes, or those that come with notetune."""
 
 import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
@@ -74,6 +73,7 @@ def write_draft(
         DataError: If the table is missing or faulty.
         RunError: If something stands where the recipe is to be.
     """
+    from notetune.config import as_name
     from notetune.recipe.draft import draft
     from notetune.sources.tables.resources import resource_files
     from notetune.sources.tables.survey import survey
@@ -84,8 +84,7 @@ def write_draft(
             "fhir.yaml; write this path into it."
         )
 
-    stem = notes.name.split(".")[0]
-    name = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") or "notes"
+    name = as_name(notes.name.split(".")[0], "notes")
     path = output or Path(f"{name}.yaml")
     refuse_existing(path)
     seen = survey(notes)

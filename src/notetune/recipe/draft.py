@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from notetune.aliases import TaskKind
-from notetune.config import as_yaml, parse
+from notetune.config import as_name, as_yaml, parse
 from notetune.errors import ConfigError
 from notetune.missing_column import MOST_NAME_CHARS
 from notetune.notes.outcomes import SPLITS
@@ -163,7 +163,11 @@ def _tasks(
     of_codes: Sequence[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     outcomes = _outcomes(seen, choices, taken, needs_one=not of_codes)
-    tasks = [*of_codes] + [_task(column, kind, remarks) for column, kind in outcomes]
+    tasks = [*of_codes]
+    for column, kind in outcomes:
+        task = _task(column, kind, remarks)
+        name = as_name(column.name, "outcome", "_", [other["name"] for other in tasks])
+        tasks.append({"name": name, **task})
     taken |= {column.name for column, _ in outcomes}
     if others := [column.name for column in seen.columns if _could_be(column, taken)]:
         remarks.append(f"--outcome would predict these too: {', '.join(others)}.")
@@ -274,8 +278,7 @@ def _task(column: Column, given: TaskKind | None, remarks: list[str]) -> dict[st
             "values, or lists of labels. Say which kind with --outcome COLUMN=binary, multiclass "
             "or multilabel, or make classes of its values."
         )
-    name = re.sub(r"[^a-z0-9._-]+", "_", column.name.lower()).strip("._-") or "outcome"
-    task: dict[str, Any] = {"name": name[:64], "kind": kind, "column": column.name}
+    task: dict[str, Any] = {"kind": kind, "column": column.name}
     if kind == "binary":
         task |= _values(column, remarks)
     if kind == "multilabel" and not column.lists and column.separator:
