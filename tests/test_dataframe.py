@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import os
 import random
 import re
 import uuid
@@ -309,6 +310,42 @@ def test_the_folder_of_a_study_has_a_name_that_a_study_may_have(tmp_path, monkey
     assert recipe.folder.root == Path("runs/my-study")
     notetune.plan(of_pandas(), "y", text="text", folder="My Study", downstream={"variants": []})
     assert "so its folder is my-study" in capsys.readouterr().err
+
+
+def test_columns_may_be_named_by_numbers_or_alone_and_a_frame_may_be_lazy(tmp_path):
+    notes = of_pandas(age=range(40)).rename(columns={"text": 0, "pid": 1, "y": 2})
+    recipe = recipe_of(notes, tmp_path, outcomes=2, text=0, patient=1, features="age")
+    source = recipe.prepare.source
+    assert (source.columns.text, source.columns.patient_id) == ("0", "1")
+    assert ([task.column for task in source.tasks], source.features) == (["2"], ("age",))
+    lazy = pl.DataFrame(of_pandas().to_dict("list")).lazy()
+    assert recipe_of(lazy, tmp_path / "lazy").prepare.source.columns.text == "text"
+
+
+def test_what_fit_cannot_tell_is_asked_in_words_of_python(tmp_path):
+    notes = of_pandas()
+    with pytest.raises(ConfigError, match="outcomes names no column; name one or several"):
+        recipe_of(notes, tmp_path, outcomes=[])
+    with pytest.raises(ConfigError, match=r"no column seems to hold notes; name it with text=\."):
+        recipe_of(notes[["pid", "y"]], tmp_path, text=None)
+    with pytest.raises(ConfigError, match="Make classes of its values") as error:
+        recipe_of(
+            of_pandas(other=[f"{row} " * 30 for row in range(40)]), tmp_path, outcomes="other"
+        )
+    assert "--" not in str(error.value)
+
+
+@pytest.mark.usefixtures("umask")
+def test_what_the_caller_writes_is_not_made_private(tmp_path):
+    with pytest.raises(DataError, match="notes are of type dict"):
+        notetune.fit({"text": ["a"]}, "died", folder=tmp_path / "study")
+    assert os.umask(0o022) == 0o022
+
+
+def test_new_notes_may_be_lazy(study):
+    new = frame(range(1000, 1003)).drop("died")
+    of_lazy = study.predict(new.lazy(), model="tf-idf")
+    assert of_lazy.collect().equals(study.predict(new, model="tf-idf"))
 
 
 def test_words_for_missing_are_missing_in_new_notes_too(study):

@@ -102,6 +102,13 @@ class TestNewFolder:
 
 class TestPrivateFiles:
     @pytest.mark.usefixtures("umask")
+    def test_who_calls_from_python_has_its_own_rights_again(self, tmp_path):
+        with runs.private_files():
+            (tmp_path / "ours").touch()
+        (tmp_path / "theirs").touch()
+        assert (mode(tmp_path / "ours"), mode(tmp_path / "theirs")) == (0o600, 0o644)
+
+    @pytest.mark.usefixtures("umask")
     def test_only_the_owner_may_read_what_is_written(self, tmp_path):
         runs.make_files_private()
         run = tmp_path / "run"

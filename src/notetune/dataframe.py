@@ -4,7 +4,7 @@ import hashlib
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -22,7 +22,7 @@ from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.results import Results
 from notetune.metrics.scores import read_scores
 from notetune.model.cards import BUNDLE, read_card
-from notetune.recipe.draft import Choices, draft
+from notetune.recipe.draft import Choices, Draft, draft
 from notetune.recipe.recipe import Recipe
 from notetune.report.page import check_output, write_report
 from notetune.report.summary import summary
@@ -42,6 +42,7 @@ _PAST_WHOLE = 2**63
 """From here on a number is no whole one of a table."""
 
 
+@runs.private_files()
 def fit(
     notes: Any,
     outcomes: str | Sequence[str],
@@ -49,7 +50,7 @@ def fit(
     text: str | None = None,
     patient: str | None = None,
     note_id: str | None = None,
-    features: Sequence[str] = (),
+    features: str | Sequence[str] = (),
     folder: str | Path = "runs/fit",
     backbone: str | None = None,
     **keys: Any,
@@ -60,12 +61,12 @@ def fit(
     `plan` of the same arguments says how long it takes.
 
     Args:
-        notes: Of pandas or polars.
+        notes: Of pandas or polars, lazy or not.
         outcomes: Columns to predict, or one: two values, several, or lists of labels.
         text: Column of the text; the longest without.
         patient: Column of the patient id; guessed by its name without.
         note_id: Column of the note id, which scores carry; guessed by its name without.
-        features: Columns beside the text, such as age and sex.
+        features: Columns beside the text, such as age and sex, or one.
         folder: The run folder; its last part is the name of the study, so it becomes one of a-z,
             0-9, `.`, `_` and `-`.
         backbone: Folder of a Hugging Face model; without it and `backbones`, `tiny`.
@@ -74,7 +75,6 @@ def fit(
     Raises:
         NotetuneError: What is wrong with the notes or the keys.
     """
-    runs.make_files_private()
     columns: dict[str, Any] = {"text": text, "patient": patient, "note_id": note_id}
     options: dict[str, Any] = {**keys, "features": features, "backbone": backbone}
     root = _root(folder)
@@ -183,29 +183,40 @@ def _recipe(
     text: str | None = None,
     patient: str | None = None,
     note_id: str | None = None,
-    features: Sequence[str] = (),
+    features: str | Sequence[str] = (),
     backbone: str | None = None,
     **keys: Any,
 ) -> Recipe:
     """The recipe of a study in the folder `root`, of notes that go into the folder `kept`."""
-    named = (outcomes,) if isinstance(outcomes, str) else outcomes
-    given = [*filter(None, (text, patient, note_id)), *named, *features]
-    table, left_out = _readable(notes, given)
+    named, beside = _names(outcomes), _names(features)
+    if not named:
+        raise ConfigError("outcomes names no column; name one or several.")
+    text, patient, note_id = (one if one is None else str(one) for one in (text, patient, note_id))
+    table, left_out = _readable(notes, [*filter(None, (text, patient, note_id)), *named, *beside])
     for name, why in left_out.items():
         terminal.say(f"Check: column {name} {why}; it is left out.")
     path = _kept(table, kept)
-    chosen = Choices(
-        text, patient, note_id, outcomes=dict.fromkeys(named), features=tuple(features)
-    )
+    kinds = dict.fromkeys(named)
+    chosen = Choices(text, patient, note_id, outcomes=kinds, features=beside, text_option="text=")
     drafted = draft(path, survey(path), chosen, root.name, backbone or "tiny")
     for remark in drafted.remarks:
         terminal.say(f"Check: {remark}")
-    kept_keys = dict(drafted.keys)
-    if backbone is None and keys.get("backbones"):
-        del kept_keys["backbone"]
-    whole = drafted.recipe.model_dump(mode="json")
     given = {"runs": str(root.parent), **keys}
-    return parse(Recipe, merged(kept_keys, given, whole), "fit")
+    return _with_keys(drafted, given, is_tiny=backbone is None)
+
+
+def _with_keys(drafted: Draft, given: Mapping[str, Any], *, is_tiny: bool) -> Recipe:
+    """The recipe with other keys; `is_tiny` where nobody named its backbone."""
+    keys, whole = {**drafted.keys}, drafted.recipe.model_dump(mode="json")
+    if is_tiny and given.get("backbones"):
+        del keys["backbone"]
+    return parse(Recipe, merged(keys, given, whole), "fit")
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    """One name or several, as text: those of pandas may be numbers."""
+    is_several = isinstance(given, Iterable) and not isinstance(given, str)
+    return tuple(map(str, given if is_several else (given,)))
 
 
 def _frame(notes: Any, named: Sequence[str] = ()) -> pl.DataFrame:
@@ -221,6 +232,8 @@ def _readable(notes: Any, named: Sequence[str]) -> tuple[pl.DataFrame, dict[str,
     Raises:
         DataError: If notes are no DataFrame, or a column that is `named` cannot be read.
     """
+    if isinstance(notes, pl.LazyFrame):
+        notes = notes.collect()
     if isinstance(notes, pl.DataFrame):
         found = [(column.name, column) for column in notes]
     elif hasattr(notes, "columns"):

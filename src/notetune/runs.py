@@ -19,6 +19,16 @@ def make_files_private() -> None:
 
 
 @contextlib.contextmanager
+def private_files() -> Iterator[None]:
+    """Do so while a block runs, in a process that is not ours."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextlib.contextmanager
 def new_folder(folder: Path, inputs: Any) -> Iterator[Path]:
     """Build a folder aside and rename it into place when the block ends without an error.
 

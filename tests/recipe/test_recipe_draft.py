@@ -52,7 +52,7 @@ def test_columns_are_guessed_by_what_they_hold_and_are_called(drafted):
     assert [(task.name, task.kind, task.positive) for task in source.tasks] == [
         ("hospital_expire_flag", "binary", "1")
     ]
-    assert found.remarks == ("--outcome would predict these too: sex.",)
+    assert found.remarks == ("These could be outcomes too: sex.",)
     assert "sex" not in found.uses
 
 

@@ -45,7 +45,10 @@ _VARIANTS: Final = ("head-only", "domain-frozen", "domain-frozen+task-lora")
 
 @dataclass(frozen=True)
 class Choices:
-    """What a user says of the columns; outcomes with their kind or None, the rest is guessed."""
+    """What a user says of the columns; outcomes with their kind or None, the rest is guessed.
+
+    `text_option` is how that of the text is said.
+    """
 
     text: str | None = None
     patient_id: str | None = None
@@ -54,6 +57,7 @@ class Choices:
     stay_id: str | None = None
     outcomes: Mapping[str, TaskKind | None] = field(default_factory=dict)
     features: tuple[str, ...] = ()
+    text_option: str = "--text COLUMN"
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ def draft(
 
 def _columns(seen: Survey, choices: Choices, remarks: list[str]) -> dict[str, str]:
     """The column of each role that there is one for."""
-    columns = {"text": _text(seen, choices.text).name}
+    columns = {"text": _text(seen, choices).name}
     for role, pattern in _NAMES.items():
         column = _of_role(seen, role, pattern, getattr(choices, role))
         if column and column.name not in {*columns.values(), *choices.outcomes, *choices.features}:
@@ -170,7 +174,7 @@ def _tasks(
         tasks.append({"name": name, **task})
     taken |= {column.name for column, _ in outcomes}
     if others := [column.name for column in seen.columns if _could_be(column, taken)]:
-        remarks.append(f"--outcome would predict these too: {', '.join(others)}.")
+        remarks.append(f"These could be outcomes too: {', '.join(others)}.")
     return tasks
 
 
@@ -208,13 +212,13 @@ def _split(seen: Survey, remarks: list[str]) -> dict[str, Any]:
     return {}
 
 
-def _text(seen: Survey, given: str | None) -> Column:
-    if given is not None:
-        return seen.column(given)
+def _text(seen: Survey, choices: Choices) -> Column:
+    if choices.text is not None:
+        return seen.column(choices.text)
     texts = [column for column in seen.columns if column.holds == "text"]
     longest = max(texts, key=lambda column: column.mean_chars, default=None)
     if longest is None or longest.mean_chars < _LEAST_CHARS:
-        raise ConfigError("no column seems to hold notes; name it with --text COLUMN.")
+        raise ConfigError(f"no column seems to hold notes; name it with {choices.text_option}.")
     return longest
 
 
@@ -275,8 +279,8 @@ def _task(column: Column, given: TaskKind | None, remarks: list[str]) -> dict[st
     if kind not in get_args(TaskKind):
         raise ConfigError(
             f"column {column.name} holds {column.holds}; an outcome has 2 to {MOST_LEVELS} short "
-            "values, or lists of labels. Say which kind with --outcome COLUMN=binary, multiclass "
-            "or multilabel, or make classes of its values."
+            "values, or lists of labels. Make classes of its values, or say its kind: "
+            "COLUMN=binary, multiclass or multilabel."
         )
     task: dict[str, Any] = {"kind": kind, "column": column.name}
     if kind == "binary":
