@@ -95,6 +95,8 @@ def test_a_column_may_be_named_with_the_spaces_of_its_header(tmp_path):
 
 
 BAD = {
+    "separator named": ("a.csv", b"sep=,\n" + GOOD, "line 1: it says what separates the columns"),
+    "tab named": ("a.csv", b'"SEP=\t"\r\n' + GOOD, "line 1: it says what separates the columns"),
     "missing column": ("a.csv", GOOD.replace(b"text", b"body"), "line 1: no column 'text' among 3"),
     "near column": ("a.csv", GOOD.replace(b"text", b"texts"), "the nearest is 'texts'"),
     "no header": ("a.csv", GOOD.removeprefix(HEADER), "line 1: no column 'note_id'"),
@@ -137,7 +139,7 @@ def test_each_fault_is_one_line_with_file_and_rule_and_no_cell(tmp_path, case):
 
 
 def test_the_catalogue_of_faults_is_complete():
-    assert len(BAD) == 23
+    assert len(BAD) == 25
 
 
 def test_a_missing_file_a_folder_and_a_pipe_are_refused(tmp_path):

@@ -60,6 +60,9 @@ _NOT_UTF8 = _Fault("bytes that are not UTF-8", "save the file as UTF-8")
 _TWO_SEPARATORS = _Fault(
     "two marks may be what separates the columns", "quote every name that holds one of ; , | or tab"
 )
+_NAMES_SEPARATOR = _Fault(
+    "it says what separates the columns, which only Excel reads", "remove this line"
+)
 _NUL = _Fault("NUL byte", "save the file as UTF-8", " (UTF-16, or damage)")
 _READER_FAULTS: Final = {
     "unexpected end": _Fault("a quote opens here and never closes", "close or double it"),
@@ -198,6 +201,8 @@ def _raw_rows(path: Path, lines: Iterable[str], max_chars: int) -> Iterator[tupl
 
 def _separator(path: Path, line: str) -> str:
     """The one that stands most often in a header, outside quotes; a comma if none does."""
+    if re.fullmatch(r'"?sep=.?"?\s*', line, re.IGNORECASE):
+        raise _NAMES_SEPARATOR.error(path, 1)
     outside_quotes = _QUOTED.sub("", line)
     counts = sorted(((outside_quotes.count(mark), mark) for mark in _SEPARATORS), reverse=True)
     (most, separator), (other, _) = counts[:2]

@@ -258,6 +258,11 @@ def test_codes_that_cannot_be_told_are_asked_for(coded, columns, said):
         ),
         (Choices(), {}, "no column seems to be an outcome"),
         (Choices(outcomes={"nope": None}), {}, "there is no column nope; the columns are body"),
+        (
+            Choices(outcomes={"died": None}, features=("age", "died")),
+            {"died": alternating(1, 0), "age": alternating(1, 2)},
+            "column died is named as an outcome and as a feature",
+        ),
         (Choices(outcomes={"body": None}), {}, "column body holds text; an outcome has 2 to"),
         (Choices(text="died"), {"died": alternating(1, 0)}, "no column seems to be an outcome"),
         (
@@ -310,6 +315,14 @@ def test_a_column_without_a_name_is_used_for_nothing_and_that_is_said(drafted):
         "Columns without a name of 1 to 60 printable characters are left out: 1."
     )
     assert found.recipe
+
+
+def test_damaged_rows_are_told(tmp_path):
+    path = tmp_path / "notes.csv"
+    rows = "".join(f"{LONG} {row},{row % 2}\n" for row in range(40))
+    path.write_text(f"text,died\n{rows}short\n")
+    remarks = draft(path, survey(path), Choices(), "ours", "tiny").remarks
+    assert remarks[0].startswith("1 of the first 41 rows are damaged and left out here. Mend them")
 
 
 def test_a_stay_of_several_notes_is_told(drafted):

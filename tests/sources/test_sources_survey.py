@@ -88,7 +88,7 @@ def test_lists_are_lists(tmp_path):
 def test_damaged_rows_are_left_out(tmp_path):
     (tmp_path / "notes.csv").write_text("text,died\na,1\nb\nc,0\n")
     seen = survey(tmp_path / "notes.csv")
-    assert (seen.rows, seen.columns[1].levels) == (2, {"1": 1, "0": 1})
+    assert (seen.rows, seen.damaged, seen.columns[1].levels) == (2, 1, {"1": 1, "0": 1})
 
 
 @pytest.mark.parametrize(

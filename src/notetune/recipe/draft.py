@@ -107,12 +107,15 @@ def draft(
         codes: A table of codes to predict, if there is one.
 
     Raises:
-        ConfigError: If a column is not there, or no text, outcome or codes can be told.
+        ConfigError: If a column is not there or both outcome and feature, or no text, outcome or
+            codes can be told.
     """
-    remarks: list[str] = []
-    if unread := len(seen.unread):
-        limits = f"1 to {MOST_NAME_CHARS} printable characters"
-        remarks.append(f"Columns without a name of {limits} are left out: {unread}.")
+    if both := [name for name in choices.outcomes if name in choices.features]:
+        raise ConfigError(
+            f"column {both[0]} is named as an outcome and as a feature, which would tell the "
+            "answer; name it as one of them."
+        )
+    remarks = _left_out(seen)
     columns = _columns(seen, choices, remarks)
     of_codes = [task_of_codes(seen, codes, remarks)] if codes else []
     taken = {*columns.values(), *choices.features, *(task["column"] for task in of_codes)}
@@ -140,6 +143,21 @@ def draft(
     uses |= dict.fromkeys(source.get("features", ()), "feature")
     uses |= {task["column"]: f"outcome, {task['kind']}" for task in tasks if "codes" not in task}
     return Draft(keys, uses, tuple(remarks), uses_beside(of_codes))
+
+
+def _left_out(seen: Survey) -> list[str]:
+    """What of the table was not looked at, in words."""
+    remarks = []
+    if seen.unread:
+        limits = f"1 to {MOST_NAME_CHARS} printable characters"
+        remarks.append(f"Columns without a name of {limits} are left out: {len(seen.unread)}.")
+    if seen.damaged:
+        remarks.append(
+            f"{seen.damaged:,} of the first {seen.rows + seen.damaged:,} rows are damaged and left "
+            "out here. Mend them, or set `policy: quarantine`, which leaves such rows out, up to "
+            "max_rejected_share."
+        )
+    return remarks
 
 
 def _columns(seen: Survey, choices: Choices, remarks: list[str]) -> dict[str, str]:

@@ -131,14 +131,16 @@ class Survey:
     """A table by its first rows.
 
     Attributes:
-        rows: How many were read; damaged ones are left out.
+        rows: How many were read.
         columns: Those with a name that can be shown.
         unread: The names of the others.
+        damaged: How many rows among those were left out.
     """
 
     rows: int
     columns: tuple[Column, ...]
     unread: tuple[str, ...] = ()
+    damaged: int = 0
 
     def column(self, name: str) -> Column:
         """The column of a name.
@@ -185,7 +187,8 @@ def survey(path: Path) -> Survey:
         )
     shown = tuple(column for column in columns if are_names([column.name]))
     known = {column.name for column in shown}
-    return Survey(rows, shown, tuple(name for name in names if name not in known))
+    unread = tuple(name for name in names if name not in known)
+    return Survey(rows, shown, unread, sum(rejections.counts().values()))
 
 
 def _are_cells(columns: Sequence[Column]) -> bool:
