@@ -48,12 +48,9 @@ def predict(
         from notetune.model.cards import read_card
         from notetune.serve.files import check_output, predict_file, source_of, write_predictions
 
+    _refuse_misfit(output, explain, label)
     for path in (output, explain):
         check_output(path)
-    if output and explain and output.resolve() == explain.resolve():
-        raise ConfigError(f"--output and --explain are both {output}; give each its own file.")
-    if label and not explain:
-        raise ConfigError("--label says which score --explain explains; give --explain a file.")
     explained = (label or ()) if explain else None
     ids = {"patient_id": patient_id, "note_id": note_id, "stay_id": stay_id}
     card = read_card(bundle)
@@ -66,6 +63,13 @@ def predict(
         terminal.say(f"{explain} holds text of the notes: keep it as private as they are")
     if output:
         typer.echo(f"{output}: {len(found.scores):,} scores")
+
+
+def _refuse_misfit(output: Path | None, explain: Path | None, label: list[str] | None) -> None:
+    if output and explain and output.resolve() == explain.resolve():
+        raise ConfigError(f"--output and --explain are both {output}; give each its own file.")
+    if label and not explain:
+        raise ConfigError("--label says which score --explain explains; give --explain a file.")
 
 
 @contextmanager

@@ -110,11 +110,6 @@ def draft(
         ConfigError: If a column is not there or both outcome and feature, or no text, outcome or
             codes can be told.
     """
-    if both := [name for name in choices.outcomes if name in choices.features]:
-        raise ConfigError(
-            f"column {both[0]} is named as an outcome and as a feature, which would tell the "
-            "answer; name it as one of them."
-        )
     remarks = _left_out(seen)
     columns = _columns(seen, choices, remarks)
     of_codes = [task_of_codes(seen, codes, remarks)] if codes else []
@@ -184,6 +179,11 @@ def _tasks(
     remarks: list[str],
     of_codes: Sequence[dict[str, Any]],
 ) -> list[dict[str, Any]]:
+    if both := [name for name in choices.outcomes if name in choices.features]:
+        raise ConfigError(
+            f"column {both[0]} is named as an outcome and as a feature, which would tell the "
+            "answer; name it as one of them."
+        )
     outcomes = _outcomes(seen, choices, taken, needs_one=not of_codes)
     tasks = [*of_codes]
     for column, kind in outcomes:
