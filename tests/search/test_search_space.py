@@ -136,7 +136,8 @@ def test_the_spaces_of_the_paper_have_its_values():
                 "dropout": {0, 0.1, 0.2},
             },
         ),
-        (AdaptationPrompt(), {"length": {5, 10}, "layers": {10, 20, 30}}),
+        (AdaptationPrompt(layers=30), {"length": {5, 10}, "layers": {10, 20, 30}}),
+        (AdaptationPrompt(), {"length": {5, 10}}),  # in all layers, however many these are
     ]
     for adapter, values in published:
         space = paper_space(adapter)

@@ -174,7 +174,8 @@ def _alpha(ratio: Value, point: Point, adapter: AdapterSpec | None) -> float:
 def paper_space(adapter: AdapterSpec | None) -> Space:
     """What the paper searched for a method, in 20 trials; its learning rate was fixed.
 
-    Empty for full fine-tuning, of which it searched nothing, and where no adapter is made.
+    Empty for full fine-tuning, of which it searched nothing, and where no adapter is made. Of an
+    adaptation prompt in all layers, which may be fewer than 30, the layers are not searched.
 
     Source:
         Gema et al. (arXiv 2307.03042), A.2 and B.2. P-tuning is two spaces here, since layers and
@@ -199,10 +200,8 @@ def paper_space(adapter: AdapterSpec | None) -> Space:
                 network["adapter.dropout"] = Values((0.0, 0.1, 0.2))
             return {**tokens, **network}
         case AdaptationPrompt():
-            return {
-                "adapter.length": Values((5, 10)),
-                "adapter.layers": Values((10, 20, 30)),
-            }
+            layers = {"adapter.layers": Values((10, 20, 30))} if adapter.layers else {}
+            return {"adapter.length": Values((5, 10)), **layers}
         case Full() | None:
             return {}
         case _:
