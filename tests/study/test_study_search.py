@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from small_study import notetune, small_study
 
 from notetune import config
-from notetune.errors import ConfigError, DataError, RunError
+from notetune.errors import ConfigError, DataError, RunError, RunWarning
 from notetune.metrics.scores import read_scores
 from notetune.model.adapters.files import read_adapter
 from notetune.ownership import lease_of
@@ -178,7 +178,8 @@ def test_a_search_that_is_stopped_ends_with_the_same_trials_and_winner(
 def test_a_point_that_does_not_work_is_a_failed_trial_and_the_search_goes_on(place, tmp_path):
     space = "tune.pretrain={optim.peak_lr: [1e-3, 1e-2], adapter.dropout: [0.0, 1.5]}"
     recipe = load(place, f"runs={tmp_path}", space, "tune.downstream=null")
-    work(recipe, is_wanted=is_of_searches)
+    with pytest.warns(RunWarning, match=r"search · lora · trial \d: .*dropout is 1\.5"):
+        work(recipe, is_wanted=is_of_searches)
     (row,) = [search.read(job) for job in searches_of(recipe)]
     states = [trial.state for trial in row.trials]
     assert sorted(states) == ["failed", "failed", "finished", "finished"]
@@ -257,7 +258,10 @@ def test_a_search_over_virtual_tokens_has_rows_that_hold_the_most_of_them(place,
 def test_a_search_without_a_trial_that_works_says_so(place, tmp_path):
     space = "tune.pretrain={optim.peak_lr: [1e20, 1e25]}"
     recipe = load(place, f"runs={tmp_path}", space, "tune.downstream=null", "tune.trials=2")
-    with pytest.raises(DataError, match="none of 2 trials could be trained"):
+    with (
+        pytest.raises(DataError, match="none of 2 trials could be trained"),
+        pytest.warns(RunWarning, match=r"search · lora · trial \d: .* is not finite"),
+    ):
         work(recipe, is_wanted=is_of_searches)
     states = {job.name: job.state for job in progress(recipe).jobs}
     assert states["search · lora"] == "failed"

@@ -6,6 +6,7 @@ of workers may try side by side, and a killed search goes on as if it had not be
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,14 @@ import numpy.typing as npt
 
 from notetune import infer, runs, storage
 from notetune.aliases import FloatArray
-from notetune.errors import BundleError, ConfigError, DataError, NotetuneError, TrainingError
+from notetune.errors import (
+    BundleError,
+    ConfigError,
+    DataError,
+    NotetuneError,
+    RunWarning,
+    TrainingError,
+)
 from notetune.metrics.bootstrap import Counts, auroc_replicates
 from notetune.metrics.chosen import Chosen, chosen_score
 from notetune.metrics.results import SearchRow, TrialRow
@@ -84,6 +92,9 @@ class TrialRun:
             score = _score(self.search, self.job, notes, track)
         except _OF_A_POINT as error:
             ledger.append(Failed(self.trial.n, type(error).__name__))
+            warnings.warn(
+                RunWarning(f"{self.search.label} · trial {self.trial.n}: {error}"), stacklevel=2
+            )
         else:
             ledger.append(Finished(self.trial.n, score, round(time.monotonic() - began, 3)))
 
@@ -160,8 +171,8 @@ def choose(search: Job, notes: Notes) -> None:
     finished = [trial for trial in trials if trial.score is not None]
     if not finished:
         raise DataError(
-            f"{search.label}: none of {len(trials)} trials could be trained; look at its space "
-            f"({', '.join(spec.space)}), above all at the learning rates."
+            f"{search.label}: none of {len(trials)} trials could be trained, as was said of each; "
+            f"look at its space ({', '.join(spec.space)}), above all at the learning rates."
         )
     found = _chosen(spec, search, finished, notes)
     winner = finished[found.place]
