@@ -120,7 +120,7 @@ def test_words_for_labels_go_from_their_table_to_the_report(place, finished, tmp
 def test_the_report_says_which_trainings_were_too_short(place, finished, monkeypatch):
     said = json.loads((place / "runs/small/report/report.json").read_text())["notices"]
     short = [notice for notice in said if "fewer than 20 steps" in notice]
-    assert [notice.partition(":")[0] for notice in short] == ["died", "stay", "codes"]
+    assert [notice.partition(":")[0] for notice in short] == ["died, stay, codes"]
     recipe = config.load(Recipe, place / "recipe.yaml")
     monkeypatch.setattr(notices, "_FEW_STEPS", 1)
     assert not [n for n in notices.notices(recipe, read_study(recipe)) if "steps" in n]

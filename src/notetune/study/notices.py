@@ -17,7 +17,6 @@ from notetune.plain.columns import LevelColumn
 from notetune.prepare.patient_hashes import PROVENANCE, is_unknown
 from notetune.prepare.prepared import Intake, Prepared, inputs
 from notetune.prepare.settings import row_of
-from notetune.recipe.models import name_in_study
 from notetune.recipe.recipe import Recipe
 from notetune.sources.mimic.mimic3 import Mimic3Source
 from notetune.study.features import store_of
@@ -177,17 +176,17 @@ def _without_step_1(made: Sequence[Made]) -> Iterator[str]:
 def _short(made: Sequence[Made]) -> Iterator[str]:
     """Say where trainings were too short to tell one model from another."""
     for one in made:
-        for task in one.notes.prepared.tasks:
-            folders = [job.folder for job in one.done_of("model") if job.task == task]
-            records = [read_record(folder / TRAINING) for folder in folders]
-            steps = [record.steps for record in records if record.kept]  # a solved head has none
-            few = [count for count in steps if count < _FEW_STEPS]
-            if few:
-                yield (
-                    f"{name_in_study(one.backbone, task)}: {len(few)} of {len(steps)} trainings "
-                    f"took fewer than {_FEW_STEPS} steps (as few as {min(few)}), too few to tell "
-                    "what a model can learn; more epochs or a lower targets_per_step give more."
-                )
+        records = {job: read_record(job.folder / TRAINING) for job in one.done_of("model")}
+        steps = {job: record.steps for job, record in records.items() if record.kept}
+        few = {job: count for job, count in steps.items() if count < _FEW_STEPS}
+        if few:  # of adapters, since a solved head has no steps
+            tasks = ", ".join(dict.fromkeys(job.task for job in few))
+            lead = f"{one.backbone}: " if one.backbone else ""
+            yield (
+                f"{lead}{tasks}: {len(few)} of {len(steps)} trainings took fewer than "
+                f"{_FEW_STEPS} steps (as few as {min(few.values())}), too few to tell what a model "
+                "can learn; more epochs or a lower targets_per_step give more."
+            )
 
 
 def of_encoders(first: Made) -> Iterator[str]:
@@ -281,15 +280,18 @@ def _cut(one: Made) -> Iterator[str]:
     prepared, most = one.notes.prepared, pieces_of(one)
     lead, whose = (f"{one.backbone}: ", "its") if one.backbone else ("", "the language")
     pieces = f"{most} pieces of " if most > 1 else ""
+    tasks_of: dict[str, list[str]] = {}
     for name, task in prepared.tasks.items():
         documents = prepared.store.first_documents(task.note_ids_N.tolist())
         share = float(prepared.store.reading(documents, most).truncated_N.mean())
         if share:
-            yield (
-                f"{lead}{name}: {share:.1%} of the notes are longer than {pieces}"
-                f"{prepared.store.max_tokens} tokens; {whose} models read their "
-                f"{_part(prepared.store)}, TF-IDF reads all of them."
-            )
+            tasks_of.setdefault(f"{share:.1%}", []).append(name)
+    for shown, names in tasks_of.items():
+        yield (
+            f"{lead}{', '.join(names)}: {shown} of the notes are longer than {pieces}"
+            f"{prepared.store.max_tokens} tokens; {whose} models read their "
+            f"{_part(prepared.store)}, TF-IDF reads all of them."
+        )
 
 
 def _of_brought(first: Made) -> Iterator[str]:
