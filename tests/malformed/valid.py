@@ -24,7 +24,7 @@ from notetune.plain.bundles import (
 from notetune.plain.columns import Columns, LevelColumn, NumberColumn
 from notetune.plain.linear import Linear
 from notetune.plain.stacked import Stacked
-from notetune.plain.words import Words
+from notetune.plain.tfidf import Words
 
 CANARY = "zyxcanary"
 _WORDS = [

@@ -13,7 +13,7 @@ from notetune.errors import ConfigError
 from notetune.plain.bundles import ColumnsBundle, ColumnsCard, WordsBundle, WordsCard
 from notetune.plain.columns import Columns, LevelColumn, NumberColumn
 from notetune.plain.linear import Linear
-from notetune.plain.words import Words
+from notetune.plain.tfidf import Words
 from notetune.serve.explain import reasons
 from notetune.serve.plain import ColumnsPredictor, WordsPredictor
 from notetune.serve.predictor import load_predictor

@@ -14,7 +14,7 @@ from notetune.errors import BundleError
 from notetune.model.cards import read_card, save_card
 from notetune.plain.bundles import WordsBundle, WordsCard
 from notetune.plain.linear import Linear
-from notetune.plain.words import Words
+from notetune.plain.tfidf import Words
 from notetune.serve.files import source_of, write_predictions
 
 

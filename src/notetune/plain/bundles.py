@@ -15,7 +15,7 @@ from notetune.errors import BundleError
 from notetune.plain.columns import Columns
 from notetune.plain.linear import Linear, load_tensors, probabilities, save_tensors
 from notetune.plain.stacked import Stacked
-from notetune.plain.words import Words
+from notetune.plain.tfidf import Words
 
 FORMAT = 2
 PARTS = "parts"

@@ -35,7 +35,7 @@ from notetune.plain.bundles import (
 from notetune.plain.columns import Columns, fit_columns
 from notetune.plain.linear import Linear, probabilities
 from notetune.plain.stacked import fit_stacked
-from notetune.plain.words import CountedNotes, count_terms
+from notetune.plain.tfidf import CountedNotes, count_terms
 from notetune.prepare.prepared import Prepared, TaskTable
 from notetune.study import step2
 from notetune.study.jobs import Job

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
-from notetune.plain.words import Words, count_terms
+from notetune.plain.tfidf import Words, count_terms
 
 TEXTS = [
     "Chest pain, chest pain and fever.",
