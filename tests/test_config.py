@@ -407,6 +407,7 @@ def test_a_wrong_override_is_refused_by_name(refusal, override, message):
         ("A b", ("a-b",), "a-b-2"),
         ("x" * 80, ("x" * 64,), "x" * 60 + "-2"),
         (".hidden", (), "hidden"),
+        ("fit_", (), "fit_"),
     ],
 )
 def test_words_become_a_name_that_is_not_taken(words, taken, name):

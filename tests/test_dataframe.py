@@ -295,6 +295,13 @@ def test_keys_are_those_of_a_recipe_that_names_no_others(tmp_path):
     keys = {"prepare": {"split": {"test": 0.4}}, "pretrain": {"adapter": {"rank": 2}}}
     found = recipe_of(of_pandas(), tmp_path / "c", **keys)
     assert (found.prepare.split.test, found.pretrain.adapter.rank) == (0.4, 2)
+    # A section begins as the default of its place, not of its class.
+    part = {"optim": {"peak_lr": 0.1}}
+    found = recipe_of(
+        of_pandas(), tmp_path / "d", downstream=part, encoders={"adapter": {"rank": 4}}
+    )
+    assert (found.downstream.optim.peak_lr, found.downstream.optim.targets_per_step) == (0.1, 16)
+    assert found.encoders.adapter == LoRA(rank=4, targets=("query", "value", "Wqkv"))
 
 
 def test_the_folder_of_a_study_has_a_name_that_a_study_may_have(tmp_path, monkeypatch, capsys):

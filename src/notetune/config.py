@@ -40,7 +40,9 @@ def as_name(words: str, otherwise: str, mark: str = "-", taken: Collection[str] 
         mark: In place of characters that no name has.
         taken: Names that others have; it gets a number where it is among them.
     """
-    plain = re.sub(r"[^a-z0-9._-]+", mark, words.lower()).strip("._-")[:64] or otherwise
+    plain = words
+    if not re.fullmatch(NAME_PATTERN, words):
+        plain = re.sub(r"[^a-z0-9._-]+", mark, words.lower()).strip("._-")[:64] or otherwise
     numbered = (f"{plain[:60]}-{number}" for number in count(2))
     return next(name for name in chain([plain], numbered) if name not in taken)
 
@@ -145,12 +147,12 @@ def changed(config: ConfigT, changes: Mapping[str, Any], origin: str) -> ConfigT
 
 
 def merged(old: Any, new: Any, default: Any = None) -> Any:
-    """The keys of two sections, as `changed` says; a new section is of the kind of its default."""
+    """The keys of two sections, as `changed` says; one that is not there begins as its default."""
     if not (isinstance(new, Mapping) and new):
         return new
     default = default if isinstance(default, Mapping) else {}
     if not isinstance(old, Mapping):
-        old = {key: default[key] for key in default if key == "kind"}
+        old = default
     if "kind" in new and new["kind"] != old.get("kind"):
         return new
     further = {key: merged(old.get(key), new[key], default.get(key)) for key in new}

@@ -73,7 +73,7 @@ def test_a_folder_of_data_is_taken_as_it_is_written(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     source = "{kind: table, path: n.csv, columns: {text: text}}"
     recipe.write_text(f"name: a\nprepare: {{source: {source}}}\n")
-    for name in ("My Data #1", "2024", "a: b"):
+    for name in ("My Data #1", "2024", "a: b", "\U00020bb7野"):
         folder = tmp_path / name
         assert load.study(recipe, None, folder, None).data == folder
     assert load.study(recipe, None, Path("2024"), None).data == Path("2024")

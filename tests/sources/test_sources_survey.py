@@ -85,6 +85,24 @@ def test_lists_are_lists(tmp_path):
     assert (codes.holds, codes.lists, codes.levels) == ("lists", 5, None)
 
 
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("id,text,died,2019", "a,b,1,7"),
+        ("id,text,died,18-64,65+", "a,b,1,0,1"),
+        ("id,text,died,no", "a,b,1,0"),
+    ],
+)
+def test_unusual_names_of_columns_are_names(tmp_path, header, row):
+    (tmp_path / "notes.csv").write_text(f"{header}\n{row}\n{row}\n")
+    assert [column.name for column in survey(tmp_path / "notes.csv").columns] == header.split(",")
+
+
+def test_boxes_that_are_ticked_with_their_name_have_a_header(tmp_path):
+    (tmp_path / "notes.csv").write_text("id,text,fever,cough\na,b,fever,\nc,d,,cough\n")
+    assert len(survey(tmp_path / "notes.csv").columns) == 4
+
+
 def test_damaged_rows_are_left_out(tmp_path):
     (tmp_path / "notes.csv").write_text("text,died\na,1\nb\nc,0\n")
     seen = survey(tmp_path / "notes.csv")

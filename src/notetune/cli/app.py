@@ -270,10 +270,10 @@ def evaluate(
     with terminal.busy():
         from notetune.report.page import check_output
         from notetune.study.evaluate import evaluate as run
-        from notetune.study.evaluate import refuse_foreign_looks
+        from notetune.study.evaluate import refuse_unready
 
     check_output(loaded.folder.report)
-    refuse_foreign_looks(loaded)
+    refuse_unready(loaded)
     results = in_one_step(terminal.track, "evaluate", partial(run, loaded))
     study.write(results, loaded.folder.report)
     terminal_tables.results(results, loaded.folder.report, as_json=as_json)

@@ -41,7 +41,8 @@ def demo_recipe(folder: Path, patients: int) -> "Recipe":
             "hyphens and underscores, a letter or digit first; give another folder."
         )
     keys = {"runs": folder.parent, "name": folder.name, "data": hospital}
-    recipe = config.load(Recipe, path, [f"{key}={json.dumps(str(v))}" for key, v in keys.items()])
+    overrides = [f"{k}={json.dumps(str(v), ensure_ascii=False)}" for k, v in keys.items()]
+    recipe = config.load(Recipe, path, overrides)
     if not (hospital / manifest.MANIFEST).is_file():
         write_hospital(hospital, SyntheticConfig(patients=patients))
     return recipe

@@ -19,7 +19,8 @@ def study(
     Raises:
         ConfigError: If it is no recipe, or has no such backbone.
     """
-    changed = [*([f"data={json.dumps(str(data))}"] if data else []), *(overrides or [])]
+    named = [f"data={json.dumps(str(data), ensure_ascii=False)}"] if data else []
+    changed = [*named, *(overrides or [])]
     with terminal.busy("reading the recipe"):
         from notetune import config
         from notetune.recipe.recipe import Recipe

@@ -135,11 +135,11 @@ def run_and_report(
     """Run a study with so many workers on this machine, or on a cluster, and write its report."""
     with terminal.busy():
         from notetune.report.page import check_output
-        from notetune.study.evaluate import refuse_foreign_looks
+        from notetune.study.evaluate import refuse_unready
         from notetune.study.run import evaluated, work
 
     check_output(recipe.folder.report)
-    refuse_foreign_looks(recipe)
+    refuse_unready(recipe)
     if ray:
         work_on_cluster(recipe, command, ray)
     with beside(recipe, command, workers):

@@ -260,7 +260,7 @@ def _put(backbone: Backbone, layer: Layer, others: Collection[Adapter]) -> Adapt
             loras = [other for other in others if isinstance(other, LoRAAdapter)]
             lora = LoRAAdapter(backbone, layer.name, spec, loras)
             if not isinstance(layer.adapter, SavedAdapter) and not backbone.is_encoder:
-                lora.refuse_idle_names(spec, backbone)
+                lora.tell_idle_names(spec, backbone)
             return lora
         case Prompt() | PTuning() | Prefix():
             is_flat = isinstance(layer.adapter, SavedAdapter)

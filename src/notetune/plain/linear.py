@@ -46,12 +46,17 @@ def probabilities(kind: str, logits_NK: FloatArray) -> FloatArray:
     return scores_NK
 
 
-def log_odds(kind: str, scores_NK: FloatArray, least: float = _LEAST_SCORE) -> FloatArray:
-    """`(N, K)` logits of scores: of each label, or the log scores of classes.
+def log_odds(
+    kind: str,
+    scores_NK: FloatArray,
+    least: float = _LEAST_SCORE,
+    most: float = 1 - _LEAST_SCORE,
+) -> FloatArray:
+    """`(N, K)` logits of scores, which are cut at `least` and `most`.
 
-    Scores below `least` count as that, and those above 1 - `least` too.
+    They are those of each label, or the log scores of classes.
     """
-    clipped_NK = np.clip(scores_NK, least, 1 - least)
+    clipped_NK = np.clip(scores_NK, least, most)
     logits_NK: FloatArray = np.log(clipped_NK) if kind == "multiclass" else logit(clipped_NK)
     return logits_NK
 

@@ -20,8 +20,8 @@ from notetune.serve.predictions import Predictor, cleaned
 MOST_SENTENCES = 60
 """Of one note; in a longer one neighbours are left out together."""
 _TEXTS_AT_ONCE = 256
-_LEAST_SCORE = 1e-15
-"""Where scores in float64 end to tell logits apart."""
+_TELLING = 1e-300, 1 - 1e-15
+"""Between which scores in float64 tell logits apart."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def _as_table(
 
 
 def _of_sentences(left_out: LeftOut, n: int, k: int, kind: str) -> Iterator[_Row]:
-    whole_K = log_odds(kind, left_out.scores_K, _LEAST_SCORE)
-    odds_SK = log_odds(kind, left_out.without_SK, _LEAST_SCORE)
+    whole_K = log_odds(kind, left_out.scores_K, *_TELLING)
+    odds_SK = log_odds(kind, left_out.without_SK, *_TELLING)
     for s, (start, end) in enumerate(left_out.spans):
         change = float(left_out.scores_K[k] - left_out.without_SK[s, k])
         text = left_out.text[start:end].strip()

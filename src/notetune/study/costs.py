@@ -26,7 +26,7 @@ from notetune.study.jobs import Job
 from notetune.study.listing import jobs_of
 from notetune.study.notices import of_models
 from notetune.study.specs import CellSpec, DomainSpec, PerplexitySpec, SearchSpec, Stage
-from notetune.study.wanted import check_inputs, with_point
+from notetune.study.wanted import check_backbones, with_point
 from notetune.tokens.packing import Int64Array
 from notetune.train.gpus import ASSUMED_SHARE, CAPABILITY, GPUS, USABLE_SHARE
 from notetune.train.step_cost import matrix_rate, step_seconds
@@ -183,7 +183,7 @@ def costs(recipe: Recipe, gpu: str | None = None, track: Track = silent) -> Cost
     """
     if gpu is not None and gpu not in GPUS:
         raise ConfigError(f"gpu {gpu} is unknown; known are {', '.join(GPUS)}.")
-    check_inputs(recipe, needs_weights=False)
+    check_backbones(recipe, needs_weights=False)
     rate_of = _rate_on(gpu) if gpu else _rate_here()
     here = torch_device(recipe.device)
     capability = CAPABILITY if gpu else capability_of(here)

@@ -13,7 +13,7 @@ import polars as pl
 
 from notetune import manifest, storage
 from notetune.audit import Finding, FlowCount
-from notetune.errors import RunError
+from notetune.errors import ConfigError, DataError, RunError
 from notetune.metrics.comparison import compare_study
 from notetune.metrics.published import publication
 from notetune.metrics.questions import Questions
@@ -228,6 +228,21 @@ def _without(suspects: Mapping[str, Suspects], tables: Sequence[ScoreTable]) -> 
             kept = table.of_notes(np.setdiff1d(table.note_ids_N, left_out))
             found += [kept] if kept is not None else []
     return found
+
+
+def refuse_unready(recipe: Recipe) -> None:
+    """Look for what the estimates need beside scores, before anything is trained for them.
+
+    Raises:
+        RunError: As of `refuse_foreign_looks`.
+        ConfigError: If the file of listed patients is faulty.
+    """
+    refuse_foreign_looks(recipe)
+    if listed := recipe.evaluate.listed_patients:
+        try:
+            overlap.listed_patients(recipe.data / listed.file, listed.column)
+        except DataError as error:
+            raise ConfigError(f"evaluate.listed_patients: {error}") from None
 
 
 def refuse_foreign_looks(recipe: Recipe) -> Path:

@@ -21,13 +21,13 @@ from notetune.prepare.settings import Preparation
 from notetune.progress import Track, in_one_step, named, silent
 from notetune.recipe.recipe import Recipe
 from notetune.study import search, step1
-from notetune.study.evaluate import evaluate, refuse_foreign_looks
+from notetune.study.evaluate import evaluate, refuse_unready
 from notetune.study.features import is_computed_elsewhere
 from notetune.study.jobs import OF_NOTES, Job
 from notetune.study.listing import jobs_of, notes_here
 from notetune.study.specs import KINDS, Notes
 from notetune.study.status import Diary
-from notetune.study.wanted import check_inputs, facts_of
+from notetune.study.wanted import check_backbones, facts_of
 from notetune.tokens.edges import read_declared
 from notetune.train import processes
 
@@ -46,7 +46,7 @@ def run_study(recipe: Recipe, track: Track = silent) -> Results:
     Raises:
         NotetuneError: What a job raised, once all that do not need it are made.
     """
-    refuse_foreign_looks(recipe)
+    refuse_unready(recipe)
     work(recipe, track)
     return evaluated(recipe, track)
 
@@ -180,7 +180,7 @@ class _Worker:
             BackboneError: If a backbone or an encoder cannot be used.
             RunError: If a live worker has another recipe, version or notes.
         """
-        check_inputs(self.recipe)
+        check_backbones(self.recipe)
         for one in self.recipe.studies.values():
             step1.refuse_misfit(one)
         root = self.recipe.folder.root

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from notetune.config import changed
-from notetune.errors import BackboneError, ConfigError, DataError
+from notetune.errors import BackboneError, ConfigError
 from notetune.model.adapters.specs import AdapterSpec, Full, traits
 from notetune.model.backbone_folder import Dtype, backbone_fingerprint, resolve_backbone
-from notetune.notes import overlap
 from notetune.prepare.settings import EncodeSpec, row_of
 from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
@@ -298,18 +297,12 @@ def general_text(recipe: Recipe) -> Path:
     return recipe.pretrain.general_text or shipped
 
 
-def check_inputs(recipe: Recipe, *, needs_weights: bool = True) -> None:
-    """Look for all that a study needs beside its notes, before any work on these.
+def check_backbones(recipe: Recipe, *, needs_weights: bool = True) -> None:
+    """Look for every backbone and encoder of a study, before any work on notes.
 
     Raises:
-        BackboneError: If a backbone or an encoder cannot be used.
-        ConfigError: If the file of listed patients is faulty.
+        BackboneError: If one cannot be used.
     """
-    if listed := recipe.evaluate.listed_patients:
-        try:
-            overlap.listed_patients(recipe.data / listed.file, listed.column)
-        except DataError as error:
-            raise ConfigError(f"evaluate.listed_patients: {error}") from None
     for one in recipe.studies.values():
         resolve_backbone(one.backbone, needs_weights=needs_weights)
         for name in one.encoders.models:

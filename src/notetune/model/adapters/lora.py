@@ -10,7 +10,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from notetune.errors import BundleError
+from notetune.errors import BundleError, RunWarning
 from notetune.model.adapters.base import Adapter
 from notetune.model.adapters.folder import LEAD
 from notetune.model.adapters.peft_config import to_peft
@@ -34,7 +34,7 @@ class LoRAAdapter(Adapter):
         with warnings.catch_warnings():
             # peft 0.21 reads a property that transformers 5.23 has renamed.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            # Of a new adapter they are refused, by `refuse_idle_names`.
+            # Of a new adapter, `tell_idle_names` says it.
             warnings.filterwarnings("ignore", "The following .*_pattern keys", RuntimeWarning)
             # Merging is where that matters; `refuse_tied` stands there.
             warnings.filterwarnings("ignore", "Model has `tie_word_embeddings", UserWarning)
@@ -53,20 +53,17 @@ class LoRAAdapter(Adapter):
                     "set the adapter's targets to linear layers of this backbone."
                 ) from None
 
-    def refuse_idle_names(self, spec: LoRA, backbone: Backbone) -> None:
-        """Refuse names in the specification that no layer bears, which peft passes over.
-
-        Raises:
-            BundleError: With the name.
-        """
+    def tell_idle_names(self, spec: LoRA, backbone: Backbone) -> None:
+        """Warn of names in the specification that no layer bears, which peft passes over."""
         reached = list(self._layers())
         targets = [(f"(.*\\.)?{re.escape(name)}", name) for name in spec.targets]
         others = [(f"(.*\\.)?({name})", name) for name in (*spec.ranks, *spec.alphas)]
         for pattern, name in (*targets, *others):
             if not any(re.fullmatch(pattern, path) for path in reached):
-                raise BundleError(
-                    f"backbone {backbone.name} has no layer named {name} that LoRA is put on; "
-                    f"mend the adapter's targets, ranks or alphas. It is put on {reached[0]}, say."
+                said = f"backbone {backbone.name} has no layer named {name} that LoRA is put on"
+                warnings.warn(
+                    RunWarning(f"{said}; look at the adapter's targets, ranks or alphas."),
+                    stacklevel=2,
                 )
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

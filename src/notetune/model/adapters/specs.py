@@ -68,7 +68,13 @@ class Prompt(Config):
     virtual_tokens: _Size = 15
     init: Literal["random", "text"] = "random"
     """Start from random embeddings, or from those of `text`, repeated or cut to fit."""
-    text: Annotated[str, Field(pattern=r"\S")] = "Finish this clinical note:"
+    text: str = "Finish this clinical note:"
+
+    @model_validator(mode="after")
+    def _has_text(self) -> "Prompt":
+        if self.init == "text" and not self.text.strip():
+            raise ValueError("init: text needs a text; give one, or leave the key out")
+        return self
 
 
 class PTuning(Config):

@@ -77,10 +77,10 @@ class Column:
         """How many different values another column has too, and how many there are."""
         return len(self._seen & other._seen), len(self._seen)
 
-    @property
-    def names_itself(self) -> bool:
-        """Whether its name is one of its values too."""
-        return hash(self.name.strip()) in self._seen
+    def names_itself(self, rows: int) -> bool:
+        """Whether its name is one of its values too, in more than a box that is ticked."""
+        is_box = len(self._seen) == 1 and self.filled < rows
+        return hash(self.name.strip()) in self._seen and not is_box
 
     def _is_time(self, record: Record) -> bool:
         try:
@@ -180,10 +180,10 @@ def survey(path: Path) -> Survey:
         rows += 1
         for column in columns:
             column.add(record)
-    if is_csv(files[0]) and _are_cells(columns):
+    if is_csv(files[0]) and _are_cells(columns, rows):
         raise DataError(
-            f"{files[0]}, line 1: these seem to be cells, for there is a number, a long text or "
-            "what rows below hold too; give a first line of names, with a letter in each."
+            f"{files[0]}, line 1: these seem to be cells: numbers, times, answers, a long text, or "
+            "what rows below hold too; give one first line of names, with a letter in each."
         )
     shown = tuple(column for column in columns if are_names([column.name]))
     known = {column.name for column in shown}
@@ -191,15 +191,23 @@ def survey(path: Path) -> Survey:
     return Survey(rows, shown, unread, sum(rejections.counts().values()))
 
 
-def _are_cells(columns: Sequence[Column]) -> bool:
+def _are_cells(columns: Sequence[Column], rows: int) -> bool:
     """Whether the first line of a CSV file is a row, so that no name of a column may be shown."""
-    has_cell = any(
-        column.name.strip().lower() in _NO_NAMES
-        or (re.search(r"\d", column.name) and not re.search(r"[^\W\d_]", column.name))
-        or min(len(column.name), column.mean_chars) > MOST_NAME_CHARS
-        for column in columns
+    numbers = [one for one in columns if re.fullmatch(r"[\W_]*\d[\W\d_]*", one.name)]  # 18-64
+    return (
+        2 * len(numbers) >= len(columns)
+        or any(column.names_itself(rows) for column in numbers)
+        or sum(column.names_itself(rows) for column in columns) > 1
+        or any(_is_cell(column) for column in columns)
     )
-    return has_cell or sum(column.names_itself for column in columns) > 1
+
+
+def _is_cell(column: Column) -> bool:
+    """Whether the name of a column is an answer, a time, or long where the cells are too."""
+    name = column.name.strip().lower()
+    is_time = re.search(r"\d{4}-\d\d-\d\d|\d:\d\d", name)
+    is_long = min(len(name), column.mean_chars) > MOST_NAME_CHARS
+    return name in _NO_NAMES or bool(is_time) or is_long
 
 
 def _is_number(text: str) -> bool:
