@@ -20,7 +20,7 @@ def make_files_private() -> None:
 
 @contextlib.contextmanager
 def private_files() -> Iterator[None]:
-    """Do so while a block runs, in a process that is not ours."""
+    """Make files private while a block runs, in a process that is not ours."""
     before = os.umask(0o077)
     try:
         yield

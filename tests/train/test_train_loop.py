@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from notetune import storage
 from notetune.errors import StepError, TrainingError
 from notetune.train.loop import train
+from notetune.train.out_of_memory import was_too_large
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,14 @@ def test_out_of_memory_goes_on_as_if_the_rows_had_been_halved_from_that_step(
     assert losses_of(steps) == losses_of(begun + rest)
     assert broken.bits == after.bits
     assert after.calls[:2] == ([[10, 11], [12, 13]] if halvings == 1 else [[10], [11]])
+
+
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_a_document_that_does_not_fit_is_named_by_the_process_that_holds_it(size):
+    world = SimpleNamespace(sums=lambda *_: [2.0, 1.0])  # and one of them held a single document
+    with pytest.raises(StepError) as stopped:
+        was_too_large(3, points(ALL, 0, size) if size else None, world)
+    assert stopped.value.documents == ([10] if size == 1 else [])
 
 
 def test_one_document_that_does_not_fit_is_an_error_that_names_it():

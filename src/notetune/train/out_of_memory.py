@@ -38,6 +38,6 @@ def was_too_large(number: int, part: Batch | None, world: World) -> bool:
         raise StepError(
             f"step {number}: one document alone does not fit into memory. Lower "
             "prepare.max_tokens, take a smaller backbone, or free memory.",
-            part.documents_D.tolist() if part is not None else (),
+            part.documents_D.tolist() if part is not None and is_single else (),
         )
     return failures > 0
