@@ -34,6 +34,11 @@ class Optim(Config):
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.06
 
 
+class Step(Config):
+    adapter: Adapter = LoRA(rank=32)
+    optim: Optim = Optim(warmup_fraction=0.5)
+
+
 class Recipe(Config):
     seed: int = 0
     is_fast: bool = False
@@ -42,6 +47,7 @@ class Recipe(Config):
     optim: Optim = Optim()
     adapter: Adapter = LoRA()
     stack: tuple[Adapter, ...] = ()
+    step: Step = Step()
     by_task: dict[str, Optim] = Field(default_factory=dict)
     domain: LoRA | None = None
     range: tuple[int, int] = (0, 1)
@@ -170,7 +176,7 @@ WRONG_VALUES = {
         "adapter is 3: it should be a section with keys; to keep the defaults, leave it out"
     ),
     "adapter: {kind: lorra}": "adapter.kind is 'lorra': it should be one of lora, prompt",
-    "adapter: {rank: 3}": "adapter.kind is missing: it should be one of lora, prompt",
+    "stack: [{rank: 3}]": "stack.0.kind is missing: it should be one of lora, prompt",
     "stack: [{kind: lora, rank: 0}]": "stack.0.rank is 0: it should be greater than 0",
     "stack: [{kind: x}]": "stack.0.kind is 'x': it should be one of lora, prompt",
     "range: [1]": "range.1: Field required",
@@ -364,6 +370,15 @@ def test_overrides_apply_from_left_to_right(read):
 
 def test_an_override_fills_an_empty_section(read):
     assert read("domain: null\nseed: 1", "domain.rank=3").domain == LoRA(rank=3)
+
+
+def test_a_section_given_in_part_begins_as_the_default_of_its_place(read):
+    steps = read("step: {optim: {peak_lr: 1}, adapter: {}}\nadapter: {}")
+    assert steps.step == Step(optim=Optim(peak_lr=1.0, warmup_fraction=0.5))
+    assert (steps.adapter, steps.step.adapter) == (LoRA(), LoRA(rank=32))
+    other = read("step: {}", "step.adapter.kind=prompt", "step.optim.warmup_fraction=0.1").step
+    assert other == Step(adapter=Prompt(), optim=Optim(warmup_fraction=0.1))
+    assert read("seed: 1").step.model_fields_set == set()
 
 
 def test_an_override_of_one_section_leaves_its_alias_alone(read):

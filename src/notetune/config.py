@@ -112,12 +112,13 @@ def parse(model: type[ConfigT], data: Mapping[str, Any], origin: str) -> ConfigT
     """Validate a mapping as a recipe; `origin` names it in an error.
 
     Nothing is converted: `seed: 1.5`, `seed: "7"` and `seed: true` are refused for a whole number.
+    A section that is given in part keeps the other defaults of its place, `kind` included.
 
     Raises:
         ConfigError: With the dotted key, the found value, the reason and the nearest known key.
     """
     try:
-        text = to_json(data)
+        text = to_json(_begun(model, data))
         if _NUL.search(text):
             raise ConfigError(f"{origin}: a key or a value holds a NUL character; remove it.")
         # Strict validation of JSON still reads a path from text and a tuple from a list, which
@@ -135,6 +136,25 @@ def parse(model: type[ConfigT], data: Mapping[str, Any], origin: str) -> ConfigT
         ) from None
 
 
+def _begun(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a section, each of its own sections begun as the default of its place.
+
+    Pydantic fills such a section with the defaults of its class, which may be others.
+    """
+    keys = dict(given)
+    for key, field in fields_of(model).items():
+        part, default = given.get(key), field.default
+        if not isinstance(part, Mapping):
+            continue
+        if isinstance(default, Config):
+            begun = default.model_dump(mode="json", include=default.model_fields_set | {"kind"})
+            if part.get("kind", begun.get("kind")) == begun.get("kind"):
+                keys[key] = {**begun, **_begun(type(default), part)}
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+            keys[key] = _begun(field.annotation, part)
+    return keys
+
+
 def changed(config: ConfigT, changes: Mapping[str, Any], origin: str) -> ConfigT:
     """The same config with other values for some keys; `origin` names the changes in an error.
 
@@ -146,17 +166,13 @@ def changed(config: ConfigT, changes: Mapping[str, Any], origin: str) -> ConfigT
     return parse(type(config), merged(config.model_dump(mode="json"), changes), origin)
 
 
-def merged(old: Any, new: Any, default: Any = None) -> Any:
-    """The keys of two sections, as `changed` says; one that is not there begins as its default."""
-    if not (isinstance(new, Mapping) and new):
+def merged(old: Any, new: Any) -> Any:
+    """The keys of two sections, as `changed` says."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping) and new):
         return new
-    default = default if isinstance(default, Mapping) else {}
-    if not isinstance(old, Mapping):
-        old = default
     if "kind" in new and new["kind"] != old.get("kind"):
         return new
-    further = {key: merged(old.get(key), new[key], default.get(key)) for key in new}
-    return {**old, **further}
+    return {**old, **{key: merged(old.get(key), new[key]) for key in new}}
 
 
 class _RefusedError(yaml.MarkedYAMLError):

@@ -207,10 +207,10 @@ def _recipe(
 
 def _with_keys(drafted: Draft, given: Mapping[str, Any], *, is_tiny: bool) -> Recipe:
     """The recipe with other keys; `is_tiny` where nobody named its backbone."""
-    keys, whole = {**drafted.keys}, drafted.recipe.model_dump(mode="json")
+    keys = {**drafted.keys}
     if is_tiny and given.get("backbones"):
         del keys["backbone"]
-    return parse(Recipe, merged(keys, given, whole), "fit")
+    return parse(Recipe, merged(keys, given), "fit")
 
 
 def _names(given: Any) -> tuple[str, ...]:
