@@ -32,9 +32,9 @@ def test_a_saved_adapter_holds_no_path_and_no_pickle(folder, tmp_path, spec):
     save_adapter(tmp_path / "saved", model.adapters[DOMAIN], model.backbone)
     files = sorted(path.name for path in (tmp_path / "saved").iterdir())
     usual = ["adapter.json", "adapter_config.json", "adapter_model.safetensors"]
-    whole = "adapter.json config.json generation_config.json model.safetensors tokenizer.json"
-    assert files == (whole.split() if spec.kind == "full" else usual)
+    whole = "README.md adapter.json config.json generation_config.json model.safetensors"
+    assert files == ([*whole.split(), "tokenizer.json"] if spec.kind == "full" else usual)
     for name in files:
-        if name.endswith("config.json") or name == "adapter.json":
+        if name.endswith(("config.json", ".md")) or name == "adapter.json":
             assert str(folder) not in (tmp_path / "saved" / name).read_text()
     assert read_adapter(tmp_path / "saved").spec == spec

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from notetune.errors import BackboneError
 from notetune.model.backbone import load_backbone
-from notetune.model.backbone_folder import resolve_backbone
+from notetune.model.backbone_folder import licence_of, resolve_backbone
 from notetune.model.gguf_file import convert
 from notetune.tokens.edges import read_declared
 from notetune.tokens.encode import load_encoder
@@ -57,9 +57,8 @@ def test_the_configuration_is_the_files(converted):
     assert not hasattr(config, "quantization_config")
     bos = read_declared(converted).edges("bos")
     assert (bos.opener_id, bos.end_id) == (1, 2)
-    about = (converted / "README.md").read_text()
-    assert "tiny.gguf" in about
-    assert "Licence: apache-2.0" in about
+    assert "tiny.gguf" in (converted / "README.md").read_text()
+    assert licence_of(converted).name == "apache-2.0"
     assert load_backbone(str(converted)).heads.kv_heads == 2
 
 

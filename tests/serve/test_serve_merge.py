@@ -14,6 +14,7 @@ from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.adapters.lora import merge_together
 from notetune.model.adapters.specs import AdaptationPrompt, Full, LoRA, Prefix, Prompt, PTuning
 from notetune.model.backbone import load_backbone
+from notetune.model.backbone_folder import licence_of, model_card
 from notetune.model.batch import packed_batch
 from notetune.model.cards import read_card, save_card
 from notetune.model.stack import DOMAIN, TASK, stack
@@ -45,6 +46,17 @@ def test_plain_transformers_loads_a_merged_adapter_with_the_same_logits(folder, 
             logits = plain(tokens).logits[0]
             assert (model.backbone.head(hidden) - logits).abs().max() < 1e-5
             assert (before(tokens).logits[0] - logits).abs().max() > 1e-2
+
+
+def test_the_licence_of_the_backbone_comes_along(tmp_path):
+    folder = random_llama(tmp_path / "llama")
+    (folder / "README.md").write_text(model_card({"license": "apache-2.0"}, "# Llama"))
+    (folder / "LICENSE").write_text("Do as you like.")
+    model = trained(folder, LoRA(rank=4))
+    save_adapter(tmp_path / "adapter", model.adapters[DOMAIN], model.backbone)
+    merge(tmp_path / "adapter", tmp_path / "out", str(folder))
+    assert licence_of(tmp_path / "out") == ("apache-2.0", "Do as you like.")
+    assert "base_model: llama\n" in (tmp_path / "out/README.md").read_text()
 
 
 @pytest.mark.parametrize("spec", [LoRA(rank=4), LoRA(rank=4, dora=True), EMBEDDED])

@@ -22,6 +22,9 @@ from notetune.model.backbone_folder import (
     WEIGHTS,
     Dtype,
     backbone_fingerprint,
+    licence_files,
+    licence_of,
+    model_card,
     read_config,
     resolve_backbone,
 )
@@ -301,7 +304,10 @@ def outline_backbone(
 
 
 def write_backbone(folder: Path, backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
-    """Write other weights for a backbone as a folder that plain transformers loads."""
+    """Write other weights for a backbone as a folder that plain transformers loads.
+
+    Its licence comes along.
+    """
     assert backbone.folder is not None
     config = read_config(backbone.folder / "config.json")
     config.pop("torch_dtype", None)  # what older versions called it
@@ -310,9 +316,12 @@ def write_backbone(folder: Path, backbone: Backbone, tensors: Mapping[str, Tenso
         config = {**backbone.model.config.to_diff_dict(), "architectures": [kind]}
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
     storage.write_json(folder / "config.json", {**config, "dtype": dtypes[-1]})
-    for name in BESIDE_WEIGHTS:
-        if (backbone.folder / name).is_file():
-            shutil.copyfile(backbone.folder / name, folder / name)
+    beside = [path for name in BESIDE_WEIGHTS if (path := backbone.folder / name).is_file()]
+    for path in [*beside, *licence_files(backbone.folder)]:
+        shutil.copyfile(path, folder / path.name)
+    front = {"license": licence_of(backbone.folder).name, "base_model": backbone.folder.name}
+    card = model_card(front, f"# {backbone.folder.name} with other weights")
+    (folder / "README.md").write_text(card, encoding="utf-8")
     with storage.written(folder / WEIGHTS, sum(tensor.nbytes for tensor in tensors.values())):
         save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
 

@@ -3,11 +3,13 @@
 import functools
 import json
 import os
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from notetune import storage
+from notetune.config import as_yaml
 from notetune.errors import BackboneError
 
 Dtype = Literal["float32", "bfloat16", "nf4"]
@@ -112,8 +114,19 @@ def licence_of(folder: Path) -> Licence:
         said = [line.partition(":")[::2] for line in lines[1 : lines.index("---", 1)]]
         names = {key: value.strip(" '\"") for key, value in said}
     name = names.get("license_name") or names.get("license", "")
-    files = sorted(path for path in folder.glob("LICEN[SC]E*") if path.is_file())
+    files = licence_files(folder)
     return Licence(name, _beginning(files[0]) if files else "")
+
+
+def licence_files(folder: Path) -> list[Path]:
+    """Its `LICENSE` and the like."""
+    return sorted(path for path in folder.glob("LICEN[SC]E*") if path.is_file())
+
+
+def model_card(front: Mapping[str, str | None], text: str) -> str:
+    """A `README.md` with what is known of `front`, such as `license`, before its text."""
+    known = {key: value for key, value in front.items() if value}
+    return f"---\n{as_yaml(known)}---\n\n{text}\n" if known else f"{text}\n"
 
 
 def _beginning(path: Path) -> str:

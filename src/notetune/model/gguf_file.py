@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from notetune import runs, storage
 from notetune.errors import BackboneError
 from notetune.model.backbone import Backbone, load_backbone, outline_backbone
-from notetune.model.backbone_folder import WEIGHTS
+from notetune.model.backbone_folder import WEIGHTS, model_card
 from notetune.model.piece_tokenizer import to_tokenizer
 
 _MAGIC = b"GGUF"
@@ -306,11 +306,14 @@ def _tokenizer_config(content: _Content) -> dict[str, object]:
 
 def _about(path: Path, content: _Content) -> str:
     """Where a folder comes from, and the licence that its file names."""
+    front = {
+        "license": content.get("general.license"),
+        "license_name": content.get("general.license.name"),
+        "license_link": content.get("general.license.link"),
+    }
     said = {
         "Model": content.get("general.name"),
         "By": content.get("general.organization"),
-        "Licence": content.get("general.license.name") or content.get("general.license"),
-        "Licence text": content.get("general.license.link"),
     }
     lines = [f"{what}: {value}" for what, value in said.items() if value]
-    return "\n\n".join([f"# Converted from {path.name}", *lines]) + "\n"
+    return model_card(front, "\n\n".join([f"# Converted from {path.name}", *lines]))
