@@ -3,13 +3,17 @@
     python bench/search.py recipes/eicu.yaml --only tiny tune.share=0.25
     python bench/search.py recipes/eicu.yaml --only tiny --tasks length_of_stay --repeats 2
 
-Searches step 1, then the task adapter of each task, several times by both. It goes on where it was
-stopped: trials stay in the run folder, and rows are written once a question is answered.
+Searches step 1 and the task adapter of each task by both, once with every seed. A search writes its
+rows at its end and is not made again where it has them, so what several machines did adds up; until
+then its trials stay in the run folder.
 """
 
 import argparse
-from collections.abc import Sequence
+import csv
+from collections import defaultdict
+from itertools import product
 from pathlib import Path
+from statistics import median
 
 from rows import Rows
 
@@ -60,13 +64,22 @@ def best_so_far(row: SearchRow, trials: int) -> float:
     return min(scores) if row.objective == "perplexity" else max(scores)
 
 
-def write(rows: Rows, question: str, found: dict[str, Sequence[SearchRow]]) -> None:
-    """What each proposer had found after so many trials."""
-    for proposer, each in found.items():
-        unit = "perplexity" if question == STEP_1 else f"validation {each[0].objective}"
-        for count in COUNTS:
-            best = [best_so_far(row, count) for row in each]
-            rows.add(f"best of the first trials, {question}", proposer, count, best, unit)
+def write(rows: Rows, question: str, proposer: str, seed: int, found: SearchRow) -> None:
+    """What a search had found after so many trials."""
+    unit = found.objective if question == STEP_1 else f"validation {found.objective}"
+    for count in COUNTS:
+        best = best_so_far(found, count)
+        rows.add(f"best of {count} trials, {question}", proposer, seed, [best], unit)
+
+
+def written(path: Path) -> dict[tuple[str, str], dict[int, float]]:
+    """The values of each seed, by question and proposer."""
+    values: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                values[row["question"], row["variant"]][int(row["x"])] = float(row["p50"])
+    return values
 
 
 def main() -> None:
@@ -81,12 +94,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_intermixed_args()
     rows = Rows(options.results)
-    for question in (STEP_1, *options.tasks):
-        found = {
-            name: [searched(options, question, name, seed) for seed in range(options.repeats)]
-            for name in PROPOSERS
-        }
-        write(rows, question, found)
+    questions = (STEP_1, *options.tasks)
+    for seed, question, proposer in product(range(options.repeats), questions, PROPOSERS):
+        last = (f"best of {COUNTS[-1]} trials, {question}", proposer)
+        if seed not in written(options.results)[last]:
+            write(rows, question, proposer, seed, searched(options, question, proposer, seed))
+    for (question, proposer), values in sorted(written(options.results).items()):
+        middle = f"{median(values.values()):.4g} of {len(values)} seeds"
+        print(f"{question} | {proposer} | {middle}")
 
 
 if __name__ == "__main__":
