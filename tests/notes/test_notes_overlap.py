@@ -17,6 +17,7 @@ from notetune.notes.overlap import (
     notes_of_listed_patients,
     outcome_words,
     shared_patients,
+    words_of,
 )
 from notetune.notes.overlap_text import normalised_text, text_hashes
 
@@ -96,6 +97,30 @@ def test_words_are_per_task():
     assert len(OUTCOME_WORDS) >= 5
     for words in OUTCOME_WORDS.values():
         assert all(word == normalised_text(word) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("task", "outcome"),
+    [
+        ("died_in_hospital", "mortality"),
+        ("in-hospital-death", "mortality"),
+        ("hospital_expire_flag", "mortality"),
+        ("los_days", "length_of_stay"),
+        ("ventilated", "ventilation"),
+        ("diagnosis", "diagnoses"),
+    ],
+)
+def test_the_name_of_a_task_tells_its_outcome(task, outcome):
+    assert words_of(task) == OUTCOME_WORDS[outcome]
+
+
+@pytest.mark.parametrize("task", ["studied", "closed", "readmitted", "specialty", "deadline"])
+def test_a_name_that_only_holds_the_letters_of_one_tells_none(task):
+    assert words_of(task) == ()
+
+
+def test_every_outcome_is_told_by_its_own_name():
+    assert all(words_of(outcome) == words for outcome, words in OUTCOME_WORDS.items())
 
 
 def test_a_note_after_the_prediction_time_blocks_and_one_without_time_is_not_judged():

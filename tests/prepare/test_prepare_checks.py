@@ -160,7 +160,8 @@ def test_outcome_words_are_counted_in_every_split_of_their_task(tmp_path):
 
 
 def test_what_cannot_be_judged_is_listed_with_its_reason(tmp_path, place):
-    prepared = prepare(load(place, RECIPE).preparation)
+    recipe = RECIPE.replace("name: died", "name: readmitted")
+    prepared = prepare(load(place, recipe).preparation)
     unjudged = {f.check: f.not_judged for f in prepared.findings if not f.is_judged}
     assert unjudged == {
         "same patient": "no patient ids",

@@ -64,6 +64,7 @@ def test_a_column_that_splits_the_notes_is_used_so(drafted, words, is_split):
     ids = [f"n{row}" for row in range(40)]
     found = drafted(note_id=ids, died=alternating(1, 0), part=alternating(*words))
     assert (found.uses.get("part") == "split") == is_split
+    assert any("part" in remark for remark in found.remarks) != is_split
     assert found.recipe.prepare.split.kind == ("column" if is_split else "fractions")
 
 

@@ -26,7 +26,14 @@ OUTCOME_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "procedures": ("major surgical or invasive procedure", "procedures performed"),
     "ventilation": ("tracheostomy", "extubated", "ventilator day", "prolonged ventilation"),
 }
-"""Words that give an outcome away, by task, in lower case."""
+"""Words that give an outcome away, by outcome, in lower case."""
+_NAMES: Final = {
+    "mortality": "mortality|death|dead|died|deceased|expired?",
+    "length_of_stay": "length.?of.?stay|los",
+    "diagnoses": "diagnos[ei]s",
+    "procedures": "procedures?",
+    "ventilation": "ventilat(?:ed|ion)",
+}
 LATE: Final = "later than the prediction time"
 UNDATED: Final = "without a time"
 SAME_DAY: Final = "of the day of the prediction time, without an hour"
@@ -69,11 +76,21 @@ def near_duplicate_texts(
     return Finding("near-duplicate text", split_a, split_b, count, share, blocks=False)
 
 
+def words_of(task: str) -> tuple[str, ...]:
+    """Words that give away the outcome that a task's name tells, such as `died_in_hospital`."""
+    named = (
+        outcome
+        for outcome, names in _NAMES.items()
+        if re.search(rf"(?<![a-z])(?:{names})(?![a-z])", task)
+    )
+    return tuple(word for outcome in named for word in OUTCOME_WORDS[outcome])
+
+
 def outcome_words(task: str, split: str, texts: Iterable[str]) -> Finding:
     """How many notes hold a word that gives the outcome away; never blocks.
 
     The words also occur innocently ("father died of cancer"), so the count is for the report. They
-    are those of `OUTCOME_WORDS`; a task that is not in there has none.
+    are those of `words_of`.
     """
     held_N = tell_outcome(task, texts)
     count = int(held_N.sum())
@@ -82,7 +99,7 @@ def outcome_words(task: str, split: str, texts: Iterable[str]) -> Finding:
 
 def tell_outcome(task: str, texts: Iterable[str]) -> npt.NDArray[np.bool_]:
     """`(N,)` which texts hold one of these words."""
-    phrases = OUTCOME_WORDS.get(task, ())
+    phrases = words_of(task)
     pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, phrases))})\b" if phrases else r"(?!)")
     return np.array([pattern.search(normalised_text(t)) is not None for t in texts], np.bool_)
 

@@ -55,7 +55,7 @@ def task_findings(
     findings = []
     for task, table in tasks:
         parts = {split: table.filter(pl.col("split") == split) for split in SPLITS}
-        if task.name in overlap.OUTCOME_WORDS:
+        if overlap.words_of(task.name):
             for split, part in parts.items():
                 texts = texts_of(shards, notes["note_id"].is_in(part["note_id"].implode()))
                 findings.append(overlap.outcome_words(task.name, split, texts))

@@ -113,14 +113,15 @@ def draft(
     remarks = _left_out(seen)
     columns = _columns(seen, choices, remarks)
     of_codes = [task_of_codes(seen, codes, remarks)] if codes else []
+    split = _split(seen, remarks) if {"patient_id", "note_id"} & columns.keys() else {}
     taken = {*columns.values(), *choices.features, *(task["column"] for task in of_codes)}
+    taken |= {split["column"]} if split else set()
     tasks = _tasks(seen, choices, taken, remarks, of_codes)
     source: dict[str, Any] = {"kind": "table", "path": str(path), "columns": columns}
     if choices.features:
         source["features"] = [seen.column(feature).name for feature in choices.features]
     source |= {"tasks": tasks, **_policy(seen, tasks, remarks)}
     prepare: dict[str, Any] = {"source": source}
-    split = _split(seen, remarks) if {"patient_id", "note_id"} & columns.keys() else {}
     if split:
         prepare["split"] = split
     keys = {

@@ -70,8 +70,8 @@ class Recipe(Config):
     bfloat16, on a CPU in float32, and encoders beside it are bfloat16."""
     recompute: Recompute = "auto"
     """Compute the activations of each layer again in the backward pass in place of keeping them:
-    the same result with less memory in a third more time. `auto`: where a training would not fit
-    into the memory of the card, or of the machine, without."""
+    the same result with less memory in a third to a half more time. `auto`: where a training would
+    not fit into the memory of the card, or of the machine, without."""
     device: DeviceName = "auto"
     gpu: str | None = None
     """The card, such as h100, that a dry run of the study estimates for; without, it times here."""

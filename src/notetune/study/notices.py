@@ -239,7 +239,7 @@ def _unsure(prepared: Prepared) -> Iterator[str]:
                 f"{_FEW_PATIENTS} test patients have (as few as {min(few)}); their own AUROC can "
                 "be far off."
             )
-        if name not in overlap.OUTCOME_WORDS:
+        if not overlap.words_of(name):
             yield f"{name}: no words are known that tell its outcome, so notes were not searched."
 
 

@@ -50,9 +50,9 @@ class CodeTable(Config):
     """
 
     path: Path
-    """As in `LabelTable`. A table of FHIR Condition has the columns encounter, patient, icd9, icd10
-    and snomed (by the URI of the code system), icd for both with its version, or code for those of
-    all systems."""
+    """As `path` of `labels`. A table of FHIR Condition has the columns encounter, patient, icd9,
+    icd10 and snomed (by the URI of the code system), icd for both with its version, or code for
+    those of all systems."""
     id_column: Shown
     code_column: Shown
     of: Literal["diagnoses", "procedures"] = "diagnoses"
@@ -64,7 +64,7 @@ class CodeTable(Config):
     """What it means that an id has no code: that it has none of the classes, or that its codes are
     not known, so that its notes are left out of the task, as those of a rejected row always are."""
     where: Where = Field(default_factory=dict)
-    """As in `LabelTable`: the rows that count, where the table has codes of several kinds."""
+    """As `where` of `labels`: the rows that count, where the table has codes of several kinds."""
 
     @model_validator(mode="after")
     def _has_one_version(self) -> Self:
@@ -113,7 +113,7 @@ class SampleTable(Config):
     """
 
     path: Path
-    """As in `LabelTable`; for MEDS the folder of the task."""
+    """As `path` of `labels`; for MEDS the folder of the task."""
     id_column: Shown = "subject_id"
     prediction_time: Shown = "prediction_time"
     """Column with the last moment whose notes may be read."""
