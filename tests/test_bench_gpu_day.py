@@ -118,7 +118,7 @@ def test_nothing_is_begun_that_the_rest_of_a_call_cannot_hold(machine):
     begun = " ".join(machine.calls())
     assert "pytest" in begun
     assert "eicu" in begun
-    assert "step" not in begun
+    assert "bench/step" not in begun
 
 
 def test_a_call_that_is_stopped_stops_its_part_and_keeps_what_there_is(machine):
