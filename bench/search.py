@@ -5,7 +5,7 @@
 
 Searches step 1 and the task adapter of each task by both, once with every seed. A search writes its
 rows at its end and is not made again where it has them, so what several machines did adds up; until
-then its trials stay in the run folder.
+then its trials stay in the run folder. Other keys need another `--results`.
 """
 
 import argparse

@@ -17,23 +17,16 @@ from notetune.notes.overlap_text import normalised_text
 from notetune.strict_csv import read_rows
 
 OUTCOME_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "mortality": (
+    "mortality|death|dead|died|deceased|expired?": (
         *("expired", "died", "deceased", "pronounced", "passed away", "time of death"),
         *("cause of death", "autopsy", "comfort measures only", "hospice"),
     ),
-    "length_of_stay": ("length of stay", "discharge date", "date of discharge"),
-    "diagnoses": ("discharge diagnosis", "discharge diagnoses", "final diagnosis"),
-    "procedures": ("major surgical or invasive procedure", "procedures performed"),
-    "ventilation": ("tracheostomy", "extubated", "ventilator day", "prolonged ventilation"),
+    "length.?of.?stay|los": ("length of stay", "discharge date", "date of discharge"),
+    "diagnos[ei]s": ("discharge diagnosis", "discharge diagnoses", "final diagnosis"),
+    "procedures?": ("major surgical or invasive procedure", "procedures performed"),
+    "ventilat(?:ed|ion)": ("tracheostomy", "extubated", "ventilator day", "prolonged ventilation"),
 }
-"""Words that give an outcome away, by outcome, in lower case."""
-_NAMES: Final = {
-    "mortality": "mortality|death|dead|died|deceased|expired?",
-    "length_of_stay": "length.?of.?stay|los",
-    "diagnoses": "diagnos[ei]s",
-    "procedures": "procedures?",
-    "ventilation": "ventilat(?:ed|ion)",
-}
+"""Words that give an outcome away, in lower case, by what its tasks are named, a pattern."""
 LATE: Final = "later than the prediction time"
 UNDATED: Final = "without a time"
 SAME_DAY: Final = "of the day of the prediction time, without an hour"
@@ -78,12 +71,12 @@ def near_duplicate_texts(
 
 def words_of(task: str) -> tuple[str, ...]:
     """Words that give away the outcome that a task's name tells, such as `died_in_hospital`."""
-    named = (
-        outcome
-        for outcome, names in _NAMES.items()
+    return tuple(
+        word
+        for names, words in OUTCOME_WORDS.items()
         if re.search(rf"(?<![a-z])(?:{names})(?![a-z])", task)
+        for word in words
     )
-    return tuple(word for outcome in named for word in OUTCOME_WORDS[outcome])
 
 
 def outcome_words(task: str, split: str, texts: Iterable[str]) -> Finding:
