@@ -100,8 +100,7 @@ def main() -> None:
         if seed not in written(options.results)[last]:
             write(rows, question, proposer, seed, searched(options, question, proposer, seed))
     for (question, proposer), values in sorted(written(options.results).items()):
-        middle = f"{median(values.values()):.4g} of {len(values)} seeds"
-        print(f"{question} | {proposer} | {middle}")
+        print(f"{question} | {proposer} | {median(values.values()):.4g}, median of {len(values)}")
 
 
 if __name__ == "__main__":
