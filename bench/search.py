@@ -42,6 +42,7 @@ def overrides(question: str, proposer: str, seed: int) -> list[str]:
         "evaluate.hybrid=null",
         f"tune.proposer={proposer}",
         f"tune.seed={seed}",
+        f"tune.trials={COUNTS[-1]}",
         *(f"tune.{section}={'default' if is_on else 'null'}" for section, is_on in space.items()),
     ]
 

@@ -72,17 +72,30 @@ def test_coefficients_and_scores_are_those_of_scikit_learn(kind, count, balanced
     assert scaled.shape == (count, 40)
 
 
+def summed_loss(seen, truth, scores, *, balanced):
+    """Log loss of scikit-learn, each value weighing what it does `balanced` over those seen."""
+    weight_of = dict(zip(*np.unique(seen, return_counts=True), strict=True))
+    weights = [len(seen) / len(weight_of) / weight_of[each] for each in truth] if balanced else None
+    return log_loss(truth, scores, sample_weight=weights, normalize=False)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_penalty_has_the_lowest_validation_loss_of_the_path(kind):
+def test_the_penalty_has_the_lowest_validation_loss_of_the_path(kind, balanced):
     train, validation = notes(kind, 200), notes(kind, 100, seed=3)
-    found = HeadProblem(train, kind).along_path(validation)
+    found = HeadProblem(train, kind, balanced=balanced).along_path(validation)
     logits = found.head()(validation.features_NH).detach().double()
     if kind == "multiclass":
-        scores, truth = logits.softmax(1).numpy(), validation.targets_NK.argmax(1)
-        loss = log_loss(truth, scores)
+        columns = [[each.targets_NK.argmax(1) for each in (train, validation)]]
+        scores = [logits.softmax(1).numpy()]
     else:
-        pairs = zip(validation.targets_NK.T, logits.sigmoid().numpy().T, strict=True)
-        loss = np.mean([log_loss(truth, scores) for truth, scores in pairs])
+        columns = zip(train.targets_NK.T, validation.targets_NK.T, strict=True)
+        scores = logits.sigmoid().numpy().T
+    losses = [
+        summed_loss(*column, score, balanced=balanced)
+        for column, score in zip(columns, scores, strict=True)
+    ]
+    loss = np.mean(losses) / len(logits)
     tried = {point.penalty: point.loss for point in found.penalty.path}
     assert found.penalty.value == min(tried, key=tried.get)
     assert loss == pytest.approx(tried[found.penalty.value], rel=1e-3)

@@ -84,10 +84,12 @@ class HeadProblem:
     def __init__(self, train: LabelledNotes, kind: str, *, balanced: bool = False) -> None:
         """Standardise and turn the features of at least one note.
 
-        With `balanced`, both values of each label, or all classes, weigh the same.
+        With `balanced`, both values of each label, or all classes, weigh the same, here and in
+        what chooses the penalty.
         """
         self._kind, self._device = kind, train.features_NH.device
         targets_NK = train.targets_NK
+        self._weights_2K = balanced_weights(kind, targets_NK) if balanced else None
         is_taught_K = are_taught(kind, targets_NK)
         self._taught_K = torch.from_numpy(is_taught_K).to(self._device)
         self._prior_K = torch.from_numpy(log_prior(kind, targets_NK)).to(self._device)
@@ -102,7 +104,7 @@ class HeadProblem:
             rotated_NR,
             rotated_NR.square().sum(0),
             torch.from_numpy(targets_NK[:, is_taught_K]).float().to(self._device),
-            self._weights(targets_NK, balanced=balanced)[:, is_taught_K],
+            self._weights(targets_NK)[:, is_taught_K],
             strength=0.0,
             is_softmax=kind == "multiclass",
         )
@@ -128,21 +130,23 @@ class HeadProblem:
             found = unchosen(_DEFAULT)
             return replace(self.solve(found.value), penalty=found)
         targets_NK = torch.from_numpy(validation.targets_NK)
+        weights_2K = None if self._weights_2K is None else torch.from_numpy(self._weights_2K)
 
         def loss(penalty: float) -> float:
             head = self.solve(penalty, tolerance=_ROUGH).head()
             logits_NK = head(validation.features_NH).cpu()
-            return outcome_loss(self._kind, logits_NK, targets_NK).item() / len(logits_NK)
+            summed = outcome_loss(self._kind, logits_NK, targets_NK, weights_2K)
+            return summed.item() / len(logits_NK)
 
         found = chosen(loss, _PATH, _EXTENSION)
         self._unknowns_KD = self._start_KD  # so that the way to the minimum is always the same
         return replace(self.solve(found.value), penalty=found)
 
-    def _weights(self, targets_NK: npt.NDArray[np.int8], *, balanced: bool) -> Tensor:
+    def _weights(self, targets_NK: npt.NDArray[np.int8]) -> Tensor:
         """`(N, K)` weight of each loss; those of the classes of a note are the same."""
-        if not balanced:
+        if self._weights_2K is None:
             return torch.ones(targets_NK.shape, device=self._device)
-        zeros_K, ones_K = balanced_weights(self._kind, targets_NK)
+        zeros_K, ones_K = self._weights_2K
         weights_NK = np.where(targets_NK == 1, ones_K, zeros_K)
         if self._kind == "multiclass":
             of_note_N1 = ones_K[targets_NK.argmax(1)][:, np.newaxis]
