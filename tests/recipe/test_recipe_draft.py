@@ -137,7 +137,7 @@ def test_a_class_is_named_by_the_value_that_counts_where_it_says_neither_yes_nor
 
 @pytest.mark.parametrize(
     ("positive", "negative"),
-    [("TRUE", "False"), ("Y", "n"), ("1.0", "0.0"), ("ja", "nein"), ("si", "no"), ("t", "f")],
+    [("TRUE", "False"), ("Y", "n"), ("1.0", "0.0"), ("J", "N"), ("sì", "no"), ("t", "f")],
 )
 def test_a_column_that_says_yes_or_no_is_named_by_itself_without_a_remark(
     drafted, positive, negative

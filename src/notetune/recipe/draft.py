@@ -27,7 +27,9 @@ _OUTCOMES: Final = (
 )
 _PLAIN: Final = (
     *(("1", "0"), ("1.0", "0.0"), ("true", "false"), ("t", "f"), ("yes", "no"), ("y", "n")),
-    *(("ja", "nein"), ("oui", "non"), ("si", "no"), ("sí", "no"), ("sim", "não")),
+    *(("ja", "nein"), ("ja", "nee"), ("ja", "nej"), ("ja", "nei"), ("j", "n"), ("oui", "non")),
+    *(("o", "n"), ("si", "no"), ("sí", "no"), ("sì", "no"), ("s", "n"), ("sim", "não")),
+    *(("sim", "nao"), ("tak", "nie")),
 )
 """The positive and the negative value of outcomes that say yes or no."""
 _POSITIVE: Final = (
