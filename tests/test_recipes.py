@@ -34,6 +34,13 @@ def test_a_recipe_is_valid_and_named_after_its_file(path):
     assert set(recipe.downstream.variants) <= set(VARIANTS)
 
 
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_with_its_defaults_written_down_is_the_same(path):
+    for one in config.load(Recipe, path).studies.values():
+        again = config.parse(Recipe, one.as_json(), "again")
+        assert repr(again) == repr(one)  # 1 and 1.0 are equal, but not to a fingerprint
+
+
 def test_relative_sources_start_from_the_data_folder():
     recipe = config.load(Recipe, ROOT / "recipes/eicu.yaml", ["data=/somewhere"])
     assert recipe.preparation.source.folder == Path("/somewhere/eicu_demo")

@@ -17,6 +17,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, to_json
@@ -69,6 +70,14 @@ class Config(BaseModel):
         defer_build=True,
         serialize_by_alias=True,
     )
+
+    @model_validator(mode="after")
+    def _defaults_are_themselves(self) -> "Config":
+        """Keep a default that is written down as it is when left out: 1, not 1.0."""
+        for name, field in type(self).model_fields.items():
+            if type(getattr(self, name)) is float and getattr(self, name) == field.default:
+                self.__dict__[name] = field.default
+        return self
 
     @model_serializer(mode="wrap")
     def _serialized(self, values_of: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:

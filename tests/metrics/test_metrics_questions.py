@@ -126,11 +126,21 @@ def test_one_run_chooses_on_itself_and_is_not_tested():
     assert asked(tables({"tf-idf": [0.1], "one": [1], "two": [2]}), fixed)[0].p_value is not None
 
 
+def test_models_of_one_fixed_run_are_held_against_all_runs_of_another():
+    fixed = (ModelRuns("tf-idf", is_candidate=False), ModelRuns("one", None, True))
+    given = tables({"tf-idf": [0.1, 0.2, 0.3], "one": [1]})
+    item, aurocs = asked(given, fixed)
+    (task,), _ = compare_study(given, Questions(primary=(Pair("one", "tf-idf"),), runs=fixed), 200)
+    (declared,) = task.primary
+    assert item.difference.value == pytest.approx(aurocs["one"][0] - np.mean(aurocs["tf-idf"]))
+    assert (item.p_value, item.difference) == (declared.p_value, declared.difference)
+
+
 def test_without_validation_scores_there_is_no_choice():
     given = [t for t in tables({"tf-idf": [1], "one": [1, 1]}) if t.split == "test"]
     item, _ = asked(given)
     assert item.difference is None
-    assert item.reason == "no model that may be chosen has all its validation scores"
+    assert item.reason == "no model that may be chosen has a validation AUROC in each of its runs"
     several = (ModelRuns("tf-idf"), *RUNS[1:])
     fewer = tables({"tf-idf": [1, 1], "one": [1, 1, 1]})
     assert asked(fewer, several)[0].reason == "tf-idf has not all runs"

@@ -94,8 +94,10 @@ def test_an_outcome_loss_is_that_of_scikit_learn_weighted_or_not(kind, is_balanc
     assert loss.item() == pytest.approx(np.mean(expected), rel=1e-5)
 
 
-def test_a_label_without_ones_has_finite_weights():
-    assert balanced_weights("binary", np.zeros((4, 1), np.int8)).tolist() == [[0.5], [2.0]]
+def test_a_value_that_no_note_has_weighs_nothing():
+    assert balanced_weights("binary", np.zeros((4, 1), np.int8)).tolist() == [[0.5], [0.0]]
+    ones, targets = [2.0, 2 / 3, 0.0], np.eye(3, dtype=np.int8)[[0, 1, 1, 1]]
+    assert balanced_weights("multiclass", targets)[1] == pytest.approx(ones)
 
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass"])

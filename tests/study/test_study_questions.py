@@ -164,6 +164,7 @@ def test_a_recipe_declares_its_own_family():
         (("bert", "tf-idf"), "evaluate.primary.0 names the model bert, which this study does not"),
         (("task-lora", "tfidf"), "names the model tfidf"),
         (("task-lora", BEST_VALIDATED), "names the model best-validated"),
+        (("task-lora", "task-lora"), "evaluate.primary.0 asks nothing new"),
         (("task-lora", "tf-idf", "dead"), "names the task dead; the tasks are died"),
     ],
 )

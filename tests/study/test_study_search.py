@@ -17,10 +17,17 @@ from notetune.search.ledger import Ledger
 from notetune.study import search
 from notetune.study.costs import costs
 from notetune.study.evaluate import evaluate
-from notetune.study.listing import jobs
+from notetune.study.listing import facts_here, jobs
 from notetune.study.run import is_of_searches, prepare_notes, run_study, work
 from notetune.study.status import progress
 from notetune.study.step1 import train_domain
+from notetune.study.wanted import (
+    cell_spec,
+    domain_spec,
+    search_of_step_1,
+    search_of_step_2,
+    with_point,
+)
 
 TUNE = """
 tune:
@@ -147,7 +154,9 @@ def test_more_trials_go_on_with_those_that_were_made(place, results, tmp_path, m
     (row,) = [search.read(job) for job in searches_of(recipe)]
     assert row.trials[:4] == results.searches[0].trials
     assert trained == ["search · lora · trial 4"]
-    work(load(place))  # back to how the others find it
+    work(load(place))  # back to how the others find it: the first trials alone
+    (row, _) = [search.read(job) for job in searches_of(load(place))]
+    assert row == results.searches[0]
 
 
 def test_a_search_that_is_stopped_ends_with_the_same_trials_and_winner(
@@ -284,9 +293,43 @@ def test_a_space_that_is_none_is_refused_at_once(place, override, message):
 
 @pytest.mark.parametrize("key", ["adapter.lenght", "optim.peek_lr", "domain_lr", "variants"])
 def test_a_key_that_the_training_lacks_is_named_before_any_trial(place, tmp_path, key):
-    recipe = load(place, f"runs={tmp_path}", f"tune.pretrain={{{key}: [1, 2]}}")
-    with pytest.raises(ConfigError, match=f"tune: .*{key.rpartition('.')[2]}"):
+    with pytest.raises(ConfigError, match=f"tune.*{key.rpartition('.')[2]}"):
+        recipe = load(place, f"runs={tmp_path}", f"tune.pretrain={{{key}: [1, 2]}}")
         work(recipe, is_wanted=is_of_searches)
+
+
+def test_a_space_is_searched_by_each_training_as_far_as_it_has_the_setting(place):
+    variants = "downstream.variants=[task-lora, domain-trainable+task-lora]"
+    recipe = load(
+        place,
+        variants,
+        "pretrain.compare={other: {adapter: {kind: prompt}}}",
+        "tune.pretrain={adapter.rank: [1, 2], optim.peak_lr: [1e-4, 1e-3]}",
+        "tune.downstream={domain_lr: [1e-5, 1e-4], optim.peak_lr: [1e-4, 1e-3]}",
+    )
+    facts = facts_here(recipe)
+    spaces = [
+        list(search_of_step_1(one, domain_spec(one, facts, 0)).space)
+        for one in (recipe, recipe.compared["other"])
+    ]
+    spaces += [
+        list(search_of_step_2(recipe, cell_spec(recipe, facts, model, "died", 0)).space)
+        for model in recipe.models_of("")
+        if model.kind == "variant"
+    ]
+    both = ["adapter.rank", "optim.peak_lr"]
+    assert spaces == [both, both[1:], both[1:], ["domain_lr", "optim.peak_lr"]]
+    with pytest.raises(ConfigError, match="domain_lr needs a variant that trains on its domain"):
+        load(place, "tune.downstream={domain_lr: [1e-5, 1e-4]}")
+
+
+def test_a_domain_adapter_at_the_rate_of_its_training_is_searched_with_it(place):
+    variants = "downstream.variants=[domain-trainable+task-lora]"
+    for override, expected in (("downstream.domain_lr=null", 0.5), ("downstream.domain_lr=1", 1)):
+        recipe = load(place, variants, override)
+        (model,) = (one for one in recipe.models_of("") if one.kind == "variant")
+        spec = cell_spec(recipe, facts_here(recipe), model, "died", 0)
+        assert with_point(spec, {"optim.peak_lr": 0.5}).training.domain_lr == expected
 
 
 def test_the_command_shows_what_was_found(place, results):

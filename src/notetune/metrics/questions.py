@@ -131,11 +131,13 @@ def _best_validated(
     validated = _validated(scores, validation)
     candidates = {model: one for model, one in validated.items() if model != against}
     if not candidates:
-        return "no model that may be chosen has all its validation scores", {}
+        return "no model that may be chosen has a validation AUROC in each of its runs", {}
     fixed = {model for model in candidates if scores.aurocs[model].is_fixed}
     runs = _shared_runs([one for model, one in candidates.items() if model not in fixed])
     candidates = {m: one for m, one in candidates.items() if m in fixed or one.keys() >= {*runs}}
     other = scores.aurocs[against]
+    if fixed >= candidates.keys() and not other.is_fixed:
+        runs = sorted(other.runs)
     if not other.is_fixed and not set(other.runs) >= set(runs):
         return f"{against} has not all runs", {}
     chosen = [_choice(candidates, run, runs) for run in runs]

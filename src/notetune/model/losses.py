@@ -74,12 +74,14 @@ def balanced_weights(kind: str, targets_NK: npt.NDArray[np.int8]) -> npt.NDArray
     """`(2, K)` weights of zeros and of ones with which both values of each label count the same.
 
     For `multiclass` all classes count the same, and the weights of zeros are not used. Over the
-    notes that they were taken from, the weights average to 1.
+    notes that they were taken from, the weights average to 1; a value that none of them has weighs
+    nothing.
     """
     ones_K = targets_NK.sum(0)
-    counts_2K = np.maximum(np.stack([len(targets_NK) - ones_K, ones_K]), 1).astype(np.float32)
-    values = len(ones_K) if kind == "multiclass" else 2
-    weights_2K: npt.NDArray[np.float32] = np.float32(len(targets_NK) / values) / counts_2K
+    counts_2K = np.stack([len(targets_NK) - ones_K, ones_K]).astype(np.float32)
+    values = np.count_nonzero(ones_K) if kind == "multiclass" else 2
+    weights_2K: npt.NDArray[np.float32] = np.zeros_like(counts_2K)
+    np.divide(np.float32(len(targets_NK) / values), counts_2K, out=weights_2K, where=counts_2K > 0)
     return weights_2K
 
 

@@ -97,7 +97,7 @@ class Preparation:
         leaked_texts: What to do with a note of step 1 that is also a held-out note of the tasks.
         room: Longest document that every row has room for, where `max_tokens` is `auto`.
         positions_taken: Positions that adapters take in front of a document, at most.
-        has_step_1: Whether step 1 is trained. Without, no leak into it stops; the notes are the
+        has_step_1: Whether step 1 reads notes. Without, no leak into it stops; the notes are the
             same.
     """
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 from notetune.model.adapters.specs import traits
 from notetune.prepare.settings import LEAST_TOKENS
 from notetune.recipe.models import VARIANTS
+from notetune.search.space import settings_of
 from notetune.sources import missing_stay_key
 from notetune.sources.tables.source import TableSource
 from notetune.sources.tables.tasks import TaskedSource
@@ -53,6 +54,21 @@ def _weights_can_train(recipe: "Recipe") -> None:
 def _searches_what_trains(recipe: "Recipe") -> None:
     if recipe.tune.pretrain is not None and not recipe.pretrain.epochs:
         raise ValueError("tune.pretrain: with pretrain.epochs 0 nothing trains; leave it out")
+    compared = [method.adapter for method in recipe.pretrain.compare.values()]
+    trained = {
+        "pretrain": [recipe.pretrain.adapter, *compared],
+        "downstream": [recipe.downstream.adapter],
+    }
+    for section, adapters in trained.items():
+        space = getattr(recipe.tune, section)
+        for key in space.keys() - settings_of(space, *adapters) if isinstance(space, dict) else ():
+            kinds = ", ".join(adapter.kind for adapter in adapters)
+            raise ValueError(f"tune.{section}: {key} is no setting of an adapter of kind {kinds}")
+    variants = [VARIANTS[name] for name in recipe.downstream.variants]
+    step_2 = recipe.tune.downstream
+    if isinstance(step_2, dict) and "domain_lr" in step_2:
+        if not any(variant.trains_domain for variant in variants):
+            raise ValueError("tune.downstream: domain_lr needs a variant that trains on its domain")
 
 
 def _notes_have_pieces(recipe: "Recipe") -> None:

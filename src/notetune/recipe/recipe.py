@@ -122,6 +122,8 @@ class Recipe(Config):
         models = [model.label for model in self.models] if self.evaluate.primary else []
         for number, pair in enumerate(self.evaluate.primary or ()):
             where = f"evaluate.primary.{number}"
+            if pair.model == pair.against or pair in (self.evaluate.primary or ())[:number]:
+                raise ValueError(f"{where} asks nothing new; leave it out")
             for name in (pair.model, pair.against):
                 if name not in models and (name, pair.model) != (BEST_VALIDATED, name):
                     raise ValueError(
@@ -324,7 +326,7 @@ class Recipe(Config):
             is_of_step_1=self.pretrain.corpus is None,
             room=self.most_tokens,
             positions_taken=self.positions_taken,
-            has_step_1=self.has_step_1,
+            has_step_1=self.has_step_1 and self.pretrain.epochs > 0,
         )
 
     @property

@@ -67,8 +67,8 @@ def _model(item: Comparison) -> str:
 
 
 def _detectable(item: Comparison) -> float | None:
-    """None where both rank alike: nothing varies then, which says nothing of a true difference."""
-    return None if item.is_same else item.detectable
+    """None where nothing is tested, or both rank alike: then nothing varies."""
+    return None if item.is_same or item.p_value is None else item.detectable
 
 
 def _difference_cells(item: Comparison) -> tuple[Cell, Cell]:

@@ -254,6 +254,13 @@ def space_of(
     return choice
 
 
+def settings_of(space: Space, *adapters: AdapterSpec | None) -> Space:
+    """A space without the settings of an adapter that none of these has."""
+    known = {f"adapter.{name}" for one in adapters if one for name in type(one).model_fields}
+    known |= {ALPHA_PER_RANK} if any(isinstance(one, LoRA) for one in adapters) else set()
+    return {k: d for k, d in space.items() if k in known or not k.startswith("adapter.")}
+
+
 def widest(adapter: AdapterSpec, choice: SpaceChoice | None) -> AdapterSpec:
     """The adapter with as many virtual tokens as a search may give it."""
     if isinstance(adapter, Prefix | Prompt | PTuning) and choice is not None:

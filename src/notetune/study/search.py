@@ -128,7 +128,7 @@ def refuse(search: Job, notes: Notes) -> None:
 def open_trials(search: Job) -> Iterator[TrialRun]:
     """The trials that nobody has finished; once these are taken, the next ones are proposed."""
     spec, ledger = _spec(search), _ledger(search)
-    for trial in ledger.trials():
+    for trial in ledger.trials()[: spec.trials]:
         if trial.state == "running":
             yield TrialRun(search, trial)
     while True:
@@ -158,7 +158,8 @@ def open_trials(search: Job) -> Iterator[TrialRun]:
 
 def is_over(search: Job) -> bool:
     """Whether no trial is left to run."""
-    return all(trial.state != "running" for trial in _ledger(search).trials())
+    trials = _ledger(search).trials()[: _spec(search).trials]
+    return all(trial.state != "running" for trial in trials)
 
 
 def choose(search: Job, notes: Notes) -> None:
@@ -167,7 +168,8 @@ def choose(search: Job, notes: Notes) -> None:
     Raises:
         DataError: If no trial worked.
     """
-    spec, trials = _spec(search), _ledger(search).trials()
+    spec = _spec(search)
+    trials = _ledger(search).trials()[: spec.trials]
     finished = [trial for trial in trials if trial.score is not None]
     if not finished:
         raise DataError(

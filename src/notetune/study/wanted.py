@@ -14,7 +14,7 @@ from notetune.prepare.settings import EncodeSpec, row_of
 from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import LEAST_PATIENTS, MOST_WEIGHTS, BaselineName, Objective
-from notetune.search.space import Point, Space, changes, first_point, space_of, widest
+from notetune.search.space import Point, Space, changes, first_point, settings_of, space_of, widest
 from notetune.sources.tables.source import TableSource
 from notetune.study.jobs import Place
 from notetune.study.specs import (
@@ -82,6 +82,7 @@ def search_of_step_1(recipe: Recipe, base: DomainSpec) -> SearchSpec | None:
     """
     choice = recipe.tune.pretrain
     space = space_of(choice, base.adapter) if choice is not None else {}
+    space = settings_of(space, base.adapter)
     return _search(recipe, base, space, "perplexity") if space else None
 
 
@@ -97,7 +98,9 @@ def search_of_step_2(recipe: Recipe, base: CellSpec) -> SearchSpec | None:
     adapter = training.task_adapter
     domain = recipe.pretrain.adapter if training.trains_domain else None
     found = space_of(choice, adapter, has_head=True, domain=domain)
-    space = {key: d for key, d in found.items() if adapter or not key.startswith("adapter.")}
+    space = settings_of(found, adapter)
+    if not training.trains_domain:
+        space.pop("domain_lr", None)
     return _search(recipe, base, space, recipe.tune.objective) if space else None
 
 
@@ -113,7 +116,7 @@ def _search(
 def with_point(
     spec: DomainSpec | CellSpec, point: Point, share: float = 1.0
 ) -> DomainSpec | CellSpec:
-    """A training with the settings of a point.
+    """A training with the settings of a point; a domain adapter at the rate of `optim` stays at it.
 
     Raises:
         ConfigError: If the training has no such setting, or a value is not allowed.
@@ -123,6 +126,9 @@ def with_point(
     training = spec.training
     assert training is not None
     names = {"adapter": "task_adapter", "domain_lr": "domain_lr", "head_lr": "head_lr"}
+    rate = point.get("optim.peak_lr")
+    if rate is not None and training.domain_lr == training.optim.peak_lr:
+        point = {"domain_lr": rate, **point}
     trained = _with_point(training, training.task_adapter, point, share, names)
     return replace(spec, training=trained)
 
