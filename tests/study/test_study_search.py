@@ -348,8 +348,11 @@ def test_the_log_loss_is_that_of_scikit_learn(place, results):
         search.TrialRun(step_2, trials_of(step_2)[0]).job.folder / "validation.parquet"
     )
     whole = np.ones((len(table.note_ids_N), 1), np.uint8)
-    expected = log_loss(table.targets_NK[:, 0], table.scores_NK[:, 0])
-    assert search._log_loss(table, whole)[0] == pytest.approx(expected)
+    truth, scores = table.targets_NK[:, 0], table.scores_NK[:, 0]
+    weights = np.array([[0.4], [3.0]])
+    expected = log_loss(truth, scores, sample_weight=weights[truth, 0], normalize=False)
+    found = search._log_loss(table, whole, weights_2K=weights)[0, 0]
+    assert found == pytest.approx(expected / len(truth))
 
 
 def test_evaluating_without_a_finished_search_says_what_is_missing(place, results, tmp_path):

@@ -137,7 +137,7 @@ def auroc_replicates(
     placed_NK = np.zeros(targets_NK.shape)  # summed up, because wide tables of all runs are large
     for of_run in scores:
         placed_NK += placements(targets_NK, of_run) / len(scores)
-    return Replicates(value, _mean_of_defined(auroc_draws(targets_NK, placed_NK, counts_NB)))
+    return Replicates(value, mean_of_defined(auroc_draws(targets_NK, placed_NK, counts_NB)))
 
 
 def placements(targets_NK: Targets, scores_NK: FloatArray) -> FloatArray:
@@ -195,7 +195,7 @@ def precision_replicates(
     """
     value = float(np.mean([average_precision_scores(targets_NK, of_run) for of_run in scores]))
     drawn = (precision_draws(targets_NK, of_run, counts_NB) for of_run in scores)
-    return Replicates(value, np.mean([_mean_of_defined(one_KB) for one_KB in drawn], axis=0))
+    return Replicates(value, np.mean([mean_of_defined(one_KB) for one_KB in drawn], axis=0))
 
 
 def precision_draws(targets_NK: Targets, scores_NK: FloatArray, counts_NB: Counts) -> FloatArray:
@@ -280,9 +280,10 @@ def _best_first(scores_N: FloatArray) -> Iterator[list[int]]:
         yield notes[first:end]
 
 
-def _mean_of_defined(values_KB: FloatArray) -> FloatArray:
+def mean_of_defined(values_KB: FloatArray) -> FloatArray:
+    """`(B,)` means over what is defined; nan where nothing is."""
     is_defined_KB = ~np.isnan(values_KB)
     summed_B = np.where(is_defined_KB, values_KB, 0).sum(axis=0)
-    with np.errstate(invalid="ignore"):  # a draw that defines no label: 0 / 0
+    with np.errstate(invalid="ignore"):  # nothing is: 0 / 0
         means_B: FloatArray = summed_B / is_defined_KB.sum(axis=0)
     return means_B

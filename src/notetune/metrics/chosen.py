@@ -1,6 +1,6 @@
 """What the winner of several configurations scores on other patients, without the luck of winning.
 
-Shapes: M configurations, N notes, B draws of patients.
+Shapes: M configurations, N notes, B draws of patients, K labels.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from notetune.aliases import FloatArray
 from notetune.errors import DataError
-from notetune.metrics.bootstrap import Counts, patient_draws
+from notetune.metrics.bootstrap import Counts, mean_of_defined, patient_draws
 
 Predictions = TypeVar("Predictions")
 
@@ -24,8 +24,8 @@ class Chosen:
     Attributes:
         place: Where it stands among them.
         naive: Its score on the notes that chose it, which is too good.
-        corrected: What the choice is worth on patients who had no part in it; the mean over the
-            draws that define all scores.
+        corrected: What the choice is worth on patients who had no part in it: of each label the
+            mean over the draws that define it there, then the mean over labels.
     """
 
     place: int
@@ -51,36 +51,44 @@ def chosen_score(
         configurations: The predictions of each, in any form that `score` takes, on the same notes.
         patient_ids_N: `(N,)` whose the notes are.
         score: From predictions and `(N, B)` counts of how often each note counts in each draw to
-            `(B,)` scores, nan where undefined.
+            `(K, B)` scores, nan where undefined; those of all labels count the same.
         maximize: Whether higher scores are better.
         draws: How often patients are drawn.
         seed: Of the draws.
 
     Raises:
         DataError: If there is no configuration, there are fewer than two patients, or no draw
-            defines all scores.
+            defines scores on both its sides.
 
     Source:
         Bootstrap bias-corrected cross-validation: Tsamardinos, Greasidou and Borboudakis (2018),
-        here with patients in place of notes.
+        here with patients in place of notes. A rare label is missing on one side of most draws, so
+        labels are averaged last.
     """
     if not configurations:
         raise DataError("there is no configuration to choose from; finish a trial first.")
     inside_NB = patient_draws(patient_ids_N, draws, seed).counts_of(patient_ids_N)
     outside_NB = (inside_NB == 0).astype(np.uint8)
     all_N1 = np.ones((len(patient_ids_N), 1), np.uint8)
-    whole_M, inside_MB, outside_MB = (
-        np.array([score(one, counts) for one in configurations])
-        for counts in (all_N1, inside_NB, outside_NB)
+    whole_M, inside_MB = (
+        np.array([mean_of_defined(score(one, counts)) for one in configurations])
+        for counts in (all_N1, inside_NB)
     )
-    is_defined_B = ~np.isnan(inside_MB + outside_MB).any(axis=0)
-    if not is_defined_B.any() or np.isnan(whole_M).any():
+    best = np.argmax if maximize else np.argmin
+    is_defined_B = ~np.isnan(inside_MB).any(axis=0)
+    winners_B = np.where(is_defined_B, best(inside_MB, axis=0), -1)
+    outside_KB = np.concatenate(
+        [
+            score(one, outside_NB[:, winners_B == number])
+            for number, one in enumerate(configurations)
+        ],
+        axis=1,
+    )
+    corrected_K = mean_of_defined(outside_KB.T)
+    if np.isnan(corrected_K).all() or np.isnan(whole_M).any():
         raise DataError(
             f"none of {draws} draws of patients defines the scores of all "
             f"{len(configurations)} configurations; choose on more notes."
         )
-    best = np.argmax if maximize else np.argmin
-    place = int(best(whole_M[:, 0]))
-    winners_B = best(inside_MB[:, is_defined_B], axis=0)
-    corrected = np.take_along_axis(outside_MB[:, is_defined_B], winners_B[None], axis=0).mean()
-    return Chosen(place, float(whole_M[place, 0]), float(corrected))
+    place = int(best(whole_M[:, 0].round(6)))  # single precision tells no two apart
+    return Chosen(place, float(whole_M[place, 0]), float(np.nanmean(corrected_K)))

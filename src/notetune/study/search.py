@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,21 @@ from notetune.errors import (
     RunWarning,
     TrainingError,
 )
-from notetune.metrics.bootstrap import Counts, auroc_replicates
+from notetune.metrics.bootstrap import Counts, auroc_draws, mean_of_defined, placements
 from notetune.metrics.chosen import Chosen, chosen_score
 from notetune.metrics.results import SearchRow, TrialRow
 from notetune.metrics.scores import ScoreTable, read_scores
 from notetune.model.adapters.files import read_adapter
 from notetune.model.backbone import load_backbone
 from notetune.model.device import torch_device
+from notetune.model.losses import balanced_weights
 from notetune.model.stack import DOMAIN, Layer, stack
 from notetune.progress import Track
 from notetune.recipe.models import name_in_study
 from notetune.search.ledger import Failed, Finished, Ledger, Proposed, Trial
 from notetune.search.propose import propose
 from notetune.study.jobs import WINNER, Job
-from notetune.study.specs import DomainSpec, Notes, SearchSpec
+from notetune.study.specs import CellSpec, DomainSpec, Notes, SearchSpec
 from notetune.study.step1 import train_domain
 from notetune.study.step2 import train_model
 from notetune.study.wanted import with_point
@@ -245,44 +247,55 @@ def _score(search: Job, job: Job, notes: Notes, track: Track) -> float:
         train_model(job, notes, track, splits=("validation",))
     table = read_scores(job.folder / "validation.parquet")
     whole = np.ones((len(table.note_ids_N), 1), np.uint8)
-    return float(_measure(_spec(search))(table, whole)[0])
+    return float(mean_of_defined(_measure(search, notes)(table, whole))[0])
 
 
-def _measure(spec: SearchSpec) -> Callable[[ScoreTable, Counts], FloatArray]:
-    return _auroc if spec.objective == "auroc" else _log_loss
+def _measure(search: Job, notes: Notes) -> Callable[[ScoreTable, Counts], FloatArray]:
+    """`(K, B)` scores of the trials of step 2 in draws."""
+    spec = _spec(search)
+    if spec.objective == "auroc":
+        return _aurocs
+    assert isinstance(spec.base, CellSpec)
+    task = notes.prepared.tasks[search.task]
+    targets_NK = task.targets_NK[task.rows("train")]
+    weights_2K = np.ones((2, targets_NK.shape[1]))
+    if spec.base.is_balanced:
+        weights_2K = balanced_weights(task.task.kind, targets_NK).astype(np.float64)
+    return partial(_log_loss, weights_2K=weights_2K)
 
 
-def _auroc(table: ScoreTable, counts_NB: Counts) -> FloatArray:
-    """`(B,)` macro AUROC over the labels with both values."""
+def _aurocs(table: ScoreTable, counts_NB: Counts) -> FloatArray:
+    """`(K, B)` AUROC of the labels with both values."""
     positives_K = table.targets_NK.sum(axis=0)
     is_judged_K = (positives_K > 0) & (positives_K < len(table.targets_NK))
     targets_NK, scores_NK = table.targets_NK[:, is_judged_K], table.scores_NK[:, is_judged_K]
-    return auroc_replicates(targets_NK, [scores_NK], counts_NB).draws_B
+    return auroc_draws(targets_NK, placements(targets_NK, scores_NK), counts_NB)
 
 
-def _log_loss(table: ScoreTable, counts_NB: Counts) -> FloatArray:
-    """`(B,)` mean over notes of the log loss, summed over classes as the training sums it."""
+def _log_loss(table: ScoreTable, counts_NB: Counts, weights_2K: FloatArray) -> FloatArray:
+    """`(1, B)` mean over notes of the log loss, weighted as in training, summed over classes."""
     scores_NK = np.clip(table.scores_NK, 1e-12, 1 - 1e-12)
-    losses_NK = -table.targets_NK * np.log(scores_NK)
+    losses_NK = -weights_2K[1] * table.targets_NK * np.log(scores_NK)
     if table.kind != "multiclass":
-        losses_NK -= (1 - table.targets_NK) * np.log(1 - scores_NK)
+        losses_NK -= weights_2K[0] * (1 - table.targets_NK) * np.log(1 - scores_NK)
     with np.errstate(invalid="ignore"):
         mean_B: FloatArray = losses_NK.sum(axis=1) @ counts_NB / counts_NB.sum(axis=0)
-    return mean_B
+    return mean_B[np.newaxis]
 
 
 def _chosen(spec: SearchSpec, search: Job, finished: list[Trial], notes: Notes) -> Chosen:
     jobs = [TrialRun(search, trial).job for trial in finished]
     if not isinstance(spec.base, DomainSpec):
         tables = [read_scores(job.folder / "validation.parquet") for job in jobs]
-        measure = _measure(spec)
+        measure = _measure(search, notes)
         return chosen_score(tables, tables[0].patient_ids_N, measure, maximize=spec.maximizes)
     both = [_losses(job, spec.base, notes) for job in jobs]
     targets_D = both[0][1]
 
     def per_token(losses_D: FloatArray, counts_DB: Counts) -> FloatArray:
         with np.errstate(invalid="ignore"):
-            return losses_D @ counts_DB / (targets_D @ counts_DB)
+            per_token_B: FloatArray = losses_D @ counts_DB / (targets_D @ counts_DB)
+        return per_token_B[np.newaxis]
 
     store = notes.corpus.store
     patients_D = store.patient_ids[store.note_number_D[_validation(spec.base, notes)]]
