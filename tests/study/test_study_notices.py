@@ -9,10 +9,12 @@ from builders import random_encoder, random_llama
 from tiny_families import tiny_model
 
 from notetune import runs
+from notetune.config import parse
 from notetune.plain.bundles import ColumnsBundle, ColumnsCard
 from notetune.plain.columns import Columns, LevelColumn, NumberColumn
 from notetune.plain.linear import Linear
-from notetune.study.notices import of_columns, of_models, of_scripts
+from notetune.recipe.recipe import Recipe
+from notetune.study.notices import compat_switches, of_columns, of_models, of_scripts
 from notetune.study.specs import BaselineSpec
 
 
@@ -37,6 +39,17 @@ def test_documents_that_are_computed_alone_are_told_with_what_that_costs(tmp_pat
     )
     (in_report,) = of_models(recipe)
     assert in_report.endswith("so each is computed alone.")
+
+
+def test_a_switch_of_one_backbone_is_told_of_it():
+    keys = {"prepare": {"source": {"kind": "table", "path": "a.csv", "columns": {"text": "t"}}}}
+    balanced = {"backbone": "tiny", "downstream": {"class_weights": "balanced"}}
+    several = {"name": "some", **keys, "backbones": {"a": "tiny", "b": balanced}}
+    (switch,) = compat_switches(parse(Recipe, several, "test"))
+    assert switch.startswith("b: class_weights: balanced")
+    everywhere = {**several, "downstream": {"class_weights": "balanced"}}
+    (switch,) = compat_switches(parse(Recipe, everywhere, "test"))
+    assert switch.startswith("class_weights: balanced")
 
 
 def test_a_tokenizer_that_loses_capitals_is_told_and_a_folder_that_is_gone_is_not(tmp_path):

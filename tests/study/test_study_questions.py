@@ -1,5 +1,6 @@
 """Which comparisons a recipe declares, by default or by name, before anything is trained."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -90,6 +91,12 @@ def test_what_lacks_a_step_has_the_same_weights():
     declared = {"model": "half/domain-frozen", "against": "small/head-only"}
     found = primary(["domain-frozen"], backbones=backbones, primary=[declared])
     assert found == [("half/domain-frozen", "small/head-only", "")]
+    for other in ({"class_weights": "balanced"}, {"features": {"layers": [0]}}):
+        backbones["half"] = {"backbone": "tiny", "downstream": other}
+        assert primary(["domain-frozen"], backbones=backbones) == [AGAINST_TFIDF]
+    both = {"a": {"backbone": "tiny", "downstream": {"variants": ["domain-frozen"]}}}
+    both["b"] = {"backbone": "tiny", "pretrain": {"adapter": {"kind": "prompt"}}}
+    assert primary(["domain-frozen+task-lora"], backbones=both) == [AGAINST_TFIDF]
 
 
 def test_everything_else_is_exploratory():
@@ -154,8 +161,9 @@ def test_a_recipe_declares_its_own_family():
     )
     assert ("task-lora", "tf-idf") not in [(p.model, p.against) for p in asked.exploratory]
     assert questions(recipe(ALL, **declared())).primary == ()
-    families = [questions(recipe(ALL)).primary, asked.primary, asked.primary[:1]]
-    assert len({fingerprint(family) for family in families}) == 3
+    families = [questions(recipe(ALL)), asked, replace(asked, primary=asked.primary[:1])]
+    families += [replace(asked, tasks=("died",))]
+    assert len({fingerprint(family) for family in families}) == 4
 
 
 @pytest.mark.parametrize(

@@ -369,12 +369,14 @@ def test_another_kind_of_the_same_labels_is_another_task(place, finished, tmp_pa
     assert states == {(True, False), (False, True)}
 
 
+@pytest.mark.parametrize("count", [0, 1])
 def test_a_single_listed_patient_is_not_scored_and_the_rest_of_the_report_is_there(
-    place, finished, tmp_path
+    place, finished, tmp_path, count
 ):
     shutil.copytree(place / "runs", tmp_path / "runs")
     scores = read_scores(place / "runs/small/cells/died/tf-idf/seed-0/test.parquet")
-    (tmp_path / "listed.csv").write_text(f"patient\n{scores.patient_ids_N[0]}\n")
+    listed = ["patient", "nobody", *scores.patient_ids_N[:count]]
+    (tmp_path / "listed.csv").write_text("\n".join(listed))
     listed = f"evaluate.listed_patients={{file: {tmp_path}/listed.csv, column: patient}}"
     done = notetune("evaluate", place / "recipe.yaml", f"runs={tmp_path}/runs", listed)
     assert done.returncode == 0, done.stderr
@@ -382,6 +384,13 @@ def test_a_single_listed_patient_is_not_scored_and_the_rest_of_the_report_is_the
     assert results["listed_patients"] == []
     few = [text for text in results["notices"] if "fewer than two test patients" in text]
     assert len(few) == len(TASKS)
+
+
+def test_a_folder_with_another_study_in_it_answers_for_none_but_that(place, finished):
+    other = "prepare.source.tasks=[{name: other, kind: binary, column: died}]"
+    done = notetune("evaluate", place / "recipe.yaml", other)
+    assert done.returncode == 2
+    assert "with the task codes, which this recipe does not have: another study" in done.stderr
 
 
 def test_what_a_search_leaves_open_is_said_in_the_report(place, finished, tmp_path):

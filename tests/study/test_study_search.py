@@ -293,9 +293,9 @@ def test_a_space_that_is_none_is_refused_at_once(place, override, message):
 
 @pytest.mark.parametrize("key", ["adapter.lenght", "optim.peek_lr", "domain_lr", "variants"])
 def test_a_key_that_the_training_lacks_is_named_before_any_trial(place, tmp_path, key):
+    keys = f"runs={tmp_path}", f"tune.pretrain={{{key}: [1, 2]}}"
     with pytest.raises(ConfigError, match=f"tune.*{key.rpartition('.')[2]}"):
-        recipe = load(place, f"runs={tmp_path}", f"tune.pretrain={{{key}: [1, 2]}}")
-        work(recipe, is_wanted=is_of_searches)
+        work(load(place, *keys), is_wanted=is_of_searches)
 
 
 def test_a_space_is_searched_by_each_training_as_far_as_it_has_the_setting(place):

@@ -36,6 +36,9 @@ TOO_FEW_PATIENTS = 5
 TOO_FEW_OF_A_LABEL = 3
 """A label that fewer patients have, or lack, makes intervals of a macro average too narrow."""
 
+RARE = 10
+"""A class with fewer notes takes the interval from the average precision of all."""
+
 NO_LABEL = "no label has both values in this split"
 
 RunTables = dict[str, list[ScoreTable]]
@@ -141,15 +144,16 @@ class TaskScores:
         }
 
     def average_precision(self, model: str) -> ModelScores | None:
-        """Macro over the labels with both values; of a multilabel task the draws mean nothing."""
+        """Macro over the labels with both values; without draws where some of several are rare."""
         labels_K = self.labels.evaluated_K
         if not labels_K.any():
             return None
         targets_NK = self.first.targets_NK[:, labels_K]
         scores = [table.scores_NK[:, labels_K] for table in self.tables[model]]
         # No draws of rare labels: in simulations their interval covered the truth in 18 %.
-        none_NB = self.counts_NB[:, :0]
-        counts_NB = none_NB if self.first.kind == "multilabel" else self.counts_NB
+        none_NB, kind = self.counts_NB[:, :0], self.first.kind
+        is_rare = kind == "multiclass" and targets_NK.sum(axis=0).min() < RARE
+        counts_NB = none_NB if kind == "multilabel" or is_rare else self.counts_NB
         mean = precision_replicates(targets_NK, scores, counts_NB)
         per_run = [precision_replicates(targets_NK, [one], none_NB).value for one in scores]
         return self.over_runs(model, per_run, mean)

@@ -64,11 +64,10 @@ def _searches_what_trains(recipe: "Recipe") -> None:
         for key in space.keys() - settings_of(space, *adapters) if isinstance(space, dict) else ():
             kinds = ", ".join(adapter.kind for adapter in adapters)
             raise ValueError(f"tune.{section}: {key} is no setting of an adapter of kind {kinds}")
-    variants = [VARIANTS[name] for name in recipe.downstream.variants]
     step_2 = recipe.tune.downstream
-    if isinstance(step_2, dict) and "domain_lr" in step_2:
-        if not any(variant.trains_domain for variant in variants):
-            raise ValueError("tune.downstream: domain_lr needs a variant that trains on its domain")
+    trains = any(VARIANTS[name].trains_domain for name in recipe.downstream.variants)
+    if isinstance(step_2, dict) and "domain_lr" in step_2 and not trains:
+        raise ValueError("tune.downstream: domain_lr needs a variant that trains on its domain")
 
 
 def _notes_have_pieces(recipe: "Recipe") -> None:

@@ -164,8 +164,13 @@ def _leakage_sentences(results: Results) -> list[str]:
     if not results.leakage:
         return []
     found = "No leak check found anything that blocks training."
+    others = [item.sentence for item in results.leakage if item.count and not item.blocks]
     unseen = dict.fromkeys(f"{f.check} ({f.not_judged})" for f in results.leakage if f.not_judged)
-    return [found, f"Not judged: {'; '.join(unseen)}."] if unseen else [found]
+    return [
+        found,
+        *([f"Found, though it does not block: {'; '.join(others)}."] if others else []),
+        *([f"Not judged: {'; '.join(unseen)}."] if unseen else []),
+    ]
 
 
 def _and(items: Sequence[str]) -> str:

@@ -85,7 +85,7 @@ def evaluate(recipe: Recipe) -> Results:
             *(_cost(job, record) for job, record in step_2.items()),
         ),
         leakage=tuple(dict.fromkeys(found for one in made for found in _leakage(one))),
-        compat_switches=tuple(compat_switches(recipe)),
+        compat_switches=compat_switches(recipe),
         notices=(*notices(recipe, made), *_few_listed(recipe, tables), *too_good(tasks)),
         published=publication(config.published) if config.published else None,
         provenance={**_provenance(recipe, first.notes.prepared), **_looks(recipe, asked)},
@@ -216,7 +216,10 @@ def _few_listed(recipe: Recipe, tables: Sequence[ScoreTable]) -> Iterator[str]:
     tests = [table for table in tables if table.split == "test"]
     scored = {table.task for table in _drawn(_of_listed_patients(recipe, tests))}
     for task in dict.fromkeys(table.task for table in tests if table.task not in scored):
-        yield f"{task}: evaluate.listed_patients has fewer than two test patients"
+        yield (
+            f"{task}: evaluate.listed_patients has fewer than two test patients; is "
+            f"{recipe.evaluate.listed_patients.column} the patient id of the same data set?"
+        )
 
 
 def _without(suspects: Mapping[str, Suspects], tables: Sequence[ScoreTable]) -> list[ScoreTable]:
@@ -270,13 +273,16 @@ def _looks(recipe: Recipe, asked: Questions) -> dict[str, str]:
     """
     path = refuse_foreign_looks(recipe)
     looks: dict[str, int] = storage.read_json(path) if path.is_file() else {}
-    family = questions.fingerprint(asked.primary)
+    family = questions.fingerprint(asked)
     looks[family] = looks.get(family, 0) + 1
     storage.write_json(path, looks)
+    folders = {one.folder.root for one in recipe.studies.values()} - {path.parent}
+    alone = [file for folder in folders if (file := folder / path.name).is_file()]
+    total = sum(looks.values()) + sum(sum(storage.read_json(file).values()) for file in alone)
     return {
         "primary comparisons": family,
         "looks at the test scores": (
-            f"{sum(looks.values())}, of these {looks[family]} with these primary comparisons"
+            f"{total}, of these {looks[family]} with these primary comparisons"
         ),
     }
 

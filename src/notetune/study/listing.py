@@ -11,6 +11,7 @@ from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import BaselineName
 from notetune.search.space import Point
+from notetune.sources.tables.tasks import TaskedSource
 from notetune.study import wanted
 from notetune.study.jobs import WINNER, Job
 from notetune.study.specs import (
@@ -131,6 +132,7 @@ def read_study(recipe: Recipe) -> list[Made]:
     found: list[Made] = []
     for backbone, one in recipe.studies.items():
         notes = notes_here(one)
+        _refuse_foreign(one, notes)
         others = [job for before in found for job in before.jobs]
         jobs = jobs_of(one, backbone, wanted.facts_of(one, notes), others)
         done = frozenset(job for job in jobs if job.is_made())
@@ -144,6 +146,18 @@ def read_study(recipe: Recipe) -> list[Made]:
                 )
         found.append(Made(backbone, one, notes, tuple(jobs), done))
     return found
+
+
+def _refuse_foreign(recipe: Recipe, notes: Notes) -> None:
+    """Refuse notes of another study that was run in the same folder."""
+    source = recipe.prepare.source
+    known = source.tasks if isinstance(source, TaskedSource) else ()
+    if other := notes.prepared.tasks.keys() - {task.name for task in known} if known else ():
+        raise RunError(
+            f"{recipe.folder.prepared} holds notes with the task {min(other)}, which this recipe "
+            "does not have: another study was run in this folder. `notetune study run` with this "
+            "recipe replaces it; `name=other` keeps both."
+        )
 
 
 @dataclass

@@ -42,6 +42,7 @@ def notices(recipe: Recipe, made: Sequence[Made]) -> Iterator[str]:
     yield from _short(made)
     yield from _without_step_1(made)
     yield from _of_notes(made[0])
+    yield from dict.fromkeys(sentence for one in made for sentence in _of_step_1(one))
     yield from (sentence for one in made for sentence in _cut(one))
     yield from of_encoders(made[0])
     yield from (sentence for one in made for sentence in of_columns(one))
@@ -110,8 +111,20 @@ def _passes(one: Recipe | None, lengths_D: Int64Array | None) -> str:
     )
 
 
-def compat_switches(recipe: Recipe) -> list[str]:
+def compat_switches(recipe: Recipe) -> tuple[str, ...]:
     """Settings that repeat what the published pipeline does although it is not the best."""
+    users: dict[str, list[str]] = {}
+    for name, one in recipe.studies.items():
+        for switch in _switches(one):
+            users.setdefault(switch, []).append(name)
+    everywhere = len(recipe.studies)
+    return tuple(
+        switch if len(names) == everywhere else f"{', '.join(names)}: {switch}"
+        for switch, names in users.items()
+    )
+
+
+def _switches(recipe: Recipe) -> list[str]:
     switches = []
     source = recipe.prepare.source
     if isinstance(source, Mimic3Source) and source.labels == "core-2021":
@@ -258,12 +271,18 @@ def of_scripts(prepared: Prepared) -> Iterator[str]:
 def _of_notes(first: Made) -> Iterator[str]:
     """Say what is particular about the notes and how they were read."""
     recipe, prepared = first.recipe, first.notes.prepared
-    yield from _of_brought(first)
     yield from _of_stays(recipe)
     yield from _unsure(prepared)
     yield from of_scripts(prepared)
     if recipe.prepare.allow_leaks and any(finding.blocks for finding in prepared.findings):
         yield "Leak checks that should stop the study were overridden by the recipe."
+
+
+def _of_step_1(one: Made) -> Iterator[str]:
+    """Say what step 1 of a backbone read that is not the notes of the tasks."""
+    recipe = one.recipe
+    if said := _of_brought(one):
+        yield f"{one.backbone}: {said}" if one.backbone else said
     if recipe.corpus:
         both = (recipe.corpus.source.kind, recipe.prepare.source.kind)
         are_mimic = set(both) == {"mimic3", "mimic4"}
@@ -294,12 +313,12 @@ def _cut(one: Made) -> Iterator[str]:
         )
 
 
-def _of_brought(first: Made) -> Iterator[str]:
-    """Say what is known of an adapter that the recipe brings."""
-    config, folder = first.recipe.pretrain, first.recipe.folder.domain(0)
-    has_it = first.recipe.has_step_1 and (folder / PROVENANCE).is_file()
+def _of_brought(one: Made) -> str:
+    """What is known of an adapter that the recipe brings, if it does."""
+    config, folder = one.recipe.pretrain, one.recipe.folder.domain(0)
+    has_it = one.recipe.has_step_1 and (folder / PROVENANCE).is_file()
     if config.from_ is None or not has_it:
-        return
+        return ""
     how = "trained on" if config.epochs else "used as it is, without a step 1"
     said = (
         "its patients are unknown, so nobody can say whether it has read notes of test patients"
@@ -307,7 +326,7 @@ def _of_brought(first: Made) -> Iterator[str]:
         else "its patients and texts were compared with those of the tasks, by their hashes; texts "
         "that are only nearly equal are not found"
     )
-    yield f"The domain adapter was brought and {how}: {said}."
+    return f"The domain adapter was brought and {how}: {said}."
 
 
 def _part(store: TokenStore) -> str:

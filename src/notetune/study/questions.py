@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from notetune.metrics.names import BEST_VALIDATED
 from notetune.metrics.questions import Pair, Questions
@@ -14,8 +15,8 @@ TFIDF = ("tf-idf-all", "tf-idf")
 """What is asked against, the stronger first: the words of the other make a bundle."""
 COLUMNS, PREVALENCE = "columns", "prevalence"
 DOMAIN_ADAPTER, TASK_ADAPTER = "domain adapter", "task adapter"
-Weights = Mapping[str, tuple[str, str]]
-"""Folder and type of each backbone, by its name in the study."""
+Heads = Mapping[str, tuple[Any, ...]]
+"""What a head reads of each backbone, and how it learns, by the backbone's name in the study."""
 
 
 def questions(recipe: Recipe, tasks: tuple[str, ...] = ()) -> Questions:
@@ -24,50 +25,59 @@ def questions(recipe: Recipe, tasks: tuple[str, ...] = ()) -> Questions:
     The primary ones follow from the recipe alone, so they stand before anything is trained.
     """
     models = recipe.models
-    weights = {name: (one.backbone, one.dtype) for name, one in recipe.studies.items()}
+    heads = {name: _head(one) for name, one in recipe.studies.items()}
     by_label = {model.label: model for model in models}
     if recipe.evaluate.primary is None:
-        primary = tuple(_default_family(models, weights))
+        primary = tuple(_default_family(models, heads))
     else:
         primary = tuple(
-            Pair(one.model, one.against, one.task, _about(model, by_label[one.against], weights))
+            Pair(one.model, one.against, one.task, _about(model, by_label[one.against], heads))
             for one in recipe.evaluate.primary
             for model in [by_label.get(one.model)]
         )
     everywhere = {(pair.model, pair.against) for pair in primary if pair.task is None}
     further = [
-        *_one_step_apart(models, weights),
+        *_one_step_apart(models, heads),
         *_across_backbones(models),
         *_against_tfidf(models),
         *_against_its_parts(models),
     ]
     exploratory = tuple(
         pair
-        for pair in dict.fromkeys(_pair(*two, weights) for two in further)
+        for pair in dict.fromkeys(_pair(*two, heads) for two in further)
         if (pair.model, pair.against) not in everywhere
     )
     return Questions(primary, exploratory, tuple(map(_runs_of, models)), tasks)
 
 
-def fingerprint(primary: Sequence[Pair]) -> str:
-    """Changes with the declared comparisons."""
-    found = [(pair.model, pair.against, pair.task) for pair in primary]
+def _head(recipe: Recipe) -> tuple[Any, ...]:
+    config = recipe.downstream
+    how = config.features, config.max_pieces, config.class_weights
+    return recipe.backbone, recipe.dtype, *how
+
+
+def fingerprint(asked: Questions) -> str:
+    """Changes with the declared comparisons, and the tasks that they are asked of."""
+    found = [(pair.model, pair.against, pair.task) for pair in asked.primary]
+    found += [("", "", task) for task in asked.tasks]
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
 
 
-def _pair(model: Model, against: Model, weights: Weights) -> Pair:
-    return Pair(model.label, against.label, about=_about(model, against, weights))
+def _pair(model: Model, against: Model, heads: Heads) -> Pair:
+    return Pair(model.label, against.label, about=_about(model, against, heads))
 
 
-def _about(model: Model | None, against: Model, weights: Weights) -> str:
+def _about(model: Model | None, against: Model, heads: Heads) -> str:
     """What alone makes a model, or the best validated one (None), different from another."""
     if model is None or model.kind == "hybrid":
         word = HYBRID if model else "best validated"
         return word if _is_baseline(against, *TFIDF) else ""
     if (model.kind, against.kind) != ("variant", "variant"):
         return ""
-    if weights[model.backbone] != weights[against.backbone]:
-        return ""
+    if model.backbone != against.backbone:
+        are_heads = model.parts.trains_head_alone and against.parts.trains_head_alone
+        if not are_heads or heads[model.backbone] != heads[against.backbone]:
+            return ""
     if model.parts.has_domain and against.variant == model.parts.without_domain:
         return DOMAIN_ADAPTER
     return TASK_ADAPTER if against.variant == model.parts.without_task else ""
@@ -83,13 +93,13 @@ def _tfidf(models: Sequence[Model]) -> list[Model]:
     return sorted(found, key=lambda model: TFIDF.index(model.variant))
 
 
-def _default_family(models: Sequence[Model], weights: Weights) -> Iterator[Pair]:
+def _default_family(models: Sequence[Model], heads: Heads) -> Iterator[Pair]:
     """One question for each step, the one against the strongest baseline, and the first hybrid.
 
     Each step is asked about where the fewest things train: the domain adapter under a head alone,
     the task adapter on the domain adapter, both with the first backbone that has such a pair.
     """
-    steps = [(two, _pair(*two, weights)) for two in _one_step_apart(models, weights)]
+    steps = [(two, _pair(*two, heads)) for two in _one_step_apart(models, heads)]
     for subject, first_of in (
         (DOMAIN_ADAPTER, "domain-frozen"),
         (TASK_ADAPTER, "domain-frozen+task-lora"),
@@ -99,25 +109,26 @@ def _default_family(models: Sequence[Model], weights: Weights) -> Iterator[Pair]
         yield from (pair for _, pair in found)
     for tfidf in _tfidf(models)[:1]:
         if any(map(_is_candidate, models)):
-            yield Pair(BEST_VALIDATED, tfidf.label, about=_about(None, tfidf, weights))
+            yield Pair(BEST_VALIDATED, tfidf.label, about=_about(None, tfidf, heads))
         hybrids = [model for model in models if model.kind == "hybrid"]
-        yield from (_pair(hybrid, tfidf, weights) for hybrid in hybrids[:1])
+        yield from (_pair(hybrid, tfidf, heads) for hybrid in hybrids[:1])
 
 
-def _one_step_apart(models: Sequence[Model], weights: Weights) -> Iterator[tuple[Model, Model]]:
+def _one_step_apart(models: Sequence[Model], heads: Heads) -> Iterator[tuple[Model, Model]]:
     """Each model, and the one that lacks its domain adapter or its task adapter only.
 
-    That is of the same entry of `backbones`, or else of the first with the same weights.
+    That is of the same entry of `backbones`; or, where nothing but heads train, else of the first
+    whose heads read and learn the same.
     """
     variants = [model for model in models if model.kind == "variant"]
     for model in variants:
         lacking = [model.parts.without_domain] if model.parts.has_domain else []
         lacking += [model.parts.without_task] if model.parts.without_task else []
         for other in lacking:
-            same_weights = [v for v in variants if weights[v.backbone] == weights[model.backbone]]
-            others = [one for one in same_weights if one.variant == other]
+            others = [one for one in variants if one.variant == other]
             same = [one for one in others if one.backbone == model.backbone]
-            yield from ((model, one) for one in (*same, *others)[:1])
+            alike = [one for one in others if _about(model, one, heads)]
+            yield from ((model, one) for one in (*same, *alike)[:1])
 
 
 def _across_backbones(models: Sequence[Model]) -> Iterator[tuple[Model, Model]]:
