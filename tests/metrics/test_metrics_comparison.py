@@ -83,6 +83,15 @@ def test_rows_hold_the_macro_auroc_of_scikit_learn_for_each_model_in_order(kind)
         assert row.auroc_micro == (pytest.approx(micro) if kind == "multilabel" else None)
 
 
+def test_a_rare_class_takes_the_interval_of_average_precision():
+    table = score_table("tf-idf", kind="multiclass")
+    rare = table.targets_NK.copy()
+    rare[np.flatnonzero(rare[:, 0])[9:]] = np.eye(rare.shape[1], dtype=np.int8)[1]
+    for targets, has_interval in ((table.targets_NK, True), (rare, False)):
+        row = compare([replace(table, targets_NK=targets)]).rows[0]
+        assert (row.average_precision_interval is not None) == has_interval
+
+
 def test_brier_is_summed_over_classes_of_one_outcome_and_averaged_over_labels():
     for kind, share in (("binary", 1), ("multiclass", 1), ("multilabel", 5)):
         table = score_table("tf-idf", kind=kind)

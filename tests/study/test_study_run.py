@@ -177,6 +177,12 @@ def test_a_finished_study_says_so(place, finished):
     stages = json.loads(status.stdout)["jobs"]
     assert len(stages) == 5 + CELLS + OTHERS
     assert all(stage["state"] == "done" for stage in stages)
+    assert json.loads(status.stdout)["other_keys"] == []
+    keys = ("seeds=3", "downstream.epochs=7", "device=cpu")
+    other = notetune("study", "status", place / "recipe.yaml", *keys, "--json")
+    assert json.loads(other.stdout)["other_keys"] == ["seeds", "downstream.epochs"]
+    said = " ".join(notetune("study", "status", place / "recipe.yaml", *keys).stdout.split())
+    assert "last worked on with another seeds, downstream.epochs;" in said
 
 
 def test_columns_that_tell_an_outcome_as_its_copy_would_are_noticed():

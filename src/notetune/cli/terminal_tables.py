@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from notetune.study.status import Progress
 
 _DIGITS_OF_A_HASH = 16
+_KEYS_NAMED = 4
 
 
 def drafted(
@@ -184,6 +185,12 @@ def progress(progress: "Progress", *, as_json: bool) -> None:
     rows = [(job.name, job.state, job.detail) for job in progress.jobs]
     terminal.show_texts("Jobs", ("job", "state", ""), rows)
     terminal.tell(f"Run folder: {progress.folder}\n{standing(progress)}")
+    if keys := progress.other_keys:
+        more = f" and {len(keys) - _KEYS_NAMED} more" if len(keys) > _KEYS_NAMED else ""
+        terminal.tell(
+            f"It was last worked on with another {', '.join(keys[:_KEYS_NAMED])}{more}; a study "
+            "that was begun with keys on the command line is asked about with the same keys."
+        )
     return None
 
 

@@ -131,7 +131,7 @@ def _model_rows(scores: TaskScores, seed: int) -> tuple[ModelRow, ...]:
     for model, runs in scores.tables.items():
         auroc, precision = aurocs.get(model), scores.average_precision(model)
         low_high = None
-        if precision and scores.first.kind != "multilabel":
+        if precision and precision.mean.draws_B.size:
             of_precision = interval(precision, scores.patients)
             low_high = of_precision.low, of_precision.high
         rows.append(

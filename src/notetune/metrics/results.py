@@ -179,8 +179,8 @@ class ModelRow(Config):
             judged ones; without interval, because a label of one or two patients has none.
         auroc_micro: All labels with both values of a multilabel task as one; else None.
         average_precision: Macro over the labels with both values.
-        average_precision_interval: None for a multilabel task: drawing the few positives of rare
-            labels repeatedly raises their average precision, so the interval would be wrong.
+        average_precision_interval: None for a multilabel task, and for rare classes: drawing their
+            few positives repeatedly raises their average precision, so it would be wrong.
         brier: Binary: mean squared error; multiclass: summed over classes; multilabel: mean over
             all labels.
         standing: To the best model: `best` alone, `tied` with the best, or `worse`; None where

@@ -140,6 +140,10 @@ def task_table(task: TaskResult) -> Table:
     head, _ = runs_in_words(task.rows)
     columns = ["Model", "AUROC of each run", "AUROC" if task.kind == "binary" else "Macro AUROC"]
     columns += [titles[name] for name in further]
+    lacks_interval = any(
+        row.average_precision is not None and row.average_precision_interval is None
+        for row in task.rows
+    )
     return Table(
         f"{task.task}: scores on {count(task.notes)} {task.unit} of {count(task.patients)} "
         f"patients ({task.split} split): {head}.",
@@ -157,7 +161,7 @@ def task_table(task: TaskResult) -> Table:
             *marks([task]),
             _BRIER_LEGEND[task.kind],
             *([_ALL_LABELS.format(judged=count(task.labels_judged))] if has_all else []),
-            *([_NO_PRECISION_INTERVAL] if task.kind == "multilabel" else []),
+            *([_NO_PRECISION_INTERVAL] if lacks_interval else []),
         ),
     )
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from notetune import __version__, claims, lease, manifest, storage
 from notetune.errors import ConfigError, RunError, RunWarning, WriteError
@@ -26,15 +25,12 @@ from notetune.study.features import is_computed_elsewhere
 from notetune.study.jobs import OF_NOTES, Job
 from notetune.study.listing import jobs_of, notes_here
 from notetune.study.specs import KINDS, Notes
-from notetune.study.status import Diary
+from notetune.study.status import RECIPE, Diary, other_keys
 from notetune.study.wanted import check_backbones, facts_of
 from notetune.tokens.edges import read_declared
 from notetune.train import processes
 
-_RECIPE = "recipe.json"
 _SECTIONS = frozenset({"name", "prepare", "pretrain", "downstream", "evaluate"})
-_OF_A_MACHINE = ("runs", "prepared", "data", "device", "gpu", "checkpoint_minutes")
-_CHOSEN_FOR_NOTES = (("prepare", "opener"), ("prepare", "max_tokens"), ("downstream", "max_pieces"))
 _SECONDS_BETWEEN_LOOKS = 2.0
 
 
@@ -189,12 +185,12 @@ class _Worker:
                 "tune: each trial runs in one process; run `notetune tune` before torchrun."
             )
         for one in (*self.recipe.studies.values(), self.recipe):
-            storage.refuse_foreign_json(one.folder.root / _RECIPE, _SECTIONS.issubset)
+            storage.refuse_foreign_json(one.folder.root / RECIPE, _SECTIONS.issubset)
         if processes.is_first():
             claims.clear_parts(root)
             others = lease.holders_below(root)
             _refuse_others(self.recipe, others)
-            storage.write_json(root / _RECIPE, self.recipe.as_json())
+            storage.write_json(root / RECIPE, self.recipe.as_json())
         self.look_at_notes()
 
     @property
@@ -230,7 +226,7 @@ class _Worker:
         self.known[backbone] = jobs_of(one, backbone, facts_of(one, notes), others)
         if processes.is_first():
             resolved = _resolved(one, notes.prepared.intake)
-            storage.write_json(one.folder.root / _RECIPE, resolved.as_json())
+            storage.write_json(one.folder.root / RECIPE, resolved.as_json())
         for job in self.known[backbone]:
             if job.stage == "pretrain" and not job.is_made():
                 step1.refuse(job, notes.corpus)
@@ -337,10 +333,10 @@ def _refuse_others(recipe: Recipe, others: Sequence[Holder]) -> None:
             f"{other.name} works on {root} with notetune {found[0]}, and this is {__version__}; "
             "run the same version, or wait for it."
         )
-    if (root / _RECIPE).exists() and not _is_same(recipe, storage.read_json(root / _RECIPE)):
+    if keys := other_keys(recipe):
         raise RunError(
-            f"{other.name} works on {root} with another recipe; wait for it, or give this one "
-            "another `name`."
+            f"{other.name} works on {root} with another recipe ({keys[0]} is another one); wait "
+            "for it, or give this one another `name`."
         )
     for backbone, one in recipe.studies.items():
         for job in jobs_of(one, backbone, None):
@@ -349,18 +345,6 @@ def _refuse_others(recipe: Recipe, others: Sequence[Holder]) -> None:
                     f"{job.folder} was made from other files than this process sees, and "
                     f"{other.name} works with it; give all workers the same `data`, or wait."
                 )
-
-
-def _is_same(recipe: Recipe, other: dict[str, Any]) -> bool:
-    """Whether another process has the same recipe, but for what its machine and notes decide."""
-    mine = recipe.as_json()
-    for section, key in _CHOSEN_FOR_NOTES:
-        if mine[section][key] == "auto":
-            other[section][key] = "auto"
-    for each in (mine, other):
-        each["pretrain"].pop("always", None)
-    both = ({k: v for k, v in each.items() if k not in _OF_A_MACHINE} for each in (mine, other))
-    return len({storage.fingerprint(each) for each in both}) == 1
 
 
 def _resolved(recipe: Recipe, intake: Intake) -> Recipe:
