@@ -1,7 +1,7 @@
 import pytest
 from builders import random_llama
 
-from notetune.errors import BundleError
+from notetune.errors import BundleError, TrainingError
 from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.adapters.specs import AdaptationPrompt, Full, LoRA, Prefix, Prompt, PTuning
 from notetune.model.backbone import load_backbone
@@ -38,3 +38,12 @@ def test_a_saved_adapter_holds_no_path_and_no_pickle(folder, tmp_path, spec):
         if name.endswith(("config.json", ".md")) or name == "adapter.json":
             assert str(folder) not in (tmp_path / "saved" / name).read_text()
     assert read_adapter(tmp_path / "saved").spec == spec
+
+
+@pytest.mark.parametrize("spec", [LoRA(), Full()])
+def test_weights_that_are_not_finite_are_not_saved(folder, tmp_path, spec):
+    model = put(folder, spec)
+    *_, last = model.adapters[DOMAIN].tensors().values()
+    last.data.view(-1)[-1] = float("nan")
+    with pytest.raises(TrainingError, match=r"is not finite after the last update; lower optim"):
+        save_adapter(tmp_path / "saved", model.adapters[DOMAIN], model.backbone)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, uint8
 
 from notetune import storage
-from notetune.errors import BundleError
+from notetune.errors import BundleError, TrainingError
 from notetune.model.adapters.base import Adapter
 from notetune.model.adapters.folder import (
     CARD,
@@ -57,9 +57,16 @@ def save_adapter(folder: Path, adapter: Adapter, backbone: Backbone) -> None:
     """Write an adapter so that both `read_adapter` and plain peft can load it.
 
     A fully fine-tuned backbone becomes a backbone folder, which plain transformers loads.
+
+    Raises:
+        TrainingError: If a weight is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     spec, tensors = adapter.spec, adapter_tensors(adapter)
+    if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise TrainingError(
+            f"{bad[0]} is not finite after the last update; lower optim.peak_lr and train anew."
+        )
     if isinstance(spec, Full):
         write_backbone(folder, backbone, tensors)
     else:
