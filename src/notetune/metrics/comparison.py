@@ -110,7 +110,7 @@ def _task_result(
         labels_skipped=skipped,
         labels_total=total,
         labels_judged=int(labels.judged_K.sum()),
-        rarer_patients=labels.rarer,
+        rarer_patients=labels.rarest,
         why_not_judged=labels.why_not,
         skipped_reason=why_skipped if skipped else None,
         rows=_model_rows(scores, seed),

@@ -52,16 +52,20 @@ class Labels:
     Attributes:
         evaluated_K: Those with both values.
         judged_K: Those of them that intervals and comparisons are about.
-        rarer: Patients with the rarer value of the rarest judged class; of many labels, all
+        rarest: Patients with the rarer value of the rarest judged class; of many labels, all
             patients, or as many as their judged labels have together.
-        few: Patients with and without the outcome, of a binary task in which either are few.
+        rarer: As many as a mean over the judged classes is as sure with as it is; `rarest` where
+            that is no mean over classes.
+        few: Patients with and without the outcome, where either are few; of a mean over classes as
+            many as would make it as sure.
         why_not: Why no model can be judged; None if they can.
     """
 
     evaluated_K: npt.NDArray[np.bool_]
     judged_K: npt.NDArray[np.bool_]
+    rarest: int
     rarer: int
-    few: tuple[int, int] | None
+    few: tuple[float, float] | None
     why_not: str | None
 
 
@@ -208,17 +212,35 @@ def labels_of(table: ScoreTable) -> Labels:
     without_K = (np.add.reduceat(1 - targets_NK, starts_P) > 0).sum(axis=0)
     rarer_K = np.minimum(with_K, without_K)
     evaluated_K, why = rarer_K > 0, None
+    few: tuple[float, float] | None = None
     if table.kind == "binary":
         rarer = int(rarer_K[0])
         few = (int(with_K[0]), int(without_K[0])) if 0 < rarer < ENOUGH_PATIENTS else None
         if 0 < rarer < TOO_FEW_PATIENTS:
             why = f"too few: {rarer} patient{'s' if rarer > 1 else ''}"
-        return Labels(evaluated_K, evaluated_K, rarer, few, why)
+        return Labels(evaluated_K, evaluated_K, rarer, rarer, few, why)
     judged_K = rarer_K >= TOO_FEW_OF_A_LABEL
     if not judged_K.any():
         if evaluated_K.any():
             why = f"too few: no label has {TOO_FEW_OF_A_LABEL} patients"
-        return Labels(evaluated_K, judged_K, 0, None, why)
-    of_judged = rarer_K[judged_K]
-    rarer = of_judged.min() if table.kind == "multiclass" else min(len(starts_P), of_judged.sum())
-    return Labels(evaluated_K, judged_K, int(rarer), None, None)
+        return Labels(evaluated_K, judged_K, 0, 0, None, why)
+    if table.kind == "multiclass":
+        rarest = int(rarer_K[judged_K].min())
+        rarer, as_sure = _as_sure(rarer_K[judged_K], len(starts_P))
+        few = as_sure if rarest < ENOUGH_PATIENTS else None
+        return Labels(evaluated_K, judged_K, rarest, rarer, few, None)
+    together = int(min(len(starts_P), rarer_K[judged_K].sum()))
+    return Labels(evaluated_K, judged_K, together, together, None, None)
+
+
+def _as_sure(with_K: npt.NDArray[np.int64], patients: int) -> tuple[int, tuple[float, float]]:
+    """As how many patients of one class make a mean over classes as sure, by its variance.
+
+    A class adds to the variance as the inverse of its patients. The first number has the degrees of
+    freedom of that sum (Satterthwaite); the others, with and without, have its size.
+    """
+    share_K = (1 / with_K) / (1 / with_K).sum()
+    degrees = 1 / (share_K**2 / (with_K - 1)).sum()
+    positives = len(with_K) ** 2 / (1 / with_K).sum()
+    negatives = positives * (share_K * (patients / with_K - 1)).sum()
+    return 1 + int(degrees), (float(positives), float(negatives))

@@ -180,7 +180,7 @@ def interval(
     return Estimate(value, float(max(0, value - below)), float(min(most, value + above)), patients)
 
 
-def newcombe_interval(auroc: float, positives: int, negatives: int) -> tuple[float, float]:
+def newcombe_interval(auroc: float, positives: float, negatives: float) -> tuple[float, float]:
     """The 95 % interval of an AUROC that covers with five positive patients too; at least 1 each.
 
     Source:
