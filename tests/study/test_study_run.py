@@ -186,12 +186,16 @@ def test_a_finished_study_says_so(place, finished):
 
 
 def test_columns_that_tell_an_outcome_as_its_copy_would_are_noticed():
-    row = SimpleNamespace(model="columns", auroc=SimpleNamespace(value=0.999))
-    words = SimpleNamespace(model="tf-idf", auroc=SimpleNamespace(value=0.999))
-    (said,) = notices.too_good([SimpleNamespace(task="died", rows=[row, words])])
+    auroc = SimpleNamespace(value=0.999, low=0.99, high=1)
+    row, words = (SimpleNamespace(model=name, auroc=auroc) for name in ("columns", "tf-idf"))
+    (said,) = notices.of_scores([SimpleNamespace(task="died", rows=[row, words])])
     assert said.startswith("died: the columns beside the text alone have an AUROC of 0.999")
     row.auroc.value = 0.9
-    assert list(notices.too_good([SimpleNamespace(task="died", rows=[row])])) == []
+    same = SimpleNamespace(value=0.5, low=0.5, high=0.5)
+    both = [SimpleNamespace(model=name, auroc=same) for name in ("prevalence", "hybrid")]
+    (said,) = notices.of_scores([SimpleNamespace(task="died", rows=both)])
+    assert said == "died: hybrid gives every test note the same score."
+    assert list(notices.of_scores([SimpleNamespace(task="died", rows=[row])])) == []
 
 
 def test_a_dry_run_leaves_out_of_its_time_what_is_made(place, finished):

@@ -105,6 +105,7 @@ def _leader_in_words(rows: Sequence[ModelRow | HeadlineRow]) -> str:
 def _baseline_sentences(results: Results) -> list[str]:
     """Where a baseline is best or tied with the best; or that none is anywhere."""
     sentences, present, open_tasks = [], [], set[str]()
+    tied_on: dict[str, list[str]] = {}
     for name in results.baselines:
         standing = {
             t.task: row.standing for t in results.tasks for row in t.rows if row.model == name
@@ -114,10 +115,14 @@ def _baseline_sentences(results: Results) -> list[str]:
         if best:
             sentences.append(f"{name} is best on {_and(best)}: every other model is worse there.")
         if tied:
-            sentences.append(f"{name} cannot be told from the best model on {_and(tied)}.")
+            tied_on.setdefault(_and(tied), []).append(name)
         if any(standing.values()):
             present.append(name)
             open_tasks |= {task for task, place in standing.items() if place is None}
+    sentences += [
+        f"{_and(names)} cannot be told from the best model on {tasks}."
+        for tasks, names in tied_on.items()
+    ]
     if present and not sentences:
         are = "is" if len(present) == 1 else "are"
         judged = "every task that can be judged" if open_tasks else "every task"

@@ -39,7 +39,7 @@ from notetune.study import deletion, perplexity, questions, search
 from notetune.study.features import features_cost
 from notetune.study.jobs import TRAINING, Job
 from notetune.study.listing import Made, read_study
-from notetune.study.notices import compat_switches, notices, too_good
+from notetune.study.notices import compat_switches, notices, of_scores
 from notetune.study.specs import Notes, Stage
 from notetune.train.training import TrainingRecord, read_record
 
@@ -86,7 +86,7 @@ def evaluate(recipe: Recipe) -> Results:
         ),
         leakage=tuple(dict.fromkeys(found for one in made for found in _leakage(one))),
         compat_switches=compat_switches(recipe),
-        notices=(*notices(recipe, made), *_few_listed(recipe, tables), *too_good(tasks)),
+        notices=(*notices(recipe, made), *_few_listed(recipe, tables), *of_scores(tasks)),
         published=publication(config.published) if config.published else None,
         provenance={**_provenance(recipe, first.notes.prepared), **_looks(recipe, asked)},
     )

@@ -22,6 +22,7 @@ from notetune.sources.mimic.mimic3 import Mimic3Source
 from notetune.study.features import store_of
 from notetune.study.jobs import TRAINING, Job
 from notetune.study.listing import Made
+from notetune.study.questions import PREVALENCE
 from notetune.study.specs import BaselineSpec, CellSpec
 from notetune.tokens.edges import read_declared
 from notetune.tokens.packing import Int64Array, pack_documents
@@ -146,10 +147,12 @@ def _switches(recipe: Recipe) -> list[str]:
     return switches
 
 
-def too_good(tasks: Sequence[TaskResult]) -> Iterator[str]:
-    """Say where columns beside the text tell an outcome as only its copy would."""
+def of_scores(tasks: Sequence[TaskResult]) -> Iterator[str]:
+    """Say where columns tell an outcome as only its copy would, and where scores tell nothing."""
     for task in tasks:
         for row in task.rows:
+            if row.model != PREVALENCE and row.auroc and row.auroc.low == row.auroc.high == 0.5:
+                yield f"{task.task}: {row.model} gives every test note the same score."
             if row.model == "columns" and row.auroc and row.auroc.value > _TOO_GOOD:
                 yield (
                     f"{task.task}: the columns beside the text alone have an AUROC of "
@@ -246,7 +249,9 @@ def _unsure(prepared: Prepared) -> Iterator[str]:
             for value in task.targets_NK[test].astype(bool).T
         ]
         few = [count for count in patients if count < _FEW_PATIENTS]
-        if few:
+        if few and len(patients) == 1:
+            yield f"{name}: {few[0]} test patients have one of its values; AUROC can be far off."
+        elif few:
             yield (
                 f"{name}: {len(few)} of {len(patients)} labels have a value that fewer than "
                 f"{_FEW_PATIENTS} test patients have (as few as {min(few)}); their own AUROC can "
