@@ -55,8 +55,13 @@ def words_bundle(folder, missing=None, source="", **note_columns):
 
 def test_the_bundle_inside_a_folder_is_told(tmp_path):
     words_bundle(tmp_path / "cell" / "seed-0")
+    with pytest.raises(BundleError, match=r"is not a bundle: .* There is no such folder"):
+        read_card(tmp_path / "nowhere")
     with pytest.raises(BundleError, match=r"is not a bundle: .* Is .*cell/seed-0 meant\?"):
         read_card(tmp_path / "cell")
+    words_bundle(tmp_path / "run" / "backbones" / "tiny" / "cells" / "died" / "tf-idf" / "seed-0")
+    with pytest.raises(BundleError, match=r"Is .*died/tf-idf/seed-0 meant\?"):
+        read_card(tmp_path / "run")
 
 
 def test_a_cell_of_scores_alone_is_told_from_a_folder_of_anything(tmp_path):

@@ -68,8 +68,12 @@ def read_card(folder: Path) -> Card:
         BundleError: If the folder is not a bundle, or another file is missing or damaged.
     """
     if not (folder / BUNDLE).is_file() or not (folder / manifest.MANIFEST).is_file():
-        inside = sorted(path.parent for path in folder.glob(f"*/{BUNDLE}"))
+        # A cell, a run folder, or one of a backbone.
+        below = (f"*/{BUNDLE}", f"cells/*/*/*/{BUNDLE}", f"backbones/*/cells/*/*/*/{BUNDLE}")
+        inside = [path.parent for some in below for path in sorted(folder.glob(some))]
         way_out = f"Is {inside[0]} meant?" if inside else "`notetune downstream` writes bundles."
+        if not folder.exists():
+            way_out = "There is no such folder."
         if (folder / manifest.MANIFEST).is_file() and [*folder.glob(f"*{_SCORES}")]:
             way_out = "It holds scores alone, as of prevalence or tf-idf-all; name another model."
         raise BundleError(
