@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from small_study import CANARY, files_below, notetune, small_study
 
 from notetune import config, manifest
 from notetune.cli import dry_runs
-from notetune.errors import DataError
+from notetune.errors import DataError, RunWarning
 from notetune.metrics.scores import read_scores
 from notetune.prepare.patient_hashes import (
     PROVENANCE,
@@ -32,6 +33,7 @@ from notetune.recipe.sections import EvaluateConfig
 from notetune.study import notices
 from notetune.study.costs import costs
 from notetune.study.listing import read_study
+from notetune.study.run import work
 from notetune.train.training import read_record
 
 BASELINES = ["prevalence", "tf-idf", "tf-idf-all", "tf-idf-cut"]
@@ -455,3 +457,16 @@ def test_predict_leaves_faulty_rows_out_where_it_is_told_to(place, finished, tmp
     assert "warning: 1 rows are left out (empty text); the first is" in done.stderr
     assert pl.read_parquet(output)["note_id"].to_list() == ["a", "c"]
     assert [path.name for path in output.parent.iterdir()] == [output.name]
+
+
+def test_notes_that_replace_those_of_another_split_are_told(place, tmp_path):
+    def begin(*keys):
+        recipe = config.load(Recipe, place / "recipe.yaml", [f"runs={tmp_path}", *keys])
+        work(recipe, is_wanted=lambda _: False)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RunWarning)
+        begin()
+        begin("downstream.epochs=2")
+    with pytest.warns(RunWarning, match=r"with another prepare\.split\.seed: its notes, .* anew"):
+        begin("prepare.split.seed=9")

@@ -190,6 +190,11 @@ class _Worker:
             claims.clear_parts(root)
             others = lease.holders_below(root)
             _refuse_others(self.recipe, others)
+            if keys := [key for key in other_keys(self.recipe) if key.startswith("prepare.")]:
+                _say(
+                    f"{root} was last worked on with another {keys[0]}: its notes, and what stands "
+                    "on them, are made anew in place of the old; `name=other` keeps both"
+                )
             storage.write_json(root / RECIPE, self.recipe.as_json())
         self.look_at_notes()
 
