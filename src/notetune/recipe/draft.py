@@ -1,20 +1,21 @@
 """A first recipe for a table of notes: what its columns seem to be, unless one says so."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from notetune.aliases import TaskKind
-from notetune.config import as_name, as_yaml, parse
+from notetune.config import as_yaml, parse
 from notetune.errors import ConfigError
 from notetune.missing_column import MOST_NAME_CHARS
 from notetune.notes.outcomes import SPLITS
 from notetune.recipe.draft_codes import Codes, task_of_codes, uses_beside
+from notetune.recipe.draft_tasks import drafted_tasks, policy_for
 from notetune.recipe.recipe import Recipe
 from notetune.sources.splits import ColumnSplit
-from notetune.sources.tables.survey import MOST_LEVELS, ROWS_READ, Column, Survey
+from notetune.sources.tables.survey import ROWS_READ, Column, Survey
 
 _NAMES: Final = {
     "patient_id": r"(patient|subject|person|pat|mrn)([_ -]?(id|nr|no|number|key))?",
@@ -22,21 +23,6 @@ _NAMES: Final = {
     "time": r".*(date|time|datum|zeit|fecha).*",
     "stay_id": r"(stay|visit|encounter|admission|hadm)([_ -]?(id|nr|no|number))?",
 }
-_OUTCOMES: Final = (
-    "died death dead mortality expire readmi outcome label target diagnos procedure icd codes"
-)
-_PLAIN: Final = (
-    *(("1", "0"), ("1.0", "0.0"), ("true", "false"), ("t", "f"), ("yes", "no"), ("y", "n")),
-    *(("ja", "nein"), ("ja", "nee"), ("ja", "nej"), ("ja", "nei"), ("j", "n"), ("oui", "non")),
-    *(("o", "n"), ("si", "no"), ("sí", "no"), ("sì", "no"), ("s", "n"), ("sim", "não")),
-    *(("sim", "nao"), ("tak", "nie")),
-)
-"""The positive and the negative value of outcomes that say yes or no."""
-_POSITIVE: Final = (
-    *("true", "t", "yes", "y", "ja", "oui", "si", "sí", "sim", "died", "dead"),
-    *("positive", "pos", "positiv", "positif", "positivo"),
-)
-"""Of other pairs, what is more likely the positive value than the rarer one."""
 _LEAST_CHARS: Final = 40
 _MOST_ID_CHARS: Final = 40
 _SEEDS: Final = 3
@@ -112,17 +98,22 @@ def draft(
         ConfigError: If a column is not there or both outcome and feature, or no text, outcome or
             codes can be told.
     """
+    if both := [name for name in choices.outcomes if name in choices.features]:
+        raise ConfigError(
+            f"column {both[0]} is named as an outcome and as a feature, which would tell the "
+            "answer; name it as one of them."
+        )
     remarks = _left_out(seen)
     columns = _columns(seen, choices, remarks)
     of_codes = [task_of_codes(seen, codes, remarks)] if codes else []
     split = _split(seen, remarks) if {"patient_id", "note_id"} & columns.keys() else {}
     taken = {*columns.values(), *choices.features, *(task["column"] for task in of_codes)}
     taken |= {split["column"]} if split else set()
-    tasks = _tasks(seen, choices, taken, remarks, of_codes)
+    tasks = drafted_tasks(seen, choices.outcomes, taken, remarks, of_codes)
     source: dict[str, Any] = {"kind": "table", "path": str(path), "columns": columns}
     if choices.features:
         source["features"] = [seen.column(feature).name for feature in choices.features]
-    source |= {"tasks": tasks, **_policy(seen, tasks, remarks)}
+    source |= {"tasks": tasks, **policy_for(seen, tasks, remarks)}
     prepare: dict[str, Any] = {"source": source}
     if split:
         prepare["split"] = split
@@ -175,44 +166,6 @@ def _columns(seen: Survey, choices: Choices, remarks: list[str]) -> dict[str, st
     return columns
 
 
-def _tasks(
-    seen: Survey,
-    choices: Choices,
-    taken: set[str],
-    remarks: list[str],
-    of_codes: Sequence[dict[str, Any]],
-) -> list[dict[str, Any]]:
-    if both := [name for name in choices.outcomes if name in choices.features]:
-        raise ConfigError(
-            f"column {both[0]} is named as an outcome and as a feature, which would tell the "
-            "answer; name it as one of them."
-        )
-    outcomes = _outcomes(seen, choices, taken, needs_one=not of_codes)
-    tasks = [*of_codes]
-    for column, kind in outcomes:
-        task = _task(column, kind, remarks)
-        name = as_name(column.name, "outcome", "_", [other["name"] for other in tasks])
-        tasks.append({"name": name, **task})
-    taken |= {column.name for column, _ in outcomes}
-    if others := [column.name for column in seen.columns if _could_be(column, taken)]:
-        remarks.append(f"These could be outcomes too: {', '.join(others)}.")
-    return tasks
-
-
-def _policy(seen: Survey, tasks: Sequence[dict[str, Any]], remarks: list[str]) -> dict[str, str]:
-    """What leaves out of a task the notes that have no label of it, if there are any."""
-    outcomes = [seen.column(task["column"]) for task in tasks if "codes" not in task]
-    lacking = [column for column in outcomes if column.filled < seen.rows]
-    for column in lacking:
-        without = seen.rows - column.filled
-        remarks.append(
-            f"{column.name}: {without:,} of the first {seen.rows:,} notes have no value. "
-            "`policy: quarantine` leaves them out of the task and keeps them for step 1; it also "
-            "leaves out damaged rows, up to max_rejected_share."
-        )
-    return {"policy": "quarantine"} if lacking else {}
-
-
 def _split(seen: Survey, remarks: list[str]) -> dict[str, Any]:
     """The split by a column that says which notes are for training and which for the test, if any.
 
@@ -263,72 +216,3 @@ def _alone(seen: Survey, unique: list[Column]) -> list[Column]:
     """The one column, under whatever name, that can be nothing but an id of the notes."""
     are_codes = [one for one in unique if one.whole == one.filled or not one.numbers + one.times]
     return are_codes if len(are_codes) == 1 and seen.rows < ROWS_READ else []
-
-
-def _outcomes(
-    seen: Survey, choices: Choices, taken: set[str], *, needs_one: bool
-) -> Sequence[tuple[Column, TaskKind | None]]:
-    if choices.outcomes:
-        return [(seen.column(name), kind) for name, kind in choices.outcomes.items()]
-    free = [column for column in seen.columns if _could_be(column, taken)]
-    words = _OUTCOMES.split()
-    guessed = [column for column in free if any(word in column.name.lower() for word in words)]
-    if needs_one and not guessed:
-        could = f" It could be {', '.join(column.name for column in free)}." if free else ""
-        raise ConfigError(
-            "no column seems to be an outcome; name it with --outcome COLUMN, or a table of codes "
-            f"beside the notes with --codes FILE.{could}"
-        )
-    return [(column, None) for column in guessed]
-
-
-def _could_be(column: Column, taken: set[str]) -> bool:
-    return column.name not in taken and _kind(column) is not None
-
-
-def _kind(column: Column) -> TaskKind | None:
-    """What an outcome in this column would be; None if it can be none."""
-    if column.lists:
-        return "multilabel"
-    if column.levels is not None and len(column.levels) > 1:
-        return "binary" if len(column.levels) == 2 else "multiclass"
-    return "multilabel" if column.filled and column.separator and not column.numbers else None
-
-
-def _task(column: Column, given: TaskKind | None, remarks: list[str]) -> dict[str, Any]:
-    kind = given or _kind(column)
-    if kind not in get_args(TaskKind):
-        raise ConfigError(
-            f"column {column.name} holds {column.holds}; an outcome has 2 to {MOST_LEVELS} short "
-            "values, or lists of labels. Make classes of its values, or say its kind: "
-            "COLUMN=binary, multiclass or multilabel."
-        )
-    task: dict[str, Any] = {"kind": kind, "column": column.name}
-    if kind == "binary":
-        task |= _values(column, remarks)
-    if kind == "multilabel" and not column.lists and column.separator:
-        task["separator"] = column.separator
-        remarks.append(f"{column.name}: labels are taken to stand between {column.separator!r}.")
-    return task
-
-
-def _values(column: Column, remarks: list[str]) -> dict[str, Any]:
-    """Which value of a binary column is the positive one."""
-    levels = column.levels or {}
-    if len(levels) != 2:
-        raise ConfigError(f"column {column.name} holds {column.holds}; a binary outcome has two.")
-    plain = [one for one in levels for two in levels if (one.lower(), two.lower()) in _PLAIN]
-    known = plain or [level for level in levels if level.lower() in _POSITIVE]
-    positive = known[0] if len(known) == 1 else min(levels, key=lambda level: levels[level])
-    negative = next(level for level in levels if level != positive)
-    if (positive, negative) == ("1", "0"):
-        return {}
-    values: dict[str, Any] = {"positive": positive, "negative": negative}
-    if not plain:
-        values["classes"] = [positive]
-        remarks.append(
-            f"{column.name}: {positive!r} counts as positive, {negative!r} as negative. To turn "
-            "it, swap `positive` and `negative` of the task and name the other in `classes`, or "
-            "write 1 and 0 into the column."
-        )
-    return values
