@@ -114,6 +114,48 @@ def test_the_kind_of_an_outcome_follows_from_its_values(drafted, cells, expected
 
 
 @pytest.mark.parametrize(
+    ("cells", "separator"),
+    [
+        (["I10;E11", "E11", "J18;I10", "J18;E11;N17", "N17"], ";"),
+        (["I10, E11", "J18"], ","),
+        (["401|250", "250", "401", "401|428"], "|"),
+        (["pain; fever", "fever", "cough; pain", "cough"], ";"),
+    ],
+)
+def test_labels_that_come_back_in_other_company_are_no_classes(drafted, cells, separator):
+    found = drafted(icd_codes=(cells * 40)[:40])
+    (task,) = found.recipe.prepare.source.tasks
+    assert (task.kind, task.separator) == ("multilabel", separator)
+    assert f"icd_codes: labels are taken to stand between {separator!r}." in found.remarks
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["Pain, chest", "Pain, back", "Stroke", "Fever, of unknown origin"],
+        ["36,5", "37,5", "36,2", "37,2"],
+        ["ward;", "ICU;", "home;", "hospice;"],
+    ],
+)
+def test_words_with_a_comma_stay_classes_and_the_way_out_is_said(drafted, cells):
+    found = drafted(outcome=cells * 10)
+    (task,) = found.recipe.prepare.source.tasks
+    assert (task.kind, task.separator) == ("multiclass", None)
+    assert found.remarks[-1].startswith("outcome: each cell is taken for one class. If ")
+
+
+def test_arrays_of_postgres_are_no_outcome_and_how_to_export_them_is_said(drafted):
+    cells = ["{I10,E11}", "{I10}", "{}", "{E11,J18}"] * 10
+    said = "icd_codes: arrays in braces, as Postgres prints them, are not read; export the column"
+    found = drafted(icd_codes=cells, died=alternating(1, 0))
+    assert [task.name for task in found.recipe.prepare.source.tasks] == ["died"]
+    assert found.remarks[-1].startswith(said)
+    for choices in (Choices(), Choices(outcomes={"icd_codes": "multilabel"})):
+        with pytest.raises(ConfigError, match=said):
+            drafted(choices, icd_codes=cells)
+
+
+@pytest.mark.parametrize(
     ("first", "second", "positive"),
     [
         ("died", "survived", "died"),

@@ -6,7 +6,7 @@ from typing import Any, Final, get_args
 from notetune.aliases import TaskKind
 from notetune.config import as_name
 from notetune.errors import ConfigError
-from notetune.sources.tables.survey import MOST_LEVELS, Column, Survey
+from notetune.sources.tables.survey import ARRAYS, MOST_LEVELS, Column, Survey
 
 _OUTCOMES: Final = (
     "died death dead mortality expire readmi outcome label target diagnos procedure icd codes"
@@ -46,6 +46,7 @@ def drafted_tasks(
     taken |= {column.name for column, _ in outcomes}
     if others := [column.name for column in seen.columns if _could_be(column, taken)]:
         remarks.append(f"These could be outcomes too: {', '.join(others)}.")
+    remarks.extend(_of_arrays(column) for column in seen.columns if column.holds == ARRAYS)
     return tasks
 
 
@@ -73,6 +74,7 @@ def _outcomes(
     guessed = [column for column in free if any(word in column.name.lower() for word in words)]
     if needs_one and not guessed:
         could = f" It could be {', '.join(column.name for column in free)}." if free else ""
+        could += "".join(f" {_of_arrays(one)}" for one in seen.columns if one.holds == ARRAYS)
         raise ConfigError(
             "no column seems to be an outcome; name it with --outcome COLUMN, or a table of codes "
             f"beside the notes with --codes FILE.{could}"
@@ -86,15 +88,26 @@ def _could_be(column: Column, taken: set[str]) -> bool:
 
 def _kind(column: Column) -> TaskKind | None:
     """What an outcome in this column would be; None if it can be none."""
-    if column.lists:
+    if column.holds == ARRAYS:
+        return None
+    if column.lists or column.joins_labels:
         return "multilabel"
     if column.levels is not None and len(column.levels) > 1:
         return "binary" if len(column.levels) == 2 else "multiclass"
     return "multilabel" if column.filled and column.separator and not column.numbers else None
 
 
+def _of_arrays(column: Column) -> str:
+    return (
+        f"{column.name}: arrays in braces, as Postgres prints them, are not read; export the "
+        f"column with array_to_string({column.name}, ';')."
+    )
+
+
 def _task(column: Column, given: TaskKind | None, remarks: list[str]) -> dict[str, Any]:
     kind = given or _kind(column)
+    if column.holds == ARRAYS:
+        raise ConfigError(_of_arrays(column))
     if kind not in get_args(TaskKind):
         raise ConfigError(
             f"column {column.name} holds {column.holds}; an outcome has 2 to {MOST_LEVELS} short "
@@ -107,6 +120,11 @@ def _task(column: Column, given: TaskKind | None, remarks: list[str]) -> dict[st
     if kind == "multilabel" and not column.lists and column.separator:
         task["separator"] = column.separator
         remarks.append(f"{column.name}: labels are taken to stand between {column.separator!r}.")
+    elif kind != "multilabel" and column.separator:
+        remarks.append(
+            f"{column.name}: each cell is taken for one class. If {column.separator!r} stands "
+            "between labels, make it multilabel with that `separator`."
+        )
     return task
 
 

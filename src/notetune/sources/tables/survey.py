@@ -17,6 +17,7 @@ from notetune.sources.tables.files import Record, is_csv, names_in, read_records
 
 ROWS_READ: Final = 20_000
 MOST_LEVELS: Final = 100
+ARRAYS: Final = "arrays in braces"
 _MOST_LEVEL_CHARS: Final = 40
 _SEPARATORS: Final = ";|,"
 _VERSIONS: Final = ("9", "10")
@@ -32,6 +33,7 @@ class Column:
         name: As the file spells it.
         filled: Cells that are not empty.
         whole: Cells that are digits alone.
+        braced: Cells such as {I10,E11}, as Postgres prints arrays.
         separated: Cells that hold a separator, by separator.
         diagnoses: Cells that have the form of an ICD diagnosis, by version, "9" or "10".
         levels: Different values and how many cells have each, up to `MOST_LEVELS` short ones; None
@@ -45,6 +47,7 @@ class Column:
     whole: int = 0
     times: int = 0
     lists: int = 0
+    braced: int = 0
     separated: Counter[str] = field(default_factory=Counter)
     diagnoses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_VERSIONS, 0))
     levels: dict[str, int] | None = field(default_factory=dict)
@@ -66,6 +69,7 @@ class Column:
         self._seen.add(hash(text))
         self.numbers += _is_number(text)
         self.whole += text.isdecimal()
+        self.braced += re.fullmatch(r"\{[^:{}\\]*\}", text) is not None
         self.times += self._is_time(record)
         for mark in _SEPARATORS:
             self.separated[mark] += mark in text
@@ -111,12 +115,28 @@ class Column:
         return mark if self.separated[mark] > 0.1 * self.filled else None
 
     @property
+    def joins_labels(self) -> bool:
+        """Whether the levels are labels with a separator between: each is in several, or a code."""
+        mark = self.separator
+        if not mark or not self.levels:
+            return False
+        labels_of = [{label.strip() for label in level.split(mark)} for level in self.levels]
+        count = Counter(label for labels in labels_of for label in labels if label)
+        joined = {label for labels in labels_of if len(labels) > 1 for label in labels if label}
+        are_coded = all(has_form(label, "diagnoses", "10") for label in joined)
+        is_decimal = mark == "," and all(map(_is_number, joined))
+        repeated = sum(count[label] > 1 for label in joined)
+        return bool(joined) and not is_decimal and (are_coded or 2 * repeated > len(joined))
+
+    @property
     def holds(self) -> str:
         """What it holds in a word or two."""
         if not self.filled:
             return "nothing"
         if self.lists:
             return "lists"
+        if self.braced == self.filled:
+            return ARRAYS
         if self.levels is not None and not self.is_unique:
             return f"{len(self.levels)} values"
         if self.numbers == self.filled:
