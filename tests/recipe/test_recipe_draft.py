@@ -238,6 +238,28 @@ def test_codes_are_found_by_their_form_and_the_finest_id(coded, cells, version):
     assert coded(said, **columns) == ("patient", "patient", "icd_code", "as-is")
 
 
+def test_a_column_of_versions_says_of_which_each_code_is(tmp_path):
+    notes, path = tmp_path / "notes.parquet", tmp_path / "diagnoses_icd.csv"
+    pl.DataFrame({"body": [f"{LONG} {row}" for row in range(40)], **IDS}).write_parquet(notes)
+    cells = {"icd_code": ["E119", "E8490", "I10", "4019"] * 10, "icd_version": [10, 9] * 20}
+    pl.DataFrame({"visit": IDS["visit"], **cells}).write_csv(path)
+
+    def codes_of(**said):
+        codes = Codes(path, survey(path), **said)
+        found = draft(notes, survey(notes), Choices(), "ours", "tiny", codes)
+        return found, found.recipe.prepare.source.tasks[0].codes
+
+    found, codes = codes_of()
+    assert (codes.version, codes.version_column) == (None, "icd_version")
+    assert any(
+        "icd_code is taken for diagnoses, version by icd_version." in r for r in found.remarks
+    )
+    assert found.beside["icd_version"] == "version of the codes"
+    found, codes = codes_of(version="icd10")
+    assert (codes.version, codes.version_column) == ("icd10", None)
+    assert "icd_version" not in found.beside
+
+
 def test_a_table_of_several_kinds_of_codes_is_told_and_how_to_pick_rows(tmp_path):
     notes, path = tmp_path / "notes.parquet", tmp_path / "codes.csv"
     pl.DataFrame({"body": [f"{LONG} {row}" for row in range(40)], **IDS}).write_parquet(notes)
