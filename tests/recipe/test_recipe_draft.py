@@ -6,11 +6,12 @@ import polars as pl
 import pytest
 import yaml
 
-from notetune import config
+from notetune import config, sources
 from notetune.errors import ConfigError
 from notetune.recipe.draft import Choices, draft
 from notetune.recipe.draft_codes import Codes
 from notetune.recipe.recipe import Recipe
+from notetune.sources import splits
 from notetune.sources.tables.survey import survey
 
 LONG = "Admitted with chest pain radiating to the left arm since the morning."
@@ -66,6 +67,20 @@ def test_a_column_that_splits_the_notes_is_used_so(drafted, words, is_split):
     assert (found.uses.get("part") == "split") == is_split
     assert any("part" in remark for remark in found.remarks) != is_split
     assert found.recipe.prepare.split.kind == ("column" if is_split else "fractions")
+
+
+def test_a_column_splits_the_notes_of_a_stay_and_of_notes_without_ids_that_is_said(drafted):
+    parts = [("train", "train", "validation", "test")[row // 4 % 4] for row in range(40)]
+    columns = {"died": alternating(1, 0), "split": parts}
+    prepare = drafted(stay=[row // 4 for row in range(40)], **columns).recipe.preparation
+    notes = sources.read(prepare.source).notes["patient_id"]
+    split_of = splits.split_patients(notes, prepare.split, prepare.source)
+    assert dict(split_of.rows()) == dict(zip(notes, parts, strict=True))
+    assert split_of.height == 10
+    found = drafted(**columns)
+    assert "split" not in {**found.keys["prepare"], **found.uses}
+    said = "split says which notes are for training, but they have no id to split them by"
+    assert found.remarks[-1].startswith(said)
 
 
 def test_one_word_more_than_those_known_is_that_of_validation(drafted):

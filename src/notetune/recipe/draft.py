@@ -23,6 +23,10 @@ _NAMES: Final = {
     "time": r".*(date|time|datum|zeit|fecha).*",
     "stay_id": r"(stay|visit|encounter|admission|hadm)([_ -]?(id|nr|no|number))?",
 }
+_NO_IDS: Final = (
+    "says which notes are for training, but they have no id to split them by, so they are drawn; "
+    "add a column of note ids."
+)
 _LEAST_CHARS: Final = 40
 _MOST_ID_CHARS: Final = 40
 _SEEDS: Final = 3
@@ -106,9 +110,12 @@ def draft(
     remarks = _left_out(seen)
     columns = _columns(seen, choices, remarks)
     of_codes = [task_of_codes(seen, codes, remarks)] if codes else []
-    split = _split(seen, remarks) if {"patient_id", "note_id"} & columns.keys() else {}
+    split = _split(seen, remarks)
     taken = {*columns.values(), *choices.features, *(task["column"] for task in of_codes)}
     taken |= {split["column"]} if split else set()
+    if split and not {"patient_id", "note_id", "stay_id"} & columns.keys():
+        remarks.append(f"{split['column']} {_NO_IDS}")
+        split = {}
     tasks = drafted_tasks(seen, choices.outcomes, taken, remarks, of_codes)
     source: dict[str, Any] = {"kind": "table", "path": str(path), "columns": columns}
     if choices.features:
@@ -127,11 +134,17 @@ def draft(
         "downstream": {"variants": list(_VARIANTS)},
         "evaluate": {"deletion_notes": _DELETION_NOTES},
     }
-    uses = {column: role.replace("_", " ") for role, column in columns.items()}
+    uses = _uses(source, split)
+    return Draft(keys, uses, tuple(remarks), uses_beside(of_codes))
+
+
+def _uses(source: dict[str, Any], split: dict[str, Any]) -> dict[str, str]:
+    """What each column of the notes is used as."""
+    uses = {column: role.replace("_", " ") for role, column in source["columns"].items()}
     uses |= {split["column"]: "split"} if split else {}
     uses |= dict.fromkeys(source.get("features", ()), "feature")
-    uses |= {task["column"]: f"outcome, {task['kind']}" for task in tasks if "codes" not in task}
-    return Draft(keys, uses, tuple(remarks), uses_beside(of_codes))
+    outcomes = [task for task in source["tasks"] if "codes" not in task]
+    return uses | {task["column"]: f"outcome, {task['kind']}" for task in outcomes}
 
 
 def _left_out(seen: Survey) -> list[str]:
