@@ -408,4 +408,74 @@ def test_damaged_rows_are_told(tmp_path):
 def test_a_stay_of_several_notes_is_told(drafted):
     found = drafted(stay=[row // 2 for row in range(40)], died=alternating(1, 0))
     assert found.uses["stay"] == "stay id"
-    assert any("Several notes share one stay: prepare.join" in said for said in found.remarks)
+    said = "Several notes share one stay, 20 in 40 rows: prepare.join: by time makes one document"
+    assert found.remarks[0].endswith("so each stay counts as its own patient's.")
+    assert found.remarks[1].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("columns", "stay"),
+    [
+        ({"visit": [row % 3 for row in range(40)]}, None),
+        ({"visit_id": [row // 10 for row in range(40)]}, "visit_id"),
+        ({"admission": alternating("emergency", "elective")}, None),
+        ({"patient": [row // 2 for row in range(40)], "visit_id": [1, 2] * 20}, None),
+        (
+            {"patient": [row // 4 for row in range(40)], "visit": [n // 2 for n in range(40)]},
+            "visit",
+        ),
+        ({"patient": [row // 2 for row in range(40)], "visit": [7] + [None] * 39}, "visit"),
+    ],
+)
+def test_a_stay_is_no_kind_of_admission_and_no_count_of_visits(drafted, columns, stay):
+    found = drafted(died=alternating(1, 0), **columns)
+    assert found.keys["prepare"]["source"]["columns"].get("stay_id") == stay
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("subject", [f"RE: refill {row % 20}" for row in range(40)]),
+        ("subject", ["refill", "appointment"] * 20),
+        ("patient_name", [f"Mueller{row}" for row in range(40)]),
+        ("Betreff", [f"Brief vom {row}." for row in range(40)]),
+    ],
+)
+def test_words_and_names_are_no_ids(drafted, name, cells):
+    found = drafted(died=alternating(1, 0), **{name: cells})
+    assert found.uses == {"body": "text", "died": "outcome, binary"}
+    assert drafted(Choices(note_id=name), died=alternating(1, 0), **{name: cells}).uses[name]
+
+
+DAYS = [f"2150-01-{1 + row % 28:02}" for row in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("names", "time"),
+    [
+        (("birth_date", "note_datetime", "date_of_death"), "note_datetime"),
+        (("admittime", "dischtime", "deathtime", "storetime", "charttime"), "charttime"),
+        (("storetime", "some_date"), "some_date"),
+        (("admittime", "dischtime"), "admittime"),
+        (("dob_date", "deathtime"), None),
+    ],
+)
+def test_the_time_of_a_note_is_told_from_those_of_lives_and_stays(drafted, names, time):
+    found = drafted(died=alternating(1, 0), **dict.fromkeys(names, DAYS))
+    assert found.keys["prepare"]["source"]["columns"].get("time") == time
+    assert not any("could be outcomes" in remark for remark in found.remarks)
+
+
+def test_times_are_no_outcome(drafted):
+    with pytest.raises(ConfigError, match="no column seems to be an outcome"):
+        drafted(date_of_death=DAYS)
+    with pytest.raises(ConfigError, match="column date_of_death holds times; an outcome has"):
+        drafted(Choices(outcomes={"date_of_death": None}), date_of_death=DAYS)
+
+
+def test_notes_in_several_rows_are_told(drafted):
+    said = "NOTE_ID names 4 rows each, and each row is read as a note: if notes go over several"
+    found = drafted(NOTE_ID=[row // 4 for row in range(40)], died=alternating(1, 0))
+    assert any(remark.startswith(said) for remark in found.remarks)
+    found = drafted(NOTE_ID=list(range(40)), died=alternating(1, 0))
+    assert not any("names" in remark and "rows" in remark for remark in found.remarks)

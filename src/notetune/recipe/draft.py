@@ -1,7 +1,7 @@
 """A first recipe for a table of notes: what its columns seem to be, unless one says so."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,15 @@ _NAMES: Final = {
     "time": r".*(date|time|datum|zeit|fecha).*",
     "stay_id": r"(stay|visit|encounter|admission|hadm)([_ -]?(id|nr|no|number))?",
 }
+_IN_SEVERAL_ROWS: Final = r"(note|report|document|doc)[_ -]?(id|nr|no|number|key)"
+_IS_ID: Final = r".*(id|nr|no|number|key)"
+_OF_PERSONS: Final = r".*(name|nombre|nome|apellido|prénom|prenom).*"
+"""Columns that name persons: ids of notes go into files of scores."""
+_OF_NOTES: Final = r".*(note|chart|service|effective|creat|document|report|writ|befund|erstell).*"
+_OF_STAYS: Final = r".*(admi|disch|stor|aufnahme|entlass|updat|modif|sign|print).*"
+_OF_LIVES: Final = r".*(birth|dob|death|dod|died|expire|geburt|todes|sterbe).*"
+"""Names of times by whether they are more, less or never likely that of a note."""
+_LEAST_STAYS: Final = 10
 _NO_IDS: Final = (
     "says which notes are for training, but they have no id to split them by, so they are drawn; "
     "add a column of note ids."
@@ -166,17 +175,34 @@ def _columns(seen: Survey, choices: Choices, remarks: list[str]) -> dict[str, st
     """The column of each role that there is one for."""
     columns = {"text": _text(seen, choices).name}
     for role, pattern in _NAMES.items():
-        column = _of_role(seen, role, pattern, getattr(choices, role))
+        given = getattr(choices, role)
+        column = seen.column(given) if given else _of_role(seen, role, pattern, columns)
         if column and column.name not in {*columns.values(), *choices.outcomes, *choices.features}:
             columns[role] = column.name
-    if "patient_id" not in columns:
-        remarks.append("No column names the patient, so each note counts as its own patient's.")
-    if "stay_id" in columns and not seen.column(columns["stay_id"]).is_unique:
-        remarks.append(
-            f"Several notes share one {columns['stay_id']}: prepare.join: by time makes one "
-            "document of them, evaluate.combine one row of their scores."
-        )
+    remarks.extend(_of_ids(seen, columns))
     return columns
+
+
+def _of_ids(seen: Survey, columns: dict[str, str]) -> Iterator[str]:
+    """What to check of the ids."""
+    stays = seen.column(columns["stay_id"]) if "stay_id" in columns else None
+    if "patient_id" not in columns:
+        whose = "stay" if stays else "note"
+        yield f"No column names the patient, so each {whose} counts as its own patient's."
+    if stays and not stays.is_unique:
+        yield (
+            f"Several notes share one {stays.name}, {stays.distinct:,} in {stays.filled:,} rows: "
+            "prepare.join: by time makes one document of them, evaluate.combine one row of their "
+            "scores."
+        )
+    for one in seen.columns:
+        named = one.name == columns.get("note_id") or _is(_IN_SEVERAL_ROWS, one)
+        if named and one.distinct and not one.is_unique:
+            yield (
+                f"{one.name} names {one.filled / one.distinct:.2g} rows each, and each row is read "
+                "as a note: if notes go over several rows, put the text of each into one, in the "
+                "order of its lines."
+            )
 
 
 def _split(seen: Survey, remarks: list[str]) -> dict[str, Any]:
@@ -209,16 +235,33 @@ def _text(seen: Survey, choices: Choices) -> Column:
     return longest
 
 
-def _of_role(seen: Survey, role: str, pattern: str, given: str | None) -> Column | None:
-    if given is not None:
-        return seen.column(given)
-    fitting = [c for c in seen.columns if c.filled and re.fullmatch(pattern, c.name, re.IGNORECASE)]
+def _of_role(seen: Survey, role: str, pattern: str, columns: dict[str, str]) -> Column | None:
+    fitting = [column for column in seen.columns if column.filled and _is(pattern, column)]
     if role == "note_id":
         unique = [column for column in seen.columns if _names_notes(column, seen.rows)]
         fitting = [column for column in fitting if column in unique] or _alone(seen, unique)
-    if role == "time":
-        fitting = [column for column in fitting if column.times == column.filled]
+    elif role == "time":
+        times = [one for one in fitting if one.times == one.filled and not _is(_OF_LIVES, one)]
+        fitting = sorted(times, key=lambda one: _is(_OF_STAYS, one) - _is(_OF_NOTES, one))
+    else:
+        fitting = [column for column in fitting if _is(_IS_ID, column) or not column.words]
+    if role == "stay_id":
+        patients = seen.column(columns["patient_id"]).distinct if "patient_id" in columns else 0
+        fitting = [column for column in fitting if _names_stays(column, seen.rows, patients)]
     return fitting[0] if fitting else None
+
+
+def _is(pattern: str, column: Column) -> bool:
+    """Whether a column has a name of a kind."""
+    return re.fullmatch(pattern, column.name, re.IGNORECASE) is not None
+
+
+def _names_stays(column: Column, rows: int, patients: int) -> bool:
+    """Whether a column tells stays apart and not the first of each patient from the second."""
+    least = 0 if _is(".*id", column) else _LEAST_STAYS
+    if column.filled == rows:  # each patient has one
+        least = max(least, patients)
+    return column.is_unique or column.distinct >= least
 
 
 def _names_notes(column: Column, rows: int) -> bool:
@@ -227,5 +270,6 @@ def _names_notes(column: Column, rows: int) -> bool:
 
 def _alone(seen: Survey, unique: list[Column]) -> list[Column]:
     """The one column, under whatever name, that can be nothing but an id of the notes."""
-    are_codes = [one for one in unique if one.whole == one.filled or not one.numbers + one.times]
+    are_ids = [one for one in unique if not one.words and not _is(_OF_PERSONS, one)]
+    are_codes = [one for one in are_ids if one.whole == one.filled or not one.numbers + one.times]
     return are_codes if len(are_codes) == 1 and seen.rows < ROWS_READ else []

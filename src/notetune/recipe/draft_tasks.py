@@ -88,7 +88,7 @@ def _could_be(column: Column, taken: set[str]) -> bool:
 
 def _kind(column: Column) -> TaskKind | None:
     """What an outcome in this column would be; None if it can be none."""
-    if column.holds == ARRAYS:
+    if column.holds in (ARRAYS, "times"):
         return None
     if column.lists or column.joins_labels:
         return "multilabel"

@@ -33,6 +33,7 @@ class Column:
         name: As the file spells it.
         filled: Cells that are not empty.
         whole: Cells that are digits alone.
+        words: Cells that hold a space or no digit, unlike most ids.
         braced: Cells such as {I10,E11}, as Postgres prints arrays.
         separated: Cells that hold a separator, by separator.
         diagnoses: Cells that have the form of an ICD diagnosis, by version, "9" or "10".
@@ -45,6 +46,7 @@ class Column:
     chars: int = 0
     numbers: int = 0
     whole: int = 0
+    words: int = 0
     times: int = 0
     lists: int = 0
     braced: int = 0
@@ -69,6 +71,7 @@ class Column:
         self._seen.add(hash(text))
         self.numbers += _is_number(text)
         self.whole += text.isdecimal()
+        self.words += len(text.split(None, 1)) > 1 or not any(map(str.isdecimal, text))
         self.braced += re.fullmatch(r"\{[^:{}\\]*\}", text) is not None
         self.times += self._is_time(record)
         for mark in _SEPARATORS:
@@ -99,9 +102,14 @@ class Column:
                 self.levels = None
 
     @property
+    def distinct(self) -> int:
+        """How many different values its cells have, lists aside."""
+        return len(self._seen)
+
+    @property
     def is_unique(self) -> bool:
         """Whether no two cells are alike; lists are not looked at, so they never are."""
-        return len(self._seen) == self.filled
+        return self.distinct == self.filled
 
     @property
     def mean_chars(self) -> float:
@@ -137,12 +145,12 @@ class Column:
             return "lists"
         if self.braced == self.filled:
             return ARRAYS
+        if self.times == self.filled:
+            return "times"
         if self.levels is not None and not self.is_unique:
             return f"{len(self.levels)} values"
         if self.numbers == self.filled:
             return "numbers"
-        if self.times == self.filled:
-            return "times"
         return "text"
 
 
