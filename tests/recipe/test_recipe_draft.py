@@ -1,5 +1,6 @@
 """A drafted recipe says what columns are, or asks."""
 
+import json
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -403,6 +404,19 @@ def test_damaged_rows_are_told(tmp_path):
     path.write_text(f"text,died\n{rows}short\n")
     remarks = draft(path, survey(path), Choices(), "ours", "tiny").remarks
     assert remarks[0].startswith("1 of the first 41 rows are damaged and left out here. Mend them")
+
+
+def test_a_key_that_some_objects_lack_is_told_where_it_is_used(tmp_path):
+    path = tmp_path / "notes.jsonl"
+    rows = [{"text": f"{LONG} {row}", "died": row % 2, "codes": ["I10"]} for row in range(40)]
+    rows[0] = {"text": LONG, "died": 1, "ward": "ICU"}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = draft(path, survey(path), Choices(), "ours", "tiny")
+    assert [task.name for task in found.recipe.prepare.source.tasks] == ["died", "codes"]
+    assert [remark for remark in found.remarks if "lack" in remark] == [
+        "codes: 1 of the first 40 objects lack this key and are rejected; give it in every line, "
+        "null if none."
+    ]
 
 
 def test_a_stay_of_several_notes_is_told(drafted):

@@ -144,6 +144,7 @@ def draft(
         "evaluate": {"deletion_notes": _DELETION_NOTES},
     }
     uses = _uses(source, split)
+    remarks.extend(_of_keys(seen, uses))
     return Draft(keys, uses, tuple(remarks), uses_beside(of_codes))
 
 
@@ -154,6 +155,15 @@ def _uses(source: dict[str, Any], split: dict[str, Any]) -> dict[str, str]:
     uses |= dict.fromkeys(source.get("features", ()), "feature")
     outcomes = [task for task in source["tasks"] if "codes" not in task]
     return uses | {task["column"]: f"outcome, {task['kind']}" for task in outcomes}
+
+
+def _of_keys(seen: Survey, uses: Mapping[str, str]) -> Iterator[str]:
+    for column in map(seen.column, uses):
+        if lacking := seen.rows - column.rows:
+            yield (
+                f"{column.name}: {lacking:,} of the first {seen.rows:,} objects lack this key and "
+                "are rejected; give it in every line, null if none."
+            )
 
 
 def _left_out(seen: Survey) -> list[str]:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,15 @@ from notetune.errors import ConfigError, DataError
 from notetune.missing_column import MOST_NAME_CHARS, are_names, nearest
 from notetune.notes.icd import has_form
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.sources.tables.files import Record, is_csv, names_in, read_records, table_files
+from notetune.sources.tables.files import (
+    Record,
+    is_csv,
+    names_in,
+    read_objects,
+    read_records,
+    table_files,
+)
+from notetune.strict_csv import MAX_CELL_CHARS
 
 ROWS_READ: Final = 20_000
 MOST_LEVELS: Final = 100
@@ -31,6 +39,7 @@ class Column:
 
     Attributes:
         name: As the file spells it.
+        rows: Rows that have it; an object of JSON lines may not.
         filled: Cells that are not empty.
         whole: Cells that are digits alone.
         words: Cells that hold a space or no digit, unlike most ids.
@@ -42,6 +51,7 @@ class Column:
     """
 
     name: str
+    rows: int = 0
     filled: int = 0
     chars: int = 0
     numbers: int = 0
@@ -57,6 +67,7 @@ class Column:
 
     def add(self, record: Record) -> None:
         """Take the cell of another row into account."""
+        self.rows += 1
         cell = record.cells[self.name]
         cell = int(cell) if isinstance(cell, bool) else cell  # as labels are read
         text = "" if cell is None else str(cell).strip()
@@ -199,24 +210,34 @@ def survey(path: Path) -> Survey:
     """
     files = table_files(path)
     names = names_in(files[0])
-    columns = [Column(name) for name in names if name.strip()]
+    columns = {name: Column(name) for name in names if name.strip()}
     if not columns:
         raise DataError(f"{files[0]} names no column; give each column a name.")
     rejections = Rejections(ReadingPolicy(policy="quarantine", max_rejected_share=1))
     rows = 0
-    for record in islice(read_records(files, [one.name for one in columns], rejections), ROWS_READ):
+    for record in islice(_rows(files, list(columns), rejections), ROWS_READ):
         rows += 1
-        for column in columns:
-            column.add(record)
-    if is_csv(files[0]) and _are_cells(columns, rows):
+        for name in filter(str.strip, record.cells):
+            columns.setdefault(name, Column(name)).add(record)
+    if is_csv(files[0]) and _are_cells(list(columns.values()), rows):
         raise DataError(
             f"{files[0]}, line 1: these seem to be cells: numbers, times, answers, a long text, or "
             "what rows below hold too; give one first line of names, with a letter in each."
         )
-    shown = tuple(column for column in columns if are_names([column.name]))
+    shown = tuple(column for column in columns.values() if are_names([column.name]))
     known = {column.name for column in shown}
-    unread = tuple(name for name in names if name not in known)
+    unread = tuple(name for name in {**dict.fromkeys(names), **columns} if name not in known)
     return Survey(rows, shown, unread, sum(rejections.counts().values()))
+
+
+def _rows(files: Sequence[Path], names: Sequence[str], rejections: Rejections) -> Iterator[Record]:
+    """The rows of some files; an object of JSON lines has the keys that it has, not all `names`."""
+    for file in files:
+        if not file.name.lower().endswith((".jsonl", ".jsonl.gz")):
+            yield from read_records([file], names, rejections)
+        else:
+            for record in read_objects(file, ".jsonl", rejections, MAX_CELL_CHARS):
+                yield record.without(rejections.missing)
 
 
 def _are_cells(columns: Sequence[Column], rows: int) -> bool:
