@@ -349,7 +349,7 @@ def test_codes_that_cannot_be_told_are_asked_for(coded, columns, said):
         (
             Choices(outcomes={"unit": "binary"}),
             {"unit": [f"{row % 3}" for row in range(40)]},
-            "column unit holds 3 values; a binary outcome has two",
+            "column unit holds 3 values; a binary outcome has two. For a binary task, empty the",
         ),
     ],
 )
@@ -364,6 +364,70 @@ def test_a_table_without_long_texts_asks_for_the_text(tmp_path):
     path.write_text("a,died\nshort,1\nbrief,0\nsmall,0\n")
     with pytest.raises(ConfigError, match="name it with --text COLUMN"):
         draft(path, survey(path), Choices(), "ours", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("cells", "positive", "negative", "labels"),
+    [
+        (["Yes", "No", "NO", "yes"], ("Yes", "yes"), None, [1, 0, 0, 1]),
+        (["TRUE", "False", "False", "true"], ("TRUE", "true"), "False", [1, 0, 0, 1]),
+        (["Died", "lived", "Lived", "lived"], "Died", None, [1, 0, 0, 0]),
+        (["Yes", "No", "Unknown", "unknown"], "Yes", "No", [1, 0, None, None]),
+        (["Ja", "Nein", "k.A.", "Nein"], "Ja", "Nein", [1, 0, None, 0]),
+    ],
+)
+def test_answers_in_any_case_and_words_that_are_none_are_read_so(
+    drafted, cells, positive, negative, labels
+):
+    found = drafted(died=cells * 10)
+    source = found.recipe.prepare.source
+    (task,) = source.tasks
+    assert (task.kind, task.positive, task.negative) == ("binary", positive, negative)
+    read = {
+        int(row["note_id"].split("-")[1]) - 1: len(row["labels"])
+        for row in sources.read(source).tasks[0][1].to_dicts()
+    }
+    assert [read.get(row) for row in range(4)] == labels
+    words = [word for word, label in zip(cells, labels, strict=True) if label is None]
+    for word in words:
+        assert any(f"{word!r}" in said and "no value" in said for said in found.remarks)
+    if not words:
+        assert any(f"died: {cells[0]!r}" in said for said in found.remarks)
+
+
+def test_a_third_value_is_no_answer_where_one_says_that_there_are_two(drafted):
+    cells = (["yes", "no", "sometimes"] * 14)[:40]
+    (task,) = drafted(died=cells).recipe.prepare.source.tasks
+    assert task.kind == "multiclass"
+    source = drafted(Choices(outcomes={"died": "binary"}), died=cells).recipe.prepare.source
+    assert (source.tasks[0].kind, source.missing[-1]) == ("binary", "sometimes")
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["0", "1", "9"], "died: two of its 3 values say yes and no. For a binary task, empty"),
+        (["yes", "no", "at times"], "died: two of its 3 values say yes and no. For a binary"),
+        (["mild", "Mild", "some", "none"], "died: some classes differ by letter case alone; write"),
+        (["0", "1", "2"], None),
+        (["mild", "some", "none"], None),
+    ],
+)
+def test_what_to_check_of_classes_is_said(drafted, cells, said):
+    found = drafted(died=(cells * 40)[:40])
+    assert found.recipe.prepare.source.tasks[0].kind == "multiclass"
+    assert [remark for remark in found.remarks if remark.startswith("died:")] == (
+        [remark for remark in found.remarks if remark.startswith(said)] if said else []
+    )
+    assert len(found.remarks) == (2 if said else 1)
+
+
+def test_a_class_that_looks_like_an_empty_cell_is_told(drafted):
+    found = drafted(outcome=(["None", "Mild", "Severe", "None"] * 10))
+    said = (
+        "outcome: 20 of the first 40 notes have no value, 'None' among them; where that is a class"
+    )
+    assert found.remarks[-1].startswith(said)
 
 
 def test_notes_without_a_label_are_left_out_of_its_task_and_that_is_said(drafted):

@@ -12,7 +12,7 @@ from notetune.errors import ConfigError
 from notetune.missing_column import MOST_NAME_CHARS
 from notetune.notes.outcomes import SPLITS
 from notetune.recipe.draft_codes import Codes, task_of_codes, uses_beside
-from notetune.recipe.draft_tasks import drafted_tasks, policy_for
+from notetune.recipe.draft_tasks import drafted_tasks, gaps_of
 from notetune.recipe.recipe import Recipe
 from notetune.sources.splits import ColumnSplit
 from notetune.sources.tables.survey import ROWS_READ, Column, Survey
@@ -129,7 +129,7 @@ def draft(
     source: dict[str, Any] = {"kind": "table", "path": str(path), "columns": columns}
     if choices.features:
         source["features"] = [seen.column(feature).name for feature in choices.features]
-    source |= {"tasks": tasks, **policy_for(seen, tasks, remarks)}
+    source |= {"tasks": tasks, **gaps_of(seen, tasks, remarks)}
     prepare: dict[str, Any] = {"source": source}
     if split:
         prepare["split"] = split

@@ -1,11 +1,13 @@
 """The outcomes of a first recipe, each with what its column seems to say."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, get_args
 
 from notetune.aliases import TaskKind
 from notetune.config import as_name
 from notetune.errors import ConfigError
+from notetune.sources.rejections import ReadingPolicy
 from notetune.sources.tables.survey import ARRAYS, MOST_LEVELS, Column, Survey
 
 _OUTCOMES: Final = (
@@ -23,6 +25,21 @@ _POSITIVE: Final = (
     *("positive", "pos", "positiv", "positif", "positivo"),
 )
 """Of other pairs, what is more likely the positive value than the rarer one."""
+
+_UNKNOWN: Final = (
+    *("unknown", "unk", "u", "unclear", "missing", "n/a", "nk", "?", "-", ".", "not known"),
+    *("not recorded", "not documented", "not available", "unbekannt", "nicht bekannt", "unklar"),
+    *("k.a.", "k. a.", "keine angabe", "inconnu", "desconocido", "desconhecido", "onbekend"),
+    *("okänt", "ukjent", "sconosciuto", "nieznane"),
+)
+"""Beside yes and no, what is no answer."""
+_UNKNOWN_NUMBERS: Final = {"9", "99", "999", "-1", "-9", "-99"}
+"""Beside 1 and 0, what may be none: as a word for it, it would be one in columns of ids too."""
+_IF_A_CLASS: Final = "where that is a class, leave it out of `missing` of the source"
+_TO_BINARY: Final = (
+    "For a binary task, empty the cells that are no answer, or name them in `missing` of the "
+    "source, which is for all columns; or write `negative: null` for all that are not `positive`."
+)
 
 
 def drafted_tasks(
@@ -50,18 +67,25 @@ def drafted_tasks(
     return tasks
 
 
-def policy_for(seen: Survey, tasks: Sequence[dict[str, Any]], remarks: list[str]) -> dict[str, str]:
-    """What leaves out of a task the notes that have no label of it, if there are any."""
-    outcomes = [seen.column(task["column"]) for task in tasks if "codes" not in task]
-    lacking = [column for column in outcomes if column.filled < seen.rows]
-    for column in lacking:
-        without = seen.rows - column.filled
-        remarks.append(
-            f"{column.name}: {without:,} of the first {seen.rows:,} notes have no value. "
-            "`policy: quarantine` leaves them out of the task and keeps them for step 1; it also "
-            "leaves out damaged rows, up to max_rejected_share."
-        )
-    return {"policy": "quarantine"} if lacking else {}
+def gaps_of(seen: Survey, tasks: Sequence[dict[str, Any]], remarks: list[str]) -> dict[str, Any]:
+    """Keys of the source for notes that have no label of a task, if there are any."""
+    outcomes = [(seen.column(task["column"]), task) for task in tasks if "codes" not in task]
+    binary = [column for column, task in outcomes if task["kind"] == "binary"]
+    words = {word for column in binary for word in _answers(column, is_binary=True)[1]}
+    keys: dict[str, Any] = {"missing": [*ReadingPolicy().missing, *sorted(words)]} if words else {}
+    for column, _ in outcomes:
+        levels = column.levels or {}
+        without = seen.rows - column.filled + sum(levels.get(word, 0) for word in words)
+        if without:
+            keys["policy"] = "quarantine"
+            said = _listed([*column.missing, *sorted(words & levels.keys())])
+            among = f", {said} among them; {_IF_A_CLASS}" if said else ""
+            remarks.append(
+                f"{column.name}: {without:,} of the first {seen.rows:,} notes have no value{among}"
+                ". `policy: quarantine` leaves them out of the task and keeps them for step 1; it "
+                "also leaves out damaged rows, up to max_rejected_share."
+            )
+    return keys
 
 
 def _outcomes(
@@ -92,8 +116,8 @@ def _kind(column: Column) -> TaskKind | None:
         return None
     if column.lists or column.joins_labels:
         return "multilabel"
-    if column.levels is not None and len(column.levels) > 1:
-        return "binary" if len(column.levels) == 2 else "multiclass"
+    if len(answers := _answers(column)[0]) > 1:
+        return "binary" if len(answers) == 2 else "multiclass"
     return "multilabel" if column.filled and column.separator and not column.numbers else None
 
 
@@ -125,26 +149,69 @@ def _task(column: Column, given: TaskKind | None, remarks: list[str]) -> dict[st
             f"{column.name}: each cell is taken for one class. If {column.separator!r} stands "
             "between labels, make it multilabel with that `separator`."
         )
+    if kind == "multiclass" and not given:
+        remarks.extend(_of_classes(column))
     return task
+
+
+def _of_classes(column: Column) -> Iterator[str]:
+    """What to check of classes that are guessed."""
+    answers = _answers(column)[0]
+    if len(answers) < len(column.levels or ()):
+        yield f"{column.name}: some classes differ by letter case alone; write each in one way."
+    rests = [answers.keys() - pair for pair in _PLAIN if answers.keys() > set(pair)]
+    if any("0" not in answers or rest <= _UNKNOWN_NUMBERS for rest in rests):
+        yield f"{column.name}: two of its {len(answers)} values say yes and no. {_TO_BINARY}"
+
+
+def _answers(column: Column, *, is_binary: bool = False) -> tuple[dict[str, list[str]], list[str]]:
+    """The spellings of each level, by its lower case, and words that are no answer.
+
+    These stand beside yes and no: words such as unknown, or in a column that `is_binary` any one.
+    """
+    levels = column.levels or {}
+    spellings: dict[str, list[str]] = {}
+    for level in sorted(levels, key=lambda level: -levels[level]):
+        spellings.setdefault(level.lower(), []).append(level)
+    plain = next((set(pair) for pair in _PLAIN if spellings.keys() > set(pair)), None)
+    others = sorted(spellings.keys() - plain) if plain else []
+    is_word = is_binary and len(others) == 1 and not re.search(r"\d", others[0])
+    if is_word or all(other in _UNKNOWN for other in others):
+        return spellings, [word for other in others for word in spellings.pop(other)]
+    return spellings, []
 
 
 def _values(column: Column, remarks: list[str]) -> dict[str, Any]:
     """Which value of a binary column is the positive one."""
-    levels = column.levels or {}
-    if len(levels) != 2:
-        raise ConfigError(f"column {column.name} holds {column.holds}; a binary outcome has two.")
-    plain = [one for one in levels for two in levels if (one.lower(), two.lower()) in _PLAIN]
-    known = plain or [level for level in levels if level.lower() in _POSITIVE]
-    positive = known[0] if len(known) == 1 else min(levels, key=lambda level: levels[level])
-    negative = next(level for level in levels if level != positive)
-    if (positive, negative) == ("1", "0"):
-        return {}
-    values: dict[str, Any] = {"positive": positive, "negative": negative}
-    if not plain:
-        values["classes"] = [positive]
-        remarks.append(
-            f"{column.name}: {positive!r} counts as positive, {negative!r} as negative. To turn "
-            "it, swap `positive` and `negative` of the task and name the other in `classes`, or "
-            "write 1 and 0 into the column."
+    levels, (answers, _) = column.levels or {}, _answers(column, is_binary=True)
+    if len(answers) != 2:
+        raise ConfigError(
+            f"column {column.name} holds {column.holds}; a binary outcome has two. {_TO_BINARY}"
         )
+    plain = [one for one in answers for two in answers if (one, two) in _PLAIN]
+    known = plain or [answer for answer in answers if answer in _POSITIVE]
+    rarer = min(answers, key=lambda answer: sum(levels[one] for one in answers[answer]))
+    positive = answers.pop(known[0] if len(known) == 1 else rarer)
+    (negative,) = answers.values()
+    if (positive, negative) == (["1"], ["0"]):
+        return {}
+    values: dict[str, Any] = {
+        "positive": positive[0] if len(positive) == 1 else positive,
+        "negative": negative[0] if len(negative) == 1 else None,
+    }
+    said = f"{column.name}: {_listed(positive)} counts as positive, {_listed(negative)} as negative"
+    if len(negative) > 1:
+        said += ", as any other cell does (`negative: null`)"
+    if not plain:
+        values["classes"] = [positive[0]]
+        said += (
+            ". To turn it, swap `positive` and `negative` of the task and name the other in "
+            "`classes`, or write 1 and 0 into the column"
+        )
+    if not plain or len(positive) + len(negative) > 2:
+        remarks.append(f"{said}.")
     return values
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " or ".join(map(repr, words))

@@ -28,6 +28,7 @@ MOST_LEVELS: Final = 100
 ARRAYS: Final = "arrays in braces"
 _MOST_LEVEL_CHARS: Final = 40
 _SEPARATORS: Final = ";|,"
+_MISSING: Final = frozenset(ReadingPolicy().missing)
 _VERSIONS: Final = ("9", "10")
 _NO_NAMES: Final = ("yes", "true", "false", "ja", "nein")
 """Cells that name no column, as `no`, `y` and `t` may."""
@@ -44,6 +45,7 @@ class Column:
         whole: Cells that are digits alone.
         words: Cells that hold a space or no digit, unlike most ids.
         braced: Cells such as {I10,E11}, as Postgres prints arrays.
+        missing: Cells that are a word for nothing known, such as NULL, by word.
         separated: Cells that hold a separator, by separator.
         diagnoses: Cells that have the form of an ICD diagnosis, by version, "9" or "10".
         levels: Different values and how many cells have each, up to `MOST_LEVELS` short ones; None
@@ -60,6 +62,7 @@ class Column:
     times: int = 0
     lists: int = 0
     braced: int = 0
+    missing: Counter[str] = field(default_factory=Counter)
     separated: Counter[str] = field(default_factory=Counter)
     diagnoses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_VERSIONS, 0))
     levels: dict[str, int] | None = field(default_factory=dict)
@@ -70,8 +73,10 @@ class Column:
         self.rows += 1
         cell = record.cells[self.name]
         cell = int(cell) if isinstance(cell, bool) else cell  # as labels are read
-        text = "" if cell is None else str(cell).strip()
-        if not text:
+        text = "" if cell is None or cell != cell else str(cell).strip()  # NaN is unlike itself
+        if text in _MISSING:
+            self.missing[text] += 1
+        if not text or text in _MISSING:
             return
         self.filled += 1
         if text.startswith("[") and text.endswith("]"):  # one, or printed like one
@@ -213,7 +218,7 @@ def survey(path: Path) -> Survey:
     columns = {name: Column(name) for name in names if name.strip()}
     if not columns:
         raise DataError(f"{files[0]} names no column; give each column a name.")
-    rejections = Rejections(ReadingPolicy(policy="quarantine", max_rejected_share=1))
+    rejections = Rejections(ReadingPolicy(policy="quarantine", max_rejected_share=1, missing=()))
     rows = 0
     for record in islice(_rows(files, list(columns), rejections), ROWS_READ):
         rows += 1
@@ -236,8 +241,7 @@ def _rows(files: Sequence[Path], names: Sequence[str], rejections: Rejections) -
         if not file.name.lower().endswith((".jsonl", ".jsonl.gz")):
             yield from read_records([file], names, rejections)
         else:
-            for record in read_objects(file, ".jsonl", rejections, MAX_CELL_CHARS):
-                yield record.without(rejections.missing)
+            yield from read_objects(file, ".jsonl", rejections, MAX_CELL_CHARS)
 
 
 def _are_cells(columns: Sequence[Column], rows: int) -> bool:
