@@ -1,6 +1,7 @@
 """A drafted recipe says what columns are, or asks."""
 
 import json
+import unicodedata
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -158,6 +159,8 @@ def test_words_with_a_comma_stay_classes_and_the_way_out_is_said(drafted, cells)
     (task,) = found.recipe.prepare.source.tasks
     assert (task.kind, task.separator) == ("multiclass", None)
     assert found.remarks[-1].startswith("outcome: each cell is taken for one class. If ")
+    said = drafted(Choices(outcomes={"outcome": "multiclass"}), outcome=cells * 10).remarks
+    assert not any("for one class" in remark for remark in said)
 
 
 def test_arrays_of_postgres_are_no_outcome_and_how_to_export_them_is_said(drafted):
@@ -205,6 +208,13 @@ def test_a_column_that_says_yes_or_no_is_named_by_itself_without_a_remark(
         (task,) = found.recipe.prepare.source.tasks
         assert (task.positive, task.negative, task.classes) == (positive, negative, None)
         assert not any("counts as positive" in remark for remark in found.remarks)
+
+
+def test_answers_are_told_in_every_unicode_form(drafted):
+    no = unicodedata.normalize("NFD", "não")
+    source = drafted(died=["sim", no, no, no] * 10).recipe.prepare.source
+    assert (source.tasks[0].positive, source.tasks[0].negative) == ("sim", "não")
+    assert sources.read(source).tasks[0][1].height == 40
 
 
 def test_outcomes_whose_names_would_be_the_same_are_numbered(drafted):
@@ -555,5 +565,7 @@ def test_notes_in_several_rows_are_told(drafted):
     said = "NOTE_ID names 4 rows each, and each row is read as a note: if notes go over several"
     found = drafted(NOTE_ID=[row // 4 for row in range(40)], died=alternating(1, 0))
     assert any(remark.startswith(said) for remark in found.remarks)
+    found = drafted(Choices(note_id="key"), key=[row // 4 for row in range(40)], died=[0, 1] * 20)
+    assert any(remark.startswith("key names 4 rows each") for remark in found.remarks)
     found = drafted(NOTE_ID=list(range(40)), died=alternating(1, 0))
     assert not any("names" in remark and "rows" in remark for remark in found.remarks)

@@ -25,7 +25,6 @@ _POSITIVE: Final = (
     *("positive", "pos", "positiv", "positif", "positivo"),
 )
 """Of other pairs, what is more likely the positive value than the rarer one."""
-
 _UNKNOWN: Final = (
     *("unknown", "unk", "u", "unclear", "missing", "n/a", "nk", "?", "-", ".", "not known"),
     *("not recorded", "not documented", "not available", "unbekannt", "nicht bekannt", "unklar"),
@@ -144,7 +143,7 @@ def _task(column: Column, given: TaskKind | None, remarks: list[str]) -> dict[st
     if kind == "multilabel" and not column.lists and column.separator:
         task["separator"] = column.separator
         remarks.append(f"{column.name}: labels are taken to stand between {column.separator!r}.")
-    elif kind != "multilabel" and column.separator:
+    elif kind != "multilabel" and column.separator and not given:
         remarks.append(
             f"{column.name}: each cell is taken for one class. If {column.separator!r} stands "
             "between labels, make it multilabel with that `separator`."

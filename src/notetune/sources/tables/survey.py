@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -74,6 +75,7 @@ class Column:
         cell = record.cells[self.name]
         cell = int(cell) if isinstance(cell, bool) else cell  # as labels are read
         text = "" if cell is None or cell != cell else str(cell).strip()  # NaN is unlike itself
+        text = unicodedata.normalize("NFC", text)
         if text in _MISSING:
             self.missing[text] += 1
         if not text or text in _MISSING:
