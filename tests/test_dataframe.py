@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import enum
 import os
 import random
 import re
@@ -198,6 +199,23 @@ def test_what_is_missing_in_pandas_is_null():
     assert found["time"].is_null().to_list() == [False, True, False]
 
 
+def test_arrays_of_numpy_are_lists():
+    cells = [np.array(["I10", "E11"]), np.array([], dtype=object), None, np.array(["J18"])]
+    column = pd.Series([*cells, np.array([])], dtype=object)
+    found = _frame(pd.DataFrame({"codes": column}))["codes"].to_list()
+    assert found == [["I10", "E11"], [], None, ["J18"], []]
+
+
+def test_what_polars_panics_over_is_left_out(monkeypatch):
+    class Panics(pl.Series):
+        def __init__(self, *_, **__):
+            raise pl.exceptions.PanicException("canary")
+
+    monkeypatch.setattr(pl, "Series", Panics)
+    said = dataframe._series("odd", pd.Series(["canary"]))
+    assert said == "holds cells of kind str that do not go together"
+
+
 def test_an_id_is_one_whether_it_stands_as_decimal_number_or_text():
     ids = pd.Series([7.0, "7", 7, np.int64(7), np.float64(7), "A", None], dtype=object)
     assert _frame(pd.DataFrame({"p": ids}))["p"].to_list() == [*["7"] * 5, "A", None]
@@ -238,6 +256,10 @@ def recipe_of(notes, place, **named):
     return dataframe._recipe(notes, given.pop("outcomes"), place, place, **given)
 
 
+class Ward(enum.Enum):
+    ICU = 1
+
+
 ODD = {
     "set": ([{1, 2}] * 40, "holds cells of kind set"),
     "Period": (pd.period_range("2020-01", periods=40, freq="M"), "holds cells of kind Period"),
@@ -248,6 +270,7 @@ ODD = {
         ),
         "holds cells of kind Timestamp that do not go together",
     ),
+    "Enum": ([Ward.ICU, "ward"] * 20, "holds cells of kind Ward and str that do not go together"),
     "half": (["\ud800"] * 40, "holds halves of characters"),
 }
 
@@ -353,6 +376,13 @@ def test_new_notes_may_be_lazy(study):
     new = frame(range(1000, 1003)).drop("died")
     of_lazy = study.predict(new.lazy(), model="tf-idf")
     assert of_lazy.collect().equals(study.predict(new, model="tf-idf"))
+
+
+@pytest.mark.parametrize("texts", [[1, 2, 3], [["canary"]] * 3, [2.5, 7.5, None]])
+def test_new_notes_that_are_no_text_are_refused_in_one_line(study, texts):
+    new = pd.DataFrame({"note": texts, "age": [1, 2, 3]})
+    with pytest.raises(DataError, match=r"^column note holds cells of kind \w+; a note is text\.$"):
+        study.predict(new, model="tf-idf")
 
 
 def test_words_for_missing_are_missing_in_new_notes_too(study):

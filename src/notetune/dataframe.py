@@ -13,6 +13,7 @@ from uuid import UUID
 
 import numpy as np
 import polars as pl
+from polars.exceptions import PanicException, PolarsError
 
 from notetune import manifest, runs
 from notetune.cli import dry_runs, terminal
@@ -155,7 +156,9 @@ class Study:
         if absent := [name for name in wanted if name not in table.columns]:
             raise DataError(f"the notes have no column {absent[0]}.")
         records = _records(table.select(wanted), source.missing)
-        texts = [record.cells[source.columns.text] or "" for record in records]
+        texts = [record.cells[wanted[0]] or "" for record in records]
+        if odd := {type(text).__name__ for text in texts} - {"str"}:
+            raise DataError(f"column {wanted[0]} holds cells of kind {min(odd)}; a note is text.")
         columns = _columns(records, source.features)
         jobs = _chosen(self.recipe, model)
         scores = pl.concat(_scored(job, texts, columns) for job in jobs)
@@ -266,8 +269,8 @@ def _series(name: str, column: Any) -> pl.Series | str:
         read = pl.Series(name, cells, strict=False)
     except UnicodeError:
         return "holds halves of characters"
-    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError):  # they show cells
-        return f"holds cells of kind {_kinds(cells)} that do not go together"
+    except (PanicException, PolarsError, AttributeError, TypeError, ValueError, OverflowError):
+        return f"holds cells of kind {_kinds(cells)} that do not go together"  # errors show cells
     if read.dtype in (pl.Object, pl.Struct([])):
         return f"holds cells of kind {_kinds(cells)}"
     return read
@@ -297,8 +300,8 @@ def _cells(column: Any) -> list[Any]:
 
 def _plain(cell: Any) -> Any:
     """A cell in the one form that its value has, so that 7.0 and 7 are one id."""
-    if isinstance(cell, np.number | np.bool_):
-        cell = cell.item()
+    if isinstance(cell, np.number | np.bool_ | np.ndarray):
+        cell = cell.tolist()
     if isinstance(cell, float) and cell.is_integer() and abs(cell) < _PAST_WHOLE:
         return int(cell)
     is_beyond = isinstance(cell, int) and abs(cell) >= _PAST_WHOLE

@@ -85,6 +85,16 @@ def test_lists_are_lists(tmp_path):
     assert (codes.holds, codes.lists, codes.levels) == ("lists", 5, None)
 
 
+def test_a_key_that_the_first_object_lacks_is_a_column_too(tmp_path):
+    rows = [{"text": LONG, "died": 1}, {"text": LONG, "ward": "ICU", "": 1}, {"text": None}]
+    path = tmp_path / "cases.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    seen = survey(path)
+    found = [(one.name, one.rows, one.filled) for one in seen.columns]
+    assert found == [("text", 3, 2), ("died", 1, 1), ("ward", 1, 1)]
+    assert (seen.rows, seen.damaged) == (3, 0)
+
+
 @pytest.mark.parametrize(
     ("header", "row"),
     [

@@ -1,20 +1,21 @@
 """A first recipe for a table of notes: what its columns seem to be, unless one says so."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from notetune.aliases import TaskKind
-from notetune.config import as_name, as_yaml, parse
+from notetune.config import as_yaml, parse
 from notetune.errors import ConfigError
 from notetune.missing_column import MOST_NAME_CHARS
 from notetune.notes.outcomes import SPLITS
 from notetune.recipe.draft_codes import Codes, task_of_codes, uses_beside
+from notetune.recipe.draft_tasks import drafted_tasks, gaps_of
 from notetune.recipe.recipe import Recipe
 from notetune.sources.splits import ColumnSplit
-from notetune.sources.tables.survey import MOST_LEVELS, ROWS_READ, Column, Survey
+from notetune.sources.tables.survey import ROWS_READ, Column, Survey
 
 _NAMES: Final = {
     "patient_id": r"(patient|subject|person|pat|mrn)([_ -]?(id|nr|no|number|key))?",
@@ -22,21 +23,19 @@ _NAMES: Final = {
     "time": r".*(date|time|datum|zeit|fecha).*",
     "stay_id": r"(stay|visit|encounter|admission|hadm)([_ -]?(id|nr|no|number))?",
 }
-_OUTCOMES: Final = (
-    "died death dead mortality expire readmi outcome label target diagnos procedure icd codes"
+_IN_SEVERAL_ROWS: Final = r"(note|report|document|doc)[_ -]?(id|nr|no|number|key)"
+_IS_ID: Final = r".*(id|nr|no|number|key)"
+_OF_PERSONS: Final = r".*(name|nombre|nome|apellido|prénom|prenom).*"
+"""Columns that name persons: ids of notes go into files of scores."""
+_OF_NOTES: Final = r".*(note|chart|service|effective|creat|document|report|writ|befund|erstell).*"
+_OF_STAYS: Final = r".*(admi|disch|stor|aufnahme|entlass|updat|modif|sign|print).*"
+_OF_LIVES: Final = r".*(birth|dob|death|dod|died|expire|geburt|todes|sterbe).*"
+"""Names of times by whether they are more, less or never likely that of a note."""
+_LEAST_STAYS: Final = 10
+_NO_IDS: Final = (
+    "says which notes are for training, but they have no id to split them by, so they are drawn; "
+    "add a column of note ids."
 )
-_PLAIN: Final = (
-    *(("1", "0"), ("1.0", "0.0"), ("true", "false"), ("t", "f"), ("yes", "no"), ("y", "n")),
-    *(("ja", "nein"), ("ja", "nee"), ("ja", "nej"), ("ja", "nei"), ("j", "n"), ("oui", "non")),
-    *(("o", "n"), ("si", "no"), ("sí", "no"), ("sì", "no"), ("s", "n"), ("sim", "não")),
-    *(("sim", "nao"), ("tak", "nie")),
-)
-"""The positive and the negative value of outcomes that say yes or no."""
-_POSITIVE: Final = (
-    *("true", "t", "yes", "y", "ja", "oui", "si", "sí", "sim", "died", "dead"),
-    *("positive", "pos", "positiv", "positif", "positivo"),
-)
-"""Of other pairs, what is more likely the positive value than the rarer one."""
 _LEAST_CHARS: Final = 40
 _MOST_ID_CHARS: Final = 40
 _SEEDS: Final = 3
@@ -112,17 +111,25 @@ def draft(
         ConfigError: If a column is not there or both outcome and feature, or no text, outcome or
             codes can be told.
     """
+    if both := [name for name in choices.outcomes if name in choices.features]:
+        raise ConfigError(
+            f"column {both[0]} is named as an outcome and as a feature, which would tell the "
+            "answer; name it as one of them."
+        )
     remarks = _left_out(seen)
     columns = _columns(seen, choices, remarks)
     of_codes = [task_of_codes(seen, codes, remarks)] if codes else []
-    split = _split(seen, remarks) if {"patient_id", "note_id"} & columns.keys() else {}
+    split = _split(seen, remarks)
     taken = {*columns.values(), *choices.features, *(task["column"] for task in of_codes)}
     taken |= {split["column"]} if split else set()
-    tasks = _tasks(seen, choices, taken, remarks, of_codes)
+    if split and not {"patient_id", "note_id", "stay_id"} & columns.keys():
+        remarks.append(f"{split['column']} {_NO_IDS}")
+        split = {}
+    tasks = drafted_tasks(seen, choices.outcomes, taken, remarks, of_codes)
     source: dict[str, Any] = {"kind": "table", "path": str(path), "columns": columns}
     if choices.features:
         source["features"] = [seen.column(feature).name for feature in choices.features]
-    source |= {"tasks": tasks, **_policy(seen, tasks, remarks)}
+    source |= {"tasks": tasks, **gaps_of(seen, tasks, remarks)}
     prepare: dict[str, Any] = {"source": source}
     if split:
         prepare["split"] = split
@@ -136,11 +143,27 @@ def draft(
         "downstream": {"variants": list(_VARIANTS)},
         "evaluate": {"deletion_notes": _DELETION_NOTES},
     }
-    uses = {column: role.replace("_", " ") for role, column in columns.items()}
+    uses = _uses(source, split)
+    remarks.extend(_of_keys(seen, uses))
+    return Draft(keys, uses, tuple(remarks), uses_beside(of_codes))
+
+
+def _uses(source: dict[str, Any], split: dict[str, Any]) -> dict[str, str]:
+    """What each column of the notes is used as."""
+    uses = {column: role.replace("_", " ") for role, column in source["columns"].items()}
     uses |= {split["column"]: "split"} if split else {}
     uses |= dict.fromkeys(source.get("features", ()), "feature")
-    uses |= {task["column"]: f"outcome, {task['kind']}" for task in tasks if "codes" not in task}
-    return Draft(keys, uses, tuple(remarks), uses_beside(of_codes))
+    outcomes = [task for task in source["tasks"] if "codes" not in task]
+    return uses | {task["column"]: f"outcome, {task['kind']}" for task in outcomes}
+
+
+def _of_keys(seen: Survey, uses: Mapping[str, str]) -> Iterator[str]:
+    for column in map(seen.column, uses):
+        if lacking := seen.rows - column.rows:
+            yield (
+                f"{column.name}: {lacking:,} of the first {seen.rows:,} objects lack this key and "
+                "are rejected; give it in every line, null if none."
+            )
 
 
 def _left_out(seen: Survey) -> list[str]:
@@ -162,55 +185,34 @@ def _columns(seen: Survey, choices: Choices, remarks: list[str]) -> dict[str, st
     """The column of each role that there is one for."""
     columns = {"text": _text(seen, choices).name}
     for role, pattern in _NAMES.items():
-        column = _of_role(seen, role, pattern, getattr(choices, role))
+        given = getattr(choices, role)
+        column = seen.column(given) if given else _of_role(seen, role, pattern, columns)
         if column and column.name not in {*columns.values(), *choices.outcomes, *choices.features}:
             columns[role] = column.name
-    if "patient_id" not in columns:
-        remarks.append("No column names the patient, so each note counts as its own patient's.")
-    if "stay_id" in columns and not seen.column(columns["stay_id"]).is_unique:
-        remarks.append(
-            f"Several notes share one {columns['stay_id']}: prepare.join: by time makes one "
-            "document of them, evaluate.combine one row of their scores."
-        )
+    remarks.extend(_of_ids(seen, columns))
     return columns
 
 
-def _tasks(
-    seen: Survey,
-    choices: Choices,
-    taken: set[str],
-    remarks: list[str],
-    of_codes: Sequence[dict[str, Any]],
-) -> list[dict[str, Any]]:
-    if both := [name for name in choices.outcomes if name in choices.features]:
-        raise ConfigError(
-            f"column {both[0]} is named as an outcome and as a feature, which would tell the "
-            "answer; name it as one of them."
+def _of_ids(seen: Survey, columns: dict[str, str]) -> Iterator[str]:
+    """What to check of the ids."""
+    stays = seen.column(columns["stay_id"]) if "stay_id" in columns else None
+    if "patient_id" not in columns:
+        whose = "stay" if stays else "note"
+        yield f"No column names the patient, so each {whose} counts as its own patient's."
+    if stays and not stays.is_unique:
+        yield (
+            f"Several notes share one {stays.name}, {stays.distinct:,} in {stays.filled:,} rows: "
+            "prepare.join: by time makes one document of them, evaluate.combine one row of their "
+            "scores."
         )
-    outcomes = _outcomes(seen, choices, taken, needs_one=not of_codes)
-    tasks = [*of_codes]
-    for column, kind in outcomes:
-        task = _task(column, kind, remarks)
-        name = as_name(column.name, "outcome", "_", [other["name"] for other in tasks])
-        tasks.append({"name": name, **task})
-    taken |= {column.name for column, _ in outcomes}
-    if others := [column.name for column in seen.columns if _could_be(column, taken)]:
-        remarks.append(f"These could be outcomes too: {', '.join(others)}.")
-    return tasks
-
-
-def _policy(seen: Survey, tasks: Sequence[dict[str, Any]], remarks: list[str]) -> dict[str, str]:
-    """What leaves out of a task the notes that have no label of it, if there are any."""
-    outcomes = [seen.column(task["column"]) for task in tasks if "codes" not in task]
-    lacking = [column for column in outcomes if column.filled < seen.rows]
-    for column in lacking:
-        without = seen.rows - column.filled
-        remarks.append(
-            f"{column.name}: {without:,} of the first {seen.rows:,} notes have no value. "
-            "`policy: quarantine` leaves them out of the task and keeps them for step 1; it also "
-            "leaves out damaged rows, up to max_rejected_share."
-        )
-    return {"policy": "quarantine"} if lacking else {}
+    for one in seen.columns:
+        named = one.name == columns.get("note_id") or _is(_IN_SEVERAL_ROWS, one)
+        if named and one.distinct and not one.is_unique:
+            yield (
+                f"{one.name} names {one.filled / one.distinct:.2g} rows each, and each row is read "
+                "as a note: if notes go over several rows, put the text of each into one, in the "
+                "order of its lines."
+            )
 
 
 def _split(seen: Survey, remarks: list[str]) -> dict[str, Any]:
@@ -243,16 +245,33 @@ def _text(seen: Survey, choices: Choices) -> Column:
     return longest
 
 
-def _of_role(seen: Survey, role: str, pattern: str, given: str | None) -> Column | None:
-    if given is not None:
-        return seen.column(given)
-    fitting = [c for c in seen.columns if c.filled and re.fullmatch(pattern, c.name, re.IGNORECASE)]
+def _of_role(seen: Survey, role: str, pattern: str, columns: dict[str, str]) -> Column | None:
+    fitting = [column for column in seen.columns if column.filled and _is(pattern, column)]
     if role == "note_id":
         unique = [column for column in seen.columns if _names_notes(column, seen.rows)]
         fitting = [column for column in fitting if column in unique] or _alone(seen, unique)
-    if role == "time":
-        fitting = [column for column in fitting if column.times == column.filled]
+    elif role == "time":
+        times = [one for one in fitting if one.times == one.filled and not _is(_OF_LIVES, one)]
+        fitting = sorted(times, key=lambda one: _is(_OF_STAYS, one) - _is(_OF_NOTES, one))
+    else:
+        fitting = [column for column in fitting if _is(_IS_ID, column) or not column.words]
+    if role == "stay_id":
+        patients = seen.column(columns["patient_id"]).distinct if "patient_id" in columns else 0
+        fitting = [column for column in fitting if _names_stays(column, seen.rows, patients)]
     return fitting[0] if fitting else None
+
+
+def _is(pattern: str, column: Column) -> bool:
+    """Whether a column has a name of a kind."""
+    return re.fullmatch(pattern, column.name, re.IGNORECASE) is not None
+
+
+def _names_stays(column: Column, rows: int, patients: int) -> bool:
+    """Whether a column tells stays apart and not the first of each patient from the second."""
+    least = 0 if _is(".*id", column) else _LEAST_STAYS
+    if column.filled == rows:  # each patient has one
+        least = max(least, patients)
+    return column.is_unique or column.distinct >= least
 
 
 def _names_notes(column: Column, rows: int) -> bool:
@@ -261,74 +280,6 @@ def _names_notes(column: Column, rows: int) -> bool:
 
 def _alone(seen: Survey, unique: list[Column]) -> list[Column]:
     """The one column, under whatever name, that can be nothing but an id of the notes."""
-    are_codes = [one for one in unique if one.whole == one.filled or not one.numbers + one.times]
+    are_ids = [one for one in unique if not one.words and not _is(_OF_PERSONS, one)]
+    are_codes = [one for one in are_ids if one.whole == one.filled or not one.numbers + one.times]
     return are_codes if len(are_codes) == 1 and seen.rows < ROWS_READ else []
-
-
-def _outcomes(
-    seen: Survey, choices: Choices, taken: set[str], *, needs_one: bool
-) -> Sequence[tuple[Column, TaskKind | None]]:
-    if choices.outcomes:
-        return [(seen.column(name), kind) for name, kind in choices.outcomes.items()]
-    free = [column for column in seen.columns if _could_be(column, taken)]
-    words = _OUTCOMES.split()
-    guessed = [column for column in free if any(word in column.name.lower() for word in words)]
-    if needs_one and not guessed:
-        could = f" It could be {', '.join(column.name for column in free)}." if free else ""
-        raise ConfigError(
-            "no column seems to be an outcome; name it with --outcome COLUMN, or a table of codes "
-            f"beside the notes with --codes FILE.{could}"
-        )
-    return [(column, None) for column in guessed]
-
-
-def _could_be(column: Column, taken: set[str]) -> bool:
-    return column.name not in taken and _kind(column) is not None
-
-
-def _kind(column: Column) -> TaskKind | None:
-    """What an outcome in this column would be; None if it can be none."""
-    if column.lists:
-        return "multilabel"
-    if column.levels is not None and len(column.levels) > 1:
-        return "binary" if len(column.levels) == 2 else "multiclass"
-    return "multilabel" if column.filled and column.separator and not column.numbers else None
-
-
-def _task(column: Column, given: TaskKind | None, remarks: list[str]) -> dict[str, Any]:
-    kind = given or _kind(column)
-    if kind not in get_args(TaskKind):
-        raise ConfigError(
-            f"column {column.name} holds {column.holds}; an outcome has 2 to {MOST_LEVELS} short "
-            "values, or lists of labels. Make classes of its values, or say its kind: "
-            "COLUMN=binary, multiclass or multilabel."
-        )
-    task: dict[str, Any] = {"kind": kind, "column": column.name}
-    if kind == "binary":
-        task |= _values(column, remarks)
-    if kind == "multilabel" and not column.lists and column.separator:
-        task["separator"] = column.separator
-        remarks.append(f"{column.name}: labels are taken to stand between {column.separator!r}.")
-    return task
-
-
-def _values(column: Column, remarks: list[str]) -> dict[str, Any]:
-    """Which value of a binary column is the positive one."""
-    levels = column.levels or {}
-    if len(levels) != 2:
-        raise ConfigError(f"column {column.name} holds {column.holds}; a binary outcome has two.")
-    plain = [one for one in levels for two in levels if (one.lower(), two.lower()) in _PLAIN]
-    known = plain or [level for level in levels if level.lower() in _POSITIVE]
-    positive = known[0] if len(known) == 1 else min(levels, key=lambda level: levels[level])
-    negative = next(level for level in levels if level != positive)
-    if (positive, negative) == ("1", "0"):
-        return {}
-    values: dict[str, Any] = {"positive": positive, "negative": negative}
-    if not plain:
-        values["classes"] = [positive]
-        remarks.append(
-            f"{column.name}: {positive!r} counts as positive, {negative!r} as negative. To turn "
-            "it, swap `positive` and `negative` of the task and name the other in `classes`, or "
-            "write 1 and 0 into the column."
-        )
-    return values

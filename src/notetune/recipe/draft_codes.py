@@ -53,19 +53,16 @@ def task_of_codes(seen: Survey, codes: Codes, remarks: list[str]) -> dict[str, A
             "--codes-id COLUMN, and write the ids alike in both tables."
         )
     code = named_so or _code_column(codes, own_id)
-    version = codes.version or _version(code)
+    versions = None if codes.version else _version_column(codes)
+    version = codes.version or (f"version by {versions.name}" if versions else _version(code))
     remarks.append(
         f"{codes.path.name}: {found:,} of {total:,} values of {own_id.name} are in column "
         f"{of_notes.name} of the notes, by the first rows; {code.name} is taken for diagnoses, "
         f"{version}."
     )
     remarks.extend(_of_other_kinds(codes, code, version))
-    beside = {
-        "path": str(codes.path),
-        "id_column": own_id.name,
-        "code_column": code.name,
-        "version": version,
-    }
+    beside = {"path": str(codes.path), "id_column": own_id.name, "code_column": code.name}
+    beside |= {"version_column": versions.name} if versions else {"version": version}
     is_taken = any(column.name.lower() == "codes" for column in seen.columns)
     name = "codes-beside" if is_taken else "codes"
     return {"name": name, "kind": "multilabel", "column": of_notes.name, "codes": beside}
@@ -124,11 +121,19 @@ def _version(column: Column) -> str:
     return "icd9" if of_9 > of_10 else "icd10"
 
 
+def _version_column(codes: Codes) -> Column | None:
+    """The column that says of each code whether it is of ICD-9 or ICD-10, if there is one."""
+    named = [one for one in codes.seen.columns if "version" in one.name.lower()]
+    return next((one for one in named if one.levels and one.levels.keys() <= {"9", "10"}), None)
+
+
 def uses_beside(of_codes: Sequence[dict[str, Any]]) -> dict[str, str]:
     """What the columns of the table of codes are used as."""
     uses = {}
     for task in of_codes:
         codes = task["codes"]
         uses[codes["id_column"]] = f"id, as {task['column']} of the notes"
-        uses[codes["code_column"]] = f"codes, {codes['version']}"
+        uses[codes["code_column"]] = f"codes, {codes.get('version', 'each with its version')}"
+        if "version_column" in codes:
+            uses[codes["version_column"]] = "version of the codes"
     return uses

@@ -2,8 +2,9 @@
 
 import math
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,12 +14,22 @@ from notetune.errors import ConfigError, DataError
 from notetune.missing_column import MOST_NAME_CHARS, are_names, nearest
 from notetune.notes.icd import has_form
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.sources.tables.files import Record, is_csv, names_in, read_records, table_files
+from notetune.sources.tables.files import (
+    Record,
+    is_csv,
+    names_in,
+    read_objects,
+    read_records,
+    table_files,
+)
+from notetune.strict_csv import MAX_CELL_CHARS
 
 ROWS_READ: Final = 20_000
 MOST_LEVELS: Final = 100
+ARRAYS: Final = "arrays in braces"
 _MOST_LEVEL_CHARS: Final = 40
 _SEPARATORS: Final = ";|,"
+_MISSING: Final = frozenset(ReadingPolicy().missing)
 _VERSIONS: Final = ("9", "10")
 _NO_NAMES: Final = ("yes", "true", "false", "ja", "nein")
 """Cells that name no column, as `no`, `y` and `t` may."""
@@ -30,8 +41,12 @@ class Column:
 
     Attributes:
         name: As the file spells it.
+        rows: Rows that have it; an object of JSON lines may not.
         filled: Cells that are not empty.
         whole: Cells that are digits alone.
+        words: Cells that hold a space or no digit, unlike most ids.
+        braced: Cells such as {I10,E11}, as Postgres prints arrays.
+        missing: Cells that are a word for nothing known, such as NULL, by word.
         separated: Cells that hold a separator, by separator.
         diagnoses: Cells that have the form of an ICD diagnosis, by version, "9" or "10".
         levels: Different values and how many cells have each, up to `MOST_LEVELS` short ones; None
@@ -39,12 +54,16 @@ class Column:
     """
 
     name: str
+    rows: int = 0
     filled: int = 0
     chars: int = 0
     numbers: int = 0
     whole: int = 0
+    words: int = 0
     times: int = 0
     lists: int = 0
+    braced: int = 0
+    missing: Counter[str] = field(default_factory=Counter)
     separated: Counter[str] = field(default_factory=Counter)
     diagnoses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_VERSIONS, 0))
     levels: dict[str, int] | None = field(default_factory=dict)
@@ -52,10 +71,14 @@ class Column:
 
     def add(self, record: Record) -> None:
         """Take the cell of another row into account."""
+        self.rows += 1
         cell = record.cells[self.name]
         cell = int(cell) if isinstance(cell, bool) else cell  # as labels are read
-        text = "" if cell is None else str(cell).strip()
-        if not text:
+        text = "" if cell is None or cell != cell else str(cell).strip()  # NaN is unlike itself
+        text = unicodedata.normalize("NFC", text)
+        if text in _MISSING:
+            self.missing[text] += 1
+        if not text or text in _MISSING:
             return
         self.filled += 1
         if text.startswith("[") and text.endswith("]"):  # one, or printed like one
@@ -66,6 +89,8 @@ class Column:
         self._seen.add(hash(text))
         self.numbers += _is_number(text)
         self.whole += text.isdecimal()
+        self.words += len(text.split(None, 1)) > 1 or not any(map(str.isdecimal, text))
+        self.braced += re.fullmatch(r"\{[^:{}\\]*\}", text) is not None
         self.times += self._is_time(record)
         for mark in _SEPARATORS:
             self.separated[mark] += mark in text
@@ -95,9 +120,14 @@ class Column:
                 self.levels = None
 
     @property
+    def distinct(self) -> int:
+        """How many different values its cells have, lists aside."""
+        return len(self._seen)
+
+    @property
     def is_unique(self) -> bool:
         """Whether no two cells are alike; lists are not looked at, so they never are."""
-        return len(self._seen) == self.filled
+        return self.distinct == self.filled
 
     @property
     def mean_chars(self) -> float:
@@ -111,18 +141,34 @@ class Column:
         return mark if self.separated[mark] > 0.1 * self.filled else None
 
     @property
+    def joins_labels(self) -> bool:
+        """Whether the levels are labels with a separator between: each is in several, or a code."""
+        mark = self.separator
+        if not mark or not self.levels:
+            return False
+        labels_of = [{label.strip() for label in level.split(mark)} for level in self.levels]
+        count = Counter(label for labels in labels_of for label in labels if label)
+        joined = {label for labels in labels_of if len(labels) > 1 for label in labels if label}
+        are_coded = all(has_form(label, "diagnoses", "10") for label in joined)
+        is_decimal = mark == "," and all(map(_is_number, joined))
+        repeated = sum(count[label] > 1 for label in joined)
+        return bool(joined) and not is_decimal and (are_coded or 2 * repeated > len(joined))
+
+    @property
     def holds(self) -> str:
         """What it holds in a word or two."""
         if not self.filled:
             return "nothing"
         if self.lists:
             return "lists"
+        if self.braced == self.filled:
+            return ARRAYS
+        if self.times == self.filled:
+            return "times"
         if self.levels is not None and not self.is_unique:
             return f"{len(self.levels)} values"
         if self.numbers == self.filled:
             return "numbers"
-        if self.times == self.filled:
-            return "times"
         return "text"
 
 
@@ -171,24 +217,33 @@ def survey(path: Path) -> Survey:
     """
     files = table_files(path)
     names = names_in(files[0])
-    columns = [Column(name) for name in names if name.strip()]
+    columns = {name: Column(name) for name in names if name.strip()}
     if not columns:
         raise DataError(f"{files[0]} names no column; give each column a name.")
-    rejections = Rejections(ReadingPolicy(policy="quarantine", max_rejected_share=1))
+    rejections = Rejections(ReadingPolicy(policy="quarantine", max_rejected_share=1, missing=()))
     rows = 0
-    for record in islice(read_records(files, [one.name for one in columns], rejections), ROWS_READ):
+    for record in islice(_rows(files, list(columns), rejections), ROWS_READ):
         rows += 1
-        for column in columns:
-            column.add(record)
-    if is_csv(files[0]) and _are_cells(columns, rows):
+        for name in filter(str.strip, record.cells):
+            columns.setdefault(name, Column(name)).add(record)
+    if is_csv(files[0]) and _are_cells(list(columns.values()), rows):
         raise DataError(
             f"{files[0]}, line 1: these seem to be cells: numbers, times, answers, a long text, or "
             "what rows below hold too; give one first line of names, with a letter in each."
         )
-    shown = tuple(column for column in columns if are_names([column.name]))
+    shown = tuple(column for column in columns.values() if are_names([column.name]))
     known = {column.name for column in shown}
-    unread = tuple(name for name in names if name not in known)
+    unread = tuple(name for name in {**dict.fromkeys(names), **columns} if name not in known)
     return Survey(rows, shown, unread, sum(rejections.counts().values()))
+
+
+def _rows(files: Sequence[Path], names: Sequence[str], rejections: Rejections) -> Iterator[Record]:
+    """The rows of some files; an object of JSON lines has the keys that it has, not all `names`."""
+    for file in files:
+        if not file.name.lower().endswith((".jsonl", ".jsonl.gz")):
+            yield from read_records([file], names, rejections)
+        else:
+            yield from read_objects(file, ".jsonl", rejections, MAX_CELL_CHARS)
 
 
 def _are_cells(columns: Sequence[Column], rows: int) -> bool:
