@@ -115,7 +115,7 @@ CSV = [
     Case("limit of notes beyond 64 bits", nothing, "a whole number over", f"{PREPARE} prepare.source.max_note_chars={10**19}"),
     Case("largest limit of notes", nothing, status=0, command=f"{PREPARE} prepare.source.max_note_chars={10**15}"),
     Case("first look at nothing", put(_CSV, "\n"), "notes.csv, line 1: blank line; remove it", _INIT),
-    Case("first look at no header", swapped(_CSV, "note,patient,time,age,ward,text,died\n", ""), "give a first line that names the columns", _INIT),
+    Case("first look at no header", swapped(_CSV, "note,patient,time,age,ward,text,died\n", ""), "give one first line of names", _INIT),
     Case("first look at ragged rows", turned(_CSV, lambda t: t.replace(b",1\n", b"\n", 9)), status=0, command=_INIT, said="The columns by the first 31 rows"),
     Case("first look at numbers beyond all", _row("51", "9" * 5000), status=0, command=_INIT, said="The columns by the first 40 rows"),
     Case("prediction without a column", nothing, "no column 'words' among 7", "predict words notes.csv --text words"),

@@ -71,7 +71,7 @@ def test_a_column_that_splits_the_notes_is_used_so(drafted, words, is_split):
     assert found.recipe.prepare.split.kind == ("column" if is_split else "fractions")
 
 
-def test_a_column_splits_the_notes_of_a_stay_and_of_notes_without_ids_that_is_said(drafted):
+def test_a_column_splits_the_notes_of_a_stay_and_notes_without_ids(drafted):
     parts = [("train", "train", "validation", "test")[row // 4 % 4] for row in range(40)]
     columns = {"died": alternating(1, 0), "split": parts}
     prepare = drafted(stay=[row // 4 for row in range(40)], **columns).recipe.preparation
@@ -79,10 +79,20 @@ def test_a_column_splits_the_notes_of_a_stay_and_of_notes_without_ids_that_is_sa
     split_of = splits.split_patients(notes, prepare.split, prepare.source)
     assert dict(split_of.rows()) == dict(zip(notes, parts, strict=True))
     assert split_of.height == 10
-    found = drafted(**columns)
-    assert "split" not in {**found.keys["prepare"], **found.uses}
-    said = "split says which notes are for training, but they have no id to split them by"
-    assert found.remarks[-1].startswith(said)
+    alone = drafted(**columns).recipe.preparation
+    notes = sources.read(alone.source).notes["patient_id"]
+    split_of = splits.split_patients(notes, alone.split, alone.source)
+    assert dict(split_of.rows()) == dict(zip(notes, parts, strict=True))
+    assert split_of.height == 40
+
+
+def test_ids_are_known_by_the_names_that_epic_gives_them(drafted):
+    ids = {
+        "PAT_MRN_ID": [row // 4 for row in range(40)],
+        "PAT_ENC_CSN_ID": [row // 2 for row in range(40)],
+    }
+    columns = drafted(**ids, died=alternating(1, 0)).keys["prepare"]["source"]["columns"]
+    assert (columns["patient_id"], columns["stay_id"]) == ("PAT_MRN_ID", "PAT_ENC_CSN_ID")
 
 
 def test_one_word_more_than_those_known_is_that_of_validation(drafted):

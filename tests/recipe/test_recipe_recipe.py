@@ -85,7 +85,7 @@ def test_a_split_named_by_a_column_of_the_notes_needs_no_more(place):
         load(
             place,
             "lora",
-            "prepare.split={kind: column}",
+            "prepare.split={kind: column, path: parts.csv}",
             "prepare.source.columns={text: text}",
             "prepare.source.tasks=[]",
         )

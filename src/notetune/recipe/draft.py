@@ -18,10 +18,10 @@ from notetune.sources.splits import ColumnSplit
 from notetune.sources.tables.survey import ROWS_READ, Column, Survey
 
 _NAMES: Final = {
-    "patient_id": r"(patient|subject|person|pat|mrn)([_ -]?(id|nr|no|number|key))?",
+    "patient_id": r"(pat_)?(patient|subject|person|pat|mrn)([_ -]?(id|nr|no|number|key))?",
     "note_id": r"(note|report|document|doc|case|row)?[_ -]?(id|nr|no|number)",
     "time": r".*(date|time|datum|zeit|fecha).*",
-    "stay_id": r"(stay|visit|encounter|admission|hadm)([_ -]?(id|nr|no|number))?",
+    "stay_id": r"(pat_enc_)?(stay|visit|encounter|admission|hadm|csn)([_ -]?(id|nr|no|number))?",
 }
 _IN_SEVERAL_ROWS: Final = r"(note|report|document|doc)[_ -]?(id|nr|no|number|key)"
 _IS_ID: Final = r".*(id|nr|no|number|key)"
@@ -32,10 +32,6 @@ _OF_STAYS: Final = r".*(admi|disch|stor|aufnahme|entlass|updat|modif|sign|print)
 _OF_LIVES: Final = r".*(birth|dob|death|dod|died|expire|geburt|todes|sterbe).*"
 """Names of times by whether they are more, less or never likely that of a note."""
 _LEAST_STAYS: Final = 10
-_NO_IDS: Final = (
-    "says which notes are for training, but they have no id to split them by, so they are drawn; "
-    "add a column of note ids."
-)
 _LEAST_CHARS: Final = 40
 _MOST_ID_CHARS: Final = 40
 _SEEDS: Final = 3
@@ -122,9 +118,6 @@ def draft(
     split = _split(seen, remarks)
     taken = {*columns.values(), *choices.features, *(task["column"] for task in of_codes)}
     taken |= {split["column"]} if split else set()
-    if split and not {"patient_id", "note_id", "stay_id"} & columns.keys():
-        remarks.append(f"{split['column']} {_NO_IDS}")
-        split = {}
     tasks = drafted_tasks(seen, choices.outcomes, taken, remarks, of_codes)
     source: dict[str, Any] = {"kind": "table", "path": str(path), "columns": columns}
     if choices.features:

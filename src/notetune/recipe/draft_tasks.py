@@ -21,7 +21,7 @@ _PLAIN: Final = (
 )
 """The positive and the negative value of outcomes that say yes or no."""
 _POSITIVE: Final = (
-    *("true", "t", "yes", "y", "ja", "oui", "si", "sí", "sim", "died", "dead"),
+    *("true", "t", "yes", "y", "ja", "oui", "si", "sí", "sim", "died", "dead", "deceased"),
     *("positive", "pos", "positiv", "positif", "positivo"),
 )
 """Of other pairs, what is more likely the positive value than the rarer one."""

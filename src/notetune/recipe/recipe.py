@@ -100,10 +100,15 @@ class Recipe(Config):
         corpus = self.pretrain.corpus
         for section, read in (("prepare", self.prepare), ("pretrain.corpus", corpus)):
             split = self._split_of(read) if read else None
-            if isinstance(split, ColumnSplit) and not (split.path and split.patient_id):
+            if not isinstance(split, ColumnSplit) or not read:
+                continue
+            given = read.split
+            is_own = isinstance(given, ColumnSplit) and given.path is None
+            is_own = is_own and isinstance(read.source, TableSource)
+            if not split.path or not (split.patient_id or is_own):
                 raise ValueError(
                     f"{section}.split: give its path and patient_id; a source of kind meds has "
-                    "them, and one of kind table whose columns name the patient or the note"
+                    "them, and one of kind table"
                 )
         return self
 
