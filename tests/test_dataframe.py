@@ -57,6 +57,7 @@ def study(tmp_path_factory):
 def test_both_steps_end_in_a_report_and_words(study):
     assert study.report.is_file()
     assert "Does a language model beat TF-IDF?" in study.summary()
+    assert repr(study) == f"<Study of died: {study.report}>"
     assert [task.task for task in study.results.tasks] == ["died"]
     source = study.recipe.prepare.source
     assert (source.columns.text, source.columns.patient_id) == ("note", "subject_id")

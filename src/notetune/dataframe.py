@@ -106,14 +106,13 @@ def plan(
 
 @dataclass(frozen=True)
 class Study:
-    """A finished study.
-
-    Attributes:
-        recipe: What it is; `notetune study run` takes it too.
-    """
+    """A finished study; `notetune study run` takes its recipe too."""
 
     recipe: Recipe
     results: Results
+
+    def __repr__(self) -> str:
+        return f"<Study of {', '.join(task.task for task in self.results.tasks)}: {self.report}>"
 
     @property
     def report(self) -> Path:
