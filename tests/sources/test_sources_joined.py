@@ -91,9 +91,10 @@ def test_notes_of_unknown_time_are_left_out_on_request_or_said_of_their_document
     assert notes["text"].to_list()[:2] == ["of any time\n\nin time", "of that day\n\nin time"]
     ((_, table),) = finished.tasks
     that_day = "of the day of the prediction time, without an hour"
-    assert table["unjudged"].to_list() == ["without a time", that_day, "without a time", None]
+    assert table["unjudged"].to_list() == ["without a time", that_day, None, None]
     said = late_notes("died", "test", notes, table).not_judged.split("; ")
-    assert said == [f"1 notes hold notes {that_day}", "2 notes hold notes without a time"]
+    held = [f"1 notes hold notes {that_day}", "1 notes hold notes without a time"]
+    assert said == [*held, "1 notes lack a prediction time"]
 
     notes, finished = joined_of(stream_of(tmp_path, rows, tasks=[UNTIL]), drops_late=True)
     assert notes["text"].to_list() == [
@@ -102,7 +103,7 @@ def test_notes_of_unknown_time_are_left_out_on_request_or_said_of_their_document
     ]
     rejected = {"later than the prediction time": 0, "without a time": 1, that_day: 1}
     assert finished.flow[-1].rejected == rejected | {"joined to an earlier note of the stay": 0}
-    assert finished.tasks[0][1]["unjudged"].to_list() == [None, None, "without a time", None]
+    assert finished.tasks[0][1]["unjudged"].to_list() == [None] * 4
 
 
 def test_labels_that_disagree_stop_with_their_number_and_the_way_out(tmp_path):

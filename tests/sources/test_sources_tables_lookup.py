@@ -231,7 +231,8 @@ def test_a_table_of_events_alone_says_who_is_positive(tmp_path):
     assert labels_of(cohort) == {"n0": [], "n1": [], "n2": ["death"], "n3": ["death"]}
     ids = FlowCount("ids of the table for task death; 1 others count as negative", 2, 1, UNMET)
     assert ids in cohort.flow
-    for changes in ({"kind": "multiclass"}, {"labels": labels | {"absent": "missing"}}):
+    timed = {"prediction_time": "when"}  # which who has no row would not have
+    for changes in ({"kind": "multiclass"}, {"labels": labels | {"absent": "missing"}}, timed):
         with pytest.raises(ConfigError, match="absent: negative"):
             cohort_of(tmp_path, tasks=[task | changes])
 
