@@ -184,6 +184,11 @@ def _notices(card: Card, source: TableSource, cohort: Cohort) -> Iterator[str]:
             f"with a recipe whose source is of kind {card.source} writes such notes into "
             "prepared/texts, which can be read in place of the file with --note-id note_id."
         )
+    if card.drops_late:
+        yield (
+            "the bundle was trained without notes from after the prediction time, and reads every "
+            "note of this file: give it those from up to that time alone."
+        )
     if source.columns.note_id is None:
         yield "notes are named after their lines in the file; --note-id names a column of ids."
     if (left_out := cohort.rejections).height:
