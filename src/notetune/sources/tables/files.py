@@ -26,7 +26,9 @@ TABLE_SUFFIXES: Final = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
 # Ids appear in messages and reports: a wrongly named column must not put text there.
 _MAX_ID_CHARS: Final = 200
 _PARQUET_ROWS_AT_ONCE: Final = 5_000
-_ROW: Final = "row number"
+_ROUNDED: Final = re.compile(r"\d([.,]\d+)?[Ee]\+\d+")
+_NO_BREAK: Final = str.maketrans(dict.fromkeys("\u00a0\u2007\u202f", " "))
+_ROW: Final = "\0row"  # no column of a file has this name
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Record:
         return self.text_of(column, self.cells[column])
 
     def text_of(self, column: str, value: Any) -> str:
-        """An id or label in one Unicode form, without space around it; "" where it is missing.
+        """An id or label in one form, without space around it; "" where it is missing.
 
         Raises:
             Rejected: If it holds control characters or halves of characters.
@@ -71,10 +73,10 @@ class Record:
             case None:
                 return ""
             case str():
-                text = unicodedata.normalize("NFC", value.strip())
+                text = unicodedata.normalize("NFC", value.translate(_NO_BREAK).strip())
             case int():
                 return str(int(value))
-            case _:  # a decimal 7.0 was 007 or 7 once: nobody can tell
+            case _:
                 raise DataError(
                     f"{self.where}: column {column} holds a {type(value).__name__}; "
                     "store ids and labels as text or whole numbers."
@@ -83,9 +85,25 @@ class Record:
             raise Rejected(f"control characters in column {column}", "remove them")
         return text
 
+    def name(self, column: str) -> str:
+        """An id or "" where it is missing, as `text_of`; no number that a spreadsheet rounded."""
+        return self._unrounded(column, self.text(column))
+
+    def stay(self, column: str) -> str | None:
+        """The id of a stay as `feature`, so that 7.0 and 7 are one; as `name`."""
+        return self._unrounded(column, self.feature(column) or "") or None
+
+    def _unrounded(self, column: str, name: str) -> str:
+        if _ROUNDED.fullmatch(name):
+            raise DataError(
+                f"{self.where}: column {column} holds a number with an exponent, as spreadsheets "
+                "round long ones; export its ids as text."
+            )
+        return name
+
     def id(self, column: str, what: str) -> str:
-        """The id of a `what`: not missing, and at most 200 characters; as `text_of`."""
-        name = self.text(column)
+        """The id of a `what`: as `name`, not missing, and at most 200 characters."""
+        name = self.name(column)
         if not name:
             raise Rejected(f"missing {what} id", f"name the {what}")
         if len(name) > _MAX_ID_CHARS:
@@ -309,9 +327,9 @@ def parquet_records(
         said = missing_column(absent[0], list(by_name.values()))
         raise MissingColumnError(f"{file}: {said}; name one of these.", absent[0])
     table = pl.scan_parquet(file, glob=False).with_row_index(_ROW, offset=1)
-    columns = [pl.col(_ROW), *(pl.col(by_name[name.lower()]).alias(name) for name in wanted)]
     is_kept = pl.lit(value=True) if keep is None else keep
     with _readable(file), _panics_unsaid():
+        columns = [pl.col(_ROW), *_cells(table, {name: by_name[name.lower()] for name in wanted})]
         total = int(table.select(pl.len()).collect().item())
         rows: Sequence[int] = range(1, total + 1)
         if keep is not None:
@@ -328,6 +346,27 @@ def parquet_records(
         with _readable(file):
             for cells in found.iter_rows(named=True):
                 yield Record(file, cells.pop(_ROW), cells)
+
+
+def _cells(table: pl.LazyFrame, wanted: Mapping[str, str]) -> list[pl.Expr]:
+    """Columns under other names; floats and decimals that are all whole become whole numbers.
+
+    As floats pandas writes whole numbers where one is missing, as decimals databases do.
+    """
+    types = table.collect_schema()
+    cells = {name: pl.col(column) for name, column in wanted.items()}
+    are_whole = {}
+    for name, cell in cells.items():
+        kind = types[wanted[name]]
+        if kind.is_float() or kind.is_decimal():
+            number = cell.cast(pl.Float64).fill_nan(None)
+            whole = cell.cast(pl.Int128, strict=False).cast(pl.Float64)
+            is_exact = number.abs() <= (math.inf if kind.is_decimal() else 2**53)
+            are_whole[name] = is_exact.all() & whole.eq_missing(number).all()
+    found = table.select(**are_whole).collect().row(0, named=True) if are_whole else {}
+    for name, is_whole in found.items():
+        cells[name] = cells[name].cast(pl.Int128 if is_whole else pl.Float64, strict=False)
+    return [cell.alias(name) for name, cell in cells.items()]
 
 
 def _parquet_columns(file: Path) -> dict[str, str]:

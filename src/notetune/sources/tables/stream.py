@@ -107,6 +107,7 @@ class TableReading:
         self._columns: list[tuple[str | None, ...]] = []
         self._changed: Counter[str] = Counter()
         self._absent: Counter[str] = Counter()  # task to its notes whose id the table lacks
+        self._nearly: Counter[str] = Counter()  # task to its notes whose id it has in another form
         self._ended: Counter[str] = Counter()  # task to its notes of stays that had ended
         self._kept = 0
         self._merged_away = 0
@@ -148,6 +149,7 @@ class TableReading:
                         note.labels[name] is not None and note.ids[name] not in lookup.by_id
                         for note in chunk
                     )
+                    self._nearly[name] += sum(lookup.nearly_has(n.ids[name]) for n in chunk)
                     self._ended[name] += sum(
                         note.labels[name] is None and note.ids[name] in lookup.ended
                         for note in chunk
@@ -193,14 +195,14 @@ class TableReading:
             is_same = self._text_of[name] == hash(text)
             rule = f"note id repeated with {'the same' if is_same else 'another'} text"
             raise Rejected(rule, "give each note its own id, once")
-        stay_id = None if layout.stay_id is None else record.feature(layout.stay_id)
+        stay_id = None if layout.stay_id is None else record.stay(layout.stay_id)
         column = layout.patient_id
         patient_id = (stay_id or name) if column is None else record.id(column, "patient")
         time = self._time(record)
         labels, ids = {}, {}
         for task in self._source.tasks:
             if task.samples or self._lookups[task.name]:
-                ids[task.name] = record.text(task.column)
+                ids[task.name] = record.name(task.column)
             if not task.samples:
                 labels[task.name] = self._timed(task, record, self._labels(task, record))
         features = tuple(map(record.feature, layout.features))
@@ -241,7 +243,7 @@ class TableReading:
                 rule = f"missing label of task {task.name}"
                 raise Rejected(rule, "fill in the label or remove the row")
             return labels
-        key = record.text(task.column)
+        key = record.name(task.column)
         labels = lookup.by_id.get(key)
         is_left_out = key in lookup.unknown or key in lookup.ended
         if labels is None and (is_left_out or not (key and task.absent_is_negative)):
@@ -346,7 +348,8 @@ class TableReading:
         stage = f"ids of the table for task {task.name}"
         if lookup.absent:
             stage += f"; {len(lookup.absent)} others count as negative"
-        notice = absence_notice(task, self._absent[task.name], self._kept, lookup.unread)
+        counts = (self._absent[task.name], self._kept, lookup.unread, self._nearly[task.name])
+        notice = absence_notice(task, *counts)
         return FlowCount(stage, ids, met, {"no such note": ids - met}, notice=notice)
 
 
