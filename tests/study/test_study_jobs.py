@@ -31,6 +31,7 @@ SETTINGS = [
     "evaluate.draws=100",
     "prepare.source.features=[stay]",
     "prepare.source.columns.stay_id=stay",
+    "prepare.source.columns.time=time",
     "pretrain.compare={other: {adapter: {kind: prompt, virtual_tokens: 2}}}",
     "downstream.variants=[head-only, task-lora, domain-frozen, domain-trainable+task-lora]",
     "downstream.tasks=[died]",

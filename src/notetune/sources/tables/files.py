@@ -19,6 +19,7 @@ from notetune.errors import DataError
 from notetune.missing_column import MissingColumnError, missing_column
 from notetune.sources.paths import matching_files
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections, place
+from notetune.sources.tables.times import time_of
 from notetune.strict_csv import MAX_CELL_CHARS, numbered_lines, open_file, read_header
 from notetune.strict_csv import read_rows as read_csv_rows
 
@@ -136,7 +137,7 @@ class Record:
             return None
         try:
             if isinstance(value, str):
-                value = datetime.fromisoformat(_as_iso(value.strip()))
+                value = time_of(value.strip())
             if isinstance(value, datetime):
                 return value.astimezone(UTC) if value.tzinfo else value
         except (ValueError, OverflowError):  # of a zone at the first or last hour of all years
@@ -144,14 +145,6 @@ class Record:
         if isinstance(value, date):
             return datetime(value.year, value.month, value.day)  # noqa: DTZ001 (none has a zone)
         raise Rejected("unreadable time", f"write times as 2164-10-23 21:09:00 in column {column}")
-
-
-def _as_iso(time: str) -> str:
-    """A time in the form of ISO 8601, of one of BigQuery (a zone in a word) or of 23.10.2164."""
-    if of_days := re.match(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?=$|[ T]\d)", time):
-        day, month, year = map(int, of_days.groups())
-        time = f"{year:04}-{month:02}-{day:02}{time[of_days.end() :]}"
-    return re.sub(r" UTC$", "+00:00", time)
 
 
 def table_files(path: Path) -> list[Path]:

@@ -96,7 +96,8 @@ class TableReading:
             for task in source.tasks
             if task.samples
         }
-        are_compared = any(task.samples or task.prediction_time for task in source.tasks)
+        are_foretold = any(task.samples or task.prediction_time for task in source.tasks)
+        are_compared = are_foretold or layout.stay_id is not None  # the notes of a stay
         self._zones = Zones(are_compared=are_compared)
         for samples in self._samples.values():
             samples.check(self._zones)
