@@ -139,13 +139,15 @@ def test_a_file_like_that_of_the_study_needs_no_columns_named(tmp_path):
 
 def test_cells_that_were_empty_to_the_study_are_empty_to_predict(tmp_path):
     notes = tmp_path / "notes.csv"
-    pl.DataFrame({"id": ["n1", "n2"], "text": ["a", "-9"]}).write_csv(notes)
+    pl.DataFrame({"id": ["n1", "n2", "n3"], "text": ["a", "-9", "N/A"]}).write_csv(notes)
     words = ("--note-id", "id", "--policy", "quarantine")
     usual = notetune("predict", words_bundle(tmp_path / "usual"), notes, *words)
-    assert [row["note_id"] for row in csv.DictReader(usual.stdout.splitlines())] == ["n1", "n2"]
-    own = notetune("predict", words_bundle(tmp_path / "own", missing=("-9",)), notes, *words)
+    ids = [row["note_id"] for row in csv.DictReader(usual.stdout.splitlines())]
+    assert ids == ["n1", "n2", "n3"]
+    missing = ("-9", "N/A")
+    own = notetune("predict", words_bundle(tmp_path / "own", missing=missing), notes, *words)
     assert [row["note_id"] for row in csv.DictReader(own.stdout.splitlines())] == ["n1"]
-    assert "1 rows are left out" in own.stderr
+    assert "2 rows are left out" in own.stderr
 
 
 @pytest.mark.parametrize(

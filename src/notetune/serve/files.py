@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -24,6 +24,9 @@ from notetune.sources.rejections import place
 from notetune.sources.tables.files import names_in, table_files
 from notetune.sources.tables.source import TableColumns, TableSource
 from notetune.strict_csv import csv_text
+
+_MISSING_BEFORE: Final = ("NULL", "null", r"\N", "None", "nan", "NaN", "NaT", "NA", "<NA>")
+"""The cells that were empty to the study of a bundle that does not say which were."""
 
 
 class Scored(NamedTuple):
@@ -61,9 +64,8 @@ def source_of(
     source = TableSource(
         kind="table", path=notes, columns=columns, policy=policy, max_rejected_share=1
     )
-    if card.missing is None:
-        return source
-    return source.model_copy(update={"missing": card.missing})
+    missing = _MISSING_BEFORE if card.missing is None else card.missing
+    return source.model_copy(update={"missing": missing})
 
 
 def predict_file(
