@@ -199,6 +199,8 @@ def _notices(card: Card, source: TableSource, cohort: Cohort) -> Iterator[str]:
         yield f"{left_out.height} rows are left out ({reasons}); the first is {first}."
     if changes := cohort.flow[0].changes:
         yield f"{changes}."
+    if notice := cohort.flow[0].notice:
+        yield notice
 
 
 def check_output(path: Path | None) -> None:

@@ -30,6 +30,7 @@ from notetune.sources.tables.zones import Zones
 
 NOTES_PER_CHUNK: Final = 10_000
 _CHARS_PER_CHUNK: Final = 64_000_000
+_MARKUP: Final = ("{\\rtf", "<html", "<HTML", "<!DOCTYPE html", "<!doctype html", "<?xml")
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class TableReading:
         self._text_of: dict[str, int] = {}  # note id to the hash of its text
         self._columns: list[tuple[str | None, ...]] = []
         self._changed: Counter[str] = Counter()
+        self._marked_up = 0
         self._absent: Counter[str] = Counter()  # task to its notes whose id the table lacks
         self._nearly: Counter[str] = Counter()  # task to its notes whose id it has in another form
         self._ended: Counter[str] = Counter()  # task to its notes of stays that had ended
@@ -187,6 +189,7 @@ class TableReading:
                 continue
             self._text_of[name] = hash(note.text)
             self._changed.update(note.changes)
+            self._marked_up += note.text.startswith(_MARKUP)
             yield note
 
     def _note(self, raw: RawNote, name: str) -> _Note:
@@ -296,7 +299,12 @@ class TableReading:
     def _finish(self) -> Finished:
         usable = self._kept + self._merged_away
         read, rejected = self.rejections.rows_read, self.rejections.counts()
-        flow = [FlowCount("notes", read, usable, rejected, dict(self._changed))]
+        notice = (
+            f"{self._marked_up:,} of {usable:,} notes begin as RTF, HTML or XML, and their markup "
+            "is read as text; write them as plain text."
+        )
+        told = notice if self._marked_up else ""
+        flow = [FlowCount("notes", read, usable, rejected, dict(self._changed), told)]
         if self._merges:
             repeated = {"same text as an earlier note": self._merged_away}
             flow.append(FlowCount("merge of equal texts", usable, self._kept, repeated))
