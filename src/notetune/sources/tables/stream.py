@@ -299,12 +299,8 @@ class TableReading:
     def _finish(self) -> Finished:
         usable = self._kept + self._merged_away
         read, rejected = self.rejections.rows_read, self.rejections.counts()
-        notice = (
-            f"{self._marked_up:,} of {usable:,} notes begin as RTF, HTML or XML, and their markup "
-            "is read as text; write them as plain text."
-        )
-        told = notice if self._marked_up else ""
-        flow = [FlowCount("notes", read, usable, rejected, dict(self._changed), told)]
+        notice = _markup_notice(self._marked_up, usable)
+        flow = [FlowCount("notes", read, usable, rejected, dict(self._changed), notice)]
         if self._merges:
             repeated = {"same text as an earlier note": self._merged_away}
             flow.append(FlowCount("merge of equal texts", usable, self._kept, repeated))
@@ -360,6 +356,15 @@ class TableReading:
         counts = (self._absent[task.name], self._kept, lookup.unread, self._nearly[task.name])
         notice = absence_notice(task, *counts)
         return FlowCount(stage, ids, met, {"no such note": ids - met}, notice=notice)
+
+
+def _markup_notice(marked_up: int, notes: int) -> str:
+    if not marked_up:
+        return ""
+    return (
+        f"{marked_up:,} of {notes:,} notes begin as RTF, HTML or XML, and their markup is read as "
+        "text; write them as plain text."
+    )
 
 
 def _chunked(notes: Iterable[_Note]) -> Iterator[list[_Note]]:
