@@ -14,6 +14,7 @@ Check = Literal[
     "near-duplicate text",
     "outcome words",
     "later than the prediction time",
+    "no prediction time",
 ]
 
 
@@ -85,5 +86,6 @@ class Finding:
             "later than the prediction time": (
                 f"{self.count} notes of {b} were written after the prediction time of {a}"
             ),
+            "no prediction time": f"{self.count} of {b} lack the prediction time of {a}",
         }[self.check]
         return f"{found} ({self.not_judged})" if self.not_judged else found

@@ -127,7 +127,8 @@ def parse(model: type[ConfigT], data: Mapping[str, Any], origin: str) -> ConfigT
         ConfigError: With the dotted key, the found value, the reason and the nearest known key.
     """
     try:
-        text = to_json(_begun(model, data))
+        begun = _begun(model, data) if isinstance(data, Mapping) else data  # a file holds anything
+        text = to_json(begun)
         if _NUL.search(text):
             raise ConfigError(f"{origin}: a key or a value holds a NUL character; remove it.")
         # Strict validation of JSON still reads a path from text and a tuple from a list, which

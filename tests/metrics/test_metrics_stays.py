@@ -6,7 +6,7 @@ import pytest
 
 from notetune.errors import DataError
 from notetune.metrics.scores import ScoreTable
-from notetune.metrics.stays import combined
+from notetune.metrics.stays import combined, without_score
 
 KNOWN = pl.DataFrame(
     {
@@ -84,6 +84,12 @@ def test_stays_whose_notes_disagree_stop_with_their_number(name, value, what):
     told = rf"notes of 1 of 3 stays have different {what}"
     with pytest.raises(DataError, match=told):
         combined(table_of(**{name: value}), KNOWN, "mean")
+
+
+def test_other_notes_of_the_stays_of_scored_notes_are_counted():
+    counts = {"abcde": 0, "ab": 2, "d": 0, "": 0}
+    for order, others in counts.items():
+        assert without_score(np.array([*order], np.str_), KNOWN) == others
 
 
 def test_notes_of_no_stay_at_all_cannot_be_combined():

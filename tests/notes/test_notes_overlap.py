@@ -17,6 +17,7 @@ from notetune.notes.overlap import (
     notes_of_listed_patients,
     outcome_words,
     shared_patients,
+    without_moment,
     words_of,
 )
 from notetune.notes.overlap_text import normalised_text, text_hashes
@@ -140,7 +141,21 @@ def test_a_note_after_the_prediction_time_blocks_and_one_without_time_is_not_jud
     assert clean == Finding(check, "mortality", "test", 0, 0.0, blocks=False)
     untimed = late_notes("mortality", "test", notes, table.tail(1))
     assert not untimed.is_judged
-    assert untimed.sentence == f"{check} (mortality, test): not judged, no note has both times"
+    assert untimed.sentence == f"{check} (mortality, test): not judged, {said}"
+
+
+def test_a_prediction_time_that_only_some_notes_have_blocks_and_is_told_from_an_undated_note():
+    hours = [datetime(2150, 1, 1, hour) for hour in (1, 2)]  # noqa: DTZ001
+    notes = pl.DataFrame({"note_id": ["a", "b", "c"], "time": [*hours, None]})
+    schema = {"note_id": pl.String, "prediction_time": pl.Datetime("us")}
+    table = pl.DataFrame([("a", hours[1]), ("b", None), ("c", hours[1])], schema, orient="row")
+    said = late_notes("died", "test", notes, table).not_judged.split("; ")
+    assert sorted(said) == ["1 notes lack a prediction time", "1 notes lack a time"]
+    found = without_moment("died", table)
+    assert (found.count, found.share, found.blocks) == (1, 1 / 3, True)
+    assert found.sentence == "1 of all labelled notes lack the prediction time of died"
+    for alike in (table[1:2], table[::2]):
+        assert not without_moment("died", alike).blocks
 
 
 def test_a_day_alone_is_not_judged_on_the_day_of_the_prediction_time():

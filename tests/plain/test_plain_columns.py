@@ -47,6 +47,11 @@ def test_numbers_with_a_comma_are_refused_unless_they_are_codes():
     with pytest.raises(DataError, match="column weight: 3 of 4 cells are numbers with a comma"):
         typed(frame, ())
     assert typed(frame, ("weight",)).schema["weight"] == pl.String
+    for cells in (["36,5", "37", "38,2", "36"], ["1.234,5", "12.345,0", "999,5", "1.234.567,8"]):
+        with pytest.raises(
+            DataError, match=r"cells are numbers with a comma; .* 1200 for 1,200 or"
+        ):
+            typed(table(weight=cells), ())
     few = table(ward=["a,b", "1,2", "x", "y"], empty=[None] * 4)
     assert typed(few, ()).equals(few)
 
@@ -75,6 +80,13 @@ def test_features_are_standardised_numbers_shared_levels_and_flags():
         [20 / scale, 0, 0, 1, 0, 0],
     ]
     assert np.abs(columns.features(frame) - np.array(expected)).max() < 1e-6
+
+
+def test_true_and_false_are_the_numbers_that_they_were_in_training():
+    frame = typed(table(male=["1", "0", None, "1"]), ())
+    columns = fit_columns(frame, np.array(list("abcd")), 2)
+    for words in (["True", "False", None, "True"], ["true", "false", None, "true"]):
+        assert np.array_equal(columns.features(table(male=words)), columns.features(frame))
 
 
 def test_an_unknown_level_is_all_zero_and_counted():

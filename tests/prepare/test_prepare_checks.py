@@ -184,6 +184,17 @@ def test_a_note_written_after_the_prediction_time_stops_the_run(tmp_path):
     assert sum(finding.count for finding in late.values()) == 1
 
 
+def test_prediction_times_of_one_class_alone_stop_the_run(tmp_path):
+    notes = notes_of([f"{TEXTS[0]} {number}" for number in range(60)])
+    notes = [row if row[-1] else (*row[:4], "", row[-1]) for row in notes]
+    said = r"30 of all labelled notes lack the prediction time of mortality\. Fill it in, or empty"
+    with pytest.raises(DataError, match=said):
+        prepare(table_recipe(tmp_path, notes, late_notes="drop").preparation)
+    prepared = prepare(table_recipe(tmp_path, notes, allow_leaks=True).preparation)
+    (found,) = findings_of(prepared, "no prediction time").values()
+    assert (found.count, found.share, found.blocks) == (30, 0.5, True)
+
+
 def test_notes_from_after_the_prediction_time_can_be_left_out_of_the_task(tmp_path):
     texts = [f"{TEXTS[0]} {number}" for number in range(60)]
     notes = notes_of(texts, hour_of=lambda number: 9 if number < 4 else 7)

@@ -33,7 +33,7 @@ def test_scores_are_harmless_in_a_spreadsheet(tmp_path):
     assert pl.read_parquet(tmp_path / "scores.parquet").equals(table)
 
 
-def words_bundle(folder, missing=None, source="", **note_columns):
+def words_bundle(folder, missing=None, source="", drops_late=False, **note_columns):
     """TF-IDF that knows hypertension, 10 and 120."""
     terms = ("hypertension", "10", "120")
     card = WordsCard(
@@ -45,6 +45,7 @@ def words_bundle(folder, missing=None, source="", **note_columns):
         note_columns=note_columns,
         missing=missing,
         source=source,
+        drops_late=drops_late,
     )
     linear = Linear(np.array([[1, 2, 4]], np.float32), np.zeros(1, np.float32))
     with runs.new_folder(folder, "test") as temporary:
@@ -143,13 +144,15 @@ def test_a_file_like_that_of_the_study_needs_no_columns_named(tmp_path):
 
 def test_cells_that_were_empty_to_the_study_are_empty_to_predict(tmp_path):
     notes = tmp_path / "notes.csv"
-    pl.DataFrame({"id": ["n1", "n2"], "text": ["a", "-9"]}).write_csv(notes)
+    pl.DataFrame({"id": ["n1", "n2", "n3"], "text": ["a", "-9", "N/A"]}).write_csv(notes)
     words = ("--note-id", "id", "--policy", "quarantine")
     usual = notetune("predict", words_bundle(tmp_path / "usual"), notes, *words)
-    assert [row["note_id"] for row in csv.DictReader(usual.stdout.splitlines())] == ["n1", "n2"]
-    own = notetune("predict", words_bundle(tmp_path / "own", missing=("-9",)), notes, *words)
+    ids = [row["note_id"] for row in csv.DictReader(usual.stdout.splitlines())]
+    assert ids == ["n1", "n2", "n3"]
+    missing = ("-9", "N/A")
+    own = notetune("predict", words_bundle(tmp_path / "own", missing=missing), notes, *words)
     assert [row["note_id"] for row in csv.DictReader(own.stdout.splitlines())] == ["n1"]
-    assert "1 rows are left out" in own.stderr
+    assert "2 rows are left out" in own.stderr
 
 
 @pytest.mark.parametrize(
@@ -169,6 +172,16 @@ def test_a_bundle_of_notes_that_its_source_made_says_so(tmp_path, kind, made):
     said = " ".join(done.stderr.split())
     assert said.startswith(f"warning: the bundle was trained on {made}, and") if made else not said
     assert ("`notetune prepare` with a recipe whose source is of kind" in said) is bool(made)
+
+
+@pytest.mark.parametrize("drops_late", [True, False])
+def test_a_bundle_trained_without_late_notes_says_that_the_file_may_hold_none(tmp_path, drops_late):
+    notes = tmp_path / "notes.csv"
+    pl.DataFrame({"id": ["n1"], "text": ["a"]}).write_csv(notes)
+    bundle = words_bundle(tmp_path / "bundle", drops_late=drops_late)
+    done = notetune("predict", bundle, notes, "--note-id", "id")
+    said = "trained without notes from after the prediction time, and reads every note of this file"
+    assert (said in " ".join(done.stderr.split())) is drops_late
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def _(folder):
     cohort = fed(folder, HEADER + "007,007,0,x\n7,7,1,y\n7.0,1e3,0,z\n")
     assert cohort.notes["note_id"].to_list() == ["007", "7", "7.0"]
     assert cohort.notes["patient_id"].to_list() == ["007", "7", "1e3"]
-    pl.DataFrame({"id": [7.0], "patient": ["1"], "died": ["0"], "text": [CANARY]}).write_parquet(
+    pl.DataFrame({"id": [7.5], "patient": ["1"], "died": ["0"], "text": [CANARY]}).write_parquet(
         folder / "ids.parquet"
     )
     with pytest.raises(DataError, match="column id holds a float"):

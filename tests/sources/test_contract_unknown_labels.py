@@ -24,11 +24,11 @@ def test_an_id_whose_row_has_no_label_or_was_rejected_is_unknown_and_not_negativ
     ]
 
 
-def test_an_event_at_an_unreadable_time_is_unknown_and_not_negative(tmp_path):
-    (tmp_path / "death.csv").write_text("patient,when\np0,2150-01-02\np1,soon\np1\n")
+def test_an_event_of_an_unreadable_kind_is_unknown_and_not_negative(tmp_path):
+    (tmp_path / "death.csv").write_text("patient,kind\np0,death\np1,dea\x07th\np1\n")
     labels = {"path": tmp_path / "death.csv", "id_column": "patient", "absent": "negative"}
+    labels["where"] = {"kind": "death"}
     task = {"name": "death", "kind": "binary", "column": "patient", "labels": labels}
-    task["prediction_time"] = "when"
     cohort = cohort_of(tmp_path, tasks=[task], policy="quarantine", max_rejected_share=0.9)
     assert labels_of(cohort) == {"n0": ["death"], "n1": ["death"]}
 

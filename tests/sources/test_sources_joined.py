@@ -78,6 +78,26 @@ def test_notes_after_the_first_prediction_time_of_their_stay_are_dropped_on_requ
         joined_of(stream_of(tmp_path, rows, tasks=[UNTIL], policy="quarantine"))
 
 
+def test_a_label_that_stands_on_a_late_note_is_that_of_its_stay_and_lost_stays_are_counted(
+    tmp_path,
+):
+    rows = (
+        "a,1,v1,2150-01-01 09:00:00,,,63,early\n"
+        "b,1,v1,2150-01-09 09:00:00,1,2150-01-02 00:30:00,63,discharge\n"
+        "c,2,v2,2150-01-01 09:00:00,0,2150-01-02 00:30:00,40,early too\n"
+        "d,3,v3,2150-01-09 09:00:00,1,2150-01-02 00:30:00,50,late alone\n"
+        "e,4,,2150-01-09 09:00:00,1,2150-01-02 00:30:00,50,of no stay\n"
+    )
+    stream = stream_of(tmp_path, rows, tasks=[UNTIL], policy="quarantine", features=["age"])
+    notes, finished = joined_of(stream, drops_late=True)
+    assert notes["text"].to_list() == ["early", "early too", "of no stay"]
+    ((_, table),) = finished.tasks
+    told = table.select("note_id", "labels", day=table["prediction_time"].dt.day())
+    assert told.rows() == [("v1", ["died"], 2), ("v2", [], 2), ("e", ["died"], 2)]
+    assert finished.columns["note_id"].to_list() == ["v1", "v2", "e"]
+    assert "1 of no stay are left alone, 1 stays have no note in time" in finished.flow[-1].stage
+
+
 def test_notes_of_unknown_time_are_left_out_on_request_or_said_of_their_document(tmp_path):
     rows = (
         "a,1,v1,2150-01-02 09:00:00,1,2150-01-03 12:00:00,63,in time\n"
@@ -91,9 +111,10 @@ def test_notes_of_unknown_time_are_left_out_on_request_or_said_of_their_document
     assert notes["text"].to_list()[:2] == ["of any time\n\nin time", "of that day\n\nin time"]
     ((_, table),) = finished.tasks
     that_day = "of the day of the prediction time, without an hour"
-    assert table["unjudged"].to_list() == ["without a time", that_day, "without a time", None]
+    assert table["unjudged"].to_list() == ["without a time", that_day, None, None]
     said = late_notes("died", "test", notes, table).not_judged.split("; ")
-    assert said == [f"1 notes hold notes {that_day}", "2 notes hold notes without a time"]
+    held = [f"1 notes hold notes {that_day}", "1 notes hold notes without a time"]
+    assert said == [*held, "1 notes lack a prediction time"]
 
     notes, finished = joined_of(stream_of(tmp_path, rows, tasks=[UNTIL]), drops_late=True)
     assert notes["text"].to_list() == [
@@ -102,7 +123,7 @@ def test_notes_of_unknown_time_are_left_out_on_request_or_said_of_their_document
     ]
     rejected = {"later than the prediction time": 0, "without a time": 1, that_day: 1}
     assert finished.flow[-1].rejected == rejected | {"joined to an earlier note of the stay": 0}
-    assert finished.tasks[0][1]["unjudged"].to_list() == [None, None, "without a time", None]
+    assert finished.tasks[0][1]["unjudged"].to_list() == [None] * 4
 
 
 def test_labels_that_disagree_stop_with_their_number_and_the_way_out(tmp_path):

@@ -122,8 +122,10 @@ def test_the_table_of_deaths_says_who_died_and_absence_who_did_not(tmp_path):
         ),
         FlowCount("task death", 3, 3, {"missing label": 0}),
     )
+    labels = {"path": tmp_path / "death.csv", "id_column": "person_id", "label_column": "person_id"}
+    task |= {"labels": labels, "negative": None, "prediction_time": "death_datetime"}
     with pytest.raises(DataError, match="another label of task death or another prediction time"):
-        cohort_of(tmp_path, tasks=[task | {"prediction_time": "death_datetime"}])
+        cohort_of(tmp_path, tasks=[task])
 
 
 @pytest.mark.parametrize(

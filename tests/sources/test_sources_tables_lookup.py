@@ -223,6 +223,28 @@ def test_codes_of_none_of_the_notes_are_no_negatives(tmp_path):
         cohort_of(tmp_path, tasks=[task])
 
 
+def test_ids_that_differ_by_zeros_alone_are_counted_in_a_notice(tmp_path):
+    (tmp_path / "labels.csv").write_text("id,died\n1.0,1\n02,0\n3,0\n")
+    labels = {"path": tmp_path / "labels.csv", "id_column": "id", "label_column": "died"}
+    task = {"name": "died", "kind": "binary", "column": "visit", "labels": labels}
+    (tmp_path / "notes.csv").write_text("id,visit,text\na,1,a\nb,2,b\nc,003,c\nd,3,d\ne,4,e\n")
+    columns = {"text": "text", "note_id": "id"}
+    cohort = read(source_of(tmp_path / "notes.csv", columns=columns, tasks=[task]))
+    assert notices_of(cohort) == [
+        "Task died: 3 of 5 notes have no row, but one whose id differs by zeros before it or .0 "
+        "behind it alone; write ids alike in both tables."
+    ]
+
+
+def test_a_rounded_id_of_a_table_beside_the_notes_is_refused(tmp_path):
+    (tmp_path / "codes.csv").write_text("visit,code\n1.00E+11,I10\n")
+    codes = {"path": tmp_path / "codes.csv", "id_column": "visit", "code_column": "code"}
+    task = {"name": "icd", "kind": "multilabel", "column": "visit"}
+    task["codes"] = codes | {"version": "icd10"}
+    with pytest.raises(DataError, match=r"codes\.csv, line 2: column visit holds a number with"):
+        cohort_of(tmp_path, tasks=[task])
+
+
 def test_a_table_of_events_alone_says_who_is_positive(tmp_path):
     (tmp_path / "death.csv").write_text("person_id,when\np1,2150-01-02\np9,2150-01-03\n")
     labels = {"path": tmp_path / "death.csv", "id_column": "person_id", "absent": "negative"}
@@ -231,7 +253,8 @@ def test_a_table_of_events_alone_says_who_is_positive(tmp_path):
     assert labels_of(cohort) == {"n0": [], "n1": [], "n2": ["death"], "n3": ["death"]}
     ids = FlowCount("ids of the table for task death; 1 others count as negative", 2, 1, UNMET)
     assert ids in cohort.flow
-    for changes in ({"kind": "multiclass"}, {"labels": labels | {"absent": "missing"}}):
+    timed = {"prediction_time": "when"}  # which who has no row would not have
+    for changes in ({"kind": "multiclass"}, {"labels": labels | {"absent": "missing"}}, timed):
         with pytest.raises(ConfigError, match="absent: negative"):
             cohort_of(tmp_path, tasks=[task | changes])
 

@@ -35,6 +35,17 @@ def test_a_table_passes_in_chunks_of_at_most_10_000_notes_the_same_each_time(tmp
     )
 
 
+def test_notes_that_begin_as_markup_are_counted_in_a_notice(tmp_path):
+    texts = ["{\\rtf1\\ansi x}", " <html><p>x</p>", '<?xml version="1.0"?>', "BP <html", "x"]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    flow = read(source_of(tmp_path / "a.jsonl", columns={"text": "text"})).flow
+    said = (
+        "3 of 5 notes begin as RTF, HTML or XML, and their markup is read as text; write them as "
+        "plain text."
+    )
+    assert flow[0] == FlowCount("notes", 5, 5, notice=said)
+
+
 def test_a_chunk_of_long_notes_ends_early(tmp_path, monkeypatch):
     monkeypatch.setattr("notetune.sources.tables.stream._CHARS_PER_CHUNK", 1_000)
     (tmp_path / "a.jsonl").write_text("\n".join([json.dumps({"text": "x" * 400})] * 7))

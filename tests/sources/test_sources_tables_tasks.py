@@ -74,6 +74,8 @@ def test_words_for_missing_mean_missing_and_a_key_changes_them(tmp_path):
     content = HEADER + ROWS + f"010,3,NaT,NA,None,NULL,{CANARY}\n"
     cohort = cohort_of(tmp_path, content, **LENIENT)
     assert [table.height for _, table in cohort.tasks] == [3, 3, 3]
+    excel = HEADER + ROWS + f"010,3,#N/A,N/A,n/a,,{CANARY}\n"
+    assert [table.height for _, table in cohort_of(tmp_path, excel, **LENIENT).tasks] == [3, 3, 3]
     grades = labels_of(cohort_of(tmp_path, content, tasks=[GRADE], missing=["NaT"]))["grade"]
     assert grades["010"] == ["None"]
 

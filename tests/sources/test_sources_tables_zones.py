@@ -75,3 +75,10 @@ def test_one_note_unlike_the_others_is_refused_and_goes_where_nothing_is_compare
     with pytest.raises(DataError, match="line 4: times in column when have a time zone"):
         notes_of(tmp_path, when, NAIVE)
     assert notes_of(tmp_path, when, NAIVE, tasks=[DIED]).notes.height == 3
+
+
+def test_times_of_notes_that_name_their_stay_are_compared(tmp_path):
+    columns = COLUMNS | {"stay_id": "visit"}
+    with pytest.raises(DataError, match="line 4: times in column when have a time zone"):
+        notes_of(tmp_path, (NAIVE, DAY, ZONED), NAIVE, tasks=[DIED], columns=columns)
+    assert notes_of(tmp_path, (ZONED, DAY), NAIVE, tasks=[DIED], columns=columns).notes.height == 2

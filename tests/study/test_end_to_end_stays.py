@@ -249,6 +249,14 @@ def test_scores_are_combined_only_where_there_are_stays_that_are_not_joined(plac
             ["prepare.join=by time", "evaluate.combine=max"],
             r"evaluate\.combine: with prepare\.join a stay is one document",
         ),
+        (
+            [
+                "prepare.join=by time",
+                "prepare.source.columns.stay_id=stay",
+                "prepare.source.columns.time=null",
+            ],
+            r"prepare\.join needs the time of each note; give prepare\.source\.columns\.time",
+        ),
         (["prepare.join=by time", "prepare.long_notes=first"], "leave one out"),
         (
             [

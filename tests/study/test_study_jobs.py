@@ -19,6 +19,7 @@ from notetune.prepare.settings import Preparation
 from notetune.recipe.recipe import Recipe
 from notetune.study.listing import jobs_of
 from notetune.study.specs import KINDS, Facts, Stage
+from notetune.study.wanted import place_of
 
 MORE = """
 encoders:
@@ -30,6 +31,7 @@ SETTINGS = [
     "evaluate.draws=100",
     "prepare.source.features=[stay]",
     "prepare.source.columns.stay_id=stay",
+    "prepare.source.columns.time=time",
     "pretrain.compare={other: {adapter: {kind: prompt, virtual_tokens: 2}}}",
     "downstream.variants=[head-only, task-lora, domain-frozen, domain-trainable+task-lora]",
     "downstream.tasks=[died]",
@@ -191,6 +193,19 @@ def test_a_key_changes_the_jobs_whose_outcome_it_can_change_and_no_other(place, 
     assert before.keys() == after.keys()
     assert {name for name, _ in before} >= CHANGES[change]
     assert {name for name, _ in before if before[name, 0] != after[name, 0]} == CHANGES[change]
+
+
+@pytest.mark.parametrize(
+    ("late_notes", "moment", "is_said"),
+    [("drop", "null", False), ("drop", "note", True), ("stop", "note", False)],
+)
+def test_a_card_says_that_late_notes_were_left_out_where_there_is_a_prediction_time(
+    place, late_notes, moment, is_said
+):
+    task = f"{{name: died, kind: binary, column: died, prediction_time: {moment}}}"
+    changes = (f"prepare.late_notes={late_notes}", f"prepare.source.tasks=[{task}]")
+    recipe = config.load(Recipe, place / "recipe.yaml", [*SETTINGS, *changes])
+    assert place_of(recipe).of_source.get("drops_late", False) is is_said
 
 
 @pytest.mark.parametrize(("searched", "change", "names"), OF_SEARCHES)

@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 from builders import random_encoder, random_llama
 from tiny_families import tiny_model
@@ -14,7 +15,7 @@ from notetune.plain.bundles import ColumnsBundle, ColumnsCard
 from notetune.plain.columns import Columns, LevelColumn, NumberColumn
 from notetune.plain.linear import Linear
 from notetune.recipe.recipe import Recipe
-from notetune.study.notices import compat_switches, of_columns, of_models, of_scripts
+from notetune.study.notices import compat_switches, of_columns, of_models, of_scripts, of_stays
 from notetune.study.specs import BaselineSpec
 
 
@@ -85,6 +86,19 @@ def test_a_column_without_a_level_that_enough_patients_share_is_told(tmp_path):
         "died: column weight counts for nothing, or at most where it is empty: it is read as "
         "levels, and 10 training patients share none of them."
     )
+
+
+@pytest.mark.parametrize("how", ["last", "none"])
+def test_notes_of_scored_stays_that_have_no_label_are_told_where_scores_are_combined(how):
+    known = {"note_id": ["a", "b", "c", "d"], "stay_id": ["s", "s", "s", "t"], "time": [1, 2, 3, 1]}
+    task = SimpleNamespace(note_ids_N=np.array(["a", "d"]), rows=lambda split: np.array([0]))
+    prepared = SimpleNamespace(tasks={"died": task}, stays=pl.DataFrame(known))
+    evaluation, preparation = SimpleNamespace(combine=how), SimpleNamespace(join="none")
+    recipe = SimpleNamespace(evaluate=evaluation, prepare=preparation)
+    said = [*of_stays(SimpleNamespace(recipe=recipe, notes=SimpleNamespace(prepared=prepared)))]
+    assert len(said) == (2 if how == "last" else 0)
+    told = [told for told in said if told.startswith("died: 2 notes of the test stays have no lab")]
+    assert len(told) == (how == "last")
 
 
 @pytest.mark.parametrize(

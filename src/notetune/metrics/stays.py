@@ -89,6 +89,13 @@ class Stays:
         return np.asarray(most_SK / scale_S1)
 
 
+def without_score(note_ids_N: npt.NDArray[np.str_], known: pl.DataFrame) -> int:
+    """How many other notes the stays of scored notes have; `known` as of `Stays.of`."""
+    is_scored = known["note_id"].is_in(note_ids_N.tolist())
+    stays = known["stay_id"].filter(is_scored).drop_nulls().unique()
+    return int((known["stay_id"].is_in(stays.implode()) & ~is_scored).sum())
+
+
 def combined(table: ScoreTable, known: pl.DataFrame, how: Combine) -> ScoreTable:
     """The table with a row for each stay; `known` as of `Stays.of`.
 

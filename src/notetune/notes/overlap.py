@@ -28,11 +28,14 @@ OUTCOME_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
 """Words that give an outcome away, in lower case, by what its tasks are named, a pattern."""
 LATE: Final = "later than the prediction time"
 UNDATED: Final = "without a time"
+UNFORETOLD: Final = "without a prediction time"
 SAME_DAY: Final = "of the day of the prediction time, without an hour"
 UNJUDGED: Final = "unjudged"
 """Column that a task table may have: why a joined note holds some that are not judged."""
+_LABELLED: Final = "all labelled notes"
 _SAID: Final = {
     UNDATED: "lack a time",
+    UNFORETOLD: "lack a prediction time",
     SAME_DAY: "have the day of the prediction time and no hour",
 }
 
@@ -104,7 +107,9 @@ def not_in_time() -> pl.Expr:
     """
     time, moment = pl.col("time"), pl.col("prediction_time")
     return (
-        pl.when(time.is_null() | moment.is_null())
+        pl.when(moment.is_null())
+        .then(pl.lit(UNFORETOLD))
+        .when(time.is_null())
         .then(pl.lit(UNDATED))
         .when(time > moment)
         .then(pl.lit(LATE))
@@ -131,9 +136,18 @@ def late_notes(task: str, split: str, notes: pl.DataFrame, table: pl.DataFrame) 
     said = "; ".join(f"{number} notes {reason}" for reason, number in counts.items())
     judged = timed.height - counts.total()
     if not judged and timed.height:
-        lacks_all = set(counts) == {_SAID[UNDATED]}
-        return unjudged(LATE, task, split, "no note has both times" if lacks_all else said)
+        return unjudged(LATE, task, split, said)
     return Finding(LATE, task, split, count, _share(count, judged), count > 0, not_judged=said)
+
+
+def without_moment(task: str, table: pl.DataFrame) -> Finding:
+    """How many labelled notes of a task have no prediction time; it blocks where others have one.
+
+    Whose time is missing often follows from the outcome, and late notes of theirs are not found.
+    """
+    count = table["prediction_time"].null_count()
+    share = _share(count, table.height)
+    return Finding("no prediction time", task, _LABELLED, count, share, 0 < count < table.height)
 
 
 def unjudged(check: Check, split_a: str, split_b: str, why: str) -> Finding:

@@ -15,7 +15,9 @@ from notetune.config import Config
 from notetune.errors import DataError
 
 _NOTE = "note_id"
-_COMMA_NUMBER = r"^[-+]?\d+,\d+$"
+_COMMA_NUMBER = r"^[-+]?(\d+|\d{1,3}(\.\d{3})+),\d+$"
+_TRUTH = {"True": "1", "true": "1", "TRUE": "1", "False": "0", "false": "0", "FALSE": "0"}
+"""What a column of truth is in training, where it was no text."""
 _MOST = 1e30
 """Far beyond what is measured; the deviation and the features of more need not be finite."""
 
@@ -64,7 +66,7 @@ class Columns(Config):
         """`(N, F)` float32 features of the rows of a table.
 
         Args:
-            frame: `note_id` and the columns, numbers as numbers or as text.
+            frame: `note_id` and the columns, numbers as numbers or as text, or as true and false.
 
         Raises:
             DataError: If a cell of a column of numbers is no number.
@@ -140,6 +142,8 @@ def _features(column: Column, frame: pl.DataFrame) -> Iterator[npt.NDArray[np.fl
         for level in column.levels:
             yield (cells == level).fill_null(value=False).to_numpy().astype(np.float64)
     else:
+        if series.dtype == pl.String:
+            series = series.replace(_TRUTH)
         numbers, is_odd = _numbers(series)
         if is_odd.any():
             raise _not_numbers(
@@ -151,10 +155,10 @@ def _features(column: Column, frame: pl.DataFrame) -> Iterator[npt.NDArray[np.fl
 
 def _refuse_commas(series: pl.Series, filled: int) -> None:
     commas = int(series.cast(pl.String).str.contains(_COMMA_NUMBER).sum())
-    if commas > filled / 2:
+    if commas and commas >= filled / 2:
         raise DataError(
             f"column {series.name}: {commas} of {filled} cells are numbers with a comma; write "
-            "70.31 for 70,31 and 1200 for 1,200, or name the column in "
+            "70.31 for 70,31 and 1200 for 1,200 or 1.200,0, or name the column in "
             "prepare.source.coded_features too if these are levels."
         )
 

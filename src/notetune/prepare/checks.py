@@ -63,6 +63,7 @@ def task_findings(
             why = "no words are listed for this outcome"
             findings.append(overlap.unjudged("outcome words", task.name, _ALL, why))
         if PREDICTION_TIME in table.columns:
+            findings.append(overlap.without_moment(task.name, table))
             for split, part in parts.items():
                 findings.append(overlap.late_notes(task.name, split, notes, part))
         else:
@@ -156,6 +157,8 @@ def stop_at_leaks(findings: Iterable[Finding]) -> None:
             remedy = "Set pretrain.leaked_texts=drop to leave them out of step 1"
         elif first.check == "later than the prediction time":
             remedy = "Set prepare.late_notes=drop to leave them out of the task"
+        elif first.check == "no prediction time":
+            remedy = "Fill it in, or empty the labels of these notes"
         raise DataError(
             f"leak check: {first.sentence}. {remedy}, or set "
             "prepare.allow_leaks=true to go on; the report will say so."

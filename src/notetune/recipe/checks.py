@@ -102,11 +102,10 @@ def _stays_are_known(recipe: "Recipe") -> None:
     for section, one in read.items():
         if missing := missing_stay_key(one):
             raise ValueError(f"{key} needs the stay of each note; give {section}.{missing}")
-    has_times = not isinstance(source, TableSource) or source.columns.time
-    if recipe.evaluate.combine == "last" and not has_times:
-        raise ValueError(
-            "evaluate.combine last needs the time of each note; give prepare.source.columns.time"
-        )
+        has_times = not isinstance(one, TableSource) or one.columns.time
+        if (joins or recipe.evaluate.combine == "last") and not has_times:
+            what = key if joins else "evaluate.combine last"
+            raise ValueError(f"{what} needs the time of each note; give {section}.columns.time")
 
 
 def _documents_fit_rows(recipe: "Recipe") -> None:

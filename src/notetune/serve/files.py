@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -24,6 +24,9 @@ from notetune.sources.rejections import place
 from notetune.sources.tables.files import names_in, table_files
 from notetune.sources.tables.source import TableColumns, TableSource
 from notetune.strict_csv import csv_text
+
+_MISSING_BEFORE: Final = ("NULL", "null", r"\N", "None", "nan", "NaN", "NaT", "NA", "<NA>")
+"""The cells that were empty to the study of a bundle that does not say which were."""
 
 
 class Scored(NamedTuple):
@@ -61,9 +64,8 @@ def source_of(
     source = TableSource(
         kind="table", path=notes, columns=columns, policy=policy, max_rejected_share=1
     )
-    if card.missing is None:
-        return source
-    return source.model_copy(update={"missing": card.missing})
+    missing = _MISSING_BEFORE if card.missing is None else card.missing
+    return source.model_copy(update={"missing": missing})
 
 
 def predict_file(
@@ -184,6 +186,11 @@ def _notices(card: Card, source: TableSource, cohort: Cohort) -> Iterator[str]:
             f"with a recipe whose source is of kind {card.source} writes such notes into "
             "prepared/texts, which can be read in place of the file with --note-id note_id."
         )
+    if card.drops_late:
+        yield (
+            "the bundle was trained without notes from after the prediction time, and reads every "
+            "note of this file: give it those from up to that time alone."
+        )
     if source.columns.note_id is None:
         yield "notes are named after their lines in the file; --note-id names a column of ids."
     if (left_out := cohort.rejections).height:
@@ -192,6 +199,8 @@ def _notices(card: Card, source: TableSource, cohort: Cohort) -> Iterator[str]:
         yield f"{left_out.height} rows are left out ({reasons}); the first is {first}."
     if changes := cohort.flow[0].changes:
         yield f"{changes}."
+    if notice := cohort.flow[0].notice:
+        yield notice
 
 
 def check_output(path: Path | None) -> None:

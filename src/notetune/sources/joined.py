@@ -32,7 +32,8 @@ def joined(
         stream: The notes one by one.
         tasks: Those whose labels the notes of a stay must share; all when empty.
         drops_late: Leave out what is not known to be from before the first prediction time of its
-            stay: later notes, those without a time, and those of its day without an hour.
+            stay: later notes, those without a time, and those of its day without an hour. The stay
+            keeps their labels, and the first prediction time of each task.
 
     Raises:
         DataError: If no note has a stay, or the notes of a stay differ in patient or labels.
@@ -60,7 +61,12 @@ def joined(
     done = replace(
         finished,
         tasks=tuple(
-            (task, _of_documents(task, table, kept) if task.name in wanted else table)
+            (
+                task,
+                _of_documents(task, table, notes, drops_late=drops_late)
+                if task.name in wanted
+                else table,
+            )
             for task, table in finished.tasks
         ),
         flow=(*finished.flow, _flow(notes, kept, documents)),
@@ -82,6 +88,8 @@ def _flow(notes: pl.DataFrame, kept: pl.DataFrame, documents: pl.DataFrame) -> F
         f"notes of one stay joined by time; {of_stays['time'].null_count()} without a time come "
         f"first, {kept.height - of_stays.height} of no stay are left alone"
     )
+    if lost := notes["stay_id"].n_unique() - kept["stay_id"].n_unique():
+        stage += f", {lost} stays have no note in time"
     return FlowCount(stage, notes.height, documents.height, rejected)
 
 
@@ -120,16 +128,23 @@ def _documents(notes: pl.DataFrame) -> pl.DataFrame:
     return documents.sort("row").rename({"document_id": "note_id"})
 
 
-def _of_documents(task: Task, table: pl.DataFrame, notes: pl.DataFrame) -> pl.DataFrame:
-    """The labels of stays from those of their notes; a note without any does not count."""
+def _of_documents(
+    task: Task, table: pl.DataFrame, notes: pl.DataFrame, *, drops_late: bool
+) -> pl.DataFrame:
+    """The labels of stays from those of all their notes; a note without any does not count.
+
+    A stay none of whose notes is kept has none. Of several prediction times, by the first of which
+    late notes were dropped, that one counts.
+    """
+    kept = notes.filter(pl.col("why").is_null())
     stays = notes.select("note_id", *_STAY)
     of_notes = table.join(stays, on="note_id", maintain_order="left")
     labels = pl.col("labels").list.sort().list.join("\n")
     moments = [pl.col(PREDICTION_TIME)] if PREDICTION_TIME in table.columns else []
-    kinds = (labels, *(moment.drop_nulls() for moment in moments))
+    kinds = (labels, *(moment.drop_nulls() for moment in moments if not drops_late))
     found = of_notes.group_by(_STAY, maintain_order=True).agg(
         pl.col("labels").first(),
-        *(moment.max() for moment in moments),
+        *(moment.min() for moment in moments),
         differs=pl.any_horizontal(kind.n_unique() > 1 for kind in kinds),
     )
     if differing := found["differs"].sum():
@@ -138,10 +153,11 @@ def _of_documents(task: Task, table: pl.DataFrame, notes: pl.DataFrame) -> pl.Da
             f"prediction times of task {task.name}; give all notes of a stay the same ones, or set "
             "prepare.join to none."
         )
+    found = found.filter(pl.col("document_id").is_in(kept["document_id"].unique().implode()))
     labelled = found.select(pl.col("document_id").alias("note_id"), pl.exclude(*_STAY, "differs"))
     if not moments:
         return labelled
-    held = _unjudged(labelled, notes)
+    held = _unjudged(labelled, kept)
     return labelled.join(held, on="note_id", how="left", maintain_order="left")
 
 

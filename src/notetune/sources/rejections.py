@@ -22,7 +22,10 @@ class ReadingPolicy(Config):
     line, note id and reason in the prepared folder."""
     max_rejected_share: Annotated[float, Field(ge=0, le=1)] = 0.001
     """Quarantine stops above this share of the rows."""
-    missing: tuple[str, ...] = ("NULL", "null", r"\N", "None", "nan", "NaN", "NaT", "NA", "<NA>")
+    missing: tuple[str, ...] = (
+        *("NULL", "null", r"\N", "None", "nan", "NaN", "NaT", "NA", "<NA>"),
+        *("N/A", "n/a", "#N/A"),
+    )
     """Cells of ids, labels, times, columns and texts that mean the same as an empty one, in tables;
     FHIR has a form of its own for what is not known."""
 

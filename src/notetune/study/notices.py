@@ -9,6 +9,7 @@ import numpy as np
 from notetune import manifest
 from notetune.errors import BackboneError
 from notetune.metrics.results import TaskResult
+from notetune.metrics.stays import without_score
 from notetune.model.backbone import outline_backbone
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.notes import overlap
@@ -276,7 +277,7 @@ def of_scripts(prepared: Prepared) -> Iterator[str]:
 def _of_notes(first: Made) -> Iterator[str]:
     """Say what is particular about the notes and how they were read."""
     recipe, prepared = first.recipe, first.notes.prepared
-    yield from _of_stays(recipe)
+    yield from of_stays(first)
     yield from _unsure(prepared)
     yield from of_scripts(prepared)
     if recipe.prepare.allow_leaks and any(finding.blocks for finding in prepared.findings):
@@ -338,8 +339,9 @@ def _part(store: TokenStore) -> str:
     return "beginning" if store.edges.join == "none" else "end, which is the newest"
 
 
-def _of_stays(recipe: Recipe) -> Iterator[str]:
+def of_stays(first: Made) -> Iterator[str]:
     """Say what a row is where it is not a note."""
+    recipe, prepared = first.recipe, first.notes.prepared
     if recipe.prepare.join != "none":
         yield (
             "Each note of this report is a stay: its notes were joined in order of time, all of "
@@ -352,6 +354,13 @@ def _of_stays(recipe: Recipe) -> Iterator[str]:
             "were trained, and their settings chosen, note by note; the table of splits counts "
             "notes."
         )
+        for name, task in prepared.tasks.items():
+            if others := without_score(task.note_ids_N[task.rows("test")], prepared.stays):
+                yield (
+                    f"{name}: {others:,} notes of the test stays have no label, so they have no "
+                    "score and are no last note; predict scores every note of its file. Give all "
+                    "notes of a stay its label."
+                )
 
 
 def pieces_of(one: Made) -> int:

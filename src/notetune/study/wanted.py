@@ -16,6 +16,7 @@ from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import LEAST_PATIENTS, MOST_WEIGHTS, BaselineName, Objective
 from notetune.search.space import Point, Space, changes, first_point, settings_of, space_of, widest
 from notetune.sources.tables.source import TableSource
+from notetune.sources.tables.tasks import TaskedSource
 from notetune.study.jobs import Place
 from notetune.study.specs import (
     AdapterTraining,
@@ -283,6 +284,9 @@ def place_of(recipe: Recipe, encoder: str = "") -> Place:
     if isinstance(source, TableSource):
         columns = source.columns.model_dump(exclude_none=True)
         of_source = {"note_columns": columns, "missing": source.missing}
+    tasks = source.tasks if isinstance(source, TaskedSource) else ()
+    if recipe.prepare.late_notes == "drop" and any(task.prediction_time for task in tasks):
+        of_source["drops_late"] = True
     return Place(
         recipe.encoders.models[encoder] if encoder else recipe.backbone,
         f"encoders.models.{encoder}" if encoder else "backbone",

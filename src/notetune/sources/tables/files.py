@@ -19,6 +19,7 @@ from notetune.errors import DataError
 from notetune.missing_column import MissingColumnError, missing_column
 from notetune.sources.paths import matching_files
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections, place
+from notetune.sources.tables.times import time_of
 from notetune.strict_csv import MAX_CELL_CHARS, numbered_lines, open_file, read_header
 from notetune.strict_csv import read_rows as read_csv_rows
 
@@ -26,7 +27,9 @@ TABLE_SUFFIXES: Final = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
 # Ids appear in messages and reports: a wrongly named column must not put text there.
 _MAX_ID_CHARS: Final = 200
 _PARQUET_ROWS_AT_ONCE: Final = 5_000
-_ROW: Final = "row number"
+_ROUNDED: Final = re.compile(r"\d([.,]\d+)?[Ee]\+\d+")
+_NO_BREAK: Final = str.maketrans(dict.fromkeys("\u00a0\u2007\u202f", " "))
+_ROW: Final = "\0row"  # no column of a file has this name
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Record:
         return self.text_of(column, self.cells[column])
 
     def text_of(self, column: str, value: Any) -> str:
-        """An id or label in one Unicode form, without space around it; "" where it is missing.
+        """An id or label in one form, without space around it; "" where it is missing.
 
         Raises:
             Rejected: If it holds control characters or halves of characters.
@@ -71,10 +74,10 @@ class Record:
             case None:
                 return ""
             case str():
-                text = unicodedata.normalize("NFC", value.strip())
+                text = unicodedata.normalize("NFC", value.translate(_NO_BREAK).strip())
             case int():
                 return str(int(value))
-            case _:  # a decimal 7.0 was 007 or 7 once: nobody can tell
+            case _:
                 raise DataError(
                     f"{self.where}: column {column} holds a {type(value).__name__}; "
                     "store ids and labels as text or whole numbers."
@@ -83,9 +86,25 @@ class Record:
             raise Rejected(f"control characters in column {column}", "remove them")
         return text
 
+    def name(self, column: str) -> str:
+        """An id or "" where it is missing, as `text_of`; no number that a spreadsheet rounded."""
+        return self._unrounded(column, self.text(column))
+
+    def stay(self, column: str) -> str | None:
+        """The id of a stay as `feature`, so that 7.0 and 7 are one; as `name`."""
+        return self._unrounded(column, self.feature(column) or "") or None
+
+    def _unrounded(self, column: str, name: str) -> str:
+        if _ROUNDED.fullmatch(name):
+            raise DataError(
+                f"{self.where}: column {column} holds a number with an exponent, as spreadsheets "
+                "round long ones; export its ids as text."
+            )
+        return name
+
     def id(self, column: str, what: str) -> str:
-        """The id of a `what`: not missing, and at most 200 characters; as `text_of`."""
-        name = self.text(column)
+        """The id of a `what`: as `name`, not missing, and at most 200 characters."""
+        name = self.name(column)
         if not name:
             raise Rejected(f"missing {what} id", f"name the {what}")
         if len(name) > _MAX_ID_CHARS:
@@ -118,7 +137,7 @@ class Record:
             return None
         try:
             if isinstance(value, str):
-                value = datetime.fromisoformat(_as_iso(value.strip()))
+                value = time_of(value.strip())
             if isinstance(value, datetime):
                 return value.astimezone(UTC) if value.tzinfo else value
         except (ValueError, OverflowError):  # of a zone at the first or last hour of all years
@@ -126,14 +145,6 @@ class Record:
         if isinstance(value, date):
             return datetime(value.year, value.month, value.day)  # noqa: DTZ001 (none has a zone)
         raise Rejected("unreadable time", f"write times as 2164-10-23 21:09:00 in column {column}")
-
-
-def _as_iso(time: str) -> str:
-    """A time in the form of ISO 8601, of one of BigQuery (a zone in a word) or of 23.10.2164."""
-    if of_days := re.match(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?=$|[ T]\d)", time):
-        day, month, year = map(int, of_days.groups())
-        time = f"{year:04}-{month:02}-{day:02}{time[of_days.end() :]}"
-    return re.sub(r" UTC$", "+00:00", time)
 
 
 def table_files(path: Path) -> list[Path]:
@@ -309,9 +320,9 @@ def parquet_records(
         said = missing_column(absent[0], list(by_name.values()))
         raise MissingColumnError(f"{file}: {said}; name one of these.", absent[0])
     table = pl.scan_parquet(file, glob=False).with_row_index(_ROW, offset=1)
-    columns = [pl.col(_ROW), *(pl.col(by_name[name.lower()]).alias(name) for name in wanted)]
     is_kept = pl.lit(value=True) if keep is None else keep
     with _readable(file), _panics_unsaid():
+        columns = [pl.col(_ROW), *_cells(table, {name: by_name[name.lower()] for name in wanted})]
         total = int(table.select(pl.len()).collect().item())
         rows: Sequence[int] = range(1, total + 1)
         if keep is not None:
@@ -328,6 +339,27 @@ def parquet_records(
         with _readable(file):
             for cells in found.iter_rows(named=True):
                 yield Record(file, cells.pop(_ROW), cells)
+
+
+def _cells(table: pl.LazyFrame, wanted: Mapping[str, str]) -> list[pl.Expr]:
+    """Columns under other names; floats and decimals that are all whole become whole numbers.
+
+    As floats pandas writes whole numbers where one is missing, as decimals databases do.
+    """
+    types = table.collect_schema()
+    cells = {name: pl.col(column) for name, column in wanted.items()}
+    are_whole = {}
+    for name, cell in cells.items():
+        kind = types[wanted[name]]
+        if kind.is_float() or kind.is_decimal():
+            number = cell.cast(pl.Float64).fill_nan(None)
+            whole = cell.cast(pl.Int128, strict=False).cast(pl.Float64)
+            is_exact = number.abs() <= (math.inf if kind.is_decimal() else 2**53)
+            are_whole[name] = is_exact.all() & whole.eq_missing(number).all()
+    found = table.select(**are_whole).collect().row(0, named=True) if are_whole else {}
+    for name, is_whole in found.items():
+        cells[name] = cells[name].cast(pl.Int128 if is_whole else pl.Float64, strict=False)
+    return [cell.alias(name) for name, cell in cells.items()]
 
 
 def _parquet_columns(file: Path) -> dict[str, str]:

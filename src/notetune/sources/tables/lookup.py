@@ -1,10 +1,12 @@
 """Tables of labels and of codes, held in memory by the id that they speak of."""
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 import polars as pl
@@ -20,6 +22,7 @@ from notetune.sources.tables.roll_up import RollUp
 from notetune.sources.tables.tasks import CodeTable, LabelTable, TableTask
 
 _NOT_ASKED_FOR: Final = "not asked for (where)"
+_NUMBER: Final = re.compile(r"0*(\d+?)(?:\.0+)?")
 ENDED: Final = "stay ended before the prediction time"
 
 
@@ -41,6 +44,19 @@ class Lookup:
     rejections: pl.DataFrame
     met: set[str] = field(default_factory=set)
     absent: set[str] = field(default_factory=set)
+
+    def nearly_has(self, name: str) -> bool:
+        """Whether an id is that of no row, but for zeros before it or ".0" behind it."""
+        return name not in self.by_id and _bare(name) in self._bare_ids
+
+    @cached_property
+    def _bare_ids(self) -> frozenset[str]:
+        return frozenset(map(_bare, self.by_id))
+
+
+def _bare(name: str) -> str:
+    number = _NUMBER.fullmatch(name)
+    return number[1] if number else name
 
 
 def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Lookup | None:
@@ -78,22 +94,26 @@ def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Look
     return Lookup(by_id, frozenset(rows.unknown), frozenset(rows.ended), unread, flow, rejected)
 
 
-def absence_notice(task: TableTask, absent: int, notes: int, unread: int) -> str:
+def absence_notice(task: TableTask, absent: int, notes: int, unread: int, nearly: int = 0) -> str:
     """What a reader must know where `absent` of the notes are of no id of the table; "" if nothing.
 
-    Of a table of events nothing, unless rows are `unread`: who has none is negative by its nature.
+    Of a table of events nothing, unless rows are `unread`: who has none is negative by its nature;
+    or unless it has ids that `nearly` are those of notes.
     """
-    if not absent:
-        return ""
     told = []
-    if task.labels is None or task.labels.label_column is not None:
+    if nearly:
+        told.append(
+            f"{nearly:,} of {notes:,} notes have no row, but one whose id differs by zeros before "
+            "it or .0 behind it alone; write ids alike in both tables."
+        )
+    if absent and (task.labels is None or task.labels.label_column is not None):
         what, key = "row in the table of labels and count as negative", "labels.absent"
         if task.codes is not None:
             what, key = "usable code and count as having none of the classes", "codes.no_codes"
         told.append(
             f"{absent:,} of {notes:,} notes have no {what}; `{key}: missing` leaves them out."
         )
-    if unread:
+    if absent and unread:
         told.append(
             f"Of {unread:,} rejected rows of the table nobody knows the id: it may be one of those "
             "that count as negative."
@@ -215,7 +235,8 @@ def _read_codes(
     kept = 0
     for record in _asked_for(table, columns, rows):
         try:
-            name, code, *version = map(record.text, needed)
+            name = record.name(table.id_column)
+            code, *version = map(record.text, needed[1:])
             labels = roll_up.classes(code, *version) if name and code else None
         except Rejected as fault:
             rows.reject(record, fault)

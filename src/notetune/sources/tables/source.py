@@ -79,7 +79,7 @@ class TableSource(TaskedSource):
         def patient(row: Record) -> str:
             if columns.patient_id is not None:
                 return row.id(columns.patient_id, "patient")
-            stay = None if columns.stay_id is None else row.feature(columns.stay_id)
+            stay = None if columns.stay_id is None else row.stay(columns.stay_id)
             if stay is not None:
                 return stay
             return default_id(row) if columns.note_id is None else row.id(columns.note_id, "note")

@@ -30,6 +30,7 @@ from notetune.sources.tables.zones import Zones
 
 NOTES_PER_CHUNK: Final = 10_000
 _CHARS_PER_CHUNK: Final = 64_000_000
+_MARKUP: Final = ("{\\rtf", "<html", "<HTML", "<!DOCTYPE html", "<!doctype html", "<?xml")
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class TableReading:
             for task in source.tasks
             if task.samples
         }
-        are_compared = any(task.samples or task.prediction_time for task in source.tasks)
+        are_foretold = any(task.samples or task.prediction_time for task in source.tasks)
+        are_compared = are_foretold or layout.stay_id is not None  # the notes of a stay
         self._zones = Zones(are_compared=are_compared)
         for samples in self._samples.values():
             samples.check(self._zones)
@@ -106,7 +108,9 @@ class TableReading:
         self._text_of: dict[str, int] = {}  # note id to the hash of its text
         self._columns: list[tuple[str | None, ...]] = []
         self._changed: Counter[str] = Counter()
+        self._marked_up = 0
         self._absent: Counter[str] = Counter()  # task to its notes whose id the table lacks
+        self._nearly: Counter[str] = Counter()  # task to its notes whose id it has in another form
         self._ended: Counter[str] = Counter()  # task to its notes of stays that had ended
         self._kept = 0
         self._merged_away = 0
@@ -148,6 +152,7 @@ class TableReading:
                         note.labels[name] is not None and note.ids[name] not in lookup.by_id
                         for note in chunk
                     )
+                    self._nearly[name] += sum(lookup.nearly_has(n.ids[name]) for n in chunk)
                     self._ended[name] += sum(
                         note.labels[name] is None and note.ids[name] in lookup.ended
                         for note in chunk
@@ -184,6 +189,7 @@ class TableReading:
                 continue
             self._text_of[name] = hash(note.text)
             self._changed.update(note.changes)
+            self._marked_up += note.text.startswith(_MARKUP)
             yield note
 
     def _note(self, raw: RawNote, name: str) -> _Note:
@@ -193,14 +199,14 @@ class TableReading:
             is_same = self._text_of[name] == hash(text)
             rule = f"note id repeated with {'the same' if is_same else 'another'} text"
             raise Rejected(rule, "give each note its own id, once")
-        stay_id = None if layout.stay_id is None else record.feature(layout.stay_id)
+        stay_id = None if layout.stay_id is None else record.stay(layout.stay_id)
         column = layout.patient_id
         patient_id = (stay_id or name) if column is None else record.id(column, "patient")
         time = self._time(record)
         labels, ids = {}, {}
         for task in self._source.tasks:
             if task.samples or self._lookups[task.name]:
-                ids[task.name] = record.text(task.column)
+                ids[task.name] = record.name(task.column)
             if not task.samples:
                 labels[task.name] = self._timed(task, record, self._labels(task, record))
         features = tuple(map(record.feature, layout.features))
@@ -241,7 +247,7 @@ class TableReading:
                 rule = f"missing label of task {task.name}"
                 raise Rejected(rule, "fill in the label or remove the row")
             return labels
-        key = record.text(task.column)
+        key = record.name(task.column)
         labels = lookup.by_id.get(key)
         is_left_out = key in lookup.unknown or key in lookup.ended
         if labels is None and (is_left_out or not (key and task.absent_is_negative)):
@@ -293,7 +299,8 @@ class TableReading:
     def _finish(self) -> Finished:
         usable = self._kept + self._merged_away
         read, rejected = self.rejections.rows_read, self.rejections.counts()
-        flow = [FlowCount("notes", read, usable, rejected, dict(self._changed))]
+        notice = _markup_notice(self._marked_up, usable)
+        flow = [FlowCount("notes", read, usable, rejected, dict(self._changed), notice)]
         if self._merges:
             repeated = {"same text as an earlier note": self._merged_away}
             flow.append(FlowCount("merge of equal texts", usable, self._kept, repeated))
@@ -346,8 +353,18 @@ class TableReading:
         stage = f"ids of the table for task {task.name}"
         if lookup.absent:
             stage += f"; {len(lookup.absent)} others count as negative"
-        notice = absence_notice(task, self._absent[task.name], self._kept, lookup.unread)
+        counts = (self._absent[task.name], self._kept, lookup.unread, self._nearly[task.name])
+        notice = absence_notice(task, *counts)
         return FlowCount(stage, ids, met, {"no such note": ids - met}, notice=notice)
+
+
+def _markup_notice(marked_up: int, notes: int) -> str:
+    if not marked_up:
+        return ""
+    return (
+        f"{marked_up:,} of {notes:,} notes begin as RTF, HTML or XML, and their markup is read as "
+        "text; write them as plain text."
+    )
 
 
 def _chunked(notes: Iterable[_Note]) -> Iterator[list[_Note]]:

@@ -167,6 +167,7 @@ class TableTask(Config):
     prediction_time: Shown | None = None
     """Column (of the label table, where there is one) with the moment from which the outcome is to
     be foretold; later notes are a leak. It has a time zone where the times of the notes have one.
+    Where some labelled notes have one and others none, that is a leak too.
     A note of its day without an hour, or of midnight, may be later, which is said."""
     prediction_hours: NonNegativeFloat = 0
     """Hours after `prediction_time`: 24 with the start of a stay foretells from its first day. FHIR
@@ -253,6 +254,15 @@ class TableTask(Config):
         numbers = [f"{border:.12g}" for border in self.borders]
         inner = (f"{low}-{high}" for low, high in pairwise(numbers))
         return (f"<={numbers[0]}", *inner, f">{numbers[-1]}")
+
+    @model_validator(mode="after")
+    def _has_times_of_both_classes(self) -> Self:
+        if self.labels and self.labels.absent == "negative" and self.prediction_time is not None:
+            raise ValueError(
+                "absent: negative gives those without a row no prediction time, so their late "
+                "notes would stay: give each a row with label and time, and leave absent out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_roll_up(self) -> Self:
