@@ -127,8 +127,7 @@ def parse(model: type[ConfigT], data: Mapping[str, Any], origin: str) -> ConfigT
         ConfigError: With the dotted key, the found value, the reason and the nearest known key.
     """
     try:
-        begun = _begun(model, data) if isinstance(data, Mapping) else data  # a file holds anything
-        text = to_json(begun)
+        text = to_json(_begun(model, data) if isinstance(data, Mapping) else data)
         if _NUL.search(text):
             raise ConfigError(f"{origin}: a key or a value holds a NUL character; remove it.")
         # Strict validation of JSON still reads a path from text and a tuple from a list, which
@@ -203,8 +202,7 @@ class _Loader(yaml.SafeLoader):
 
 def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
-    names = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-    for key in names:
+    for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
         if key.value in seen:
             problem = f"key {_shown_key(key.value)} is given twice; keep one"
             raise _RefusedError(problem=problem, problem_mark=key.start_mark)
@@ -326,12 +324,11 @@ def _explain(model: type[Config], data: Mapping[str, Any], item: Any) -> str:
 def _hint(model: type[Config], keys: Sequence[str], owners: Sequence[type[BaseModel]]) -> str:
     *parents, last = keys
     known = sorted({name for owner in owners for name in fields_of(owner)})
-    near = difflib.get_close_matches(last, known, n=1)
-    if near:
+    if near := difflib.get_close_matches(last, known, n=1):
         return f"did you mean {'.'.join([*parents, *near])}?"
-    deeper = [key for key in _dotted_keys(model) if key.endswith(f".{last}")]
-    if deeper and not parents:
-        return f"did you mean {deeper[0]}?"
+    deeper = (key for key in _dotted_keys(model) if key.endswith(f".{last}"))
+    if not parents and (first := next(deeper, "")):
+        return f"did you mean {first}?"
     return f"the keys there are {', '.join(known)}"
 
 
@@ -386,8 +383,7 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _shown_key(key: object) -> str:
     # A notes file given by mistake as a recipe parses as YAML whose keys are sentences.
-    text = str(key)
-    return text if re.fullmatch(r"[\w.-]{1,40}", text) else "(not a name)"
+    return text if re.fullmatch(r"[\w.-]{1,40}", text := str(key)) else "(not a name)"
 
 
 def _shown_value(value: object) -> str:

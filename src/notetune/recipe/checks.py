@@ -7,6 +7,7 @@ from notetune.prepare.settings import LEAST_TOKENS
 from notetune.recipe.models import VARIANTS
 from notetune.search.space import settings_of
 from notetune.sources import missing_stay_key
+from notetune.sources.splits import ColumnSplit
 from notetune.sources.tables.source import TableSource
 from notetune.sources.tables.tasks import TaskedSource
 
@@ -122,7 +123,24 @@ def _documents_fit_rows(recipe: "Recipe") -> None:
             )
 
 
+def _splits_are_named(recipe: "Recipe") -> None:
+    sections = {"prepare": recipe.prepare, "pretrain.corpus": recipe.pretrain.corpus}
+    for section, read in sections.items():
+        if read is None or not isinstance(split := read.split, ColumnSplit):
+            continue
+        source = read.source
+        known = source.split_table if isinstance(source, TaskedSource) else {}
+        path, patient = (getattr(split, name) or known.get(name) for name in ("path", "patient_id"))
+        is_own = isinstance(source, TableSource) and split.path is None
+        if not path or not (patient or is_own):
+            raise ValueError(
+                f"{section}.split: give its path and patient_id; a source of kind meds has them, "
+                "and one of kind table its own"
+            )
+
+
 OF_SECTIONS: Final = (
+    _splits_are_named,
     _domain_is_named,
     _weights_train_once,
     _weights_can_train,

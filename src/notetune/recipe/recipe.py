@@ -96,23 +96,6 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
-    def _names_what_splits_it(self) -> "Recipe":
-        corpus = self.pretrain.corpus
-        for section, read in (("prepare", self.prepare), ("pretrain.corpus", corpus)):
-            split = self._split_of(read) if read else None
-            if not isinstance(split, ColumnSplit) or not read:
-                continue
-            given = read.split
-            is_own = isinstance(given, ColumnSplit) and given.path is None
-            is_own = is_own and isinstance(read.source, TableSource)
-            if not split.path or not (split.patient_id or is_own):
-                raise ValueError(
-                    f"{section}.split: give its path and patient_id; a source of kind meds has "
-                    "them, and one of kind table"
-                )
-        return self
-
-    @model_validator(mode="after")
     def _backbones_are_recipes(self) -> "Recipe":
         if self.backbones and "backbone" in self.model_fields_set:
             raise ValueError("give either backbone or backbones")

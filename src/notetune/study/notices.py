@@ -119,9 +119,8 @@ def compat_switches(recipe: Recipe) -> tuple[str, ...]:
     for name, one in recipe.studies.items():
         for switch in _switches(one):
             users.setdefault(switch, []).append(name)
-    everywhere = len(recipe.studies)
     return tuple(
-        switch if len(names) == everywhere else f"{', '.join(names)}: {switch}"
+        switch if len(names) == len(recipe.studies) else f"{', '.join(names)}: {switch}"
         for switch, names in users.items()
     )
 
@@ -280,7 +279,7 @@ def _of_notes(first: Made) -> Iterator[str]:
     yield from of_stays(first)
     yield from _unsure(prepared)
     yield from of_scripts(prepared)
-    if recipe.prepare.allow_leaks and any(finding.blocks for finding in prepared.findings):
+    if recipe.prepare.allow_leaks and any(one.blocks for one in prepared.findings):
         yield "Leak checks that should stop the study were overridden by the recipe."
 
 
