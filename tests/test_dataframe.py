@@ -97,12 +97,9 @@ def test_a_card_names_the_columns_that_the_study_read(study, model):
     assert card.source == ""
 
 
-def test_scores_carry_the_ids_of_notes_that_have_them(study):
-    source = study.recipe.prepare.source
-    columns = source.columns.model_copy(update={"note_id": "doc"})
-    source = source.model_copy(update={"columns": columns})
-    prepare = study.recipe.prepare.model_copy(update={"source": source})
-    named = dataclasses.replace(study, recipe=study.recipe.model_copy(update={"prepare": prepare}))
+def test_scores_carry_the_ids_of_notes_that_have_them(tmp_path):
+    notes = frame(range(200)).with_columns(doc=pl.Series([f"x{row}" for row in range(200)]))
+    named = notetune.fit(notes, ["died"], note_id="doc", folder=tmp_path / "ids", **SMALL)
     new = frame(range(1000, 1003)).with_columns(doc=pl.Series(["x7", "x8", "x9"]))
     of_pandas = named.predict(pd.DataFrame(new.to_dict(as_series=False)), model="tf-idf")
     assert of_pandas["doc"].tolist() == ["x7", "x8", "x9"]
@@ -393,3 +390,13 @@ def test_words_for_missing_are_missing_in_new_notes_too(study):
     assert study.predict(words, model="columns").equals(study.predict(gaps, model="columns"))
     with pytest.raises(DataError, match="empty"):
         study.predict(new.with_columns(note=pl.lit("NULL")), model="tf-idf")
+
+
+def test_a_study_whose_folder_another_one_took_predicts_nothing(tmp_path):
+    first = notetune.fit(frame(range(200)), ["died"], folder=tmp_path / "x", **SMALL)
+    turned = frame(range(200)).with_columns(died=1 - pl.col("died"))
+    second = notetune.fit(turned, ["died"], folder=tmp_path / "x", **SMALL)
+    new = frame(range(1000, 1005)).drop("died")
+    assert len(second.predict(new)) == 5
+    with pytest.raises(DataError, match="holds another study by now"):
+        first.predict(new)

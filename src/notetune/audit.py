@@ -8,6 +8,7 @@ from notetune.errors import DataError
 IN_ALL: Final = "in all"
 """The key of `FlowCount.changed` for notes with a change of any kind."""
 
+CORPUS: Final = "corpus of step 1"
 Check = Literal[
     "same patient",
     "same text",

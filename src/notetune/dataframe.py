@@ -83,7 +83,7 @@ def fit(
     check_output(recipe.folder.report)
     results = run_study(recipe, terminal.track)
     write_report(results, recipe.folder.report)
-    return Study(recipe, results)
+    return Study(recipe, results, manifest.made_from(recipe.folder.prepared))
 
 
 def plan(
@@ -106,10 +106,11 @@ def plan(
 
 @dataclass(frozen=True)
 class Study:
-    """A finished study; `notetune study run` takes its recipe too."""
+    """A finished study on notes as of `manifest.made_from`; `study run` takes its recipe too."""
 
     recipe: Recipe
     results: Results
+    notes_from: str | None
 
     def __repr__(self) -> str:
         return f"<Study of {', '.join(task.task for task in self.results.tasks)}: {self.report}>"
@@ -122,9 +123,8 @@ class Study:
     def summary(self) -> str:
         """The report in words, and where no model can be chosen to predict with."""
         lines = [f"{said.about}: {said.text}" for said in summary(self.results)]
-        for task, jobs in _made(self.recipe).items():
-            if why := _why_not_chosen(jobs):
-                lines.append(f"To predict {task}: {why}.")
+        unsure = {task: _why_not_chosen(jobs) for task, jobs in _made(self.recipe).items()}
+        lines += [f"To predict {task}: {why}." for task, why in unsure.items() if why]
         return "\n".join(lines)
 
     def predict(self, notes: Any, model: str | None = None) -> Any:
@@ -141,8 +141,10 @@ class Study:
 
         Raises:
             ConfigError: If there is no such model, or the study is about stays.
-            DataError: If a column is missing or a note is empty.
+            DataError: If a column is missing or a note is empty, or another study took the folder.
         """
+        if manifest.made_from(self.recipe.folder.prepared) != self.notes_from:
+            raise DataError(f"{self.recipe.folder.root} holds another study by now; fit anew.")
         if self.recipe.prepare.join != "none" or self.recipe.evaluate.combine != "none":
             raise ConfigError(
                 "this study is about stays, and here each row is scored by itself; score a file "

@@ -187,12 +187,22 @@ def test_a_note_written_after_the_prediction_time_stops_the_run(tmp_path):
 def test_prediction_times_of_one_class_alone_stop_the_run(tmp_path):
     notes = notes_of([f"{TEXTS[0]} {number}" for number in range(60)])
     notes = [row if row[-1] else (*row[:4], "", row[-1]) for row in notes]
-    said = r"30 of all labelled notes lack the prediction time of mortality\. Fill it in, or empty"
+    said = r"30 of all labelled notes lack the prediction time of mortality\. Fill it in, or set prep"
     with pytest.raises(DataError, match=said):
-        prepare(table_recipe(tmp_path, notes, late_notes="drop").preparation)
+        prepare(table_recipe(tmp_path, notes).preparation)
     prepared = prepare(table_recipe(tmp_path, notes, allow_leaks=True).preparation)
     (found,) = findings_of(prepared, "no prediction time").values()
     assert (found.count, found.share, found.blocks) == (30, 0.5, True)
+
+
+def test_notes_without_a_prediction_time_can_be_left_out_of_the_task(tmp_path):
+    notes = notes_of(list(map(words, range(60))))
+    notes = [(*row[:4], "", row[-1]) if number % 20 < 2 else row for number, row in enumerate(notes)]
+    prepared = prepare(table_recipe(tmp_path, notes, late_notes="drop").preparation)
+    (found,) = findings_of(prepared, "no prediction time").values()
+    assert (found.count, found.blocks) == (0, False)
+    (stage,) = (stage for stage in prepared.flow if stage.stage == "mortality: notes in time")
+    assert (stage.read, stage.kept, stage.rejected["without a prediction time"]) == (60, 54, 6)
 
 
 def test_notes_from_after_the_prediction_time_can_be_left_out_of_the_task(tmp_path):

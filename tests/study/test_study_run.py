@@ -402,7 +402,7 @@ def test_a_folder_with_another_study_in_it_answers_for_none_but_that(place, fini
     other = "prepare.source.tasks=[{name: other, kind: binary, column: died}]"
     done = notetune("evaluate", place / "recipe.yaml", other)
     assert done.returncode == 2
-    assert "with the task codes, which this recipe does not have: another study" in done.stderr
+    assert "was made with another prepare.source.tasks: another study" in done.stderr
 
 
 def test_what_a_search_leaves_open_is_said_in_the_report(place, finished, tmp_path):

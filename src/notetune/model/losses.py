@@ -74,8 +74,8 @@ def balanced_weights(kind: str, targets_NK: npt.NDArray[np.int8]) -> npt.NDArray
     """`(2, K)` weights of zeros and of ones with which both values of each label count the same.
 
     For `multiclass` all classes count the same, and the weights of zeros are not used. Over the
-    notes that they were taken from, the weights average to 1; a value that none of them has weighs
-    nothing.
+    notes that they were taken from, the weights average to 1, or to a half for a label with one
+    value; a value that none of them has weighs nothing.
     """
     ones_K = targets_NK.sum(0)
     counts_2K = np.stack([len(targets_NK) - ones_K, ones_K]).astype(np.float32)

@@ -142,7 +142,7 @@ def _features(column: Column, frame: pl.DataFrame) -> Iterator[npt.NDArray[np.fl
         for level in column.levels:
             yield (cells == level).fill_null(value=False).to_numpy().astype(np.float64)
     else:
-        if series.dtype == pl.String:
+        if series.dtype == pl.String and 0 <= column.mean <= 1 >= 2 * column.scale:  # of truth
             series = series.replace(_TRUTH)
         numbers, is_odd = _numbers(series)
         if is_odd.any():

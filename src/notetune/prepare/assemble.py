@@ -9,13 +9,12 @@ import numpy as np
 import polars as pl
 
 from notetune import sources, storage
-from notetune.audit import Finding, FlowCount
+from notetune.audit import CORPUS, Finding, FlowCount
 from notetune.errors import DataError
 from notetune.notes.outcomes import Task
 from notetune.notes.overlap import UNJUDGED
 from notetune.plain.columns import typed
 from notetune.prepare.checks import (
-    CORPUS,
     HeldOut,
     corpus_notes,
     split_findings,

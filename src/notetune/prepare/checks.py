@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from notetune.audit import Finding, FlowCount
+from notetune.audit import CORPUS, Finding, FlowCount
 from notetune.errors import DataError
 from notetune.notes import overlap
 from notetune.notes.near_duplicates import Signatures, are_matched, have_earlier_match
@@ -19,7 +19,6 @@ from notetune.prepare.settings import Preparation
 from notetune.prepare.shards import NOTES, SIGNATURES, TEXT_HASH, Shard, signatures_of, texts_of
 from notetune.sources.cohort import PREDICTION_TIME
 
-CORPUS = "corpus of step 1"
 _ALL = "all notes"
 _HELD_OUT = "the validation and test notes"
 HeldOut = Path | Literal["own"] | None
@@ -158,7 +157,7 @@ def stop_at_leaks(findings: Iterable[Finding]) -> None:
         elif first.check == "later than the prediction time":
             remedy = "Set prepare.late_notes=drop to leave them out of the task"
         elif first.check == "no prediction time":
-            remedy = "Fill it in, or empty the labels of these notes"
+            remedy = "Fill it in, or set prepare.late_notes=drop to leave them out of the task"
         raise DataError(
             f"leak check: {first.sentence}. {remedy}, or set "
             "prepare.allow_leaks=true to go on; the report will say so."

@@ -9,10 +9,9 @@ import numpy as np
 import polars as pl
 
 from notetune import manifest, storage
-from notetune.audit import Finding
+from notetune.audit import CORPUS, Finding
 from notetune.errors import DataError
 from notetune.notes import overlap, overlap_text
-from notetune.prepare.checks import CORPUS
 from notetune.prepare.prepared import NoteIds, Prepared
 from notetune.prepare.shards import NOTES
 from notetune.tokens.packing import Int64Array

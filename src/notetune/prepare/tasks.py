@@ -8,11 +8,11 @@ from notetune.audit import FlowCount
 from notetune.errors import ConfigError
 from notetune.notes import outcomes
 from notetune.notes.outcomes import Task
-from notetune.notes.overlap import LATE, SAME_DAY
+from notetune.notes.overlap import LATE, SAME_DAY, UNFORETOLD
 from notetune.prepare.checks import late_note_ids
 from notetune.prepare.settings import Preparation
 from notetune.sources import splits
-from notetune.sources.cohort import SAMPLE_ID, Finished
+from notetune.sources.cohort import PREDICTION_TIME, SAMPLE_ID, Finished
 from notetune.sources.mimic import published
 
 
@@ -42,13 +42,21 @@ def split_tasks(
 def _in_time(
     task: Task, table: pl.DataFrame, notes: pl.DataFrame
 ) -> tuple[pl.DataFrame, FlowCount]:
-    """The table without notes from after the prediction time, or of its day without an hour."""
+    """The table without notes from after the prediction time, or of its day without an hour.
+
+    And without those that have none, where others do: nobody can say what of them was known.
+    """
     late, of_the_day = (
         table["note_id"].is_in(late_note_ids(notes, table, reason).implode())
         for reason in (LATE, SAME_DAY)
     )
-    kept = table.filter(~(late | of_the_day))
+    lacking = late & ~late
+    if PREDICTION_TIME in table.columns and not (none := table[PREDICTION_TIME].is_null()).all():
+        lacking = none
+    kept = table.filter(~(late | of_the_day | lacking))
     reasons = {LATE: int(late.sum())}
+    if unforetold := int(lacking.sum()):
+        reasons[UNFORETOLD] = unforetold
     if unknown := int((of_the_day & ~late).sum()):
         reasons[SAME_DAY] = unknown
     return kept, FlowCount(f"{task.name}: notes in time", table.height, kept.height, reasons)

@@ -32,6 +32,7 @@ _OF_STAYS: Final = r".*(admi|disch|stor|aufnahme|entlass|updat|modif|sign|print)
 _OF_LIVES: Final = r".*(birth|dob|death|dod|died|expire|geburt|todes|sterbe).*"
 """Names of times by whether they are more, less or never likely that of a note."""
 _LEAST_STAYS: Final = 10
+_LINES_OF_A_NOTE: Final = 1.5
 _LEAST_CHARS: Final = 40
 _MOST_ID_CHARS: Final = 40
 _SEEDS: Final = 3
@@ -200,7 +201,7 @@ def _of_ids(seen: Survey, columns: dict[str, str]) -> Iterator[str]:
         )
     for one in seen.columns:
         named = one.name == columns.get("note_id") or _is(_IN_SEVERAL_ROWS, one)
-        if named and one.distinct and not one.is_unique:
+        if named and one.filled >= _LINES_OF_A_NOTE * one.distinct > 0:
             yield (
                 f"{one.name} names {one.filled / one.distinct:.2g} rows each, and each row is read "
                 "as a note: if notes go over several rows, put the text of each into one, in the "

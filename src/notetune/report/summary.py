@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from notetune.audit import CORPUS
 from notetune.metrics.results import Comparison, HeadlineRow, ModelRow, Results, TaskResult
 from notetune.report.numbers import count, number, signed, with_interval
 
@@ -162,14 +163,16 @@ def _leakage_sentences(results: Results) -> list[str]:
         for item in results.leakage
         if item.blocks
     ]
-    if blocking:
-        return [
-            f"A leak check found what blocks training unless it is overridden: {_and(blocking)}."
-        ]
     if not results.leakage:
         return []
     found = "No leak check found anything that blocks training."
-    others = [item.sentence for item in results.leakage if item.count and not item.blocks]
+    if blocking:
+        found = (
+            f"A leak check found what blocks training unless it is overridden: {_and(blocking)}."
+        )
+    # What step 1 shares with the tasks either blocks or was left out.
+    rest = [item for item in results.leakage if item.count and not item.blocks]
+    others = [item.sentence for item in rest if CORPUS not in (item.split_a, item.split_b)]
     unseen = dict.fromkeys(f"{f.check} ({f.not_judged})" for f in results.leakage if f.not_judged)
     return [
         found,

@@ -131,14 +131,18 @@ def _documents(notes: pl.DataFrame) -> pl.DataFrame:
 def _of_documents(
     task: Task, table: pl.DataFrame, notes: pl.DataFrame, *, drops_late: bool
 ) -> pl.DataFrame:
-    """The labels of stays from those of all their notes; a note without any does not count.
+    """The labels of stays from those of their notes; a note without any does not count.
 
-    A stay none of whose notes is kept has none. Of several prediction times, by the first of which
+    Those of notes that were dropped count where no kept note of the stay has any. A stay none of
+    whose notes is kept has none. Of several prediction times, by the first of which
     late notes were dropped, that one counts.
     """
     kept = notes.filter(pl.col("why").is_null())
     stays = notes.select("note_id", *_STAY)
     of_notes = table.join(stays, on="note_id", maintain_order="left")
+    has_text = pl.col("note_id").is_in(kept["note_id"].implode())
+    is_told = has_text.any().over(_STAY)  # by a note that is kept: others add nothing then
+    of_notes = of_notes.filter(has_text | ~is_told)
     labels = pl.col("labels").list.sort().list.join("\n")
     moments = [pl.col(PREDICTION_TIME)] if PREDICTION_TIME in table.columns else []
     kinds = (labels, *(moment.drop_nulls() for moment in moments if not drops_late))

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from notetune import manifest, storage
-from notetune.audit import Finding, FlowCount
+from notetune.audit import CORPUS, Finding, FlowCount
 from notetune.errors import ConfigError, DataError, RunError
 from notetune.metrics.comparison import compare_study
 from notetune.metrics.published import publication
@@ -29,7 +29,6 @@ from notetune.metrics.scores import ScoreTable, read_scores
 from notetune.metrics.stays import Stays, combined
 from notetune.model.device import torch_device
 from notetune.notes import overlap
-from notetune.prepare.checks import CORPUS
 from notetune.prepare.patient_hashes import corpus_findings
 from notetune.prepare.prepared import Prepared, TaskTable
 from notetune.prepare.suspects import Suspects, suspect_notes

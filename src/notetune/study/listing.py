@@ -4,16 +4,16 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from notetune import storage
+from notetune import manifest, storage
 from notetune.errors import RunError
-from notetune.prepare.prepared import open_prepared
+from notetune.prepare.prepared import inputs, open_prepared
 from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import BaselineName
 from notetune.search.space import Point
-from notetune.sources.tables.tasks import TaskedSource
 from notetune.study import wanted
 from notetune.study.jobs import WINNER, Job
+from notetune.study.last_recipe import other_keys
 from notetune.study.specs import (
     BaselineSpec,
     CellSpec,
@@ -26,6 +26,7 @@ from notetune.study.specs import (
     Stage,
 )
 
+_WHAT_NOTES_ARE = ("prepare.source.", "prepare.split.", "downstream.tasks")
 _MUST_BE_THERE: dict[Stage, str] = {
     "pretrain": "adapter that was trained",
     "perplexity": "perplexity that was measured",
@@ -132,7 +133,7 @@ def read_study(recipe: Recipe) -> list[Made]:
     found: list[Made] = []
     for backbone, one in recipe.studies.items():
         notes = notes_here(one)
-        _refuse_foreign(one, notes)
+        _refuse_foreign(one)
         others = [job for before in found for job in before.jobs]
         jobs = jobs_of(one, backbone, wanted.facts_of(one, notes), others)
         done = frozenset(job for job in jobs if job.is_made())
@@ -148,15 +149,14 @@ def read_study(recipe: Recipe) -> list[Made]:
     return found
 
 
-def _refuse_foreign(recipe: Recipe, notes: Notes) -> None:
-    """Refuse notes of another study that was run in the same folder."""
-    source = recipe.prepare.source
-    known = source.tasks if isinstance(source, TaskedSource) else ()
-    if other := notes.prepared.tasks.keys() - {task.name for task in known} if known else ():
+def _refuse_foreign(recipe: Recipe) -> None:
+    """Refuse notes of another source or split, which another study left in the same folder."""
+    keys = [key for key in other_keys(recipe) if key.startswith(_WHAT_NOTES_ARE)]
+    spec = recipe.preparation
+    if keys and not manifest.was_made_from(spec.folder, inputs(spec)):
         raise RunError(
-            f"{recipe.folder.prepared} holds notes with the task {min(other)}, which this recipe "
-            "does not have: another study was run in this folder. `notetune study run` with this "
-            "recipe replaces it; `name=other` keeps both."
+            f"{spec.folder} was made with another {keys[0]}: another study was run in this "
+            "folder. `notetune study run` with this recipe replaces it; `name=other` keeps both."
         )
 
 
@@ -382,7 +382,7 @@ class _Listing:
         seed = 0 if isinstance(spec, BaselineSpec) else spec.seed
         label = f"{spec.task} · {model.name}"
         label = label if stage == "baseline" else f"{label} · seed {seed}"
-        place = wanted.place_of(self.recipe, model.encoder)
+        place = wanted.place_of(self.recipe, model.encoder, spec.task)
         of_job = (self.backbone, None, False, model, spec.task, seed)
         return Job(folder, stage, label, spec, place, tuple(needs), *of_job)
 

@@ -53,7 +53,7 @@ def questions(recipe: Recipe, tasks: tuple[str, ...] = ()) -> Questions:
 def _head(recipe: Recipe) -> tuple[Any, ...]:
     config = recipe.downstream
     how = config.features, config.max_pieces, config.class_weights
-    return recipe.backbone, recipe.dtype, *how
+    return recipe.backbone, recipe.dtype, recipe.folder.prepared, *how
 
 
 def fingerprint(asked: Questions) -> str:

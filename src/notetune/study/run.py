@@ -23,14 +23,14 @@ from notetune.study import search, step1
 from notetune.study.evaluate import evaluate, refuse_unready
 from notetune.study.features import is_computed_elsewhere
 from notetune.study.jobs import OF_NOTES, Job
+from notetune.study.last_recipe import RECIPE, SECTIONS, other_keys
 from notetune.study.listing import jobs_of, notes_here
 from notetune.study.specs import KINDS, Notes
-from notetune.study.status import RECIPE, Diary, other_keys
+from notetune.study.status import Diary
 from notetune.study.wanted import check_backbones, facts_of
 from notetune.tokens.edges import read_declared
 from notetune.train import processes
 
-_SECTIONS = frozenset({"name", "prepare", "pretrain", "downstream", "evaluate"})
 _SECONDS_BETWEEN_LOOKS = 2.0
 
 
@@ -185,18 +185,26 @@ class _Worker:
                 "tune: each trial runs in one process; run `notetune tune` before torchrun."
             )
         for one in (*self.recipe.studies.values(), self.recipe):
-            storage.refuse_foreign_json(one.folder.root / RECIPE, _SECTIONS.issubset)
+            storage.refuse_foreign_json(one.folder.root / RECIPE, SECTIONS.issubset)
         if processes.is_first():
             claims.clear_parts(root)
             others = lease.holders_below(root)
             _refuse_others(self.recipe, others)
-            if keys := [key for key in other_keys(self.recipe) if key.startswith("prepare.")]:
-                _say(
-                    f"{root} was last worked on with another {keys[0]}: its notes, and what stands "
-                    "on them, are made anew in place of the old; `name=other` keeps both"
-                )
+            self._tell_replaced()
             storage.write_json(root / RECIPE, self.recipe.as_json())
         self.look_at_notes()
+
+    def _tell_replaced(self) -> None:
+        """Say of which key the notes that stand there, and are prepared anew, are another one."""
+        keys = [key for key in other_keys(self.recipe) if key.startswith("prepare.")]
+        preparing = [job for one in self.recipe.studies.values() for job in jobs_of(one, "", None)]
+        old = [job.folder for job in preparing if manifest.made_from(job.folder)]
+        if keys and old and not all(job.is_made() for job in preparing if job.folder in old):
+            _say(
+                f"{self.recipe.folder.root} was last worked on with another {keys[0]}: its notes "
+                "are prepared anew, and what reads what changed replaces the old; `name=other` "
+                "keeps both"
+            )
 
     @property
     def listed(self) -> list[Job]:

@@ -2,12 +2,12 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
-from typing import Any, Literal
+from typing import Literal
 
 from notetune import manifest, storage
 from notetune.errors import NotetuneError
@@ -15,14 +15,11 @@ from notetune.journal import Event, Journal
 from notetune.lease import Holder, holder_of, holders_below, this_process
 from notetune.recipe.recipe import Recipe
 from notetune.study.jobs import Job
+from notetune.study.last_recipe import other_keys
 from notetune.study.listing import jobs
 from notetune.study.specs import KINDS, SearchSpec
 
 State = Literal["done", "running", "failed", "older format", "open"]
-RECIPE = "recipe.json"
-"""With which recipe a run folder was last worked on."""
-_OF_A_MACHINE = ("runs", "prepared", "data", "device", "gpu", "checkpoint_minutes")
-_CHOSEN_FOR_NOTES = (("prepare", "opener"), ("prepare", "max_tokens"), ("downstream", "max_pieces"))
 _WAY_OUT = "move it away; nothing that was made depends on it."
 
 
@@ -126,34 +123,6 @@ def progress(recipe: Recipe, *, is_checked: bool = True) -> Progress:
     folder = recipe.folder.root.absolute()
     keys = other_keys(recipe) if len(made) < len(listed) else ()
     return Progress(folder, tuple(lines), workers, left, untimed, places, keys)
-
-
-def other_keys(recipe: Recipe) -> tuple[str, ...]:
-    """Keys that were others when the run folder was last worked on.
-
-    What a machine and its notes decide aside.
-    """
-    path = recipe.folder.root / RECIPE
-    if not path.exists():
-        return ()
-    mine, other = recipe.as_json(), storage.read_json(path)
-    for section, key in _CHOSEN_FOR_NOTES:
-        if mine[section][key] == "auto":
-            other[section][key] = "auto"
-    for each in (mine, other):
-        each["pretrain"].pop("always", None)
-        for key in _OF_A_MACHINE:
-            each.pop(key, None)
-    return tuple(_differing(mine, other))
-
-
-def _differing(one: Any, other: Any, key: str = "") -> Iterator[str]:
-    if isinstance(one, dict) and isinstance(other, dict):
-        for name in dict.fromkeys((*one, *other)):
-            below = one.get(name), other.get(name)
-            yield from _differing(*below, f"{key}.{name}" if key else name)
-    elif one != other:
-        yield key
 
 
 def _holder(job: Job) -> Holder | None:

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 
 from notetune import runs, storage
+from notetune.audit import CORPUS
 from notetune.errors import BundleError
 from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.backbone import load_backbone, outline_backbone
@@ -12,7 +13,7 @@ from notetune.model.compiled import compile_layers
 from notetune.model.device import torch_device
 from notetune.model.recompute import recompute_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, probe, stack
-from notetune.prepare.checks import CORPUS, stop_at_leaks
+from notetune.prepare.checks import stop_at_leaks
 from notetune.prepare.patient_hashes import write_brought, write_provenance
 from notetune.prepare.prepared import Prepared
 from notetune.progress import Track, silent

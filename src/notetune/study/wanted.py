@@ -15,6 +15,7 @@ from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import LEAST_PATIENTS, MOST_WEIGHTS, BaselineName, Objective
 from notetune.search.space import Point, Space, changes, first_point, settings_of, space_of, widest
+from notetune.sources.rejections import ReadingPolicy
 from notetune.sources.tables.source import TableSource
 from notetune.sources.tables.tasks import TaskedSource
 from notetune.study.jobs import Place
@@ -277,16 +278,21 @@ def baseline_spec(recipe: Recipe, facts: Facts, task: str, name: BaselineName) -
     return replace(whole, documents=facts.documents, max_pieces=facts.max_pieces)
 
 
-def place_of(recipe: Recipe, encoder: str = "") -> Place:
-    """Where the jobs of a recipe run that load its backbone, or an encoder of that name."""
+def place_of(recipe: Recipe, encoder: str = "", task: str = "") -> Place:
+    """Where the jobs of a recipe run that load its backbone, or an encoder of that name.
+
+    Those of a task say in their cards what the notes of that task are.
+    """
     source = recipe.prepare.source
     of_source: dict[str, Any] = {"source": source.kind}
     if isinstance(source, TableSource):
-        columns = source.columns.model_dump(exclude_none=True)
-        of_source = {"note_columns": columns, "missing": source.missing}
-    tasks = source.tasks if isinstance(source, TaskedSource) else ()
-    if recipe.prepare.late_notes == "drop" and any(task.prediction_time for task in tasks):
-        of_source["drops_late"] = True
+        of_source = {"note_columns": source.columns.model_dump(exclude_none=True)}
+    if isinstance(source, ReadingPolicy):
+        of_source["missing"] = source.missing
+    is_joined, drops = recipe.prepare.join != "none", recipe.prepare.late_notes == "drop"
+    for one in source.tasks if isinstance(source, TaskedSource) else ():
+        if (is_joined or one.name == task) and (one.samples or (drops and one.prediction_time)):
+            of_source["drops_late"] = True
     return Place(
         recipe.encoders.models[encoder] if encoder else recipe.backbone,
         f"encoders.models.{encoder}" if encoder else "backbone",

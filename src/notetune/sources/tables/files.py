@@ -28,7 +28,7 @@ TABLE_SUFFIXES: Final = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
 _MAX_ID_CHARS: Final = 200
 _PARQUET_ROWS_AT_ONCE: Final = 5_000
 _ROUNDED: Final = re.compile(r"\d([.,]\d+)?[Ee]\+\d+")
-_NO_BREAK: Final = str.maketrans(dict.fromkeys("\u00a0\u2007\u202f", " "))
+NO_BREAK: Final = str.maketrans(dict.fromkeys("\u00a0\u2007\u202f", " "))
 _ROW: Final = "\0row"  # no column of a file has this name
 
 
@@ -74,7 +74,7 @@ class Record:
             case None:
                 return ""
             case str():
-                text = unicodedata.normalize("NFC", value.translate(_NO_BREAK).strip())
+                text = unicodedata.normalize("NFC", value.translate(NO_BREAK).strip())
             case int():
                 return str(int(value))
             case _:
@@ -350,14 +350,14 @@ def _cells(table: pl.LazyFrame, wanted: Mapping[str, str]) -> list[pl.Expr]:
     cells = {name: pl.col(column) for name, column in wanted.items()}
     are_whole = {}
     for name, cell in cells.items():
-        kind = types[wanted[name]]
-        if kind.is_float() or kind.is_decimal():
-            number = cell.cast(pl.Float64).fill_nan(None)
-            whole = cell.cast(pl.Int128, strict=False).cast(pl.Float64)
-            is_exact = number.abs() <= (math.inf if kind.is_decimal() else 2**53)
-            are_whole[name] = is_exact.all() & whole.eq_missing(number).all()
-    found = table.select(**are_whole).collect().row(0, named=True) if are_whole else {}
-    for name, is_whole in found.items():
+        if (kind := types[wanted[name]]).is_decimal():
+            are_whole[name] = (cell == cell.floor()).all()
+        elif kind.is_float():
+            number = cell.fill_nan(None)
+            are_whole[name] = ((number == number.floor()) & (number.abs() <= 2**53)).all()
+    tests = [one.alias(str(place)) for place, one in enumerate(are_whole.values())]
+    found = table.select(tests).collect().row(0) if tests else ()
+    for name, is_whole in zip(are_whole, found, strict=True):
         cells[name] = cells[name].cast(pl.Int128 if is_whole else pl.Float64, strict=False)
     return [cell.alias(name) for name, cell in cells.items()]
 

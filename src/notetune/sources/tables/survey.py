@@ -15,6 +15,7 @@ from notetune.missing_column import MOST_NAME_CHARS, are_names, nearest
 from notetune.notes.icd import has_form
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import (
+    NO_BREAK,
     Record,
     is_csv,
     names_in,
@@ -75,7 +76,7 @@ class Column:
         cell = record.cells[self.name]
         cell = int(cell) if isinstance(cell, bool) else cell  # as labels are read
         text = "" if cell is None or cell != cell else str(cell).strip()  # NaN is unlike itself
-        text = unicodedata.normalize("NFC", text)
+        text = unicodedata.normalize("NFC", text.translate(NO_BREAK)).strip()
         if text in _MISSING:
             self.missing[text] += 1
         if not text or text in _MISSING:
@@ -231,7 +232,9 @@ def survey(path: Path) -> Survey:
             f"{files[0]}, line 1: these seem to be cells: numbers, times, answers, a long text, or "
             "what rows below hold too; give one first line of names, with a letter in each."
         )
-    shown = tuple(column for column in columns.values() if are_names([column.name]))
+    # Keys of few objects may be cells, which are not shown.
+    usual = [one for one in columns.values() if one.name in names or 10 * one.rows >= rows]
+    shown = tuple(column for column in usual if are_names([column.name]))
     known = {column.name for column in shown}
     unread = tuple(name for name in {**dict.fromkeys(names), **columns} if name not in known)
     return Survey(rows, shown, unread, sum(rejections.counts().values()))
