@@ -187,7 +187,9 @@ def test_a_note_written_after_the_prediction_time_stops_the_run(tmp_path):
 def test_prediction_times_of_one_class_alone_stop_the_run(tmp_path):
     notes = notes_of([f"{TEXTS[0]} {number}" for number in range(60)])
     notes = [row if row[-1] else (*row[:4], "", row[-1]) for row in notes]
-    said = r"30 of all labelled notes lack the prediction time of mortality\. Fill it in, or set prep"
+    said = (
+        r"30 of all labelled notes lack the prediction time of mortality\. Fill it in, or set prep"
+    )
     with pytest.raises(DataError, match=said):
         prepare(table_recipe(tmp_path, notes).preparation)
     prepared = prepare(table_recipe(tmp_path, notes, allow_leaks=True).preparation)
@@ -197,7 +199,9 @@ def test_prediction_times_of_one_class_alone_stop_the_run(tmp_path):
 
 def test_notes_without_a_prediction_time_can_be_left_out_of_the_task(tmp_path):
     notes = notes_of(list(map(words, range(60))))
-    notes = [(*row[:4], "", row[-1]) if number % 20 < 2 else row for number, row in enumerate(notes)]
+    notes = [
+        (*row[:4], "", row[-1]) if number % 20 < 2 else row for number, row in enumerate(notes)
+    ]
     prepared = prepare(table_recipe(tmp_path, notes, late_notes="drop").preparation)
     (found,) = findings_of(prepared, "no prediction time").values()
     assert (found.count, found.blocks) == (0, False)
