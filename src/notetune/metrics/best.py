@@ -22,7 +22,7 @@ def standings(scores: Sequence[ModelScores], degrees: int, seed: int = 0) -> lis
     above the 95 % quantile that it would have among equal models. Of equal models, at least one is
     called worse in about 5 % of reports, however many there are; intervals against the leader
     would do so in 55 % of reports of ten. All scores are on the same draws; `degrees` are the
-    patients with the rarer value of the outcome, less one.
+    `Labels.rarer` of the task, less one.
 
     Source:
         The model confidence set with the range statistic: Hansen, Lunde and Nason (2011).

@@ -136,7 +136,7 @@ def total_spread(
     Args:
         over_patients: Variance of the mean over runs, over draws of patients.
         over_runs: Of each set of runs.
-        rarer: Patients with the rarer value of the outcome. Of fewer than 100 the draws show too
+        rarer: As of `task_scores.Labels`. Of fewer than 100 the draws show too
             small a variance, which is itself uncertain.
 
     Source:

@@ -275,9 +275,9 @@ def _looks(recipe: Recipe, asked: Questions) -> dict[str, str]:
     family = questions.fingerprint(asked)
     looks[family] = looks.get(family, 0) + 1
     storage.write_json(path, looks)
-    folders = {one.folder.root for one in recipe.studies.values()} - {path.parent}
-    alone = [file for folder in folders if (file := folder / path.name).is_file()]
-    total = sum(looks.values()) + sum(sum(storage.read_json(file).values()) for file in alone)
+    alone = [refuse_foreign_looks(one) for one in recipe.studies.values()]
+    counted = [storage.read_json(file) for file in {*alone} - {path} if file.is_file()]
+    total = sum(sum(one.values()) for one in (looks, *counted))
     return {
         "primary comparisons": family,
         "looks at the test scores": (

@@ -373,6 +373,6 @@ KINDS: Mapping[Stage, Kind] = {
     "model": Kind(3, "step2:train_model", shows_steps=True),
     "hybrid": Kind(3, "baselines:join"),
     "deletion test": Kind(3, "deletion:measure"),
-    "search": Kind(3, "search:choose"),
+    "search": Kind(4, "search:choose"),
     "trial": Kind(3, None),
 }

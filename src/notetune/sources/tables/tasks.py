@@ -260,7 +260,8 @@ class TableTask(Config):
         if self.labels and self.labels.absent == "negative" and self.prediction_time is not None:
             raise ValueError(
                 "absent: negative gives those without a row no prediction time, so their late "
-                "notes would stay: give each a row with label and time, and leave absent out"
+                "notes would stay: give each a row with a label (`label_column`) and a time, and "
+                "leave absent out"
             )
         return self
 
