@@ -1,8 +1,11 @@
 """The summary names the best model, answers what was asked, and says what cannot be told."""
 
+from dataclasses import replace
+
 import pytest
 from report_values import binary_task, estimate, full_results
 
+from notetune.audit import CORPUS
 from notetune.metrics.bootstrap import Estimate
 from notetune.report.summary import summary
 
@@ -32,6 +35,19 @@ def test_the_summary_names_the_best_model_and_answers_what_was_asked():
         "Perplexity on discharge notes (test split) fell: 9.877 before, 5.432 after."
     )
     assert "near-duplicate text between train and test (17 notes)" in said["Leakage"]
+
+
+def test_what_leak_checks_found_is_told_but_for_what_step_1_left_out():
+    (blocking,) = full_results().leakage
+    twins = replace(blocking, check="same text", count=15, blocks=False)
+    dropped = replace(twins, split_a="validation and test notes", split_b=CORPUS)
+    said = statements(full_results(leakage=(twins, dropped)))["Leakage"]
+    assert said.startswith("No leak check found anything that blocks training. Found, though it")
+    assert "same text: 15 notes of test in train" in said
+    assert CORPUS not in said
+    both = statements(full_results(leakage=(blocking, twins)))["Leakage"]
+    assert "(17 notes)" in both
+    assert "same text: 15 notes of test in train" in both
 
 
 def test_every_declared_comparison_is_in_the_summary():

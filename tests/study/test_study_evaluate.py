@@ -7,7 +7,9 @@ from small_study import small_study
 
 from notetune import config, storage
 from notetune.errors import RunError
+from notetune.metrics.questions import Pair, Questions
 from notetune.recipe.recipe import Recipe
+from notetune.study import evaluate
 from notetune.study.evaluate import refuse_foreign_looks
 
 
@@ -40,3 +42,19 @@ def test_only_counted_looks_of_ours_are_counted_on(text, place, tmp_path):
     with pytest.raises(RunError, match=r"looks\.json exists already"):
         refuse_foreign_looks(recipe)
     assert path.read_text() == text
+
+
+def test_looks_at_one_backbone_alone_count(place, tmp_path):
+    keys = [f"runs={tmp_path}", "name=mine", "backbones={a: tiny, b: tiny}"]
+    whole = json.loads(storage.json_text(config.load(Recipe, place / "recipe.yaml").as_json()))
+    del whole["backbone"]
+    (tmp_path / "recipe.yaml").write_text(storage.json_text(whole))
+    recipe = config.load(Recipe, tmp_path / "recipe.yaml", keys)
+    storage.write_json(tmp_path / "mine/backbones/a/looks.json", LOOKS)
+    for count in (1, 2):
+        said = evaluate._looks(recipe, Questions((Pair("a", "b"),), tasks=("died",)))
+        total = f"{LOOKS['0123456789abcdef'] + count}, of these {count} with"
+        assert said["looks at the test scores"].startswith(total)
+    (tmp_path / "mine/backbones/a/looks.json").write_text("[3]")
+    with pytest.raises(RunError, match=r"looks\.json exists already"):
+        evaluate._looks(recipe, Questions(()))

@@ -94,6 +94,8 @@ def test_what_lacks_a_step_has_the_same_weights():
     for other in ({"class_weights": "balanced"}, {"features": {"layers": [0]}}):
         backbones["half"] = {"backbone": "tiny", "downstream": other}
         assert primary(["domain-frozen"], backbones=backbones) == [AGAINST_TFIDF]
+    backbones["half"] = {"backbone": "tiny", "pretrain": {"tokens_per_row": 256}}  # shorter notes
+    assert primary(["domain-frozen"], backbones=backbones) == [AGAINST_TFIDF]
     both = {"a": {"backbone": "tiny", "downstream": {"variants": ["domain-frozen"]}}}
     both["b"] = {"backbone": "tiny", "pretrain": {"adapter": {"kind": "prompt"}}}
     assert primary(["domain-frozen+task-lora"], backbones=both) == [AGAINST_TFIDF]

@@ -17,7 +17,7 @@ from builders import random_llama
 from sklearn.metrics import roc_auc_score
 from small_study import CANARY, files_below, notetune, small_study
 
-from notetune import config, manifest
+from notetune import config, manifest, storage
 from notetune.cli import dry_runs
 from notetune.errors import DataError, RunWarning
 from notetune.metrics.scores import read_scores
@@ -32,6 +32,7 @@ from notetune.recipe.recipe import Recipe
 from notetune.recipe.sections import EvaluateConfig
 from notetune.study import notices
 from notetune.study.costs import costs
+from notetune.study.last_recipe import other_keys
 from notetune.study.listing import read_study
 from notetune.study.run import work
 from notetune.train.training import read_record
@@ -185,6 +186,13 @@ def test_a_finished_study_says_so(place, finished):
     assert json.loads(other.stdout)["other_keys"] == ["seeds", "downstream.epochs"]
     said = " ".join(notetune("study", "status", place / "recipe.yaml", *keys).stdout.split())
     assert "last worked on with another seeds, downstream.epochs;" in said
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"prepare": 1}'])
+def test_a_file_of_something_else_says_nothing_of_keys(place, tmp_path, text):
+    recipe = config.load(Recipe, place / "recipe.yaml", [f"runs={tmp_path}"])
+    storage.write_text(recipe.folder.root / "recipe.json", text)
+    assert other_keys(recipe) == ()
 
 
 def test_columns_that_tell_an_outcome_as_its_copy_would_are_noticed():
