@@ -205,7 +205,8 @@ def test_a_card_says_that_late_notes_were_left_out_where_there_is_a_prediction_t
     task = f"{{name: died, kind: binary, column: died, prediction_time: {moment}}}"
     changes = (f"prepare.late_notes={late_notes}", f"prepare.source.tasks=[{task}]")
     recipe = config.load(Recipe, place / "recipe.yaml", [*SETTINGS, *changes])
-    assert place_of(recipe).of_source.get("drops_late", False) is is_said
+    assert place_of(recipe, task="died").of_source.get("drops_late", False) is is_said
+    assert "drops_late" not in place_of(recipe, task="another").of_source
 
 
 @pytest.mark.parametrize(("searched", "change", "names"), OF_SEARCHES)

@@ -476,5 +476,7 @@ def test_notes_that_replace_those_of_another_split_are_told(place, tmp_path):
         warnings.simplefilter("error", RunWarning)
         begin()
         begin("downstream.epochs=2")
-    with pytest.warns(RunWarning, match=r"with another prepare\.split\.seed: its notes, .* anew"):
+    with pytest.warns(
+        RunWarning, match=r"another prepare\.split\.seed: its notes are prepared anew"
+    ):
         begin("prepare.split.seed=9")
