@@ -169,7 +169,7 @@ JSON_LINES = [
     Case("half of a character in a text", _cell("text", f"{NOTES['n01'][1]} \ud800"), notes=_is_note("n01", text=f"{NOTES['n01'][1]} \ufffd"), status=0),
     Case("depth of 100,000", _raw('"n01"', _nested(100_000)), "line 2: not a JSON object"),
     Case("half of a character in a key", swapped(_JSONL, '"age"', '"a\\ud800"', -1), status=0),
-    Case("half of a character in a name", swapped(_JSONL, '"age"', '"a\\ud800"', -1), "is not printable; give a first line that names the columns", "init notes.jsonl -o new.yaml"),
+    Case("half of a character in a name", swapped(_JSONL, '"age"', '"a\\ud800"', -1), status=0, command="init notes.jsonl -o new.yaml", said="printable characters are left out: 1"),
     Case("Latin-1", turned(_JSONL, lambda t: t.replace(b"fever", b"fi\xe8vre", 1)), "not a JSON object in UTF-8"),
     Case("UTF-16", turned(_JSONL, lambda t: t.decode().encode("utf-16")), "line 1: the file is UTF-16"),
     Case("byte order mark", turned(_JSONL, lambda t: b"\xef\xbb\xbf" + t), status=0),
