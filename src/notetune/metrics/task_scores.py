@@ -36,7 +36,7 @@ TOO_FEW_PATIENTS = 5
 TOO_FEW_OF_A_LABEL = 3
 """A label that fewer patients have, or lack, makes intervals of a macro average too narrow."""
 
-RARE = 10
+_RARE = 10
 """A class with fewer notes takes the interval from the average precision of all."""
 
 NO_LABEL = "no label has both values in this split"
@@ -156,7 +156,7 @@ class TaskScores:
         scores = [table.scores_NK[:, labels_K] for table in self.tables[model]]
         # No draws of rare labels: in simulations their interval covered the truth in 18 %.
         none_NB, kind = self.counts_NB[:, :0], self.first.kind
-        is_rare = kind == "multiclass" and targets_NK.sum(axis=0).min() < RARE
+        is_rare = kind == "multiclass" and targets_NK.sum(axis=0).min() < _RARE
         counts_NB = none_NB if kind == "multilabel" or is_rare else self.counts_NB
         mean = precision_replicates(targets_NK, scores, counts_NB)
         per_run = [precision_replicates(targets_NK, [one], none_NB).value for one in scores]

@@ -136,8 +136,8 @@ def total_spread(
     Args:
         over_patients: Variance of the mean over runs, over draws of patients.
         over_runs: Of each set of runs.
-        rarer: As of `task_scores.Labels`. Of fewer than 100 the draws show too
-            small a variance, which is itself uncertain.
+        rarer: As of `task_scores.Labels`. Of fewer than 100 the draws show too small a variance,
+            which is itself uncertain.
 
     Source:
         Satterthwaite (1946).

@@ -12,7 +12,7 @@ from notetune.notes.overlap import LATE, SAME_DAY, UNFORETOLD
 from notetune.prepare.checks import late_note_ids
 from notetune.prepare.settings import Preparation
 from notetune.sources import splits
-from notetune.sources.cohort import PREDICTION_TIME, SAMPLE_ID, Finished
+from notetune.sources.cohort import SAMPLE_ID, Finished
 from notetune.sources.mimic import published
 
 
@@ -46,17 +46,16 @@ def _in_time(
 
     And without those that have none, where others do: nobody can say what of them was known.
     """
-    late, of_the_day = (
+    late, of_the_day, unforetold = (
         table["note_id"].is_in(late_note_ids(notes, table, reason).implode())
-        for reason in (LATE, SAME_DAY)
+        for reason in (LATE, SAME_DAY, UNFORETOLD)
     )
-    lacking = late & ~late
-    if PREDICTION_TIME in table.columns and not (none := table[PREDICTION_TIME].is_null()).all():
-        lacking = none
-    kept = table.filter(~(late | of_the_day | lacking))
+    is_out = late | of_the_day
     reasons = {LATE: int(late.sum())}
-    if unforetold := int(lacking.sum()):
-        reasons[UNFORETOLD] = unforetold
+    if unforetold.any() and not unforetold.all():
+        is_out |= unforetold
+        reasons[UNFORETOLD] = int(unforetold.sum())
+    kept = table.filter(~is_out)
     if unknown := int((of_the_day & ~late).sum()):
         reasons[SAME_DAY] = unknown
     return kept, FlowCount(f"{task.name}: notes in time", table.height, kept.height, reasons)

@@ -32,8 +32,8 @@ def joined(
         stream: The notes one by one.
         tasks: Those whose labels the notes of a stay must share; all when empty.
         drops_late: Leave out what is not known to be from before the first prediction time of its
-            stay: later notes, those without a time, and those of its day without an hour. The stay
-            keeps their labels, and the first prediction time of each task.
+            stay: later notes, those without a time, and those of its day without an hour. Where
+            no other note of the stay has a label, it keeps theirs.
 
     Raises:
         DataError: If no note has a stay, or the notes of a stay differ in patient or labels.
@@ -134,8 +134,8 @@ def _of_documents(
     """The labels of stays from those of their notes; a note without any does not count.
 
     Those of notes that were dropped count where no kept note of the stay has any. A stay none of
-    whose notes is kept has none. Of several prediction times, by the first of which
-    late notes were dropped, that one counts.
+    whose notes is kept has none. Where late notes were dropped, notes may have several prediction
+    times, and the first of those that count is that of the stay.
     """
     kept = notes.filter(pl.col("why").is_null())
     stays = notes.select("note_id", *_STAY)

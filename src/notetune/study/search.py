@@ -7,7 +7,7 @@ of workers may try side by side, and a killed search goes on as if it had not be
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -130,7 +130,7 @@ def refuse(search: Job, notes: Notes) -> None:
 def open_trials(search: Job) -> Iterator[TrialRun]:
     """The trials that nobody has finished; once these are taken, the next ones are proposed."""
     spec, ledger = _spec(search), _ledger(search)
-    for trial in ledger.trials()[: spec.trials]:
+    for trial in _trials(search):
         if trial.state == "running":
             yield TrialRun(search, trial)
     while True:
@@ -160,8 +160,7 @@ def open_trials(search: Job) -> Iterator[TrialRun]:
 
 def is_over(search: Job) -> bool:
     """Whether no trial is left to run."""
-    trials = _ledger(search).trials()[: _spec(search).trials]
-    return all(trial.state != "running" for trial in trials)
+    return all(trial.state != "running" for trial in _trials(search))
 
 
 def choose(search: Job, notes: Notes) -> None:
@@ -170,8 +169,7 @@ def choose(search: Job, notes: Notes) -> None:
     Raises:
         DataError: If no trial worked.
     """
-    spec = _spec(search)
-    trials = _ledger(search).trials()[: spec.trials]
+    spec, trials = _spec(search), _trials(search)
     finished = [trial for trial in trials if trial.score is not None]
     if not finished:
         raise DataError(
@@ -234,6 +232,11 @@ def _place(search: Job) -> Path:
 
 def _ledger(search: Job) -> Ledger:
     return Ledger(_place(search) / "ledger.jsonl", identity(search))
+
+
+def _trials(search: Job) -> Sequence[Trial]:
+    """Those that count, where the recipe wants fewer than the ledger has."""
+    return _ledger(search).trials()[: _spec(search).trials]
 
 
 def _score(search: Job, job: Job, notes: Notes, track: Track) -> float:
