@@ -48,6 +48,7 @@ HELD_BY = {
     "serve/test_serve_merge.py": "model/merge",
     "serve/test_serve_predictor.py": "serve/predictions",
     "sources/test_sources_tables_tasks.py": "sources/tables/labels",
+    "sources/test_sources_tables_files.py": "sources/tables/parquet sources/tables/records",
     "study/test_end_to_end_backbones.py": "cli/load",
     "study/test_end_to_end_encoders.py": "prepare/encoders",
     "study/test_end_to_end_inspect.py": "cli/dry_runs study/counts",

@@ -4,7 +4,7 @@ import hashlib
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -28,7 +28,8 @@ from notetune.recipe.recipe import Recipe
 from notetune.report.page import check_output, write_report
 from notetune.report.summary import summary
 from notetune.serve.predictor import load_predictor
-from notetune.sources.tables.files import Record
+from notetune.sources.rejections import ReadingPolicy
+from notetune.sources.tables.records import Record
 from notetune.sources.tables.source import TableSource
 from notetune.sources.tables.survey import survey
 from notetune.study.costs import Costs, costs
@@ -156,7 +157,7 @@ class Study:
         table = _frame(notes, [*wanted, *filter(None, [note_id])])
         if absent := [name for name in wanted if name not in table.columns]:
             raise DataError(f"the notes have no column {absent[0]}.")
-        records = _records(table.select(wanted), source.missing)
+        records = _records(table.select(wanted), source)
         texts = [record.cells[wanted[0]] or "" for record in records]
         if odd := {type(text).__name__ for text in texts} - {"str"}:
             raise DataError(f"column {wanted[0]} holds cells of kind {min(odd)}; a note is text.")
@@ -205,8 +206,7 @@ def _recipe(
     drafted = draft(path, survey(path), chosen, root.name, backbone or "tiny")
     for remark in drafted.remarks:
         terminal.say(f"Check: {remark}")
-    given = {"runs": str(root.parent), **keys}
-    return _with_keys(drafted, given, is_tiny=backbone is None)
+    return _with_keys(drafted, {"runs": str(root.parent), **keys}, is_tiny=backbone is None)
 
 
 def _with_keys(drafted: Draft, given: Mapping[str, Any], *, is_tiny: bool) -> Recipe:
@@ -241,8 +241,7 @@ def _readable(notes: Any, named: Sequence[str]) -> tuple[pl.DataFrame, dict[str,
     if isinstance(notes, pl.DataFrame):
         found = [(column.name, column) for column in notes]
     elif hasattr(notes, "columns"):
-        names = [str(name) for name in notes.columns]
-        found = [(name, notes.iloc[:, place]) for place, name in enumerate(names)]
+        found = [(str(name), notes.iloc[:, place]) for place, name in enumerate(notes.columns)]
     else:
         raise DataError(
             f"notes are of type {type(notes).__name__}; give a DataFrame of pandas or polars."
@@ -319,10 +318,10 @@ def _kept(table: pl.DataFrame, root: Path) -> Path:
     return folder / "notes.parquet"
 
 
-def _records(table: pl.DataFrame, missing: Collection[str]) -> list[Record]:
+def _records(table: pl.DataFrame, policy: ReadingPolicy) -> list[Record]:
     """Notes as a source reads them."""
-    rows = enumerate(table.iter_rows(named=True))
-    return [Record(Path("the notes"), row, cells).without(missing) for row, cells in rows]
+    rows = table.iter_rows(named=True)
+    return [Record(Path("the notes"), n, row).read_by(policy) for n, row in enumerate(rows)]
 
 
 def _columns(records: Sequence[Record], features: Sequence[str]) -> pl.DataFrame:

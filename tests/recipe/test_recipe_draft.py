@@ -564,6 +564,26 @@ def test_the_time_of_a_note_is_told_from_those_of_lives_and_stays(drafted, names
     assert not any("could be outcomes" in remark for remark in found.remarks)
 
 
+@pytest.mark.parametrize(
+    ("cells", "day_first"),
+    [
+        (["3/14/2150 9:09 PM", "2150-01-02"] * 20, False),
+        (["14/3/2150", "1/2/2150"] * 20, True),
+        (["3/4/2150 9:09 PM"] * 40, None),
+        (["14/3/2150", "3/14/2150"] * 20, None),
+    ],
+)
+def test_the_order_of_days_and_months_is_told_where_the_days_tell_it(drafted, cells, day_first):
+    found = drafted(died=alternating(1, 0), note_date=cells)
+    source = found.keys["prepare"]["source"]
+    assert source.get("day_first") is day_first
+    assert source["columns"].get("time") == (None if day_first is None else "note_date")
+    named = drafted(Choices(time="note_date"), died=alternating(1, 0), note_date=cells)
+    assert named.keys["prepare"]["source"].get("day_first") is day_first
+    said = "say by day_first" if day_first is None else "in its times with slashes the"
+    assert any(said in remark for remark in named.remarks)
+
+
 def test_times_are_no_outcome(drafted):
     with pytest.raises(ConfigError, match="no column seems to be an outcome"):
         drafted(date_of_death=DAYS)

@@ -33,7 +33,7 @@ def test_scores_are_harmless_in_a_spreadsheet(tmp_path):
     assert pl.read_parquet(tmp_path / "scores.parquet").equals(table)
 
 
-def words_bundle(folder, missing=None, source="", drops_late=False, **note_columns):
+def words_bundle(folder, said=None, **note_columns):
     """TF-IDF that knows hypertension, 10 and 120."""
     terms = ("hypertension", "10", "120")
     card = WordsCard(
@@ -43,9 +43,7 @@ def words_bundle(folder, missing=None, source="", drops_late=False, **note_colum
         min_patients=1,
         holds="terms",
         note_columns=note_columns,
-        missing=missing,
-        source=source,
-        drops_late=drops_late,
+        **(said or {}),
     )
     linear = Linear(np.array([[1, 2, 4]], np.float32), np.zeros(1, np.float32))
     with runs.new_folder(folder, "test") as temporary:
@@ -150,9 +148,20 @@ def test_cells_that_were_empty_to_the_study_are_empty_to_predict(tmp_path):
     ids = [row["note_id"] for row in csv.DictReader(usual.stdout.splitlines())]
     assert ids == ["n1", "n2", "n3"]
     missing = ("-9", "N/A")
-    own = notetune("predict", words_bundle(tmp_path / "own", missing=missing), notes, *words)
+    own = notetune("predict", words_bundle(tmp_path / "own", {"missing": missing}), notes, *words)
     assert [row["note_id"] for row in csv.DictReader(own.stdout.splitlines())] == ["n1"]
     assert "2 rows are left out" in own.stderr
+
+
+def test_times_with_slashes_are_read_as_in_the_study(tmp_path):
+    notes = tmp_path / "notes.csv"
+    table = {"id": ["n1"], "text": ["a"], "day": ["3/14/2150 9:09 PM"]}
+    pl.DataFrame(table).write_csv(notes)
+    words = ("--note-id", "id", "--time", "day")
+    done = notetune("predict", words_bundle(tmp_path / "own", {"day_first": False}), notes, *words)
+    assert [row["note_id"] for row in csv.DictReader(done.stdout.splitlines())] == ["n1"]
+    refused = notetune("predict", words_bundle(tmp_path / "other"), notes, *words)
+    assert "day_first" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -167,7 +176,7 @@ def test_cells_that_were_empty_to_the_study_are_empty_to_predict(tmp_path):
 def test_a_bundle_of_notes_that_its_source_made_says_so(tmp_path, kind, made):
     notes = tmp_path / "notes.csv"
     pl.DataFrame({"id": ["n1"], "text": ["a"]}).write_csv(notes)
-    bundle = words_bundle(tmp_path / "bundle", source=kind)
+    bundle = words_bundle(tmp_path / "bundle", {"source": kind})
     done = notetune("predict", bundle, notes, "--note-id", "id")
     said = " ".join(done.stderr.split())
     assert said.startswith(f"warning: the bundle was trained on {made}, and") if made else not said
@@ -178,7 +187,7 @@ def test_a_bundle_of_notes_that_its_source_made_says_so(tmp_path, kind, made):
 def test_a_bundle_trained_without_late_notes_says_that_the_file_may_hold_none(tmp_path, drops_late):
     notes = tmp_path / "notes.csv"
     pl.DataFrame({"id": ["n1"], "text": ["a"]}).write_csv(notes)
-    bundle = words_bundle(tmp_path / "bundle", drops_late=drops_late)
+    bundle = words_bundle(tmp_path / "bundle", {"drops_late": drops_late})
     done = notetune("predict", bundle, notes, "--note-id", "id")
     said = "trained without notes from after the prediction time, and reads every note of this file"
     assert (said in " ".join(done.stderr.split())) is drops_late

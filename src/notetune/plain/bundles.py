@@ -32,8 +32,9 @@ class PlainCard(Config):
     `classes` are K names in the order of the scores; `seed` is 0 where all runs are the same;
     `join` says whether it reads the notes of a stay as one; `note_columns` are the columns that a
     study of a table read, by the keys of `TableColumns`, and `missing` the cells that were empty to
-    it, in place of those that are by default; `source` is the kind of a source that is no table;
-    `drops_late` says whether notes from after a prediction time were left out.
+    it, in place of those that are by default; `day_first` says how it read times with slashes;
+    `source` is the kind of a source that is no table; `drops_late` says whether notes from after a
+    prediction time were left out.
     """
 
     format: int = FORMAT
@@ -44,6 +45,7 @@ class PlainCard(Config):
     join: Join = "none"
     note_columns: dict[str, str] = Field(default={})
     missing: tuple[str, ...] | None = None
+    day_first: bool | None = None
     source: str = ""
     drops_late: bool = False
 

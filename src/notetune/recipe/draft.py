@@ -121,6 +121,8 @@ def draft(
     taken |= {split["column"]} if split else set()
     tasks = drafted_tasks(seen, choices.outcomes, taken, remarks, of_codes)
     source: dict[str, Any] = {"kind": "table", "path": str(path), "columns": columns}
+    if "time" in columns:
+        source |= _order_of_days(seen.column(columns["time"]), remarks)
     if choices.features:
         source["features"] = [seen.column(feature).name for feature in choices.features]
     source |= {"tasks": tasks, **gaps_of(seen, tasks, remarks)}
@@ -187,6 +189,18 @@ def _columns(seen: Survey, choices: Choices, remarks: list[str]) -> dict[str, st
     return columns
 
 
+def _order_of_days(column: Column, remarks: list[str]) -> dict[str, bool]:
+    """The key that says how times with slashes are read, where they are."""
+    if not column.slashed:
+        return {}
+    if column.day_first is None:
+        remarks.append(f"{column.name}: say by day_first of the source how its times are read.")
+        return {}
+    first = "day" if column.day_first else "month"
+    remarks.append(f"{column.name}: in its times with slashes the {first} stands first.")
+    return {"day_first": column.day_first}
+
+
 def _of_ids(seen: Survey, columns: dict[str, str]) -> Iterator[str]:
     """What to check of the ids."""
     stays = seen.column(columns["stay_id"]) if "stay_id" in columns else None
@@ -245,7 +259,7 @@ def _of_role(seen: Survey, role: str, pattern: str, columns: dict[str, str]) -> 
         unique = [column for column in seen.columns if _names_notes(column, seen.rows)]
         fitting = [column for column in fitting if column in unique] or _alone(seen, unique)
     elif role == "time":
-        times = [one for one in fitting if one.times == one.filled and not _is(_OF_LIVES, one)]
+        times = [one for one in fitting if one.are_sure_times and not _is(_OF_LIVES, one)]
         fitting = sorted(times, key=lambda one: _is(_OF_STAYS, one) - _is(_OF_NOTES, one))
     else:
         fitting = [column for column in fitting if _is(_IS_ID, column) or not column.words]

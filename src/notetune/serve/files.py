@@ -65,7 +65,7 @@ def source_of(
         kind="table", path=notes, columns=columns, policy=policy, max_rejected_share=1
     )
     missing = _MISSING_BEFORE if card.missing is None else card.missing
-    return source.model_copy(update={"missing": missing})
+    return source.model_copy(update={"missing": missing, "day_first": card.day_first})
 
 
 def predict_file(

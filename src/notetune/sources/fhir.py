@@ -11,7 +11,7 @@ from notetune.sources.cohort import NoteStream
 from notetune.sources.fhir_files import FOLDER, Attachments, open_binaries
 from notetune.sources.fhir_text import attachment_text, section_text
 from notetune.sources.rejections import Rejected, Rejections
-from notetune.sources.tables.files import Record
+from notetune.sources.tables.records import Record
 from notetune.sources.tables.resources import (
     codings,
     export_files,

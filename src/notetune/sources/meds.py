@@ -11,7 +11,8 @@ from notetune.config import Shown
 from notetune.errors import DataError
 from notetune.sources.cohort import NoteStream
 from notetune.sources.paths import matching_files
-from notetune.sources.tables.files import Record, parquet_records
+from notetune.sources.tables.parquet import parquet_records
+from notetune.sources.tables.records import Record
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
 from notetune.sources.tables.tasks import TaskedSource
 
@@ -59,12 +60,12 @@ class MedsSource(TaskedSource):
         starts = sorted(self.notes, key=len, reverse=True)
         code = pl.col("code").cast(pl.String)  # it may be a dictionary
         is_note = pl.any_horizontal(*(code.str.starts_with(start) for start in starts))
-        columns, missing = reading.columns("code"), reading.rejections.missing
+        columns, policy = reading.columns("code"), reading.rejections.policy
 
         def note_of(record: Record) -> RawNote:
             name = record.file.relative_to(data).with_suffix("").as_posix()
             start = next(start for start in starts if record.cells["code"].startswith(start))
-            return RawNote(record.without(missing), self.notes[start], f"{name}-{record.line}")
+            return RawNote(record.read_by(policy), self.notes[start], f"{name}-{record.line}")
 
         records = itertools.chain.from_iterable(
             parquet_records(shard, columns, reading.rejections, keep=is_note)

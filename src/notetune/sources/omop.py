@@ -8,7 +8,8 @@ from pydantic import Field
 from notetune.config import MAX_SHOWN_CHARS, Shown
 from notetune.errors import DataError
 from notetune.sources.cohort import NoteStream
-from notetune.sources.tables.files import Record, names_in, read_records, table_files
+from notetune.sources.tables.files import names_in, read_records, table_files
+from notetune.sources.tables.records import Record
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
 from notetune.sources.tables.tasks import TaskedSource
 

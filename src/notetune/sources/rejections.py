@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import polars as pl
 from pydantic import Field
@@ -28,6 +28,10 @@ class ReadingPolicy(Config):
     )
     """Cells of ids, labels, times, columns and texts that mean the same as an empty one, in tables;
     FHIR has a form of its own for what is not known."""
+    day_first: bool | None = None
+    """Whether 3/4/2150 in a table is the third of April; false takes it for the fourth of March.
+    Left open, times with slashes are refused."""
+    AS_BEFORE: ClassVar = {"day_first": None}
 
 
 class Rejected(Exception):  # noqa: N818 (says what to do with a row; `Rejections` makes the error)
@@ -42,26 +46,22 @@ class Rejected(Exception):  # noqa: N818 (says what to do with a row; `Rejection
 class Rejections:
     """The rows of one reading: how many were read, and which were rejected.
 
-    `rows_read` counts every row, also the rejected ones and those left out. `discharges` counts
-    those of FHIR by what they say and whether that was taken for death.
+    `policy` says what becomes of them. `rows_read` counts every row, also the rejected ones and
+    those left out. `discharges` counts those of FHIR by what they say and whether that was taken
+    for death.
     """
 
     def __init__(self, policy: ReadingPolicy) -> None:
         self.rows_read = 0
         self.discharges: Counter[tuple[str, bool]] = Counter()
-        self._policy = policy
+        self.policy = policy
         self._left_out: Counter[str] = Counter()
         self._rows: list[tuple[str, int, str | None, str]] = []
 
     @property
-    def missing(self) -> frozenset[str]:
-        """What a cell holds where nothing is known."""
-        return frozenset(self._policy.missing)
-
-    @property
     def is_strict(self) -> bool:
         """Whether the first bad row stops."""
-        return self._policy.policy == "strict"
+        return self.policy.policy == "strict"
 
     def reject(self, file: Path, line: int, fault: Rejected, note_id: str | None = None) -> None:
         """Note a bad row; its note id, where it was read.
@@ -96,7 +96,7 @@ class Rejections:
         """
         judged = self.rows_read - self._left_out.total()
         share = len(self._rows) / judged if judged else 0.0
-        if share <= (limit := self._policy.max_rejected_share):
+        if share <= (limit := self.policy.max_rejected_share):
             return
         counts = Counter(reason for *_, reason in self._rows).most_common(5)
         file, line, *_ = self._rows[0]

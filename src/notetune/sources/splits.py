@@ -13,7 +13,8 @@ from notetune.config import Config, Shown
 from notetune.errors import DataError
 from notetune.notes.outcomes import SPLITS
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.sources.tables.files import Record, read_records, table_files
+from notetune.sources.tables.files import read_records, table_files
+from notetune.sources.tables.records import Record
 from notetune.sources.tables.source import TableSource
 from notetune.strict_csv import read_rows
 

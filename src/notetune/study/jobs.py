@@ -30,8 +30,8 @@ class Place:
         recompute: Whether activations are computed again in the backward pass.
         features: Folder of features that are kept.
         allow_leaks: Whether a leak stops nothing.
-        of_source: What a card says of the notes' source: `note_columns` and `missing` of a table,
-            `source` of another one, and `drops_late` of both.
+        of_source: What a card says of the notes' source: `note_columns`, `missing` and `day_first`
+            of a table, `source` of another one, and `drops_late` of both.
         brought: Folder of the adapter that step 1 starts from.
     """
 

@@ -286,7 +286,8 @@ def place_of(recipe: Recipe, encoder: str = "", task: str = "") -> Place:
     source = recipe.prepare.source
     of_source: dict[str, Any] = {"source": source.kind}
     if isinstance(source, TableSource):
-        of_source = {"note_columns": source.columns.model_dump(exclude_none=True)}
+        columns = source.columns.model_dump(exclude_none=True)
+        of_source = {"note_columns": columns, "day_first": source.day_first}
     if isinstance(source, ReadingPolicy):
         of_source["missing"] = source.missing
     is_joined, drops = recipe.prepare.join != "none", recipe.prepare.late_notes == "drop"

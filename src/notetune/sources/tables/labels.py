@@ -10,7 +10,7 @@ from typing import Any
 from notetune.config import MAX_SHOWN_CHARS
 from notetune.errors import DataError
 from notetune.sources.rejections import Rejected
-from notetune.sources.tables.files import Record
+from notetune.sources.tables.records import Record
 from notetune.sources.tables.tasks import TableTask
 
 _ITEM = re.compile(r"""'[^']*'|"[^"]*"|[^\s,'"\[\]]+""")

@@ -15,8 +15,9 @@ from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.notes.icd import has_form
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.sources.tables.files import Record, of_recipe
+from notetune.sources.tables.files import of_recipe
 from notetune.sources.tables.labels import LabelSet, label_set
+from notetune.sources.tables.records import Record
 from notetune.sources.tables.resources import discharge_notice, records_beside, resource_files
 from notetune.sources.tables.roll_up import RollUp
 from notetune.sources.tables.tasks import CodeTable, LabelTable, TableTask

@@ -10,7 +10,8 @@ from typing import Any, Final
 from notetune.errors import DataError
 from notetune.sources.paths import matching_files
 from notetune.sources.rejections import Rejected, Rejections
-from notetune.sources.tables.files import Record, object_in, read_objects, read_records, table_files
+from notetune.sources.tables.files import object_in, read_objects, read_records, table_files
+from notetune.sources.tables.records import Record
 from notetune.strict_csv import MAX_CELL_CHARS, open_file
 
 NDJSON: Final = (".ndjson", ".ndjson.gz")

@@ -12,7 +12,8 @@ from notetune.config import MAX_SHOWN_CHARS
 from notetune.errors import DataError
 from notetune.notes.icd_chapters import CHAPTERS, icd_chapter
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.sources.tables.files import Record, of_recipe, read_records, table_files
+from notetune.sources.tables.files import of_recipe, read_records, table_files
+from notetune.sources.tables.records import Record
 from notetune.sources.tables.tasks import RollUpTable, TableTask
 
 UNKNOWN = "not in the roll-up"

@@ -13,8 +13,9 @@ from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.sources.cohort import SAMPLED_TASK_SCHEMA
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.sources.tables.files import Record, names_in, of_recipe, table_files
+from notetune.sources.tables.files import names_in, of_recipe, table_files
 from notetune.sources.tables.labels import labels_in
+from notetune.sources.tables.records import Record
 from notetune.sources.tables.resources import discharge_notice, records_beside, resource_files
 from notetune.sources.tables.roll_up import RollUp
 from notetune.sources.tables.tasks import SampleTable, TableTask

@@ -8,7 +8,8 @@ from pydantic import model_validator
 
 from notetune.config import Config, Shown
 from notetune.sources.cohort import NoteStream
-from notetune.sources.tables.files import Record, of_recipe, read_records, table_files
+from notetune.sources.tables.files import of_recipe, read_records, table_files
+from notetune.sources.tables.records import Record
 from notetune.sources.tables.stream import Layout, RawNote, TableReading
 from notetune.sources.tables.tasks import TaskedSource
 

@@ -20,9 +20,9 @@ from notetune.sources.cohort import (
     NoteStream,
 )
 from notetune.sources.rejections import Rejected, Rejections
-from notetune.sources.tables.files import Record
 from notetune.sources.tables.labels import LabelSet, label_set, moment
 from notetune.sources.tables.lookup import ENDED, Lookup, absence_notice, load_lookup
+from notetune.sources.tables.records import Record
 from notetune.sources.tables.roll_up import load_roll_up
 from notetune.sources.tables.samples import load_samples
 from notetune.sources.tables.tasks import TableTask, TaskedSource, checked_task

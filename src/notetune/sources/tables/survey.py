@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -14,15 +14,9 @@ from notetune.errors import ConfigError, DataError
 from notetune.missing_column import MOST_NAME_CHARS, are_names, nearest
 from notetune.notes.icd import has_form
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
-from notetune.sources.tables.files import (
-    NO_BREAK,
-    Record,
-    is_csv,
-    names_in,
-    read_objects,
-    read_records,
-    table_files,
-)
+from notetune.sources.tables.files import is_csv, names_in, read_objects, read_records, table_files
+from notetune.sources.tables.records import NO_BREAK, Record
+from notetune.sources.tables.times import is_slashed
 from notetune.strict_csv import MAX_CELL_CHARS
 
 ROWS_READ: Final = 20_000
@@ -49,6 +43,7 @@ class Column:
         braced: Cells such as {I10,E11}, as Postgres prints arrays.
         missing: Cells that are a word for nothing known, such as NULL, by word.
         separated: Cells that hold a separator, by separator.
+        slashed: Times with slashes that can be read so, by whether the day stands first.
         diagnoses: Cells that have the form of an ICD diagnosis, by version, "9" or "10".
         levels: Different values and how many cells have each, up to `MOST_LEVELS` short ones; None
             where there are more, or longer ones.
@@ -66,6 +61,7 @@ class Column:
     braced: int = 0
     missing: Counter[str] = field(default_factory=Counter)
     separated: Counter[str] = field(default_factory=Counter)
+    slashed: Counter[bool] = field(default_factory=Counter)
     diagnoses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_VERSIONS, 0))
     levels: dict[str, int] | None = field(default_factory=dict)
     _seen: set[int] = field(default_factory=set, repr=False)
@@ -93,6 +89,8 @@ class Column:
         self.words += len(text.split(None, 1)) > 1 or not any(map(str.isdecimal, text))
         self.braced += re.fullmatch(r"\{[^:{}\\]*\}", text) is not None
         self.times += self._is_time(record)
+        for day_first in (True, False) if is_slashed(text) else ():
+            self.slashed[day_first] += self._is_time(replace(record, day_first=day_first))
         for mark in _SEPARATORS:
             self.separated[mark] += mark in text
         for version in _VERSIONS:
@@ -113,6 +111,23 @@ class Column:
             return record.time(self.name) is not None
         except Rejected:
             return False
+
+    @property
+    def day_first(self) -> bool | None:
+        """How its times with slashes are read; None where there are none, or both ways are open."""
+        if self.slashed[True] == self.slashed[False]:
+            return None
+        return self.slashed[True] > self.slashed[False]
+
+    @property
+    def are_times(self) -> bool:
+        """Whether all its cells are times."""
+        return self.filled == self.times + max(self.slashed.values(), default=0)
+
+    @property
+    def are_sure_times(self) -> bool:
+        """Whether they are, and can be read in one way alone."""
+        return self.are_times and (not self.slashed or self.day_first is not None)
 
     def _count_level(self, text: str) -> None:
         if self.levels is not None:
@@ -164,7 +179,7 @@ class Column:
             return "lists"
         if self.braced == self.filled:
             return ARRAYS
-        if self.times == self.filled:
+        if self.are_times:
             return "times"
         if self.levels is not None and not self.is_unique:
             return f"{len(self.levels)} values"
