@@ -92,20 +92,16 @@ def require_csv(folder: Path, name: str) -> Path:
     return path
 
 
-def read_table(
-    path: Path, columns: Sequence[str], *, line_column: str | None = None
-) -> pl.DataFrame:
+def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     """The asked-for columns of a file, so spelled, as strings, an empty cell as null.
 
-    A `line_column` to add has the line on which each row starts, Int64. Errors as `read_rows`.
+    A column `line` has the line on which each row starts, Int64. Errors as `read_rows`.
     """
-    rows = list(read_rows(path, columns))
-    schema = dict.fromkeys(columns, pl.String)
-    table = pl.DataFrame([row.cells for row in rows], schema=schema, orient="row")
-    table = table.with_columns(pl.when(pl.all() != "").then(pl.all()))
-    if line_column is None:
-        return table
-    return table.with_columns(pl.Series(line_column, [row.line for row in rows], dtype=pl.Int64))
+    rows = [(line, *cells) for line, cells in read_rows(path, columns)]
+    schema = {"line": pl.Int64, **dict.fromkeys(columns, pl.String)}
+    cell = pl.col(pl.String)
+    table = pl.DataFrame(rows, schema=schema, orient="row")
+    return table.with_columns(pl.when(cell != "").then(cell))
 
 
 def read_header(path: Path) -> list[str]:

@@ -117,7 +117,7 @@ class EicuSource(Config):
 
 def _stays(folder: Path) -> tuple[pl.DataFrame, FlowCount]:
     path = require_csv(folder, "patient")
-    table = read_table(path, _PATIENT_COLUMNS, line_column="line")
+    table = read_table(path, _PATIENT_COLUMNS)
     table = table.with_columns(pl.format("stay-{}", _STAY).alias("note_id"))
     repeated = ~pl.col(_STAY).is_first_distinct() | pl.col(_STAY).is_null()
     stop_if_any(path, table, repeated, "stay id missing or repeated", "keep one row per stay")
@@ -177,7 +177,7 @@ def _icd9(folder: Path, stays: pl.DataFrame) -> tuple[tuple[Task, pl.DataFrame],
     """
     path = require_csv(folder, "diagnosis")
     codes: dict[str, set[str]] = {}
-    for stay, cell in read_table(path, [_STAY, "icd9code"]).drop_nulls().iter_rows():
+    for _, stay, cell in read_table(path, [_STAY, "icd9code"]).drop_nulls().iter_rows():
         if category := icd9_category(cell.split(",")[0]):
             codes.setdefault(stay, set()).add(category)
     labels = [sorted(codes.get(stay, ())) for stay in stays[_STAY]]
@@ -220,7 +220,7 @@ def _entries(folder: Path, section: _Section) -> dict[str, dict[str, None]]:
     """Readable entries per stay, in order of entry (row id breaks ties), each once."""
     file = require_csv(folder, section.table)
     minute, path_column, row_id = section.columns
-    table = read_table(file, [_STAY, *section.columns], line_column="line")
+    table = read_table(file, [_STAY, *section.columns])
     table = _with_minutes(file, table, minute, row_id)
     # Source of the limit: data README, trap 2.
     table = table.filter(pl.col(minute) <= _MINUTES_PER_DAY).sort(minute, row_id)

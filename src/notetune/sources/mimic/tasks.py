@@ -47,7 +47,7 @@ def read_admissions(folder: Path) -> pl.DataFrame:
     """
     path = require_csv(folder, "ADMISSIONS")
     columns = ["HADM_ID", "SUBJECT_ID", "ADMISSION_TYPE", "ADMITTIME", "DISCHTIME"]
-    table = read_table(path, [*columns, "HOSPITAL_EXPIRE_FLAG"], line_column="line")
+    table = read_table(path, [*columns, "HOSPITAL_EXPIRE_FLAG"])
     check_whole_numbers(path, table, "HADM_ID", "SUBJECT_ID")
     repeated = ~pl.col("HADM_ID").is_first_distinct()
     stop_if_any(path, table, repeated, "HADM_ID repeated", "keep one row per admission")

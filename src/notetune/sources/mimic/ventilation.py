@@ -109,7 +109,7 @@ def read_episodes(path: Path, *, stay_column: str, statuses: tuple[str, ...] = (
         DataError: If the table is faulty or a time is missing.
     """
     columns = [stay_column, "starttime", "endtime", *(["ventilation_status"] if statuses else [])]
-    table = read_table(path, columns, line_column="line")
+    table = read_table(path, columns)
     if statuses:
         table = table.filter(pl.col("ventilation_status").is_in(statuses))
     check_whole_numbers(path, table, stay_column)
@@ -172,7 +172,7 @@ def prolonged_ventilation(
 
 def first_stays(path: Path, *, stay_column: str) -> pl.DataFrame:
     """Columns `hadm_id` and `stay_id` of the first ICU stay of each admission, in ICUSTAYS."""
-    stays = read_table(path, ["HADM_ID", stay_column, "INTIME"], line_column="line")
+    stays = read_table(path, ["HADM_ID", stay_column, "INTIME"])
     check_whole_numbers(path, stays, "HADM_ID", stay_column)
     number = pl.col(stay_column).cast(pl.Int64)
     stays = with_times(path, stays, "INTIME").sort("INTIME", number, nulls_last=True)
