@@ -125,36 +125,25 @@ def _note(source: FhirSource, record: Record, places: Attachments) -> RawNote:
     patient = reference_id(resource.get("subject"), "Patient")
     if patient is None:
         raise Rejected("missing patient id", "let subject refer to a Patient")
+    concept, encounter, date = map(resource.get, ("type", "encounter", "date"))
+    attached: Any = resource.get("presentedForm")
+    if kind == "DocumentReference":
+        attached = [item.get("attachment") for item in items(resource.get("content"))]
+        context = resource.get("context")
+        encounters = items(context.get("encounter")) if isinstance(context, dict) else []
+        encounter = encounters[0] if encounters else None
+    elif isinstance(name, str) and name.strip():
+        name = f"{kind}/{name.strip()}"
+    if kind == "DiagnosticReport":
+        concept = resource.get("code")
+        date = resource.get("issued") or resource.get("effectiveDateTime")
     if kind == "Composition":
         text = section_text(resource)
     else:
-        text = attachment_text(_attachments(resource), places, record.file.parent)
-    concept = resource.get("code" if kind == "DiagnosticReport" else "type")
-    if kind != "DocumentReference" and isinstance(name, str) and name.strip():
-        name = f"{kind}/{name.strip()}"
-    cells = {
-        "id": name,
-        "patient": patient,
-        "encounter": reference_id(_encounter(resource), "Encounter"),
-        "date": resource.get("date"),
-        "text": text,
-    }
-    if kind == "DiagnosticReport":
-        cells["date"] = resource.get("issued") or resource.get("effectiveDateTime")
+        text = attachment_text(items(attached), places, record.file.parent)
+    stay = reference_id(encounter, "Encounter")
+    cells = {"id": name, "patient": patient, "encounter": stay, "date": date, "text": text}
     return RawNote(Record(record.file, record.line, cells), _type_name(source, record, concept))
-
-
-def _attachments(resource: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if resource["resourceType"] == "DiagnosticReport":
-        return items(resource.get("presentedForm"))
-    return items([item.get("attachment") for item in items(resource.get("content"))])
-
-
-def _encounter(resource: Mapping[str, Any]) -> Any:
-    if resource["resourceType"] != "DocumentReference":
-        return resource.get("encounter")
-    context = resource.get("context")
-    return next(iter(items(context.get("encounter"))), None) if isinstance(context, dict) else None
 
 
 def _type_name(source: FhirSource, record: Record, concept: Any) -> str:

@@ -4,6 +4,7 @@ import codecs
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -184,11 +185,8 @@ def _codec(charset: str) -> str:
 
 def _undeclared(raw: bytes) -> str:
     """The charset of bytes whose type names none."""
-    try:
+    with suppress(UnicodeDecodeError):
         raw.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
-    else:
         return "utf-8"
     if declared := _DECLARED.search(raw[:1024]):
         return (declared[1] or declared[2]).decode("ascii", errors="replace")
