@@ -8,7 +8,7 @@ from pydantic import Field
 
 from notetune.config import MAX_SHOWN_CHARS, Shown
 from notetune.sources.cohort import NoteStream
-from notetune.sources.fhir_files import FOLDER, Attachments, open_binaries
+from notetune.sources.fhir_files import FOLDER, Attachments
 from notetune.sources.fhir_text import attachment_text, section_text
 from notetune.sources.rejections import Rejected, Rejections
 from notetune.sources.tables.records import Record
@@ -75,8 +75,7 @@ class FhirSource(TaskedSource):
         files = export_files(self.path)
         layout = Layout("text", "id", "patient", "encounter", ("date",))
         reading = TableReading(self, self.path, layout)
-        binaries = open_binaries(self.binaries, self.max_note_chars)
-        places = Attachments(binaries, 4 * self.max_note_chars + 4096)
+        places = Attachments(self.binaries, self.max_note_chars)
         documents = _documents(self, files, reading.rejections)
         kinds = dict[int, str]()
 

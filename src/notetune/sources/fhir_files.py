@@ -2,8 +2,7 @@
 
 import base64
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -18,24 +17,31 @@ from notetune.strict_csv import numbered_lines, open_file
 FOLDER: Final = "attachments"
 """Beside a file of the export, the only folder in which its attachments are looked for."""
 
-Binaries = Callable[[str], dict[str, Any] | None]
-"""From the id of a Binary to the resource; None if there is none."""
-
 
 class NotExported(Rejected):
     """An attachment whose bytes are not here; the document may have another form that is."""
 
 
-@dataclass(frozen=True)
 class Attachments:
     """Where the bytes of attachments are; nothing is ever fetched from a network.
 
-    Attributes:
-        max_bytes: Longest file of an attachment.
+    Args:
+        binaries: As `FhirSource.binaries`; only the places of these resources are held in memory.
+        max_chars: Longest text of an attachment; its file may take four bytes for each character.
+
+    Raises:
+        DataError: If a file of Binary resources is missing, packed or no NDJSON.
     """
 
-    binaries: Binaries
-    max_bytes: int
+    def __init__(self, binaries: Path | None, max_chars: int) -> None:
+        self._max_bytes = 4 * max_chars + 4096
+        self._folder: Path | None = None
+        self._places: dict[str, tuple[Path, int]] = {}
+        if binaries and binaries.is_dir() and not any(binaries.glob("**/*.ndjson*")):
+            self._folder = binaries
+        elif binaries:
+            for file in matching_files(binaries, NDJSON):
+                self._places |= _places(file, 8 * max_chars + 4096)
 
     def raw(self, attachment: Mapping[str, Any], beside: Path) -> bytes:
         """The bytes of one attachment; `beside` is the folder of its export.
@@ -59,7 +65,15 @@ class Attachments:
         if name is None:
             rule = "attachment without data or url to a Binary or file"
             raise NotExported(rule, f"export the data inline, or as a file in {FOLDER}/")
-        if (resource := self.binaries(name)) is None:
+        raw = b""
+        if self._folder and (file := self._folder / f"{name}.json").is_file():
+            raw = file.read_bytes()
+        elif name in self._places:
+            file, start = self._places[name]
+            with file.open("rb") as lines:
+                lines.seek(start)
+                raw = lines.readline()
+        if (resource := json_object(raw)) is None:
             raise NotExported("no such Binary", "set binaries to the file or folder that holds it")
         return resource.get("data")
 
@@ -73,12 +87,12 @@ class Attachments:
             if not path.is_file():
                 raise FileNotFoundError
             with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-                raw = file.read(self.max_bytes + 1)
+                raw = file.read(self._max_bytes + 1)
         except OSError:  # its words hold the url
             remedy = f"put it into {FOLDER}/ beside the file of the export"
             raise NotExported("no such attachment file", remedy) from None
-        if len(raw) > self.max_bytes:
-            rule = f"attachment over {self.max_bytes:,} bytes"
+        if len(raw) > self._max_bytes:
+            rule = f"attachment over {self._max_bytes:,} bytes"
             raise Rejected(rule, "split it, or raise max_note_chars")
         return raw
 
@@ -110,23 +124,8 @@ def _unpacked(data: Any) -> bytes:
         raise Rejected("attachment is not base64", "export it again") from None
 
 
-def open_binaries(path: Path | None, max_chars: int) -> Binaries:
-    """A way to the Binary resources of `FhirSource.binaries`; only their places are held in memory.
-
-    Raises:
-        DataError: If a file is missing, packed or no NDJSON.
-    """
-    if path is None:
-        return lambda _: None
-    if path.is_dir() and not any(path.glob("**/*.ndjson*")):
-        return lambda name: _read_object(path / f"{name}.json")
-    places: dict[str, tuple[Path, int]] = {}
-    for file in matching_files(path, NDJSON):
-        places.update(_places(file, 8 * max_chars + 4096))
-    return lambda name: _read_at(*places[name]) if name in places else None
-
-
 def _places(file: Path, max_bytes: int) -> dict[str, tuple[Path, int]]:
+    """Where the Binary of each id stands in a file."""
     if file.name.lower().endswith(".gz"):
         raise DataError(f"{file} is packed, so that no Binary in it can be found; unpack it.")
     places = {}
@@ -140,13 +139,3 @@ def _places(file: Path, max_bytes: int) -> dict[str, tuple[Path, int]]:
                 places[resource["id"]] = (file, start)
             start = lines.tell()
     return places
-
-
-def _read_object(file: Path) -> dict[str, Any] | None:
-    return json_object(file.read_bytes()) if file.is_file() else None
-
-
-def _read_at(file: Path, start: int) -> dict[str, Any] | None:
-    with file.open("rb") as lines:
-        lines.seek(start)
-        return json_object(lines.readline())
