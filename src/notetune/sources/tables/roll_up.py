@@ -2,8 +2,9 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import polars as pl
 
@@ -35,44 +36,54 @@ class RollUp:
     """The classes of each code of a task, and what became of the codes that were asked for.
 
     Attributes:
-        classes_of: By the code and, if there is a version column, its cell.
-        allowed: The classes to keep; None for all.
+        groups: The classes by the key of a code; None where no table says them.
         words: Descriptions by the key of a class.
         tables: Those of the user that were read for this.
         codes: How many codes were asked for.
         left_out: How many of them have no class, by reason.
     """
 
-    classes_of: Callable[..., tuple[str, ...]]
-    allowed: frozenset[str] | None
+    task: TableTask
+    groups: Mapping[str, tuple[str, ...]] | None
     words: Mapping[str, str]
-    tables: tuple[_Groups, ...] = ()
+    tables: tuple[_Groups, ...]
     codes: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
 
     def classes(self, code: str, *version: str) -> tuple[str, ...]:
         """The classes of a code; none for one that is unknown or not wanted, which is counted.
 
+        `version` is the cell of the version column, if there is one.
+
         Raises:
             Rejected: If the version is none of ICD.
         """
-        found = self.classes_of(code, *version)
-        kept = tuple(name for name in found if self.allowed is None or name in self.allowed)
+        if self.groups is not None:
+            found = self.groups.get(_key(code), ())
+        else:
+            name = _class_of(self.task, code, *version)
+            found = () if name is None else (name,)
+        kept = tuple(name for name in found if self._allowed is None or name in self._allowed)
         self.codes += 1
         if not kept:
             self.left_out[NOT_ALLOWED if found else UNKNOWN] += 1
         return kept
 
+    @cached_property
+    def _allowed(self) -> frozenset[str] | None:
+        return None if self.task.classes is None else frozenset(self.task.classes)
+
     def description(self, name: str) -> str:
         """The words of a class; "" where none are known."""
         return self.words.get(_key(name), "")
 
-    def flow(self, task: TableTask) -> Iterator[FlowCount]:
+    def flow(self) -> Iterator[FlowCount]:
         """The rows of its tables, and what became of the codes, where these are no rows either.
 
         Raises:
             DataError: If not one code could be rolled up.
         """
+        task = self.task
         if self.codes and self.left_out[UNKNOWN] == self.codes:
             raise DataError(
                 f"none of the {self.codes} codes of task {task.name} is in its roll-up; check the "
@@ -91,15 +102,13 @@ def load_roll_up(task: TableTask, policy: ReadingPolicy) -> RollUp:
     Raises:
         DataError: If a table is missing or faulty, or the policy stops.
     """
-    tables, words = [], dict[str, str]()
-    classes_of = _categories(task)
+    tables, words, groups = [], dict[str, str](), None
     if isinstance(task.roll_up, RollUpTable):
         with of_recipe({f"task {task.name}, roll_up": task.roll_up}):
             table = _read(task.roll_up, f"rows of the roll-up of task {task.name}", policy)
         tables.append(table)
         words |= table.words
         groups = table.groups
-        classes_of = lambda code, *_: groups.get(_key(code), ())  # noqa: E731 (as the others are)
     elif task.roll_up is not None:
         words |= {
             _key(f"{lead}{name}"): title
@@ -107,37 +116,25 @@ def load_roll_up(task: TableTask, policy: ReadingPolicy) -> RollUp:
             for lead in ("", f"ICD-{version} ")
             for name, title in chapters.items()
         }
-        classes_of = _chapters(task)
     if (said := task.descriptions) is not None:
         as_roll_up = RollUpTable(**said.model_dump(), group_column=said.code_column)
         with of_recipe({f"task {task.name}, descriptions": said}):
             stage = f"rows of the descriptions of task {task.name}"
             tables.append(_read(as_roll_up, stage, policy))
         words |= tables[-1].words
-    allowed = None if task.classes is None else frozenset(task.classes)
-    return RollUp(classes_of, allowed, words, tuple(tables))
+    return RollUp(task, groups, words, tuple(tables))
 
 
-def _categories(task: TableTask) -> Callable[..., tuple[str, ...]]:
+def _class_of(task: TableTask, code: str, *version: str) -> str | None:
+    """The category of a code, or the chapter, if it is in one."""
     codes = task.codes
-    if codes is None:
-        return lambda code: (code,)
-    length = task.first_characters
-    return lambda code, *version: (codes.class_of(code, *version)[:length],)
-
-
-def _chapters(task: TableTask) -> Callable[..., tuple[str, ...]]:
-    codes = task.codes
-
-    def in_chapter(code: str, *version: str) -> tuple[str, ...]:
-        number = "9" if task.roll_up == "icd9-chapter" else "10"
-        lead = ""
-        if codes is not None:
-            number, lead = codes.edition(*version)
-        found = icd_chapter(code, number)
-        return () if found is None else (f"{lead}{found}",)
-
-    return in_chapter
+    if task.roll_up is None:
+        return code if codes is None else codes.class_of(code, *version)[: task.first_characters]
+    number, lead = "9" if task.roll_up == "icd9-chapter" else "10", ""
+    if codes is not None:
+        number, lead = codes.edition(*version)
+    chapter = icd_chapter(code, number)
+    return chapter and f"{lead}{chapter}"
 
 
 def _read(table: RollUpTable, stage: str, policy: ReadingPolicy) -> _Groups:

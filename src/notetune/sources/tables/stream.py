@@ -311,7 +311,7 @@ class TableReading:
         tasks, rejections = [], [self.rejections.table()]
         for spec in self._source.tasks:
             roll_up = self._roll_ups[spec.name]
-            flow += roll_up.flow(spec)
+            flow += roll_up.flow()
             rejections += [read.rejections for read in roll_up.tables]
             if (lookup := self._lookups[spec.name]) is not None:
                 flow += [lookup.flow, self._met_flow(spec, lookup)]
