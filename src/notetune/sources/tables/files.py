@@ -69,20 +69,16 @@ def read_records(
         DataError: If a file is missing, faulty or lacks a column, or if `rejections` stops.
     """
     for file in files:
-        for record in _records(file, wanted, rejections, max_chars):
+        if is_csv(file):
+            records = _csv_records(file, wanted, rejections, max_chars)
+        elif not file.is_file():
+            raise DataError(f"{file} is not a file; check the path.")
+        elif file.name.lower().endswith(".parquet"):
+            records = parquet_records(file, wanted, rejections)
+        else:
+            records = _jsonl_records(file, wanted, rejections, max_chars)
+        for record in records:
             yield record.read_by(rejections.policy)
-
-
-def _records(
-    file: Path, wanted: Sequence[str], rejections: Rejections, max_chars: int
-) -> Iterator[Record]:
-    if is_csv(file):
-        return _csv_records(file, wanted, rejections, max_chars)
-    if not file.is_file():
-        raise DataError(f"{file} is not a file; check the path.")
-    if file.name.lower().endswith(".parquet"):
-        return parquet_records(file, wanted, rejections)
-    return _jsonl_records(file, wanted, rejections, max_chars)
 
 
 def is_csv(file: Path) -> bool:
