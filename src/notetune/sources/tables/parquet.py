@@ -15,10 +15,11 @@ from notetune.sources.tables.records import Record
 
 _ROWS_AT_ONCE: Final = 5_000
 _ROW: Final = "\0row"  # no column of a file has this name
+_ALL: Final = pl.lit(value=True)
 
 
 def parquet_records(
-    file: Path, wanted: Sequence[str], rejections: Rejections, keep: pl.Expr | None = None
+    file: Path, wanted: Sequence[str], rejections: Rejections, keep: pl.Expr = _ALL
 ) -> Iterator[Record]:
     """The rows of a Parquet file, all or those to `keep`; others are left out as "another code".
 
@@ -30,13 +31,10 @@ def parquet_records(
         said = missing_column(absent[0], list(by_name.values()))
         raise MissingColumnError(f"{file}: {said}; name one of these.", absent[0])
     table = pl.scan_parquet(file, glob=False).with_row_index(_ROW, offset=1)
-    is_kept = pl.lit(value=True) if keep is None else keep
     with _readable(file), _panics_unsaid():
         columns = [pl.col(_ROW), *_cells(table, {name: by_name[name.lower()] for name in wanted})]
         total = int(table.select(pl.len()).collect().item())
-        rows: Sequence[int] = range(1, total + 1)
-        if keep is not None:
-            rows = table.select(columns).filter(keep).select(_ROW).collect()[_ROW].to_list()
+        rows = table.select(columns).filter(keep).select(_ROW).collect()[_ROW]
     rejections.rows_read += total
     if total > len(rows):
         rejections.leave_out("another code", total - len(rows))
@@ -45,7 +43,7 @@ def parquet_records(
         # A slice decodes only its part of the file: less memory than streaming batches take.
         piece = table.slice(some[0] - 1, some[-1] - some[0] + 1).select(columns)
         with _readable(file), _panics_unsaid():
-            found = piece.filter(is_kept).collect()
+            found = piece.filter(keep).collect()
         with _readable(file):
             for cells in found.iter_rows(named=True):
                 yield Record(file, cells.pop(_ROW), cells)
