@@ -72,7 +72,7 @@ def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Look
     table = task.labels or task.codes
     if table is None:
         return None
-    rejections, forms = Rejections(policy), _Forms()
+    rejections, forms = Rejections(policy), Counter[tuple[str, bool]]()
     rows = _Rows(rejections, table.id_column)
     section = f"task {task.name}, {'labels' if task.labels else 'codes'}"
     with of_recipe({section: table, f"task {task.name}": task}):
@@ -88,7 +88,7 @@ def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Look
             "case."
         )
     stage = f"rows of the table for task {task.name}"
-    notice = forms.notice(task) or discharge_notice(task.name, rejections.discharges)
+    notice = _form_notice(task, forms) or discharge_notice(task.name, rejections.discharges)
     flow = FlowCount(stage, rejections.rows_read, kept, rejections.counts(), notice=notice)
     rejected = rejections.table()
     unread = rejected.height - rows.named
@@ -145,33 +145,23 @@ class _Rows:
             self.named += 1
 
 
-@dataclass
-class _Forms:
-    """How many codes there are of each version and kind, and how many of them look like none."""
+def _form_notice(task: TableTask, forms: Counter[tuple[str, bool]]) -> str:
+    """What a reader must know of codes that do not look as they should; "" if all do.
 
-    codes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    others: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-    def count(self, table: CodeTable, code: str, *version: str) -> None:
-        """Take a code into account, unless it is taken as it is."""
-        if table.version != "as-is":
-            key = (table.of, table.edition(*version)[0])
-            self.codes[key] += 1
-            self.others[key] += not has_form(code, *key)
-
-    def notice(self, task: TableTask) -> str:
-        """What a reader must know of it; "" if all codes look as they should."""
-        found = [
-            f"{count:,} of {self.codes[of, number]:,} codes do not look like ICD-{number} {of}"
-            for (of, number), count in self.others.items()
-            if count
-        ]
-        if not found:
-            return ""
-        return (
-            f"Task {task.name}: {' and '.join(found)}; they count all the same. Is the table of "
-            "one kind? `codes.where` picks rows."
-        )
+    `forms` counts codes by the version of ICD, and by whether they look like one of it.
+    """
+    of = task.codes.of if task.codes else ""
+    found = [
+        f"{others:,} of {others + forms[number, True]:,} codes do not look like ICD-{number} {of}"
+        for (number, is_usual), others in forms.items()
+        if not is_usual
+    ]
+    if not found:
+        return ""
+    return (
+        f"Task {task.name}: {' and '.join(found)}; they count all the same. Is the table of one "
+        "kind? `codes.where` picks rows."
+    )
 
 
 def _asked_for(
@@ -228,7 +218,7 @@ def _read_labels(
 
 
 def _read_codes(
-    table: CodeTable, rows: _Rows, roll_up: RollUp, forms: _Forms
+    table: CodeTable, rows: _Rows, roll_up: RollUp, forms: Counter[tuple[str, bool]]
 ) -> tuple[dict[str, LabelSet], int]:
     columns = (table.id_column, table.code_column, table.version_column)
     needed = [column for column in columns if column]
@@ -245,7 +235,9 @@ def _read_codes(
         if labels is None:
             rows.rejections.leave_out("no id or no code")
             continue
-        forms.count(table, code, *version)
+        if table.version != "as-is":
+            number, _ = table.edition(*version)
+            forms[number, has_form(code, table.of, number)] += 1
         kept += bool(labels)
         # An id whose codes are of no class is known to have none, unlike an id without a code.
         classes_of.setdefault(name, set()).update(map(sys.intern, labels))
