@@ -7,6 +7,7 @@ conditions act as their rows say, at 0 every admission has the same probabilitie
 import math
 import random
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ DIAGNOSIS_CODES = tuple(row.icd9 for row in codes.DIAGNOSES)
 PROCEDURE_CODES = tuple(row.icd9 for row in codes.PROCEDURES)
 
 Floats = npt.NDArray[np.float64]
+_normal_cdf = NormalDist().cdf
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,3 @@ def _log_odds(probability: Floats) -> Floats:
     bounded = np.clip(probability, 1e-6, 1 - 1e-6)
     odds: Floats = np.log(bounded / (1 - bounded))
     return odds
-
-
-def _normal_cdf(value: float) -> float:
-    return 0.5 * (1 + math.erf(value / math.sqrt(2)))
