@@ -1,5 +1,6 @@
 """Checks of the columns of ids and times that the MIMIC tables share."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -11,16 +12,23 @@ from notetune.sources.cohort import stop_if_any
 from notetune.strict_csv import Row, read_rows
 
 _ID_REMEDY: Final = "write ids as in the original table"
+_WHOLE: Final = r"^[0-9]{1,18}$"
+"""What 64 bits hold."""
+
+
+def is_whole_number(text: str) -> bool:
+    """Whether a cell is digits alone, and at most 18."""
+    return re.fullmatch(_WHOLE, text) is not None
 
 
 def rows_with_id(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     """The rows of a table whose first asked-for column is an id, as `read_rows`.
 
     Raises:
-        DataError: If the table is faulty, or at an id that is not digits only.
+        DataError: If the table is faulty, or at an id that is no whole number.
     """
     for row in read_rows(path, columns):
-        if not (row.cells[0].isascii() and row.cells[0].isdigit()):
+        if not is_whole_number(row.cells[0]):
             rule = f"{columns[0]} is not a whole number"
             raise DataError(f"{path}, line {row.line}: {rule}; {_ID_REMEDY}.")
         yield row
@@ -33,7 +41,7 @@ def check_whole_numbers(path: Path, table: pl.DataFrame, *columns: str) -> None:
         DataError: As `stop_if_any`.
     """
     for column in columns:
-        is_odd = ~pl.col(column).str.contains(r"^[0-9]+$").fill_null(value=False)
+        is_odd = ~pl.col(column).str.contains(_WHOLE).fill_null(value=False)
         stop_if_any(path, table, is_odd, f"{column} is not a whole number", _ID_REMEDY)
 
 

@@ -13,7 +13,7 @@ from notetune.errors import DataError
 from notetune.notes.clean import clean_text, cleaned
 from notetune.notes.overlap_text import text_digest
 from notetune.sources.cohort import NOTES_SCHEMA, Finished, NoteStream, stop_if_any
-from notetune.sources.columns import check_whole_numbers, with_times
+from notetune.sources.columns import check_whole_numbers, is_whole_number, with_times
 from notetune.sources.mimic.sections import admission_note
 from notetune.sources.mimic.summaries import SUMMARY_SCHEMA, AdmissionNotes, row_chunks
 from notetune.sources.mimic.tasks import CODED, mimic4_tasks, read_admissions
@@ -134,7 +134,7 @@ def _scan(path: Path) -> pl.DataFrame:
     for chunk in row_chunks(path, _SCANNED):
         found = []
         for line, (note_id, hadm_id, note_type, number, charttime, text) in chunk:
-            if not number.isdigit():
+            if not is_whole_number(number):
                 rule = "note_seq is not a whole number"
                 raise DataError(f"{path}, line {line}: {rule}; write it as in the original table.")
             if clean := clean_text(text):
