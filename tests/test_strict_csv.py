@@ -168,6 +168,13 @@ def test_a_line_far_over_the_limit_is_not_read_to_its_end(tmp_path):
         rows_of(path, max_chars=1_000)
 
 
+def test_a_fault_in_a_header_of_two_lines_is_none_of_a_row(tmp_path):
+    path = tmp_path / "notes.csv"
+    path.write_bytes(b'id,"te\nx\0t"\n1,a\n2,b\n')
+    with pytest.raises(DataError, match="line 1: NUL byte"):
+        rows_of(path, ["id"], on_bad_row=lambda *fault: pytest.fail(str(fault)))
+
+
 def test_a_table_keeps_codes_as_they_are_and_turns_empty_cells_into_null(tmp_path):
     path = tmp_path / "codes.csv"
     path.write_text('row_id,code\n1,0066\n2,""\n3,\n4,NA\n5, 7.0 \n')

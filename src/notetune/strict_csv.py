@@ -107,8 +107,8 @@ def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
 def read_header(path: Path) -> list[str]:
     """The column names of a file, as it spells them; errors as `read_rows`."""
     with open_file(path, ".csv") as file:
-        lines = _decoded_lines(path, file, MAX_CELL_CHARS, [])
-        header = _header(path, _raw_rows(path, lines, MAX_CELL_CHARS))
+        lines = _decoded_lines(path, file, MAX_CELL_CHARS, None)
+        header = _header(path, _raw_rows(path, lines, MAX_CELL_CHARS), [])
         return [name.strip() for name in header]
 
 
@@ -146,7 +146,7 @@ def read_rows(
     with open_file(path, ".csv") as file:
         lines = _decoded_lines(path, file, max_chars, None if on_bad_row is None else faults)
         rows = _raw_rows(path, lines, max_chars)
-        header = _header(path, rows)
+        header = _header(path, rows, faults)
         project = _projection(path, header, columns)
         blank: list[int] = []  # lines; those at the end of a file are no rows
         has_rows = False
@@ -207,10 +207,14 @@ def _separator(path: Path, line: str) -> str:
     return separator if most else ","
 
 
-def _header(path: Path, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
+def _header(
+    path: Path, rows: Iterator[tuple[int, list[str]]], faults: Sequence[_Fault]
+) -> list[str]:
     for _, header in rows:
         if not header:
             raise _BLANK.error(path, 1)
+        if faults:
+            raise faults[0].error(path, 1)
         return header
     raise DataError(f"{path} is empty; it needs a header and at least one row.")
 
