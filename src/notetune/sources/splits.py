@@ -46,11 +46,6 @@ class OfficialSplit(Config):
     column: Shown = "SUBJECT_ID"
     """The column with the patient id."""
 
-    @property
-    def files(self) -> dict[str, Path]:
-        """The file of each split."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
-
 
 class ColumnSplit(Config):
     """A split that a table names, such as the one of the notes: a row per note or patient.
@@ -165,8 +160,8 @@ def _random_split(patients: list[str], config: SplitConfig) -> dict[str, str]:
 
 def _official_split(patients: list[str], config: OfficialSplit) -> dict[str, str]:
     named: dict[str, str] = {}
-    for split in SPLITS:
-        path = config.files[split]
+    files = {"train": config.train, "validation": config.validation, "test": config.test}
+    for split, path in files.items():
         for row in read_rows(path, [config.column]):
             patient = row.cells[0].strip()
             if not patient:
@@ -174,12 +169,12 @@ def _official_split(patients: list[str], config: OfficialSplit) -> dict[str, str
             if (other := named.setdefault(patient, split)) != split:
                 raise DataError(
                     f"{path}, line {row.line}: this patient is already in "
-                    f"{config.files[other]}; keep each patient in one file."
+                    f"{files[other]}; keep each patient in one file."
                 )
     split_of = {patient: named[patient] for patient in patients if patient in named}
     if empty := [split for split in SPLITS if split not in split_of.values()]:
         raise DataError(
-            f"{config.files[empty[0]]} names none of the {len(patients)} patients, so "
+            f"{files[empty[0]]} names none of the {len(patients)} patients, so "
             f"{empty[0]} would be empty; is it the split of this data set?"
         )
     return split_of

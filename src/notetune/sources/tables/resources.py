@@ -110,13 +110,10 @@ def export_files(path: Path) -> list[Path]:
 
 def resource_files(path: Path) -> list[Path]:
     """The files of an export that a path of a table stands for; none if it is another table."""
-    if path.is_dir():
-        names = [file.name.lower() for file in path.rglob("*")]
-        is_export = any(name.endswith(_EXPORT) for name in names)
-        is_export = is_export and not any(name.endswith(".parquet") for name in names)
-    else:
-        is_export = path.name.lower().endswith(_EXPORT)
-    return export_files(path) if is_export else []
+    names = [file.name.lower() for file in (path.rglob("*") if path.is_dir() else [path])]
+    is_export = any(name.endswith(_EXPORT) for name in names)
+    is_parquet = any(name.endswith(".parquet") for name in names)
+    return export_files(path) if is_export and not is_parquet else []
 
 
 def read_export(files: Sequence[Path], rejections: Rejections, max_chars: int) -> Iterator[Record]:
