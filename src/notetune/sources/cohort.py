@@ -84,7 +84,8 @@ def reject(
     Args:
         stage: Name of the stage in the flow.
         frame: Rows to filter; their order is kept.
-        reasons: Reason to boolean expression, tried in order; null counts as false.
+        reasons: Reason to boolean expression, tried in order, each on the rows that the ones
+            before it left; null counts as false.
     """
     rejected: dict[str, int] = {}
     kept = frame

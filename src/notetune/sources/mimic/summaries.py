@@ -164,9 +164,7 @@ def _planned(
     """
     known = summaries.join(admissions, on="hadm_id", how="left", maintain_order="left")
     known = known.sort("written", "number", nulls_last=True)
-    eligible, flow = reject("discharge summaries", known, reasons)
+    # Last, since it counts among the rows to which no other reason applies.
     is_copy = {"same text as a later summary": ~pl.col("digest").is_last_distinct()}
-    kept, copies = reject(flow.stage, eligible, is_copy)
-    by_admission = kept.sort(pl.col("hadm_id").cast(pl.Int64), maintain_order=True)
-    rejected = flow.rejected | copies.rejected
-    return by_admission, FlowCount(flow.stage, flow.read, copies.kept, rejected)
+    kept, flow = reject("discharge summaries", known, {**reasons, **is_copy})
+    return kept.sort(pl.col("hadm_id").cast(pl.Int64), maintain_order=True), flow
