@@ -208,7 +208,11 @@ class TableReading:
             if task.samples or self._lookups[task.name]:
                 ids[task.name] = record.name(task.column)
             if not task.samples:
-                labels[task.name] = self._timed(task, record, self._labels(task, record))
+                found = self._labels(task, record)
+                if found and task.prediction_time:  # comparable with those of the notes
+                    moment = self._zones.without(found[1], task.prediction_time, record.where)
+                    found = found[0], moment
+                labels[task.name] = found
         features = tuple(map(record.feature, layout.features))
         about = (name, patient_id, stay_id, raw.source, time, text)
         return _Note(*about, labels, ids, features, changes)
@@ -218,13 +222,6 @@ class TableReading:
             if (time := record.time(column)) is not None:
                 return self._zones.without(time, column, record.where, may_be_day=True)
         return None
-
-    def _timed(self, task: TableTask, record: Record, labels: LabelSet | None) -> LabelSet | None:
-        """The same labels, with a prediction time that can be held against those of the notes."""
-        if labels is None or task.prediction_time is None:
-            return labels
-        moment = self._zones.without(labels[1], task.prediction_time, record.where)
-        return labels[0], moment
 
     def _text(self, record: Record) -> Cleaned:
         column, most = self._layout.text, self._source.max_note_chars
