@@ -40,7 +40,7 @@ def joined(
     """
     notes = pl.concat([pl.DataFrame(schema=NOTES_SCHEMA), *stream.chunks])
     finished = stream.finish()
-    wanted = {task.name: table for task, table in finished.tasks if task.name in tasks or not tasks}
+    wanted = [(task, table) for task, table in finished.tasks if task.name in tasks or not tasks]
     alone = pl.when(pl.col("stay_id").is_null()).then("note_id")
     document_id = pl.coalesce("stay_id", lone_id("note_id", notes["stay_id"]))
     notes = notes.with_columns(document_id=document_id, alone=alone).with_row_index("row")
@@ -49,7 +49,7 @@ def joined(
             f"join: none of the {notes.height} notes names its stay; fill in that column, or join "
             "nothing."
         )
-    notes = _judged(notes, [*wanted.values()] if drops_late else ())
+    notes = _judged(notes, [table for _, table in wanted] if drops_late else ())
     kept = notes.filter(pl.col("why").is_null())
     documents = _documents(kept)
     columns = None
@@ -58,17 +58,13 @@ def joined(
             finished.columns, left_on="newest", right_on="note_id", maintain_order="left"
         )
         columns = newest.drop("newest")
+    joined_tables = {
+        task.name: _of_documents(task, table, notes, drops_late=drops_late)
+        for task, table in wanted
+    }
     done = replace(
         finished,
-        tasks=tuple(
-            (
-                task,
-                _of_documents(task, table, notes, drops_late=drops_late)
-                if task.name in wanted
-                else table,
-            )
-            for task, table in finished.tasks
-        ),
+        tasks=tuple((task, joined_tables.get(task.name, table)) for task, table in finished.tasks),
         flow=(*finished.flow, _flow(notes, kept, documents)),
         columns=columns,
     )
