@@ -167,12 +167,9 @@ def read_resources(
 ) -> Iterator[Record]:
     """The rows that resources stand for: one per Encounter, one per code of a Condition.
 
-    Encounter has the columns `encounter` (its id), `patient`, `start`, `end`, `days` between them,
-    `disposition` (the codes of the discharge) and `expired` (1 if one of them is `exp`, NUBC's 20,
-    40, 41 or 42 or a death of SNOMED CT, or begins with expired, died, dead, deceased or death; 0
-    for all others; `rejections.discharges` counts both).
-    Condition has `encounter`, `patient` and codes by the URI of their system: `icd9`, `icd10`,
-    `snomed`, or `icd` with its `version`, 9 or 10; or any system's `code`.
+    Encounter has the columns that `LabelTable.path` names; `expired` is 1 for `exp`, the deaths of
+    NUBC and SNOMED CT and words that begin as one, and `rejections.discharges` counts both answers.
+    Condition has those of `CodeTable.path`, codes by the URI of their system.
 
     Args:
         files: What `resource_files` gave; resources of another kind in them are left out.
