@@ -9,7 +9,6 @@ import polars as pl
 
 from notetune.audit import FlowCount
 from notetune.config import Config
-from notetune.errors import DataError
 from notetune.notes.clean import clean_text, cleaned
 from notetune.notes.overlap_text import text_digest
 from notetune.sources.cohort import Finished, NoteStream, stop_if_any
@@ -129,13 +128,8 @@ class _Reading:
 
     def finish(self) -> Finished:
         source = self._source
-        cohort, admissions_flow = self._notes.cohort()
-        if cohort.is_empty():
-            raise DataError(
-                f"{source.folder}: no admission has a discharge summary with a chief "
-                "complaint, present illness or medical history. Do HADM_IDs of NOTEEVENTS and "
-                "ADMISSIONS match?"
-            )
+        remedy = "Do HADM_IDs of NOTEEVENTS and ADMISSIONS match?"
+        cohort, admissions_flow = self._notes.cohort(source.folder, remedy)
         as_2021 = source.labels == "core-2021"
         tasks, task_flows = mimic3_tasks(
             source.folder, cohort, as_2021=as_2021, ventilation_from=source.ventilation

@@ -100,13 +100,11 @@ class _Reading:
     def finish(self) -> Finished:
         if self._notes is None:
             return Finished((), tuple(self._flows))
-        cohort, admissions_flow = self._notes.cohort()
-        if cohort.is_empty():
-            raise DataError(
-                f"{self._folder}: no admission has a discharge summary with a chief complaint, "
-                "present illness or medical history. Do hadm_ids of note/discharge and "
-                "hosp/admissions match? Without intensive care in the data, set icu_only: false."
-            )
+        remedy = (
+            "Do hadm_ids of note/discharge and hosp/admissions match? Without intensive care in "
+            "the data, set icu_only: false."
+        )
+        cohort, admissions_flow = self._notes.cohort(self._folder, remedy)
         tasks, task_flows = mimic4_tasks(self._folder, cohort)
         flow = (*self._flows, self._notes.summaries_flow, admissions_flow, *task_flows)
         return Finished(tasks, flow)

@@ -127,13 +127,13 @@ class AdmissionNotes:
             yield mortality_id, hadm_id, made.mortality_text
         self._made.append((hadm_id, main_id, mortality_id))
 
-    def cohort(self) -> tuple[pl.DataFrame, FlowCount]:
+    def cohort(self, folder: Path, remedy: str) -> tuple[pl.DataFrame, FlowCount]:
         """The admissions that have a note, in order of their ids, and their flow.
 
         They have `note_id` too, and `mortality_note_id`, null where the text gives the death away.
 
         Raises:
-            DataError: If a planned summary never came.
+            DataError: If a planned summary never came, or no admission is left.
         """
         if self._owner:
             raise DataError(
@@ -142,6 +142,11 @@ class AdmissionNotes:
             )
         schema = dict.fromkeys(("hadm_id", "note_id", "mortality_note_id"), pl.String)
         cohort = pl.DataFrame(self._made, schema=schema, orient="row")
+        if cohort.is_empty():
+            raise DataError(
+                f"{folder}: no admission has a discharge summary with a chief complaint, present "
+                f"illness or medical history. {remedy}"
+            )
         cohort = cohort.join(self._admissions, on="hadm_id", how="left", maintain_order="left")
         total = self._admissions.height
         rejected = {
