@@ -59,9 +59,7 @@ class TableSource(TaskedSource):
     @property
     def split_table(self) -> dict[str, Path | str | None]:
         """Where a split of kind column is when it does not say so: in the notes themselves."""
-        columns = self.columns
-        patient_id = columns.patient_id or columns.stay_id or columns.note_id
-        return {"path": self.path, "patient_id": patient_id}
+        return {"path": self.path, "patient_id": next(iter(self.patient_columns), None)}
 
     @property
     def patient_columns(self) -> tuple[str, ...]:
