@@ -128,7 +128,7 @@ def test_a_class_without_a_note_stands_between_borders_too(tmp_path):
     assert classes == ("<=0.5", "0.5-1.25", "1.25-14", ">14")
 
 
-@pytest.mark.parametrize("cell", ["three", "inf", [3]])
+@pytest.mark.parametrize("cell", ["three", "inf", "1_0", [3]])
 def test_what_is_no_number_has_no_place_between_borders(tmp_path, cell):
     with pytest.raises(DataError, match="1 label of task t is no number") as caught:
         labels_in_lines(tmp_path, [cell], kind="multiclass", borders=[3])

@@ -51,6 +51,7 @@ _PANDAS_NULLS: Final = frozenset(
 )  # fmt: skip
 """Cells that pandas 1.1.5 reads as missing."""
 _INTEGER: Final = re.compile(r"\s*[+-]?[0-9]+\s*")
+_MOST_DIGITS: Final = 18
 _NUMBER: Final = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
 
 
@@ -103,6 +104,10 @@ def as_pandas_reads(cells: Sequence[str]) -> list[str | None]:
     if not all(map(_NUMBER.fullmatch, present)):
         return read
     is_whole = len(present) == len(read) and all(map(_INTEGER.fullmatch, present))
+    if (
+        is_whole and max(map(len, present), default=0) > _MOST_DIGITS
+    ):  # beyond 64 bits it stays text
+        return read
     number = int if is_whole else float
     return [cell and str(number(cell)) for cell in read]
 

@@ -111,7 +111,7 @@ def _interval(
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     try:
-        number = float(value)
+        number = math.nan if "_" in str(value) else float(value)  # Python takes 1_0 for ten
     except (TypeError, ValueError, OverflowError):  # its words may hold the cell
         number = math.nan
     if not math.isfinite(number):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import polars as pl
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
@@ -306,7 +306,7 @@ class TaskedSource(ReadingPolicy):
     """A source whose tasks are described in the recipe."""
 
     tasks: tuple[TableTask, ...] = ()
-    max_note_chars: PositiveInt = MAX_CELL_CHARS
+    max_note_chars: Annotated[PositiveInt, Field(le=10**15)] = MAX_CELL_CHARS
 
     @property
     def split_table(self) -> dict[str, Path | str | None]:
