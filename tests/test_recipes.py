@@ -53,8 +53,8 @@ def test_relative_sources_start_from_the_data_folder():
 def test_the_files_of_an_official_split_start_from_the_data_folder():
     split = "{kind: files, train: a.csv, validation: b.csv, test: /else/c.csv}"
     overrides = ["data=/somewhere", f"prepare.split={split}"]
-    files = config.load(Recipe, ROOT / "recipes/mimic3.yaml", overrides).preparation.split.files
-    assert [str(path) for path in files.values()] == [
+    split = config.load(Recipe, ROOT / "recipes/mimic3.yaml", overrides).preparation.split
+    assert [str(path) for path in (split.train, split.validation, split.test)] == [
         "/somewhere/a.csv",
         "/somewhere/b.csv",
         "/else/c.csv",
