@@ -6,7 +6,6 @@ without both values has no ranking to judge, so its score is nan and never 0 or 
 
 from collections.abc import Iterator
 from statistics import fmean
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +14,6 @@ from notetune.aliases import FloatArray
 from notetune.errors import DataError
 
 BoolArray = npt.NDArray[np.bool_]
-
-_Scalar = TypeVar("_Scalar", bound=np.generic)
-
-_LABELS_AT_ONCE = 32
-_NOTES_AT_ONCE = 512
-"""Labels sorted together, and the height of the tiles in which they are transposed. On 9,829
-notes x 1,266 labels tiles take the copy from 0.15 s to 0.04 s."""
 
 
 def auroc_score(labels_N: npt.ArrayLike, scores_N: npt.ArrayLike) -> float:
@@ -91,22 +83,8 @@ def _sorted_labels(
     is_positive_NK: BoolArray, scores_NK: FloatArray
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Per label: all scores ascending, and the scores of its positives ascending."""
-    for first in range(0, scores_NK.shape[1], _LABELS_AT_ONCE):
-        block = slice(first, first + _LABELS_AT_ONCE)
-        scores_KN = _transposed(scores_NK[:, block])
-        is_positive_KN = _transposed(is_positive_NK[:, block])
-        sorted_KN = np.sort(scores_KN, axis=1)
-        for k, sorted_N in enumerate(sorted_KN):
-            yield sorted_N, np.sort(scores_KN[k, is_positive_KN[k]])
-
-
-def _transposed(values_NK: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
-    """A contiguous transpose, copied in tiles: numpy's own copy misses the cache on wide tables."""
-    values_KN = np.empty(values_NK.shape[::-1], values_NK.dtype)
-    for first in range(0, len(values_NK), _NOTES_AT_ONCE):
-        tile = slice(first, first + _NOTES_AT_ONCE)
-        values_KN[:, tile] = values_NK[tile].T
-    return values_KN
+    for scores_N, is_positive_N in zip(scores_NK.T, is_positive_NK.T, strict=True):
+        yield np.sort(scores_N), np.sort(scores_N[is_positive_N])
 
 
 def _column(values_N: npt.ArrayLike) -> npt.NDArray[np.generic]:
