@@ -9,7 +9,7 @@ every model, run, task and label can use the same draws, which is what makes dif
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -254,7 +254,9 @@ def _weighted_precision(
     called_B, positives_B = np.zeros((2, weights_NB.shape[1]), np.float32)
     precisions_B = np.zeros(weights_NB.shape[1])
     row_of, is_positive = list(weights_NB), targets_N.tolist()
-    for tied in _best_first(scores_N):
+    best_first = np.argsort(-scores_N, kind="stable").tolist()
+    for _, group in groupby(best_first, key=scores_N.tolist().__getitem__):
+        tied = list(group)
         for note in tied:
             called_B += row_of[note]
         here = [row_of[note] for note in tied if is_positive[note]]
@@ -268,16 +270,6 @@ def _weighted_precision(
         has_both_B = (positives_B > 0) & (positives_B < called_B)
         precision_B: FloatArray = np.where(has_both_B, precisions_B / positives_B, np.nan)
     return precision_B
-
-
-def _best_first(scores_N: FloatArray) -> Iterator[list[int]]:
-    """Groups of notes with equal score, highest first."""
-    order_N = np.argsort(-scores_N, kind="stable")
-    ranked_N = scores_N[order_N]
-    changes = np.flatnonzero(ranked_N[1:] != ranked_N[:-1]) + 1
-    notes = order_N.tolist()
-    for first, end in pairwise([0, *changes.tolist(), len(notes)]):
-        yield notes[first:end]
 
 
 def mean_of_defined(values_KB: FloatArray) -> FloatArray:
