@@ -10,13 +10,11 @@ from notetune.metrics.uncertainty import (
     Difference,
     ModelRuns,
     ModelScores,
-    RunSpread,
     Spread,
     check_runs,
     difference,
     interval,
     newcombe_interval,
-    spread_of_runs,
     total_spread,
 )
 
@@ -30,18 +28,23 @@ def scores(per_run, runs=None, draws=DRAWS, **about):
     return ModelScores(ModelRuns("m", **about), runs, tuple(per_run), mean)
 
 
+def runs_with(variance, count):
+    values = np.arange(float(count))
+    return list(values * np.sqrt(variance / values.var(ddof=1)))
+
+
 def test_the_total_spread_is_that_of_patients_and_each_models_runs():
     # By hand: V = .0004; two models with s^2/S = .0003/3 and .0010/5.
-    found = total_spread(0.0004, [RunSpread(0.0003, 3), RunSpread(0.0010, 5)])
+    found = total_spread(0.0004, [runs_with(0.0003, 3), [0.8], runs_with(0.0010, 5)])
     assert found.variance == pytest.approx(0.0004 + 0.0001 + 0.0002)
     assert found.degrees_of_freedom == pytest.approx(0.0007**2 / (0.0001**2 / 2 + 0.0002**2 / 4))
-    alone = total_spread(0.0004, [])
+    alone = total_spread(0.0004, [[0.8]])
     assert (alone.variance, alone.degrees_of_freedom) == (0.0004, math.inf)
     assert alone.quantile(0.975) == pytest.approx(norm.ppf(0.975))
 
 
 def test_few_patients_make_the_spread_larger_and_less_known():
-    found = total_spread(0.0004, [RunSpread(0.0003, 3)], rarer=11)
+    found = total_spread(0.0004, [runs_with(0.0003, 3)], rarer=11)
     patients = 0.0004 * 11 / 10
     assert found.variance == pytest.approx(patients + 0.0001)
     expected = (patients + 0.0001) ** 2 / (0.0001**2 / 2 + patients**2 / 10)
@@ -171,9 +174,7 @@ def test_the_detectable_difference_is_found_in_80_percent():
     assert found == pytest.approx(0.8, abs=0.01)  # standard error .003
 
 
-def test_a_spread_of_runs_needs_two_and_runs_are_described_once():
-    assert spread_of_runs([0.8]) == []
-    assert spread_of_runs([0.8, 0.9]) == [RunSpread(pytest.approx(0.005), 2)]
+def test_runs_are_described_once():
     known = check_runs(["a", "b"], [ModelRuns("a", "x")])
     assert known == {"a": ModelRuns("a", "x"), "b": ModelRuns("b")}
     with pytest.raises(DataError, match="2 descriptions of runs for 1 models"):

@@ -4,13 +4,13 @@ Shapes: M models, B draws.
 """
 
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, variance
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from notetune.aliases import FloatArray
-from notetune.metrics.uncertainty import LEVEL, ModelScores, spread_of_runs
+from notetune.metrics.uncertainty import LEVEL, ModelScores
 
 Standing: TypeAlias = Literal["best", "tied", "worse"]
 
@@ -55,17 +55,17 @@ def _shifts(
     moved_MB = moved_MB[:, ~np.isnan(moved_MB).any(axis=0)]
     draws = moved_MB.shape[1]
     moved_MB *= np.sqrt(degrees / generator.chisquare(degrees, draws))
-    spreads = [spread for one in scores for spread in spread_of_runs(one.per_run)]
-    if not spreads:
+    several = [one.per_run for one in scores if len(one.per_run) > 1]
+    if not several:
         return moved_MB
-    pooled = fmean(spread.variance for spread in spreads)
-    of_runs = sum(spread.runs - 1 for spread in spreads)
+    pooled = fmean(map(variance, several))
+    of_runs = sum(len(runs) - 1 for runs in several)
     stretch_B = np.sqrt(of_runs / generator.chisquare(of_runs, draws))
     for m, one in enumerate(scores):
         noise_B = generator.standard_normal(draws)
         if not one.is_fixed:
-            own = [spread.variance for spread in spread_of_runs(one.per_run)]
-            moved_MB[m] += noise_B * stretch_B * np.sqrt(max([pooled, *own]) / len(one.runs))
+            own = variance(one.per_run) if len(one.per_run) > 1 else 0.0
+            moved_MB[m] += noise_B * stretch_B * np.sqrt(max(pooled, own) / len(one.runs))
     return moved_MB
 
 

@@ -21,7 +21,6 @@ from notetune.metrics.uncertainty import (
     ModelRuns,
     difference,
     difference_of,
-    spread_of_runs,
 )
 
 
@@ -145,7 +144,7 @@ def _best_validated(
     others = [_table_of(scores, against, run) for run in runs]
     paired = scores.auroc_mean(tables).minus(scores.auroc_mean(others))
     both = zip(scores.auroc_per_run(tables), scores.auroc_per_run(others), strict=True)
-    over_runs = spread_of_runs([one - other for one, other in both])
+    over_runs = [[one - other for one, other in both]]
     is_single = len(runs) == 1 and not (other.is_fixed and fixed >= candidates.keys())
     why = ONE_RUN if is_single else None
     named = [m for m in scores.aurocs if scores.about[m].is_candidate and m != against]

@@ -64,14 +64,6 @@ class ModelScores:
 
 
 @dataclass(frozen=True)
-class RunSpread:
-    """Variance of the values of some runs, and how many they are."""
-
-    variance: float
-    runs: int
-
-
-@dataclass(frozen=True)
 class Spread:
     """Variance of an estimate, and how well it is known."""
 
@@ -123,26 +115,21 @@ class Difference:
         return (level + self.spread.quantile(_POWER)) * self.spread.error
 
 
-def spread_of_runs(values: Sequence[float]) -> list[RunSpread]:
-    """One item; none if a single run says nothing about others."""
-    return [RunSpread(variance(values), len(values))] if len(values) > 1 else []
-
-
 def total_spread(
-    over_patients: float, over_runs: Iterable[RunSpread], rarer: int = ENOUGH_PATIENTS
+    over_patients: float, over_runs: Iterable[Sequence[float]], rarer: int = ENOUGH_PATIENTS
 ) -> Spread:
     """Of an estimate that other patients and each independent set of runs would change.
 
     Args:
         over_patients: Variance of the mean over runs, over draws of patients.
-        over_runs: Of each set of runs.
+        over_runs: The values of each set of runs; a single run says nothing about others.
         rarer: As of `task_scores.Labels`. Of fewer than 100 the draws show too small a variance,
             which is itself uncertain.
 
     Source:
         Satterthwaite (1946).
     """
-    terms = [(spread.variance / spread.runs, spread.runs - 1) for spread in over_runs]
+    terms = [(variance(runs) / len(runs), len(runs) - 1) for runs in over_runs if len(runs) > 1]
     if rarer < ENOUGH_PATIENTS:
         over_patients *= rarer / (rarer - 1)
     total = over_patients + sum(term for term, _ in terms)
@@ -172,7 +159,7 @@ def interval(
     if of_few is not None:
         low, high = min(low, of_few[0]), max(high, of_few[1])
         over_patients, rarer = ((high - low) / (2 * _Z_95)) ** 2, ENOUGH_PATIENTS
-    spread = total_spread(over_patients, spread_of_runs(scores.per_run), rarer)
+    spread = total_spread(over_patients, [scores.per_run], rarer)
     below = above = spread.quantile(1 - LEVEL / 2) * spread.error if spread.error else 0.0
     if over_patients > 0:
         stretch = below / (_Z_95 * math.sqrt(over_patients))
@@ -202,19 +189,17 @@ def newcombe_interval(auroc: float, positives: float, negatives: float) -> tuple
 
 def difference(one: ModelScores, other: ModelScores, rarer: int = ENOUGH_PATIENTS) -> Difference:
     """A model against another; run by run if both stand on the same runs of step 1."""
-    shares = one.about.shares
+    over_runs, shares = [one.per_run, other.per_run], one.about.shares
     if shares is not None and (shares, one.runs) == (other.about.shares, other.runs):
-        over_runs = spread_of_runs([a - b for a, b in zip(one.per_run, other.per_run, strict=True)])
-    else:
-        over_runs = [*spread_of_runs(one.per_run), *spread_of_runs(other.per_run)]
+        over_runs = [tuple(a - b for a, b in zip(*over_runs, strict=True))]
     why = ONE_RUN if one.has_unknown_spread or other.has_unknown_spread else None
     return difference_of(one.mean.minus(other.mean), over_runs, rarer, why)
 
 
 def difference_of(
-    paired: Replicates, over_runs: Iterable[RunSpread], rarer: int, why_untested: str | None
+    paired: Replicates, over_runs: Iterable[Sequence[float]], rarer: int, why_untested: str | None
 ) -> Difference:
-    """A difference from its draws and the spread of its runs; `rarer` as `total_spread`."""
+    """A difference from its draws and the values of its runs; arguments as of `total_spread`."""
     spread = total_spread(paired.variance, over_runs, rarer)
     if why_untested is None and spread.error == 0 != paired.value:
         why_untested = "no draw of patients changes it"
