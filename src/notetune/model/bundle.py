@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import inference_mode
+from safetensors.torch import save_file
+from torch import from_numpy, inference_mode
 
 from notetune.errors import BundleError
 from notetune.model.adapters.files import read_adapter
@@ -14,6 +13,7 @@ from notetune.model.backbone import Backbone
 from notetune.model.cards import BundleCard
 from notetune.model.heads import Head
 from notetune.model.stack import Layer, Stack, probe, stack
+from notetune.plain.linear import load_tensors
 
 _HEAD = "head.safetensors"
 
@@ -66,16 +66,10 @@ def load_bundle(folder: Path, card: BundleCard, backbone: Backbone) -> Bundle:
 
 
 def _head(path: Path, classes: int, width: int) -> Head:
-    try:
-        weights = load_file(path)
-        weight_KH, bias_K = weights["linear.weight"], weights["linear.bias"]
-    except (OSError, SafetensorError, KeyError, ValueError):
-        raise BundleError(f"{path} cannot be read; restore it from a copy.") from None
+    weight_KH, bias_K = map(from_numpy, load_tensors(path, "linear.weight", "linear.bias"))
     if weight_KH.shape != (classes, width) or bias_K.shape != (classes,):
         raise BundleError(
             f"{path} is {tuple(weight_KH.shape)}, where {classes} classes and {width} features "
             "meet; restore it from a copy."
         )
-    if not (weight_KH.isfinite().all() and bias_K.isfinite().all()):
-        raise BundleError(f"{path} holds numbers that are not finite; restore it from a copy.")
     return Head(weight_KH, bias_K)

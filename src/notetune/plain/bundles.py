@@ -7,18 +7,20 @@ from typing import Annotated, Any, Literal
 
 import polars as pl
 from pydantic import Field, NonNegativeInt, PositiveInt
+from safetensors.numpy import save_file
 
 from notetune import storage
 from notetune.aliases import FloatArray, Join, TaskKind
 from notetune.config import Config, parse
 from notetune.errors import BundleError
 from notetune.plain.columns import Columns
-from notetune.plain.linear import Linear, load_tensors, probabilities, save_tensors
+from notetune.plain.linear import Linear, load_tensors, probabilities
 from notetune.plain.stacked import Stacked
 from notetune.plain.tfidf import Words
 
 FORMAT = 2
 PARTS = "parts"
+WEIGHTS = "weights.safetensors"
 _TERMS, _COLUMNS = "terms.json", "columns.json"
 
 
@@ -128,7 +130,7 @@ class WordsBundle:
     def save(self, folder: Path) -> None:
         """Write all but the card into an existing folder."""
         storage.write_json(folder / _TERMS, self.words.terms)
-        save_tensors(folder, {**self.linear.tensors, "idf": self.words.idf_V})
+        save_file({**self.linear.tensors, "idf": self.words.idf_V}, folder / WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class ColumnsBundle:
     def save(self, folder: Path) -> None:
         """Write all but the card into an existing folder."""
         storage.write_json(folder / _COLUMNS, self.columns.model_dump(mode="json"))
-        save_tensors(folder, self.linear.tensors)
+        save_file(self.linear.tensors, folder / WEIGHTS)
 
 
 def load_words(folder: Path, card: WordsCard) -> WordsBundle:
@@ -159,7 +161,7 @@ def load_words(folder: Path, card: WordsCard) -> WordsBundle:
     is_list = isinstance(terms, list) and all(isinstance(term, str) for term in terms)
     if not is_list or len(set(terms)) < len(terms):
         raise BundleError(f"{folder / _TERMS} is no list of words; restore it from a copy.")
-    weight_KV, bias_K, idf_V = load_tensors(folder, "weight", "bias", "idf")
+    weight_KV, bias_K, idf_V = load_tensors(folder / WEIGHTS, "weight", "bias", "idf")
     classes, words = len(card.classes), len(terms)
     shapes = weight_KV.shape, bias_K.shape, idf_V.shape
     _refuse_mixed(folder, shapes, ((classes, words), (classes,), (words,)))
@@ -175,7 +177,7 @@ def load_columns(folder: Path, card: ColumnsCard) -> ColumnsBundle:
     """A bundle of columns whose files are intact; errors as of `load_words`."""
     columns = read_columns(folder)
     _refuse_mixed(folder, columns.names, card.columns)
-    weight_KF, bias_K = load_tensors(folder, "weight", "bias")
+    weight_KF, bias_K = load_tensors(folder / WEIGHTS, "weight", "bias")
     empty = pl.DataFrame(schema=dict.fromkeys(("note_id", *columns.names), pl.String))
     classes, features = len(card.classes), columns.features(empty).shape[1]
     _refuse_mixed(folder, (weight_KF.shape, bias_K.shape), ((classes, features), (classes,)))
@@ -184,12 +186,12 @@ def load_columns(folder: Path, card: ColumnsCard) -> ColumnsBundle:
 
 def save_stacked(folder: Path, stacked: Stacked) -> None:
     """Write a stack into an existing folder."""
-    save_tensors(folder, {"slopes": stacked.slopes_M, "start": stacked.start_K})
+    save_file({"slopes": stacked.slopes_M, "start": stacked.start_K}, folder / WEIGHTS)
 
 
 def load_stacked(folder: Path, card: HybridCard) -> Stacked:
     """The stack of a hybrid bundle; errors as of `load_words`."""
-    slopes_M, start_K = load_tensors(folder, "slopes", "start")
+    slopes_M, start_K = load_tensors(folder / WEIGHTS, "slopes", "start")
     shapes = slopes_M.shape, start_K.shape
     _refuse_mixed(folder, shapes, ((len(card.parts),), (len(card.classes),)))
     return Stacked(card.kind, slopes_M, start_K)

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from scipy.special import expit, logit, softmax
 
 from notetune.aliases import FloatArray
 from notetune.errors import BundleError
 
-WEIGHTS = "weights.safetensors"
 # Scores reach 0 and 1, where a logit has no end.
 _LEAST_SCORE = 1e-6
 
@@ -61,19 +60,13 @@ def log_odds(
     return logits_NK
 
 
-def save_tensors(folder: Path, tensors: dict[str, npt.NDArray[Any]]) -> None:
-    """Write arrays into an existing folder."""
-    save_file(tensors, folder / WEIGHTS)
-
-
-def load_tensors(folder: Path, *names: str) -> list[npt.NDArray[Any]]:
-    """The arrays that `save_tensors` wrote.
+def load_tensors(path: Path, *names: str) -> list[npt.NDArray[Any]]:
+    """Arrays of a safetensors file.
 
     Raises:
         BundleError: If the file cannot be read, lacks one of them, or holds a number that is not
             finite.
     """
-    path = folder / WEIGHTS
     try:
         tensors = load_file(path)
         found = [tensors[name] for name in names]
