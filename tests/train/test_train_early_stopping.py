@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from notetune.errors import TrainingError
-from notetune.train.early_stopping import Choice, Evaluation, best_of, is_over
+from notetune.train.early_stopping import Choice, Evaluation, best_of
 from notetune.train.schedule import ValidationConfig
 
 
@@ -29,12 +29,15 @@ def test_of_equal_aurocs_the_lower_loss_wins_and_of_equal_ones_the_first():
 
 
 def test_patience_counts_evaluations_since_the_best_one():
-    patient = ValidationConfig(patience=2)
-    assert not is_over([], patient)
-    assert not is_over(found(0.9, 0.8), patient)
-    assert is_over(found(0.9, 0.8, 0.8), patient)
-    assert not is_over(found(0.9, 0.8, 0.91), patient)
-    assert not is_over(found(0.9, *[0.1] * 50), ValidationConfig(patience=None))
+    def is_over(*aurocs, patience=2):
+        config, evaluations = ValidationConfig(patience=patience), tuple(found(*aurocs))
+        return Choice(config, {}, lambda: (1.0, None), 1, 99, evaluations).is_over
+
+    assert not is_over()
+    assert not is_over(0.9, 0.8)
+    assert is_over(0.9, 0.8, 0.8)
+    assert not is_over(0.9, 0.8, 0.91)
+    assert not is_over(0.9, *[0.1] * 50, patience=None)
 
 
 @pytest.mark.parametrize(

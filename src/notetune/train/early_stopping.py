@@ -19,14 +19,6 @@ def best_of(evaluations: Sequence[Evaluation], choose: Criterion) -> Evaluation:
     return max(evaluations, key=lambda one: (one.auroc or 0.0, -one.loss))
 
 
-def is_over(evaluations: Sequence[Evaluation], config: ValidationConfig) -> bool:
-    """Whether the last `patience` evaluations are all no better than one before them."""
-    if not evaluations or config.patience is None:
-        return False
-    best = evaluations.index(best_of(evaluations, config.choose))
-    return len(evaluations) - 1 - best >= config.patience
-
-
 @dataclass
 class Choice:
     """Keeps the best state of one training while it goes on.
@@ -59,8 +51,11 @@ class Choice:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing to hope for from further steps."""
-        return is_over(self.evaluations, self.config)
+        """Whether the last `patience` evaluations are all no better than one before them."""
+        if not self.evaluations or self.config.patience is None:
+            return False
+        best = self.evaluations.index(best_of(self.evaluations, self.config.choose))
+        return len(self.evaluations) - 1 - best >= self.config.patience
 
     def see(self, steps: int) -> None:
         """Evaluate after `steps` steps if it is time to, and keep the parameters if they are best.
