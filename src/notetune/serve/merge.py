@@ -51,7 +51,16 @@ def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
     with runs.new_folder(out, inputs) as temporary:
         write_backbone(temporary, loaded, merged.tensors)
         if bundle is not None:
-            _save_merged(temporary, bundle, out.name)
+            save_head(
+                temporary, bundle.head
+            )  # before the fingerprint, which sees every weight file
+            changes = {
+                "adapters": (),
+                "dtype": "float32",
+                "backbone_name": out.name,
+                "backbone_fingerprint": backbone_fingerprint(temporary),
+            }
+            save_card(temporary, bundle.card.model_copy(update=changes))
     return merged
 
 
@@ -71,15 +80,3 @@ def _bundle(folder: Path, backbone: str | None) -> Bundle:
         )
         warnings.warn(message, RunWarning, stacklevel=3)
     return load_bundle(folder, card, load_backbone(own_backbone(card.backbone_name, backbone)))
-
-
-def _save_merged(folder: Path, bundle: Bundle, name: str) -> None:
-    """The bundle whose adapters are in the weights of the backbone that stands in the folder."""
-    save_head(folder, bundle.head)  # before the fingerprint, which sees every weight file
-    changes = {
-        "adapters": (),
-        "dtype": "float32",
-        "backbone_name": name,
-        "backbone_fingerprint": backbone_fingerprint(folder),
-    }
-    save_card(folder, bundle.card.model_copy(update=changes))
