@@ -11,10 +11,10 @@ from notetune.errors import BundleError, DataError
 from notetune.model.backbone_folder import own_backbone, resolve_backbone
 from notetune.plain.bundles import ColumnsBundle, TextLimit, WordsBundle
 from notetune.plain.stacked import Stacked
-from notetune.serve.predictions import Predictions, Predictor, cleaned, store_of
+from notetune.serve.predictions import Predictions, Predictor, cleaned
 from notetune.tokens.edges import Edges
 from notetune.tokens.encode import Encoder, load_encoder
-from notetune.tokens.store import Reading
+from notetune.tokens.store import Reading, encode_notes
 
 
 def encoder_of(limit: TextLimit, backbone: str | None) -> Encoder:
@@ -59,7 +59,8 @@ class WordsPredictor:
         whole, limit = cleaned(texts), self.bundle.card.limit
         if self.encoder is None or limit is None:
             return whole, None
-        store, documents_N = store_of(self.encoder, limit.max_tokens, whole)
+        store = encode_notes(self.encoder, limit.max_tokens, whole)
+        documents_N = store.first_documents(store.note_ids)
         cut = store.read_texts(whole, documents_N, limit.max_pieces)
         return cut, store.reading(documents_N, limit.max_pieces)
 

@@ -10,9 +10,7 @@ import polars as pl
 
 from notetune.errors import BundleError, DataError
 from notetune.notes.clean import clean_text
-from notetune.tokens.encode import Encoder
-from notetune.tokens.packing import Int64Array
-from notetune.tokens.store import Reading, TokenStore, encode_notes
+from notetune.tokens.store import Reading
 
 
 @dataclass(frozen=True)
@@ -68,11 +66,3 @@ def cleaned(texts: Sequence[str]) -> list[str]:
         which = f"note number {empty[0] + 1} is empty" if empty else "there is no note"
         raise DataError(f"{which}; give at least one note, each with text.")
     return found
-
-
-def store_of(
-    encoder: Encoder, max_tokens: int, texts: Sequence[str]
-) -> tuple[TokenStore, Int64Array]:
-    """Texts in tokens, and the first document of each."""
-    store = encode_notes(encoder, max_tokens, texts)
-    return store, store.first_documents(store.note_ids.tolist())

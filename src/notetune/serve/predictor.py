@@ -28,9 +28,10 @@ from notetune.plain.bundles import (
     load_words,
 )
 from notetune.serve.plain import ColumnsPredictor, HybridPredictor, WordsPredictor, encoder_of
-from notetune.serve.predictions import Predictions, Predictor, cleaned, store_of
+from notetune.serve.predictions import Predictions, Predictor, cleaned
 from notetune.tokens.edges import Edges
 from notetune.tokens.encode import Encoder, load_encoder
+from notetune.tokens.store import encode_notes
 
 _TOKENS_PER_ROW = 4096
 
@@ -50,7 +51,8 @@ class LanguageModelPredictor:
             BundleError: If a score is not finite.
         """
         card, model = self.bundle.card, self.bundle.model
-        store, documents_N = store_of(self.encoder, card.max_tokens, cleaned(texts))
+        store = encode_notes(self.encoder, card.max_tokens, cleaned(texts))
+        documents_N = store.first_documents(store.note_ids)
         most = card.max_pieces
         rows = max(_TOKENS_PER_ROW, most * (card.max_tokens + model.reserved_per_document))
 

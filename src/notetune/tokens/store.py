@@ -64,7 +64,7 @@ class TokenStore:
         documents_D = self.documents_of("train", sources)
         return documents_D[self.in_corpus_N[self.note_number_D[documents_D]]]
 
-    def first_documents(self, note_ids: Sequence[str]) -> Int64Array:
+    def first_documents(self, note_ids: Sequence[str] | npt.NDArray[np.str_]) -> Int64Array:
         """The first document of each note, cut at the token limit.
 
         Raises:
