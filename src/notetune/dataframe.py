@@ -4,7 +4,7 @@ import hashlib
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -23,7 +23,7 @@ from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.results import Results
 from notetune.metrics.scores import read_scores
 from notetune.model.cards import BUNDLE, read_card
-from notetune.recipe.draft import Choices, Draft, draft
+from notetune.recipe.draft import Choices, draft
 from notetune.recipe.recipe import Recipe
 from notetune.report.page import check_output, write_report
 from notetune.report.summary import summary
@@ -206,15 +206,10 @@ def _recipe(
     drafted = draft(path, survey(path), chosen, root.name, backbone or "tiny")
     for remark in drafted.remarks:
         terminal.say(f"Check: {remark}")
-    return _with_keys(drafted, {"runs": str(root.parent), **keys}, is_tiny=backbone is None)
-
-
-def _with_keys(drafted: Draft, given: Mapping[str, Any], *, is_tiny: bool) -> Recipe:
-    """The recipe with other keys; `is_tiny` where nobody named its backbone."""
-    keys = {**drafted.keys}
-    if is_tiny and given.get("backbones"):
-        del keys["backbone"]
-    return parse(Recipe, merged(keys, given), "fit")
+    begun = dict(drafted.keys)
+    if backbone is None and keys.get("backbones"):
+        del begun["backbone"]
+    return parse(Recipe, merged(begun, {"runs": str(root.parent), **keys}), "fit")
 
 
 def _names(given: Any) -> tuple[str, ...]:
