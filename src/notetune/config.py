@@ -33,13 +33,10 @@ _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # in JSON; no path may ho
 
 
 def as_name(words: str, otherwise: str, mark: str = "-", taken: Collection[str] = ()) -> str:
-    """Words that nobody chose as a `Name` as one that is not taken yet.
+    """Words, such as the name of a file, as a `Name`, with a number where that is taken.
 
-    Args:
-        words: Such as the name of a file or of a column.
-        otherwise: The name where they hold no character of one.
-        mark: In place of characters that no name has.
-        taken: Names that others have; it gets a number where it is among them.
+    The `mark` stands in place of characters that no name has; `otherwise` is the name of words
+    without a character of one.
     """
     plain = words
     if not re.fullmatch(NAME_PATTERN, words):
@@ -167,10 +164,8 @@ def _begun(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
 def changed(config: ConfigT, changes: Mapping[str, Any], origin: str) -> ConfigT:
     """The same config with other values for some keys; `origin` names the changes in an error.
 
-    A section changes key by key; it is replaced where `kind` changes, and emptied by `{}`.
-
-    Raises:
-        ConfigError: As `parse`.
+    A section changes key by key; it is replaced where `kind` changes, and emptied by `{}`. Errors
+    are those of `parse`.
     """
     return parse(type(config), merged(config.model_dump(mode="json"), changes), origin)
 

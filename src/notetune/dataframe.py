@@ -93,10 +93,7 @@ def plan(
     """Print what `fit` of the same arguments takes on this machine; nothing of it stays on disk.
 
     Returns:
-        The trainings, of which `seconds` is the time by backbone.
-
-    Raises:
-        NotetuneError: As `fit`.
+        The trainings, of which `seconds` is the time by backbone; errors as of `fit`.
     """
     with tempfile.TemporaryDirectory() as place:
         recipe = _recipe(notes, outcomes, Path(place), _root(folder), **options)

@@ -99,13 +99,9 @@ def outputs_per_note(
 ) -> npt.NDArray[np.float32]:
     """`(N, ...)` float32: what `forward` gives for each note, in the order asked for.
 
-    Args:
-        model: What `forward` runs; its dropout is turned off.
-        forward: A packed row to one output per note of the row.
-        store: Where the documents are.
-        documents_N: The first document of each note; a note may come again.
-        tokens_per_row: Row budget; does not change the result beyond rounding.
-        max_pieces: Pieces of a note that are read.
+    From a packed row `forward` makes one output per note, with the dropout of its model off.
+    `documents_N` are the first documents of notes, which may come again; `tokens_per_row` does not
+    change the result beyond rounding.
     """
     model.eval_mode()
     outputs, numbers = [], []

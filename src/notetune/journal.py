@@ -104,11 +104,7 @@ class Journal:
         return payload or {}
 
     def refuse_line(self, number: int) -> NoReturn:
-        """Refuse the file for a line that says nothing that we would write.
-
-        Raises:
-            RunError: Always.
-        """
+        """Refuse the file for a line that says nothing that we would write, by a RunError."""
         raise RunError(f"{self.path} line {number} is damaged or not ours; {self._way_out}")
 
     def _refuse_other(self, about: Event) -> None:

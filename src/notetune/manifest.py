@@ -51,11 +51,7 @@ def files_of(folder: Path) -> dict[str, str]:
 
 
 def is_finished(folder: Path, inputs: Any) -> bool:
-    """Whether `folder` was built from the same inputs and every file still has its sha256.
-
-    Raises:
-        RunError: If another version of notetune, with another format, wrote the folder.
-    """
+    """As `was_made_from`, and whether every file still has its sha256."""
     return was_made_from(folder, inputs) and not damaged_files(folder)
 
 

@@ -33,12 +33,8 @@ def compare_study(
 ) -> tuple[tuple[TaskResult, ...], tuple[HeadlineRow, ...]]:
     """The results of all tasks and the headline, from one set of draws over all patients.
 
-    Args:
-        tables: Of all tasks, models and runs, in the order to show. Those of the split
-            `validation` only serve to choose the best validated model.
-        questions: What is compared, and what the runs of each model are.
-        draws: Of patients.
-        seed: Of the draws.
+    The tables are of all tasks, models and runs, in the order to show. Those of the split
+    `validation` only serve to choose the best validated model.
 
     Returns:
         AUROC is one-vs-rest, macro over the labels that can be judged, mean over the runs of a

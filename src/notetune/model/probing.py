@@ -49,12 +49,8 @@ def measured_reach(model: Any, most: int, tolerance: float) -> Reach:
     """Compare a row of short documents with what the whole model gives for each alone.
 
     Alone they are computed by the attention that transformers gives the model. It keeps that one
-    where it cannot have packed rows, and has ours everywhere else.
-
-    Args:
-        model: As transformers loads it.
-        most: Positions that it was built for.
-        tolerance: Largest difference that is rounding, as a share of the largest output.
+    where it cannot have packed rows, and has ours everywhere else. `most` is how many positions it
+    was built for; `tolerance` is what is rounding, as a share of the largest output.
 
     Raises:
         BackboneError: If it cannot be run, or its next tokens are not those of its last states.

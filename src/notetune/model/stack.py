@@ -191,13 +191,9 @@ def stack(
 ) -> Stack:
     """Put adapters onto a backbone, activate all of them, and train only those that should.
 
-    Args:
-        backbone: A freshly loaded one; it is changed in place.
-        layers: The adapters. All act together; their contributions add up, and virtual tokens of
-            later ones stand nearer to the text.
-        seed: Initialises new adapters.
-        predicts_tokens: Whether the loss is that of next tokens. An outcome loss does not reach the
-            layer that predicts them, so without it nothing in that layer trains.
+    The backbone is freshly loaded, and changed in place. The contributions of all adapters add up;
+    virtual tokens of later ones stand nearer to the text. An outcome loss does not reach the layer
+    that predicts tokens, so without `predicts_tokens` nothing in that layer trains.
 
     Raises:
         BundleError: If a saved adapter was trained on another backbone or does not fit, or if two

@@ -74,12 +74,8 @@ def reasons(
 ) -> pl.DataFrame:
     """What speaks for and against the scores of notes.
 
-    Args:
-        predictor: The loaded bundle.
-        notes: `note_id` and `text`, N rows.
-        columns: As for `predict`.
-        about: The card of the bundle.
-        labels: Which scores; that of the highest label of each note if there is none.
+    `notes` are N rows of `note_id` and `text`, `about` is the card of the bundle, and `labels` say
+    which scores: without any, that of the highest label of each note.
 
     Returns:
         A row for each sentence of a note (`of` is "sentence"), for each of its words and pairs of

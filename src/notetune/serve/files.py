@@ -42,14 +42,10 @@ def source_of(
     given: Mapping[str, str | None],
     policy: Literal["strict", "quarantine"],
 ) -> TableSource:
-    """A file of notes, read as the bundle's study read its own.
+    """A file of notes, read as the bundle's study read its own; `policy` is for unusable rows.
 
-    Args:
-        card: Of the bundle.
-        notes: The file.
-        given: Columns by the keys of `TableColumns`; for each that is None the one of the study is
-            taken, if the file has it.
-        policy: What becomes of rows that cannot be used.
+    Columns are `given` by the keys of `TableColumns`; for each that is None the one of the study is
+    taken, if the file has it.
 
     Raises:
         DataError: If the file is missing, of another format, or faulty in its first line.
@@ -83,15 +79,8 @@ def predict_file(
     that the source's policy leaves out are counted in a warning, and notes with changed characters
     in another.
 
-    Args:
-        bundle: Its folder.
-        source: The file.
-        backbone: Folder of the bundle's backbone.
-        device: Where to compute.
-        combine: What the scores of the notes of a stay become.
-        explained: Labels whose scores are explained; where there is none, the highest of each
-            note. Nothing is explained without.
-        card: As `load_predictor`.
+    `explained` are the labels whose scores are explained; where there is none, the highest of each
+    note. Nothing is explained without. `backbone`, `device` and `card` are as of `load_predictor`.
 
     Returns:
         Scores with columns `patient_id`, `note_id`, `task`, `label`, `score` and, where tokens are
@@ -222,11 +211,8 @@ def check_output(path: Path | None) -> None:
 def write_predictions(table: pl.DataFrame, path: Path | None) -> None:
     """Write scores to a new .csv or .parquet file in one step, or as CSV to standard output.
 
-    In CSV, an id that a spreadsheet would compute gets an apostrophe before it.
-
-    Raises:
-        ConfigError: If the file has another suffix.
-        RunError: If it exists.
+    In CSV, an id that a spreadsheet would compute gets an apostrophe before it. Errors are those of
+    `check_output`.
     """
     check_output(path)
     if path is None:

@@ -18,11 +18,7 @@ from notetune.tokens.store import Reading, encode_notes
 
 
 def encoder_of(limit: TextLimit, backbone: str | None) -> Encoder:
-    """What counts the tokens that a limit is in.
-
-    Args:
-        limit: As a card has it.
-        backbone: Folder of its tokenizer; the one that the limit names without.
+    """What counts the tokens of a limit; `backbone` is a folder, the one it names without.
 
     Raises:
         BundleError: If the tokenizer is another one.

@@ -44,12 +44,7 @@ class LanguageModelPredictor:
     encoder: Encoder
 
     def predict(self, texts: Sequence[str], columns: pl.DataFrame | None = None) -> Predictions:
-        """Score notes.
-
-        Raises:
-            DataError: As `cleaned`.
-            BundleError: If a score is not finite.
-        """
+        """Score notes; errors as of `cleaned` and `Predictions`."""
         card, model = self.bundle.card, self.bundle.model
         store = encode_notes(self.encoder, card.max_tokens, cleaned(texts))
         documents_N = store.first_documents(store.note_ids)

@@ -177,14 +177,9 @@ def join_documents(
 ) -> None:
     """Write one store from the documents of all notes, which come in parts.
 
-    Args:
-        folder: An existing folder.
-        parts: At least one; only one of them is in memory at a time.
-        columns: `(N,)` strings each over the notes of all parts, under the names `note_ids`,
-            `patient_ids`, `source_N`, `split_N`; and, unless step 1 may train on all notes, Boolean
-            `in_corpus_N`.
-        edges: What stands round the documents.
-        max_tokens: Longest document that there may be.
+    Only one of the parts is in memory at a time. `columns` are `(N,)` strings over the notes of all
+    parts, `note_ids`, `patient_ids`, `source_N` and `split_N`; and, unless step 1 may train on all
+    notes, Boolean `in_corpus_N`.
     """
     tables = []
     with (folder / _IDS).open("wb") as file:

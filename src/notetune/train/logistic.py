@@ -192,8 +192,7 @@ def out_of_fold(
 ) -> npt.NDArray[np.float64]:
     """`(N, K)` scores of each training note by a head that saw no note of its group (patient).
 
-    Raises:
-        DataError: If all notes are of one group.
+    Errors are those of `left_out`.
     """
     scores_NK = np.zeros(train.targets_NK.shape)
     for is_left_out_N in left_out(groups_N):

@@ -10,12 +10,7 @@ from notetune.train.schedule import OptimConfig
 
 
 def adamw(config: OptimConfig, *groups: tuple[Iterable[nn.Parameter], float]) -> torch.optim.AdamW:
-    """The optimizer of both steps.
-
-    Args:
-        config: Its settings.
-        groups: Parameters that it updates, each time with their peak learning rate.
-    """
+    """The optimizer of both steps, over groups of parameters with their peak learning rate."""
     parameter_groups = [
         {"params": kind, "lr": peak_lr, "peak_lr": peak_lr}
         for parameters, peak_lr in groups

@@ -22,12 +22,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def was_too_large(number: int, part: Batch | None, world: World) -> bool:
-    """Whether a part did not fit into the memory of any process, which all of them must know.
-
-    Args:
-        number: Of the step.
-        part: What the memory of this process did not hold, if anything.
-        world: The processes that share the step.
+    """Whether any process had a part that its memory did not hold, as this one has its `part`.
 
     Raises:
         StepError: If one document alone was too large.

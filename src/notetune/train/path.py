@@ -35,12 +35,9 @@ def unchosen(default: float) -> Penalty:
 def chosen(
     loss: Callable[[float], float], penalties: Sequence[float], extension: Sequence[float]
 ) -> Penalty:
-    """The penalty with the lowest loss along a path, which is extended once at its weak end.
+    """The penalty with the lowest validation loss along a path from strong to weak.
 
-    Args:
-        loss: Of the validation notes at a penalty; asked from strong to weak.
-        penalties: The path.
-        extension: Weaker ones, tried where the last of the path is the best.
+    The weaker ones of its `extension` are tried where the last of the path is the best.
     """
     points: list[PathPoint] = []
     for part in (penalties, extension):

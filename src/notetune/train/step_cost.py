@@ -53,11 +53,8 @@ def step_cost(
 ) -> StepCost:
     """Count one step on one row; no weights are needed and nothing is computed.
 
-    Args:
-        model: A stack on an outlined backbone.
-        loss: What the step minimises, from a packed row.
-        lengths_D: Tokens of the documents of the row.
-        trains: Whether the step goes back and updates; else it only scores.
+    The model is a stack on an outlined backbone; the documents of the row have `lengths_D` tokens.
+    Unless it `trains`, the step neither goes back nor updates.
     """
     batch, parameters = _row(lengths_D, "meta"), list(model.parameters_by_name().values())
     with _Counter() as counter, _FusedAttention(counter), torch.set_grad_enabled(trains):

@@ -83,11 +83,7 @@ class LoRAAdapter(Adapter):
         }
 
     def fill(self, saved: Mapping[str, Tensor]) -> None:
-        """Give it saved weights, those also of a model that was loaded without its token head.
-
-        Raises:
-            BundleError: As of `Adapter`.
-        """
+        """As `Adapter.fill`, also with weights of a model that was loaded without token head."""
         whole = f"{LEAD}{self._model.base_model_prefix}."
         bare = [not any(name.startswith(whole) for name in one) for one in (saved, self.tensors())]
         if bare == [True, False]:
