@@ -72,14 +72,11 @@ def answers(
     ]
     if family_of is None:
         return found
-    adjusted = holm([item.p_value for _, item in found])
-    corrected = [
-        {"p_holm": p, "family": family, "is_found": p is not None and p < LEVEL} for p in adjusted
-    ]
-    return [
-        (task, item.model_copy(update=changes))
-        for (task, item), changes in zip(found, corrected, strict=True)
-    ]
+    corrected = []
+    for (task, item), p in zip(found, holm([item.p_value for _, item in found]), strict=True):
+        changes = {"p_holm": p, "family": family, "is_found": p is not None and p < LEVEL}
+        corrected.append((task, item.model_copy(update=changes)))
+    return corrected
 
 
 def _answer(
