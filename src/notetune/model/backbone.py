@@ -276,7 +276,11 @@ def load_backbone(
         add_semantic_types(model.get_input_embeddings().weight, folder)
     _refuse_not_finite(model, folder)
     if dtype == "nf4":
-        _refuse_quantised(model, folder)
+        if getattr(model.config, "quantization_config", None) is not None:
+            raise BackboneError(
+                f"the weights in {folder} are quantised already; set dtype: bfloat16, or nf4 on a "
+                "backbone with plain weights."
+            )
         quantise_layers(body_of(model), device)
         _convert(model, plain)
     return _backbone(model.to(device), folder, backbone_fingerprint(folder))
@@ -343,14 +347,6 @@ def _convert(model: Any, dtype: torch.dtype) -> None:
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
-
-
-def _refuse_quantised(model: Any, folder: Path) -> None:
-    if getattr(model.config, "quantization_config", None) is not None:
-        raise BackboneError(
-            f"the weights in {folder} are quantised already; set dtype: bfloat16, or nf4 on a "
-            "backbone with plain weights."
-        )
 
 
 @torch.no_grad()
