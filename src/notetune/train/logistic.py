@@ -14,7 +14,7 @@ from notetune.errors import DataError
 from notetune.model.heads import Head, log_prior
 from notetune.model.losses import balanced_weights, outcome_loss, probabilities
 from notetune.train.lbfgs import Objective, are_taught, minimum, prior_unknowns
-from notetune.train.path import Penalty, chosen, unchosen
+from notetune.train.path import UNCHOSEN, Penalty, chosen
 
 FOLDS = 5
 _ROUGH, _FINE = 1e-3, 1e-6
@@ -127,7 +127,7 @@ class HeadProblem:
     def along_path(self, validation: LabelledNotes) -> Solution:
         """The solution at the penalty with the lowest loss on the validation notes, if any are."""
         if not len(validation.targets_NK):
-            found = unchosen(_DEFAULT)
+            found = Penalty(_DEFAULT, UNCHOSEN)
             return replace(self.solve(found.value), penalty=found)
         targets_NK = torch.from_numpy(validation.targets_NK)
         weights_2K = None if self._weights_2K is None else torch.from_numpy(self._weights_2K)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 RISES = 3
 """Points in a row above the best that end the path."""
+UNCHOSEN = "no validation notes: the default"
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,6 @@ class Penalty:
     value: float
     why: str = ""
     path: tuple[PathPoint, ...] = ()
-
-
-def unchosen(default: float) -> Penalty:
-    """The penalty where no validation notes can choose one."""
-    return Penalty(default, "no validation notes: the default")
 
 
 def chosen(

@@ -16,7 +16,7 @@ from notetune.model.heads import log_prior
 from notetune.model.losses import outcome_loss
 from notetune.plain.linear import Linear
 from notetune.train.lbfgs import Objective, are_taught, minimum, prior_unknowns
-from notetune.train.path import Penalty, chosen, unchosen
+from notetune.train.path import UNCHOSEN, Penalty, chosen
 
 _ROUGH, _FINE = 1e-3, 1e-5
 # Penalties per training note for rows of length 1, and those beyond the weak end.
@@ -54,10 +54,7 @@ class TermProblem:
 
     @torch.no_grad()
     def solve(self, penalty: float, *, tolerance: float = _FINE) -> Linear:
-        """The minimum of the summed loss plus `penalty * N / 2` times the squared weights.
-
-        The search starts from the last solution, so a path from strong to weak penalties is fast.
-        """
+        """As `logistic.HeadProblem.solve`."""
         together = self._kind == "multiclass" or self._turn_RN is not None
         size = max(1, len(self._unknowns_KD)) if together else _LABELS_AT_ONCE
         for first in range(0, len(self._unknowns_KD), size):
@@ -74,7 +71,7 @@ class TermProblem:
         With many notes and labels, some labels choose it for all: rare and frequent ones alike.
         """
         if not len(targets_NK):
-            penalty = unchosen(_DEFAULT)
+            penalty = Penalty(_DEFAULT, UNCHOSEN)
             return self.solve(penalty.value), penalty
 
         labels = self._all_NK.shape[1]
