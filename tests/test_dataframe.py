@@ -16,7 +16,7 @@ import pytest
 
 import notetune
 from notetune import dataframe, sources, storage
-from notetune.dataframe import _frame
+from notetune.dataframe import _readable
 from notetune.errors import ConfigError, DataError, RunWarning
 from notetune.metrics.scores import read_scores
 from notetune.model.adapters.folder import AdapterCard
@@ -30,6 +30,10 @@ SMALL = {
     "downstream": {"variants": ["head-only"], "max_pieces": 1},
     "evaluate": {"draws": 100, "tfidf_min_patients": 2},
 }
+
+
+def columns_of(notes):
+    return _readable(notes, ())[0]
 
 
 def frame(rows):
@@ -167,7 +171,7 @@ def test_the_same_call_again_trains_nothing(study):
 
 
 def test_whole_numbers_beside_gaps_stay_whole():
-    assert _frame(pl.DataFrame({"a": [1.0, None], "b": [0.5, 1.0]})).dtypes == [
+    assert columns_of(pl.DataFrame({"a": [1.0, None], "b": [0.5, 1.0]})).dtypes == [
         pl.Int64,
         pl.Float64,
     ]
@@ -186,7 +190,7 @@ def test_what_is_missing_in_pandas_is_null():
             "name": pd.array(["q", None, "r"], dtype="string"),
         }
     )
-    found = _frame(table)
+    found = columns_of(table)
     assert found["text"].to_list() == ["a", None, "c"]
     assert found["count"].to_list() == [1, None, 3]
     assert found["flag"].to_list() == [True, None, False]
@@ -200,7 +204,7 @@ def test_what_is_missing_in_pandas_is_null():
 def test_arrays_of_numpy_are_lists():
     cells = [np.array(["I10", "E11"]), np.array([], dtype=object), None, np.array(["J18"])]
     column = pd.Series([*cells, np.array([])], dtype=object)
-    found = _frame(pd.DataFrame({"codes": column}))["codes"].to_list()
+    found = columns_of(pd.DataFrame({"codes": column}))["codes"].to_list()
     assert found == [["I10", "E11"], [], None, ["J18"], []]
 
 
@@ -216,19 +220,19 @@ def test_what_polars_panics_over_is_left_out(monkeypatch):
 
 def test_an_id_is_one_whether_it_stands_as_decimal_number_or_text():
     ids = pd.Series([7.0, "7", 7, np.int64(7), np.float64(7), "A", None], dtype=object)
-    assert _frame(pd.DataFrame({"p": ids}))["p"].to_list() == [*["7"] * 5, "A", None]
+    assert columns_of(pd.DataFrame({"p": ids}))["p"].to_list() == [*["7"] * 5, "A", None]
     parts = pd.Series([7.5, 7.0, 8], dtype=object)
-    assert _frame(pd.DataFrame({"p": parts}))["p"].to_list() == [7.5, 7.0, 8.0]
-    assert _frame(pd.DataFrame({"p": [10**50, 2**63, 2]}))["p"].to_list() == [
+    assert columns_of(pd.DataFrame({"p": parts}))["p"].to_list() == [7.5, 7.0, 8.0]
+    assert columns_of(pd.DataFrame({"p": [10**50, 2**63, 2]}))["p"].to_list() == [
         *(str(10**50), str(2**63)),
         "2",
     ]
-    assert _frame(pd.DataFrame({"p": [1e300, 2.0]}))["p"].to_list() == [1e300, 2.0]
-    assert _frame(pl.DataFrame({"p": [1e300, 2.0]}))["p"].to_list() == [1e300, 2.0]
+    assert columns_of(pd.DataFrame({"p": [1e300, 2.0]}))["p"].to_list() == [1e300, 2.0]
+    assert columns_of(pl.DataFrame({"p": [1e300, 2.0]}))["p"].to_list() == [1e300, 2.0]
 
 
 def test_times_beside_text_or_numbers_are_text():
-    found = _frame(
+    found = columns_of(
         pd.DataFrame(
             {
                 "text": pd.Series([pd.Timestamp("2150-01-01"), "2150-01-02 10:00"], dtype=object),

@@ -151,7 +151,7 @@ class Study:
         source = self.recipe.prepare.source
         assert isinstance(source, TableSource)
         wanted, note_id = (source.columns.text, *source.features), source.columns.note_id
-        table = _frame(notes, [*wanted, *filter(None, [note_id])])
+        table, _ = _readable(notes, [*wanted, *filter(None, [note_id])])
         if absent := [name for name in wanted if name not in table.columns]:
             raise DataError(f"the notes have no column {absent[0]}.")
         records = _records(table.select(wanted), source)
@@ -213,11 +213,6 @@ def _names(given: Any) -> tuple[str, ...]:
     """One name or several, as text: those of pandas may be numbers."""
     is_several = isinstance(given, Iterable) and not isinstance(given, str)
     return tuple(map(str, given if is_several else (given,)))
-
-
-def _frame(notes: Any, named: Sequence[str] = ()) -> pl.DataFrame:
-    """The columns that can be read, as polars has them; errors as of `_readable`."""
-    return _readable(notes, named)[0]
 
 
 def _readable(notes: Any, named: Sequence[str]) -> tuple[pl.DataFrame, dict[str, str]]:
