@@ -42,13 +42,9 @@ class Journal:
         return self._read()[0]
 
     def append(self, choose: Callable[[list[Event]], Sequence[Event]]) -> list[Event]:
-        """Record what is chosen in view of all events before, while no other process appends.
+        """All events, with those that `choose` makes of the ones before recorded.
 
-        Args:
-            choose: From the events before to those to append; what it raises appends nothing.
-
-        Returns:
-            The events with those appended.
+        No other process appends meanwhile; where it raises an error, nothing is appended.
 
         Raises:
             RunError: As `events`.

@@ -29,9 +29,7 @@ _WAY_OUT = "then run the same command again; what was finished is kept."
 def written(path: Path, need: int | None = None) -> Iterator[None]:
     """Say of what the block writes that it cannot be written, and why.
 
-    Args:
-        path: A file or a folder; what is written aside for it counts as it.
-        need: Bytes that it takes, where that is known.
+    What is written aside for the `path` counts as it; `need` is the bytes that it takes, if known.
 
     Raises:
         WriteError: If the disk is full, read-only or fails, a quota or a limit of file size is

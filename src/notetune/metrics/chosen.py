@@ -47,14 +47,9 @@ def chosen_score(
     Each draw of patients chooses a winner, which is scored on the patients who were not drawn.
     Nothing is trained again: the predictions are those of models that saw none of these notes.
 
-    Args:
-        configurations: The predictions of each, in any form that `score` takes, on the same notes.
-        patient_ids_N: `(N,)` whose the notes are.
-        score: From predictions and `(N, B)` counts of how often each note counts in each draw to
-            `(K, B)` scores, nan where undefined; those of all labels count the same.
-        maximize: Whether higher scores are better.
-        draws: How often patients are drawn.
-        seed: Of the draws.
+    `configurations` are the predictions of each on the same notes, in any form that `score` takes:
+    it makes `(K, B)` scores, nan where undefined, of them and of `(N, B)` counts of how often each
+    note counts in each draw. Those of all labels count the same.
 
     Raises:
         DataError: If there is no configuration, there are fewer than two patients, or no draw

@@ -21,12 +21,9 @@ def last_layer_of(
     layers are of another build than those of LLaMA or BERT computes all tokens; of BERT only the
     feed-forward part computes the few.
 
-    Args:
-        backbone: With the adapters inside it.
-        tokens_D: `(D,)` indices of the tokens in the row, virtual tokens counted.
-        token_count: Tokens of the row, virtual tokens included.
-        see_all: Whether each of them sees its whole document, as the last token of a decoder does;
-            without, attention computes all tokens.
+    `tokens_D` are `(D,)` indices of the tokens in the row; they and `token_count` count virtual
+    tokens too. Unless they `see_all` of their documents, as the last token of a decoder does,
+    attention computes all tokens.
     """
 
     def choose(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -63,10 +63,9 @@ class Columns(Config):
         return [name for name, width in zip(self.names, widths, strict=True) for _ in range(width)]
 
     def features(self, frame: pl.DataFrame) -> npt.NDArray[np.float32]:
-        """`(N, F)` float32 features of the rows of a table.
+        """`(N, F)` float32 features of the rows of a table of `note_id` and the columns.
 
-        Args:
-            frame: `note_id` and the columns, numbers as numbers or as text, or as true and false.
+        Numbers stand there as numbers or as text, or as true and false.
 
         Raises:
             DataError: If a cell of a column of numbers is no number.

@@ -68,12 +68,9 @@ def load_predictor(
 ) -> Predictor:
     """Load a bundle, a language model onto its backbone.
 
-    Args:
-        folder: The bundle.
-        backbone: Folder of its backbone; without it, the bundle itself if it was merged, else the
-            backbone of the name it was trained on. For a hybrid, that of its model.
-        device: Where to compute.
-        card: As `read_card` gave it, so that files are not hashed again; it is read without.
+    Without the folder of a `backbone`, it is the bundle itself if that was merged, else that of the
+    name it was trained on; for a hybrid, that of its model. With the `card` that `read_card` gave,
+    files are not hashed again.
 
     Raises:
         BundleError: If the bundle is damaged or belongs to another backbone.
