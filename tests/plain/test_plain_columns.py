@@ -97,6 +97,13 @@ def test_an_unknown_level_is_all_zero_and_counted():
     assert columns.unkept(table(ward=["x"])) == {}
 
 
+def test_levels_may_stand_in_a_table_as_numbers():
+    columns = fit_columns(table(unit=["1", "1", "2"]), np.array(["a", "b", "c"]), 2)
+    new = table(unit=["1", "2", None]).with_columns(pl.col("unit").cast(pl.Int64))
+    assert columns.features(new).tolist() == [[1, 0], [0, 0], [0, 1]]
+    assert columns.unkept(new) == {"unit": 1}
+
+
 @pytest.mark.parametrize("cells", [[None] * 3, ["5"] * 3, ["one"] * 3])
 def test_a_column_that_is_empty_or_always_the_same_says_nothing(cells):
     columns = fit_columns(typed(table(flag=cells), ()), np.array(["a", "b", "c"]), 2)

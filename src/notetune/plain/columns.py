@@ -76,7 +76,7 @@ class Columns(Config):
     def unkept(self, frame: pl.DataFrame) -> dict[str, int]:
         """How many notes have a level that is none of those kept, by column, where some have."""
         counts = {
-            column.name: int((~frame[column.name].is_in(list(column.levels))).sum())
+            column.name: int((~frame[column.name].cast(pl.String).is_in(column.levels)).sum())
             for column in self.columns
             if isinstance(column, LevelColumn)
         }
