@@ -336,15 +336,14 @@ def _chosen(recipe: Recipe, model: str | None) -> list[Job]:
         if model is None and (why := _why_not_chosen(jobs)):
             warnings.warn(f"task {task}: {why}.", RunWarning, stacklevel=3)
             wanted = _UNCHOSEN
-        named = [job for job in jobs if job.model and wanted in (None, job.model.label)]
-        bundles = [job for job in named if (job.folder / BUNDLE).is_file()]
-        if not bundles:
-            known = [job for job in jobs if job.model and (job.folder / BUNDLE).is_file()]
+        known = [job for job in jobs if job.model and (job.folder / BUNDLE).is_file()]
+        named = [job for job in known if job.model and wanted in (None, job.model.label)]
+        if not named:
             raise ConfigError(
                 f"task {task} has no model {wanted} that can predict; name one with model=: "
                 f"{', '.join(job.model.label for job in known if job.model)}."
             )
-        chosen.append(max(bundles, key=_validation_auroc))
+        chosen.append(max(named, key=_validation_auroc))
     return chosen
 
 

@@ -42,9 +42,9 @@ class Journal:
         return self._read()[0]
 
     def append(self, choose: Callable[[list[Event]], Sequence[Event]]) -> list[Event]:
-        """All events, with those that `choose` makes of the ones before recorded.
+        """Record what `choose` makes of all events before; the events with those appended.
 
-        No other process appends meanwhile; where it raises an error, nothing is appended.
+        No other process appends meanwhile, and where it raises an error, nothing is appended.
 
         Raises:
             RunError: As `events`.

@@ -83,7 +83,7 @@ def holders_below(root: Path) -> list[Holder]:
 
 
 class Lease:
-    """The right to make a folder, as this process may get it; that around it must be there."""
+    """The right to make a folder, as this process may get it; the one around it must be there."""
 
     def __init__(self, folder: Path) -> None:
         self._path = ownership.lease_of(folder)

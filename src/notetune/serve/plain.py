@@ -18,7 +18,7 @@ from notetune.tokens.store import Reading, encode_notes
 
 
 def encoder_of(limit: TextLimit, backbone: str | None) -> Encoder:
-    """What counts the tokens of a limit; `backbone` is a folder, the one it names without.
+    """What counts the tokens of a limit, from the folder `backbone`, or else the one it names.
 
     Raises:
         BundleError: If the tokenizer is another one.

@@ -22,7 +22,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def was_too_large(number: int, part: Batch | None, world: World) -> bool:
-    """Whether any process had a part that its memory did not hold, as this one has its `part`.
+    """Whether memory did not hold a part of a step: `part` in this process, or one in another.
 
     Raises:
         StepError: If one document alone was too large.
