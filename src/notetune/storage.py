@@ -252,7 +252,8 @@ def _told(path: Path | None, number: int, need: int | None) -> str:
     facts, way_out = [os.strerror(number)], "allow it, or name another place"
     if need and number not in (errno.EROFS, *_NOT_ALLOWED):
         facts.append(f"it takes {_size(need)}")
-    if number == errno.EFBIG and (limit := _largest_file()) is not None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if number == errno.EFBIG and limit != resource.RLIM_INFINITY:
         facts.append(f"`ulimit -f` lets a file have {_size(limit)}")
         way_out = "raise that limit"
     elif number in (errno.ENOSPC, errno.EDQUOT):
@@ -272,11 +273,6 @@ def _room(path: Path) -> str:
 def _place(path: Path) -> Path:
     """The nearest that exists of a path and the folders around it."""
     return next(each for each in (path, *path.parents) if each.exists())
-
-
-def _largest_file() -> int | None:
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def _size(count: int) -> str:
