@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,6 +91,13 @@ def test_the_batch_mean_gives_every_batch_of_ten_documents_the_same_weight(parts
     assert by_batch.perplexity == pytest.approx(math.exp(np.mean(means)), rel=1e-5)
     assert by_batch.perplexity != pytest.approx(by_token.perplexity, rel=1e-4)
     assert by_batch.bits_per_byte == pytest.approx(by_token.bits_per_byte)
+
+
+def test_a_batch_of_documents_without_a_target_has_no_weight():
+    lengths_D = np.array([5] * 10 + [1])
+    store = SimpleNamespace(lengths_D=lengths_D, text_bytes_D=lengths_D)
+    got = infer.perplexity(store, np.arange(11), 2.0 * (lengths_D - 1), "batch-mean")
+    assert got.perplexity == pytest.approx(math.exp(2))
 
 
 def test_outputs_come_in_the_order_asked_for(parts):

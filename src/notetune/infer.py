@@ -41,7 +41,8 @@ def perplexity(
     """Perplexity of documents, each given once, from their `document_losses`.
 
     Its `average` is over all tokens; or `batch-mean`, the unweighted mean over batches of ten
-    documents of the mean over their tokens, which gives short batches more weight.
+    documents of the mean over their tokens, which gives short batches more weight and those without
+    a target none.
 
     Source: `batch-mean` is what the code of Gema et al. (arXiv 2307.03042) reports.
     """
@@ -50,7 +51,9 @@ def perplexity(
         mean = nats_D.sum() / targets_D.sum()
     else:
         first = np.arange(0, len(documents_D), _NOTES_PER_BATCH)
-        mean = (np.add.reduceat(nats_D, first) / np.add.reduceat(targets_D, first)).mean()
+        targets_B = np.add.reduceat(targets_D, first)
+        means_B = np.add.reduceat(nats_D, first)[targets_B > 0] / targets_B[targets_B > 0]
+        mean = means_B.mean()
     bits = nats_D.sum() / math.log(2)
     text_bytes = int(store.text_bytes_D[documents_D].sum())
     return Perplexity(math.exp(mean), float(bits / text_bytes), int(targets_D.sum()))

@@ -18,3 +18,5 @@ def test_a_recipe_names_the_method_by_its_kind():
         parse(PretrainConfig, {"adapter": {"kind": "p-tuning", "layers": 4}}, "recipe")
     with pytest.raises(ConfigError, match="set projection: true"):
         parse(PretrainConfig, {"adapter": {"kind": "prefix", "hidden": 4}}, "recipe")
+    with pytest.raises(ConfigError, match="is no name of layers and no expression"):
+        parse(PretrainConfig, {"adapter": {"kind": "lora", "ranks": {"(": 4}}}, "recipe")

@@ -1,8 +1,9 @@
 """The adapter methods as values. The union is closed: a `match` over it must name every method."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, assert_never
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from notetune.config import Config
 
@@ -36,6 +37,16 @@ class LoRA(Config):
     alphas: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Other alphas, by the same."""
     AS_BEFORE: ClassVar[dict[str, Any]] = {"ranks": {}, "alphas": {}}
+
+    @field_validator("ranks", "alphas")
+    @classmethod
+    def _name_layers(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name in values:
+            try:
+                re.compile(name)
+            except re.error:
+                raise ValueError(f"{name} is no name of layers and no expression") from None
+        return values
 
 
 class Prefix(Config):
