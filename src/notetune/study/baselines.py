@@ -54,8 +54,7 @@ def score_baseline(job: Job, notes: Notes) -> None:
     Raises:
         DataError: If no word is shared by enough patients, or a cell of a column is faulty.
     """
-    spec, table = job.spec, notes.prepared.tasks[job.task]
-    assert isinstance(spec, BaselineSpec)
+    spec, table = job.spec_as(BaselineSpec), notes.prepared.tasks[job.task]
     with runs.new_folder(job.folder, job.inputs) as temporary:
         if spec.name == "prevalence":
             prior_K = table.targets_NK[table.rows("train")].mean(0, dtype=np.float64)
@@ -75,7 +74,6 @@ def out_of_fold_scores(job: Job, prepared: Prepared) -> FloatArray:
 
     Features and weights come from other patients than a note's each.
     """
-    assert isinstance(job.spec, BaselineSpec)
     table, folder = prepared.tasks[job.task], job.folder.with_name("out-of-fold")
     path = folder / "train.parquet"
     depends_on = {"part": manifest.files_of(job.folder)}
@@ -83,16 +81,16 @@ def out_of_fold_scores(job: Job, prepared: Prepared) -> FloatArray:
         penalty = float(storage.read_json(job.folder / _PENALTY)["value"])
         scores_NK = _of_task(job, prepared).out_of_fold(penalty)
         with runs.new_folder(folder, depends_on) as temporary:
-            write_scores(table.scores(job.spec.name, 0, "train", scores_NK), temporary / path.name)
+            name = job.spec_as(BaselineSpec).name
+            write_scores(table.scores(name, 0, "train", scores_NK), temporary / path.name)
     train = table.sample_ids_N[table.rows("train")]
     return read_scores(path).in_note_order(train).scores_NK
 
 
 def _fit(job: Job, prepared: Prepared, folder: Path) -> Sequence[FloatArray]:
     """The scores of a bundle, written into a folder unless it names too few patients' words."""
-    assert isinstance(job.spec, BaselineSpec)
     fitted = _of_task(job, prepared).fit()
-    if job.spec.name != "tf-idf-all":
+    if job.spec_as(BaselineSpec).name != "tf-idf-all":
         save_card(folder, fitted.bundle.card.model_copy(update=job.place.of_source))
         fitted.bundle.save(folder)
     storage.write_json(folder / _PENALTY, asdict(fitted.penalty))
@@ -100,8 +98,7 @@ def _fit(job: Job, prepared: Prepared, folder: Path) -> Sequence[FloatArray]:
 
 
 def _of_task(job: Job, prepared: Prepared) -> "ColumnsOfTask | WordsOfTask":
-    spec, table = job.spec, prepared.tasks[job.task]
-    assert isinstance(spec, BaselineSpec)
+    spec, table = job.spec_as(BaselineSpec), prepared.tasks[job.task]
     if spec.name == "columns":
         return ColumnsOfTask(spec, prepared, table)
     return WordsOfTask(spec, job.place.backbone, prepared, table)
@@ -113,8 +110,7 @@ def join(job: Job, notes: Notes) -> None:
     Raises:
         DataError: If all training notes are of one patient.
     """
-    spec, prepared = job.spec, notes.prepared
-    assert isinstance(spec, HybridSpec)
+    spec, prepared = job.spec_as(HybridSpec), notes.prepared
     table = prepared.tasks[job.task]
     parts = dict(zip(spec.parts, job.parts, strict=True))
     learned = [_out_of_fold(part, prepared) for part in parts.values()]

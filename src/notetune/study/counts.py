@@ -296,7 +296,7 @@ class CountedStep:
         if isinstance(spec, PerplexitySpec):
             before = [Layer(DOMAIN, self._domain(), is_trained=False)] if spec.has_adapter else []
             return stack(backbone, before)
-        layers = layers_of(self._cell, self._domain)
+        layers = layers_of(self.job.spec_as(CellSpec), self._domain)
         light = [replace(layer, adapter=without_text(layer.adapter)) for layer in layers]
         return stack(backbone, light, predicts_tokens=False)
 
@@ -321,7 +321,7 @@ class CountedStep:
     def forward_flops(self) -> float:
         """Operations per token to score a document with its backbone alone."""
         model = stack(self._outline)
-        loss = _features_sum(model, self._cell.features)
+        loss = _features_sum(model, self.job.spec_as(CellSpec).features)
         cost = step_cost(model, loss, (self.document_tokens,), trains=False)
         return cost.flops / cost.tokens
 
@@ -342,12 +342,9 @@ class CountedStep:
     def _reads(self) -> DomainSpec | PerplexitySpec | FeatureSpec:
         """What says how documents are read."""
         spec = self.job.spec
-        return spec if isinstance(spec, DomainSpec | PerplexitySpec) else self._cell.features
-
-    @property
-    def _cell(self) -> CellSpec:
-        assert isinstance(self.job.spec, CellSpec)
-        return self.job.spec
+        if isinstance(spec, DomainSpec | PerplexitySpec):
+            return spec
+        return self.job.spec_as(CellSpec).features
 
 
 def recomputes(job: Job, longest: int) -> bool:

@@ -31,8 +31,7 @@ def measure(job: Job, notes: Notes) -> None:
     Raises:
         BundleError: If the bundle cannot be read.
     """
-    spec = job.spec
-    assert isinstance(spec, DeletionSpec)
+    spec = job.spec_as(DeletionSpec)
     predictor = load_predictor(
         job.parts[0].folder, job.place.backbone, torch_device(job.place.device)
     )

@@ -76,8 +76,7 @@ class FeatureCost:
 
 def encode(job: Job, notes: Notes) -> None:
     """Write the tokens that an encoder reads of the notes of the tasks."""
-    spec, place = job.spec, job.place
-    assert isinstance(spec, EncodeSpec)
+    spec, place = job.spec_as(EncodeSpec), job.place
     most = encoders.outline_encoder(place.backbone, place.key).max_positions
     with runs.new_folder(job.folder, job.inputs) as temporary:
         encoders.write_tokens(spec, place.backbone, most, notes.prepared, temporary)
@@ -218,8 +217,7 @@ class FixedFeatures:
 
 def as_it_starts(job: Job) -> CellSpec:
     """A model of step 2 without what trains below its head."""
-    assert isinstance(job.spec, CellSpec)
-    return replace(job.spec, training=None)
+    return replace(job.spec_as(CellSpec), training=None)
 
 
 def kept_features(job: Job, documents_D: Int64Array) -> tuple[Path, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from notetune import manifest
 from notetune.model.device import DeviceName, Recompute
@@ -18,6 +18,7 @@ TRAINING = "training.json"
 """How a job of step 1 or step 2 was trained."""
 WINNER = "winner.json"
 """What a search found."""
+SpecT = TypeVar("SpecT", bound=Spec | Preparation)
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ class Job:
     def name(self) -> str:
         """Its label in a study of several backbones."""
         return f"{self.backbone} · {self.label}" if self.backbone else self.label
+
+    def spec_as(self, kind: type[SpecT]) -> SpecT:
+        """Its spec, which is of this kind."""
+        assert isinstance(self.spec, kind)
+        return self.spec
 
     def needed(self, stage: Stage) -> "Job":
         """The job of a stage whose result it reads."""

@@ -202,8 +202,7 @@ class _Listing:
     ) -> Generator[Job, None, list[Job]]:
         """The search and the first run of a method; gives all its runs, once the search is over."""
         found = [self._domain(recipe, name, seed) for seed in seeds]
-        assert isinstance(found[0].spec, DomainSpec)
-        if spec := wanted.search_of_step_1(recipe, found[0].spec):
+        if spec := wanted.search_of_step_1(recipe, found[0].spec_as(DomainSpec)):
             folder = recipe.folder.root / "search-pretrain/winner"
             label = f"search · {found[0].method}"
             search = replace(found[0], folder=folder, stage="search", label=label, spec=spec)
@@ -325,10 +324,9 @@ class _Listing:
 
     def _search(self, cell: Job) -> Job | None:
         """The search for the settings of a model, which stands on the first run of step 1."""
-        assert isinstance(cell.spec, CellSpec)
         assert cell.model
-        key = cell.task, cell.model
-        spec = wanted.search_of_step_2(self.recipe, cell.spec) if not cell.model.encoder else None
+        key, own = (cell.task, cell.model), cell.spec_as(CellSpec)
+        spec = wanted.search_of_step_2(self.recipe, own) if not cell.model.encoder else None
         if spec and cell.seed == 0:
             folder = self.recipe.folder.root / f"search/{cell.task}/{cell.model.name}/winner"
             label = f"search · {cell.task} · {cell.model.name}"

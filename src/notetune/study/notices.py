@@ -212,9 +212,8 @@ def of_encoders(first: Made) -> Iterator[str]:
         if job.model and job.model.encoder:
             jobs.setdefault(job.model.encoder, job)
     for encoder, job in jobs.items():
-        assert isinstance(job.spec, CellSpec)
         store = store_of(job, first.notes.prepared)
-        most = job.spec.features.pieces_in(store)
+        most = job.spec_as(CellSpec).features.pieces_in(store)
         first_documents = np.flatnonzero(store.piece_D == 0)
         share = float(store.reading(first_documents, most).truncated_N.mean())
         if share:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-import numpy.typing as npt
 
 from notetune import infer, storage
+from notetune.aliases import FloatArray
 from notetune.errors import DataError
 from notetune.metrics.results import PerplexityRow
 from notetune.model.adapters.files import read_adapter
@@ -44,12 +44,11 @@ class Sample:
 
 def measure(job: Job, notes: Notes, track: Track = silent) -> None:
     """Measure the backbone alone, or with its saved domain adapter."""
-    assert isinstance(job.spec, PerplexitySpec)
     found = samples(job, notes.corpus.store)  # a fault of the general text shows before all else
     with stage_folders(job.folder, job.inputs) as (_, temporary):
         count = sum(len(sample.documents_D) for sample in found)
-        losses = track(job.label, _losses(job, job.spec, found), count, lambda loss: loss[0])
-        rows = _rows(job, job.spec, found, np.array([nats for _, nats in losses]))
+        losses = track(job.label, _losses(job, found), count, lambda loss: loss[0])
+        rows = _rows(job, found, np.array([nats for _, nats in losses]))
         storage.write_json(temporary / PERPLEXITY, [row.model_dump(mode="json") for row in rows])
 
 
@@ -64,17 +63,16 @@ def samples(job: Job, store: TokenStore) -> list[Sample]:
     Raises:
         DataError: If that text is faulty.
     """
-    assert isinstance(job.spec, PerplexitySpec)
-    return [*_of_notes(job.spec, store), general_sample(job, store)]
+    return [*_of_notes(job.spec_as(PerplexitySpec), store), _general(job, store)]
 
 
-def _model(job: Job, spec: PerplexitySpec) -> Stack:
+def _model(job: Job) -> Stack:
     """The backbone alone, or with what was saved; spread over the processes if there are several.
 
     It was trained spread because it would not fit with gradients and averages; a process that is
     alone, to measure again, tries without.
     """
-    device = torch_device(job.place.device)
+    spec, device = job.spec_as(PerplexitySpec), torch_device(job.place.device)
     backbone = load_backbone(job.place.backbone, spec.weights.dtype, device)
     if spec.compiled:
         compile_layers(backbone)
@@ -87,22 +85,19 @@ def _model(job: Job, spec: PerplexitySpec) -> Stack:
     return model
 
 
-def _losses(
-    job: Job, spec: PerplexitySpec, samples: Sequence[Sample]
-) -> Iterator[tuple[str, float]]:
+def _losses(job: Job, samples: Sequence[Sample]) -> Iterator[tuple[str, float]]:
     """Of each document of the samples: where it is from, and its loss in nats."""
-    model = _model(job, spec)
+    model, row = _model(job), job.spec_as(PerplexitySpec).tokens_per_row
     for sample in samples:
         documents_D = sample.documents_D
         for part_D in np.split(documents_D, range(_AT_ONCE, len(documents_D), _AT_ONCE)):
-            nats_D = infer.document_losses(model, sample.store, part_D, spec.tokens_per_row)
+            nats_D = infer.document_losses(model, sample.store, part_D, row)
             yield from ((f"{sample.split} {sample.source}", nats) for nats in nats_D.tolist())
 
 
-def _rows(
-    job: Job, spec: PerplexitySpec, samples: Sequence[Sample], nats_D: npt.NDArray[np.float64]
-) -> Iterator[PerplexityRow]:
-    """Perplexity on each sample, and on all of a split where there are several."""
+def _rows(job: Job, samples: Sequence[Sample], nats_D: FloatArray) -> Iterator[PerplexityRow]:
+    """Perplexity on each sample, and then on all of a split where there are several."""
+    average = job.spec_as(PerplexitySpec).average
     ends = np.cumsum([len(sample.documents_D) for sample in samples])
     measured = zip(samples, np.split(nats_D, ends[:-1]), strict=True)
     for split, grouped in groupby(measured, lambda pair: pair[0].split):
@@ -112,7 +107,7 @@ def _rows(
             whole = Sample(split, ALL_SOURCES, group[0][0].store, together_D)
             group.append((whole, np.concatenate([part for _, part in group])))
         for sample, part_D in group:
-            got = infer.perplexity(sample.store, sample.documents_D, part_D, spec.average)
+            got = infer.perplexity(sample.store, sample.documents_D, part_D, average)
             yield PerplexityRow(
                 method=job.method,
                 is_domain_adapter=job.method is not None and job.is_domain,
@@ -144,14 +139,9 @@ def _drawn(spec: PerplexitySpec, store: TokenStore, split: str, source: str) -> 
     return np.sort(rng.choice(documents, most, replace=False))
 
 
-def general_sample(job: Job, like: TokenStore) -> Sample:
-    """The passages of a general text, read as notes are: what the backbone should still know.
-
-    Raises:
-        DataError: If the text is faulty.
-    """
-    spec, path = job.spec, job.place.general_text
-    assert isinstance(spec, PerplexitySpec)
+def _general(job: Job, like: TokenStore) -> Sample:
+    """The passages of a general text, read as notes are: what the backbone should still know."""
+    path = job.place.general_text
     if not path.is_file():
         raise DataError(f"pretrain.general_text: {path} is not a file.")
     try:
@@ -163,5 +153,5 @@ def general_sample(job: Job, like: TokenStore) -> Sample:
         raise DataError(f"pretrain.general_text: {path} is empty.")
     encoder = load_encoder(resolve_backbone(job.place.backbone), like.edges)
     store = encode_notes(encoder, like.max_tokens, passages)
-    documents = np.arange(len(store.lengths_D))[: spec.most_documents]
+    documents = np.arange(len(store.lengths_D))[: job.spec_as(PerplexitySpec).most_documents]
     return Sample(GENERAL, path.stem, store, documents)

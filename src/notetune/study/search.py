@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from notetune import infer, runs, storage
 from notetune.aliases import FloatArray
@@ -70,7 +69,7 @@ class TrialRun:
         Raises:
             ConfigError: If its point is not allowed.
         """
-        spec = _spec(self.search)
+        spec = self.search.spec_as(SearchSpec)
         return replace(
             self.search,
             folder=self.folder,
@@ -107,7 +106,7 @@ def refuse(search: Job, notes: Notes) -> None:
     Raises:
         DataError: If there is none, or none with both values of a label where AUROC judges.
     """
-    spec = _spec(search)
+    spec = search.spec_as(SearchSpec)
     if isinstance(spec.base, DomainSpec):
         _validation(spec.base, notes)
         return
@@ -129,7 +128,7 @@ def refuse(search: Job, notes: Notes) -> None:
 
 def open_trials(search: Job) -> Iterator[TrialRun]:
     """The trials that nobody has finished; once these are taken, the next ones are proposed."""
-    spec, ledger = _spec(search), _ledger(search)
+    spec, ledger = search.spec_as(SearchSpec), _ledger(search)
     for trial in _trials(search):
         if trial.state == "running":
             yield TrialRun(search, trial)
@@ -169,7 +168,7 @@ def choose(search: Job, notes: Notes) -> None:
     Raises:
         DataError: If no trial worked.
     """
-    spec, trials = _spec(search), _trials(search)
+    spec, trials = search.spec_as(SearchSpec), _trials(search)
     finished = [trial for trial in trials if trial.score is not None]
     if not finished:
         raise DataError(
@@ -218,12 +217,9 @@ def read(search: Job) -> SearchRow:
 
 def identity(search: Job) -> str:
     """Of all that makes scores comparable; more trials go on with those that were made."""
-    return storage.fingerprint({**search.inputs, "spec": replace(_spec(search), trials=0)})
-
-
-def _spec(search: Job) -> SearchSpec:
-    assert isinstance(search.spec, SearchSpec)
-    return search.spec
+    return storage.fingerprint(
+        {**search.inputs, "spec": replace(search.spec_as(SearchSpec), trials=0)}
+    )
 
 
 def _place(search: Job) -> Path:
@@ -236,7 +232,7 @@ def _ledger(search: Job) -> Ledger:
 
 def _trials(search: Job) -> Sequence[Trial]:
     """Those that count, where the recipe wants fewer than the ledger has."""
-    return _ledger(search).trials()[: _spec(search).trials]
+    return _ledger(search).trials()[: search.spec_as(SearchSpec).trials]
 
 
 def _score(search: Job, job: Job, notes: Notes, track: Track) -> float:
@@ -244,7 +240,7 @@ def _score(search: Job, job: Job, notes: Notes, track: Track) -> float:
     if isinstance(job.spec, DomainSpec):
         if not job.is_made(is_checked=True):
             train_domain(job, notes, track)
-        losses_D, targets_D = _losses(job, job.spec, notes)
+        losses_D, targets_D = _losses(job, notes)
         return float(losses_D.sum() / targets_D.sum())
     if not job.is_made(is_checked=True):
         train_model(job, notes, track, splits=("validation",))
@@ -255,7 +251,7 @@ def _score(search: Job, job: Job, notes: Notes, track: Track) -> float:
 
 def _measure(search: Job, notes: Notes) -> Callable[[ScoreTable, Counts], FloatArray]:
     """`(K, B)` scores of the trials of step 2 in draws."""
-    spec = _spec(search)
+    spec = search.spec_as(SearchSpec)
     if spec.objective == "auroc":
         return _aurocs
     assert isinstance(spec.base, CellSpec)
@@ -292,7 +288,7 @@ def _chosen(spec: SearchSpec, search: Job, finished: list[Trial], notes: Notes) 
         tables = [read_scores(job.folder / "validation.parquet") for job in jobs]
         measure = _measure(search, notes)
         return chosen_score(tables, tables[0].patient_ids_N, measure, maximize=spec.maximizes)
-    both = [_losses(job, spec.base, notes) for job in jobs]
+    both = [_losses(job, notes) for job in jobs]
     targets_D = both[0][1]
 
     def per_token(losses_D: FloatArray, counts_DB: Counts) -> FloatArray:
@@ -315,14 +311,12 @@ def _validation(spec: DomainSpec, notes: Notes) -> Int64Array:
     return documents_D
 
 
-def _losses(
-    job: Job, spec: DomainSpec, notes: Notes
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _losses(job: Job, notes: Notes) -> tuple[FloatArray, FloatArray]:
     """`(D,)` summed loss of each validation document in nats, and its target tokens; kept."""
     path = job.folder.with_name(f"{job.folder.name}-{_LOSSES}")
     if not path.is_file():
+        spec, device = job.spec_as(DomainSpec), torch_device(job.place.device)
         store, documents_D = notes.corpus.store, _validation(spec, notes)
-        device = torch_device(job.place.device)
         backbone = load_backbone(job.place.backbone, spec.weights.dtype, device)
         layer = Layer(DOMAIN, read_adapter(job.folder), is_trained=False)
         losses_D = infer.document_losses(

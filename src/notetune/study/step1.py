@@ -40,12 +40,12 @@ def refuse(job: Job, corpus: Prepared) -> None:
         DataError: If there is no note to train on, or it would read notes of the tasks' tests.
         ConfigError: If it is sharded and this process is alone.
     """
-    assert isinstance(job.spec, DomainSpec)
-    if not job.spec.is_taken:
-        job.spec.documents_of(corpus.store)
+    spec = job.spec_as(DomainSpec)
+    if not spec.is_taken:
+        spec.documents_of(corpus.store)
         if not job.place.allow_leaks:  # notes that were prepared for heads alone stopped at none
             stop_at_leaks(finding for finding in corpus.findings if finding.split_b == CORPUS)
-    if job.spec.sharded:
+    if spec.sharded:
         refuse_alone()
 
 
@@ -56,10 +56,9 @@ def train_domain(job: Job, notes: Notes, track: Track = silent) -> None:
         DataError, ConfigError: As `refuse`.
         TrainingError: If the loss is not finite.
     """
-    spec, place, store = job.spec, job.place, notes.corpus.store
-    assert isinstance(spec, DomainSpec)
+    spec, place, store = job.spec_as(DomainSpec), job.place, notes.corpus.store
     if spec.is_taken:
-        _take(job, spec)
+        _take(job)
         return
     with stage_folders(job.folder, job.inputs) as (work, temporary):
         backbone = load_backbone(place.backbone, spec.weights.dtype, torch_device(place.device))
@@ -73,7 +72,7 @@ def train_domain(job: Job, notes: Notes, track: Track = silent) -> None:
             spread(backbone)
         model.train_mode()
         documents_D = spec.documents_of(store)
-        training = _training(job, spec, model, store, documents_D)
+        training = _training(job, model, store, documents_D)
         record = fit(training, work, place.checkpoint_minutes, track)
         record = replace(record, recomputed=is_recomputed)
         model.check(read_row(store, documents_D[:_CHECKED_DOCUMENTS], backbone.device))
@@ -84,12 +83,12 @@ def train_domain(job: Job, notes: Notes, track: Track = silent) -> None:
         shutil.copyfile(work / STEPS, temporary / STEPS)
 
 
-def _take(job: Job, spec: DomainSpec) -> None:
+def _take(job: Job) -> None:
     """Keep an adapter that was brought as that of a run; it says then what every one says."""
-    place = job.place
+    place, dtype = job.place, job.spec_as(DomainSpec).weights.dtype
     assert place.brought
     with runs.new_folder(job.folder, job.inputs) as temporary:
-        backbone = load_backbone(place.backbone, spec.weights.dtype, torch_device(place.device))
+        backbone = load_backbone(place.backbone, dtype, torch_device(place.device))
         layer = Layer(DOMAIN, read_adapter(place.brought), is_trained=False)
         model = stack(backbone, [layer])
         model.check(probe(backbone))
@@ -122,9 +121,9 @@ def refuse_misfit(recipe: Recipe) -> None:
 
 
 def _training(
-    job: Job, spec: DomainSpec, model: Stack, store: TokenStore, documents_D: Int64Array
+    job: Job, model: Stack, store: TokenStore, documents_D: Int64Array
 ) -> Training[PackedBatch]:
-    parameters = model.parameters_by_name()
+    spec, parameters = job.spec_as(DomainSpec), model.parameters_by_name()
     return Training(
         label=job.label,
         inputs=job.inputs,

@@ -126,8 +126,7 @@ class _Cell:
 
     @classmethod
     def of(cls, job: Job, prepared: Prepared) -> "_Cell":
-        spec = job.spec
-        assert isinstance(spec, CellSpec)
+        spec = job.spec_as(CellSpec)
         task, store = prepared.tasks[spec.task], store_of(job, prepared)
         return cls(job, spec, task, store, store.first_documents(task.note_ids_N.tolist()))
 
