@@ -190,7 +190,8 @@ class _Listing:
         yield from encoding.values()
         baselines = list(self._baselines())
         yield from baselines
-        yield from (self._deletion_test(job) for job in baselines if self._is_left_out_of(job))
+        for job in baselines:
+            yield from self._deletion_tests(job)
         self.others += baselines
         for domain in domains:
             if domain.seed and recipe.has_step_1:
@@ -232,13 +233,12 @@ class _Listing:
         general = storage.sha256_of_file(path) if path.is_file() else "no file"
         of_domain = wanted.domain_spec(recipe, self.facts, 0)
         spec = wanted.perplexity_spec(recipe, of_domain, general, has_adapter=domain is not None)
-        if domain is None:
-            folder, label = recipe.folder.root / "perplexity-before", "perplexity · backbone alone"
-            return self._job(folder, "perplexity", label, spec, self.preparing[-1:], None, 0)
-        label = f"perplexity · {recipe.name}" if recipe is not self.recipe else "perplexity"
-        needs = (*self.preparing[-1:], domain)
-        folder = recipe.folder.root / "perplexity"
-        return self._job(folder, "perplexity", label, spec, needs, domain.method, 0)
+        name, label = "perplexity-before", "perplexity · backbone alone"
+        needs, method = self.preparing[-1:], None
+        if domain:
+            name, needs, method = "perplexity", (*needs, domain), domain.method
+            label = f"{name} · {recipe.name}" if recipe is not self.recipe else name
+        return self._job(recipe.folder.root / name, "perplexity", label, spec, needs, method, 0)
 
     def _job(
         self,
@@ -271,12 +271,8 @@ class _Listing:
             for name in names:
                 spec = wanted.baseline_spec(self.recipe, self.facts, task, name)
                 if name in self.recipe.baselines or spec not in self._baselines_listed:
-                    yield self._baseline(spec)
-
-    def _baseline(self, spec: BaselineSpec) -> Job:
-        model = Model("baseline", spec.name, self.backbone)
-        folder = self.recipe.folder.cell(spec.task, spec.name, 0)
-        return self._of_step_2(folder, "baseline", spec, self.preparing[:1], model)
+                    model = Model("baseline", name, self.backbone)
+                    yield self._of_step_2("baseline", spec, self.preparing[:1], model)
 
     @property
     def _baselines_listed(self) -> dict[BaselineSpec, Job]:
@@ -300,8 +296,7 @@ class _Listing:
             for model in models:
                 if model.stands_on:
                     yield self._hybrid(model, made[model.stands_on])
-                    if self._is_left_out_of(made[model.stands_on]):
-                        yield self._deletion_test(made[model.stands_on])
+                    yield from self._deletion_tests(made[model.stands_on])
                     continue
                 cell = self._cell(model, task, domain, encoding)
                 search = self._search(cell)
@@ -319,8 +314,7 @@ class _Listing:
         needs = [*self.preparing[:1]]
         needs += [encoding[model.encoder]] if model.encoder else []
         needs += [domain] if model.parts.has_domain else []
-        folder = self.recipe.folder.cell(task, model.name, domain.seed)
-        return self._of_step_2(folder, "model", spec, needs, model)
+        return self._of_step_2("model", spec, needs, model)
 
     def _search(self, cell: Job) -> Job | None:
         """The search for the settings of a model, which stands on the first run of step 1."""
@@ -347,31 +341,24 @@ class _Listing:
             tuple(part.model.name for part in parts if part.model),
             recipe.features if "columns" in names else (),
         )
-        folder = recipe.folder.cell(cell.task, model.name, cell.seed)
-        return self._of_step_2(folder, "hybrid", spec, (*self.preparing[:1], *parts), model)
+        return self._of_step_2("hybrid", spec, (*self.preparing[:1], *parts), model)
 
-    def _is_left_out_of(self, job: Job) -> bool:
-        """Whether sentences are left out for a job: for TF-IDF, and for what a hybrid joins."""
-        is_tried = job.stage != "baseline" or (job.model and job.model.name == "tf-idf")
-        return bool(is_tried and self.recipe.evaluate.deletion_notes and not job.seed)
-
-    def _deletion_test(self, job: Job) -> Job:
+    def _deletion_tests(self, job: Job) -> Iterator[Job]:
+        """That of the first run of TF-IDF or of what a hybrid joins, if the recipe wants it."""
         assert job.model
-        spec = DeletionSpec(
-            job.task, job.model.name, self.facts.texts, self.recipe.evaluate.deletion_notes
-        )
-        return replace(
-            job,
-            folder=self.recipe.folder.root / "deletion" / job.task / job.model.name,
-            stage="deletion test",
-            label=f"{job.task} · {job.model.name} · deletion test",
-            spec=spec,
-            needs=(self.preparing[0], job),
-        )
+        name, notes = job.model.name, self.recipe.evaluate.deletion_notes
+        if notes and not job.seed and (job.stage != "baseline" or name == "tf-idf"):
+            yield replace(
+                job,
+                folder=self.recipe.folder.root / "deletion" / job.task / name,
+                stage="deletion test",
+                label=f"{job.task} · {name} · deletion test",
+                spec=DeletionSpec(job.task, name, self.facts.texts, notes),
+                needs=(self.preparing[0], job),
+            )
 
     def _of_step_2(
         self,
-        folder: Path,
         stage: Stage,
         spec: BaselineSpec | HybridSpec | CellSpec,
         needs: Sequence[Job],
@@ -380,6 +367,7 @@ class _Listing:
         seed = 0 if isinstance(spec, BaselineSpec) else spec.seed
         label = f"{spec.task} · {model.name}"
         label = label if stage == "baseline" else f"{label} · seed {seed}"
+        folder = self.recipe.folder.cell(spec.task, model.name, seed)
         place = wanted.place_of(self.recipe, model.encoder, spec.task)
         of_job = (self.backbone, None, False, model, spec.task, seed)
         return Job(folder, stage, label, spec, place, tuple(needs), *of_job)

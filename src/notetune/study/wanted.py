@@ -186,83 +186,55 @@ def encode_spec(recipe: Recipe, facts: Facts, encoder: str) -> EncodeSpec:
 
 def cell_spec(recipe: Recipe, facts: Facts, model: Model, task: str, seed: int) -> CellSpec:
     """A model of step 2 on a task in one run."""
-    is_alone = model.parts.trains_head_alone
-    of_model = _encoder_training if model.encoder else _variant_training
     return CellSpec(
         task,
         model.name,
         seed,
         facts.labels[facts.tasks.index(task)],
-        _encoder_features(recipe, facts, model)
-        if model.encoder
-        else _features(recipe, facts, model),
+        _features(recipe, facts, model),
         recipe.downstream.class_weights == "balanced",
-        None if is_alone else of_model(recipe, model),
+        None if model.parts.trains_head_alone else _training(recipe, model),
     )
 
 
 def _features(recipe: Recipe, facts: Facts, model: Model) -> FeatureSpec:
-    config = recipe.downstream
+    """What a head reads; an encoder has documents of its own, which another job makes."""
+    name, dtype = model.encoder, recipe.dtype
+    section = recipe.encoders if name else recipe.downstream
+    if name and dtype == "nf4":
+        dtype = "bfloat16"  # nf4 is for decoders
     return FeatureSpec(
-        weights_of(recipe.backbone, recipe.dtype),
-        facts.documents,
+        weights_of(recipe.encoders.models[name] if name else recipe.backbone, dtype),
+        "" if name else facts.documents,
         model.parts.has_domain,
-        config.features.layers,
-        config.features.pooling,
-        facts.max_pieces,
-        config.tokens_per_row,
-        recipe.virtual_tokens,
+        section.features.layers,
+        section.features.pooling,
+        recipe.downstream.max_pieces if name else facts.max_pieces,
+        section.tokens_per_row,
+        0 if name else recipe.virtual_tokens,
     )
 
 
-def _encoder_features(recipe: Recipe, facts: Facts, model: Model) -> FeatureSpec:
-    config = recipe.encoders
-    # nf4 is for decoders.
-    dtype: Dtype = "bfloat16" if recipe.dtype == "nf4" else recipe.dtype
-    return FeatureSpec(
-        weights_of(config.models[model.encoder], dtype),
-        "",
-        has_domain=False,
-        layers=config.features.layers,
-        pooling=config.features.pooling,
-        max_pieces=recipe.downstream.max_pieces,
-        tokens_per_row=config.tokens_per_row,
-        virtual=0,
-    )
-
-
-def _variant_training(recipe: Recipe, model: Model) -> AdapterTraining:
-    config, parts = recipe.downstream, model.parts
+def _training(recipe: Recipe, model: Model) -> AdapterTraining:
+    config, encoders, parts = recipe.downstream, recipe.encoders, model.parts
+    adapter, optim = config.adapter if parts.has_task else None, config.optim
+    if model.encoder and model.variant == "full":
+        adapter, optim = Full(), encoders.full_optim
+    elif model.encoder:
+        adapter, optim = encoders.adapter, encoders.lora_optim
+    section = encoders if model.encoder else config
     return AdapterTraining(
-        config.adapter if parts.has_task else None,
+        adapter,
         parts.trains_domain,
-        config.epochs,
-        config.optim,
-        (config.domain_lr or config.optim.peak_lr) if parts.trains_domain else 0.0,
-        config.head_lr,
-        _validation(recipe),
-    )
-
-
-def _encoder_training(recipe: Recipe, model: Model) -> AdapterTraining:
-    config, is_full = recipe.encoders, model.variant == "full"
-    return AdapterTraining(
-        Full() if is_full else config.adapter,
-        trains_domain=False,
-        epochs=config.epochs,
-        optim=config.full_optim if is_full else config.lora_optim,
-        domain_lr=0.0,
-        head_lr=config.head_lr,
-        validation=_validation(recipe),
-    )
-
-
-def _validation(recipe: Recipe) -> ValidationConfig:
-    config = recipe.downstream
-    return ValidationConfig(
-        evaluations_per_epoch=config.evaluations_per_epoch,
-        choose=config.choose,
-        patience=config.patience,
+        section.epochs,
+        optim,
+        (config.domain_lr or optim.peak_lr) if parts.trains_domain else 0.0,
+        section.head_lr,
+        ValidationConfig(
+            evaluations_per_epoch=config.evaluations_per_epoch,
+            choose=config.choose,
+            patience=config.patience,
+        ),
     )
 
 
