@@ -112,18 +112,10 @@ def methods(jobs: Sequence[Job]) -> list[MethodRow]:
         if job.method is not None:
             record = read_record(job.needed("pretrain").folder / TRAINING)
             cost = {"seconds": record.seconds, "processes": record.processes, **_cost_of(record)}
-        found.append(MethodRow(method=name, perplexity=_by_split(perplexity.read(job)), **cost))
+        # The last row of a split is over all sources.
+        by_split = {row.split: row.perplexity for row in perplexity.read(job)}
+        found.append(MethodRow(method=name, perplexity=by_split, **cost))
     return found
-
-
-def _by_split(rows: Sequence[PerplexityRow]) -> dict[str, float]:
-    """Perplexity of each split over all sources."""
-    over_all = {row.split for row in rows if row.source == perplexity.ALL_SOURCES}
-    return {
-        row.split: row.perplexity
-        for row in rows
-        if row.source == perplexity.ALL_SOURCES or row.split not in over_all
-    }
 
 
 def _leakage(one: Made) -> Iterator[Finding]:

@@ -108,8 +108,10 @@ def run_job(job: Job, notes: Notes | None, track: Track = silent) -> None:
     kind = KINDS[job.stage]
     if manifest.is_older(job.folder, kind.format):
         _say(f"{job.folder} was made by an earlier version of notetune; it is made again")
-    if job.stage in OF_NOTES:
-        in_one_step(track, job.label, partial(_prepare, job))
+    if isinstance(job.spec, Preparation):
+        like = (open_prepared(need.folder) for need in job.needs)
+        if processes.is_first():
+            in_one_step(track, job.label, partial(prepare, job.spec, *like))
     elif notes and kind.maker:
         make = pkgutil.resolve_name(f"{__package__}.{kind.maker}")
         if kind.shows_steps:
@@ -129,12 +131,6 @@ def prepare_notes(recipe: Recipe, track: Track = silent) -> Notes:
         if not job.is_made(is_checked=True):
             run_job(job, None, track)
     return notes_here(recipe)
-
-
-def _prepare(job: Job) -> None:
-    assert isinstance(job.spec, Preparation)
-    if processes.is_first():
-        prepare(job.spec, *(open_prepared(need.folder) for need in job.needs))
 
 
 @dataclass(frozen=True)
@@ -303,11 +299,17 @@ class _Worker:
 
     @contextmanager
     def _failures_of(self, job: Job) -> Iterator[None]:
-        """Keep what a job raises until all that do not need it are made."""
+        """Keep what a job raises until all that do not need it are made, and write it down."""
+        diary = Diary(self.recipe.folder.root)
         try:
             yield
+        except WriteError as error:  # all others would fail so too, once trained
+            with suppress(WriteError):
+                diary.failed(job, error)
+            raise
         except Exception as error:
-            self._failed(job, error)
+            diary.failed(job, error)
+            self.failed[job] = error
             if processes.are_several():
                 raise
 
@@ -321,14 +323,6 @@ class _Worker:
                 self.stale.add(job.backbone)
             return False
         return all(need in self.made for need in job.needs)
-
-    def _failed(self, job: Job, error: Exception) -> None:
-        if isinstance(error, WriteError):  # so would all others, once trained
-            with suppress(WriteError):
-                Diary(self.recipe.folder.root).failed(job, error)
-            raise error
-        Diary(self.recipe.folder.root).failed(job, error)
-        self.failed[job] = error
 
 
 def _say(text: str) -> None:
