@@ -3,7 +3,6 @@
 import signal
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ import typer
 from notetune import __version__, runs, storage
 from notetune.cli import bundles, dry_runs, load, options, study, terminal, terminal_tables
 from notetune.errors import ConfigError, NotetuneError, Stopped
-from notetune.progress import in_one_step, silent
+from notetune.progress import silent
 
 app = typer.Typer(
     help="Adapt a language model to clinical notes, and measure honestly what that brings.",
@@ -267,16 +266,8 @@ def evaluate(
 ) -> None:
     """Estimate the scores of everything that is trained, and write the report."""
     loaded = load.study(recipe, overrides, data, only)
-    with terminal.busy():
-        from notetune.report.page import check_output
-        from notetune.study.evaluate import evaluate as run
-        from notetune.study.evaluate import refuse_unready
-
-    check_output(loaded.folder.report)
-    refuse_unready(loaded)
-    results = in_one_step(terminal.track, "evaluate", partial(run, loaded))
-    study.write(results, loaded.folder.report)
-    terminal_tables.results(results, loaded.folder.report, as_json=as_json)
+    study.refuse_unready(loaded)
+    study.report(loaded, as_json=as_json)
 
 
 for _command in (bundles.predict, bundles.merge, bundles.convert):

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -27,7 +26,7 @@ def choices(roles: dict[str, Any], outcomes: Sequence[str], features: Sequence[s
     from notetune.recipe.draft import Choices
 
     kinds = dict(map(_outcome, outcomes))
-    return replace(Choices(outcomes=kinds, features=tuple(features)), **roles)
+    return Choices(outcomes=kinds, features=tuple(features), **roles)
 
 
 def _outcome(given: str) -> "tuple[str, TaskKind | None]":

@@ -17,7 +17,6 @@ from notetune.ownership import refuse_existing
 from notetune.progress import in_one_step
 
 if TYPE_CHECKING:
-    from notetune.metrics.results import Results
     from notetune.recipe.recipe import Recipe
 
 app = typer.Typer(help="A whole study from one recipe.", no_args_is_help=True)
@@ -134,24 +133,32 @@ def run_and_report(
 ) -> None:
     """Run a study with so many workers on this machine, or on a cluster, and write its report."""
     with terminal.busy():
-        from notetune.report.page import check_output
-        from notetune.study.evaluate import refuse_unready
-        from notetune.study.run import evaluated, work
+        from notetune.study.run import work
 
-    check_output(recipe.folder.report)
     refuse_unready(recipe)
     if ray:
         work_on_cluster(recipe, command, ray)
     with beside(recipe, command, workers):
         work(recipe, terminal.track)
-    results = evaluated(recipe, terminal.track)
-    write(results, recipe.folder.report)
-    terminal_tables.results(results, recipe.folder.report, as_json=as_json)
+    report(recipe, as_json=as_json)
 
 
-def write(results: "Results", folder: Path) -> None:
-    """Write the report of a study, with its figures."""
+def refuse_unready(recipe: "Recipe") -> None:
+    """Refuse a study that no report could be written of, before anything is trained."""
+    with terminal.busy():
+        from notetune.report.page import check_output
+        from notetune.study import evaluate
+
+    check_output(recipe.folder.report)
+    evaluate.refuse_unready(recipe)
+
+
+def report(recipe: "Recipe", *, as_json: bool) -> None:
+    """Estimate the scores of a study whose jobs are made, and write and show its report."""
     with terminal.busy():
         from notetune.report.page import write_report
+        from notetune.study.run import evaluated
 
+    results, folder = evaluated(recipe, terminal.track), recipe.folder.report
     in_one_step(terminal.track, "report", partial(write_report, results, folder))
+    terminal_tables.results(results, folder, as_json=as_json)

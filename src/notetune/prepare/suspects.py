@@ -25,17 +25,12 @@ def suspect_notes(prepared: Prepared) -> dict[str, Suspects]:
     notes = pl.read_parquet(
         prepared.folder / NOTES, columns=["note_id", "split", "time"], glob=False
     )
-    repeated = _like_training_notes(prepared, notes)
-    found = {task: _of_task(prepared, task, notes, repeated) for task in prepared.tasks}
-    return {task: suspects for task, suspects in found.items() if suspects}
-
-
-def _like_training_notes(prepared: Prepared, notes: pl.DataFrame) -> npt.NDArray[np.str_]:
     signatures_N = np.load(prepared.folder / SIGNATURES, mmap_mode="r")
     is_train_N, is_test_N = (notes["split"].eq(name).to_numpy() for name in ("train", "test"))
-    found = are_matched(signatures_N[is_train_N], signatures_N[is_test_N])
-    repeated: npt.NDArray[np.str_] = notes["note_id"].to_numpy()[is_test_N][found].astype(np.str_)
-    return repeated
+    found_N = are_matched(signatures_N[is_train_N], signatures_N[is_test_N])
+    repeated = notes["note_id"].to_numpy()[is_test_N][found_N].astype(np.str_)
+    found = {task: _of_task(prepared, task, notes, repeated) for task in prepared.tasks}
+    return {task: suspects for task, suspects in found.items() if suspects}
 
 
 def _of_task(

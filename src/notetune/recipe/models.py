@@ -68,7 +68,6 @@ HYBRID = "hybrid"
 Kind = Literal["baseline", "variant", "encoder", "hybrid"]
 _IN_HYBRIDS = {"domain-frozen": 0, "full-domain": 1, "head-only": 2}
 """Which variant a hybrid joins where that is left to us: the first of them that there is."""
-_TASK_ALONE = Variant(has_domain=False, trains_domain=False, has_task=True)
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class Model:
         if self.stands_on:
             return self.stands_on.parts
         if self.kind == "encoder" and self.variant != "head-only":
-            return _TASK_ALONE
+            return VARIANTS["task-lora"]
         return VARIANTS.get(self.variant, VARIANTS["head-only"])  # type: ignore[call-overload, no-any-return]
 
     @property

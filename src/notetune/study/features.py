@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from notetune import claims, infer, manifest, runs, storage
 from notetune.errors import ConfigError
@@ -88,6 +88,7 @@ class StackFeatures:
     Attributes:
         about: The model that makes the features.
         pieces: Documents of one note that are read.
+        stack: The model.
     """
 
     def __init__(
@@ -107,23 +108,15 @@ class StackFeatures:
         self._spec, self._store = reads, store
         self.pieces, self._tokens_per_row = reads.pieces_in(store), reads.row_in(store)
         layers = layers_of(spec, lambda: read_adapter(job.needed("pretrain").folder))
-        self._stack = stack(backbone, layers, spec.seed, predicts_tokens=False)
+        self.stack = stack(backbone, layers, spec.seed, predicts_tokens=False)
         self.about = AboutModel(
             backbone.name,
             backbone.fingerprint,
             backbone.dtype,
             backbone.hidden_size * len(chosen),
-            self._stack.total_count,
-            tuple(layer.name for layer in self._stack.layers),
+            self.stack.total_count,
+            tuple(layer.name for layer in self.stack.layers),
         )
-
-    def parameters_by_name(self) -> dict[str, nn.Parameter]:
-        """Those of the adapters that train, always in the same order."""
-        return self._stack.parameters_by_name()
-
-    def train_mode(self) -> None:
-        """Turn on the dropout of what trains; all else stays deterministic."""
-        self._stack.train_mode()
 
     def steps(
         self, documents_N: Int64Array, targets_NK: npt.NDArray[np.int8], steps: Iterable[Int64Array]
@@ -135,27 +128,27 @@ class StackFeatures:
             targets_NK,
             steps,
             tokens_per_row=self._tokens_per_row,
-            reserved_per_document=self._stack.reserved_per_document,
-            device=self._stack.backbone.device,
+            reserved_per_document=self.stack.reserved_per_document,
+            device=self.stack.backbone.device,
             max_pieces=self.pieces,
         )
 
     def of(self, inputs: PackedBatch | Tensor) -> Tensor:
         """`(N, H)` features of the notes of a row."""
         assert isinstance(inputs, PackedBatch)
-        return self._stack.features(inputs, self._spec.pooling, self._spec.layers)
+        return self.stack.features(inputs, self._spec.pooling, self._spec.layers)
 
     def of_notes(self, documents_N: Int64Array) -> Tensor:
         """`(N, H)` features as they are now, without dropout and gradient."""
         values_NH = infer.outputs_per_note(
-            self._stack,
+            self.stack,
             self.of,
             self._store,
             documents_N,
             self._tokens_per_row,
             self.pieces,
         )
-        return torch.from_numpy(values_NH).to(self._stack.backbone.device)
+        return torch.from_numpy(values_NH).to(self.stack.backbone.device)
 
     def check(self, documents_N: Int64Array, *, only_frozen: bool = False) -> None:
         """Refuse a model that is not what it says, on a few of the notes; see `Stack.check`.
@@ -163,14 +156,14 @@ class StackFeatures:
         Before its training an adapter may not act yet, so then `only_frozen` ones are looked at.
         """
         sample = documents_N[:_CHECKED_NOTES]
-        row = read_row(self._store, sample, self._stack.backbone.device)
-        names = self._stack.frozen_hashes if only_frozen else None
-        self._stack.check(row, self.of, names)
+        row = read_row(self._store, sample, self.stack.backbone.device)
+        names = self.stack.frozen_hashes if only_frozen else None
+        self.stack.check(row, self.of, names)
 
     def save_adapters(self, folder: Path) -> None:
         """Write each adapter, as it is now, into a folder of its name."""
-        for name, adapter in self._stack.adapters.items():
-            save_adapter(folder / name, adapter, self._stack.backbone)
+        for name, adapter in self.stack.adapters.items():
+            save_adapter(folder / name, adapter, self.stack.backbone)
 
 
 class FixedFeatures:

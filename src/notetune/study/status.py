@@ -112,32 +112,25 @@ def progress(recipe: Recipe, *, is_checked: bool = True) -> Progress:
         known = Diary(root).last_events() if root.exists() else {}
         events |= {Path(os.path.normpath(folder)): event for folder, event in known.items()}
     last = {job: events.get(Path(os.path.normpath(job.folder)), {}) for job in listed}
-    holders = {job: holder for job in listed if (holder := _holder(job))}
+    of_jobs = {job: _holders(job) for job in listed}
+    holders = {job: found[0] for job, found in of_jobs.items() if found}
     made = {job for job in listed if job.is_made(is_checked=is_checked)}
     lines = [_status(job, job in made, holders.get(job), last[job]) for job in listed]
-    of_trials = [h for job in listed if job.stage == "search" for h in _at_trials(job)]
-    workers = len({(holder.host, holder.process) for holder in (*holders.values(), *of_trials)})
+    workers = len({(one.host, one.process) for found in of_jobs.values() for one in found})
     left, untimed = _seconds_left(listed, made, holders, last)
-    places = sum(_places(job) for job in listed if job not in made)
+    specs = [job.spec for job in listed if job not in made]
+    places = sum(spec.trials if isinstance(spec, SearchSpec) else 1 for spec in specs)
     left = left and left / max(1, workers)
     folder = recipe.folder.root.absolute()
     keys = other_keys(recipe) if len(made) < len(listed) else ()
     return Progress(folder, tuple(lines), workers, left, untimed, places, keys)
 
 
-def _holder(job: Job) -> Holder | None:
-    """Who makes a job, or one of the trials of a search, which are beside it."""
+def _holders(job: Job) -> list[Holder]:
+    """Who makes a job, or the trials of a search, which are beside it."""
     if job.stage == "search":
-        return next(iter(_at_trials(job)), None)
-    return holder_of(job.folder)
-
-
-def _at_trials(search: Job) -> list[Holder]:
-    return holders_below(search.folder.parent)
-
-
-def _places(job: Job) -> int:
-    return job.spec.trials if isinstance(job.spec, SearchSpec) else 1
+        return holders_below(job.folder.parent)
+    return [holder] if (holder := holder_of(job.folder)) else []
 
 
 def _status(job: Job, is_made: bool, holder: Holder | None, last: Event) -> Status:  # noqa: FBT001

@@ -230,27 +230,24 @@ class _AdaptersAndHead:
             cell.job, cell.spec, cell.store, is_recomputed=self._is_recomputed
         )
         self._head = solution.head(standardises=True).to(cell.device)
-        self._weights_2K = self._class_weights()
+        self._weights_2K: Tensor | None = None
+        if cell.spec.is_balanced:
+            targets_NK = cell.task.targets_NK[cell.task.rows("train")]
+            weights_2K = balanced_weights(cell.task.task.kind, targets_NK)
+            self._weights_2K = torch.from_numpy(weights_2K).to(cell.device)
 
     @property
     def trained(self) -> _TrainedCell:
         """The model as it is now, its head a plain linear layer."""
         return _TrainedCell(self._cell, self._features, self._head.folded())
 
-    def _class_weights(self) -> Tensor | None:
-        if not self._cell.spec.is_balanced:
-            return None
-        targets_NK = self._task.targets_NK[self._task.rows("train")]
-        weights_2K = balanced_weights(self._task.task.kind, targets_NK)
-        return torch.from_numpy(weights_2K).to(self._cell.device)
-
     def begin(self) -> Training[LabelledBatch]:
         """Check what is frozen, and give the training of head and adapters."""
         cell, config = self._cell, self._config
         notes = cell.documents_N[self._task.rows("train")]
         self._features.check(notes, only_frozen=True)
-        self._features.train_mode()
-        adapters = self._features.parameters_by_name()
+        self._features.stack.train_mode()
+        adapters = self._features.stack.parameters_by_name()
         domain = {n: p for n, p in adapters.items() if n.startswith(f"{DOMAIN}.")}
         task = {n: p for n, p in adapters.items() if n not in domain}
         head = dict(self._head.named_parameters(prefix="head"))
@@ -311,7 +308,7 @@ class _AdaptersAndHead:
         kind, rows = self._task.task.kind, self._task.rows("validation")
         targets_NK = self._task.targets_NK[rows]
         logits_NK = self.trained.logits(rows)
-        self._features.train_mode()
+        self._features.stack.train_mode()
         summed = self._loss(logits_NK.to(self._cell.device), torch.from_numpy(targets_NK))
         loss = summed.item() / len(rows)
         if not math.isfinite(loss):
