@@ -10,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from notetune import manifest, storage
+from notetune.aliases import FloatArray
 from notetune.audit import Finding, FlowCount
 from notetune.metrics.scores import ScoreTable
 from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
@@ -87,9 +88,7 @@ class TaskTable:
         told = "binary" if len(classes) == 1 else of_several
         return self.task.kind == told and list(classes) == sorted(classes)
 
-    def scores(
-        self, model: str, seed: int, split: str, scores_NK: npt.NDArray[np.float64]
-    ) -> ScoreTable:
+    def scores(self, model: str, seed: int, split: str, scores_NK: FloatArray) -> ScoreTable:
         """Scores of the notes of one split by a model, with their labels."""
         rows = self.rows(split)
         return ScoreTable(

@@ -256,7 +256,8 @@ def _text(seen: Survey, choices: Choices) -> Column:
 def _of_role(seen: Survey, role: str, pattern: str, columns: dict[str, str]) -> Column | None:
     fitting = [column for column in seen.columns if column.filled and _is(pattern, column)]
     if role == "note_id":
-        unique = [column for column in seen.columns if _names_notes(column, seen.rows)]
+        filled = [one for one in seen.columns if one.is_unique and one.filled == seen.rows]
+        unique = [column for column in filled if column.mean_chars <= _MOST_ID_CHARS]
         fitting = [column for column in fitting if column in unique] or _alone(seen, unique)
     elif role == "time":
         times = [one for one in fitting if one.are_sure_times and not _is(_OF_LIVES, one)]
@@ -280,10 +281,6 @@ def _names_stays(column: Column, rows: int, patients: int) -> bool:
     if column.filled == rows:  # each patient has one
         least = max(least, patients)
     return column.is_unique or column.distinct >= least
-
-
-def _names_notes(column: Column, rows: int) -> bool:
-    return column.is_unique and column.filled == rows and column.mean_chars <= _MOST_ID_CHARS
 
 
 def _alone(seen: Survey, unique: list[Column]) -> list[Column]:

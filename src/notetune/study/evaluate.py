@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from notetune.metrics.scores import ScoreTable, read_scores
 from notetune.metrics.stays import Stays, combined
 from notetune.model.device import torch_device
 from notetune.notes import overlap
+from notetune.notes.outcomes import SPLITS
 from notetune.prepare.patient_hashes import corpus_findings
 from notetune.prepare.prepared import Prepared, TaskTable
 from notetune.prepare.suspects import Suspects, suspect_notes
@@ -43,7 +45,6 @@ from notetune.study.specs import Notes, Stage
 from notetune.train.training import TrainingRecord, read_record
 
 _DOMAIN_STAGE = "domain adapter"
-_SPLITS = ("test", "validation")
 NO_METHOD = "none"
 
 
@@ -138,7 +139,11 @@ def _flow(notes: Notes) -> tuple[FlowCount, ...]:
 def _score_tables(recipe: Recipe, made: Sequence[Made]) -> list[ScoreTable]:
     """Test and validation scores of all models, task by task, in the order to show."""
     tasks = dict.fromkeys(name for one in made for name in one.notes.prepared.tasks)
-    tables = [table for task in tasks for one in made for table in _tables_of(recipe, one, task)]
+    tables = [
+        table
+        for task, one, split in product(tasks, made, ("test", "validation"))
+        for table in _tables_of(recipe, one, task, split)
+    ]
     if not any(table.split == "test" for table in tables):
         raise RunError(
             f"{recipe.folder.root} holds no scores yet; run `notetune downstream` or "
@@ -147,19 +152,15 @@ def _score_tables(recipe: Recipe, made: Sequence[Made]) -> list[ScoreTable]:
     return tables
 
 
-def _tables_of(recipe: Recipe, one: Made, task: str) -> Iterator[ScoreTable]:
-    """Those of one backbone on a task, by split; a hybrid may have parts that are not shown."""
+def _tables_of(recipe: Recipe, one: Made, task: str, split: str) -> Iterator[ScoreTable]:
+    """Those of one backbone on a task; a hybrid may have parts that are not shown."""
     shown, how = set(recipe.models), recipe.evaluate.combine
-    jobs = [job for stage in ("baseline", "model", "hybrid") for job in one.done_of(stage)]
-    for split in _SPLITS:
-        for job in jobs:
-            path = job.folder / f"{split}.parquet"
-            if job.task != task or job.model is None or job.model not in shown:
-                continue
-            if path.is_file():
-                manifest.refuse_damaged(job.folder, path.name)
-                table = replace(read_scores(path), model=job.model.label)
-                yield table if how == "none" else combined(table, one.notes.prepared.stays, how)
+    for job in (job for stage in ("baseline", "model", "hybrid") for job in one.done_of(stage)):
+        path = job.folder / f"{split}.parquet"
+        if job.task == task and job.model and job.model in shown and path.is_file():
+            manifest.refuse_damaged(job.folder, path.name)
+            table = replace(read_scores(path), model=job.model.label)
+            yield table if how == "none" else combined(table, one.notes.prepared.stays, how)
 
 
 def _on_parts(
@@ -345,21 +346,17 @@ def _feature_costs(one: Made) -> Iterator[Cost]:
         )
 
 
-def _split_counts(task: TaskTable) -> list[SplitCount]:
-    counts = []
-    for split in ("train", "validation", "test"):
+def _split_counts(task: TaskTable) -> Iterator[SplitCount]:
+    for split in SPLITS:
         rows = task.rows(split)
         positives = task.targets_NK[rows].sum(0, dtype=int).tolist()
-        counts.append(
-            SplitCount(
-                task=task.task.name,
-                split=split,
-                notes=len(rows),
-                patients=len(set(task.patient_ids_N[rows].tolist())),
-                positives=dict(zip(task.task.classes, positives, strict=True)),
-            )
+        yield SplitCount(
+            task=task.task.name,
+            split=split,
+            notes=len(rows),
+            patients=len(set(task.patient_ids_N[rows].tolist())),
+            positives=dict(zip(task.task.classes, positives, strict=True)),
         )
-    return counts
 
 
 def _provenance(recipe: Recipe, prepared: Prepared) -> dict[str, str]:

@@ -181,8 +181,7 @@ class FixedFeatures:
         spec, store = as_it_starts(job), store_of(job, prepared)
         self._adapter = job.needed("pretrain").folder if spec.features.has_domain else None
         self._device = torch_device(job.place.device)
-        documents_D = labelled_documents(prepared, store)
-        folder, depends_on = kept_features(job, documents_D)
+        folder, depends_on = kept_features(job, prepared)
         with claims.one_at_a_time(folder):
             if not manifest.is_finished(folder, depends_on):
                 with (
@@ -191,6 +190,7 @@ class FixedFeatures:
                 ):
                     made = StackFeatures(job, spec, store)
                     label = f"features · {spec.model}"
+                    documents_D = labelled_documents(prepared, store)
                     _compute(made, label, store, documents_D, work, temporary, track)
         about = storage.read_json(folder / _ABOUT)
         self.about = AboutModel(**{**about, "adapters": tuple(about["adapters"])})
@@ -213,15 +213,12 @@ def as_it_starts(job: Job) -> CellSpec:
     return replace(job.spec_as(CellSpec), training=None)
 
 
-def kept_features(job: Job, documents_D: Int64Array) -> tuple[Path, dict[str, Any]]:
+def kept_features(job: Job, prepared: Prepared) -> tuple[Path, dict[str, Any]]:
     """Where the features of a model as it starts are kept, and what they are made from.
 
-    Jobs whose features are the same to the last bit share them.
-
-    Args:
-        job: A job of step 2.
-        documents_D: The first documents of all labelled notes.
+    Jobs of step 2 whose features are the same to the last bit share them.
     """
+    documents_D = labelled_documents(prepared, store_of(job, prepared))
     needs = [need for need in job.needs if need.stage in ("pretrain", "encode")]
     inputs = {
         "stage": "features",
@@ -235,14 +232,12 @@ def kept_features(job: Job, documents_D: Int64Array) -> tuple[Path, dict[str, An
 
 def is_computed_elsewhere(job: Job, prepared: Prepared) -> bool:
     """Whether another process computes the features that a model starts from."""
-    folder, _ = kept_features(job, labelled_documents(prepared, store_of(job, prepared)))
-    return claims.is_being_made(folder)
+    return claims.is_being_made(kept_features(job, prepared)[0])
 
 
 def features_cost(job: Job, prepared: Prepared) -> tuple[Path, FeatureCost] | None:
     """Where the kept features are and what computing them cost; None if they are gone."""
-    documents_D = labelled_documents(prepared, store_of(job, prepared))
-    path = kept_features(job, documents_D)[0] / _COST
+    path = kept_features(job, prepared)[0] / _COST
     return (path.parent, FeatureCost(**storage.read_json(path))) if path.is_file() else None
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -66,7 +65,9 @@ def of_models(recipe: Recipe, corpora: Mapping[str, Int64Array] | None = None) -
     ]
     folders += [(name, folder, None) for name, folder in recipe.encoders.models.items()]
     for name, folder, one in folders:
-        if not (place := _folder_of(folder)):
+        try:
+            place = resolve_backbone(folder, needs_weights=False)
+        except BackboneError:
             continue
         lengths_D = (corpora or {}).get(name) if one else None
         lead = f"{name or folder}: "
@@ -77,13 +78,6 @@ def of_models(recipe: Recipe, corpora: Mapping[str, Int64Array] | None = None) -
                 f"{lead}the vocabulary has capital letters, but the tokenizer makes all letters "
                 "small; if the model is cased, save its tokenizer anew with do_lower_case=False."
             )
-
-
-def _folder_of(name: str) -> Path | None:
-    try:
-        return resolve_backbone(name, needs_weights=False)
-    except BackboneError:
-        return None
 
 
 def _why_alone(name: str) -> str:

@@ -53,7 +53,7 @@ def evaluated(recipe: Recipe, track: Track = silent) -> Results:
 
 
 def work(
-    recipe: Recipe, track: Track = silent, is_wanted: Callable[[Job], bool] | None = None
+    recipe: Recipe, track: Track = silent, is_wanted: Callable[[Job], bool] = lambda _: True
 ) -> list[Job]:
     """Make what is not made, job by job, until nothing is left that this process could make.
 
@@ -148,7 +148,7 @@ class _Worker:
     """One of the processes that make the jobs of a study.
 
     Attributes:
-        is_wanted: Which jobs to make, besides preparing the notes; None is all.
+        is_wanted: Which jobs to make, besides preparing the notes.
         notes: Of each backbone whose notes are prepared.
         known: The jobs of each backbone, those that read notes once these are prepared.
         made: Jobs that were seen to be whole.
@@ -158,7 +158,7 @@ class _Worker:
 
     recipe: Recipe
     track: Track
-    is_wanted: Callable[[Job], bool] | None
+    is_wanted: Callable[[Job], bool]
     notes: dict[str, Notes] = field(default_factory=dict)
     known: dict[str, list[Job]] = field(default_factory=dict)
     made: set[Job] = field(default_factory=set)
@@ -206,8 +206,7 @@ class _Worker:
     def listed(self) -> list[Job]:
         """The jobs that are known by now, in order."""
         jobs = [job for known in self.known.values() for job in known]
-        is_wanted = self.is_wanted or (lambda _: True)
-        return [job for job in jobs if job.stage in OF_NOTES or is_wanted(job)]
+        return [job for job in jobs if job.stage in OF_NOTES or self.is_wanted(job)]
 
     def follow(self) -> None:
         """Train with the first process, which says what, until it ends."""
