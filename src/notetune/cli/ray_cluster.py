@@ -31,12 +31,10 @@ _BY_SIGNAL = 128  # exit codes above it
 
 
 def work_on_cluster(recipe: "Recipe", command: Sequence[str], address: str) -> None:
-    """Let a Ray cluster make what is not made of a study.
+    """Let a Ray cluster make what is not made of a study; all its machines see the same files.
 
-    Args:
-        recipe: The study; every machine must see the same files.
-        command: The arguments of `notetune` that make a worker.
-        address: As `ray.init` takes it; `local` starts a cluster of this machine.
+    `command` are the arguments of `notetune` that make a worker; `address` is as `ray.init` takes
+    it, and `local` starts a cluster of this machine.
 
     Raises:
         ConfigError: If Ray is not installed or open to everyone, or no cluster answers.

@@ -88,7 +88,6 @@ class Preparation:
     """One set of notes to prepare, for the tasks or for step 1 alone.
 
     Attributes:
-        folder: Where the prepared notes are to be.
         source: Its paths start from `data`, as those of `split`.
         backbone: Whose tokens they become; where its weights choose the opener, of which `dtype`
             they are and on which `device` they do.

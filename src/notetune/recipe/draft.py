@@ -63,7 +63,6 @@ class Draft:
     """A recipe that runs, and what each column became.
 
     Attributes:
-        keys: The recipe.
         uses: Column to what it is used as.
         remarks: What a user should check, a sentence each.
         beside: Column of the table of codes to what it is used as.
@@ -94,15 +93,7 @@ def draft(
     backbone: str,
     codes: Codes | None = None,
 ) -> Draft:
-    """A recipe for a table.
-
-    Args:
-        path: The table.
-        seen: What its columns hold.
-        choices: What the user says of them.
-        name: Of the study.
-        backbone: Its folder, or `tiny`.
-        codes: A table of codes to predict, if there is one.
+    """A recipe for a table: by what its columns hold, what a user says, and a table of codes.
 
     Raises:
         ConfigError: If a column is not there or both outcome and feature, or no text, outcome or

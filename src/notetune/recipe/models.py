@@ -22,7 +22,6 @@ class Variant:
     Attributes:
         has_domain: Whether it stands on step 1.
         trains_domain: Whether what step 1 trained trains on.
-        has_task: Whether it has a task adapter.
         is_full: Whether step 1 trained the whole backbone, for a variant that is of that alone.
     """
 
@@ -126,13 +125,8 @@ def models_of_step_2(
 ) -> list[Model]:
     """The variants of a backbone, then encoders, then hybrids.
 
-    Args:
-        backbone: Its name in the study.
-        variants: Those of the backbone.
-        encoders: Names of encoders, each with a way in which it trains.
-        hybrid: The name of the model that a hybrid stands on; `auto` for one of the backbone and
-            one of each encoder.
-        is_domain_taken: As of `Model`.
+    Encoders are named each with a way in which it trains; `hybrid` names the model that a hybrid
+    stands on, and is `auto` for one of the backbone and one of each encoder.
     """
     models = [
         Model("variant", name, backbone, is_domain_taken=is_domain_taken) for name in variants

@@ -17,11 +17,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Proposed:
-    """A trial begins.
-
-    Attributes:
-        by: What proposed it, such as `gp`.
-    """
+    """A trial begins, proposed `by` such as `gp`."""
 
     n: int
     point: Point
@@ -39,10 +35,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """A trial failed.
-
-    Attributes:
-        code: The class of its error; never the text, which may quote a note.
+    """A trial failed; `code` is the class of its error, never the text, which may quote a note.
 
     Raises:
         RunError: If the code is no name.

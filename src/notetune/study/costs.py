@@ -54,8 +54,7 @@ class JobCost:
         model: Stage with its method, or model of step 2.
         task: What it predicts; None in step 1.
         seeds: Each is a job of its own.
-        documents: Read in each epoch.
-        tokens: Read in each epoch.
+        documents: Read in each epoch, as `tokens`.
         steps: Optimizer updates, if it does not stop early.
         trainable_parameters: Of adapters and head.
         total_parameters: Of backbone and adapters.
@@ -110,9 +109,7 @@ class Costs:
         memory_gib: Its memory; None where that is not known.
         rate: How its operations per second are known.
         counts: Where the numbers of notes are from.
-        trainings: Backbone by backbone.
-        perplexities: Before and after step 1, likewise.
-        tasks: What there is to learn.
+        perplexities: Before and after step 1; as `trainings` backbone by backbone.
         notices: What a reader must know of the notes.
     """
 
@@ -170,11 +167,6 @@ def costs(recipe: Recipe, gpu: str | None = None, track: Track = silent) -> Cost
     """Count each training and perplexity of a study, and say how long it takes here or on a GPU.
 
     Notes are counted if they are prepared, or can be; else published counts stand in for them.
-
-    Args:
-        recipe: Of the study.
-        gpu: Its name; without, this machine is timed.
-        track: Shows progress.
 
     Raises:
         ConfigError: If the GPU is unknown or lacks the recipe's type of weights, or if the notes

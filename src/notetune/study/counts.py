@@ -55,11 +55,9 @@ class Counted:
     """Tokens of what is read.
 
     Attributes:
-        facts: What jobs must know of the notes.
         corpus_D: Of each document that step 1 trains on.
         measured_D: Of each document that perplexity is measured on.
         tasks: Of each note of a task, as far as it is read, by task and split.
-        classes: Of each task.
         origin: Where the numbers are from.
         notices: What a reader must know of the notes.
     """

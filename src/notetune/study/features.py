@@ -86,9 +86,7 @@ class StackFeatures:
     """What a head reads of notes that pass the stack each time, since adapters train.
 
     Attributes:
-        about: The model that makes the features.
         pieces: Documents of one note that are read.
-        stack: The model.
     """
 
     def __init__(
@@ -172,9 +170,6 @@ class FixedFeatures:
     The features of all labelled notes serve all tasks and heads, from the folder `features/KEY`,
     where KEY is the fingerprint of all that they depend on. The backbone is not loaded to read
     them.
-
-    Attributes:
-        about: The model that makes the features.
     """
 
     def __init__(self, job: Job, prepared: Prepared, track: Track = silent) -> None:

@@ -26,11 +26,8 @@ class Place:
     """Where a job runs and what it is allowed; nothing here changes what a model learns.
 
     Attributes:
-        backbone: Folder of the backbone, or of the encoder.
-        key: The key of the recipe that names it.
-        recompute: Whether activations are computed again in the backward pass.
+        backbone: Folder of the backbone, or of the encoder; `key` of the recipe names it.
         features: Folder of features that are kept.
-        allow_leaks: Whether a leak stops nothing.
         of_source: What a card says of the notes' source: `note_columns`, `missing` and `day_first`
             of a table, `source` of another one, and `drops_late` of both.
         brought: Folder of the adapter that step 1 starts from.
@@ -55,15 +52,12 @@ class Job:
     Two jobs are the same if they make the same folder.
 
     Attributes:
-        folder: What it makes.
         label: How progress, status and errors name it.
-        spec: What it makes, and of which contents.
         needs: Jobs whose results it reads.
         backbone: The backbone of the study whose run folder holds it; "" in a study of one.
         method: Of step 1: its name; None for perplexity without any.
         is_domain: Whether step 2 builds on that method.
-        model: Of step 2.
-        task: Of step 2.
+        model: Of step 2, as `task`.
     """
 
     folder: Path

@@ -68,15 +68,11 @@ def jobs_of(
     *,
     assumes_searched: bool = False,
 ) -> list[Job]:
-    """The jobs of one backbone.
+    """The jobs of one backbone, which has a name in a study of several.
 
-    Args:
-        recipe: That of the backbone.
-        backbone: Its name in the study.
-        facts: Of its notes; without, nothing but their preparation is listed.
-        others: Jobs of other backbones; what is the same is not made again.
-        assumes_searched: Whether to list what a search decides before it is over, with the settings
-            of the recipe.
+    Without facts of its notes nothing but their preparation is listed. What `others`, the jobs of
+    other backbones, make is not made again. `assumes_searched` lists what a search decides before
+    it is over, with the settings of the recipe.
     """
     preparing = _preparing(recipe, backbone)
     if facts is None:

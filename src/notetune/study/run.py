@@ -58,12 +58,8 @@ def work(
     """Make what is not made, job by job, until nothing is left that this process could make.
 
     Any number of processes may work on one run folder, on any machines that share it. Those that
-    `torchrun` started train together, and the first one decides what.
-
-    Args:
-        recipe: What the study is.
-        track: Shows progress.
-        is_wanted: Which jobs; all that others need must be among them, but for the notes.
+    `torchrun` started train together, and the first one decides what. `is_wanted` says which jobs;
+    all that others need must be among them, but for the notes.
 
     Returns:
         All jobs that are wanted, with those that prepare their notes.

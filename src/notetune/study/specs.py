@@ -69,7 +69,6 @@ class DomainSpec:
     """A domain adapter of step 1.
 
     Attributes:
-        weights: What it adapts.
         documents: Digest of the documents.
         sources: Those of the notes to train on; all when empty.
         epochs: 0 for an adapter that is taken as it is; no document is read then.
@@ -130,7 +129,6 @@ class PerplexitySpec:
     Attributes:
         documents: Digest of the documents of step 1.
         sources: As of `DomainSpec`; so are `tokens_per_row`, `compiled` and `sharded`.
-        has_adapter: Whether it is measured with an adapter.
         general: The sha256 of the general text.
         most_documents: Per source and split.
     """
@@ -188,9 +186,7 @@ class AdapterTraining:
     """How adapters and head learn together, from the solved head on.
 
     Attributes:
-        task_adapter: The method of the task adapter, if there is one.
         domain_lr: Peak learning rate of the domain adapter, if it trains on; that of `optim` if 0.
-        validation: Which state is kept.
     """
 
     task_adapter: AdapterSpec | None
@@ -216,7 +212,6 @@ class CellSpec:
 
     Attributes:
         labels: Digest of the labels.
-        features: What the head reads.
         is_balanced: Whether both values of each label, or all classes, weigh the same.
         training: How adapters learn; None where nothing but the head does, which is solved.
     """
@@ -277,13 +272,9 @@ class HybridSpec:
 
 @dataclass(frozen=True)
 class DeletionSpec:
-    """What leaving out sentences does to the scores of a job that is needed.
+    """What leaving out sentences of some test notes does to the scores of a job that is needed.
 
-    Attributes:
-        task: The task.
-        model: Name of the model.
-        texts: Digest of the texts.
-        notes: Test notes to try it on.
+    `texts` is a digest, `notes` how many they are.
     """
 
     task: str
@@ -298,8 +289,7 @@ class SearchSpec:
 
     Attributes:
         base: The training with the settings of the recipe.
-        trials: How many points are tried.
-        starts: How many of them are drawn at random first.
+        starts: How many of the trials are drawn at random first.
         share: Share of its epochs that a trial trains for.
         seed: Of the points; all else of a trial has the seed of its training.
     """
