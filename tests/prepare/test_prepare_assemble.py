@@ -128,6 +128,6 @@ def test_labels_that_are_too_rare_are_counted_and_notices_are_kept(place, capsys
     forms, absent = prepared.notices
     assert forms.startswith("Task icd: 1 of 47 codes do not look like ICD-10 diagnoses")
     assert absent.startswith("Task icd: 44 of 90 notes have no usable code")
-    terminal_tables.prepared(prepared, (), as_json=False)
+    terminal_tables.prepared([(prepared, ())], as_json=False)
     said = " ".join(capsys.readouterr().out.split())
     assert all(f"Note: {notice}" in said for notice in prepared.notices)

@@ -165,11 +165,9 @@ def prepare(
         from notetune.study.run import prepare_notes
 
     notes = prepare_notes(loaded, terminal.track)
-    comparisons = compare_with_published(notes.prepared) if check else ()
-    beside = None
-    if notes.corpus is not notes.prepared:
-        beside = (notes.corpus, compare_with_published(notes.corpus) if check else ())
-    terminal_tables.prepared(notes.prepared, comparisons, beside, as_json=as_json)
+    both = [notes.prepared] if notes.corpus is notes.prepared else [notes.prepared, notes.corpus]
+    found = [(one, compare_with_published(one) if check else ()) for one in both]
+    terminal_tables.prepared(found, as_json=as_json)
 
 
 @app.command()

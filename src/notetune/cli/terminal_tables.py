@@ -63,34 +63,22 @@ def shipped(found: Mapping[str, str], *, as_json: bool) -> None:
 
 
 def prepared(
-    prepared: "Prepared",
-    comparisons: "Sequence[PublishedFigure]",
-    corpus: "tuple[Prepared, Sequence[PublishedFigure]] | None" = None,
-    *,
-    as_json: bool,
+    found: "Sequence[tuple[Prepared, Sequence[PublishedFigure]]]", *, as_json: bool
 ) -> None:
     """Rows read and kept per stage, the leak checks, and the published figures if asked for.
 
-    `corpus` is the notes of step 1 with their figures, where they are others.
+    Of the notes of the tasks, and then of those of step 1 where they are others.
     """
     if as_json:
-        of_corpus = {"corpus": _prepared_as_json(*corpus)} if corpus else {}
-        return terminal.show_json({**_prepared_as_json(prepared, comparisons), **of_corpus})
-    _prepared(prepared, comparisons)
-    if corpus:
-        _prepared(*corpus)
+        first, *others = (
+            {"folder": p.folder, "flow": p.flow, "findings": p.findings, "published": comparisons}
+            for p, comparisons in found
+        )
+        of_corpus = {"corpus": others[0]} if others else {}
+        return terminal.show_json({**first, **of_corpus})
+    for one, comparisons in found:
+        _prepared(one, comparisons)
     return None
-
-
-def _prepared_as_json(
-    prepared: "Prepared", comparisons: "Sequence[PublishedFigure]"
-) -> dict[str, object]:
-    return {
-        "folder": prepared.folder,
-        "flow": prepared.flow,
-        "findings": prepared.findings,
-        "published": comparisons,
-    }
 
 
 def _prepared(prepared: "Prepared", comparisons: "Sequence[PublishedFigure]") -> None:

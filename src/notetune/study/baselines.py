@@ -93,7 +93,7 @@ def _fit(job: Job, prepared: Prepared, folder: Path) -> Sequence[FloatArray]:
     if job.spec_as(BaselineSpec).name != "tf-idf-all":
         save_card(folder, fitted.bundle.card.model_copy(update=job.place.of_source))
         fitted.bundle.save(folder)
-    storage.write_json(folder / _PENALTY, asdict(fitted.penalty))
+    storage.write_json(folder / _PENALTY, fitted.penalty)
     return [fitted.scores(split) for split in SCORED_SPLITS]
 
 

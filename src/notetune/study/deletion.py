@@ -49,7 +49,7 @@ def measure(job: Job, notes: Notes) -> None:
         changes.append((one.scores_K[label], *(one.scores_K[label] - scores_2), len(one.spans)))
     row = _row(spec, np.array(changes).reshape(-1, 4))
     with runs.new_folder(job.folder, job.inputs) as temporary:
-        storage.write_json(temporary / _ROW, row.model_dump(mode="json"))
+        storage.write_json(temporary / _ROW, row)
 
 
 def read(job: Job) -> DeletionRow:

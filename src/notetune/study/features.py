@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -287,8 +287,8 @@ def _compute(
     cost = FeatureCost(made.about.parameters, sum(seconds), int(tokens_N.sum()), peak_memory_mib())
     storage.write_array(folder / _DOCUMENTS, documents_D)
     storage.write_array(folder / _VALUES, np.concatenate(values))
-    storage.write_json(folder / _ABOUT, asdict(made.about))
-    storage.write_json(folder / _COST, asdict(cost))
+    storage.write_json(folder / _ABOUT, made.about)
+    storage.write_json(folder / _COST, cost)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def measure(job: Job, notes: Notes, track: Track = silent) -> None:
         count = sum(len(sample.documents_D) for sample in found)
         losses = track(job.label, _losses(job, found), count, lambda loss: loss[0])
         rows = _rows(job, found, np.array([nats for _, nats in losses]))
-        storage.write_json(temporary / PERPLEXITY, [row.model_dump(mode="json") for row in rows])
+        storage.write_json(temporary / PERPLEXITY, [*rows])
 
 
 def read(job: Job) -> tuple[PerplexityRow, ...]:

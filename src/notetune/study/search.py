@@ -191,7 +191,7 @@ def choose(search: Job, notes: Notes) -> None:
         corrected=_as_shown(spec, found.corrected),
     )
     with runs.new_folder(search.folder, search.inputs) as folder:
-        storage.write_json(folder / WINNER, row.model_dump(mode="json"))
+        storage.write_json(folder / WINNER, row)
 
 
 def _model(search: Job) -> str:
