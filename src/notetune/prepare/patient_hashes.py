@@ -100,13 +100,11 @@ def corpus_findings(folder: Path, prepared: Prepared) -> list[Finding]:
     Of what was brought there, and so trained on before, texts are compared too: those of the notes
     of step 1 itself were when these were prepared.
     """
-    own, *before = _known_of(folder)
-    findings = _of_patients(own, prepared, _BROUGHT if own.get("is_brought") else CORPUS)
-    brought = before if "is_unknown" not in own and not own.get("is_brought") else [own, *before]
-    for known in brought:
-        if known is not own:
-            findings += _of_patients(known, prepared, _BROUGHT)
-        findings += _of_texts(known, prepared)
+    findings: list[Finding] = []
+    for number, known in enumerate(_known_of(folder)):
+        is_brought = number > 0 or known.get("is_unknown") or known.get("is_brought")
+        findings += _of_patients(known, prepared, _BROUGHT if is_brought else CORPUS)
+        findings += _of_texts(known, prepared) if is_brought else []
     return findings
 
 

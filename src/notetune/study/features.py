@@ -173,7 +173,7 @@ class FixedFeatures:
     """
 
     def __init__(self, job: Job, prepared: Prepared, track: Track = silent) -> None:
-        spec, store = as_it_starts(job), store_of(job, prepared)
+        spec, store = replace(job.spec_as(CellSpec), training=None), store_of(job, prepared)
         self._adapter = job.needed("pretrain").folder if spec.features.has_domain else None
         self._device = torch_device(job.place.device)
         folder, depends_on = kept_features(job, prepared)
@@ -203,11 +203,6 @@ class FixedFeatures:
             copy_adapter(self._adapter, folder / DOMAIN)
 
 
-def as_it_starts(job: Job) -> CellSpec:
-    """A model of step 2 without what trains below its head."""
-    return replace(job.spec_as(CellSpec), training=None)
-
-
 def kept_features(job: Job, prepared: Prepared) -> tuple[Path, dict[str, Any]]:
     """Where the features of a model as it starts are kept, and what they are made from.
 
@@ -218,7 +213,7 @@ def kept_features(job: Job, prepared: Prepared) -> tuple[Path, dict[str, Any]]:
     inputs = {
         "stage": "features",
         "format": KINDS["model"].format,
-        "spec": as_it_starts(job).features,
+        "spec": job.spec_as(CellSpec).features,
         "needs": [manifest.files_of(need.folder) for need in needs],
         "documents": hashlib.sha256(documents_D.tobytes()).hexdigest(),
     }

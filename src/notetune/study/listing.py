@@ -273,8 +273,8 @@ class _Listing:
     @property
     def _baselines_listed(self) -> dict[BaselineSpec, Job]:
         """By what they are, those of the first backbone before others."""
-        listed = [job for job in reversed(self.others) if isinstance(job.spec, BaselineSpec)]
-        return {job.spec: job for job in listed}  # type: ignore[misc]
+        listed = [job for job in reversed(self.others) if job.stage == "baseline"]
+        return {job.spec_as(BaselineSpec): job for job in listed}
 
     @property
     def _plain_parts(self) -> tuple[BaselineName, ...]:

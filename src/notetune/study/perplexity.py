@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from notetune.model.backbone_folder import resolve_backbone
 from notetune.model.compiled import compile_layers
 from notetune.model.device import torch_device
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
+from notetune.notes.outcomes import SPLITS
 from notetune.progress import Track, silent
 from notetune.study.jobs import Job
 from notetune.study.specs import Notes, PerplexitySpec
@@ -121,22 +122,15 @@ def _rows(job: Job, samples: Sequence[Sample], nats_D: FloatArray) -> Iterator[P
 
 def _of_notes(spec: PerplexitySpec, store: TokenStore) -> Iterator[Sample]:
     """Those of each split and source that has any."""
-    for split in ("train", "validation", "test"):
-        for source in spec.sources or sorted(set(store.source_N.tolist())):
-            if len(documents_D := _drawn(spec, store, split, source)):
-                yield Sample(split, source, store, documents_D)
-
-
-def _drawn(spec: PerplexitySpec, store: TokenStore, split: str, source: str) -> Int64Array:
-    is_train = split == "train"
-    documents = (
-        store.corpus_documents([source]) if is_train else store.documents_of(split, [source])
-    )
-    most = spec.most_documents
-    if len(documents) <= most:
-        return documents
-    rng = np.random.default_rng(len(documents))  # the same for every seed of a training
-    return np.sort(rng.choice(documents, most, replace=False))
+    for split, source in product(SPLITS, spec.sources or sorted(set(store.source_N.tolist()))):
+        documents_D = store.documents_of(split, [source])
+        if split == "train":
+            documents_D = store.corpus_documents([source])
+        if len(documents_D) > spec.most_documents:
+            rng = np.random.default_rng(len(documents_D))  # the same for every seed of a training
+            documents_D = np.sort(rng.choice(documents_D, spec.most_documents, replace=False))
+        if len(documents_D):
+            yield Sample(split, source, store, documents_D)
 
 
 def _general(job: Job, like: TokenStore) -> Sample:

@@ -176,10 +176,10 @@ def choose(search: Job, notes: Notes) -> None:
             f"look at its space ({', '.join(spec.space)}), above all at the learning rates."
         )
     found = _chosen(spec, search, finished, notes)
-    winner = finished[found.place]
+    winner, method = finished[found.place], search.method or ""
     row = SearchRow(
         search=search.name,
-        model=_model(search),
+        model=search.model.label if search.model else name_in_study(search.backbone, method),
         task=search.task,
         objective=spec.objective,
         space={key: _in_words(dimension) for key, dimension in spec.space.items()},
@@ -192,12 +192,6 @@ def choose(search: Job, notes: Notes) -> None:
     )
     with runs.new_folder(search.folder, search.inputs) as folder:
         storage.write_json(folder / WINNER, row)
-
-
-def _model(search: Job) -> str:
-    if search.model:
-        return search.model.label
-    return name_in_study(search.backbone, search.method or "")
 
 
 def _row(spec: SearchSpec, trial: Trial) -> TrialRow:
