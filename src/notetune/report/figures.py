@@ -13,7 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 
 from notetune.metrics.bootstrap import Estimate
-from notetune.metrics.results import HeadlineRow, ModelRow, Results, TaskResult
+from notetune.metrics.results import Results, TaskResult
 
 _COLOURS = ("#0b5cad", "#c2410c", "#15803d", "#7e3f98", "#0f7c8a", "#8a6d00", "#b0295b", "#4b5563")
 """Told apart by the colour-blind too; beyond eight models the dashes change as well."""
@@ -51,8 +51,9 @@ class Figure:
 
 def headline_figure(results: Results) -> Figure | None:
     """Mean AUROC over tasks of each model; None when no model has one."""
+    rows = [(row.model, row.auroc) for row in results.headline]
     caption = "Mean test AUROC over the tasks, with 95 % intervals."
-    return _auroc_figure(results.headline, "Mean test AUROC", caption)
+    return _forest(rows, "Mean test AUROC", caption)
 
 
 def auroc_figure(task: TaskResult) -> Figure | None:
@@ -61,14 +62,7 @@ def auroc_figure(task: TaskResult) -> Figure | None:
         f"{task.task}: AUROC with 95 % intervals. They may overlap although a "
         "difference on the same patients is clear: see the differences."
     )
-    return _auroc_figure(task.rows, "AUROC", caption)
-
-
-def _auroc_figure(
-    rows: Sequence[ModelRow | HeadlineRow], title: str, caption: str
-) -> Figure | None:
-    found = [(row.model, row.auroc) for row in rows if row.auroc]
-    return Figure(_forest(found, title), caption) if found else None
+    return _forest([(row.model, row.auroc) for row in task.rows], "AUROC", caption)
 
 
 def differences_figure(task: TaskResult) -> Figure | None:
@@ -76,16 +70,13 @@ def differences_figure(task: TaskResult) -> Figure | None:
     rows = [
         (f"{item.model}\nagainst {item.against}", item.difference)
         for item in (*task.primary, *task.exploratory)
-        if item.difference
     ]
-    if not rows:
-        return None
     primary = sum(item.difference is not None for item in task.primary)
-    return Figure(
-        _forest(rows, "Difference in AUROC", reference=0.0),
+    caption = (
         f"{task.task}: differences on the same patients, the first {primary} of them primary. The "
-        "95 % intervals are not corrected for their number.",
+        "95 % intervals are not corrected for their number."
     )
+    return _forest(rows, "Difference in AUROC", caption, reference=0.0)
 
 
 def roc_figure(task: TaskResult) -> Figure:
@@ -164,8 +155,15 @@ def learning_figure(results: Results) -> Figure | None:
 
 
 def _forest(
-    rows: Sequence[tuple[str, Estimate]], title: str, reference: float | None = None
-) -> str:
+    found: Sequence[tuple[str, Estimate | None]],
+    title: str,
+    caption: str,
+    reference: float | None = None,
+) -> Figure | None:
+    """Estimates with their intervals, below one another; None where there is none."""
+    rows = [(name, estimate) for name, estimate in found if estimate]
+    if not rows:
+        return None
     lines = 1 + max(name.count("\n") for name, _ in rows)
     with mpl.rc_context(_STYLE):
         canvas, axes = _axes(_WIDTH, 0.7 + len(rows) * (0.14 + 0.16 * lines))
@@ -181,9 +179,8 @@ def _forest(
         axes.grid(axis="x", color=_FAINT, linewidth=0.5)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        return _svg(
-            canvas, f"{title} of {len(rows)} rows with intervals; the numbers are in the table"
-        )
+        about = f"{title} of {len(rows)} rows with intervals; the numbers are in the table"
+        return Figure(_svg(canvas, about), caption)
 
 
 def _axes(width: float, height: float) -> tuple[Canvas, Any]:
