@@ -140,21 +140,13 @@ class PretrainConfig(PerplexityConfig):
         return self.model_copy(update={"adapter": self.brought.spec})
 
     @model_validator(mode="after")
-    def _has_something_to_start_from(self) -> "PretrainConfig":
+    def _keys_fit(self) -> "PretrainConfig":
         if not self.epochs and not self.from_:
             raise ValueError("epochs: 0 trains nothing; name an adapter with `from`")
         if not self.epochs and self.compare:
             raise ValueError("compare: with epochs 0 no other method would train; leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _shards_plain_layers(self) -> "PretrainConfig":
         if self.sharded and self.compiled:
             raise ValueError("layers are either sharded or compiled; leave one of the two out")
-        return self
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> "PretrainConfig":
         if self.adapter.kind in self.compare:
             raise ValueError(
                 f"compare: {self.adapter.kind} is how the report names the domain adapter; give "
