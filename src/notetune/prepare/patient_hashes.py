@@ -1,7 +1,8 @@
 """What step 1 trained on, and whether test patients were among it."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -108,33 +109,28 @@ def corpus_findings(folder: Path, prepared: Prepared) -> list[Finding]:
     return findings
 
 
-def _of_patients(known: dict[str, Any], prepared: Prepared, corpus: str) -> list[Finding]:
-    if known.get("is_unknown"):
-        why = "its patients are unknown"
-        return [overlap.unjudged("same patient", _BROUGHT, f"test of {name}", why)
-                for name in prepared.tasks]  # fmt: skip
-    are_named, found = known["has_patients"] and prepared.has_patients, []
+def _of_patients(known: dict[str, Any], prepared: Prepared, corpus: str) -> Iterator[Finding]:
     for name, task in prepared.tasks.items():
+        place = f"test of {name}"
+        if known.get("is_unknown"):
+            yield overlap.unjudged("same patient", _BROUGHT, place, "its patients are unknown")
+            continue
+        are_named = known["has_patients"] and prepared.has_patients
         patients = patient_hashes(task.patient_ids_N[task.rows("test")].tolist(), known["salt"])
-        lead = corpus, known["patients"], f"test of {name}", patients
-        found.append(overlap.shared_patients(*lead, are_named=are_named))
-    return found
+        pair = corpus, known["patients"], place, patients
+        yield overlap.shared_patients(*pair, are_named=are_named)
 
 
-def _of_texts(known: dict[str, Any], prepared: Prepared) -> list[Finding]:
-    if "texts" not in known:
-        why = "its texts are unknown"
-        return [overlap.unjudged("same text", _BROUGHT, f"{split} of {name}", why)
-                for name in prepared.tasks for split in _HELD_OUT]  # fmt: skip
-    trained, found = set(known["texts"]), []
-    for name, task in prepared.tasks.items():
-        for split in _HELD_OUT:
-            texts = text_hashes(prepared, task.note_ids_N[task.rows(split)], known["salt"])
-            count = len(trained & set(texts))
-            share = count / len(texts) if texts else 0.0
-            place = f"{split} of {name}"
-            found.append(Finding("same text", _BROUGHT, place, count, share, count > 0))
-    return found
+def _of_texts(known: dict[str, Any], prepared: Prepared) -> Iterator[Finding]:
+    for (name, task), split in product(prepared.tasks.items(), _HELD_OUT):
+        place = f"{split} of {name}"
+        if "texts" not in known:
+            yield overlap.unjudged("same text", _BROUGHT, place, "its texts are unknown")
+            continue
+        texts = text_hashes(prepared, task.note_ids_N[task.rows(split)], known["salt"])
+        count = len(set(known["texts"]) & set(texts))
+        share = count / len(texts) if texts else 0.0
+        yield Finding("same text", _BROUGHT, place, count, share, count > 0)
 
 
 def stop_at_known_patients(folder: Path, prepared: Prepared, *, allowed: bool) -> None:

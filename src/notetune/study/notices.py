@@ -119,26 +119,22 @@ def compat_switches(recipe: Recipe) -> tuple[str, ...]:
     )
 
 
-def _switches(recipe: Recipe) -> list[str]:
-    switches = []
+def _switches(recipe: Recipe) -> Iterator[str]:
     source = recipe.prepare.source
     if isinstance(source, Mimic3Source) and source.labels == "core-2021":
-        switches.append("labels: core-2021 (those of the published scripts, accidents included)")
+        yield "labels: core-2021 (those of the published scripts, accidents included)"
     if recipe.prepare.long_notes == "first":
-        switches.append(
-            "long_notes: first (what a note has beyond its first piece is dropped, in step 1 too)"
-        )
+        yield "long_notes: first (what a note has beyond its first piece is dropped, in step 1 too)"
     if recipe.pretrain.perplexity == "batch-mean":
-        switches.append(
+        yield (
             "perplexity: batch-mean (exp of the unweighted mean of the means of batches of ten "
             "documents; batches with few tokens count as much as others)"
         )
     if recipe.downstream.class_weights == "balanced":
-        switches.append(
+        yield (
             "class_weights: balanced (rare values weigh more in training, so the scores of step 2 "
             "are not probabilities)"
         )
-    return switches
 
 
 def of_scores(tasks: Sequence[TaskResult]) -> Iterator[str]:
