@@ -1,6 +1,6 @@
 """The variants of the paper's Table 3: which adapters a model has, and which of them train."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -115,31 +115,15 @@ class Model:
         return self.parts.trains_head_alone and (self.is_domain_taken or not self.parts.has_domain)
 
 
-def models_of_step_2(
-    backbone: str,
-    variants: Sequence[str],
-    encoders: Sequence[tuple[str, str]],
-    hybrid: str | None,
-    *,
-    is_domain_taken: bool = False,
-) -> list[Model]:
-    """The variants of a backbone, then encoders, then hybrids.
-
-    Encoders are named each with a way in which it trains; `hybrid` names the model that a hybrid
-    stands on, and is `auto` for one of the backbone and one of each encoder.
-    """
-    models = [
-        Model("variant", name, backbone, is_domain_taken=is_domain_taken) for name in variants
-    ]
-    models += [Model("encoder", variant, backbone, name) for name, variant in encoders]
+def hybrids_of(models: Sequence[Model], given: str | None) -> Iterator[Model]:
+    """A hybrid on the model of the given name; with `auto` one of the backbone and each encoder."""
     joined: dict[str, Model] = {}
     for model in sorted(models, key=lambda one: _IN_HYBRIDS.get(one.variant, 0)):
-        if model.parts.trains_head_alone and hybrid in ("auto", model.name):
+        if model.parts.trains_head_alone and given in ("auto", model.name):
             joined.setdefault(model.encoder, model)
-    places = dict.fromkeys(model.encoder for model in models if model.encoder in joined)
-    return models + [
-        Model("hybrid", HYBRID, backbone, e, joined[e], is_domain_taken) for e in places
-    ]
+    for encoder in dict.fromkeys(model.encoder for model in models if model.encoder in joined):
+        part = joined[encoder]
+        yield Model("hybrid", HYBRID, part.backbone, encoder, part, part.is_domain_taken)
 
 
 def name_in_study(backbone: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -23,7 +24,7 @@ from notetune.prepare.settings import (
 )
 from notetune.recipe import checks
 from notetune.recipe.folders import RunFolder
-from notetune.recipe.models import VARIANTS, Model, models_of_step_2
+from notetune.recipe.models import VARIANTS, Model, hybrids_of
 from notetune.recipe.sections import (
     LEAST_PATIENTS,
     BaselineName,
@@ -283,18 +284,15 @@ class Recipe(Config):
 
     def models_of(self, backbone: str) -> tuple[Model, ...]:
         """The models of a recipe of one backbone, which a study of several knows by a name."""
-        encoders, variants = self.encoders, self.downstream.variants
-        pairs = [(name, variant) for name in encoders.models for variant in encoders.variants]
-        return (
-            *(Model("baseline", name, backbone) for name in self.baselines),
-            *models_of_step_2(
-                backbone,
-                variants,
-                pairs,
-                self.evaluate.hybrid,
-                is_domain_taken=not self.pretrain.epochs,
-            ),
-        )
+        is_taken, encoders = not self.pretrain.epochs, self.encoders
+        baselines = [Model("baseline", name, backbone) for name in self.baselines]
+        models = [
+            Model("variant", name, backbone, is_domain_taken=is_taken)
+            for name in self.downstream.variants
+        ]
+        pairs = product(encoders.models, encoders.variants)
+        models += [Model("encoder", variant, backbone, name) for name, variant in pairs]
+        return (*baselines, *models, *hybrids_of(models, self.evaluate.hybrid))
 
     @property
     def preparation(self) -> Preparation:
