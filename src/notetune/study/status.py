@@ -77,8 +77,8 @@ class Diary:
         why = told or f"{type(error).__name__}, a bug of notetune"
         self._append({"event": "failed", "why": why}, job)
 
-    def last_events(self) -> dict[Path, Event]:
-        """What became of each folder at last.
+    def last_events(self) -> dict[str, Event]:
+        """What became of each folder at last, by its normal path.
 
         Raises:
             RunError: If an event is none that this class records, or as `Journal.events`.
@@ -87,7 +87,7 @@ class Diary:
         for number, event in enumerate(events, start=2):
             if not _is_ours(event):
                 self._journal.refuse_line(number)
-        return {self._root / event["job"]: event for event in events}
+        return {os.path.normpath(self._root / event["job"]): event for event in events}
 
     def _append(self, event: Event, job: Job) -> None:
         where = Path(os.path.relpath(job.folder, self._root)).as_posix()
@@ -107,11 +107,8 @@ def progress(recipe: Recipe, *, is_checked: bool = True) -> Progress:
     """Where a study stands now; every file `is_checked` unless it is only to be looked for."""
     listed = list(dict.fromkeys(jobs(recipe)))
     roots = dict.fromkeys((recipe.folder.root, *(s.folder.root for s in recipe.studies.values())))
-    events: dict[Path, Event] = {}
-    for root in roots:
-        known = Diary(root).last_events() if root.exists() else {}
-        events |= {Path(os.path.normpath(folder)): event for folder, event in known.items()}
-    last = {job: events.get(Path(os.path.normpath(job.folder)), {}) for job in listed}
+    events = {at: event for root in roots for at, event in Diary(root).last_events().items()}
+    last = {job: events.get(os.path.normpath(job.folder), {}) for job in listed}
     of_jobs = {job: _holders(job) for job in listed}
     holders = {job: found[0] for job, found in of_jobs.items() if found}
     made = {job for job in listed if job.is_made(is_checked=is_checked)}
