@@ -15,13 +15,7 @@ from notetune.model.adapters.folder import read_folder
 from notetune.model.adapters.specs import AdapterSpec, traits
 from notetune.model.backbone_folder import Dtype
 from notetune.model.device import DeviceName, Recompute
-from notetune.prepare.settings import (
-    LEAST_TOKENS,
-    Preparation,
-    PrepareConfig,
-    read_pieces,
-    row_of,
-)
+from notetune.prepare.settings import LEAST_TOKENS, Preparation, PrepareConfig, read_pieces, row_of
 from notetune.recipe import checks
 from notetune.recipe.folders import RunFolder
 from notetune.recipe.models import VARIANTS, Model, hybrids_of

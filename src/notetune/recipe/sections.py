@@ -18,10 +18,7 @@ from notetune.aliases import Combine
 from notetune.config import Config, Name
 from notetune.metrics.published import PublicationName
 from notetune.model.adapters.folder import AdapterFolder, read_folder
-from notetune.model.adapters.specs import (
-    AdapterSpec,
-    LoRA,
-)
+from notetune.model.adapters.specs import AdapterSpec, LoRA
 from notetune.model.layers import Layers, Pooling
 from notetune.prepare.settings import Auto, LeakedTexts, TokensPerRow
 from notetune.recipe.models import VariantName

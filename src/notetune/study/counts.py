@@ -32,14 +32,7 @@ from notetune.study import perplexity
 from notetune.study.features import layers_of
 from notetune.study.jobs import Job
 from notetune.study.listing import facts_here, jobs_of, notes_here
-from notetune.study.specs import (
-    CellSpec,
-    DomainSpec,
-    Facts,
-    FeatureSpec,
-    Notes,
-    PerplexitySpec,
-)
+from notetune.study.specs import CellSpec, DomainSpec, Facts, FeatureSpec, Notes, PerplexitySpec
 from notetune.study.wanted import domain_spec, facts_of
 from notetune.tokens.edges import read_declared
 from notetune.tokens.packing import Int64Array

@@ -18,14 +18,7 @@ from notetune.errors import ConfigError, DataError, RunError
 from notetune.metrics.comparison import compare_study
 from notetune.metrics.published import publication
 from notetune.metrics.questions import Questions
-from notetune.metrics.results import (
-    Cost,
-    KeptState,
-    MethodRow,
-    PerplexityRow,
-    Results,
-    SplitCount,
-)
+from notetune.metrics.results import Cost, KeptState, MethodRow, PerplexityRow, Results, SplitCount
 from notetune.metrics.scores import ScoreTable, read_scores
 from notetune.metrics.stays import Stays, combined
 from notetune.model.device import torch_device
