@@ -176,7 +176,7 @@ def costs(recipe: Recipe, gpu: str | None = None, track: Track = silent) -> Cost
     if gpu is not None and gpu not in GPUS:
         raise ConfigError(f"gpu {gpu} is unknown; known are {', '.join(GPUS)}.")
     check_backbones(recipe, needs_weights=False)
-    rate_of = _rate_on(gpu) if gpu else _rate_here()
+    rate_of = partial(_rate_on, gpu) if gpu else _rate_here()
     here = torch_device(recipe.device)
     capability = CAPABILITY if gpu else capability_of(here)
     memory = GPUS[gpu].memory_gib * 2**30 if gpu else memory_bytes(here)
@@ -348,19 +348,15 @@ def _each(job: Job) -> list[Job]:
     return [replace(trial, seed=number) for number in range(trials)]
 
 
-def _rate_on(gpu: str) -> Callable[[CountedStep], float]:
+def _rate_on(gpu: str, step: CountedStep) -> float:
     """Operations per second on a card."""
-
-    def rate(step: CountedStep) -> float:
-        backbone, card, operations = step.model.backbone, GPUS[gpu], step.cost.flops
-        dtype = computed_in(backbone.dtype, CAPABILITY)  # weights that train are float32
-        seconds = operations / (ASSUMED_SHARE * card.rates[dtype])
-        if backbone.dtype == "nf4":
-            passes = 1 + step.trains + step.recomputes
-            seconds += passes * UNPACKING_BYTES * step.model.total_count / card.bandwidth
-        return operations / seconds
-
-    return rate
+    backbone, card, operations = step.model.backbone, GPUS[gpu], step.cost.flops
+    dtype = computed_in(backbone.dtype, CAPABILITY)  # weights that train are float32
+    seconds = operations / (ASSUMED_SHARE * card.rates[dtype])
+    if backbone.dtype == "nf4":
+        passes = 1 + step.trains + step.recomputes
+        seconds += passes * UNPACKING_BYTES * step.model.total_count / card.bandwidth
+    return operations / seconds
 
 
 def _rate_here() -> Callable[[CountedStep], float]:
