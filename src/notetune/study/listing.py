@@ -225,10 +225,7 @@ class _Listing:
         return self._job(recipe.folder.domain(seed), "pretrain", label, spec, needs, method, seed)
 
     def _perplexity(self, recipe: Recipe, domain: Job | None) -> Job:
-        path = wanted.general_text(recipe)
-        general = storage.sha256_of_file(path) if path.is_file() else "no file"
-        of_domain = wanted.domain_spec(recipe, self.facts, 0)
-        spec = wanted.perplexity_spec(recipe, of_domain, general, has_adapter=domain is not None)
+        spec = wanted.perplexity_spec(recipe, self.facts, has_adapter=domain is not None)
         name, label = "perplexity-before", "perplexity · backbone alone"
         needs, method = self.preparing[-1:], None
         if domain:

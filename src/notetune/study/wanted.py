@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+from notetune import storage
 from notetune.config import changed
 from notetune.errors import BackboneError, ConfigError
 from notetune.model.adapters.specs import AdapterSpec, Full, traits
@@ -151,17 +152,15 @@ def _with_point(
     return replace(training, **{**new, "epochs": epochs * share})
 
 
-def perplexity_spec(
-    recipe: Recipe, domain: DomainSpec, general: str, *, has_adapter: bool
-) -> PerplexitySpec:
+def perplexity_spec(recipe: Recipe, facts: Facts, *, has_adapter: bool) -> PerplexitySpec:
     """Perplexity with an adapter, or of its backbone alone."""
-    config = recipe.pretrain
+    config, domain, text = recipe.pretrain, domain_spec(recipe, facts, 0), general_text(recipe)
     return PerplexitySpec(
         domain.weights,
         domain.documents,
         domain.sources,
         has_adapter,
-        general,
+        storage.sha256_of_file(text) if text.is_file() else "no file",
         config.perplexity_documents,
         config.perplexity,
         domain.tokens_per_row,
