@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from notetune.study.jobs import Job
 from notetune.study.specs import KINDS, CellSpec, Notes
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore, open_store
-from notetune.train.batches import LabelledBatch, labelled_rows, read_row
+from notetune.train.batches import read_row
 from notetune.train.training import peak_memory_mib, restart_peak_memory
 
 _ABOUT, _DOCUMENTS, _VALUES = "features.json", "documents.npy", "features.npy"
@@ -87,6 +87,7 @@ class StackFeatures:
 
     Attributes:
         pieces: Documents of one note that are read.
+        tokens_per_row: Those of a row that holds the longest note.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class StackFeatures:
                 f"{backbone.layers}, must be among {', '.join(map(str, chosen))}."
             )
         self._spec, self._store = reads, store
-        self.pieces, self._tokens_per_row = reads.pieces_in(store), reads.row_in(store)
+        self.pieces, self.tokens_per_row = reads.pieces_in(store), reads.row_in(store)
         layers = layers_of(spec, lambda: read_adapter(job.needed("pretrain").folder))
         self.stack = stack(backbone, layers, spec.seed, predicts_tokens=False)
         self.about = AboutModel(
@@ -114,21 +115,6 @@ class StackFeatures:
             backbone.hidden_size * len(chosen),
             self.stack.total_count,
             tuple(layer.name for layer in self.stack.layers),
-        )
-
-    def steps(
-        self, documents_N: Int64Array, targets_NK: npt.NDArray[np.int8], steps: Iterable[Int64Array]
-    ) -> Iterator[list[LabelledBatch]]:
-        """Each step's notes packed into rows of their own."""
-        return labelled_rows(
-            self._store,
-            documents_N,
-            targets_NK,
-            steps,
-            tokens_per_row=self._tokens_per_row,
-            reserved_per_document=self.stack.reserved_per_document,
-            device=self.stack.backbone.device,
-            max_pieces=self.pieces,
         )
 
     def of(self, inputs: PackedBatch | Tensor) -> Tensor:
@@ -143,7 +129,7 @@ class StackFeatures:
             self.of,
             self._store,
             documents_N,
-            self._tokens_per_row,
+            self.tokens_per_row,
             self.pieces,
         )
         return torch.from_numpy(values_NH).to(self.stack.backbone.device)

@@ -30,7 +30,7 @@ from notetune.study.jobs import TRAINING, Job
 from notetune.study.specs import AdapterTraining, CellSpec, Notes
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore
-from notetune.train.batches import LabelledBatch, shuffled_steps
+from notetune.train.batches import LabelledBatch, labelled_rows, shuffled_steps
 from notetune.train.checkpoints import STEPS
 from notetune.train.early_stopping import Choice
 from notetune.train.logistic import HeadProblem, LabelledNotes, Solution, out_of_fold
@@ -318,10 +318,19 @@ class _AdaptersAndHead:
         return loss, float(aurocs_K[is_defined_K].mean()) if is_defined_K.any() else None
 
     def _labelled_steps(self, first_step: int) -> Iterator[list[LabelledBatch]]:
-        rows, seed = self._task.rows("train"), self._cell.spec.seed
-        steps = shuffled_steps(len(rows), self._config.optim.targets_per_step, seed, first_step)
-        targets_NK = self._task.targets_NK[rows]
-        return self._features.steps(self._cell.documents_N[rows], targets_NK, steps)
+        """Each step's notes packed into rows of their own."""
+        cell, features, rows = self._cell, self._features, self._task.rows("train")
+        per_step = self._config.optim.targets_per_step
+        return labelled_rows(
+            cell.store,
+            cell.documents_N[rows],
+            self._task.targets_NK[rows],
+            shuffled_steps(len(rows), per_step, cell.spec.seed, first_step),
+            tokens_per_row=features.tokens_per_row,
+            reserved_per_document=features.stack.reserved_per_document,
+            device=features.stack.backbone.device,
+            max_pieces=features.pieces,
+        )
 
     def _summed_loss(self, batch: LabelledBatch) -> Tensor:
         logits = self._head(self._features.of(batch.inputs))
