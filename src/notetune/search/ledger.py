@@ -73,11 +73,9 @@ class Ledger:
     """The events of one search, in a file that several processes may append to."""
 
     def __init__(self, path: Path, study: str) -> None:
-        """Nothing is read or written yet.
+        """Nothing is read or written yet; the file need not be there.
 
-        Args:
-            path: The file, which need not be there.
-            study: Fingerprint of the search, in hex: of all that makes scores comparable.
+        `study` is the fingerprint of the search, in hex: of all that makes scores comparable.
         """
         self.path = path
         self._journal = Journal(path, {"format": FORMAT, "search": study}, _WAY_OUT)

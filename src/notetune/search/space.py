@@ -136,9 +136,7 @@ def first_point(space: Space) -> Point:
 def changes(point: Point, adapter: AdapterSpec | None) -> dict[str, Any]:
     """What a point changes in its section, nested as `config.changed` takes it.
 
-    Args:
-        point: A value for each key.
-        adapter: That of the section, whose rank counts where the point has none.
+    The rank of the section's adapter counts where the point has none.
 
     Raises:
         ConfigError: If the point scales a LoRA where there is none.

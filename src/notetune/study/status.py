@@ -155,10 +155,8 @@ def _seconds_left(
             for key in _likeness(job):
                 times.setdefault(key, []).append(seconds)
     known, untimed = [], 0
-    for job in listed:
+    for job in (job for job in listed if job not in made):
         like = next((times[key] for key in _likeness(job) if key in times), None)
-        if job in made:
-            continue
         if like is None:
             untimed += 1
             continue

@@ -293,10 +293,9 @@ def check_backbones(recipe: Recipe, *, needs_weights: bool = True) -> None:
     """
     for one in recipe.studies.values():
         resolve_backbone(one.backbone, needs_weights=needs_weights)
-        for name in one.encoders.models:
-            place = place_of(one, name)
+        for name, folder in one.encoders.models.items():
             try:
-                resolve_backbone(place.backbone, needs_weights=needs_weights)
+                resolve_backbone(folder, needs_weights=needs_weights)
             except BackboneError as error:
                 way_out = "`encoders.models={}` leaves encoders out."
-                raise BackboneError(f"{place.key}: {error} {way_out}") from None
+                raise BackboneError(f"encoders.models.{name}: {error} {way_out}") from None
