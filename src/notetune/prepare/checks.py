@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -46,31 +46,27 @@ def split_findings(
 
 def task_findings(
     shards: Sequence[Shard], notes: pl.DataFrame, tasks: Sequence[tuple[Task, pl.DataFrame]]
-) -> list[Finding]:
+) -> Iterator[Finding]:
     """Notes of each task and split that tell its outcome, by their words or by their time.
 
     The tables of the tasks have `note_id`, `split` and, where it is known, the prediction time.
     """
-    findings = []
     for task, table in tasks:
         parts = {split: table.filter(pl.col("split") == split) for split in SPLITS}
         if overlap.words_of(task.name):
             for split, part in parts.items():
                 texts = texts_of(shards, notes["note_id"].is_in(part["note_id"].implode()))
-                findings.append(overlap.outcome_words(task.name, split, texts))
+                yield overlap.outcome_words(task.name, split, texts)
         else:
             why = "no words are listed for this outcome"
-            findings.append(overlap.unjudged("outcome words", task.name, _ALL, why))
+            yield overlap.unjudged("outcome words", task.name, _ALL, why)
         if PREDICTION_TIME in table.columns:
-            findings.append(overlap.without_moment(task.name, table))
+            yield overlap.without_moment(task.name, table)
             for split, part in parts.items():
-                findings.append(overlap.late_notes(task.name, split, notes, part))
+                yield overlap.late_notes(task.name, split, notes, part)
         else:
             why = "the task has no prediction time"
-            findings.append(
-                overlap.unjudged("later than the prediction time", task.name, _ALL, why)
-            )
-    return findings
+            yield overlap.unjudged("later than the prediction time", task.name, _ALL, why)
 
 
 def late_note_ids(

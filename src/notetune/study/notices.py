@@ -363,9 +363,8 @@ def _intakes(made: Sequence[Made]) -> Iterator[str]:
         lead = f"{one.backbone}: " if one.backbone else ""
         if one.recipe.prepare.opener == "auto":
             yield lead + _opener_sentence(one.notes.prepared.intake)
-        given = (one.recipe.prepare.max_tokens, one.recipe.downstream.max_pieces)
-        if "auto" in given:
-            yield lead + _length_sentence(one, *given)
+        if "auto" in (one.recipe.prepare.max_tokens, one.recipe.downstream.max_pieces):
+            yield lead + _length_sentence(one)
 
 
 def _opener_sentence(intake: Intake) -> str:
@@ -376,13 +375,14 @@ def _opener_sentence(intake: Intake) -> str:
     return f"What opens every document is {what}: {why}."
 
 
-def _length_sentence(one: Made, max_tokens: int | str, max_pieces: int | str) -> str:
+def _length_sentence(one: Made) -> str:
     intake, pieces = one.notes.prepared.intake, pieces_of(one)
     times = f"{pieces} pieces of " if pieces > 1 else ""
-    why = [intake.max_tokens_why] if max_tokens == "auto" else []
-    if max_pieces == "auto" and pieces < intake.whole_pieces:
+    why = [intake.max_tokens_why] if one.recipe.prepare.max_tokens == "auto" else []
+    is_ours = one.recipe.downstream.max_pieces == "auto"
+    if is_ours and pieces < intake.whole_pieces:
         why.append("a row has no room for more pieces")
-    elif max_pieces == "auto" and pieces > 1:
+    elif is_ours and pieces > 1:
         why.append(f"{WHOLE_SHARE:.0%} of the labelled training notes have no more pieces")
     because = f" ({'; '.join(why)})" if why else ""
     part = "first" if intake.edges.join == "none" else "last"
