@@ -1,7 +1,6 @@
 """The job script of Slurm, and the share of the machine that each worker has."""
 
 import json
-import os
 import shlex
 import subprocess
 
@@ -63,6 +62,6 @@ class TestSlurm:
     ],
 )
 def test_each_worker_has_its_share_of_the_machine(number, count, gpus, expected, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr("notetune.prepare.shards.usable_cores", lambda: 8)
     threads = {"OMP_NUM_THREADS": str(max(1, 8 // count))}
     assert share(number, count, gpus) == threads | expected

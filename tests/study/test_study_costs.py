@@ -263,6 +263,7 @@ downstream: {{variants: [head-only]}}
     [
         ([], "h1000", "gpu h1000 is unknown; known are h200, h100, a100-80"),
         (["pretrain.corpus=null"], "h100", "counts are published for step 1 on mimic4"),
+        (["downstream.tasks=[mortalty]"], "h100", "the source has no task mortalty; it has"),
         (["encoders.models.nope=nowhere"], "h100", "encoders.models.nope: backbone nowhere is"),
     ],
 )

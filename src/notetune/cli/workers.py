@@ -72,7 +72,9 @@ def _quoted(path: Path) -> str:
 
 def share(number: int, count: int, gpus: int) -> dict[str, str]:
     """Which part of this machine a worker, numbered from 0, may use: environment variables."""
-    threads = max(1, (os.cpu_count() or 1) // count)
+    from notetune.prepare.shards import usable_cores
+
+    threads = max(1, usable_cores() // count)
     of_gpu = {"CUDA_VISIBLE_DEVICES": str(number % gpus)} if gpus > 1 else {}
     return {"OMP_NUM_THREADS": str(threads), **of_gpu}
 

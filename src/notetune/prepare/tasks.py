@@ -16,18 +16,28 @@ from notetune.sources.cohort import SAMPLE_ID, Finished
 from notetune.sources.mimic import published
 
 
+def wanted_tasks(named: Sequence[str], known: Sequence[str]) -> Sequence[str]:
+    """The names of the tasks to prepare: all that are known where none is named.
+
+    Raises:
+        ConfigError: If one is named that is not known.
+    """
+    for name in named:
+        if name not in known:
+            raise ConfigError(
+                f"downstream.tasks: the source has no task {name}; it has "
+                f"{', '.join(known) or 'none'}."
+            )
+    return named or known
+
+
 def split_tasks(
     spec: Preparation, finished: Finished, notes: pl.DataFrame, assignment: pl.DataFrame
 ) -> tuple[list[tuple[Task, pl.DataFrame]], list[FlowCount]]:
     """The wanted tasks, their tables with a split, and their flow."""
     by_name = {task.name: (task, table) for task, table in finished.tasks}
     tasks, flow = [], []
-    for name in spec.tasks or by_name:
-        if name not in by_name:
-            raise ConfigError(
-                f"downstream.tasks: the source has no task {name}; it has "
-                f"{', '.join(by_name) or 'none'}."
-            )
+    for name in wanted_tasks(spec.tasks, list(by_name)):
         task, labels = by_name[name]
         table, lost = splits.split_table(labels, notes, assignment)
         what = "samples" if SAMPLE_ID in table.columns else "labelled notes"

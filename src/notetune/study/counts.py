@@ -24,6 +24,7 @@ from notetune.notes.outcomes import SPLITS
 from notetune.prepare.build import prepare
 from notetune.prepare.encoders import outline_encoder
 from notetune.prepare.settings import LEAST_TOKENS, row_of
+from notetune.prepare.tasks import wanted_tasks
 from notetune.recipe.recipe import Recipe
 from notetune.sources.mimic import published
 from notetune.sources.paths import files_of, paths_in
@@ -149,8 +150,8 @@ def _published(recipe: Recipe, needed: Sequence[Config]) -> Counted:
     of_step_1 = recipe.corpus or recipe.preparation
     if (of_step_1.source.kind, recipe.prepare.source.kind) != published.COUNTED_KINDS:
         raise ConfigError(_why_not_counted(recipe, needed))
-    wanted = recipe.downstream.tasks
-    tasks = {n: t for n, t in published.assumed_tasks().items() if n in (wanted or (n,))}
+    known = published.assumed_tasks()
+    tasks = {name: known[name] for name in wanted_tasks(recipe.downstream.tasks, list(known))}
     facts, origin = assumed_facts(recipe, tuple(tasks)), published.ASSUMPTION
     longest, most = facts.max_tokens, facts.max_pieces * facts.max_tokens
     if "auto" in (recipe.prepare.max_tokens, recipe.downstream.max_pieces):

@@ -364,10 +364,13 @@ def _provenance(recipe: Recipe, prepared: Prepared) -> dict[str, str]:
 
 def _git_revision() -> str:
     """Revision of the source tree this package runs from, or `release` when it is installed."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():  # of an installed package git would find the tree around it
+        return "release"
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
+            cwd=root,
             capture_output=True,
             text=True,
             check=True,
