@@ -266,14 +266,14 @@ def test_the_report_says_what_was_chosen_and_why(place, tmp_path):
     few = [*few_notes(place), *ALL_AUTO, f"runs={tmp_path}"]
     recipe = load(place, *few)
     prepared = prepare(recipe.preparation)
-    said = list(notices._intakes([made_of("tiny", recipe, prepared)]))
+    said = list(notices._intake(made_of("tiny", recipe, prepared)))
     assert len(said) == 2
     tried = ", ".join(f"{n} {v:.2f}" for n, v in prepared.intake.perplexities.items())
-    assert said[0].startswith(f"tiny: What opens every document is {prepared.intake.edges.opener}")
+    assert said[0].startswith(f"What opens every document is {prepared.intake.edges.opener}")
     assert f"({tried})" in said[0]
-    assert said[1].startswith("tiny: The first 128 tokens of a note are read (95% of ")
+    assert said[1].startswith("The first 128 tokens of a note are read (95% of ")
     fixed = _resolved(recipe, prepared.intake)
-    assert not list(notices._intakes([made_of("", fixed, prepared)]))
+    assert not list(notices._intake(made_of("", fixed, prepared)))
 
 
 def test_a_whole_study_runs_where_the_recipe_leaves_it_all_open(place):

@@ -1,7 +1,7 @@
 """What every reader of the scores must know: what is missing, unsure, or not the best way."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -40,17 +40,33 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3
 def notices(recipe: Recipe, made: Sequence[Made]) -> Iterator[str]:
     """The sentences of a study, those of the recipe last."""
     yield from _missing(made)
-    yield from _short(made)
+    yield from _by_backbone(made, _short)
     yield from _without_step_1(made)
     yield from _of_notes(made[0])
-    yield from dict.fromkeys(sentence for one in made for sentence in _of_step_1(one))
-    yield from (sentence for one in made for sentence in _cut(one))
+    yield from _by_backbone(made, _of_step_1)
+    yield from _by_backbone(made, _cut)
     yield from of_encoders(made[0])
     yield from (sentence for one in made for sentence in of_columns(one))
-    yield from _intakes(made)
+    yield from _by_backbone(made, _intake)
     yield from made[0].notes.prepared.notices
     yield from of_models(recipe)
     yield from recipe.notices
+
+
+def _by_backbone(
+    made: Sequence[Made], sentences_of: Callable[[Made], Iterable[str]]
+) -> Iterator[str]:
+    return _each_once({one.backbone: sentences_of(one) for one in made})
+
+
+def _each_once(said_of: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """Sentences about backbones, each once; with the names where it is not about all of them."""
+    about: dict[str, list[str]] = {}
+    for name, sentences in said_of.items():
+        for sentence in sentences:
+            about.setdefault(sentence, []).append(name)
+    for sentence, names in about.items():
+        yield sentence if len(names) == len(said_of) else f"{', '.join(names)}: {sentence}"
 
 
 def of_models(recipe: Recipe, corpora: Mapping[str, Int64Array] | None = None) -> Iterator[str]:
@@ -109,14 +125,7 @@ def _passes(one: Recipe | None, lengths_D: Int64Array | None) -> str:
 
 def compat_switches(recipe: Recipe) -> tuple[str, ...]:
     """Settings that repeat what the published pipeline does although it is not the best."""
-    users: dict[str, list[str]] = {}
-    for name, one in recipe.studies.items():
-        for switch in _switches(one):
-            users.setdefault(switch, []).append(name)
-    return tuple(
-        switch if len(names) == len(recipe.studies) else f"{', '.join(names)}: {switch}"
-        for switch, names in users.items()
-    )
+    return tuple(_each_once({name: _switches(one) for name, one in recipe.studies.items()}))
 
 
 def _switches(recipe: Recipe) -> Iterator[str]:
@@ -179,20 +188,18 @@ def _without_step_1(made: Sequence[Made]) -> Iterator[str]:
         yield f"No step 1 was trained{named}: no variant stands on a domain adapter."
 
 
-def _short(made: Sequence[Made]) -> Iterator[str]:
+def _short(one: Made) -> Iterator[str]:
     """Say where trainings were too short to tell one model from another."""
-    for one in made:
-        records = {job: read_record(job.folder / TRAINING) for job in one.done_of("model")}
-        steps = {job: record.steps for job, record in records.items() if record.kept}
-        few = {job: count for job, count in steps.items() if count < _FEW_STEPS}
-        if few:  # of adapters, since a solved head has no steps
-            tasks = ", ".join(dict.fromkeys(job.task for job in few))
-            lead = f"{one.backbone}: " if one.backbone else ""
-            yield (
-                f"{lead}{tasks}: {len(few)} of {len(steps)} trainings took fewer than "
-                f"{_FEW_STEPS} steps (as few as {min(few.values())}), too few to tell what a model "
-                "can learn; more epochs or a lower targets_per_step give more."
-            )
+    records = {job: read_record(job.folder / TRAINING) for job in one.done_of("model")}
+    steps = {job: record.steps for job, record in records.items() if record.kept}
+    few = {job: count for job, count in steps.items() if count < _FEW_STEPS}
+    if few:  # of adapters, since a solved head has no steps
+        tasks = ", ".join(dict.fromkeys(job.task for job in few))
+        yield (
+            f"{tasks}: {len(few)} of {len(steps)} trainings took fewer than {_FEW_STEPS} steps (as "
+            f"few as {min(few.values())}), too few to tell what a model can learn; more epochs or "
+            "a lower targets_per_step give more."
+        )
 
 
 def of_encoders(first: Made) -> Iterator[str]:
@@ -276,7 +283,7 @@ def _of_step_1(one: Made) -> Iterator[str]:
     """Say what step 1 of a backbone read that is not the notes of the tasks."""
     recipe = one.recipe
     if said := _of_brought(one):
-        yield f"{one.backbone}: {said}" if one.backbone else said
+        yield said
     if recipe.corpus:
         both = (recipe.corpus.source.kind, recipe.prepare.source.kind)
         are_mimic = set(both) == {"mimic3", "mimic4"}
@@ -291,7 +298,6 @@ def _of_step_1(one: Made) -> Iterator[str]:
 def _cut(one: Made) -> Iterator[str]:
     """Say which notes a backbone reads a part of alone."""
     prepared, most = one.notes.prepared, pieces_of(one)
-    lead, whose = (f"{one.backbone}: ", "its") if one.backbone else ("", "the language")
     pieces = f"{most} pieces of " if most > 1 else ""
     tasks_of: dict[str, list[str]] = {}
     for name, task in prepared.tasks.items():
@@ -301,8 +307,8 @@ def _cut(one: Made) -> Iterator[str]:
             tasks_of.setdefault(f"{share:.1%}", []).append(name)
     for shown, names in tasks_of.items():
         yield (
-            f"{lead}{', '.join(names)}: {shown} of the notes are longer than {pieces}"
-            f"{prepared.store.max_tokens} tokens; {whose} models read their "
+            f"{', '.join(names)}: {shown} of the notes are longer than {pieces}"
+            f"{prepared.store.max_tokens} tokens; the language models read their "
             f"{_part(prepared.store)}, TF-IDF reads all of them."
         )
 
@@ -357,14 +363,12 @@ def pieces_of(one: Made) -> int:
     return one.recipe.max_pieces(prepared.intake.whole_pieces, prepared.store.max_tokens)
 
 
-def _intakes(made: Sequence[Made]) -> Iterator[str]:
-    """Say how notes were read by each backbone, where the recipe left that open."""
-    for one in made:
-        lead = f"{one.backbone}: " if one.backbone else ""
-        if one.recipe.prepare.opener == "auto":
-            yield lead + _opener_sentence(one.notes.prepared.intake)
-        if "auto" in (one.recipe.prepare.max_tokens, one.recipe.downstream.max_pieces):
-            yield lead + _length_sentence(one)
+def _intake(one: Made) -> Iterator[str]:
+    """Say how notes were read, where the recipe left that open."""
+    if one.recipe.prepare.opener == "auto":
+        yield _opener_sentence(one.notes.prepared.intake)
+    if "auto" in (one.recipe.prepare.max_tokens, one.recipe.downstream.max_pieces):
+        yield _length_sentence(one)
 
 
 def _opener_sentence(intake: Intake) -> str:
