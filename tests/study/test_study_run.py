@@ -134,9 +134,15 @@ def test_notices_of_the_labels_are_in_the_report_and_in_a_dry_run(
 ):
     monkeypatch.setattr(Prepared, "notices", ("Of 9 codes 3 are none.",))
     recipe = config.load(Recipe, place / "recipe.yaml")
-    assert "Of 9 codes 3 are none." in [*notices.notices(recipe, read_study(recipe))]
+    monkeypatch.setattr(notices, "_FEW_PATIENTS", 1_000)
+    study = read_study(recipe)
+    of_few = [*notices.unsure(study[0].notes.prepared)]
+    assert any("test patients have one of its values" in sentence for sentence in of_few)
+    said = {"Of 9 codes 3 are none.", *of_few}
+    assert said <= {*notices.notices(recipe, study)}
     dry_runs.tell(recipe, costs(recipe, "h100"), as_json=False)
-    assert "Note: Of 9 codes 3 are none." in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert all(f"Note: {sentence}" in shown for sentence in said)
 
 
 def test_every_file_is_private(place, finished):

@@ -33,6 +33,7 @@ from notetune.study import perplexity
 from notetune.study.features import layers_of
 from notetune.study.jobs import Job
 from notetune.study.listing import facts_here, jobs_of, notes_here
+from notetune.study.notices import unsure
 from notetune.study.specs import CellSpec, DomainSpec, Facts, FeatureSpec, Notes, PerplexitySpec
 from notetune.study.wanted import domain_spec, facts_of
 from notetune.tokens.edges import read_declared
@@ -90,7 +91,8 @@ def count_notes(recipe: Recipe) -> Counted:
         corpus, origin = notes.corpus.store, "counted in the notes"
         corpus_D = np.array(corpus.lengths_D[domain_spec(one, facts, 0).documents_of(corpus)])
         measured_D = _measured(one, facts, corpus)
-        return Counted(facts, corpus_D, measured_D, tasks, classes, origin, notes.prepared.notices)
+        said = (*prepared.notices, *unsure(prepared))
+        return Counted(facts, corpus_D, measured_D, tasks, classes, origin, said)
 
 
 def _measured(recipe: Recipe, facts: Facts, corpus: TokenStore) -> Int64Array:

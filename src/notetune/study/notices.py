@@ -236,7 +236,7 @@ def of_columns(one: Made) -> Iterator[str]:
                 )
 
 
-def _unsure(prepared: Prepared) -> Iterator[str]:
+def unsure(prepared: Prepared) -> Iterator[str]:
     """Say where the test patients are few, and what was not searched."""
     for name, task in prepared.tasks.items():
         test = task.rows("test")
@@ -273,7 +273,7 @@ def _of_notes(first: Made) -> Iterator[str]:
     """Say what is particular about the notes and how they were read."""
     recipe, prepared = first.recipe, first.notes.prepared
     yield from of_stays(first)
-    yield from _unsure(prepared)
+    yield from unsure(prepared)
     yield from of_scripts(prepared)
     if recipe.prepare.allow_leaks and any(one.blocks for one in prepared.findings):
         yield "Leak checks that should stop the study were overridden by the recipe."
