@@ -51,9 +51,8 @@ def merge(folder: Path, out: Path, backbone: str | None = None) -> Merged:
     with runs.new_folder(out, inputs) as temporary:
         write_backbone(temporary, loaded, merged.tensors)
         if bundle is not None:
-            save_head(
-                temporary, bundle.head
-            )  # before the fingerprint, which sees every weight file
+            # Before the fingerprint, which sees every weight file.
+            save_head(temporary, bundle.head)
             changes = {
                 "adapters": (),
                 "dtype": "float32",
