@@ -16,12 +16,19 @@ from notetune.tokens.store import TokenStore
 
 
 def read_row(
-    store: TokenStore, documents_N: Int64Array, device: torch.device | str, max_pieces: int = 1
+    store: TokenStore, documents_D: Int64Array, device: torch.device | str = "cpu"
 ) -> PackedBatch:
-    """Documents as one packed row, each with those of its note after it, up to `max_pieces`.
+    """The documents of a store as one packed row, in the order given.
 
     A plan gives them longest first, so that documents of one length stand together.
     """
+    return packed_batch([store.document(int(d)) for d in documents_D], documents_D, device)
+
+
+def _read_notes(
+    store: TokenStore, documents_N: Int64Array, max_pieces: int, device: torch.device | str
+) -> PackedBatch:
+    """Notes as one packed row, each from its first document on with at most `max_pieces` pieces."""
     pieces_N = store.reading(documents_N, max_pieces).pieces_N.tolist()
     pairs = zip(documents_N, pieces_N, strict=True)
     documents = [first + n for first, pieces in pairs for n in range(pieces)]
@@ -40,7 +47,7 @@ def rows_in_order(
     slots_N = _slots(store, documents_N, max_pieces, reserved_per_document)
     plan = pack_documents(slots_N, tokens_per_row)
     for row in range(plan.row_count):
-        yield read_row(store, documents_N[plan.row(row)], device, max_pieces)
+        yield _read_notes(store, documents_N[plan.row(row)], max_pieces, device)
 
 
 def _slots(
@@ -141,7 +148,7 @@ def labelled_rows(
         rows = []
         for number in range(plan.row_count):
             chosen = notes[plan.row(number)]
-            batch = read_row(store, documents_N[chosen], device, max_pieces)
+            batch = _read_notes(store, documents_N[chosen], max_pieces, device)
             targets = torch.from_numpy(targets_NK[chosen]).to(device)
             rows.append(LabelledBatch(batch, targets, documents_N[chosen]))
         yield rows
