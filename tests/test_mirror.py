@@ -25,7 +25,6 @@ PLAIN = """
 UNTESTED = "model/device"
 # Parts that are seen only in what they make together: the file that holds them.
 HELD_BY = {
-    "recipe/test_recipe_draft.py": "recipe/draft_codes recipe/draft_tasks",
     "cli/test_cli_terminal.py": "cli/terminal_tables",
     "hospital/test_hospital_conditions.py": "hospital/codes",
     "hospital/test_hospital_hospital.py": """
