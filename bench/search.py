@@ -1,11 +1,12 @@
 """Does a Gaussian process find better settings than random draws, in as many trials?
 
     python bench/search.py recipes/eicu.yaml --only tiny tune.share=0.25
-    python bench/search.py recipes/eicu.yaml --only tiny --tasks length_of_stay --repeats 2
+    python bench/search.py recipes/eicu.yaml --only tiny name=other --questions icd9 --repeats 2
 
 Searches step 1 and the task adapter of each task by both, once with every seed. A search writes its
-rows at its end and is not made again where it has them, so what several machines did adds up; until
-then its trials stay in the run folder. Other keys need another `--results`.
+rows at its end and is not made again where it has them, so what several processes did adds up, each
+under a `name` and with questions of its own; until then its trials stay in the run folder. Keys
+that change what is found need another `--results`.
 """
 
 import argparse
@@ -90,13 +91,12 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="keys of the recipe, as in notetune study run")
     parser.add_argument("--only", help="the backbone, where the recipe has several")
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--tasks", nargs="+", default=["length_of_stay", "icd9"])
+    parser.add_argument("--questions", nargs="+", default=[STEP_1, "length_of_stay", "icd9"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_intermixed_args()
     rows = Rows(options.results)
-    questions = (STEP_1, *options.tasks)
-    for seed, question, proposer in product(range(options.repeats), questions, PROPOSERS):
+    for seed, question, proposer in product(range(options.repeats), options.questions, PROPOSERS):
         last = (f"best of {COUNTS[-1]} trials, {question}", proposer)
         if seed not in written(options.results)[last]:
             write(rows, question, proposer, seed, searched(options, question, proposer, seed))
