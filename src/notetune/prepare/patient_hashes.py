@@ -122,13 +122,14 @@ def _of_patients(known: dict[str, Any], prepared: Prepared, corpus: str) -> Iter
 
 
 def _of_texts(known: dict[str, Any], prepared: Prepared) -> Iterator[Finding]:
+    trained = set(known.get("texts", ()))
     for (name, task), split in product(prepared.tasks.items(), _HELD_OUT):
         place = f"{split} of {name}"
         if "texts" not in known:
             yield overlap.unjudged("same text", _BROUGHT, place, "its texts are unknown")
             continue
         texts = text_hashes(prepared, task.note_ids_N[task.rows(split)], known["salt"])
-        count = len(set(known["texts"]) & set(texts))
+        count = len(trained & set(texts))
         share = count / len(texts) if texts else 0.0
         yield Finding("same text", _BROUGHT, place, count, share, count > 0)
 

@@ -117,9 +117,7 @@ def draft(
     if choices.features:
         source["features"] = [seen.column(feature).name for feature in choices.features]
     source |= {"tasks": tasks, **gaps_of(seen, tasks, remarks)}
-    prepare: dict[str, Any] = {"source": source}
-    if split:
-        prepare["split"] = split
+    prepare = {"source": source, **({"split": split} if split else {})}
     keys = {
         "schema": 1,
         "name": name,

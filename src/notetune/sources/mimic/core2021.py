@@ -104,10 +104,8 @@ def as_pandas_reads(cells: Sequence[str]) -> list[str | None]:
     if not all(map(_NUMBER.fullmatch, present)):
         return read
     is_whole = len(present) == len(read) and all(map(_INTEGER.fullmatch, present))
-    if (
-        is_whole and max(map(len, present), default=0) > _MOST_DIGITS
-    ):  # beyond 64 bits it stays text
-        return read
+    if is_whole and any(len(cell) > _MOST_DIGITS for cell in present):
+        return read  # what 64 bits cannot hold stays text
     number = int if is_whole else float
     return [cell and str(number(cell)) for cell in read]
 
