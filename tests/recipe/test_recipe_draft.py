@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 import yaml
-from draft_tables import DAYS, LONG, alternating
+from draft_tables import DAYS, LONG, alternating, drafts_in
 
 from notetune import config, sources
 from notetune.errors import ConfigError
@@ -13,6 +13,11 @@ from notetune.recipe.draft import Choices, draft
 from notetune.recipe.recipe import Recipe
 from notetune.sources import splits
 from notetune.sources.tables.survey import survey
+
+
+@pytest.fixture
+def drafted(tmp_path):
+    return drafts_in(tmp_path)
 
 
 def test_columns_are_guessed_by_what_they_hold_and_are_called(drafted):

@@ -3,11 +3,16 @@
 import unicodedata
 
 import pytest
-from draft_tables import DAYS, alternating
+from draft_tables import DAYS, alternating, drafts_in
 
 from notetune import sources
 from notetune.errors import ConfigError
 from notetune.recipe.draft import Choices
+
+
+@pytest.fixture
+def drafted(tmp_path):
+    return drafts_in(tmp_path)
 
 
 @pytest.mark.parametrize(
