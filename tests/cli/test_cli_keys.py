@@ -102,7 +102,7 @@ def test_a_word_that_is_no_key_leads_to_those_it_may_mean(asked, suggested):
 
 def test_the_command_shows_a_section_or_names_the_fault():
     done = notetune("keys", "downstream.head_lr", "--json")
-    assert [key["default"] for key in json.loads(done.stdout)] == ["0.001"]
+    assert [key["default"] for key in json.loads(done.stdout)] == ["auto"]
     assert "Peak learning rate of the head" in notetune("keys", "downstream").stdout
     done = notetune("keys", "downstream.head")
     assert done.returncode == 2

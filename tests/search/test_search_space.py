@@ -188,15 +188,15 @@ def test_sections_take_every_corner_of_every_space():
     assert taken > 100
 
 
-def test_a_default_space_holds_the_rates_of_what_trains():
+def test_a_default_space_holds_the_rates_of_the_adapters_that_train():
     def rates(space):
         return {key for key in space if key.endswith("_lr")}
 
     assert rates(default_space(LoRA(), has_head=False)) == {"optim.peak_lr"}
-    assert rates(default_space(LoRA(), has_head=True)) == {"optim.peak_lr", "head_lr"}
+    assert rates(default_space(LoRA(), has_head=True)) == {"optim.peak_lr"}
     with_domain = default_space(LoRA(), has_head=True, domain=LoRA())
-    assert rates(with_domain) == {"optim.peak_lr", "head_lr", "domain_lr"}
+    assert rates(with_domain) == {"optim.peak_lr", "domain_lr"}
     alone = default_space(None, has_head=True, domain=LoRA())
-    assert set(alone) == {"domain_lr", "head_lr", "epochs"}
+    assert set(alone) == {"domain_lr", "epochs"}
     assert set(default_space(Full(), has_head=False)) == {"optim.peak_lr", "epochs"}
     assert all(with_domain[key].log for key in rates(with_domain))

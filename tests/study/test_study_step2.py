@@ -22,6 +22,7 @@ from notetune.study import step2
 from notetune.study.evaluate import evaluate
 from notetune.study.run import prepare_notes
 from notetune.study.specs import Notes
+from notetune.train.optim import adamw
 from notetune.train.training import read_record
 
 PAIRS = {
@@ -59,6 +60,20 @@ def test_adapters_start_from_the_head_that_was_solved_without_them(place, varian
     assert np.ptp(head_alone) > 0.1
     assert record.head.path == alone.head.path
     assert [alone.steps, record.kept.evaluations[0].steps] == [0, 0]
+
+
+def test_the_rate_of_the_head_falls_with_the_number_of_its_features(place, monkeypatch):
+    rates = []
+
+    def noted(optim, *groups):
+        rates.append(groups[-1][1])
+        return adamw(optim, *groups)
+
+    monkeypatch.setattr(step2, "adamw", noted)
+    for rate, layers in ((1e-6, [2]), ("auto", [2]), ("auto", [0, 1, 2])):
+        keys = (f"downstream.head_lr={rate}", f"downstream.features.layers={layers}")
+        scores(place, "task-lora", *keys)
+    assert rates == [1e-6, 0.3 / 32, 0.3 / (3 * 32)]
 
 
 @pytest.mark.parametrize("variant", ["task-lora", "domain-trainable"])

@@ -199,9 +199,10 @@ class DownstreamConfig(ValidationConfig):
     """For the variants that train adapters."""
     domain_lr: PositiveFloat | None = None
     """Peak learning rate of a domain adapter that trains on; that of `optim` when left out."""
-    head_lr: PositiveFloat = 1e-3
+    head_lr: PositiveFloat | Auto = "auto"
     """Peak learning rate of the head beside adapters. It starts from the head that is solved on
-    the features of the model as it starts, on standardised features."""
+    the features of the model as it starts, on standardised features. `auto`: 0.3 by their number,
+    so that a step moves no logit far, however wide the model."""
 
 
 class EncodersConfig(Config):
@@ -219,8 +220,8 @@ class EncodersConfig(Config):
     """As in `downstream`."""
     full_optim: OptimConfig = OptimConfig(peak_lr=5e-5, targets_per_step=16)
     lora_optim: OptimConfig = OptimConfig(peak_lr=5e-4, targets_per_step=16)
-    head_lr: PositiveFloat = 1e-3
-    """Peak learning rate of the head, with either."""
+    head_lr: PositiveFloat | Auto = "auto"
+    """Peak learning rate of the head, with either; as in `downstream`."""
 
 
 class ListedPatients(Config):

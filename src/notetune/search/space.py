@@ -209,9 +209,10 @@ def paper_space(adapter: AdapterSpec | None) -> Space:
 def default_space(
     adapter: AdapterSpec | None, *, has_head: bool, domain: AdapterSpec | None = None
 ) -> Space:
-    """The learning rate of each group that trains, the size of the adapter, and the epochs.
+    """The learning rate of each adapter that trains, the size of the new one, and the epochs.
 
-    The section makes `adapter`, if any; step 2, which has a head, may train `domain` on.
+    The section makes `adapter`, if any; step 2, which has a head, may train `domain` on. The rate
+    of the head follows its width.
     """
     space: dict[str, Interval | Values] = {}
     if adapter:
@@ -219,8 +220,6 @@ def default_space(
     if domain:
         lowest, highest = _RATES[domain.kind]
         space["domain_lr"] = _rates(lowest / 10, highest)  # it may be past its first steps
-    if has_head:
-        space["head_lr"] = _rates(1e-4, 1e-2)
     match adapter:
         case LoRA():
             space["adapter.rank"] = Values((2, 4, 8, 16, 32))

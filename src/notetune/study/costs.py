@@ -3,7 +3,8 @@
 Nothing is trained and no weights are needed to count; only the clock of this machine loads them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
@@ -60,7 +61,7 @@ class JobCost:
         total_parameters: Of backbone and adapters.
         memory_gib: All tensors at the worst moment of a step.
         flops: Operations of one seed: its steps, its rounds on the validation notes, its scores,
-            and its share of the features, which are computed once for all tasks.
+            and its share of the features, which are computed once for all that read them.
         seconds: They take on the clock.
         made: How many of the seeds are made.
         recomputes: Whether activations are computed again in the backward pass.
@@ -254,17 +255,20 @@ class _Counting:
                 alike += zip(_each(job), repeat(job.is_made()), strict=False)
         if not found:
             return iter(())
+        jobs = (job for alike in found.values() for job, _ in alike)
+        readers = Counter(map(_features_of, jobs))
         label = f"count the work of {'perplexity' if 'perplexity' in stages else 'trainings'}"
-        return self.track(label, self._costs(found), len(found), lambda cost: cost.name)
+        return self.track(label, self._costs(found, readers), len(found), lambda cost: cost.name)
 
-    def _costs(self, found: _Alike) -> Iterator[JobCost]:
+    def _costs(self, found: _Alike, readers: Counter[Hashable]) -> Iterator[JobCost]:
         steps: dict[tuple[str | None, str], CountedStep] = {}
         for (_, method, model, _), alike in found.items():
             jobs, are_made = zip(*alike, strict=True)
             if (method, model) not in steps:
                 step = CountedStep(jobs[0], self.counted.facts.max_tokens, self.capability)
                 steps[method, model] = step.as_asked(self.memory)
-            yield self._cost(jobs, sum(are_made), steps[method, model])
+            shared_by = readers[_features_of(jobs[0])]
+            yield self._cost(jobs, sum(are_made), steps[method, model], shared_by)
 
     def _ways(self, step: CountedStep) -> Iterator[Way]:
         """What makes a step smaller that is not in the memory."""
@@ -278,7 +282,7 @@ class _Counting:
             times = other.cost.flops / self.rate_of(other) / seconds
             yield Way(keys, other.cost.peak_bytes / 2**30, times)
 
-    def _cost(self, jobs: Sequence[Job], made: int, step: CountedStep) -> JobCost:
+    def _cost(self, jobs: Sequence[Job], made: int, step: CountedStep, shared_by: int) -> JobCost:
         spec, backbone = jobs[0].spec, step.model.backbone
         head, steps, per_token = 0, 0, step.cost.flops / step.cost.tokens
         if isinstance(spec, DomainSpec):
@@ -289,7 +293,7 @@ class _Counting:
             flops = float(lengths.sum()) * per_token
         else:
             assert isinstance(spec, CellSpec)
-            lengths, flops = self._of_step_2(spec, step)
+            lengths, flops = self._of_step_2(jobs[0], step, shared_by)
             steps = spec.step_count(len(lengths))
             layers = chosen_layers(spec.features.layers, backbone.layers)
             width = backbone.hidden_size * len(layers)
@@ -312,12 +316,12 @@ class _Counting:
             ways=tuple(self._ways(step)),
         )
 
-    def _of_step_2(self, spec: CellSpec, step: CountedStep) -> tuple[Int64Array, float]:
+    def _of_step_2(self, job: Job, step: CountedStep, shared_by: int) -> tuple[Int64Array, float]:
         """Tokens of each training note, and the operations of the whole training.
 
         The notes of the largest task stand for those of all.
         """
-        facts, tasks = self.counted.facts, self.counted.tasks
+        spec, facts, tasks = job.spec_as(CellSpec), self.counted.facts, self.counted.tasks
         # An encoder that reads less at once takes more pieces, if it may.
         is_auto = spec.features.max_pieces == "auto"
         most = facts.max_pieces * (facts.max_tokens if is_auto else step.document_tokens)
@@ -326,14 +330,16 @@ class _Counting:
             for task, splits in tasks.items()
         }
         totals = [sum(int(part.sum()) for part in splits.values()) for splits in read.values()]
-        shared, lengths = max(totals) / len(tasks), read[spec.task]["train"]
+        shared, lengths = max(totals) / shared_by, read[spec.task]["train"]
         per_token = step.cost.flops / step.cost.tokens
         training = spec.training
         if training is None:
             return lengths, shared * per_token
         rounds = training.epochs * training.validation.evaluations_per_epoch + 2
         scored = rounds * float(read[spec.task]["validation"].sum())
-        scored += float(read[spec.task]["test"].sum()) + shared
+        scored += shared
+        if job.stage != "trial":  # which meets no test note
+            scored += float(read[spec.task]["test"].sum())
         trained = training.epochs * float(lengths.sum())
         return lengths, trained * per_token + scored * step.forward_flops
 
@@ -346,6 +352,13 @@ def _each(job: Job) -> list[Job]:
     trial = replace(job, stage="trial", spec=with_point(spec.base, {}, spec.share))
     trials = min(spec.trials, point_count(spec.space) or spec.trials)
     return [replace(trial, seed=number) for number in range(trials)]
+
+
+def _features_of(job: Job) -> Hashable:
+    """What the features that a job of step 2 starts from are made from."""
+    if not isinstance(job.spec, CellSpec):
+        return None
+    return job.spec.features, tuple(need.folder for need in job.needs)
 
 
 def _rate_on(gpu: str, step: CountedStep) -> float:

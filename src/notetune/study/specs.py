@@ -181,6 +181,10 @@ class FeatureSpec:
         return row_of(self.tokens_per_row, longest)
 
 
+HEAD_STEP = 0.3
+"""How far a step may move a logit where the rate of the head is `auto`: that by its width."""
+
+
 @dataclass(frozen=True)
 class AdapterTraining:
     """How adapters and head learn together, from the solved head on.
@@ -194,8 +198,12 @@ class AdapterTraining:
     epochs: float
     optim: OptimConfig
     domain_lr: float
-    head_lr: float
+    head_lr: float | Auto
     validation: ValidationConfig
+
+    def head_rate(self, width: int) -> float:
+        """Peak learning rate of a head on so many features."""
+        return HEAD_STEP / width if self.head_lr == "auto" else self.head_lr
 
     def steps_per_epoch(self, notes: int) -> int:
         """Steps of one pass over so many training notes."""

@@ -261,7 +261,7 @@ class _AdaptersAndHead:
                 config.optim,
                 (domain.values(), config.domain_lr),
                 (task.values(), config.optim.peak_lr),
-                (head.values(), config.head_lr),
+                (head.values(), config.head_rate(self._features.about.hidden_size)),
             ),
             optim=config.optim,
             rows=self._labelled_steps,
