@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -330,6 +330,22 @@ def test_five_patients_have_an_interval_and_four_are_too_few_to_compare():
     assert result.rows[2].auroc is not None
     (asked,) = result.primary
     assert (asked.difference, asked.reason) == (None, result.why_not_judged)
+
+
+@pytest.mark.parametrize("positives", [4, 8, 100])
+def test_two_classes_are_judged_as_one_outcome(positives):
+    def as_classes(table):
+        values = {name: getattr(table, name)[:, 0] for name in ("targets_NK", "scores_NK")}
+        columns = {name: np.stack([1 - value, value], 1) for name, value in values.items()}
+        return replace(table, kind="multiclass", classes=("no", "yes"), **columns)
+
+    tables = [few(table, positives) for table in tables_of(("tf-idf", "task-lora"))]
+    one = compare(tables, [("task-lora", "tf-idf")], draws=200)
+    two = compare(list(map(as_classes, tables)), [("task-lora", "tf-idf")], draws=200)
+    assert (two.rarer_patients, two.why_not_judged) == (one.rarer_patients, one.why_not_judged)
+    for ours, theirs in zip(two.rows, one.rows, strict=True):
+        assert astuple(ours.auroc) == pytest.approx(astuple(theirs.auroc), abs=1e-6)
+    assert two.primary[0].p_value == pytest.approx(one.primary[0].p_value, abs=1e-6)
 
 
 def test_a_perfect_model_of_few_patients_is_not_sure():

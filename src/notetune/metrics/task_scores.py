@@ -213,7 +213,8 @@ def labels_of(table: ScoreTable) -> Labels:
     rarer_K = np.minimum(with_K, without_K)
     evaluated_K, why = rarer_K > 0, None
     few: tuple[float, float] | None = None
-    if table.kind == "binary":
+    # Two classes are ranked alike, one backwards, so either tells all.
+    if table.kind == "binary" or (table.kind == "multiclass" and len(with_K) == 2):
         rarer = int(rarer_K[0])
         few = (int(with_K[0]), int(without_K[0])) if 0 < rarer < ENOUGH_PATIENTS else None
         if 0 < rarer < TOO_FEW_PATIENTS:
