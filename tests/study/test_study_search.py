@@ -17,13 +17,14 @@ from notetune.search.ledger import Ledger
 from notetune.study import search
 from notetune.study.costs import costs
 from notetune.study.evaluate import evaluate
-from notetune.study.listing import facts_here, jobs
+from notetune.study.listing import jobs
 from notetune.study.run import is_of_searches, prepare_notes, run_study, work
 from notetune.study.status import progress
 from notetune.study.step1 import train_domain
 from notetune.study.wanted import (
     cell_spec,
     domain_spec,
+    facts_of,
     search_of_step_1,
     search_of_step_2,
     with_point,
@@ -307,7 +308,7 @@ def test_a_space_is_searched_by_each_training_as_far_as_it_has_the_setting(place
         "tune.pretrain={adapter.rank: [1, 2], optim.peak_lr: [1e-4, 1e-3]}",
         "tune.downstream={domain_lr: [1e-5, 1e-4], optim.peak_lr: [1e-4, 1e-3]}",
     )
-    facts = facts_here(recipe)
+    facts = facts_of(recipe, prepare_notes(recipe))
     spaces = [
         list(search_of_step_1(one, domain_spec(one, facts, 0)).space)
         for one in (recipe, recipe.compared["other"])
@@ -323,12 +324,27 @@ def test_a_space_is_searched_by_each_training_as_far_as_it_has_the_setting(place
         load(place, "tune.downstream={domain_lr: [1e-5, 1e-4]}")
 
 
+def test_a_default_space_leaves_part_of_an_epoch_as_it_is(place):
+    def searched(*keys):
+        variant = "downstream.variants=[task-lora]"
+        recipe = load(place, variant, "tune.pretrain=default", "tune.downstream=default", *keys)
+        facts = facts_of(recipe, prepare_notes(recipe))
+        (model,) = (one for one in recipe.models_of("") if one.kind == "variant")
+        step_2 = search_of_step_2(recipe, cell_spec(recipe, facts, model, "died", 0))
+        step_1 = search_of_step_1(recipe, domain_spec(recipe, facts, 0))
+        return ["epochs" in found.space for found in (step_1, step_2)]
+
+    assert searched("pretrain.epochs=1", "downstream.epochs=1.5") == [True, True]
+    assert searched("pretrain.epochs=0.25", "downstream.epochs=0.9") == [False, False]
+
+
 def test_a_domain_adapter_at_the_rate_of_its_training_is_searched_with_it(place):
     variants = "downstream.variants=[domain-trainable+task-lora]"
     for override, expected in (("downstream.domain_lr=null", 0.5), ("downstream.domain_lr=1", 1)):
         recipe = load(place, variants, override)
         (model,) = (one for one in recipe.models_of("") if one.kind == "variant")
-        spec = cell_spec(recipe, facts_here(recipe), model, "died", 0)
+        facts = facts_of(recipe, prepare_notes(recipe))
+        spec = cell_spec(recipe, facts, model, "died", 0)
         assert with_point(spec, {"optim.peak_lr": 0.5}).training.domain_lr == expected
 
 

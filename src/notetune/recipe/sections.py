@@ -252,8 +252,8 @@ class TuneConfig(Config):
     """
 
     pretrain: SpaceChoice | None = None
-    """What may change in step 1, judged by perplexity: `default`, `paper`, or keys of `pretrain`,
-    each with a list of values or an interval, as in
+    """What may change in step 1, judged by perplexity: `default`, which keeps `epochs` below 1,
+    `paper`, or keys of `pretrain`, each with a list of values or an interval, as in
     `optim.peak_lr: {low: 1e-4, high: 1e-2, log: true}`; `adapter.alpha/rank` scales a LoRA. Not
     searched when left out."""
     downstream: SpaceChoice | None = None

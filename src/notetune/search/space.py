@@ -240,14 +240,20 @@ def space_of(
     choice: SpaceChoice,
     adapter: AdapterSpec | None,
     *,
+    epochs: float = 1,
     has_head: bool = False,
     domain: AdapterSpec | None = None,
 ) -> Space:
-    """The space that a recipe chooses; what is not the choice is as for `default_space`."""
+    """The space that a recipe chooses; what is not the choice is as for `default_space`.
+
+    That keeps the `epochs` of a recipe that reads but a part of the notes, since it has no time for
+    more.
+    """
     if choice == "paper":
         return paper_space(adapter)
     if choice == "default":
-        return default_space(adapter, has_head=has_head, domain=domain)
+        space = default_space(adapter, has_head=has_head, domain=domain)
+        return space if epochs >= 1 else {k: d for k, d in space.items() if k != "epochs"}
     return choice
 
 

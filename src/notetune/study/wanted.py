@@ -84,7 +84,7 @@ def search_of_step_1(recipe: Recipe, base: DomainSpec) -> SearchSpec | None:
         ConfigError: If the recipe's space does not fit the method.
     """
     choice = recipe.tune.pretrain
-    space = space_of(choice, base.adapter) if choice is not None else {}
+    space = space_of(choice, base.adapter, epochs=base.epochs) if choice is not None else {}
     space = settings_of(space, base.adapter)
     return _search(recipe, base, space, "perplexity") if space else None
 
@@ -100,7 +100,7 @@ def search_of_step_2(recipe: Recipe, base: CellSpec) -> SearchSpec | None:
         return None
     adapter = training.task_adapter
     domain = recipe.pretrain.adapter if training.trains_domain else None
-    found = space_of(choice, adapter, has_head=True, domain=domain)
+    found = space_of(choice, adapter, epochs=training.epochs, has_head=True, domain=domain)
     space = settings_of(found, adapter)
     if not training.trains_domain:
         space.pop("domain_lr", None)
