@@ -53,7 +53,7 @@ HELD_BY = {
     "study/test_end_to_end_inspect.py": "cli/dry_runs study/counts",
     "study/test_faults_study_workers.py": "study/status",
     "study/test_study_baselines.py": "plain/bundles serve/plain",
-    "study/test_study_costs.py": "train/gpus",
+    "study/test_study_costs.py": "study/clocks train/gpus",
     "train/test_train_loop.py": "train/out_of_memory",
     "study/test_study_features.py": "model/layers",
     "study/test_study_jobs.py": """

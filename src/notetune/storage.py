@@ -251,10 +251,10 @@ def _told(path: Path | None, number: int, need: int | None) -> str:
     what = ownership.meant(path) if path else "standard output or a file"
     facts, way_out = [os.strerror(number)], "allow it, or name another place"
     if need and number not in (errno.EROFS, *_NOT_ALLOWED):
-        facts.append(f"it takes {_size(need)}")
+        facts.append(f"it takes {size(need)}")
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if number == errno.EFBIG and limit != resource.RLIM_INFINITY:
-        facts.append(f"`ulimit -f` lets a file have {_size(limit)}")
+        facts.append(f"`ulimit -f` lets a file have {size(limit)}")
         way_out = "raise that limit"
     elif number in (errno.ENOSPC, errno.EDQUOT):
         facts += [_room(path)] if path else []
@@ -267,7 +267,7 @@ def _room(path: Path) -> str:
     found = os.statvfs(_place(path.absolute()))
     if found.f_files and not found.f_favail:
         return "not one more file fits"
-    return f"{_size(found.f_bavail * found.f_frsize)} are free"
+    return f"{size(found.f_bavail * found.f_frsize)} are free"
 
 
 def _place(path: Path) -> Path:
@@ -275,5 +275,8 @@ def _place(path: Path) -> Path:
     return next(each for each in (path, *path.parents) if each.exists())
 
 
-def _size(count: int) -> str:
-    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
+def size(count: int) -> str:
+    """A number of bytes as people read it."""
+    powers = {"KiB": 10, "MiB": 20, "GiB": 30}
+    unit = next((name for name, power in powers.items() if count < 2 ** (power + 10)), "GiB")
+    return f"{count / 2 ** powers[unit]:,.1f} {unit}"

@@ -62,6 +62,7 @@ CHANGES = {
     "gpu=h100": set(),
     "checkpoint_minutes=0": set(),
     "recompute=true": set(),
+    "keep_states=false": set(),
     "dtype=bfloat16": {"prepare", *EVERY_STEP_1, *BACKBONE, *ENCODERS},
     "prepare.split.seed=7": {"prepare"},
     "prepare.opener=none": {"prepare"},

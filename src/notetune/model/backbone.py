@@ -4,6 +4,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ from notetune.model.backbone_folder import (
 )
 from notetune.model.batch import PackedBatch
 from notetune.model.device import capability_of, computed_in
+from notetune.model.kept import KeptStates
 from notetune.model.nf4 import is_nf4, quantise_layers
 from notetune.model.probing import (
     Reach,
@@ -52,8 +54,8 @@ _NAMES_OF_TEXT = {
 }
 _OUTLINE = "outline"
 """In place of the fingerprint of a backbone without weights."""
-# Of the largest logit.
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+"""How far a row may be from its documents alone, of the largest value."""
 
 
 class Heads(NamedTuple):
@@ -157,10 +159,12 @@ class Backbone:
         batch: PackedBatch,
         additions: Additions | None = None,
         layers: Sequence[int] | None = None,
+        kept: KeptStates | None = None,
     ) -> Tensor:
         """`(T, H)` last hidden states, after the final norm, of the text tokens of a packed row.
 
-        With `layers` those of each stand side by side, `(T, H * layers)`.
+        With `layers` those of each stand side by side, `(T, H * layers)`. With `kept` nothing below
+        them is computed, and nothing may stand in front of a document.
 
         Raises:
             BackboneError: If a document is longer than the backbone was built for.
@@ -175,11 +179,12 @@ class Backbone:
                 f"for {self.max_positions}; lower prepare.max_tokens."
             )
         if len(batch.lengths_D) > 1 and not self.shares_row(batch, additions):
-            alone = [self.hidden_states(one, additions, layers) for one in batch.apart()]
+            alone = [self.hidden_states(one, additions, layers, kept) for one in batch.apart()]
             return torch.cat(alone)
         inputs, text_T = self._inputs(batch, additions)
         wants_all = layers is not None and min(layers) < self.layers
-        output = self._run(**inputs, use_cache=False, output_hidden_states=wants_all)
+        with kept.in_place_of(self.blocks, batch) if kept else nullcontext():
+            output = self._run(**inputs, use_cache=False, output_hidden_states=wants_all)
         last = {self.layers: output.last_hidden_state}  # transformers may norm it only there
         chosen = last.keys() if layers is None else layers
         states = [last[n] if n in last else output.hidden_states[n] for n in chosen]
@@ -370,7 +375,7 @@ def _backbone(model: Any, folder: Path, fingerprint: str) -> Backbone:
             reach = expected_reach(model, most, sees_ahead=model.get_output_embeddings() is None)
         else:
             reach = measured_reach(
-                model, most, _TOLERANCE[model.get_input_embeddings().weight.dtype]
+                model, most, TOLERANCE[model.get_input_embeddings().weight.dtype]
             )
     first = first_position(model)
     return Backbone(model, name, fingerprint, most - first, reach, first, folder)

@@ -23,6 +23,7 @@ from notetune.model.adapters.specs import (
     Prefix,
     Prompt,
     PTuning,
+    lowest_layer,
     traits,
 )
 from notetune.model.adapters.virtual import VirtualTokens
@@ -30,6 +31,7 @@ from notetune.model.attention import Additions
 from notetune.model.backbone import Backbone
 from notetune.model.batch import PackedBatch, packed_batch
 from notetune.model.heads import pool
+from notetune.model.kept import KeptStates, only_below
 from notetune.model.last_layer import last_layer_of
 from notetune.model.layers import Layers, Pooling, chosen_layers
 from notetune.model.losses import next_token_loss, next_token_losses
@@ -127,13 +129,22 @@ class Stack:
         context_T = batch.context_T
         return self.hidden_states(batch)[context_T], batch.ids_T[context_T + 1]
 
-    def features(self, batch: PackedBatch, pooling: Pooling, layers: Layers = "last") -> Tensor:
+    def features(
+        self,
+        batch: PackedBatch,
+        pooling: Pooling,
+        layers: Layers = "last",
+        kept: KeptStates | None = None,
+    ) -> Tensor:
         """`(N, H)` pooled hidden states of the notes of a packed row, those of layers side by side.
+
+        With `kept` those of layers below are left out.
 
         Raises:
             ConfigError: If the backbone lacks one of the layers.
         """
         chosen = chosen_layers(layers, self.backbone.layers)
+        chosen = tuple(n for n in chosen if kept is None or n >= kept.first)
         additions = self._additions()
         shortcut: AbstractContextManager[None] = nullcontext()
         if pooling != "mean" and self.backbone.shares_row(batch, additions):
@@ -144,8 +155,21 @@ class Stack:
             see_all = pooling == "last"
             shortcut = last_layer_of(self.backbone, asked_D, token_count, see_all=see_all)
         with shortcut:
-            hidden_TH = self.backbone.hidden_states(batch, additions, chosen)
+            hidden_TH = self.backbone.hidden_states(batch, additions, chosen, kept)
         return pool(hidden_TH, batch, pooling)
+
+    def states_entering(self, first: int, batch: PackedBatch) -> Tensor:
+        """`(T, H)` hidden states that enter a layer, counted from 0."""
+        with only_below(self.backbone.blocks, first):
+            return self.backbone.hidden_states(batch, self._additions(), (first,))
+
+    @property
+    def still_layers(self) -> int:
+        """How many layers from below nothing that trains acts in; 0 where none is known."""
+        if not self.backbone.blocks:
+            return 0
+        trained = [layer.spec for layer in self.layers if layer.is_trained]
+        return min((lowest_layer(spec, self.backbone.layers) for spec in trained), default=0)
 
     def check(
         self, batch: PackedBatch, reads: _Reads | None = None, names: Collection[str] | None = None

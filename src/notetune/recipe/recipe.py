@@ -67,6 +67,10 @@ class Recipe(Config):
     """Compute the activations of each layer again in the backward pass in place of keeping them:
     the same result with less memory in a third to a half more time. `auto`: where a training would
     not fit into the memory of the card, or of the machine, without."""
+    keep_states: bool = True
+    """Where nothing trains below the topmost layers (`adapter.layers`), keep what enters these of
+    all labelled notes on the disk, so that no layer below is computed again; a dry run says how
+    much that is."""
     device: DeviceName = "auto"
     gpu: str | None = None
     """The card, such as h100, that a dry run of the study estimates for; without, it times here."""

@@ -4,8 +4,8 @@ Nothing is trained and no weights are needed to count; only the clock of this ma
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -13,15 +13,14 @@ from typing import Any, Final
 
 import numpy as np
 
+from notetune import storage
 from notetune.errors import ConfigError
-from notetune.model.backbone import load_backbone
-from notetune.model.backbone_folder import Dtype
-from notetune.model.device import capability_of, computed_in, memory_bytes, torch_device
+from notetune.model.device import capability_of, memory_bytes, torch_device
 from notetune.model.layers import chosen_layers
-from notetune.model.nf4 import UNPACKING_BYTES
 from notetune.progress import Track, in_one_step, named, silent
 from notetune.recipe.recipe import Recipe
 from notetune.search.space import point_count
+from notetune.study.clocks import clock, rate_here, rate_on
 from notetune.study.counts import Counted, CountedStep, Way, a_million, count_notes
 from notetune.study.jobs import Job
 from notetune.study.listing import jobs_of
@@ -29,8 +28,8 @@ from notetune.study.notices import of_models
 from notetune.study.specs import CellSpec, DomainSpec, PerplexitySpec, SearchSpec, Stage
 from notetune.study.wanted import check_backbones, with_point
 from notetune.tokens.packing import Int64Array
-from notetune.train.gpus import ASSUMED_SHARE, CAPABILITY, GPUS, USABLE_SHARE
-from notetune.train.step_cost import matrix_rate, step_seconds
+from notetune.train.gpus import CAPABILITY, GPUS, USABLE_SHARE
+from notetune.train.step_cost import matrix_rate
 
 ENCODERS = "encoders"
 TRAININGS: tuple[Stage, ...] = ("pretrain", "model", "search")
@@ -177,11 +176,12 @@ def costs(recipe: Recipe, gpu: str | None = None, track: Track = silent) -> Cost
     if gpu is not None and gpu not in GPUS:
         raise ConfigError(f"gpu {gpu} is unknown; known are {', '.join(GPUS)}.")
     check_backbones(recipe, needs_weights=False)
-    rate_of = partial(_rate_on, gpu) if gpu else _rate_here()
+    rate_of = partial(rate_on, gpu) if gpu else rate_here()
     here = torch_device(recipe.device)
     capability = CAPABILITY if gpu else capability_of(here)
     memory = GPUS[gpu].memory_gib * 2**30 if gpu else memory_bytes(here)
     counted: dict[Path, Counted] = {}
+    kept: dict[str, int] = {}
     trainings: list[JobCost] = []
     perplexities: list[JobCost] = []
     for backbone, one in recipe.studies.items():
@@ -193,6 +193,7 @@ def costs(recipe: Recipe, gpu: str | None = None, track: Track = silent) -> Cost
         )
         trainings += counting.of(*TRAININGS)  # first, since they set the clock
         perplexities += counting.of("perplexity")
+        kept[backbone] = sum(counting.kept_bytes.values())
     origins = tuple(dict.fromkeys(found.origin for found in counted.values()))
     first = next(iter(counted.values()))
     tasks = tuple(
@@ -201,18 +202,19 @@ def costs(recipe: Recipe, gpu: str | None = None, track: Track = silent) -> Cost
     )
     jobs = tuple(trainings), tuple(perplexities)
     corpora = {name: counted[one.folder.prepared].corpus_D for name, one in recipe.studies.items()}
-    said = (*first.notices, *of_models(recipe, corpora))
-    return Costs(*_clock(recipe, gpu), origins, *jobs, tasks, said)
+    said = (*first.notices, *of_models(recipe, corpora), *_of_kept(kept))
+    return Costs(*clock(recipe, gpu), origins, *jobs, tasks, said)
 
 
-def _clock(recipe: Recipe, gpu: str | None) -> tuple[str, float | None, str]:
-    """Its name, its memory, and how its rate is known."""
-    if gpu is None:
-        rate = "their rate measured on one row of each backbone on this machine"
-        return str(torch_device(recipe.device)), None, rate
-    card = GPUS[gpu]
-    rate = f"{card.source}; {ASSUMED_SHARE:.0%} of the card's highest rate, which is assumed"
-    return gpu, card.memory_gib, rate
+def _of_kept(bytes_of: Mapping[str, int]) -> Iterator[str]:
+    """How much hidden states take on the disk."""
+    for backbone, size in bytes_of.items():
+        if size:
+            lead = f"{backbone}: " if backbone else ""
+            yield (
+                f"{lead}{storage.size(size)} of hidden states are kept on the disk, so that steps "
+                "compute the topmost layers alone (keep_states)."
+            )
 
 
 def costs_of_a_million(recipe: Recipe, track: Track = silent) -> Costs:
@@ -244,6 +246,8 @@ class _Counting:
     capability: tuple[int, int] | None = None
     memory: float | None = None
     has_ways: bool = False
+    kept_bytes: dict[Hashable, int] = field(default_factory=dict)
+    """Hidden states on the disk, by what they are of."""
 
     def of(self, *stages: Stage) -> Iterator[JobCost]:
         """Those of some stages, each once, whatever its seeds."""
@@ -293,7 +297,7 @@ class _Counting:
             flops = float(lengths.sum()) * per_token
         else:
             assert isinstance(spec, CellSpec)
-            lengths, flops = self._of_step_2(jobs[0], step, shared_by)
+            lengths, flops = self._of_step_2(jobs, step, shared_by)
             steps = spec.step_count(len(lengths))
             layers = chosen_layers(spec.features.layers, backbone.layers)
             width = backbone.hidden_size * len(layers)
@@ -316,12 +320,14 @@ class _Counting:
             ways=tuple(self._ways(step)),
         )
 
-    def _of_step_2(self, job: Job, step: CountedStep, shared_by: int) -> tuple[Int64Array, float]:
+    def _of_step_2(
+        self, jobs: Sequence[Job], step: CountedStep, shared_by: int
+    ) -> tuple[Int64Array, float]:
         """Tokens of each training note, and the operations of the whole training.
 
         The notes of the largest task stand for those of all.
         """
-        spec, facts, tasks = job.spec_as(CellSpec), self.counted.facts, self.counted.tasks
+        spec, facts, tasks = jobs[0].spec_as(CellSpec), self.counted.facts, self.counted.tasks
         # An encoder that reads less at once takes more pieces, if it may.
         is_auto = spec.features.max_pieces == "auto"
         most = facts.max_pieces * (facts.max_tokens if is_auto else step.document_tokens)
@@ -337,11 +343,17 @@ class _Counting:
             return lengths, shared * per_token
         rounds = training.epochs * training.validation.evaluations_per_epoch + 2
         scored = rounds * float(read[spec.task]["validation"].sum())
-        scored += shared
-        if job.stage != "trial":  # which meets no test note
+        if jobs[0].stage != "trial":  # which meets no test note
             scored += float(read[spec.task]["test"].sum())
         trained = training.epochs * float(lengths.sum())
-        return lengths, trained * per_token + scored * step.forward_flops
+        once = step.forward_flops
+        if first := step.still_layers:
+            once += step.forward_flops - step.upper_flops
+            states = step.model.backbone.hidden_size * max(totals)
+            bytes_each = step.model.backbone.embeddings.weight.element_size()
+            self.kept_bytes |= {(_features_of(job), first): states * bytes_each for job in jobs}
+        flops = trained * per_token + scored * step.upper_flops + shared * once
+        return lengths, flops
 
 
 def _each(job: Job) -> list[Job]:
@@ -359,33 +371,6 @@ def _features_of(job: Job) -> Hashable:
     if not isinstance(job.spec, CellSpec):
         return None
     return job.spec.features, tuple(need.folder for need in job.needs)
-
-
-def _rate_on(gpu: str, step: CountedStep) -> float:
-    """Operations per second on a card."""
-    backbone, card, operations = step.model.backbone, GPUS[gpu], step.cost.flops
-    dtype = computed_in(backbone.dtype, CAPABILITY)  # weights that train are float32
-    seconds = operations / (ASSUMED_SHARE * card.rates[dtype])
-    if backbone.dtype == "nf4":
-        passes = 1 + step.trains + step.recomputes
-        seconds += passes * UNPACKING_BYTES * step.model.total_count / card.bandwidth
-    return operations / seconds
-
-
-def _rate_here() -> Callable[[CountedStep], float]:
-    """Operations per second on this machine: of the first step of each backbone in each type."""
-    found: dict[tuple[str, Dtype], float] = {}
-
-    def rate(step: CountedStep) -> float:
-        place, weights = step.job.place, (step.job.place.backbone, step.dtype)
-        if weights not in found:
-            backbone = load_backbone(place.backbone, step.dtype, torch_device(place.device))
-            model = step.model_on(backbone)
-            seconds = step_seconds(model, step.loss_of(model), step.lengths, trains=step.trains)
-            found[weights] = step.cost.flops / seconds
-        return found[weights]
-
-    return rate
 
 
 def _name(job: Job) -> str:

@@ -18,6 +18,7 @@ from notetune.model.backbone import Backbone, outline_backbone
 from notetune.model.backbone_folder import Dtype, resolve_backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.device import capability_of, memory_bytes, torch_device
+from notetune.model.kept import KeptStates
 from notetune.model.recompute import recompute_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.notes.outcomes import SPLITS
@@ -312,17 +313,31 @@ class CountedStep:
         return (self.document_tokens,) * max(1, row_of(self._reads.tokens_per_row, size) // size)
 
     @cached_property
+    def still_layers(self) -> int:
+        """Layers from below that no step computes, since what they give is kept."""
+        keeps = self.job.place.keep_states and self.trains and isinstance(self._reads, FeatureSpec)
+        return self.model.still_layers if keeps and not self.model.reserved_per_document else 0
+
+    @cached_property
     def forward_flops(self) -> float:
         """Operations per token to score a document with its backbone alone."""
+        return self._flops_from(0)
+
+    @cached_property
+    def upper_flops(self) -> float:
+        """The same without its still layers."""
+        return self._flops_from(self.still_layers)
+
+    def _flops_from(self, first: int) -> float:
         model = stack(self._outline)
-        loss = _features_sum(model, self.job.spec_as(CellSpec).features)
+        loss = _features_sum(model, self.job.spec_as(CellSpec).features, first)
         cost = step_cost(model, loss, (self.document_tokens,), trains=False)
         return cost.flops / cost.tokens
 
     def loss_of(self, model: Stack) -> Callable[[PackedBatch], Tensor]:
         """What the step minimises; a head is too small to count."""
         if isinstance(self._reads, FeatureSpec):
-            return _features_sum(model, self._reads)
+            return _features_sum(model, self._reads, self.still_layers)
         return model.summed_token_loss
 
     @property
@@ -355,8 +370,14 @@ def without_text(adapter: AdapterSpec | SavedAdapter) -> AdapterSpec | SavedAdap
     return adapter
 
 
-def _features_sum(model: Stack, reads: FeatureSpec) -> Callable[[PackedBatch], Tensor]:
-    return lambda batch: model.features(batch, reads.pooling, reads.layers).sum()
+def _features_sum(
+    model: Stack, reads: FeatureSpec, first: int = 0
+) -> Callable[[PackedBatch], Tensor]:
+    """What the layers from `first` on make of a row, on states that stand for any."""
+    width, weights = model.backbone.hidden_size, model.backbone.embeddings.weight
+    kept = KeptStates(first, lambda batch: weights.new_zeros(len(batch.ids_T), width))
+    only_upper = kept if first else None
+    return lambda batch: model.features(batch, reads.pooling, reads.layers, only_upper).sum()
 
 
 @dataclass(frozen=True)

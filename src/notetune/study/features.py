@@ -3,6 +3,7 @@
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +15,13 @@ import torch
 from torch import Tensor
 
 from notetune import claims, infer, manifest, runs, storage
-from notetune.errors import ConfigError
+from notetune.errors import ConfigError, RunWarning
 from notetune.model.adapters.files import SavedAdapter, copy_adapter, read_adapter, save_adapter
-from notetune.model.backbone import load_backbone
+from notetune.model.backbone import TOLERANCE, load_backbone
 from notetune.model.backbone_folder import Dtype
 from notetune.model.batch import PackedBatch
 from notetune.model.device import torch_device
+from notetune.model.kept import KeptStates
 from notetune.model.layers import chosen_layers
 from notetune.model.recompute import recompute_layers
 from notetune.model.stack import DOMAIN, TASK, Layer, stack
@@ -108,6 +110,8 @@ class StackFeatures:
         self.pieces, self.tokens_per_row = reads.pieces_in(store), reads.row_in(store)
         layers = layers_of(spec, lambda: read_adapter(job.needed("pretrain").folder))
         self.stack = stack(backbone, layers, spec.seed, predicts_tokens=False)
+        self._kept: KeptStates | None = None
+        self._below: FixedFeatures | None = None
         self.about = AboutModel(
             backbone.name,
             backbone.fingerprint,
@@ -117,10 +121,33 @@ class StackFeatures:
             tuple(layer.name for layer in self.stack.layers),
         )
 
+    def start_above(self, kept: KeptStates, below: "FixedFeatures") -> None:
+        """Compute no layer below kept states any more; `below` has the features of those layers.
+
+        A backbone that computes something else then goes on as before, which is warned of.
+        """
+        row = read_row(self._store, below.documents_D[:_CHECKED_NOTES], self.stack.backbone.device)
+        with torch.inference_mode():
+            whole, upper = (self._upper(row, one) for one in (None, kept))
+        whole = whole[:, whole.shape[1] - upper.shape[1] :]
+        tolerance = TOLERANCE[self.stack.backbone.embeddings.weight.dtype]
+        if not (whole - upper).abs().max() <= tolerance * whole.abs().max():
+            told = f"backbone {self.about.backbone} does not compute its upper layers alone, so"
+            warnings.warn(RunWarning(f"{told} every step computes all of them."), stacklevel=2)
+            return
+        self._kept, self._below = kept, below
+
     def of(self, inputs: PackedBatch | Tensor) -> Tensor:
         """`(N, H)` features of the notes of a row."""
         assert isinstance(inputs, PackedBatch)
-        return self.stack.features(inputs, self._spec.pooling, self._spec.layers)
+        upper = self._upper(inputs, self._kept)
+        if self._below is None:
+            return upper
+        below = self._below.of_notes(inputs.first_documents_N)
+        return torch.cat([below[:, : below.shape[1] - upper.shape[1]], upper], 1)
+
+    def _upper(self, row: PackedBatch, kept: KeptStates | None) -> Tensor:
+        return self.stack.features(row, self._spec.pooling, self._spec.layers, kept)
 
     def of_notes(self, documents_N: Int64Array) -> Tensor:
         """`(N, H)` features as they are now, without dropout and gradient."""
@@ -156,6 +183,9 @@ class FixedFeatures:
     The features of all labelled notes serve all tasks and heads, from the folder `features/KEY`,
     where KEY is the fingerprint of all that they depend on. The backbone is not loaded to read
     them.
+
+    Attributes:
+        documents_D: The first documents of the notes, in order.
     """
 
     def __init__(self, job: Job, prepared: Prepared, track: Track = silent) -> None:
@@ -175,12 +205,12 @@ class FixedFeatures:
                     _compute(made, label, store, documents_D, work, temporary, track)
         about = storage.read_json(folder / _ABOUT)
         self.about = AboutModel(**{**about, "adapters": tuple(about["adapters"])})
-        self._documents_D: Int64Array = np.load(folder / _DOCUMENTS)
+        self.documents_D: Int64Array = np.load(folder / _DOCUMENTS)
         self._values_DH = np.load(folder / _VALUES, mmap_mode="r")
 
     def of_notes(self, documents_N: Int64Array) -> Tensor:
         """`(N, H)` features, in the order asked for."""
-        place_N = np.searchsorted(self._documents_D, documents_N)
+        place_N = np.searchsorted(self.documents_D, documents_N)
         return torch.from_numpy(self._values_DH[place_N]).to(self._device)
 
     def save_adapters(self, folder: Path) -> None:
@@ -204,11 +234,6 @@ def kept_features(job: Job, prepared: Prepared) -> tuple[Path, dict[str, Any]]:
         "documents": hashlib.sha256(documents_D.tobytes()).hexdigest(),
     }
     return job.place.features / storage.fingerprint(inputs), inputs
-
-
-def is_computed_elsewhere(job: Job, prepared: Prepared) -> bool:
-    """Whether another process computes the features that a model starts from."""
-    return claims.is_being_made(kept_features(job, prepared)[0])
 
 
 def features_cost(job: Job, prepared: Prepared) -> tuple[Path, FeatureCost] | None:

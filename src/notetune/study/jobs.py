@@ -37,6 +37,7 @@ class Place:
     key: str
     device: DeviceName
     recompute: Recompute
+    keep_states: bool
     checkpoint_minutes: float
     features: Path
     general_text: Path

@@ -21,11 +21,11 @@ from notetune.progress import Track, in_one_step, named, silent
 from notetune.recipe.recipe import Recipe
 from notetune.study import search, step1
 from notetune.study.evaluate import evaluate, refuse_unready
-from notetune.study.features import is_computed_elsewhere
 from notetune.study.jobs import OF_NOTES, Job
 from notetune.study.last_recipe import RECIPE, SECTIONS, other_keys
 from notetune.study.listing import jobs_of, notes_here
 from notetune.study.specs import KINDS, Notes
+from notetune.study.states import is_computed_elsewhere
 from notetune.study.status import Diary
 from notetune.study.wanted import check_backbones, facts_of
 from notetune.tokens.edges import read_declared

@@ -28,6 +28,7 @@ from notetune.study.counts import recomputes
 from notetune.study.features import FixedFeatures, StackFeatures, store_of
 from notetune.study.jobs import TRAINING, Job
 from notetune.study.specs import AdapterTraining, CellSpec, Notes
+from notetune.study.states import saved_states
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore
 from notetune.train.batches import LabelledBatch, labelled_rows, shuffled_steps
@@ -75,6 +76,7 @@ def train_model(
         trained, solution, record = _solved(cell, prepared, track)
         if cell.spec.training:
             model = _AdaptersAndHead(cell, cell.spec.training, solution)
+            model.skip_still_layers(prepared, track)
             training = model.begin()
             fitted = fit(training, work, job.place.checkpoint_minutes, track)
             record = replace(model.checked(training, fitted), head=record.head)
@@ -235,6 +237,14 @@ class _AdaptersAndHead:
             targets_NK = cell.task.targets_NK[cell.task.rows("train")]
             weights_2K = balanced_weights(cell.task.task.kind, targets_NK)
             self._weights_2K = torch.from_numpy(weights_2K).to(cell.device)
+
+    def skip_still_layers(self, prepared: Prepared, track: Track) -> None:
+        """Have the layers below what trains computed once for all steps, if that is wanted."""
+        job, store, stack = self._cell.job, self._cell.store, self._features.stack
+        first = stack.still_layers
+        if job.place.keep_states and first and not stack.reserved_per_document:
+            kept = saved_states(job, prepared, store, first, track)
+            self._features.start_above(kept, FixedFeatures(job, prepared))
 
     @property
     def trained(self) -> _TrainedCell:

@@ -30,7 +30,6 @@ class LoRAAdapter(Adapter):
         self, backbone: Backbone, name: str, spec: LoRA, others: Sequence["LoRAAdapter"]
     ) -> None:
         self.spec, self.name, self._model = spec, name, backbone.model
-        config = to_peft(spec, backbone)
         with warnings.catch_warnings():
             # peft 0.21 reads a property that transformers 5.23 has renamed.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
@@ -39,6 +38,7 @@ class LoRAAdapter(Adapter):
             # Merging is where that matters; `refuse_tied` stands there.
             warnings.filterwarnings("ignore", "Model has `tie_word_embeddings", UserWarning)
             try:
+                config = to_peft(spec, backbone)
                 if others:
                     self.wrapper: PeftModel = others[0].wrapper
                     self.wrapper.add_adapter(name, config)

@@ -4,19 +4,31 @@ from typing import Any, assert_never
 
 import peft
 
-from notetune.model.adapters.specs import AdaptationPrompt, LoRA, PeftSpec, Prefix, Prompt, PTuning
+from notetune.model.adapters.specs import (
+    AdaptationPrompt,
+    LoRA,
+    PeftSpec,
+    Prefix,
+    Prompt,
+    PTuning,
+    lowest_layer,
+)
 from notetune.model.backbone import Backbone
 
 
 def to_peft(spec: PeftSpec, backbone: Backbone) -> peft.PeftConfig:
-    """The peft configuration of a specification on a backbone."""
+    """The peft configuration of a specification on a backbone.
+
+    Raises:
+        ValueError: If a LoRA in some of the layers is on none of their modules.
+    """
     match spec:
         case LoRA():
             return peft.LoraConfig(
                 r=spec.rank,
                 lora_alpha=spec.alpha,
                 lora_dropout=spec.dropout,
-                target_modules=list(spec.targets),
+                target_modules=_targets(spec, backbone),
                 use_rslora=spec.rslora,
                 use_dora=spec.dora,
                 rank_pattern=dict(spec.ranks),
@@ -46,6 +58,29 @@ def to_peft(spec: PeftSpec, backbone: Backbone) -> peft.PeftConfig:
             )
         case _:
             assert_never(spec)
+
+
+def _targets(spec: LoRA, backbone: Backbone) -> list[str]:
+    """What peft puts a LoRA on: modules of these names, or where layers are chosen their paths.
+
+    peft chooses layers by the last number in a path, which is not that of the layer everywhere.
+
+    Raises:
+        ValueError: As peft does, if no module in the chosen layers has such a name.
+    """
+    if spec.layers is None:
+        return list(spec.targets)
+    upper = backbone.blocks[lowest_layer(spec, backbone.layers) :]
+    inside = {id(module) for layer in upper for module in layer.modules()}
+    ends = tuple(f".{name}" for name in spec.targets)
+    paths = [
+        path
+        for path, module in backbone.model.named_modules()
+        if id(module) in inside and f".{path}".endswith(ends)
+    ]
+    if not paths:
+        raise ValueError("no module in the chosen layers has such a name")
+    return paths
 
 
 def _in_front(spec: Prefix | Prompt | PTuning, backbone: Backbone) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The adapter methods as values. The union is closed: a `match` over it must name every method."""
 
+import math
 import re
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, assert_never
 
@@ -10,6 +11,9 @@ from notetune.config import Config
 _Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 _Size = Annotated[PositiveInt, Field(le=65_536)]
+
+TopShare = Literal["top quarter", "top third", "top half"]
+_PARTS: dict[TopShare, int] = {"top quarter": 4, "top third": 3, "top half": 2}
 
 
 class LoRA(Config):
@@ -28,6 +32,8 @@ class LoRA(Config):
     """Dropout on the input of the addition, while it trains."""
     targets: tuple[str, ...] = ("q_proj", "v_proj")
     """Names of the linear layers that get one."""
+    layers: _Size | TopShare | None = None
+    """How many of the topmost layers of the backbone have them; all by default."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead."""
     dora: bool = False
@@ -36,7 +42,7 @@ class LoRA(Config):
     """Other ranks, by the name of a layer as in `targets`, or an expression for its end."""
     alphas: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Other alphas, by the same."""
-    AS_BEFORE: ClassVar[dict[str, Any]] = {"ranks": {}, "alphas": {}}
+    AS_BEFORE: ClassVar[dict[str, Any]] = {"ranks": {}, "alphas": {}, "layers": None}
 
     @field_validator("ranks", "alphas")
     @classmethod
@@ -168,3 +174,17 @@ def traits(spec: AdapterSpec) -> Traits:
             return Traits(reads_weights=True, is_backbone=True, merges=True)
         case _:
             assert_never(spec)
+
+
+def lowest_layer(spec: AdapterSpec, layers: int) -> int:
+    """The lowest of so many layers of a backbone that a method acts in, counted from 0.
+
+    Example:
+        >>> lowest_layer(LoRA(layers="top quarter"), 30), lowest_layer(LoRA(), 30)
+        (22, 0)
+    """
+    wanted = spec.layers if isinstance(spec, LoRA | AdaptationPrompt) else None
+    if wanted is None:
+        return 0
+    count = math.ceil(layers / _PARTS[wanted]) if isinstance(wanted, str) else wanted
+    return max(0, layers - count)
