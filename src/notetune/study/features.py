@@ -88,6 +88,7 @@ class StackFeatures:
     """What a head reads of notes that pass the stack each time, since adapters train.
 
     Attributes:
+        store: The notes in the tokens of the model.
         pieces: Documents of one note that are read.
         tokens_per_row: Those of a row that holds the longest note.
     """
@@ -106,7 +107,7 @@ class StackFeatures:
                 f"features.layers: adapters of {spec.model} train, so the last layer, "
                 f"{backbone.layers}, must be among {', '.join(map(str, chosen))}."
             )
-        self._spec, self._store = reads, store
+        self._spec, self.store = reads, store
         self.pieces, self.tokens_per_row = reads.pieces_in(store), reads.row_in(store)
         layers = layers_of(spec, lambda: read_adapter(job.needed("pretrain").folder))
         self.stack = stack(backbone, layers, spec.seed, predicts_tokens=False)
@@ -126,7 +127,7 @@ class StackFeatures:
 
         A backbone that computes something else then goes on as before, which is warned of.
         """
-        row = read_row(self._store, below.documents_D[:_CHECKED_NOTES], self.stack.backbone.device)
+        row = read_row(self.store, below.documents_D[:_CHECKED_NOTES], self.stack.backbone.device)
         with torch.inference_mode():
             whole, upper = (self._upper(row, one) for one in (None, kept))
         whole = whole[:, whole.shape[1] - upper.shape[1] :]
@@ -154,7 +155,7 @@ class StackFeatures:
         values_NH = infer.outputs_per_note(
             self.stack,
             self.of,
-            self._store,
+            self.store,
             documents_N,
             self.tokens_per_row,
             self.pieces,
@@ -167,7 +168,7 @@ class StackFeatures:
         Before its training an adapter may not act yet, so then `only_frozen` ones are looked at.
         """
         sample = documents_N[:_CHECKED_NOTES]
-        row = read_row(self._store, sample, self.stack.backbone.device)
+        row = read_row(self.store, sample, self.stack.backbone.device)
         names = self.stack.frozen_hashes if only_frozen else None
         self.stack.check(row, self.of, names)
 

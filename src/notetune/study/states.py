@@ -35,27 +35,28 @@ _NOTES_PER_PART = 128
 
 
 def saved_states(
-    job: Job, prepared: Prepared, store: TokenStore, first: int, track: Track = silent
+    job: Job, prepared: Prepared, features: StackFeatures, track: Track = silent
 ) -> KeptStates:
-    """The states of all labelled notes that enter layer `first` of a model as it starts.
+    """The states of all labelled notes that enter the lowest layer of a model that trains.
 
-    They serve all tasks, runs and trials, from a folder `states-KEY` beside the features.
+    They serve all tasks, runs and trials, from a folder `states-KEY` beside the features; where
+    that is not made yet, `features` of the model make it.
     """
+    stack, store = features.stack, features.store
+    layout = _Layout(store, labelled_documents(prepared, store), features.pieces)
     folder, depends_on = _place(job, prepared, store)
-    made = StackFeatures(job, replace(job.spec_as(CellSpec), training=None), store)
-    layout = _Layout(store, labelled_documents(prepared, store), made.pieces)
     with claims.one_at_a_time(folder):
         if not manifest.is_finished(folder, depends_on):
             with (
                 runs.work_folder(folder, depends_on) as work,
                 runs.new_folder(folder, depends_on) as temporary,
             ):
-                label = f"states that enter layer {first + 1} · {job.label}"
-                _Making(made, layout, first, work / _STATES).to_the_end(label, track)
+                label = f"states that enter layer {stack.still_layers + 1} · {job.label}"
+                _Making(features, layout, work / _STATES).to_the_end(label, track)
                 (work / _STATES).rename(temporary / _STATES)
-    backbone = made.stack.backbone
+    backbone = stack.backbone
     saved = _Saved(folder / _STATES, layout, backbone.hidden_size, backbone.embeddings.weight.dtype)
-    return KeptStates(first, saved.of)
+    return KeptStates(stack.still_layers, saved.of)
 
 
 def is_computed_elsewhere(job: Job, prepared: Prepared) -> bool:
@@ -111,9 +112,8 @@ class _Layout:
 class _Making:
     """A file of states that grows by parts of many notes each, and goes on after a kill."""
 
-    made: StackFeatures
+    features: StackFeatures
     layout: _Layout
-    first: int
     path: Path
 
     def to_the_end(self, label: str, track: Track) -> None:
@@ -129,7 +129,7 @@ class _Making:
             pass
 
     def _bytes_before(self, note: int) -> int:
-        backbone = self.made.stack.backbone
+        backbone = self.features.stack.backbone
         bytes_each: int = backbone.hidden_size * backbone.embeddings.weight.element_size()
         return int(self.layout.borders[note]) * bytes_each
 
@@ -144,14 +144,15 @@ class _Making:
     @torch.inference_mode()
     def _states(self, documents_N: Int64Array) -> Iterator[Tensor]:
         """Those of each note, in order."""
-        stack, store = self.made.stack, self.layout.store
+        stack, store = self.features.stack, self.layout.store
+        stack.eval_mode()
         found: dict[int, Tensor] = {}
-        room = self.made.tokens_per_row, 0
+        room = self.features.tokens_per_row, 0
         for batch in rows_in_order(
             store, documents_N, *room, stack.backbone.device, self.layout.pieces
         ):
             tokens_N = store.reading(batch.first_documents_N, self.layout.pieces).tokens_N
-            states_TH = stack.states_entering(self.first, batch).cpu()
+            states_TH = stack.states_entering(stack.still_layers, batch).cpu()
             numbers = batch.first_documents_N.tolist()
             found |= zip(numbers, torch.split(states_TH, tokens_N.tolist()), strict=True)
         return (found[number] for number in documents_N.tolist())

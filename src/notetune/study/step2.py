@@ -240,10 +240,9 @@ class _AdaptersAndHead:
 
     def skip_still_layers(self, prepared: Prepared, track: Track) -> None:
         """Have the layers below what trains computed once for all steps, if that is wanted."""
-        job, store, stack = self._cell.job, self._cell.store, self._features.stack
-        first = stack.still_layers
-        if job.place.keep_states and first and not stack.reserved_per_document:
-            kept = saved_states(job, prepared, store, first, track)
+        job, stack = self._cell.job, self._features.stack
+        if job.place.keep_states and stack.still_layers and not stack.reserved_per_document:
+            kept = saved_states(job, prepared, self._features, track)
             self._features.start_above(kept, FixedFeatures(job, prepared))
 
     @property
