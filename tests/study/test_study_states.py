@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders import random_encoder
 from one_job import model_job, run, train
 from small_study import small_study
 
@@ -19,11 +20,14 @@ from notetune.study.run import prepare_notes, run_study
 UPPER = [
     "downstream.adapter={kind: lora, rank: 2, alpha: 4, layers: top half}",
     "downstream.features.layers=[0, 1, 2]",
-    "downstream.variants=[head-only, task-lora, domain-frozen+task-lora]",
+    "downstream.variants=[head-only, task-lora, domain-frozen, domain-frozen+task-lora]",
     "downstream.max_pieces=2",
     "prepare.max_tokens=24",
     "downstream.optim.peak_lr=1e-2",
 ]
+
+LAST = "prepare.split.validation=0"  # so that the last state is kept, and no head before it
+PLAIN = ("domain-frozen+head-only", "domain-frozen")
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +51,14 @@ def scores(recipe, task, variant, split="test"):
 @pytest.mark.parametrize("variant", ["task-lora", "domain-frozen+task-lora"])
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_a_model_on_kept_states_is_the_model_on_all_layers(place, tmp_path, variant, pooling):
-    pooled = f"downstream.features.pooling={pooling}"
-    kept = load(place, tmp_path / "kept", pooled)
-    whole = load(place, tmp_path / "whole", pooled, "keep_states=false")
+    keys = LAST, f"downstream.features.pooling={pooling}"
+    kept = load(place, tmp_path / "kept", *keys)
+    whole = load(place, tmp_path / "whole", *keys, "keep_states=false")
     for task in ("died", "codes"):
         ours, theirs = (scores(recipe, task, variant) for recipe in (kept, whole))
         assert np.abs(ours - theirs).max() < 1e-5
+        head_alone = scores(kept, task, variant.replace("task-lora", "head-only").replace(*PLAIN))
+        assert np.abs(ours - head_alone).max() > 1e-3
     assert [len(kept_in(recipe)) for recipe in (kept, whole)] == [1, 0]
     folder = kept.folder.cell("died", variant, 0)
     table = read_scores(folder / "test.parquet")
@@ -60,6 +66,23 @@ def test_a_model_on_kept_states_is_the_model_on_all_layers(place, tmp_path, vari
         prepare_notes(kept).prepared.texts(table.note_ids_N.tolist())
     )
     assert np.abs(predicted.scores_NK - table.scores_NK).max() < 1e-5
+
+
+def test_an_encoder_trains_on_kept_states_too(place, tmp_path):
+    encoder = random_encoder(tmp_path / "bert")
+    keys = (
+        LAST,
+        f"encoders.models={{bert: {encoder}}}",
+        "encoders.variants=[lora, head-only]",
+        "encoders.adapter={rank: 2, alpha: 4, targets: [query, value], layers: 1}",
+        "encoders.lora_optim.peak_lr=1e-2",
+    )
+    kept = load(place, tmp_path / "kept", *keys)
+    whole = load(place, tmp_path / "whole", *keys, "keep_states=false")
+    ours, theirs = (scores(recipe, "died", "bert+lora") for recipe in (kept, whole))
+    assert np.abs(ours - theirs).max() < 1e-5
+    assert np.abs(ours - scores(kept, "died", "bert+head-only")).max() > 1e-3
+    assert [len(kept_in(recipe)) for recipe in (kept, whole)] == [1, 0]
 
 
 def test_no_step_computes_what_is_kept(place, tmp_path, monkeypatch):
