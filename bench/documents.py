@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer
 
 from notetune.model.piece_tokenizer import to_tokenizer
 from notetune.tokens.packing import Int64Array
+from notetune.tokens.store import TokenStore
 
 TINY = Path(__file__).parents[1] / "src/notetune/backbones/tiny"
 MAX_TOKENS = 512
@@ -35,6 +37,11 @@ class Notes:
     def targets(self) -> int:
         """Tokens to predict."""
         return int(self.lengths_D.sum()) - len(self.documents)
+
+    @property
+    def store(self) -> TokenStore:
+        """The same, for what reads nothing else of a token store."""
+        return cast(TokenStore, self)
 
     def document(self, number: int) -> npt.NDArray[np.int64]:
         """The token ids of one document."""

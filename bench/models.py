@@ -37,6 +37,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
+PlainDtype = Literal["float32", "bfloat16"]
+
+
 @dataclass(frozen=True)
 class Setting:
     """What all sides of a benchmark have in common."""
@@ -44,7 +47,7 @@ class Setting:
     shape: str
     notes: Notes
     device: torch.device
-    dtype: Literal["float32", "bfloat16"]
+    dtype: PlainDtype
     tokens_per_row: int
 
     def model(self, attention: str) -> Any:
@@ -62,6 +65,11 @@ class Setting:
         """A model as we handle it."""
         most = 2 * MAX_TOKENS
         return Backbone(model, self.shape, "bench", most, Reach(most, sees_ahead=False))
+
+
+def dtype_on(device: torch.device, given: PlainDtype | None) -> PlainDtype:
+    """What is given, or else what suits the device."""
+    return given or ("float32" if device.type == "cpu" else "bfloat16")
 
 
 def config_of(shape: str) -> Any:

@@ -199,7 +199,12 @@ def only_joining(folder: Path) -> None:
     (folder / "prepared").mkdir()
     is_made_up = Intake(Edges(0, 1), MAX_TOKENS)
     assemble(
-        recipe.preparation, shards, Finished((), ()), folder / "prepared", lambda *_: is_made_up
+        recipe.preparation,
+        shards,
+        Finished((), ()),
+        folder / "prepared",
+        lambda *_: is_made_up,
+        "own",
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from documents import MAX_TOKENS, profile_notes, random_ids, reports, whole_notes
-from models import SHAPES, Setting, timed_on
+from models import SHAPES, Setting, dtype_on, timed_on
 from peft import PeftModel, get_peft_model
 from rows import Rows
 from stock import BATCHES_PER_STEP, NOTES_PER_BATCH, be_quiet, padded_notes, trainer
@@ -136,7 +136,7 @@ def train_ours(bench: Bench, spec: AdapterSpec, way: Way) -> float:
         batch = packed_batch(
             notes.documents[:NOTES_PER_BATCH], range(NOTES_PER_BATCH), bench.device
         )
-        model.summed_token_loss(batch).backward()
+        torch.autograd.backward(model.summed_token_loss(batch))
         for parameter in model.parameters_by_name().values():
             parameter.grad = None
     model.train_mode()
@@ -145,9 +145,9 @@ def train_ours(bench: Bench, spec: AdapterSpec, way: Way) -> float:
     everything = np.arange(len(notes.documents))
     slots = model.reserved_per_document
     batches = pretraining_steps(
-        notes, everything, **sizes, seed=0, reserved_per_document=slots, device=bench.device
+        notes.store, everything, **sizes, seed=0, reserved_per_document=slots, device=bench.device
     )
-    count = steps_per_epoch(notes.lengths_D, *sizes.values(), slots)
+    count = steps_per_epoch(notes.lengths_D, **sizes, reserved_per_document=slots)
     optim = OptimConfig()
     steps = train(
         batches,
@@ -164,7 +164,7 @@ def train_ours(bench: Bench, spec: AdapterSpec, way: Way) -> float:
 def train_stock(bench: Bench, spec: AdapterSpec, pad_to: int) -> float:
     """Seconds of one epoch of the Trainer; `pad_to` 0 pads to the longest of a group by length."""
     model = bench.model("sdpa")
-    if traits(spec).is_backbone:
+    if isinstance(spec, Full):
         model.requires_grad_(requires_grad=True)
     else:
         config = to_peft(spec, bench.backbone(model))
@@ -204,7 +204,8 @@ def measure(bench: Bench, name: str, repeats: int, rows: Rows, ways: Sequence[Wa
     for variant, values in speeds.items():
         rows.add(question, str(variant), bench.notes, values, "tokens/s")
         if isinstance(variant, Way):
-            for against in ("B1", "B2", *([OURS] if variant != OURS else [])):
+            others: list[str | Way] = ["B1", "B2", *([OURS] if variant != OURS else [])]
+            for against in others:
                 ratios = [a / b for a, b in zip(values, speeds[against], strict=True)]
                 pair = f"{variant} / {against}"
                 rows.add(question, pair, bench.notes, ratios, "times as fast")
@@ -228,9 +229,8 @@ def main() -> None:
     else:
         sources = reports(given.data, shape)
     notes = whole_notes(sources, count) if given.whole else profile_notes(sources, count)
-    dtype = given.dtype or ("float32" if given.device == "cpu" else "bfloat16")
     device = torch.device(given.device)
-    bench = Bench(shape, notes, device, dtype, given.tokens_per_row)
+    bench = Bench(shape, notes, device, dtype_on(device, given.dtype), given.tokens_per_row)
     name = torch.cuda.get_device_name() if device.type == "cuda" else ""
     rows = Rows(given.output, name)
     ways = [OURS, Way(is_compiled=True)] if given.compile else [OURS]

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from documents import TINY, Notes, report_texts, reports
-from models import SHAPES, Setting, config_of, timed_on
+from models import SHAPES, Setting, config_of, dtype_on, timed_on
 from peft import get_peft_model, set_peft_model_state_dict
 from rows import Rows, timed
 from stock import BATCHES_PER_STEP, NOTES_PER_BATCH, be_quiet, padded_notes, trainer
@@ -33,7 +33,7 @@ from notetune import infer
 from notetune.model.adapters.peft_config import to_peft
 from notetune.model.adapters.specs import LoRA
 from notetune.model.attention import PACKED_ATTENTION
-from notetune.model.batch import packed_batch
+from notetune.model.batch import PackedBatch, packed_batch
 from notetune.model.heads import Head
 from notetune.model.losses import outcome_loss
 from notetune.model.stack import TASK, Layer, Stack, stack
@@ -73,6 +73,7 @@ class LongNotes(Notes):
 class Bench(Setting):
     """What both sides have in common."""
 
+    notes: LongNotes
     max_tokens: int
 
     def ours(self) -> tuple[Stack, Head]:
@@ -141,7 +142,7 @@ def train_ours(bench: Bench) -> float:
     per_step = NOTES_PER_BATCH * BATCHES_PER_STEP
     count = -(-len(everything) // per_step)
     batches = labelled_rows(
-        notes,
+        notes.store,
         everything,
         notes.targets_NK,
         shuffled_steps(len(everything), per_step, seed=0),
@@ -150,6 +151,7 @@ def train_ours(bench: Bench) -> float:
     )
 
     def summed_loss(batch: LabelledBatch) -> torch.Tensor:
+        assert isinstance(batch.inputs, PackedBatch)
         return outcome_loss(
             "multilabel", head(model.features(batch.inputs, "last")), batch.targets_NK
         )
@@ -176,7 +178,7 @@ def predict_ours(bench: Bench) -> float:
         infer.outputs_per_note(
             model,
             lambda batch: head(model.features(batch, "last")),
-            bench.notes,
+            bench.notes.store,
             everything,
             bench.tokens_per_row,
         )
@@ -346,12 +348,11 @@ def main() -> None:
         toy = {"shape": "quick", "notes": 20, "search_notes": 60, "cold_runs": 1, "repeats": 1}
         vars(given).update(toy, max_tokens=64, tokens_per_row=128)
     device = torch.device(given.device)
-    dtype = given.dtype or ("float32" if device.type == "cpu" else "bfloat16")
     bench = Bench(
         given.shape,
         long_notes(_sources(given), given.notes, given.max_tokens),
         device,
-        dtype,
+        dtype_on(device, given.dtype),
         given.tokens_per_row,
         given.max_tokens,
     )
