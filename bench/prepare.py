@@ -219,6 +219,7 @@ def made_shard(folder: Path, first: int, count: int) -> Shard:
             "note_id": [f"{10_000_000 + n % PATIENTS}-DS-{n}" for n in numbers],
             "patient_id": [f"{10_000_000 + n % PATIENTS}" for n in numbers],
             "source": ["discharge" if is_discharge else "radiology"] * count,
+            "stay_id": [f"{n}" for n in numbers],
             "time": numbers.astype("datetime64[us]"),
         }
     )

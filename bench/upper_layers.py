@@ -26,23 +26,22 @@ from notetune.study.run import prepare_notes, work
 RESULTS = Path(__file__).parent / "results" / "upper_layers.csv"
 VARIANT = "task-lora"
 COUNT = 20
-ALONE = (
-    f"downstream.variants=[{VARIANT}]",
-    "encoders.models={}",
-    "evaluate.primary=null",
-    "evaluate.hybrid=null",
-)
+ALONE = ("encoders.models={}", "evaluate.primary=null", "evaluate.hybrid=null")
 
 
-def trained(options: argparse.Namespace, keys: Sequence[str], seed: int) -> tuple[float, float]:
+def trained(
+    options: argparse.Namespace, seed: int, keys: Sequence[str], layers: Sequence[str] = ()
+) -> tuple[float, float]:
     """Seconds of one training with all that it lacks, and its macro AUROC on the test notes."""
-    changed = [*options.overrides, *ALONE, *keys, f"seeds={seed + 1}"]
+    within = f"backbones.{options.only}." if options.only else ""
+    own = f"downstream.variants=[{VARIANT}]", f"seeds={seed + 1}", *layers
+    changed = [*options.overrides, *ALONE, *keys, *(f"{within}{key}" for key in own)]
     recipe = config.load(Recipe, options.recipe, changed)
     one = recipe.studies[options.only] if options.only else recipe
     seconds, jobs = timed(
         lambda: work(one, terminal.track, lambda job: job.stage == "model" and job.seed == seed)
     )
-    (job,) = (job for job in jobs if job.stage == "model")
+    (job,) = (job for job in jobs if job.stage == "model" and job.seed == seed)
     table = read_scores(job.folder / "test.parquet")
     is_judged_K = (table.targets_NK.sum(0) > 2) & ((1 - table.targets_NK).sum(0) > 2)
     return seconds, macro_auroc(table.targets_NK[:, is_judged_K], table.scores_NK[:, is_judged_K])
@@ -66,12 +65,12 @@ def main() -> None:
         prepare_notes(one)
         kept = f"prepared={one.folder.prepared}"
         whole = [
-            trained(options, [f"runs={folder}/cold-{seed}", kept], seed)
+            trained(options, seed, [f"runs={folder}/cold-{seed}", kept])
             for seed in range(options.cold_runs)
         ]
         layers = f"downstream.adapter.layers={options.layers}"
         upper = [
-            trained(options, [f"runs={folder}/upper", kept, layers], seed)
+            trained(options, seed, [f"runs={folder}/upper", kept], [layers])
             for seed in range(options.trials)
         ]
     cold, (first, *further) = [seconds for seconds, _ in whole], [seconds for seconds, _ in upper]
