@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import pytest
 from builders import random_encoder, random_llama
@@ -9,6 +10,7 @@ from small_study import write_word_notes
 
 from notetune import config
 from notetune.cli import main
+from notetune.cli.load import study
 from notetune.errors import ConfigError
 from notetune.metrics.scores import read_scores
 from notetune.prepare.prepared import inputs, open_prepared
@@ -240,6 +242,25 @@ def test_a_stage_command_asks_which_backbone_and_takes_one(place, capsys, monkey
 
 
 @pytest.mark.usefixtures("results")
+@pytest.mark.parametrize(
+    ("key", "only", "warned"),
+    [
+        ("pretrain.adapter.rank=3", "two", ["pretrain.adapter.rank changes nothing for two"]),
+        ("pretrain.adapter.rank=3", "one", []),
+        ("pretrain.adapter.alpha=3", "two", []),
+        ("downstream.variants=[head-only]", None, ["downstream.variants changes nothing for one"]),
+        ("backbones.two.pretrain.adapter.rank=3", None, []),
+    ],
+)
+def test_a_changed_key_that_a_backbone_has_itself_is_warned_of(place, key, only, warned):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        study(place / "recipe.yaml", [key], None, only)
+    assert len(told) == len(warned)
+    for warning, text in zip(told, warned, strict=True):
+        assert text in str(warning.message)
+
+
 def test_a_dry_run_has_the_trainings_of_all_backbones_and_counts_the_corpus(place, tmp_path):
     found = costs(load(place, f"runs={tmp_path}"))
     names = [(training.backbone, training.name) for training in found.trainings]

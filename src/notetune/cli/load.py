@@ -1,11 +1,12 @@
 """What the commands name becomes a recipe."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from notetune.cli import terminal
-from notetune.errors import ConfigError
+from notetune.errors import ConfigError, RunWarning
 
 if TYPE_CHECKING:
     from notetune.recipe.recipe import Recipe
@@ -26,12 +27,23 @@ def study(
         from notetune.recipe.recipe import Recipe
 
         loaded = config.load(Recipe, recipe, changed)
-    if only is None:
-        return loaded
-    if only not in loaded.backbones:
+    if only is not None and only not in loaded.backbones:
         known = ", ".join(loaded.backbones) or "none"
         raise ConfigError(f"--only {only}: the recipe's backbones are {known}.")
-    return loaded.studies[only]
+    for name in loaded.backbones if only is None else [only]:
+        _warn_of_own_keys(name, loaded.backbones[name], overrides or [])
+    return loaded if only is None else loaded.studies[only]
+
+
+def _warn_of_own_keys(name: str, entry: object, overrides: list[str]) -> None:
+    """Warn of changed keys that the entry of a backbone has itself, so that the change is none."""
+    for key in (override.partition("=")[0] for override in overrides):
+        found = entry
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, dict) else found
+        if found is not entry and found is not None and not isinstance(found, dict):
+            told = f"{key} changes nothing for {name}, whose entry of backbones has its own"
+            warnings.warn(RunWarning(f"{told}; change backbones.{name}.{key}."), stacklevel=2)
 
 
 def one(recipe: Path, overrides: list[str] | None, data: Path | None, only: str | None) -> "Recipe":
