@@ -58,11 +58,14 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=3, help="the first computes what all share")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_intermixed_args()
+    if options.trials < 2 or options.cold_runs < 1:
+        parser.error("a cold run and two trials are the fewest")
     rows = Rows(options.results)
     with tempfile.TemporaryDirectory() as folder:
         recipe = config.load(Recipe, options.recipe, [*options.overrides, f"runs={folder}/notes"])
         one = recipe.studies[options.only] if options.only else recipe
-        prepare_notes(one)
+        if len(prepare_notes(one).prepared.tasks) != 1:
+            parser.error("name one task: downstream.tasks=[TASK]")
         kept = f"prepared={one.folder.prepared}"
         whole = [
             trained(options, seed, [f"runs={folder}/cold-{seed}", kept])

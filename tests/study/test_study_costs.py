@@ -249,7 +249,7 @@ downstream: {{variants: [head-only]}}
 """)
     seconds = {"float32": 3.0, "bfloat16": 1.0}
     monkeypatch.setattr(
-        "notetune.study.costs.step_seconds", lambda model, *_, **__: seconds[model.backbone.dtype]
+        "notetune.study.clocks.step_seconds", lambda model, *_, **__: seconds[model.backbone.dtype]
     )
     of = {
         each.backbone: each

@@ -11,10 +11,12 @@ from small_study import small_study
 from notetune import config
 from notetune.errors import RunWarning, Stopped
 from notetune.metrics.scores import read_scores
+from notetune.model.entering import EnteringStates
 from notetune.recipe.recipe import Recipe
 from notetune.serve.predictor import load_predictor
 from notetune.study import features, states, step2
 from notetune.study.costs import costs
+from notetune.study.evaluate import evaluate
 from notetune.study.run import prepare_notes, run_study
 
 UPPER = [
@@ -53,7 +55,7 @@ def scores(recipe, task, variant, split="test"):
 def test_a_model_on_kept_states_is_the_model_on_all_layers(place, tmp_path, variant, pooling):
     keys = LAST, f"downstream.features.pooling={pooling}"
     kept = load(place, tmp_path / "kept", *keys)
-    whole = load(place, tmp_path / "whole", *keys, "keep_states=false")
+    whole = load(place, tmp_path / "whole", *keys, "keep_hidden_states=false")
     for task in ("died", "codes"):
         ours, theirs = (scores(recipe, task, variant) for recipe in (kept, whole))
         assert np.abs(ours - theirs).max() < 1e-5
@@ -78,7 +80,7 @@ def test_an_encoder_trains_on_kept_states_too(place, tmp_path):
         "encoders.lora_optim.peak_lr=1e-2",
     )
     kept = load(place, tmp_path / "kept", *keys)
-    whole = load(place, tmp_path / "whole", *keys, "keep_states=false")
+    whole = load(place, tmp_path / "whole", *keys, "keep_hidden_states=false")
     ours, theirs = (scores(recipe, "died", "bert+lora") for recipe in (kept, whole))
     assert np.abs(ours - theirs).max() < 1e-5
     assert np.abs(ours - scores(kept, "died", "bert+head-only")).max() > 1e-3
@@ -151,7 +153,7 @@ def test_a_killed_computation_goes_on_where_it_stopped(place, tmp_path, monkeypa
 @pytest.mark.parametrize(
     "key",
     [
-        "keep_states=false",
+        "keep_hidden_states=false",
         "downstream.adapter.layers=null",
         "downstream.adapter.layers=2",
         "pretrain.adapter={kind: prompt, virtual_tokens: 2}",
@@ -164,8 +166,42 @@ def test_nothing_is_kept_where_all_layers_are_computed(place, tmp_path, key):
     assert not any("hidden states" in notice for notice in costs(recipe).notices)
 
 
+def test_a_domain_adapter_that_acts_below_alone_is_no_idle_one(place, tmp_path):
+    below = "pretrain.adapter.targets=[model.layers.0.self_attn.q_proj]"
+    kept = load(place, tmp_path / "kept", LAST, below)
+    whole = load(place, tmp_path / "whole", LAST, below, "keep_hidden_states=false")
+    ours, theirs = (scores(recipe, "died", "domain-frozen+task-lora") for recipe in (kept, whole))
+    assert np.abs(ours - theirs).max() < 1e-5
+    assert kept_in(kept)
+
+
+def test_a_report_says_what_they_cost(place, tmp_path):
+    recipe = load(place, tmp_path, "downstream.tasks=[died]", "seeds=1", "tune={}")
+    run_study(recipe)
+    states = [cost for cost in evaluate(recipe).costs if cost.stage == "states"]
+    assert [cost.model for cost in states] == ["task-lora", "domain-frozen+task-lora"]
+    assert all(cost.seconds > 0 and cost.tokens_per_second > 0 for cost in states)
+
+
+def test_a_backbone_whose_layers_pass_on_more_computes_all_of_them(place, tmp_path, monkeypatch):
+    whole = load(place, tmp_path / "whole", "keep_hidden_states=false")
+    expected = scores(whole, "died", "task-lora")
+
+    def lacking(*_):
+        raise KeyError("what a layer below would have left")
+
+    monkeypatch.setattr(EnteringStates, "in_place_of", lacking)
+    recipe = load(place, tmp_path / "other")
+    with pytest.warns(RunWarning, match="does not compute its upper layers alone"):
+        found = scores(recipe, "died", "task-lora")
+    assert np.array_equal(found, expected)
+    assert not kept_in(recipe)  # found out before all notes were computed
+
+
 def test_a_backbone_that_does_not_go_on_from_them_computes_all_layers(place, tmp_path, monkeypatch):
-    expected = scores(load(place, tmp_path / "whole", "keep_states=false"), "died", "task-lora")
+    expected = scores(
+        load(place, tmp_path / "whole", "keep_hidden_states=false"), "died", "task-lora"
+    )
     real = states.saved_states
 
     def other(*given):
@@ -184,7 +220,7 @@ def test_a_backbone_that_does_not_go_on_from_them_computes_all_layers(place, tmp
 def test_a_dry_run_says_how_much_is_kept_and_counts_fewer_operations(place, tmp_path):
     keys = "seeds=2", "prepare.max_tokens=128", "downstream.max_pieces=1"
     kept = costs(load(place, tmp_path, *keys))
-    whole = costs(load(place, tmp_path, *keys, "keep_states=false"))
+    whole = costs(load(place, tmp_path, *keys, "keep_hidden_states=false"))
     tokens = prepare_notes(load(place, tmp_path, *keys)).prepared.store.lengths_D.sum()
     size = f"{3 * tokens * 32 * 4 / 2**20:,.1f} MiB of hidden states are kept on the disk"
     assert sum(size in notice for notice in kept.notices) == 1

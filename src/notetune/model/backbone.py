@@ -31,7 +31,7 @@ from notetune.model.backbone_folder import (
 )
 from notetune.model.batch import PackedBatch
 from notetune.model.device import capability_of, computed_in
-from notetune.model.kept import KeptStates
+from notetune.model.entering import EnteringStates
 from notetune.model.nf4 import is_nf4, quantise_layers
 from notetune.model.probing import (
     Reach,
@@ -159,12 +159,12 @@ class Backbone:
         batch: PackedBatch,
         additions: Additions | None = None,
         layers: Sequence[int] | None = None,
-        kept: KeptStates | None = None,
+        entering: EnteringStates | None = None,
     ) -> Tensor:
         """`(T, H)` last hidden states, after the final norm, of the text tokens of a packed row.
 
-        With `layers` those of each stand side by side, `(T, H * layers)`. With `kept` nothing below
-        them is computed, and nothing may stand in front of a document.
+        With `layers` those of each stand side by side, `(T, H * layers)`. With `entering` states
+        nothing below is computed, and nothing may stand in front of a document.
 
         Raises:
             BackboneError: If a document is longer than the backbone was built for.
@@ -179,11 +179,11 @@ class Backbone:
                 f"for {self.max_positions}; lower prepare.max_tokens."
             )
         if len(batch.lengths_D) > 1 and not self.shares_row(batch, additions):
-            alone = [self.hidden_states(one, additions, layers, kept) for one in batch.apart()]
+            alone = [self.hidden_states(one, additions, layers, entering) for one in batch.apart()]
             return torch.cat(alone)
         inputs, text_T = self._inputs(batch, additions)
         wants_all = layers is not None and min(layers) < self.layers
-        with kept.in_place_of(self.blocks, batch) if kept else nullcontext():
+        with entering.in_place_of(self.blocks, batch) if entering else nullcontext():
             output = self._run(**inputs, use_cache=False, output_hidden_states=wants_all)
         last = {self.layers: output.last_hidden_state}  # transformers may norm it only there
         chosen = last.keys() if layers is None else layers

@@ -30,8 +30,8 @@ from notetune.model.adapters.virtual import VirtualTokens
 from notetune.model.attention import Additions
 from notetune.model.backbone import Backbone
 from notetune.model.batch import PackedBatch, packed_batch
+from notetune.model.entering import EnteringStates, only_below
 from notetune.model.heads import pool
-from notetune.model.kept import KeptStates, only_below
 from notetune.model.last_layer import last_layer_of
 from notetune.model.layers import Layers, Pooling, chosen_layers
 from notetune.model.losses import next_token_loss, next_token_losses
@@ -134,17 +134,17 @@ class Stack:
         batch: PackedBatch,
         pooling: Pooling,
         layers: Layers = "last",
-        kept: KeptStates | None = None,
+        entering: EnteringStates | None = None,
     ) -> Tensor:
         """`(N, H)` pooled hidden states of the notes of a packed row, those of layers side by side.
 
-        With `kept` those of layers below are left out.
+        With `entering` states those of layers below are left out.
 
         Raises:
             ConfigError: If the backbone lacks one of the layers.
         """
         chosen = chosen_layers(layers, self.backbone.layers)
-        chosen = tuple(n for n in chosen if kept is None or n >= kept.first)
+        chosen = tuple(n for n in chosen if entering is None or n >= entering.first)
         additions = self._additions()
         shortcut: AbstractContextManager[None] = nullcontext()
         if pooling != "mean" and self.backbone.shares_row(batch, additions):
@@ -155,7 +155,7 @@ class Stack:
             see_all = pooling == "last"
             shortcut = last_layer_of(self.backbone, asked_D, token_count, see_all=see_all)
         with shortcut:
-            hidden_TH = self.backbone.hidden_states(batch, additions, chosen, kept)
+            hidden_TH = self.backbone.hidden_states(batch, additions, chosen, entering)
         return pool(hidden_TH, batch, pooling)
 
     def states_entering(self, first: int, batch: PackedBatch) -> Tensor:
@@ -163,9 +163,22 @@ class Stack:
         with only_below(self.backbone.blocks, first):
             return self.backbone.hidden_states(batch, self._additions(), (first,))
 
+    def runs_from(self, first: int) -> bool:
+        """Whether the layers from one on run alone; some read more than what enters them."""
+        batch, weights = probe(self.backbone), self.backbone.embeddings.weight
+        states_TH = weights.new_zeros(len(batch.ids_T), self.backbone.hidden_size)
+        try:
+            with torch.no_grad():
+                self.features(batch, "mean", entering=EnteringStates(first, lambda _: states_TH))
+        except torch.OutOfMemoryError:
+            raise
+        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError):
+            return False
+        return True
+
     @property
-    def still_layers(self) -> int:
-        """How many layers from below nothing that trains acts in; 0 where none is known."""
+    def lowest_trained(self) -> int:
+        """The lowest layer that anything which trains acts in, from 0; 0 where none is known."""
         if not self.backbone.blocks:
             return 0
         trained = [layer.spec for layer in self.layers if layer.is_trained]

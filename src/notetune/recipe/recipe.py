@@ -36,7 +36,10 @@ from notetune.sources.splits import AnySplit, ColumnSplit
 from notetune.sources.tables.source import TableSource
 from notetune.sources.tables.tasks import TaskedSource
 
-_DIFFERS_BY_BACKBONE = ("backbone", "dtype", "recompute", "seeds", "pretrain", "downstream", "tune")
+_DIFFERS_BY_BACKBONE = (
+    *("backbone", "dtype", "recompute", "keep_hidden_states", "seeds"),
+    *("pretrain", "downstream", "tune"),
+)
 
 
 class Recipe(Config):
@@ -55,8 +58,8 @@ class Recipe(Config):
     """A Hugging Face model folder, or `tiny` for the shipped one."""
     backbones: dict[Name, str | dict[str, JsonValue]] = Field(default_factory=dict)
     """Several backbones by name, in place of `backbone`: each a folder, or the keys of this recipe
-    that are different for it (`backbone`, `dtype`, `recompute`, `seeds`, `pretrain`, `downstream`,
-    `tune`)."""
+    that are different for it (`backbone`, `dtype`, `recompute`, `keep_hidden_states`, `seeds`,
+    `pretrain`, `downstream`, `tune`)."""
     prepared: Path | None = None
     """Folder of the prepared notes; `prepared` in the run folder when left out."""
     dtype: Dtype = "float32"
@@ -67,10 +70,10 @@ class Recipe(Config):
     """Compute the activations of each layer again in the backward pass in place of keeping them:
     the same result with less memory in a third to a half more time. `auto`: where a training would
     not fit into the memory of the card, or of the machine, without."""
-    keep_states: bool = True
+    keep_hidden_states: bool = True
     """Where nothing trains below the topmost layers (`adapter.layers`), keep what enters these of
     all labelled notes on the disk, so that no layer below is computed again; a dry run says how
-    much that is."""
+    much that is. Each value of `adapter.layers` has a file of its own, also in a search."""
     device: DeviceName = "auto"
     gpu: str | None = None
     """The card, such as h100, that a dry run of the study estimates for; without, it times here."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import repeat
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +22,7 @@ from notetune.progress import Track, in_one_step, named, silent
 from notetune.recipe.recipe import Recipe
 from notetune.search.space import point_count
 from notetune.study.clocks import clock, rate_here, rate_on
-from notetune.study.counts import Counted, CountedStep, Way, a_million, count_notes
+from notetune.study.counts import Counted, CountedStep, a_million, count_notes
 from notetune.study.jobs import Job
 from notetune.study.listing import jobs_of
 from notetune.study.notices import of_models
@@ -43,6 +44,21 @@ _WAYS: Final[dict[str, dict[str, Any]]] = {
 """Settings that make a training smaller, and how its step is counted with them."""
 _Alike = dict[tuple[str, str | None, str, str], list[tuple[Job, bool]]]
 """Jobs that differ in their seed alone and whether they are made, by stage, method, model, task."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """What a training takes with other settings.
+
+    Attributes:
+        keys: Those of the recipe, with their values.
+        memory_gib: All tensors at the worst moment of a step.
+        times: Its seconds, as a multiple of those with the recipe's own settings.
+    """
+
+    keys: str
+    memory_gib: float
+    times: float
 
 
 @dataclass(frozen=True)
@@ -213,7 +229,7 @@ def _of_kept(bytes_of: Mapping[str, int]) -> Iterator[str]:
             lead = f"{backbone}: " if backbone else ""
             yield (
                 f"{lead}{storage.size(size)} of hidden states are kept on the disk, so that steps "
-                "compute the topmost layers alone (keep_states)."
+                "compute the topmost layers alone (keep_hidden_states)."
             )
 
 
@@ -246,6 +262,8 @@ class _Counting:
     capability: tuple[int, int] | None = None
     memory: float | None = None
     has_ways: bool = False
+    readers: Counter[Hashable] = field(default_factory=Counter)
+    """Jobs that start from the same features, or from states that enter the same layer."""
     kept_bytes: dict[Hashable, int] = field(default_factory=dict)
     """Hidden states on the disk, by what they are of."""
 
@@ -259,20 +277,24 @@ class _Counting:
                 alike += zip(_each(job), repeat(job.is_made()), strict=False)
         if not found:
             return iter(())
-        jobs = (job for alike in found.values() for job, _ in alike)
-        readers = Counter(map(_features_of, jobs))
         label = f"count the work of {'perplexity' if 'perplexity' in stages else 'trainings'}"
-        return self.track(label, self._costs(found, readers), len(found), lambda cost: cost.name)
+        return self.track(label, self._costs(found), len(found), lambda cost: cost.name)
 
-    def _costs(self, found: _Alike, readers: Counter[Hashable]) -> Iterator[JobCost]:
+    def _costs(self, found: _Alike) -> Iterator[JobCost]:
         steps: dict[tuple[str | None, str], CountedStep] = {}
         for (_, method, model, _), alike in found.items():
-            jobs, are_made = zip(*alike, strict=True)
             if (method, model) not in steps:
-                step = CountedStep(jobs[0], self.counted.facts.max_tokens, self.capability)
+                step = CountedStep(alike[0][0], self.counted.facts.max_tokens, self.capability)
                 steps[method, model] = step.as_asked(self.memory)
-            shared_by = readers[_features_of(jobs[0])]
-            yield self._cost(jobs, sum(are_made), steps[method, model], shared_by)
+            of_jobs, first = (
+                [_features_of(job) for job, _ in alike],
+                steps[method, model].first_layer,
+            )
+            self.readers.update(of_jobs)
+            self.readers.update((of_job, first) for of_job in of_jobs if first)
+        for (_, method, model, _), alike in found.items():
+            jobs, are_made = zip(*alike, strict=True)
+            yield self._cost(jobs, sum(are_made), steps[method, model])
 
     def _ways(self, step: CountedStep) -> Iterator[Way]:
         """What makes a step smaller that is not in the memory."""
@@ -286,7 +308,7 @@ class _Counting:
             times = other.cost.flops / self.rate_of(other) / seconds
             yield Way(keys, other.cost.peak_bytes / 2**30, times)
 
-    def _cost(self, jobs: Sequence[Job], made: int, step: CountedStep, shared_by: int) -> JobCost:
+    def _cost(self, jobs: Sequence[Job], made: int, step: CountedStep) -> JobCost:
         spec, backbone = jobs[0].spec, step.model.backbone
         head, steps, per_token = 0, 0, step.cost.flops / step.cost.tokens
         if isinstance(spec, DomainSpec):
@@ -297,7 +319,7 @@ class _Counting:
             flops = float(lengths.sum()) * per_token
         else:
             assert isinstance(spec, CellSpec)
-            lengths, flops = self._of_step_2(jobs, step, shared_by)
+            lengths, flops = self._of_step_2(jobs, step)
             steps = spec.step_count(len(lengths))
             layers = chosen_layers(spec.features.layers, backbone.layers)
             width = backbone.hidden_size * len(layers)
@@ -320,39 +342,33 @@ class _Counting:
             ways=tuple(self._ways(step)),
         )
 
-    def _of_step_2(
-        self, jobs: Sequence[Job], step: CountedStep, shared_by: int
-    ) -> tuple[Int64Array, float]:
-        """Tokens of each training note, and the operations of the whole training.
-
-        The notes of the largest task stand for those of all.
-        """
-        spec, facts, tasks = jobs[0].spec_as(CellSpec), self.counted.facts, self.counted.tasks
+    def _of_step_2(self, jobs: Sequence[Job], step: CountedStep) -> tuple[Int64Array, float]:
+        """Tokens of each training note, and the operations of the whole training."""
+        spec, facts = jobs[0].spec_as(CellSpec), self.counted.facts
         # An encoder that reads less at once takes more pieces, if it may.
         is_auto = spec.features.max_pieces == "auto"
         most = facts.max_pieces * (facts.max_tokens if is_auto else step.document_tokens)
-        read = {
-            task: {split: np.minimum(tokens_N, most) for split, tokens_N in splits.items()}
-            for task, splits in tasks.items()
-        }
-        totals = [sum(int(part.sum()) for part in splits.values()) for splits in read.values()]
-        shared, lengths = max(totals) / shared_by, read[spec.task]["train"]
+        splits = self.counted.tasks[spec.task]
+        read = {split: np.minimum(tokens_N, most) for split, tokens_N in splits.items()}
+        lengths, labelled = read["train"], int(np.minimum(self.counted.labelled_N, most).sum())
+        shared = labelled * fmean(1 / self.readers[_features_of(job)] for job in jobs)
         per_token = step.cost.flops / step.cost.tokens
         training = spec.training
         if training is None:
             return lengths, shared * per_token
         rounds = training.epochs * training.validation.evaluations_per_epoch + 2
-        scored = rounds * float(read[spec.task]["validation"].sum())
+        scored = rounds * float(read["validation"].sum())
         if jobs[0].stage != "trial":  # which meets no test note
-            scored += float(read[spec.task]["test"].sum())
+            scored += float(read["test"].sum())
         trained = training.epochs * float(lengths.sum())
-        once = step.forward_flops
-        if first := step.still_layers:
-            once += step.forward_flops - step.upper_flops
-            states = step.model.backbone.hidden_size * max(totals)
-            bytes_each = step.model.backbone.embeddings.weight.element_size()
-            self.kept_bytes |= {(_features_of(job), first): states * bytes_each for job in jobs}
-        flops = trained * per_token + scored * step.upper_flops + shared * once
+        flops = trained * per_token + scored * step.upper_flops + shared * step.forward_flops
+        if step.first_layer:
+            made = [(_features_of(job), step.first_layer) for job in jobs]
+            share = fmean(1 / self.readers[states] for states in made)
+            flops += share * labelled * (step.forward_flops - step.upper_flops)
+            weights = step.model.backbone.embeddings.weight
+            size = labelled * step.model.backbone.hidden_size * weights.element_size()
+            self.kept_bytes |= dict.fromkeys(made, size)
         return lengths, flops
 
 

@@ -18,7 +18,7 @@ from notetune.model.backbone import Backbone, outline_backbone
 from notetune.model.backbone_folder import Dtype, resolve_backbone
 from notetune.model.batch import PackedBatch
 from notetune.model.device import capability_of, memory_bytes, torch_device
-from notetune.model.kept import KeptStates
+from notetune.model.entering import EnteringStates
 from notetune.model.recompute import recompute_layers
 from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.notes.outcomes import SPLITS
@@ -31,7 +31,7 @@ from notetune.sources.mimic import published
 from notetune.sources.paths import files_of, paths_in
 from notetune.sources.splits import SplitConfig
 from notetune.study import perplexity
-from notetune.study.features import layers_of
+from notetune.study.features import labelled_documents, layers_of
 from notetune.study.jobs import Job
 from notetune.study.listing import facts_here, jobs_of, notes_here
 from notetune.study.notices import unsure
@@ -54,6 +54,7 @@ class Counted:
         corpus_D: Of each document that step 1 trains on.
         measured_D: Of each document that perplexity is measured on.
         tasks: Of each note of a task, as far as it is read, by task and split.
+        labelled_N: Of each note of any task, once, as far as it is read.
         origin: Where the numbers are from.
         notices: What a reader must know of the notes.
     """
@@ -62,6 +63,7 @@ class Counted:
     corpus_D: Int64Array
     measured_D: Int64Array
     tasks: Mapping[str, Mapping[str, Int64Array]]
+    labelled_N: Int64Array
     classes: Mapping[str, int]
     origin: str
     notices: tuple[str, ...] = ()
@@ -93,7 +95,8 @@ def count_notes(recipe: Recipe) -> Counted:
         corpus_D = np.array(corpus.lengths_D[domain_spec(one, facts, 0).documents_of(corpus)])
         measured_D = _measured(one, facts, corpus)
         said = (*prepared.notices, *unsure(prepared))
-        return Counted(facts, corpus_D, measured_D, tasks, classes, origin, said)
+        labelled_N = store.reading(labelled_documents(prepared, store), facts.max_pieces).tokens_N
+        return Counted(facts, corpus_D, measured_D, tasks, labelled_N, classes, origin, said)
 
 
 def _measured(recipe: Recipe, facts: Facts, corpus: TokenStore) -> Int64Array:
@@ -146,7 +149,7 @@ def a_million(recipe: Recipe) -> Counted:
     none = notes_N[:0]
     splits = {"train": notes_N, "validation": none, "test": none}
     origin = f"assumed to be {len(notes_N):,} of {longest:,} tokens, with one class"
-    return Counted(facts, notes_N, none, {"any task": splits}, {"any task": 1}, origin)
+    return Counted(facts, notes_N, none, {"any task": splits}, notes_N, {"any task": 1}, origin)
 
 
 def _published(recipe: Recipe, needed: Sequence[Config]) -> Counted:
@@ -166,7 +169,9 @@ def _published(recipe: Recipe, needed: Sequence[Config]) -> Counted:
         for name, counts in tasks.items()
     }
     classes = {name: published.CLASS_COUNTS[name] for name in tasks}
-    return Counted(facts, *_published_corpus(recipe, longest), read_N, classes, origin)
+    largest_N = max((np.concatenate([*one.values()]) for one in read_N.values()), key=len)
+    corpus = _published_corpus(recipe, longest)
+    return Counted(facts, *corpus, read_N, largest_N, classes, origin)
 
 
 def _why_not_counted(recipe: Recipe, read: Sequence[Config]) -> str:
@@ -313,10 +318,13 @@ class CountedStep:
         return (self.document_tokens,) * max(1, row_of(self._reads.tokens_per_row, size) // size)
 
     @cached_property
-    def still_layers(self) -> int:
-        """Layers from below that no step computes, since what they give is kept."""
-        keeps = self.job.place.keep_states and self.trains and isinstance(self._reads, FeatureSpec)
-        return self.model.still_layers if keeps and not self.model.reserved_per_document else 0
+    def first_layer(self) -> int:
+        """The lowest layer that its steps compute; what enters it is kept."""
+        model, is_wanted = self.model, self.job.place.keep_hidden_states
+        if not is_wanted or isinstance(self._reads, DomainSpec) or model.reserved_per_document:
+            return 0
+        first = model.lowest_trained
+        return first if first and model.runs_from(first) else 0
 
     @cached_property
     def forward_flops(self) -> float:
@@ -325,8 +333,8 @@ class CountedStep:
 
     @cached_property
     def upper_flops(self) -> float:
-        """The same without its still layers."""
-        return self._flops_from(self.still_layers)
+        """The same of the layers that its steps compute."""
+        return self._flops_from(self.first_layer)
 
     def _flops_from(self, first: int) -> float:
         model = stack(self._outline)
@@ -337,7 +345,7 @@ class CountedStep:
     def loss_of(self, model: Stack) -> Callable[[PackedBatch], Tensor]:
         """What the step minimises; a head is too small to count."""
         if isinstance(self._reads, FeatureSpec):
-            return _features_sum(model, self._reads, self.still_layers)
+            return _features_sum(model, self._reads, self.first_layer)
         return model.summed_token_loss
 
     @property
@@ -375,21 +383,6 @@ def _features_sum(
 ) -> Callable[[PackedBatch], Tensor]:
     """What the layers from `first` on make of a row, on states that stand for any."""
     width, weights = model.backbone.hidden_size, model.backbone.embeddings.weight
-    kept = KeptStates(first, lambda batch: weights.new_zeros(len(batch.ids_T), width))
-    only_upper = kept if first else None
-    return lambda batch: model.features(batch, reads.pooling, reads.layers, only_upper).sum()
-
-
-@dataclass(frozen=True)
-class Way:
-    """What a training takes with other settings.
-
-    Attributes:
-        keys: Those of the recipe, with their values.
-        memory_gib: All tensors at the worst moment of a step.
-        times: Its seconds, as a multiple of those with the recipe's own settings.
-    """
-
-    keys: str
-    memory_gib: float
-    times: float
+    states = EnteringStates(first, lambda batch: weights.new_zeros(len(batch.ids_T), width))
+    entering = states if first else None
+    return lambda batch: model.features(batch, reads.pooling, reads.layers, entering).sum()

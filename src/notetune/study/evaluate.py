@@ -35,6 +35,7 @@ from notetune.study.jobs import TRAINING, Job
 from notetune.study.listing import Made, read_study
 from notetune.study.notices import compat_switches, notices, of_scores
 from notetune.study.specs import Notes, Stage
+from notetune.study.states import states_cost
 from notetune.train.training import TrainingRecord, read_record
 
 _DOMAIN_STAGE = "domain adapter"
@@ -320,17 +321,18 @@ def _cost_of(record: TrainingRecord) -> dict[str, Any]:
 
 
 def _feature_costs(one: Made) -> Iterator[Cost]:
-    """Of features that heads learnt from, each computed once; under the first model's name."""
+    """Of features and states that models start from, each computed once; under the first's name."""
     shown = set()
-    for job in one.done_of("model"):
-        found = None if job.seed else features_cost(job, one.notes.prepared)
+    kinds = {"features": features_cost, "states": states_cost}
+    for job, (stage, of) in product(one.done_of("model"), kinds.items()):
+        found = None if job.seed else of(job, one.notes.prepared)
         if found is None or found[0] in shown or job.model is None:
             continue
         folder, cost = found
         shown.add(folder)
         yield Cost(
             model=job.model.label,
-            stage="features",
+            stage=stage,
             trainable_parameters=0,
             total_parameters=cost.parameters,
             seconds=cost.seconds,

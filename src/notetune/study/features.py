@@ -3,7 +3,6 @@
 import hashlib
 import math
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +14,13 @@ import torch
 from torch import Tensor
 
 from notetune import claims, infer, manifest, runs, storage
-from notetune.errors import ConfigError, RunWarning
+from notetune.errors import ConfigError
 from notetune.model.adapters.files import SavedAdapter, copy_adapter, read_adapter, save_adapter
 from notetune.model.backbone import TOLERANCE, load_backbone
 from notetune.model.backbone_folder import Dtype
 from notetune.model.batch import PackedBatch
 from notetune.model.device import torch_device
-from notetune.model.kept import KeptStates
+from notetune.model.entering import EnteringStates
 from notetune.model.layers import chosen_layers
 from notetune.model.recompute import recompute_layers
 from notetune.model.stack import DOMAIN, TASK, Layer, stack
@@ -37,7 +36,7 @@ from notetune.train.batches import read_row
 from notetune.train.training import peak_memory_mib, restart_peak_memory
 
 _ABOUT, _DOCUMENTS, _VALUES = "features.json", "documents.npy", "features.npy"
-_COST = "cost.json"
+COST = "cost.json"
 _CHECKED_NOTES = 4
 _NOTES_PER_PART = 128
 
@@ -111,7 +110,7 @@ class StackFeatures:
         self.pieces, self.tokens_per_row = reads.pieces_in(store), reads.row_in(store)
         layers = layers_of(spec, lambda: read_adapter(job.needed("pretrain").folder))
         self.stack = stack(backbone, layers, spec.seed, predicts_tokens=False)
-        self._kept: KeptStates | None = None
+        self._entering: EnteringStates | None = None
         self._below: FixedFeatures | None = None
         self.about = AboutModel(
             backbone.name,
@@ -122,33 +121,30 @@ class StackFeatures:
             tuple(layer.name for layer in self.stack.layers),
         )
 
-    def start_above(self, kept: KeptStates, below: "FixedFeatures") -> None:
-        """Compute no layer below kept states any more; `below` has the features of those layers.
-
-        A backbone that computes something else then goes on as before, which is warned of.
-        """
-        row = read_row(self.store, below.documents_D[:_CHECKED_NOTES], self.stack.backbone.device)
+    def goes_on_from(self, states: EnteringStates, documents_N: Int64Array) -> bool:
+        """Whether the upper layers make of them what the whole backbone makes, of a few notes."""
+        row = read_row(self.store, documents_N[:_CHECKED_NOTES], self.stack.backbone.device)
         with torch.inference_mode():
-            whole, upper = (self._upper(row, one) for one in (None, kept))
+            whole, upper = (self._upper(row, one) for one in (None, states))
         whole = whole[:, whole.shape[1] - upper.shape[1] :]
         tolerance = TOLERANCE[self.stack.backbone.embeddings.weight.dtype]
-        if not (whole - upper).abs().max() <= tolerance * whole.abs().max():
-            told = f"backbone {self.about.backbone} does not compute its upper layers alone, so"
-            warnings.warn(RunWarning(f"{told} every step computes all of them."), stacklevel=2)
-            return
-        self._kept, self._below = kept, below
+        return bool((whole - upper).abs().max() <= tolerance * whole.abs().max())
+
+    def start_from(self, states: EnteringStates, below: "FixedFeatures") -> None:
+        """Compute no layer below the states any more; `below` has the features of those layers."""
+        self._entering, self._below = states, below
 
     def of(self, inputs: PackedBatch | Tensor) -> Tensor:
         """`(N, H)` features of the notes of a row."""
         assert isinstance(inputs, PackedBatch)
-        upper = self._upper(inputs, self._kept)
+        upper = self._upper(inputs, self._entering)
         if self._below is None:
             return upper
         below = self._below.of_notes(inputs.first_documents_N)
         return torch.cat([below[:, : below.shape[1] - upper.shape[1]], upper], 1)
 
-    def _upper(self, row: PackedBatch, kept: KeptStates | None) -> Tensor:
-        return self.stack.features(row, self._spec.pooling, self._spec.layers, kept)
+    def _upper(self, row: PackedBatch, states: EnteringStates | None) -> Tensor:
+        return self.stack.features(row, self._spec.pooling, self._spec.layers, states)
 
     def of_notes(self, documents_N: Int64Array) -> Tensor:
         """`(N, H)` features as they are now, without dropout and gradient."""
@@ -166,11 +162,12 @@ class StackFeatures:
         """Refuse a model that is not what it says, on a few of the notes; see `Stack.check`.
 
         Before its training an adapter may not act yet, so then `only_frozen` ones are looked at.
+        All layers are computed, as where it will be used.
         """
         sample = documents_N[:_CHECKED_NOTES]
         row = read_row(self.store, sample, self.stack.backbone.device)
         names = self.stack.frozen_hashes if only_frozen else None
-        self.stack.check(row, self.of, names)
+        self.stack.check(row, lambda row: self._upper(row, None), names)
 
     def save_adapters(self, folder: Path) -> None:
         """Write each adapter, as it is now, into a folder of its name."""
@@ -239,8 +236,13 @@ def kept_features(job: Job, prepared: Prepared) -> tuple[Path, dict[str, Any]]:
 
 def features_cost(job: Job, prepared: Prepared) -> tuple[Path, FeatureCost] | None:
     """Where the kept features are and what computing them cost; None if they are gone."""
-    path = kept_features(job, prepared)[0] / _COST
-    return (path.parent, FeatureCost(**storage.read_json(path))) if path.is_file() else None
+    return cost_in(kept_features(job, prepared)[0])
+
+
+def cost_in(folder: Path) -> tuple[Path, FeatureCost] | None:
+    """A folder with what computing its contents cost; None if it is gone."""
+    path = folder / COST
+    return (folder, FeatureCost(**storage.read_json(path))) if path.is_file() else None
 
 
 def store_of(job: Job, prepared: Prepared) -> TokenStore:
@@ -295,7 +297,7 @@ def _compute(
     storage.write_array(folder / _DOCUMENTS, documents_D)
     storage.write_array(folder / _VALUES, np.concatenate(values))
     storage.write_json(folder / _ABOUT, made.about)
-    storage.write_json(folder / _COST, cost)
+    storage.write_json(folder / COST, cost)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Place:
     key: str
     device: DeviceName
     recompute: Recompute
-    keep_states: bool
+    keep_hidden_states: bool
     checkpoint_minutes: float
     features: Path
     general_text: Path

@@ -8,7 +8,9 @@ from notetune.recipe.recipe import Recipe
 
 RECIPE = "recipe.json"
 SECTIONS = frozenset({"name", "prepare", "pretrain", "downstream", "evaluate"})
-_OF_A_MACHINE = ("runs", "prepared", "data", "device", "gpu", "checkpoint_minutes")
+_OF_A_MACHINE = (
+    *("runs", "prepared", "data", "device", "gpu", "checkpoint_minutes", "keep_hidden_states"),
+)
 _CHOSEN_FOR_NOTES = (("prepare", "opener"), ("prepare", "max_tokens"), ("downstream", "max_pieces"))
 
 

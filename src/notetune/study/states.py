@@ -1,8 +1,8 @@
 """Hidden states that enter the lowest layer that trains: computed once, then read from disk."""
 
-import hashlib
 import math
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,20 +15,24 @@ from torch import Tensor
 
 from notetune import claims, manifest, runs, storage
 from notetune.model.batch import PackedBatch
-from notetune.model.kept import KeptStates
+from notetune.model.device import capability_of, computed_in, torch_device
+from notetune.model.entering import EnteringStates
 from notetune.prepare.prepared import Prepared
 from notetune.progress import Track, silent
 from notetune.study.features import (
+    COST,
+    FeatureCost,
     StackFeatures,
+    cost_in,
     kept_features,
     labelled_documents,
-    store_of,
 )
 from notetune.study.jobs import Job
-from notetune.study.specs import KINDS, CellSpec
+from notetune.study.specs import CellSpec
 from notetune.tokens.packing import Int64Array
 from notetune.tokens.store import TokenStore
 from notetune.train.batches import rows_in_order
+from notetune.train.training import peak_memory_mib, restart_peak_memory
 
 _STATES = "states.bin"
 _NOTES_PER_PART = 128
@@ -36,7 +40,7 @@ _NOTES_PER_PART = 128
 
 def saved_states(
     job: Job, prepared: Prepared, features: StackFeatures, track: Track = silent
-) -> KeptStates:
+) -> EnteringStates:
     """The states of all labelled notes that enter the lowest layer of a model that trains.
 
     They serve all tasks, runs and trials, from a folder `states-KEY` beside the features; where
@@ -44,40 +48,47 @@ def saved_states(
     """
     stack, store = features.stack, features.store
     layout = _Layout(store, labelled_documents(prepared, store), features.pieces)
-    folder, depends_on = _place(job, prepared, store)
+    folder, depends_on = _place(job, prepared)
+    making = _Making(features, layout)
     with claims.one_at_a_time(folder):
-        if not manifest.is_finished(folder, depends_on):
+        if not (manifest.was_made_from(folder, depends_on) and making.is_whole(folder)):
             with (
                 runs.work_folder(folder, depends_on) as work,
                 runs.new_folder(folder, depends_on) as temporary,
             ):
-                label = f"states that enter layer {stack.still_layers + 1} · {job.label}"
-                _Making(features, layout, work / _STATES).to_the_end(label, track)
-                (work / _STATES).rename(temporary / _STATES)
+                label = f"states that enter layer {stack.lowest_trained + 1} · {job.label}"
+                making.to_the_end(work, label, track)
+                for name in (_STATES, COST):
+                    (work / name).rename(temporary / name)
     backbone = stack.backbone
     saved = _Saved(folder / _STATES, layout, backbone.hidden_size, backbone.embeddings.weight.dtype)
-    return KeptStates(stack.still_layers, saved.of)
+    return EnteringStates(stack.lowest_trained, saved.of)
+
+
+def states_cost(job: Job, prepared: Prepared) -> tuple[Path, FeatureCost] | None:
+    """Where the states of a model are and what computing them cost; None if there are none."""
+    return cost_in(_place(job, prepared)[0])
 
 
 def is_computed_elsewhere(job: Job, prepared: Prepared) -> bool:
     """Whether another process computes what a model starts from: its features or its states."""
-    states = _place(job, prepared, store_of(job, prepared))
-    return any(claims.is_being_made(made) for made, _ in (kept_features(job, prepared), states))
+    places = kept_features(job, prepared), _place(job, prepared)
+    return any(claims.is_being_made(folder) for folder, _ in places)
 
 
-def _place(job: Job, prepared: Prepared, store: TokenStore) -> tuple[Path, dict[str, Any]]:
-    documents_N, spec = labelled_documents(prepared, store), job.spec_as(CellSpec)
-    trained = spec.training
-    needs = [need for need in job.needs if need.stage in ("pretrain", "encode")]
+def _place(job: Job, prepared: Prepared) -> tuple[Path, dict[str, Any]]:
+    folder, of_features = kept_features(job, prepared)
+    spec = job.spec_as(CellSpec)
+    reads, trained = spec.features, spec.training
+    capability = capability_of(torch_device(job.place.device))
     inputs = {
+        **of_features,
         "stage": "states",
-        "format": KINDS["model"].format,
-        "spec": replace(spec.features, layers="last", pooling="mean"),
+        "spec": replace(reads, layers="last", pooling="mean"),
+        "type": computed_in(reads.weights.dtype, capability),
         "above": trained and [getattr(trained.task_adapter, "layers", None), trained.trains_domain],
-        "needs": [manifest.files_of(need.folder) for need in needs],
-        "documents": hashlib.sha256(documents_N.tobytes()).hexdigest(),
     }
-    return job.place.features / f"states-{storage.fingerprint(inputs)}", inputs
+    return folder.with_name(f"states-{storage.fingerprint(inputs)}"), inputs
 
 
 @dataclass(frozen=True)
@@ -114,18 +125,23 @@ class _Making:
 
     features: StackFeatures
     layout: _Layout
-    path: Path
 
-    def to_the_end(self, label: str, track: Track) -> None:
-        """Write what the file lacks."""
-        count = math.ceil(len(self.layout.documents_N) / _NOTES_PER_PART)
-        parts = np.array_split(np.arange(len(self.layout.documents_N)), count)
+    def is_whole(self, folder: Path) -> bool:
+        """Whether a folder has the states of all notes; their bytes are not read."""
+        path, notes = folder / _STATES, len(self.layout.documents_N)
+        return path.is_file() and path.stat().st_size == self._bytes_before(notes)
+
+    def to_the_end(self, work: Path, label: str, track: Track) -> None:
+        """Write what the file in a work folder lacks, and what all of it cost."""
+        path, notes = work / _STATES, len(self.layout.documents_N)
+        parts = np.array_split(np.arange(notes), math.ceil(notes / _NOTES_PER_PART))
         ends = [self._bytes_before(int(part[-1]) + 1) for part in parts]
-        self.path.touch()
-        done = sum(end <= self.path.stat().st_size for end in ends)
-        os.truncate(self.path, ends[done - 1] if done else 0)
-        steps = (self._write(part) for part in parts[done:])
-        for _ in track(label, steps, count, lambda notes: f"{notes:,} notes a part", done):
+        path.touch()
+        done = sum(end <= path.stat().st_size for end in ends)
+        os.truncate(path, ends[done - 1] if done else 0)
+        restart_peak_memory()
+        steps = (self._write(part, work) for part in parts[done:])
+        for _ in track(label, steps, len(parts), lambda notes: f"{notes:,} notes a part", done):
             pass
 
     def _bytes_before(self, note: int) -> int:
@@ -133,12 +149,19 @@ class _Making:
         bytes_each: int = backbone.hidden_size * backbone.embeddings.weight.element_size()
         return int(self.layout.borders[note]) * bytes_each
 
-    def _write(self, part: Int64Array) -> int:
-        with self.path.open("ab") as file:
+    def _write(self, part: Int64Array, work: Path) -> int:
+        started = time.perf_counter()
+        with (work / _STATES).open("ab") as file:
             for states_TH in self._states(self.layout.documents_N[part]):
                 file.write(_as_numbers(states_TH).tobytes())
             file.flush()
             os.fsync(file.fileno())
+        before = storage.read_json(work / COST)["seconds"] if (work / COST).is_file() else 0.0
+        seconds = before + time.perf_counter() - started
+        tokens = int(self.layout.borders[part[-1] + 1])
+        parameters = self.features.about.parameters
+        cost = FeatureCost(parameters, seconds, tokens, peak_memory_mib())
+        storage.write_json(work / COST, cost)
         return len(part)
 
     @torch.inference_mode()
@@ -146,13 +169,14 @@ class _Making:
         """Those of each note, in order."""
         stack, store = self.features.stack, self.layout.store
         stack.eval_mode()
+        dtype = stack.backbone.embeddings.weight.dtype
         found: dict[int, Tensor] = {}
         room = self.features.tokens_per_row, 0
         for batch in rows_in_order(
             store, documents_N, *room, stack.backbone.device, self.layout.pieces
         ):
             tokens_N = store.reading(batch.first_documents_N, self.layout.pieces).tokens_N
-            states_TH = stack.states_entering(stack.still_layers, batch).cpu()
+            states_TH = stack.states_entering(stack.lowest_trained, batch).to("cpu", dtype)
             numbers = batch.first_documents_N.tolist()
             found |= zip(numbers, torch.split(states_TH, tokens_N.tolist()), strict=True)
         return (found[number] for number in documents_N.tolist())

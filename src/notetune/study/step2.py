@@ -3,8 +3,10 @@
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from notetune import runs, storage
+from notetune.errors import RunWarning
 from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.scores import ScoreTable, write_scores
 from notetune.model.backbone_folder import licence_of, resolve_backbone
 from notetune.model.bundle import save_head
 from notetune.model.cards import BundleCard, save_card
 from notetune.model.device import torch_device
+from notetune.model.entering import EnteringStates
 from notetune.model.heads import Head
 from notetune.model.losses import balanced_weights, outcome_loss, probabilities
 from notetune.model.stack import DOMAIN
@@ -76,7 +80,7 @@ def train_model(
         trained, solution, record = _solved(cell, prepared, track)
         if cell.spec.training:
             model = _AdaptersAndHead(cell, cell.spec.training, solution)
-            model.skip_still_layers(prepared, track)
+            model.skip_untrained_layers(prepared, track)
             training = model.begin()
             fitted = fit(training, work, job.place.checkpoint_minutes, track)
             record = replace(model.checked(training, fitted), head=record.head)
@@ -238,12 +242,21 @@ class _AdaptersAndHead:
             weights_2K = balanced_weights(cell.task.task.kind, targets_NK)
             self._weights_2K = torch.from_numpy(weights_2K).to(cell.device)
 
-    def skip_still_layers(self, prepared: Prepared, track: Track) -> None:
-        """Have the layers below what trains computed once for all steps, if that is wanted."""
-        job, stack = self._cell.job, self._features.stack
-        if job.place.keep_states and stack.still_layers and not stack.reserved_per_document:
-            kept = saved_states(job, prepared, self._features, track)
-            self._features.start_above(kept, FixedFeatures(job, prepared))
+    def skip_untrained_layers(self, prepared: Prepared, track: Track) -> None:
+        """Have the layers below all that trains computed once for all steps, if that is wanted."""
+        job, features, stack = self._cell.job, self._features, self._features.stack
+        first = stack.lowest_trained
+        if not (job.place.keep_hidden_states and first) or stack.reserved_per_document:
+            return
+        fixed = FixedFeatures(job, prepared)
+        at_once = EnteringStates(first, partial(stack.states_entering, first))
+        if stack.runs_from(first) and features.goes_on_from(at_once, fixed.documents_D):
+            saved = saved_states(job, prepared, features, track)
+            if features.goes_on_from(saved, fixed.documents_D):
+                features.start_from(saved, fixed)
+                return
+        told = f"backbone {features.about.backbone} does not compute its upper layers alone"
+        warnings.warn(RunWarning(f"{told}, so every step computes all of them."), stacklevel=2)
 
     @property
     def trained(self) -> _TrainedCell:

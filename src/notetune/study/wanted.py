@@ -270,7 +270,7 @@ def place_of(recipe: Recipe, encoder: str = "", task: str = "") -> Place:
         f"encoders.models.{encoder}" if encoder else "backbone",
         recipe.device,
         recipe.recompute,
-        recipe.keep_states,
+        recipe.keep_hidden_states,
         recipe.checkpoint_minutes,
         recipe.folder.features,
         general_text(recipe),

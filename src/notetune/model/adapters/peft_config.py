@@ -4,6 +4,7 @@ from typing import Any, assert_never
 
 import peft
 
+from notetune.errors import BundleError
 from notetune.model.adapters.specs import (
     AdaptationPrompt,
     LoRA,
@@ -67,9 +68,15 @@ def _targets(spec: LoRA, backbone: Backbone) -> list[str]:
 
     Raises:
         ValueError: As peft does, if no module in the chosen layers has such a name.
+        BundleError: If layers are chosen of a backbone whose layers are not known.
     """
     if spec.layers is None:
         return list(spec.targets)
+    if not backbone.blocks:
+        raise BundleError(
+            f"the layers of backbone {backbone.name} are not known one by one; leave the "
+            "adapter's layers out."
+        )
     upper = backbone.blocks[lowest_layer(spec, backbone.layers) :]
     inside = {id(module) for layer in upper for module in layer.modules()}
     ends = tuple(f".{name}" for name in spec.targets)

@@ -4,17 +4,18 @@ import json
 
 import pytest
 import torch
-from builders import ENCODERS, random_batch, random_encoder, random_llama
+from builders import ENCODERS, VOCABULARY, random_batch, random_encoder, random_llama
 from peft import PeftModel
 from test_contract_families import FAMILIES, save
 from test_model_last_layer import LENGTHS, outcome, randomised
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from notetune.errors import BundleError
 from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.adapters.specs import AdaptationPrompt, LoRA, Prefix, Prompt
-from notetune.model.backbone import load_backbone
-from notetune.model.kept import KeptStates
+from notetune.model.backbone import Backbone, load_backbone
+from notetune.model.entering import EnteringStates
+from notetune.model.probing import Reach
 from notetune.model.recompute import recompute_layers
 from notetune.model.stack import DOMAIN, TASK, Layer, stack
 
@@ -29,8 +30,8 @@ def upper_alone(model, batch, pooling, layers="last"):
     below = model.backbone.blocks[0].register_forward_hook(
         lambda _, inputs, output: seen.append(output)
     )
-    kept = KeptStates(1, lambda _: states_TH)
-    found = outcome(model, model.features(batch, pooling, layers, kept))
+    entering = EnteringStates(1, lambda _: states_TH)
+    found = outcome(model, model.features(batch, pooling, layers, entering))
     below.remove()
     assert all(output.data_ptr() == states_TH.data_ptr() for output in seen)
     return found
@@ -53,7 +54,7 @@ def assert_same(model, pooling="mean", layers="last"):
 def test_the_upper_layers_of_every_family_are_those_of_the_whole(tmp_path, family, pooling):
     backbone = load_backbone(save(tmp_path / "model", FAMILIES[family]))
     model = randomised(backbone, [Layer(TASK, UPPER, is_trained=True)])
-    assert model.still_layers == 1
+    assert model.lowest_trained == 1
     assert_same(model, pooling)
 
 
@@ -98,7 +99,7 @@ def test_layers_are_still_below_all_that_trains(tmp_path, specs, still):
     layers = [
         Layer(n, spec, is_trained) for n, (spec, is_trained) in zip(names, specs, strict=False)
     ]
-    assert stack(backbone, layers).still_layers == still
+    assert stack(backbone, layers).lowest_trained == still
 
 
 def test_a_lora_of_the_topmost_layers_is_one_for_peft_too(tmp_path):
@@ -117,6 +118,13 @@ def test_a_lora_of_the_topmost_layers_is_one_for_peft_too(tmp_path):
         theirs = PeftModel.from_pretrained(plain, tmp_path / "adapter").double()
         found = theirs(batch.ids_T[None], output_hidden_states=True).hidden_states[-1][0]
     assert (found - expected).abs().max() < 1e-6
+
+
+def test_layers_of_a_backbone_that_is_not_known_are_refused():
+    config = GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, n_positions=32)
+    backbone = Backbone(GPT2LMHeadModel(config), "gpt2", "x", 32, Reach(0, sees_ahead=False))
+    with pytest.raises(BundleError, match="layers of backbone gpt2 are not known one by one"):
+        stack(backbone, [Layer(TASK, LoRA(targets=("c_attn",), layers=1), is_trained=True)])
 
 
 def test_layers_without_such_a_module_are_refused(tmp_path):

@@ -11,7 +11,7 @@ from notetune.model.batch import PackedBatch
 
 
 @dataclass(frozen=True)
-class KeptStates:
+class EnteringStates:
     """Hidden states that enter a layer, computed before.
 
     Attributes:
