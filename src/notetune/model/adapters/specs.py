@@ -33,7 +33,7 @@ class LoRA(Config):
     targets: tuple[str, ...] = ("q_proj", "v_proj")
     """Names of the linear layers that get one."""
     layers: _Size | TopShare | None = None
-    """How many of the topmost layers of the backbone have them; all by default."""
+    """The topmost layers of the backbone that have them, a number or a share; all by default."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead."""
     dora: bool = False
