@@ -21,6 +21,7 @@ SETTINGS = [
     "downstream.tasks=[stay]",
     "evaluate.baselines=[]",
     "downstream.epochs=2",
+    "downstream.head_lr=1e-3",  # at which a later state is better than the head alone
 ]
 COMMAND = """
 import sys, time
