@@ -47,6 +47,26 @@ def trained(
     return seconds, macro_auroc(table.targets_NK[:, is_judged_K], table.scores_NK[:, is_judged_K])
 
 
+def write(
+    rows: Rows,
+    layers: str,
+    name: str,
+    whole: Sequence[tuple[float, float]],
+    upper: Sequence[tuple[float, float]],
+) -> None:
+    """Seconds, their ratio and AUROCs of cold runs of all layers and of trials in the upper."""
+    cold, (first, *further) = [seconds for seconds, _ in whole], [seconds for seconds, _ in upper]
+    in_all = first + (COUNT - 1) * median(further)
+    rows.add("a training with all it lacks", "all layers, cold", name, cold, "s")
+    rows.add("a training with all it lacks", f"{layers}, first", name, [first], "s")
+    rows.add("a training with all it lacks", f"{layers}, further", name, further, "s")
+    ratio = COUNT * median(cold) / in_all
+    question = f"{COUNT} cold runs of all layers by {COUNT} trials"
+    rows.add(question, layers, name, [ratio], "times")
+    for which, found in (("all layers", whole), (layers, upper)):
+        rows.add("test AUROC", which, name, [fmean(auroc for _, auroc in found)], "macro AUROC")
+
+
 def main() -> None:
     """Train, and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -60,7 +80,6 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     if options.trials < 2 or options.cold_runs < 1:
         parser.error("a cold run and two trials are the fewest")
-    rows = Rows(options.results)
     with tempfile.TemporaryDirectory() as folder:
         recipe = config.load(Recipe, options.recipe, [*options.overrides, f"runs={folder}/notes"])
         one = recipe.studies[options.only] if options.only else recipe
@@ -76,21 +95,7 @@ def main() -> None:
             trained(options, seed, [f"runs={folder}/upper", kept], [layers])
             for seed in range(options.trials)
         ]
-    cold, (first, *further) = [seconds for seconds, _ in whole], [seconds for seconds, _ in upper]
-    in_all = first + (COUNT - 1) * median(further)
-    rows.add("a training with all it lacks", "all layers, cold", one.name, cold, "s")
-    rows.add("a training with all it lacks", f"{options.layers}, first", one.name, [first], "s")
-    rows.add("a training with all it lacks", f"{options.layers}, further", one.name, further, "s")
-    ratio = COUNT * median(cold) / in_all
-    rows.add(
-        f"{COUNT} cold runs of all layers by {COUNT} trials",
-        options.layers,
-        one.name,
-        [ratio],
-        "times",
-    )
-    for name, found in (("all layers", whole), (options.layers, upper)):
-        rows.add("test AUROC", name, one.name, [fmean(auroc for _, auroc in found)], "macro AUROC")
+    write(Rows(options.results), options.layers, one.name, whole, upper)
 
 
 if __name__ == "__main__":

@@ -286,12 +286,12 @@ class _Counting:
             if (method, model) not in steps:
                 step = CountedStep(alike[0][0], self.counted.facts.max_tokens, self.capability)
                 steps[method, model] = step.as_asked(self.memory)
-            of_jobs, first = (
+            starts, first = (
                 [_features_of(job) for job, _ in alike],
                 steps[method, model].first_layer,
             )
-            self.readers.update(of_jobs)
-            self.readers.update((of_job, first) for of_job in of_jobs if first)
+            self.readers.update(starts)
+            self.readers.update((start, first) for start in starts if first)
         for (_, method, model, _), alike in found.items():
             jobs, are_made = zip(*alike, strict=True)
             yield self._cost(jobs, sum(are_made), steps[method, model])
