@@ -33,6 +33,7 @@ def upper_alone(model, batch, pooling, layers="last"):
     entering = EnteringStates(1, lambda _: states_TH)
     found = outcome(model, model.features(batch, pooling, layers, entering))
     below.remove()
+    assert seen
     assert all(output.data_ptr() == states_TH.data_ptr() for output in seen)
     return found
 
@@ -83,7 +84,7 @@ def test_layers_that_are_recomputed_stay_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("specs", "still"),
+    ("specs", "lowest"),
     [
         ([(LoRA(), False), (LoRA(layers=1), True)], 3),
         ([(LoRA(), True), (LoRA(layers=1), True)], 0),
@@ -93,13 +94,13 @@ def test_layers_that_are_recomputed_stay_so(tmp_path):
         ([(LoRA(), False)], 0),
     ],
 )
-def test_layers_are_still_below_all_that_trains(tmp_path, specs, still):
+def test_the_lowest_layer_is_that_of_all_that_trains(tmp_path, specs, lowest):
     backbone = load_backbone(str(random_llama(tmp_path / "model", layers=4)))
     names = (DOMAIN, TASK)
     layers = [
         Layer(n, spec, is_trained) for n, (spec, is_trained) in zip(names, specs, strict=False)
     ]
-    assert stack(backbone, layers).lowest_trained == still
+    assert stack(backbone, layers).lowest_trained == lowest
 
 
 def test_a_lora_of_the_topmost_layers_is_one_for_peft_too(tmp_path):

@@ -11,7 +11,7 @@ from small_study import notetune
 from notetune.metrics.scores import read_scores
 from notetune.serve.predictor import load_predictor
 
-# The only key whose default has changed since, as UPGRADING.md says.
+# Its default has changed since, as UPGRADING.md says.
 KEPT = ("downstream.head_lr=1e-3",)
 CELLS = ("head-only", "domain-frozen+task-lora", "tf-idf", "hybrid")
 

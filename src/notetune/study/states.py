@@ -171,11 +171,9 @@ class _Making:
         stack.eval_mode()
         dtype = stack.backbone.embeddings.weight.dtype
         found: dict[int, Tensor] = {}
-        room = self.features.tokens_per_row, 0
-        for batch in rows_in_order(
-            store, documents_N, *room, stack.backbone.device, self.layout.pieces
-        ):
-            tokens_N = store.reading(batch.first_documents_N, self.layout.pieces).tokens_N
+        room, pieces = self.features.tokens_per_row, self.layout.pieces
+        for batch in rows_in_order(store, documents_N, room, 0, stack.backbone.device, pieces):
+            tokens_N = store.reading(batch.first_documents_N, pieces).tokens_N
             states_TH = stack.states_entering(stack.lowest_trained, batch).to("cpu", dtype)
             numbers = batch.first_documents_N.tolist()
             found |= zip(numbers, torch.split(states_TH, tokens_N.tolist()), strict=True)
