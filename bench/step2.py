@@ -33,7 +33,7 @@ from notetune import infer
 from notetune.model.adapters.peft_config import to_peft
 from notetune.model.adapters.specs import LoRA
 from notetune.model.attention import PACKED_ATTENTION
-from notetune.model.batch import PackedBatch, packed_batch
+from notetune.model.batch import packed_batch
 from notetune.model.heads import Head
 from notetune.model.losses import outcome_loss
 from notetune.model.stack import TASK, Layer, Stack, stack
@@ -151,7 +151,6 @@ def train_ours(bench: Bench) -> float:
     )
 
     def summed_loss(batch: LabelledBatch) -> torch.Tensor:
-        assert isinstance(batch.inputs, PackedBatch)
         return outcome_loss(
             "multilabel", head(model.features(batch.inputs, "last")), batch.targets_NK
         )

@@ -25,29 +25,10 @@ def parts(tmp_path_factory):
 
 
 @pytest.mark.parametrize("tokens_per_row", [64, 4096])
-def test_perplexity_is_that_of_plain_transformers_weighted_by_tokens(parts, tokens_per_row):
-    folder, store = parts
-    documents = store.documents_of("test")
-    plain = AutoModelForCausalLM.from_pretrained(folder / "backbone").eval()
-    nats, targets = 0.0, 0
-    with torch.inference_mode():
-        for number in documents:
-            ids = torch.from_numpy(store.document(int(number)))[None]
-            count = ids.shape[1] - 1
-            nats += plain(ids, labels=ids).loss.item() * count
-            targets += count
-    model = stack(load_backbone(str(folder / "backbone")))
-    got = infer.perplexity(
-        store, documents, infer.document_losses(model, store, documents, tokens_per_row)
-    )
-    assert got.targets == targets
-    assert got.perplexity == pytest.approx(math.exp(nats / targets), rel=1e-5)
-    text_bytes = sum(len(text.encode()) for text in TEXTS)
-    assert got.bits_per_byte == pytest.approx(nats / math.log(2) / text_bytes, rel=1e-5)
-
-
 @pytest.mark.parametrize("edges", [Edges(None, 1), Edges(0, 1), Edges(1, 1)])
-def test_packed_documents_are_predicted_as_alone_whatever_opens_them(parts, edges):
+def test_packed_documents_are_predicted_as_by_plain_transformers_alone(
+    parts, edges, tokens_per_row
+):
     folder, _ = parts
     store = encode_notes(load_encoder(folder / "backbone", edges), 40, TEXTS)
     documents = np.arange(len(store.lengths_D))
@@ -59,10 +40,13 @@ def test_packed_documents_are_predicted_as_alone_whatever_opens_them(parts, edge
             nats += plain(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
             targets += ids.shape[1] - 1
     model = stack(load_backbone(str(folder / "backbone")))
-    got = infer.perplexity(store, documents, infer.document_losses(model, store, documents, 128))
+    losses = infer.document_losses(model, store, documents, tokens_per_row)
+    got = infer.perplexity(store, documents, losses)
     tokens = sum(len(text.encode()) + 1 for text in TEXTS)  # one more ends each
     assert got.targets == targets == tokens - (len(documents) if edges.opener_id is None else 0)
     assert got.perplexity == pytest.approx(math.exp(nats / targets), rel=1e-5)
+    text_bytes = sum(len(text.encode()) for text in TEXTS)
+    assert got.bits_per_byte == pytest.approx(nats / math.log(2) / text_bytes, rel=1e-5)
 
 
 def test_the_batch_mean_gives_every_batch_of_ten_documents_the_same_weight(parts, tmp_path):

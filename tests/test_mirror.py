@@ -36,7 +36,9 @@ HELD_BY = {
     "metrics/test_metrics_comparison.py": "metrics/curves metrics/task_scores",
     "model/test_model_bundle.py": "model/cards",
     "model/test_model_backbone.py": "model/reading",
-    "model/test_model_methods.py": "model/adapters/base model/adapters/lora",
+    "model/test_model_methods.py": """
+        model/adapters/base model/adapters/lora model/adapters/peft_config
+    """,
     "plain/test_plain_stacked.py": "plain/linear",
     "prepare/test_prepare_assemble.py": "prepare/tasks",
     "prepare/test_prepare_shards.py": "prepare/prepared",

@@ -193,6 +193,19 @@ def test_what_cannot_be_followed_exactly_is_refused_in_one_line(backbone, form, 
     assert "\n" not in str(error.value)
 
 
+def test_a_setting_of_tomorrow_and_pickled_weights_are_refused(backbone, tmp_path):
+    written(backbone, FORMS["plain"], tmp_path)
+    path = tmp_path / "adapter_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "a_setting_of_tomorrow": 1}))
+    with pytest.raises(BundleError, match="sets a_setting_of_tomorrow, which notetune cannot"):
+        read_adapter(tmp_path)
+    path.write_text(json.dumps(settings))
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    with pytest.raises(BundleError, match="safetensors only, never from a pickle"):
+        read_adapter(tmp_path)
+
+
 def test_the_digest_is_of_what_an_adapter_does_and_not_of_where_it_lies(backbone, tmp_path):
     written(backbone, FORMS["patterns"], tmp_path / "one")
     (tmp_path / "one").rename(tmp_path / "two")

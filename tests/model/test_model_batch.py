@@ -28,6 +28,12 @@ def test_halves_are_whole_notes_in_order(notes):
     assert [n for half in halves for n in half.lengths_D] == lengths
     assert [n for half in halves for n in half.documents_D] == row.documents_D.tolist()
     assert torch.equal(torch.cat([half.ids_T for half in halves]), row.ids_T)
+    assert torch.equal(torch.cat([half.positions_T for half in halves]), row.positions_T)
+    assert sum(half.target_count for half in halves) == row.target_count
+    of_notes = list(map(sum, notes))
+    apart = [abs(sum(of_notes[:cut]) - sum(of_notes[cut:])) for cut in range(1, len(notes))]
+    sizes = [len(half.ids_T) for half in halves]
+    assert len(halves) == 1 or abs(sizes[0] - sizes[1]) == min(apart)
     firsts = [7 + sum(pieces[:number]) for number in range(len(notes))]
     assert [n for half in halves for n in half.first_documents_N] == firsts
 

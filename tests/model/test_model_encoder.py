@@ -19,7 +19,6 @@ from notetune.model.adapters.files import save_adapter
 from notetune.model.adapters.specs import LoRA
 from notetune.model.backbone import Backbone, load_backbone, outline_backbone
 from notetune.model.batch import packed_batch
-from notetune.model.heads import pool
 from notetune.model.stack import TASK, Layer, stack
 
 LENGTHS = [7, 30, 2, 19, 7, 1]
@@ -75,17 +74,6 @@ def test_a_token_sees_what_follows_it_but_only_in_its_document(encoder):
     moved_T = (before - after).abs().amax(1)
     assert (moved_T[:6] > 1e-4).all()
     assert (moved_T[6:] == 0).all()
-
-
-def test_the_first_token_or_the_mean_is_a_document(encoder):
-    documents = random_documents(LENGTHS)
-    batch = packed_batch(documents, range(6))
-    alone = one_by_one(encoder.plain, documents)
-    with torch.inference_mode():
-        hidden = encoder.backbone.hidden_states(batch)
-        first, mean = (pool(hidden, batch, how) for how in ("first", "mean"))
-    assert (first - torch.stack([states[0] for states in alone])).abs().max() < 1e-5
-    assert (mean - torch.stack([states.mean(0) for states in alone])).abs().max() < 1e-5
 
 
 def test_lora_on_a_packed_row_equals_plain_peft_one_by_one(encoder):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from builders import random_batch, random_documents, random_llama
+from builders import random_documents, random_llama
 
 from notetune.model.adapters.specs import Prompt
 from notetune.model.backbone import Backbone, load_backbone
@@ -24,15 +24,6 @@ def backbone(folder) -> Backbone:
     backbone = load_backbone(str(folder))
     backbone.model.double()
     return backbone
-
-
-def test_pooling_takes_the_last_token_or_the_mean_of_each_document():
-    batch = random_batch([3, 1, 4])
-    hidden = torch.randn(8, 5)
-    parts = torch.split(hidden, [3, 1, 4])
-    assert torch.equal(pool(hidden, batch, "last"), torch.stack([part[-1] for part in parts]))
-    means = torch.stack([part.mean(0) for part in parts])
-    assert torch.allclose(pool(hidden, batch, "mean"), means, atol=1e-6)
 
 
 def test_outcome_logits_equal_plain_transformers_classification(folder, backbone):

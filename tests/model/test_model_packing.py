@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM
 from notetune.errors import BackboneError
 from notetune.model.backbone import Backbone, load_backbone
 from notetune.model.batch import packed_batch
-from notetune.model.stack import stack
 
 
 @pytest.fixture(scope="module", params=[4, 2, 1], ids=["mha", "gqa", "mqa"])
@@ -42,18 +41,6 @@ def test_packed_logits_equal_those_of_plain_transformers_one_by_one(backbone, pl
         one_by_one = [plain(torch.from_numpy(ids)[None]).logits[0] for ids in documents]
     assert packed.shape == (sum(lengths), backbone.model.config.vocab_size)
     assert (packed - torch.cat(one_by_one)).abs().max() < 1e-6
-
-
-def test_summed_loss_equals_the_sum_of_plain_transformers_losses(backbone, plain):
-    lengths = [7, 30, 2, 19, 7]
-    documents = random_documents(lengths)
-    with torch.inference_mode():
-        got = stack(backbone).summed_token_loss(packed_batch(documents, range(5)))
-        expected = 0.0
-        for ids in documents:
-            tokens = torch.from_numpy(ids)[None]
-            expected += plain(tokens, labels=tokens).loss.item() * (len(ids) - 1)
-    assert got.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_padded_batch_is_refused_instead_of_leaking(backbone):

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 from builders import random_batch, random_llama, small_store
-from hypothesis import given
-from hypothesis import strategies as st
 
 from notetune.tokens.packing import steps_per_epoch
 from notetune.train.batches import (
@@ -131,35 +129,13 @@ def test_what_lies_before_the_first_step_is_not_read(store, monkeypatch):
     assert len(step_documents(next(stream))) == len(read) < 10
 
 
-@given(lengths=st.lists(st.integers(1, 40), min_size=2, max_size=12))
-def test_the_halves_of_a_row_are_its_documents_in_order_and_of_similar_length(lengths):
-    row = random_batch(lengths)
-    first, second = row.halves()
-    assert torch.equal(torch.cat([first.ids_T, second.ids_T]), row.ids_T)
-    assert torch.equal(torch.cat([first.positions_T, second.positions_T]), row.positions_T)
-    assert [*first.lengths_D, *second.lengths_D] == lengths
-    assert [*first.documents_D, *second.documents_D] == row.documents_D.tolist()
-    assert first.target_count + second.target_count == row.target_count
-    apart = [abs(sum(lengths[:cut]) - sum(lengths[cut:])) for cut in range(1, len(lengths))]
-    assert abs(len(first.ids_T) - len(second.ids_T)) == min(apart)
-
-
-def test_a_row_of_one_document_has_no_halves():
-    row = random_batch([5])
-    assert row.halves() == (row,)
-    labelled = LabelledBatch(row, torch.ones(1, 2), row.documents_D)
+def test_a_row_of_one_note_has_no_halves():
+    labelled = LabelledBatch(random_batch([5]), torch.ones(1, 2))
     assert labelled.halves() == (labelled,)
 
 
-@pytest.mark.parametrize("kind", ["row", "features"])
-def test_labels_stay_with_their_notes_when_a_batch_is_halved(kind):
-    row = random_batch([20, 9, 5, 4, 3])
-    inputs = row if kind == "row" else torch.arange(10.0).reshape(5, 2)
-    halves = LabelledBatch(inputs, torch.eye(5), row.documents_D).halves()
-    assert [half.target_count for half in halves] == ([1, 4] if kind == "row" else [2, 3])
-    assert [d for half in halves for d in half.documents_D] == [0, 1, 2, 3, 4]
+def test_labels_stay_with_their_notes_when_a_batch_is_halved():
+    halves = LabelledBatch(random_batch([20, 9, 5, 4, 3]), torch.eye(5)).halves()
+    assert [half.target_count for half in halves] == [1, 4]
     assert torch.equal(torch.cat([half.targets_NK for half in halves]), torch.eye(5))
-    if kind == "row":
-        assert [half.inputs.documents_D.tolist() for half in halves] == [[0], [1, 2, 3, 4]]
-    else:
-        assert torch.equal(torch.cat([half.inputs for half in halves]), inputs)
+    assert [half.documents_D.tolist() for half in halves] == [[0], [1, 2, 3, 4]]

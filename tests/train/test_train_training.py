@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from small_study import sigterm_after
+from small_training import Notes
 
 from notetune.errors import Stopped
 from notetune.progress import silent
-from notetune.train.batches import LabelledBatch
 from notetune.train.checkpoints import Checkpoints
 from notetune.train.early_stopping import Choice
 from notetune.train.loop import train
@@ -31,7 +31,7 @@ def small_training():
     def rows(first_step):
         for number in range(first_step, 12):
             taken.append(number)
-            yield [LabelledBatch(inputs[number : number + 1], torch.ones(1, 1), np.array([number]))]
+            yield [Notes(np.array([number]))]
 
     choice = Choice(
         ValidationConfig(evaluations_per_epoch=1, patience=2),
@@ -43,7 +43,8 @@ def small_training():
     optimizer = adamw(OPTIM, ([weight], OPTIM.peak_lr))
     training = Training(
         "small", "inputs", None, {"w": weight}, optimizer, OPTIM, rows,
-        lambda row: ((row.inputs @ weight - 1) ** 2).sum(), 12, 0, "notes", 1, 3, choice,
+        lambda row: ((inputs[row.documents_D] @ weight - 1) ** 2).sum(),
+        12, 0, "notes", 1, 3, choice,
     )  # fmt: skip
     return training, weight, taken
 

@@ -134,13 +134,12 @@ class StackFeatures:
         """Compute no layer below the states any more; `below` has the features of those layers."""
         self._entering, self._below = states, below
 
-    def of(self, inputs: PackedBatch | Tensor) -> Tensor:
+    def of(self, row: PackedBatch) -> Tensor:
         """`(N, H)` features of the notes of a row."""
-        assert isinstance(inputs, PackedBatch)
-        upper = self._upper(inputs, self._entering)
+        upper = self._upper(row, self._entering)
         if self._below is None:
             return upper
-        below = self._below.of_notes(inputs.first_documents_N)
+        below = self._below.of_notes(row.first_documents_N)
         return torch.cat([below[:, : below.shape[1] - upper.shape[1]], upper], 1)
 
     def _upper(self, row: PackedBatch, states: EnteringStates | None) -> Tensor:

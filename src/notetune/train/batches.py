@@ -87,16 +87,19 @@ def pretraining_steps(
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Notes with their labels: a packed row of N notes, or `(N, H)` features computed before.
+    """A packed row of N notes with their labels.
 
     Attributes:
-        targets_NK: `(N, K)` zeros and ones, in the order of the inputs.
-        documents_D: `(N,)` where the first document of each note stands in its store.
+        targets_NK: `(N, K)` zeros and ones, in the order of the notes.
     """
 
-    inputs: PackedBatch | Tensor
+    inputs: PackedBatch
     targets_NK: Tensor
-    documents_D: Int64Array
+
+    @property
+    def documents_D(self) -> Int64Array:
+        """`(N,)` where the first document of each note stands in its store."""
+        return self.inputs.first_documents_N
 
     @property
     def target_count(self) -> int:
@@ -105,18 +108,9 @@ class LabelledBatch:
 
     def halves(self) -> "tuple[LabelledBatch, ...]":
         """Its first and its second notes apart; itself if it has one note."""
-        if self.target_count == 1:
-            return (self,)
-        if isinstance(self.inputs, Tensor):
-            middle = self.target_count // 2
-            inputs: tuple[PackedBatch | Tensor, ...] = self.inputs[:middle], self.inputs[middle:]
-        else:
-            inputs = self.inputs.halves()
-            middle = len(inputs[0].pieces_N)
-        return tuple(
-            LabelledBatch(part, self.targets_NK[notes], self.documents_D[notes])
-            for part, notes in zip(inputs, (slice(middle), slice(middle, None)), strict=True)
-        )
+        rows = self.inputs.halves()
+        targets = torch.split(self.targets_NK, [len(row.pieces_N) for row in rows])
+        return tuple(map(LabelledBatch, rows, targets)) if len(rows) > 1 else (self,)
 
 
 def shuffled_steps(
@@ -150,5 +144,5 @@ def labelled_rows(
             chosen = notes[plan.row(number)]
             batch = _read_notes(store, documents_N[chosen], max_pieces, device)
             targets = torch.from_numpy(targets_NK[chosen]).to(device)
-            rows.append(LabelledBatch(batch, targets, documents_N[chosen]))
+            rows.append(LabelledBatch(batch, targets))
         yield rows

@@ -68,7 +68,7 @@ class TrainingRecord:
         steps: Optimizer updates; `seconds` is their wall time.
         trainable_parameters: Parameters that trained, the head included.
         total_parameters: All parameters of the model.
-        tokens: Tokens that the updates computed, without padding; 0 for a head on saved features.
+        tokens: Tokens that the updates computed, without padding; 0 for a head that was solved.
         peak_memory_mib: Largest memory of the process, or of the GPU where one was used.
         curve: At most 200 steps, evenly spread.
         kept: Which state was kept; None where it is always the last.
