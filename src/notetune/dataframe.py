@@ -1,6 +1,7 @@
 """A study of a DataFrame: `notetune.fit(notes, outcomes=[...])`."""
 
 import hashlib
+import math
 import tempfile
 import warnings
 from collections import Counter
@@ -19,13 +20,14 @@ from notetune import manifest, runs
 from notetune.cli import dry_runs, terminal
 from notetune.config import as_name, merged, parse
 from notetune.errors import ConfigError, DataError, RunWarning
-from notetune.metrics.ranking import auroc_scores
+from notetune.metrics.ranking import macro_auroc
 from notetune.metrics.results import Results
 from notetune.metrics.scores import read_scores
 from notetune.model.cards import BUNDLE, read_card
+from notetune.ownership import refuse_foreign
 from notetune.recipe.draft import Choices, draft
 from notetune.recipe.recipe import Recipe
-from notetune.report.page import check_output, write_report
+from notetune.report.page import write_report
 from notetune.report.summary import summary
 from notetune.serve.predictor import load_predictor
 from notetune.sources.rejections import ReadingPolicy
@@ -81,7 +83,7 @@ def fit(
     options: dict[str, Any] = {**keys, "features": features, "backbone": backbone}
     root = _root(folder)
     recipe = _recipe(notes, outcomes, root, root, **columns, **options)
-    check_output(recipe.folder.report)
+    refuse_foreign(recipe.folder.report)
     results = run_study(recipe, terminal.track)
     write_report(results, recipe.folder.report)
     return Study(recipe, results, manifest.made_from(recipe.folder.prepared))
@@ -363,9 +365,8 @@ def _why_not_chosen(jobs: Sequence[Job]) -> str | None:
 
 def _validation_auroc(job: Job) -> float:
     table = read_scores(job.folder / "validation.parquet")
-    aurocs_K = auroc_scores(table.targets_NK, table.scores_NK)
-    defined_K = aurocs_K[~np.isnan(aurocs_K)]
-    return float(defined_K.mean()) if defined_K.size else 0.0
+    auroc = macro_auroc(table.targets_NK, table.scores_NK)
+    return 0.0 if math.isnan(auroc) else auroc
 
 
 def _scored(job: Job, texts: Sequence[str], columns: pl.DataFrame) -> pl.DataFrame:

@@ -76,7 +76,7 @@ NAME = "[red]notes[/] :warning: \x1b[31m\x07 \\[b]"
 
 def test_names_with_marks_of_other_tools_are_shown_as_they_are(capsys):
     terminal.tell(NAME)
-    terminal.show_texts("Jobs", ("job", "state"), [(NAME, "done")])
+    terminal.show_table("Jobs", ("job", "state"), [(NAME, "done")])
     terminal.fail(NAME)
     terminal.say(NAME)
     captured = capsys.readouterr()

@@ -176,7 +176,6 @@ def pretrain(
     overrides: options.Overrides = None,
     data: options.DataFolder = None,
     only: options.Only = None,
-    dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Step 1: train a domain adapter on packed notes, and the methods to compare it with."""
@@ -185,8 +184,6 @@ def pretrain(
     if is_left_out:
         always = loaded.pretrain.model_copy(update={"always": True})
         loaded = loaded.model_copy(update={"pretrain": always})
-    if dry_run:
-        return dry_runs.show(loaded, as_json=as_json)
     with terminal.busy():
         from notetune.study.evaluate import methods, perplexities
         from notetune.study.run import is_of_step_1, work
@@ -200,7 +197,6 @@ def pretrain(
         terminal_tables.pretrained(*rows, loaded.folder.domain(0), as_json=as_json)
     if is_first and is_left_out and not as_json:
         terminal.tell("No variant of the study stands on it; pretrain.always=true has it reported.")
-    return None
 
 
 @app.command()
@@ -238,20 +234,16 @@ def downstream(
     overrides: options.Overrides = None,
     data: options.DataFolder = None,
     only: options.Only = None,
-    dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Step 2: train task adapters and heads into bundles (step 1 first where it is missing)."""
     loaded = load.one(recipe, overrides, data, only)
-    if dry_run:
-        return dry_runs.show(loaded, as_json=as_json)
     with terminal.busy():
         from notetune.study.run import work
         from notetune.study.status import progress
 
     work(loaded, terminal.track)
     terminal_tables.progress(progress(loaded), as_json=as_json)
-    return None
 
 
 @app.command()

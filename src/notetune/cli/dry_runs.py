@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _SEEDS_SHOWN = 6
 
 
-def show(recipe: "Recipe", gpu: str | None = None, *, as_json: bool) -> None:
+def show(recipe: "Recipe", gpu: str | None, *, as_json: bool) -> None:
     """Count what the trainings of a recipe take, and print it."""
     with terminal.busy():
         from notetune.study.costs import costs

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from notetune import storage
+from notetune import ownership, storage
 from notetune.cli import dry_runs, load, terminal, terminal_tables
 from notetune.cli.options import AsJson, DataFolder, DryRun, Only, Overrides, RayAddress, RecipePath
 from notetune.cli.ray_cluster import work_on_cluster
@@ -146,10 +146,9 @@ def run_and_report(
 def refuse_unready(recipe: "Recipe") -> None:
     """Refuse a study that no report could be written of, before anything is trained."""
     with terminal.busy():
-        from notetune.report.page import check_output
         from notetune.study import evaluate
 
-    check_output(recipe.folder.report)
+    ownership.refuse_foreign(recipe.folder.report)
     evaluate.refuse_unready(recipe)
 
 

@@ -87,15 +87,10 @@ def show_json(value: Any) -> None:
     sys.stdout.write(storage.json_text(value))
 
 
-def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table of numbers on standard output, its first column left and the others right."""
-    _show(title, columns, rows, 1)
-
-
 def show_report_table(table: "ReportTable") -> None:
     """A table of the report, with its marks, digits and notes."""
     rows = [[f"{cell.text}\n{cell.detail}".strip() for cell in row] for row in table.rows]
-    _show(table.caption, table.columns, rows, table.text_columns)
+    show_table(table.caption, table.columns, rows, table.text_columns)
     for note in table.notes:
         tell(note)
 
@@ -103,19 +98,16 @@ def show_report_table(table: "ReportTable") -> None:
 def show_entries(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table of texts or, where it has no room for its last column, that under each row."""
     if len(_widths(list(zip(columns, *rows, strict=True)), out.width)) == len(columns):
-        return show_texts(title, columns, rows)
+        return show_table(title, columns, rows, len(columns))
     _print(out, title, "bold")
     for *cells, last in rows:
         tell("   ".join(filter(None, cells)) + (f"\n    {last}" if last else ""))
     return None
 
 
-def show_texts(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table of texts on standard output, all columns left."""
-    _show(title, columns, rows, len(columns))
-
-
-def _show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], lefts: int) -> None:
+def show_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], lefts: int = 1
+) -> None:
     """A table whose first columns are left and the others right; empty columns are left out."""
     cells = zip(columns, *rows, strict=True)
     filled = [column for column in cells if len(column) == 1 or any(column[1:])]

@@ -51,14 +51,14 @@ def _columns(what: str, seen: "Survey", uses: Mapping[str, str]) -> None:
         empty = 1 - column.filled / max(1, seen.rows)
         rows.append((column.name, column.holds, f"{empty:.0%}", uses.get(column.name, "not used")))
     title = f"{what} by the first {seen.rows:,} rows"
-    terminal.show_texts(title, ("column", "holds", "empty", "becomes"), rows)
+    terminal.show_table(title, ("column", "holds", "empty", "becomes"), rows, lefts=4)
 
 
 def shipped(found: Mapping[str, str], *, as_json: bool) -> None:
     """The recipes that come with notetune, with what each is."""
     if as_json:
         return terminal.show_json(found)
-    terminal.show_texts("Recipes", ("name", "what it is"), list(found.items()))
+    terminal.show_table("Recipes", ("name", "what it is"), list(found.items()), lefts=2)
     return None
 
 
@@ -171,7 +171,7 @@ def progress(progress: "Progress", *, as_json: bool) -> None:
     if as_json:
         return terminal.show_json(progress)
     rows = [(job.name, job.state, job.detail) for job in progress.jobs]
-    terminal.show_texts("Jobs", ("job", "state", ""), rows)
+    terminal.show_table("Jobs", ("job", "state", ""), rows, lefts=3)
     terminal.tell(f"Run folder: {progress.folder}\n{standing(progress)}")
     if keys := progress.other_keys:
         more = f" and {len(keys) - _KEYS_NAMED} more" if len(keys) > _KEYS_NAMED else ""

@@ -1,16 +1,15 @@
 """The comparisons of a study: which were declared, and how each comes out on each task."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-
 from notetune.metrics.holm import holm
 from notetune.metrics.names import BEST_VALIDATED
-from notetune.metrics.ranking import auroc_scores
+from notetune.metrics.ranking import macro_auroc
 from notetune.metrics.results import Comparison
 from notetune.metrics.scores import ScoreTable
 from notetune.metrics.task_scores import TaskScores
@@ -166,10 +165,9 @@ def _validated(scores: TaskScores, validation: Sequence[ScoreTable]) -> dict[str
     for table in validation:
         known = scores.about.get(table.model)
         if known is not None and known.is_candidate and table.model in scores.aurocs:
-            aurocs_K = auroc_scores(table.targets_NK, table.scores_NK)
-            defined = aurocs_K[~np.isnan(aurocs_K)]
-            if len(defined):
-                by_model.setdefault(table.model, {})[table.seed] = fmean(defined)
+            auroc = macro_auroc(table.targets_NK, table.scores_NK)
+            if not math.isnan(auroc):
+                by_model.setdefault(table.model, {})[table.seed] = auroc
     return {
         model: of_model
         for model, of_model in by_model.items()

@@ -4,6 +4,7 @@ Shapes: N notes scored, K classes. Targets are 0 or 1; a higher score means a li
 without both values has no ranking to judge, so its score is nan and never 0 or 0.5.
 """
 
+import math
 from collections.abc import Iterator
 from statistics import fmean
 
@@ -52,8 +53,10 @@ def auroc_scores(labels_NK: npt.ArrayLike, scores_NK: npt.ArrayLike) -> FloatArr
 
 
 def macro_auroc(labels_NK: npt.ArrayLike, scores_NK: npt.ArrayLike) -> float:
-    """Mean AUROC over K labels, nan if one lacks a value; errors as of `auroc_score`."""
-    return fmean(auroc_scores(labels_NK, scores_NK))
+    """Mean AUROC over the labels with both values, nan without one; errors as of `auroc_score`."""
+    aurocs_K = auroc_scores(labels_NK, scores_NK)
+    defined = aurocs_K[~np.isnan(aurocs_K)]
+    return fmean(defined) if len(defined) else math.nan
 
 
 def micro_auroc(labels_NK: npt.ArrayLike, scores_NK: npt.ArrayLike) -> float:

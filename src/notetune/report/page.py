@@ -9,9 +9,8 @@ from typing import TypeAlias
 import jinja2
 import markupsafe
 
-from notetune import __version__, manifest, runs, storage
+from notetune import __version__, runs, storage
 from notetune.metrics.results import Results, TaskResult
-from notetune.ownership import refuse_foreign
 from notetune.report import adaptation, comparisons, deletions, figures, published, searches, tables
 from notetune.report.figures import Figure
 from notetune.report.numbers import count
@@ -60,25 +59,10 @@ def write_report(results: Results, folder: Path) -> None:
         RunError: If the folder is not an earlier report.
     """
     sections = report_sections(results)
-    check_output(folder)
     with runs.new_folder(folder, {"report": results.title, "created": results.created}) as new:
         (new / "report.html").write_text(_as_html(results, sections), encoding="utf-8")
         (new / "report.md").write_text(_as_markdown(results, sections), encoding="utf-8")
         storage.write_json(new / "report.json", results)
-
-
-def check_output(folder: Path) -> None:
-    """Refuse a folder that `write_report` would not replace.
-
-    Raises:
-        RunError: If it is not an earlier report.
-    """
-    files = {"report.html", "report.md", "report.json"}
-    if folder.is_dir() and {path.name for path in folder.iterdir()} == files:
-        old = storage.read_json(folder / "report.json")
-        if isinstance(old, dict) and {"format", "title", "created", "tasks"} <= old.keys():
-            manifest.seal(folder, "report")  # it was written before reports had a manifest
-    refuse_foreign(folder)
 
 
 def report_sections(results: Results) -> tuple[Section, ...]:

@@ -293,13 +293,7 @@ def _run_name(job: Job) -> str:
 def _kept_states(records: dict[Job, TrainingRecord]) -> Iterator[KeptState]:
     for job, record in records.items():
         if record.kept is not None:
-            yield KeptState(
-                run=_run_name(job),
-                steps=record.kept.steps,
-                all_steps=record.steps,
-                why=record.kept.why,
-                evaluations=record.kept.evaluations,
-            )
+            yield KeptState(run=_run_name(job), all_steps=record.steps, **vars(record.kept))
 
 
 def _cost(job: Job, record: TrainingRecord) -> Cost:
