@@ -16,11 +16,12 @@ from notetune import config, manifest, runs, storage
 from notetune.errors import BundleError, ConfigError, DataError
 from notetune.metrics.scores import read_scores
 from notetune.model.cards import read_card
+from notetune.plain.bundles import load_stacked
 from notetune.plain.columns import typed
 from notetune.recipe.recipe import Recipe
 from notetune.serve.merge import merge
 from notetune.serve.predictor import load_predictor
-from notetune.study import baselines
+from notetune.study import baselines, step2
 from notetune.study.baselines import ColumnsOfTask, WordsOfTask
 from notetune.study.run import prepare_notes
 
@@ -43,7 +44,14 @@ prepare:
   split: {{kind: fractions, validation: 0.2, test: 0.3}}
   max_tokens: 48
   min_train_positives: 3
-downstream: {{variants: [head-only], tokens_per_row: 256, max_pieces: 1}}
+seeds: 1
+downstream:
+  variants: [head-only, task-lora]
+  tokens_per_row: 256
+  max_pieces: 1
+  epochs: 1
+  adapter: {{rank: 2}}
+  optim: {{peak_lr: 1e-2, targets_per_step: 16}}
 pretrain: {{leaked_texts: drop}}
 evaluate: {{draws: 100}}
 """
@@ -159,7 +167,7 @@ def scores_of(study, task, model, split="test"):
 def test_every_baseline_that_applies_scores_validation_and_test_notes(study):
     recipe, prepared = study
     assert recipe.baselines == ("prevalence", "tf-idf", "tf-idf-all", "tf-idf-cut", "columns")
-    assert hybrids_of(recipe) == {"hybrid": "head-only"}
+    assert hybrids_of(recipe) == {"hybrid": "task-lora"}
     joined = [job for job in jobs_on(recipe) if job.stage == "hybrid"]
     assert all(job.is_made() for job in joined)
     found = [(job.task, job.model.name, job.seed) for job in joined]
@@ -217,6 +225,32 @@ def test_predict_gives_the_scores_of_the_study(study, task, model, tmp_path):
     assert ("tokens" in got.columns) == (model in ("tf-idf-cut", "hybrid"))
 
 
+@pytest.mark.parametrize("task", ["died", "codes"])
+def test_a_hybrid_on_a_task_adapter_trusts_it_as_the_head_that_it_starts_from(study, task):
+    recipe, prepared = study
+    head, adapter = (find(recipe, "model", task=task, model=n) for n in ("head-only", "task-lora"))
+    of_head, of_adapter = (
+        step2.out_of_fold_scores(job, prepared).scores_NK for job in (head, adapter)
+    )
+    assert np.array_equal(of_head, of_adapter)
+    folder = recipe.folder.cell(task, "hybrid", 0)
+    stacked = load_stacked(folder, read_card(folder))
+    assert stacked.slopes_M[2] > 0
+    first = scores_of(study, task, "tf-idf")
+    expected, otherwise = (
+        stacked.scores(
+            [
+                scores_of(study, task, part).in_note_order(first.note_ids_N).scores_NK
+                for part in ("tf-idf", "columns", model)
+            ]
+        )
+        for model in ("task-lora", "head-only")
+    )
+    found = scores_of(study, task, "hybrid").in_note_order(first.note_ids_N).scores_NK
+    assert np.abs(found - expected).max() < 1e-12
+    assert np.abs(found - otherwise).max() > 1e-6
+
+
 def test_a_hybrid_needs_nothing_of_the_run_folder_but_itself(study, tmp_path):
     recipe, _ = study
     bundle = recipe.folder.cell("codes", "hybrid", 0)
@@ -224,7 +258,7 @@ def test_a_hybrid_needs_nothing_of_the_run_folder_but_itself(study, tmp_path):
     moved = bundle.rename(tmp_path / "elsewhere")
     try:
         card = read_card(moved)
-        assert card.parts == ("tf-idf", "columns", "head-only")
+        assert card.parts == ("tf-idf", "columns", "task-lora")
         predictor = load_predictor(moved, recipe.backbone)
     finally:
         moved.rename(bundle)
@@ -312,7 +346,12 @@ def test_the_hybrid_is_made_again_when_a_part_changes_and_not_before(study, monk
         update={"evaluate": recipe.evaluate.model_copy(update={"tfidf_min_patients": 9})}
     )
     jobs = [job for job in jobs_on(lower) if job.task == "died" and job.is_made()]
-    assert [job.model.name for job in jobs] == ["prevalence", "tf-idf-all", "head-only"]
+    assert [job.model.name for job in jobs] == [
+        "prevalence",
+        "tf-idf-all",
+        "head-only",
+        "task-lora",
+    ]
     path = recipe.folder.root.parents[1] / "recipe.yaml"
     last = config.load(Recipe, path, ["downstream.features.pooling=last"])
     jobs = [job for job in jobs_on(last) if job.task == "died" and job.is_made()]
@@ -362,11 +401,9 @@ def test_the_words_of_too_few_patients_are_said_before_anything_is_fitted(study)
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["evaluate.hybrid=task-lora"], "task-lora is no model of this recipe"),
         (
-            ["evaluate.hybrid=task-lora", "downstream.variants=[head-only, task-lora]"],
-            "task-lora trains more than a head; a hybrid stands on a model whose features are "
-            "fixed: head-only",
+            ["evaluate.hybrid=domain-frozen"],
+            "domain-frozen is no language model of this recipe; these are head-only, task-lora",
         ),
         (["evaluate.baselines=[columns]", "prepare.source.features=[]"], "coded_features"),
         (
@@ -396,15 +433,18 @@ def test_null_switches_the_hybrid_off_and_each_backbone_has_its_own(study):
     )
     two = path.parent / "two.yaml"
     two.write_text(text + "encoders: {models: {bert: bert}, variants: [head-only]}\n")
-    own, of_bert = {"hybrid": "head-only"}, {"bert+hybrid": "bert+head-only"}
+    own, of_bert = {"hybrid": "task-lora"}, {"bert+hybrid": "bert+head-only"}
 
     def of_each(*changes):
         studies = config.load(Recipe, two, changes).studies.values()
         return [(hybrids_of(study), study.baselines[:1]) for study in studies]
 
     assert of_each() == [({**own, **of_bert}, ("prevalence",)), (own, ())]
-    assert of_each("evaluate.hybrid=two/head-only") == [({}, ("prevalence",)), (own, ())]
+    of_head = {"hybrid": "head-only"}
+    assert of_each("evaluate.hybrid=two/head-only") == [({}, ("prevalence",)), (of_head, ())]
     assert of_each("evaluate.hybrid=bert+head-only") == [(of_bert, ("prevalence",)), ({}, ())]
     assert of_each("evaluate.hybrid=null", "evaluate.baselines=[]") == [({}, ()), ({}, ())]
-    with pytest.raises(ConfigError, match=r"fixed: one/head-only, bert\+head-only, two/head-only"):
+    with pytest.raises(
+        ConfigError, match=r"are one/head-only, one/task-lora, bert\+head-only, two/"
+    ):
         of_each("evaluate.hybrid=head-only")

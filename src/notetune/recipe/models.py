@@ -65,8 +65,18 @@ VARIANTS: dict[VariantName, Variant] = {
 
 HYBRID = "hybrid"
 Kind = Literal["baseline", "variant", "encoder", "hybrid"]
-_IN_HYBRIDS = {"domain-frozen": 0, "full-domain": 1, "head-only": 2}
-"""Which variant a hybrid joins where that is left to us: the first of them that there is."""
+_IN_HYBRIDS = (
+    "domain-frozen+task-lora",
+    "domain-trainable+task-lora",
+    "domain-trainable",
+    "task-lora",
+    "domain-frozen",
+    "full-domain",
+    "full",
+    "lora",
+    "head-only",
+)
+"""Which model a hybrid joins where that is left to us: the first of them that there is."""
 
 
 @dataclass(frozen=True)
@@ -117,10 +127,10 @@ class Model:
 
 def hybrids_of(models: Sequence[Model], given: str | None) -> Iterator[Model]:
     """A hybrid on the model of the given name; with `auto` one of the backbone and each encoder."""
+    fitting = [m for m in models if m.kind != "baseline" and given in ("auto", m.name)]
     joined: dict[str, Model] = {}
-    for model in sorted(models, key=lambda one: _IN_HYBRIDS.get(one.variant, 0)):
-        if model.parts.trains_head_alone and given in ("auto", model.name):
-            joined.setdefault(model.encoder, model)
+    for model in sorted(fitting, key=lambda one: _IN_HYBRIDS.index(one.variant)):
+        joined.setdefault(model.encoder, model)
     for encoder in dict.fromkeys(model.encoder for model in models if model.encoder in joined):
         part = joined[encoder]
         yield Model("hybrid", HYBRID, part.backbone, encoder, part, part.is_domain_taken)

@@ -134,14 +134,11 @@ class Recipe(Config):
         name = self.evaluate.hybrid
         if name in (None, "auto"):
             return self
-        joined = [model for model in self.models if model.kind in ("variant", "encoder")]
-        fixed = [model.label for model in joined if model.parts.trains_head_alone]
-        if name not in fixed:
-            is_known = name in [model.label for model in joined]
-            why = "trains more than a head" if is_known else "is no model of this recipe"
+        known = [one.label for one in self.models if one.kind in ("variant", "encoder")]
+        if name not in known:
             raise ValueError(
-                f"evaluate.hybrid: {name} {why}; a hybrid stands on a model whose features are "
-                f"fixed: {', '.join(fixed) or 'here none, so set it to null'}"
+                f"evaluate.hybrid: {name} is no language model of this recipe; these are "
+                f"{', '.join(known) or 'none, so set it to null'}"
             )
         return self
 

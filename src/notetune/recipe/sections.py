@@ -299,9 +299,9 @@ class EvaluateConfig(Config):
     that are one, if the notes of that many training patients share them. `tf-idf-all` beside
     `tf-idf` shows what that costs."""
     hybrid: str | None = "auto"
-    """The model that a hybrid joins with `tf-idf` and, where there are any, `columns`: one that
-    trains a head alone, by its name in the report; null for no hybrid. `auto` makes one for each
-    backbone (with domain-frozen, or else full-domain or head-only) and each encoder."""
+    """The model that a hybrid joins with `tf-idf` and, where there are any, `columns`, by its name
+    in the report; null for no hybrid. `auto` makes one for each backbone and each encoder, with
+    what learns most: domain-frozen+task-lora, else task-lora, else domain-frozen."""
     listed_patients: ListedPatients | None = None
     """Show the test scores on these patients alone too: those that no corpus of step 1 holds."""
     deletion_notes: NonNegativeInt = 0

@@ -288,8 +288,9 @@ class _Listing:
             made: dict[Model, Job] = {}
             for model in models:
                 if model.stands_on:
-                    yield self._hybrid(model, made[model.stands_on])
-                    yield from self._deletion_tests(made[model.stands_on])
+                    if joined := made.get(model.stands_on):
+                        yield self._hybrid(model, joined)
+                        yield from self._deletion_tests(joined)
                     continue
                 cell = self._cell(model, task, domain, encoding)
                 search = self._search(cell)

@@ -9,13 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from notetune import runs, storage
 from notetune.errors import RunWarning
-from notetune.metrics.ranking import auroc_scores
+from notetune.metrics.ranking import macro_auroc
 from notetune.metrics.scores import ScoreTable, write_scores
 from notetune.model.backbone_folder import licence_of, resolve_backbone
 from notetune.model.bundle import save_head
@@ -96,13 +95,12 @@ def train_model(
 def out_of_fold_scores(job: Job, prepared: Prepared) -> ScoreTable:
     """Scores of the training notes of a finished model, by heads that saw none of their patients.
 
-    Features must be the same for every fold, so nothing but the head may train in the model.
+    Where adapters train too, the heads read what those start from: one training serves all folds.
 
     Raises:
         DataError: If all training notes are of one patient.
     """
     record, cell = read_record(job.folder / TRAINING), _Cell.of(job, prepared)
-    assert cell.spec.training is None
     assert record.head is not None
     features, task = FixedFeatures(job, prepared), cell.task
     scores_NK = out_of_fold(
@@ -335,9 +333,8 @@ class _AdaptersAndHead:
         loss = summed.item() / len(rows)
         if not math.isfinite(loss):
             return loss, None
-        aurocs_K = auroc_scores(targets_NK, probabilities(kind, logits_NK).numpy())
-        is_defined_K = ~np.isnan(aurocs_K)
-        return loss, float(aurocs_K[is_defined_K].mean()) if is_defined_K.any() else None
+        auroc = macro_auroc(targets_NK, probabilities(kind, logits_NK).numpy())
+        return loss, None if math.isnan(auroc) else auroc
 
     def _labelled_steps(self, first_step: int) -> Iterator[list[LabelledBatch]]:
         """Each step's notes packed into rows of their own."""
