@@ -74,7 +74,9 @@ def finished(place, planned):
 def test_encoders_stand_in_scores_report_and_costs(finished):
     results = json.loads((finished / "report/report.json").read_text())
     (task,) = results["tasks"]
-    assert [row["model"] for row in task["rows"]] == ["prevalence", "head-only", *MODELS, "hybrid"]
+    assert [row["model"] for row in task["rows"]] == [
+        *("prevalence", "head-only", *MODELS, "hybrid", "bert+hybrid")
+    ]
     costs = [(cost["model"], cost["stage"]) for cost in results["costs"]]
     assert {model for model, _ in costs} >= set(MODELS)
     assert "bert+lora" in (finished / "report/report.html").read_text()
@@ -150,7 +152,8 @@ def test_another_encoder_leaves_everything_else_as_it_was(finished, place):
         "jobs"
     ]
     is_open = [stage["name"] for stage in stages if stage["state"] != "done"]
-    assert is_open == ["encoder other", "died · other+full · seed 0", "died · other+lora · seed 0"]
+    of_cells = [f"died · other+{name} · seed 0" for name in ("full", "lora", "hybrid")]
+    assert is_open == ["encoder other", *of_cells]
 
 
 def test_a_dry_run_plans_the_encoders(planned):

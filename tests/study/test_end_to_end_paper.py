@@ -65,6 +65,7 @@ def test_the_paper_preset_runs_on_the_synthetic_hospital_into_one_report(results
         "small+full",
         "small+lora",
         "llama-7b/hybrid",
+        "small+hybrid",
         "pmc-llama-7b/head-only",
         "pmc-llama-7b/hybrid",
         "clinical-llama-7b/full-domain",

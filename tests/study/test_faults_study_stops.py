@@ -20,6 +20,7 @@ SETTINGS = [
     "downstream.variants=[task-lora]",
     "downstream.tasks=[stay]",
     "evaluate.baselines=[]",
+    "evaluate.hybrid=null",
     "downstream.epochs=2",
     "downstream.head_lr=1e-3",  # at which a later state is better than the head alone
 ]
