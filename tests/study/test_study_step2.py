@@ -59,7 +59,9 @@ def test_adapters_start_from_the_head_that_was_solved_without_them(place, varian
     assert np.abs(started - head_alone).max() < 1e-3
     assert np.ptp(head_alone) > 0.1
     assert record.head.path == alone.head.path
-    assert [alone.steps, record.kept.evaluations[0].steps] == [0, 0]
+    first = record.kept.evaluations[0]
+    assert [alone.steps, first.steps] == [0, 0]
+    assert first.loss == pytest.approx(min(point.loss for point in alone.head.path), abs=1e-5)
 
 
 def test_the_rate_of_the_head_falls_with_the_number_of_its_features(place, monkeypatch):

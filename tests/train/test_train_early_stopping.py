@@ -31,7 +31,7 @@ def test_of_equal_aurocs_the_lower_loss_wins_and_of_equal_ones_the_first():
 def test_patience_counts_evaluations_since_the_best_one():
     def is_over(*aurocs, patience=2):
         config, evaluations = ValidationConfig(patience=patience), tuple(found(*aurocs))
-        return Choice(config, {}, lambda: (1.0, None), 1, 99, evaluations).is_over
+        return Choice(config, {}, lambda _: (1.0, None), 1, 99, evaluations).is_over
 
     assert not is_over()
     assert not is_over(0.9, 0.8)
@@ -46,7 +46,7 @@ def test_patience_counts_evaluations_since_the_best_one():
 )
 def test_evaluations_are_spread_over_each_epoch_and_the_last_step_has_one(per_epoch, expected):
     config = ValidationConfig(evaluations_per_epoch=per_epoch)
-    choice = Choice(config, {}, lambda: (1.0, 0.5), steps_per_epoch=5, step_count=12)
+    choice = Choice(config, {}, lambda _: (1.0, 0.5), steps_per_epoch=5, step_count=12)
     for steps in range(1, 13):
         choice.see(steps)
     assert [one.steps for one in choice.evaluations] == expected
@@ -55,7 +55,7 @@ def test_evaluations_are_spread_over_each_epoch_and_the_last_step_has_one(per_ep
 def test_the_best_state_comes_back():
     weight = torch.nn.Parameter(torch.zeros(2))
     scores = iter([0.6, 0.9, 0.7])
-    choice = Choice(ValidationConfig(), {"w": weight}, lambda: (1.0, next(scores)), 1, 3)
+    choice = Choice(ValidationConfig(), {"w": weight}, lambda _: (1.0, next(scores)), 1, 3)
     for steps in (1, 2, 3):
         weight.data += 1
         choice.see(steps)
@@ -65,6 +65,6 @@ def test_the_best_state_comes_back():
 
 
 def test_a_validation_loss_that_is_not_finite_stops_the_training():
-    choice = Choice(ValidationConfig(), {}, lambda: (float("nan"), None), 1, 1)
+    choice = Choice(ValidationConfig(), {}, lambda _: (float("nan"), None), 1, 1)
     with pytest.raises(TrainingError, match="the validation loss is nan"):
         choice.see(1)

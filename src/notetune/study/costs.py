@@ -356,7 +356,7 @@ class _Counting:
         training = spec.training
         if training is None:
             return lengths, shared * per_token
-        rounds = training.epochs * training.validation.evaluations_per_epoch + 2
+        rounds = training.epochs * training.validation.evaluations_per_epoch + 1
         scored = rounds * float(read["validation"].sum())
         if jobs[0].stage != "trial":  # which meets no test note
             scored += float(read["test"].sum())

@@ -78,7 +78,7 @@ def train_model(
     ):
         trained, solution, record = _solved(cell, prepared, track)
         if cell.spec.training:
-            model = _AdaptersAndHead(cell, cell.spec.training, solution)
+            model = _AdaptersAndHead(cell, cell.spec.training, solution, trained)
             model.skip_untrained_layers(prepared, track)
             training = model.begin()
             fitted = fit(training, work, job.place.checkpoint_minutes, track)
@@ -227,8 +227,10 @@ def _solved(
 class _AdaptersAndHead:
     """Adapters and head of one model while they train, from the solved head on."""
 
-    def __init__(self, cell: _Cell, config: AdapterTraining, solution: Solution) -> None:
-        self._cell, self._config, self._task = cell, config, cell.task
+    def __init__(
+        self, cell: _Cell, config: AdapterTraining, solution: Solution, solved: _TrainedCell
+    ) -> None:
+        self._cell, self._config, self._task, self._solved = cell, config, cell.task, solved
         self._is_recomputed = recomputes(cell.job, cell.store.max_tokens)
         self._features = StackFeatures(
             cell.job, cell.spec, cell.store, is_recomputed=self._is_recomputed
@@ -323,11 +325,14 @@ class _AdaptersAndHead:
             return "last: no label has both values among the validation notes"
         return None
 
-    def _evaluate(self) -> tuple[float, float | None]:
-        """Loss and macro AUROC on the validation notes."""
+    def _evaluate(self, steps: int) -> tuple[float, float | None]:
+        """Loss and macro AUROC on the validation notes; before the first step, of the solved head.
+
+        That is what is left if nothing is better, and its features are computed already.
+        """
         kind, rows = self._task.task.kind, self._task.rows("validation")
         targets_NK = self._task.targets_NK[rows]
-        logits_NK = self.trained.logits(rows)
+        logits_NK = (self.trained if steps else self._solved).logits(rows)
         self._features.stack.train_mode()
         summed = self._loss(logits_NK.to(self._cell.device), torch.from_numpy(targets_NK))
         loss = summed.item() / len(rows)

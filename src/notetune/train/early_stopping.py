@@ -26,7 +26,7 @@ class Choice:
     Attributes:
         config: How to choose.
         parameters: All that trains, by name.
-        evaluate: Loss and AUROC of the parameters as they are, on the validation notes.
+        evaluate: Loss and AUROC on the validation notes, after so many steps as were just made.
         steps_per_epoch: Steps of a pass over the training notes.
         step_count: Steps of the whole training; it ends with an evaluation.
         evaluations: Those so far.
@@ -35,7 +35,7 @@ class Choice:
 
     config: ValidationConfig
     parameters: Mapping[str, Tensor]
-    evaluate: Callable[[], tuple[float, float | None]]
+    evaluate: Callable[[int], tuple[float, float | None]]
     steps_per_epoch: int
     step_count: int
     evaluations: tuple[Evaluation, ...] = ()
@@ -69,7 +69,7 @@ class Choice:
         done, before = (n * per_epoch // self.steps_per_epoch for n in (steps, steps - 1))
         if done == before and steps not in (0, self.step_count):
             return
-        loss, auroc = self.evaluate()
+        loss, auroc = self.evaluate(steps)
         if not math.isfinite(loss):
             raise TrainingError(
                 f"after {steps} steps the validation loss is {loss}. Lower optim.peak_lr."
