@@ -95,6 +95,7 @@ def test_a_study_ends_in_a_report_with_every_model(place, finished):
     assert f"{asked} died no difference: both rank these patients alike." in said
     assert "mean over 2 runs, 95 % interval over patients and runs." in said
     assert "★ and bold" in said
+    assert "hybrid joins tf-idf, domain-frozen+task-lora." in said
     looks = results["provenance"]["looks at the test scores"]
     assert looks == "1, of these 1 with these primary comparisons"
 

@@ -354,6 +354,7 @@ class Results(Config):
 
     Attributes:
         baselines: Models that are not language models; the summary says when one of them wins.
+        hybrids: Names of the models that each hybrid joins.
         learning_curves: Points of each training run, by name.
         compat_switches: Every setting that repeats a known fault of earlier work on purpose.
         notices: Sentences that a reader must see, such as that trainings are missing.
@@ -368,6 +369,7 @@ class Results(Config):
     recipe: dict[str, JsonValue] = Field(default_factory=dict)
     seeds: tuple[int, ...] = ()
     baselines: tuple[str, ...] = ("prevalence", "tf-idf")
+    hybrids: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     flow: tuple[FlowCount, ...] = ()
     splits: tuple[SplitCount, ...] = ()
     methods: tuple[MethodRow, ...] = ()

@@ -88,6 +88,7 @@ def headline_table(results: Results) -> Table:
             *marks(results.tasks),
             *_judged_labels(results),
             *(_ALL_WORDS,) * ("tf-idf-all" in models),
+            *(f"{hybrid} joins {', '.join(parts)}." for hybrid, parts in results.hybrids.items()),
             *of_one_run,
             TRAINING_SET,
         ),

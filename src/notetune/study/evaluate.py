@@ -34,7 +34,7 @@ from notetune.study.features import features_cost
 from notetune.study.jobs import TRAINING, Job
 from notetune.study.listing import Made, read_study
 from notetune.study.notices import compat_switches, notices, of_scores
-from notetune.study.specs import Notes, Stage
+from notetune.study.specs import HybridSpec, Notes, Stage
 from notetune.study.states import states_cost
 from notetune.train.training import TrainingRecord, read_record
 
@@ -60,6 +60,7 @@ def evaluate(recipe: Recipe) -> Results:
         recipe=recipe.as_json(),
         seeds=tuple(range(max(one.seeds for one in recipe.studies.values()))),
         baselines=recipe.baselines,
+        hybrids=dict(_joined(job) for one in made for job in one.done_of("hybrid")),
         flow=_flow(first.notes),
         splits=tuple(row for task in of_notes.values() for row in _split_counts(task)),
         methods=tuple(row for one in made for row in methods(one.jobs)),
@@ -111,6 +112,13 @@ def methods(jobs: Sequence[Job]) -> list[MethodRow]:
         by_split = {row.split: row.perplexity for row in perplexity.read(job)}
         found.append(MethodRow(method=name, perplexity=by_split, **cost))
     return found
+
+
+def _joined(job: Job) -> tuple[str, tuple[str, ...]]:
+    """A hybrid and what it joins, as reports call them."""
+    assert job.model
+    assert job.model.stands_on
+    return job.model.label, (*job.spec_as(HybridSpec).parts[:-1], job.model.stands_on.label)
 
 
 def _leakage(one: Made) -> Iterator[Finding]:
