@@ -14,8 +14,10 @@ from transformers import (
     PreTrainedConfig,
 )
 
+from notetune.model.adapters.specs import AdapterSpec
+from notetune.model.backbone import load_backbone
 from notetune.model.batch import PackedBatch, packed_batch
-from notetune.model.stack import Stack
+from notetune.model.stack import DOMAIN, Layer, Stack, stack
 from notetune.tokens.encode import load_encoder
 from notetune.tokens.store import TokenStore, join_documents, open_store
 
@@ -126,6 +128,11 @@ def in_float64(model: Stack) -> Stack:
         for _, parameter in adapter.named_parameters():
             parameter.data = parameter.data.double()
     return model
+
+
+def put(folder: Path, spec: AdapterSpec) -> Stack:
+    """A backbone with one adapter, which trains."""
+    return stack(load_backbone(str(folder)), [Layer(DOMAIN, spec, is_trained=True)])
 
 
 def random_documents(lengths: list[int], seed: int = 0) -> list[np.ndarray]:

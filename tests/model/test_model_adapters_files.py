@@ -1,20 +1,15 @@
 import pytest
-from builders import random_llama
+from builders import put, random_llama
 
 from notetune.errors import BundleError, TrainingError
 from notetune.model.adapters.files import read_adapter, save_adapter
 from notetune.model.adapters.specs import AdaptationPrompt, Full, LoRA, Prefix, Prompt, PTuning
-from notetune.model.backbone import load_backbone
-from notetune.model.stack import DOMAIN, Layer, stack
+from notetune.model.stack import DOMAIN
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return random_llama(tmp_path_factory.mktemp("llama"))
-
-
-def put(folder, spec, *, is_trained=True):
-    return stack(load_backbone(str(folder)), [Layer(DOMAIN, spec, is_trained=is_trained)])
 
 
 def test_a_folder_without_a_card_is_no_adapter(tmp_path):

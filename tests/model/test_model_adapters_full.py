@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from builders import random_llama
+from builders import put, random_llama
 
 from notetune.model.adapters.files import save_adapter
 from notetune.model.adapters.specs import Full, LoRA
@@ -13,10 +13,6 @@ from notetune.model.stack import DOMAIN, TASK, Layer, stack
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return random_llama(tmp_path_factory.mktemp("llama"))
-
-
-def put(folder, spec, *, is_trained=True):
-    return stack(load_backbone(str(folder)), [Layer(DOMAIN, spec, is_trained=is_trained)])
 
 
 def test_a_fully_fine_tuned_backbone_is_a_backbone_folder(folder, tmp_path):

@@ -1,22 +1,16 @@
 """Adaptation prompts go onto layers that the backbone has."""
 
 import pytest
-from builders import random_llama
+from builders import put, random_llama
 from transformers import AutoModelForCausalLM
 
 from notetune.errors import BundleError
 from notetune.model.adapters.specs import AdaptationPrompt
-from notetune.model.backbone import load_backbone
-from notetune.model.stack import DOMAIN, Layer, stack
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return random_llama(tmp_path_factory.mktemp("llama"))
-
-
-def put(folder, spec, *, is_trained=True):
-    return stack(load_backbone(str(folder)), [Layer(DOMAIN, spec, is_trained=is_trained)])
 
 
 def test_more_adaptation_layers_than_the_backbone_has_are_refused(folder):

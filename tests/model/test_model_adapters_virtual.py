@@ -5,22 +5,16 @@ from itertools import cycle, islice
 
 import pytest
 import torch
-from builders import random_llama
+from builders import put, random_llama
 from tokenizers import Tokenizer
 
 from notetune.errors import BackboneError
 from notetune.model.adapters.specs import Prompt
-from notetune.model.backbone import load_backbone
-from notetune.model.stack import DOMAIN, Layer, stack
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return random_llama(tmp_path_factory.mktemp("llama"))
-
-
-def put(folder, spec, *, is_trained=True):
-    return stack(load_backbone(str(folder)), [Layer(DOMAIN, spec, is_trained=is_trained)])
 
 
 def test_a_text_prompt_starts_from_the_embeddings_of_its_text_repeated_to_fit(folder):
