@@ -54,7 +54,7 @@ def searched(options: argparse.Namespace, question: str, proposer: str, seed: in
     if options.data:
         changed.append(f"data={options.data}")
     recipe = config.load(Recipe, options.recipe, changed)
-    one = recipe.studies[options.only] if options.only else recipe
+    one = recipe.only(options.only) if options.only else recipe
     jobs = work(one, terminal.track, lambda job: job.stage == "search")
     (found,) = (job for job in jobs if job.stage == "search")
     return search.read(found)

@@ -37,7 +37,7 @@ def trained(
     own = f"downstream.variants=[{VARIANT}]", f"seeds={seed + 1}", *layers
     changed = [*options.overrides, *ALONE, *keys, *(f"{within}{key}" for key in own)]
     recipe = config.load(Recipe, options.recipe, changed)
-    one = recipe.studies[options.only] if options.only else recipe
+    one = recipe.only(options.only) if options.only else recipe
     seconds, jobs = timed(
         lambda: work(one, terminal.track, lambda job: job.stage == "model" and job.seed == seed)
     )
@@ -82,7 +82,7 @@ def main() -> None:
         parser.error("a cold run and two trials are the fewest")
     with tempfile.TemporaryDirectory() as folder:
         recipe = config.load(Recipe, options.recipe, [*options.overrides, f"runs={folder}/notes"])
-        one = recipe.studies[options.only] if options.only else recipe
+        one = recipe.only(options.only) if options.only else recipe
         if len(prepare_notes(one).prepared.tasks) != 1:
             parser.error("name one task: downstream.tasks=[TASK]")
         kept = f"prepared={one.folder.prepared}"

@@ -222,6 +222,14 @@ def test_other_notes_for_the_tasks_leave_the_domain_adapter_and_train_the_cells_
     assert not finished["died · head-only · seed 0"]
 
 
+def test_one_backbone_by_itself_has_the_baselines_that_the_first_has_for_all(place, results):
+    recipe = load(place)
+    assert recipe.studies["two"].baselines == ()
+    states = {job.name: job.state for job in progress(recipe.only("two")).jobs}
+    assert states["died · tf-idf"] == "open"
+    assert states["died · head-only · seed 0"] == "done"
+
+
 def test_a_stage_command_asks_which_backbone_and_takes_one(place, capsys, monkeypatch):
     def notetune(*words):
         monkeypatch.setattr("sys.argv", ["notetune", *map(str, words)])

@@ -32,7 +32,7 @@ def study(
         raise ConfigError(f"--only {only}: the recipe's backbones are {known}.")
     for name in loaded.backbones if only is None else [only]:
         _warn_of_own_keys(name, loaded.backbones[name], overrides or [])
-    return loaded if only is None else loaded.studies[only]
+    return loaded if only is None else loaded.only(only)
 
 
 def _warn_of_own_keys(name: str, entry: object, overrides: list[str]) -> None:

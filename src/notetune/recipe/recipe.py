@@ -235,6 +235,12 @@ class Recipe(Config):
             studies[name] = study.model_copy(update={"prepared": shared})
         return studies or {"": self}
 
+    def only(self, name: str) -> "Recipe":
+        """The recipe of one backbone as a study by itself, which has baselines of its own."""
+        study = self.studies[name]
+        of_all = {"baselines": self.evaluate.baselines}
+        return study.model_copy(update={"evaluate": study.evaluate.model_copy(update=of_all)})
+
     def _study(
         self, name: str, entry: str | Mapping[str, JsonValue], *, is_first: bool
     ) -> "Recipe":
