@@ -34,11 +34,12 @@ TESTS=(-m gpu -W ignore)
 COMPILED=(--methods lora --compile)
 OTHERS=(--methods prefix prompt p-tuning adaptation-prompt)
 STUDIES=(mtsamples eicu codiesp)
-# The one backbone of a study has TF-IDF beside it, which `--only` of a later one has not.
+# LoRA in all layers, at the rate that the recipes give SmolLM2.
 STUDY=(--data "$DATA" device=cuda dtype=bfloat16 seeds=5 'encoders.models={}' evaluate.primary=null
     "backbones={smollm2: {backbone: '$SMOLLM2'}}"
     'backbones.smollm2.pretrain={epochs: 1, tokens_per_row: 2048, optim: {peak_lr: 1e-3, targets_per_step: 4096}}'
     'backbones.smollm2.downstream.features.layers=every 6'
+    'backbones.smollm2.downstream.optim={peak_lr: 1e-3, targets_per_step: 16}'
     'backbones.smollm2.downstream.variants=[head-only,task-lora,domain-frozen,domain-frozen+task-lora,domain-trainable+task-lora]')
 if [[ $REHEARSES ]]; then
     SHAPE=(--quick) STEP2=(--quick --no-search) CEILING=(--repeats 1) TESTS=(-m gpu --collect-only)

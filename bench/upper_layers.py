@@ -30,11 +30,15 @@ ALONE = ("encoders.models={}", "evaluate.primary=null", "evaluate.hybrid=null")
 
 
 def trained(
-    options: argparse.Namespace, seed: int, keys: Sequence[str], layers: Sequence[str] = ()
+    options: argparse.Namespace, seed: int, keys: Sequence[str], layers: str = "null"
 ) -> tuple[float, float]:
     """Seconds of one training with all that it lacks, and its macro AUROC on the test notes."""
     within = f"backbones.{options.only}." if options.only else ""
-    own = f"downstream.variants=[{VARIANT}]", f"seeds={seed + 1}", *layers
+    own = (
+        f"downstream.variants=[{VARIANT}]",
+        f"seeds={seed + 1}",
+        f"downstream.adapter.layers={layers}",
+    )
     changed = [*options.overrides, *ALONE, *keys, *(f"{within}{key}" for key in own)]
     recipe = config.load(Recipe, options.recipe, changed)
     one = recipe.only(options.only) if options.only else recipe
@@ -90,9 +94,8 @@ def main() -> None:
             trained(options, seed, [f"runs={folder}/cold-{seed}", kept])
             for seed in range(options.cold_runs)
         ]
-        layers = f"downstream.adapter.layers={options.layers}"
         upper = [
-            trained(options, seed, [f"runs={folder}/upper", kept], [layers])
+            trained(options, seed, [f"runs={folder}/upper", kept], options.layers)
             for seed in range(options.trials)
         ]
     write(Rows(options.results), options.layers, one.name, whole, upper)

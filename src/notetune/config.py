@@ -66,7 +66,6 @@ class Config(BaseModel):
         allow_inf_nan=False,
         defer_build=True,
         serialize_by_alias=True,
-        use_attribute_docstrings=True,
     )
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from notetune.plain.linear import log_odds, probabilities
-from notetune.plain.stacked import fit_stacked
+from notetune.plain.stacked import fit_stacked, trusted_more
 
 NOTES = 400
 
@@ -81,3 +81,47 @@ def test_a_model_with_one_score_for_all_notes_changes_nothing():
     difference = stacked.scores([first, constant]) - alone.scores([first])
     assert np.abs(difference).max() < 1e-3
     assert np.isfinite(stacked.scores([np.ones((2, 1)), np.zeros((2, 1))])).all()
+
+
+def loss(kind, found_NK, targets_NK):
+    if kind == "multiclass":
+        return -np.log((found_NK * targets_NK).sum(1)).sum()
+    return -np.log(np.where(targets_NK == 1, found_NK, 1 - found_NK)).sum()
+
+
+@pytest.mark.parametrize("kind", ["binary", "multilabel", "multiclass"])
+def test_a_model_that_has_become_better_is_trusted_more_on_average_as_before(kind):
+    (first, blind), targets_NK = scores(kind, noises=(1.0, 9.0))
+    before = fit_stacked(kind, [first, blind], targets_NK)
+    (first, better), targets_NK = scores(kind, noises=(1.0, 0.1))
+    after = trusted_more(before, [first, better], targets_NK)
+    assert after.slopes_M[0] == before.slopes_M[0]
+    assert after.slopes_M[1] > before.slopes_M[1] + 0.2
+    was, now = (one.scores([first, better]) for one in (before, after))
+    assert loss(kind, now, targets_NK) < loss(kind, was, targets_NK) - 10
+    at_mean = log_odds(kind, better).mean(0, keepdims=True)
+    middle_MNK = [first[:1], probabilities(kind, at_mean)]
+    assert after.scores(middle_MNK) == pytest.approx(before.scores(middle_MNK), abs=1e-6)
+    slopes = np.linspace(before.slopes_M[1], 5, 400)
+    variance = log_odds(kind, better).var(0).mean()
+    logits_NK = log_odds(kind, first) * before.slopes_M[0] + before.start_K
+    turned_NK = log_odds(kind, better) - at_mean
+    penalised = [
+        loss(
+            kind,
+            probabilities(kind, logits_NK + before.slopes_M[1] * at_mean + slope * turned_NK),
+            targets_NK,
+        )
+        + variance * slope**2 / 2
+        for slope in slopes
+    ]
+    assert after.slopes_M[1] == pytest.approx(slopes[np.argmin(penalised)], abs=0.02)
+
+
+def test_a_model_that_is_as_before_or_worse_is_trusted_as_before():
+    (first, second), targets_NK = scores("multilabel")
+    before = fit_stacked("multilabel", [first, second], targets_NK)
+    (first, worse), targets_NK = scores("multilabel", noises=(0.5, 3.0))
+    assert trusted_more(before, [first, worse], targets_NK) is before
+    constant = np.full_like(second, 0.5)
+    assert trusted_more(before, [first, constant], targets_NK) is before

@@ -17,6 +17,7 @@ from notetune.prepare.prepared import inputs, open_prepared
 from notetune.recipe.recipe import Recipe
 from notetune.study.costs import costs
 from notetune.study.evaluate import evaluate
+from notetune.study.last_recipe import other_keys
 from notetune.study.run import prepare_notes, run_study
 from notetune.study.status import progress
 
@@ -225,6 +226,8 @@ def test_other_notes_for_the_tasks_leave_the_domain_adapter_and_train_the_cells_
 def test_one_backbone_by_itself_has_the_baselines_that_the_first_has_for_all(place, results):
     recipe = load(place)
     assert recipe.studies["two"].baselines == ()
+    assert recipe.only("two").baselines == ("tf-idf",)
+    assert other_keys(recipe.only("two")) == ()  # than the whole study worked with
     states = {job.name: job.state for job in progress(recipe.only("two")).jobs}
     assert states["died · tf-idf"] == "open"
     assert states["died · head-only · seed 0"] == "done"

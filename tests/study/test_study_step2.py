@@ -52,6 +52,15 @@ def scores(place, variant, *settings):
     return read_scores(folder / "test.parquet").scores_NK, read_record(folder / "training.json")
 
 
+def test_before_the_first_step_the_solved_head_is_evaluated_not_virtual_tokens(place):
+    settings = ("downstream.adapter={kind: prompt, virtual_tokens: 4}",)
+    _, alone = scores(place, "head-only", *settings)
+    _, record = scores(place, "task-lora", *settings)
+    lowest = min(point.loss for point in alone.head.path)
+    assert record.kept.evaluations[0].loss == pytest.approx(lowest, abs=1e-5)
+    assert abs(record.kept.evaluations[-1].loss - lowest) > 1e-3
+
+
 @pytest.mark.parametrize("variant", PAIRS)
 def test_adapters_start_from_the_head_that_was_solved_without_them(place, variant):
     head_alone, alone = scores(place, PAIRS[variant])

@@ -1,6 +1,11 @@
 """The keys of a recipe in words: what stands where, by default what, and what it is for."""
 
+import ast
 import difflib
+import functools
+import inspect
+import itertools
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args, get_origin
@@ -71,7 +76,7 @@ def _keys(model: type[BaseModel], lead: str, kind: str, first_at: _Places) -> It
         sections = _sections(field.annotation)
         place = (lead + name, kind)
         is_first = first_at[sections] == place
-        about = [field.description or "", _choices(sections, field.annotation)]
+        about = [_meaning(model, name), _choices(sections, field.annotation)]
         if sections and not is_first:
             first, of_kind = first_at[sections]
             about.append(f"As {first}{f' of kind {of_kind}' if of_kind else ''}.")
@@ -79,6 +84,26 @@ def _keys(model: type[BaseModel], lead: str, kind: str, first_at: _Places) -> It
         for section in sections if is_first else ():
             inside = lead + name + _entry(field.annotation)
             yield from _keys(section, inside, _kind(section), first_at)
+
+
+def _meaning(model: type[BaseModel], name: str) -> str:
+    """The docstring below a key; pydantic would read those of all sections for every command."""
+    owner = next(
+        cls for cls in model.__mro__ if {name, f"{name}_"} & {*inspect.get_annotations(cls)}
+    )
+    return _docstrings(owner.__module__).get((owner.__name__, name), "")
+
+
+@functools.cache
+def _docstrings(module: str) -> dict[tuple[str, str], str]:
+    """Those below the keys of a module's sections, by section and key."""
+    found, body = {}, ast.parse(inspect.getsource(sys.modules[module])).body
+    for section in (part for part in body if isinstance(part, ast.ClassDef)):
+        for above, line in itertools.pairwise(section.body):
+            match above, line:
+                case ast.AnnAssign(target=ast.Name(id=key)), ast.Expr(ast.Constant(str(text))):
+                    found[section.name, key.removesuffix("_")] = text
+    return found
 
 
 def _sections(annotation: Any) -> tuple[type[BaseModel], ...]:

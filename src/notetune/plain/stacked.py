@@ -16,6 +16,7 @@ from notetune.plain.linear import log_odds, probabilities
 
 _RIDGE = 1.0
 _CONSTANT = 1e-9  # rounding
+_MOST_DEVIATIONS = 10.0  # of a logit that one standard deviation of a model's is turned into
 # Gives a class without any positive note a finite start, and makes the classes' starts unique.
 _RIDGE_OF_STARTS = 1e-3
 
@@ -73,6 +74,34 @@ def fit_stacked(
         options={"maxiter": 1000, "ftol": 1e-13, "gtol": 1e-7},
     )
     return Stacked(kind, found.x[:models] / scale_M, found.x[models:])
+
+
+def trusted_more(
+    stacked: Stacked, scores_MNK: Sequence[FloatArray], targets_NK: npt.NDArray[np.int8]
+) -> Stacked:
+    """The stack with a larger slope of its last model, if notes that no model learned from ask so.
+
+    For a model that has become better than the one that the stack was fitted with. The slope has
+    the lowest penalised log loss on the notes; it turns about the model's mean logits, so that the
+    starts of labels stay what they are worth.
+    """
+    logits_MNK = np.stack([log_odds(stacked.kind, scores_NK) for scores_NK in scores_MNK])
+    total_NK = np.tensordot(stacked.slopes_M, logits_MNK, 1) + stacked.start_K
+    mean_K = logits_MNK[-1].mean(0)
+    turned_NK = logits_MNK[-1] - mean_K
+    variance = float(turned_NK.var(0).mean())
+    least = float(stacked.slopes_M[-1])
+
+    def loss(more: float) -> float:
+        penalty = _RIDGE * variance * (least + more) ** 2 / 2
+        return _log_loss(stacked.kind, total_NK + more * turned_NK, targets_NK) + penalty
+
+    most = _MOST_DEVIATIONS / max(np.sqrt(variance), _CONSTANT)
+    found = scipy.optimize.minimize_scalar(loss, bounds=(0.0, most), method="bounded")
+    if loss(found.x) >= loss(0.0):
+        return stacked
+    slopes_M = np.append(stacked.slopes_M[:-1], least + found.x)
+    return Stacked(stacked.kind, slopes_M, stacked.start_K - found.x * mean_K)
 
 
 def _log_loss(kind: str, logits_NK: FloatArray, targets_NK: npt.NDArray[np.int8]) -> float:

@@ -72,8 +72,8 @@ _IN_HYBRIDS = (
     "task-lora",
     "domain-frozen",
     "full-domain",
-    "full",
     "lora",
+    "full",
     "head-only",
 )
 """Which model a hybrid joins where that is left to us: the first of them that there is."""

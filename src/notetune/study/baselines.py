@@ -4,7 +4,7 @@ Shapes: N notes, K classes.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,7 @@ from notetune.plain.bundles import (
 )
 from notetune.plain.columns import Columns, fit_columns
 from notetune.plain.linear import Linear, probabilities
-from notetune.plain.stacked import fit_stacked
+from notetune.plain.stacked import fit_stacked, trusted_more
 from notetune.plain.tfidf import CountedNotes, count_terms
 from notetune.prepare.prepared import Prepared, TaskTable
 from notetune.study import step2
@@ -114,8 +114,11 @@ def join(job: Job, notes: Notes) -> None:
     table = prepared.tasks[job.task]
     parts = dict(zip(spec.parts, job.parts, strict=True))
     learned = [_out_of_fold(part, prepared) for part in parts.values()]
-    targets_NK = table.targets_NK[table.rows("train")]
-    stacked = fit_stacked(table.task.kind, learned, targets_NK)
+    stacked = fit_stacked(table.task.kind, learned, table.targets_NK[table.rows("train")])
+    if spec.is_trained and len(rows := table.rows("validation")):
+        stacked = trusted_more(
+            stacked, _scores(parts.values(), table, "validation"), table.targets_NK[rows]
+        )
     card = HybridCard(
         task=table.task.name,
         kind=table.task.kind,
@@ -134,11 +137,16 @@ def join(job: Job, notes: Notes) -> None:
             shutil.copytree(part.folder, temporary / PARTS / name, ignore=left_out)
         for split in SCORED_SPLITS:
             if len(rows := table.rows(split)):
-                found = [read_scores(part.folder / f"{split}.parquet") for part in parts.values()]
-                order = table.sample_ids_N[rows]
-                scores_NK = stacked.scores([one.in_note_order(order).scores_NK for one in found])
+                scores_NK = stacked.scores(_scores(parts.values(), table, split))
                 joined = table.scores(spec.model, spec.seed, split, scores_NK)
                 write_scores(joined, temporary / f"{split}.parquet")
+
+
+def _scores(parts: Iterable[Job], table: TaskTable, split: str) -> list[FloatArray]:
+    """`(N, K)` scores of each part on the notes of a split, in their order."""
+    order = table.sample_ids_N[table.rows(split)]
+    found = (read_scores(part.folder / f"{split}.parquet") for part in parts)
+    return [one.in_note_order(order).scores_NK for one in found]
 
 
 def _out_of_fold(part: Job, prepared: Prepared) -> FloatArray:

@@ -33,8 +33,10 @@ def other_keys(recipe: Recipe) -> tuple[str, ...]:
 
 def _compared(recipe: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in recipe.items() if key not in _OF_A_MACHINE}
-    if isinstance(step_1 := kept["pretrain"], dict):
-        kept["pretrain"] = {key: value for key, value in step_1.items() if key != "always"}
+    # What a backbone has in a study of several is not what it has by itself (`--only`).
+    for section, key in (("pretrain", "always"), ("evaluate", "baselines")):
+        if isinstance(keys := kept[section], dict):
+            kept[section] = {name: value for name, value in keys.items() if name != key}
     return kept
 
 
