@@ -2,12 +2,13 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from notetune import claims, manifest, runs
 from notetune.errors import RunError
-from notetune.ownership import refuse_foreign
+from notetune.ownership import refuse_foreign, refuse_foreign_lease
 
 CANARY = b"a user's\x00file"
 
@@ -95,3 +96,20 @@ def test_a_damaged_manifest_still_says_whose_the_folder_is(tmp_path):
     path.write_text("{}")
     with pytest.raises(RunError, match="was not made by notetune"):
         refuse_foreign(tmp_path / "stage")
+
+
+def test_a_lease_that_is_given_back_while_it_is_looked_at_is_no_strangers(tmp_path, monkeypatch):
+    path = tmp_path / ".stage.lease"
+    path.write_text('{"token": "1"}')
+
+    def gone(_):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_bytes", gone)
+    refuse_foreign_lease(path)
+
+
+def test_what_is_no_file_in_the_place_of_a_lease_is_refused(tmp_path):
+    (tmp_path / ".stage.lease").mkdir()
+    with pytest.raises(RunError, match="exists already"):
+        refuse_foreign_lease(tmp_path / ".stage.lease")

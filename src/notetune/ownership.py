@@ -6,6 +6,7 @@ An output takes the place of nothing, or of what carries a manifest of ours and 
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def refuse_foreign_lease(path: Path) -> None:
     Raises:
         RunError: If something else stands there.
     """
-    if not _is_lease(path) and os.path.lexists(path) and not _is_lease(path):  # it may come and go
+    if not _is_lease(path):
         refuse_existing(path)
 
 
@@ -106,14 +107,24 @@ def _foreign(folder: Path, ours: frozenset[Path]) -> Iterator[Path]:
 
 
 def _is_lock(path: Path) -> bool:
+    """Whether a lock of ours stands there, or did until just now."""
     is_named_so = path.name.startswith(".") and path.suffix == ".lock"
-    return is_named_so and not path.is_symlink() and not path.stat().st_size
+    try:
+        return is_named_so and not path.lstat().st_size  # a link has a size
+    except FileNotFoundError:
+        return True
 
 
 def _is_lease(path: Path) -> bool:
-    if path.suffix != LEASE or path.is_symlink() or not path.is_file():
+    """Whether a lease of ours stands there, or did until just now."""
+    if path.suffix != LEASE or path.is_symlink():
         return False
-    start = path.read_bytes()[: len(_LEASE_START)].strip(b"\0")
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        start = path.read_bytes()[: len(_LEASE_START)].strip(b"\0")
+    except FileNotFoundError:
+        return True
     return _LEASE_START.startswith(start)  # a power loss leaves zeros, or a part
 
 
