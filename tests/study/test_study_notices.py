@@ -15,7 +15,14 @@ from notetune.plain.bundles import ColumnsBundle, ColumnsCard
 from notetune.plain.columns import Columns, LevelColumn, NumberColumn
 from notetune.plain.linear import Linear
 from notetune.recipe.recipe import Recipe
-from notetune.study.notices import compat_switches, of_columns, of_models, of_scripts, of_stays
+from notetune.study.notices import (
+    compat_switches,
+    of_columns,
+    of_models,
+    of_scripts,
+    of_stays,
+    without_step_1,
+)
 from notetune.study.specs import BaselineSpec
 
 
@@ -51,6 +58,19 @@ def test_a_switch_of_one_backbone_is_told_of_it():
     everywhere = {**several, "downstream": {"class_weights": "balanced"}}
     (switch,) = compat_switches(parse(Recipe, everywhere, "test"))
     assert switch.startswith("class_weights: balanced")
+
+
+def test_where_nothing_stands_on_step_1_it_is_told_with_the_backbones_of_which_that_is():
+    source = {"kind": "table", "path": "a.csv", "columns": {"text": "t"}}
+    task = {"name": "died", "kind": "binary", "column": "died"}
+    keys = {"name": "some", "prepare": {"source": {**source, "tasks": [task]}}}
+    heads = {"downstream": {"variants": ["head-only"]}}
+    (said,) = without_step_1(parse(Recipe, {**keys, **heads, "backbone": "tiny"}, "test"))
+    assert said.startswith("No step 1: no variant stands on a domain adapter (pretrain.always=true")
+    several = {**keys, "backbones": {"a": "tiny", "b": {"backbone": "tiny", **heads}}}
+    (said,) = without_step_1(parse(Recipe, several, "test"))
+    assert said.startswith("No step 1 with b: ")
+    assert not list(without_step_1(parse(Recipe, {**keys, "backbone": "tiny"}, "test")))
 
 
 def test_a_tokenizer_that_loses_capitals_is_told_and_a_folder_that_is_gone_is_not(tmp_path):

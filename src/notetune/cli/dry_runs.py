@@ -1,6 +1,6 @@
 """What a dry run prints: each job with its size and time, and what that is based on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, astuple
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ def tell(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
     for name, seconds in costs.seconds.items():
         title = f"{name or recipe.name}: {terminal.duration(seconds)} on one {costs.clock}"
         _jobs(title, costs, name)
-    for sentence in (*_left_out(recipe), *costs.advice):
+    for sentence in costs.advice:
         terminal.tell(sentence)
     if any(job.recomputes for job in costs.jobs):
         terminal.tell("r: activations are computed again in the backward pass (key recompute).")
@@ -60,17 +60,6 @@ def tell(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
         f"Notes: {'; '.join(costs.counts)}.\nNothing was written."
     )
     return None
-
-
-def _left_out(recipe: "Recipe") -> Iterator[str]:
-    """Say with which backbones no step 1 is trained."""
-    idle = [name for name, one in recipe.studies.items() if not one.has_step_1]
-    if idle:
-        named = f" with {', '.join(idle)}" if recipe.backbones else ""
-        yield (
-            f"No step 1{named}: no variant stands on a domain adapter (pretrain.always=true trains "
-            "one all the same)."
-        )
 
 
 def _jobs(title: str, costs: "Costs", backbone: str) -> None:

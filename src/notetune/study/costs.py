@@ -25,7 +25,7 @@ from notetune.study.clocks import clock, rate_here, rate_on
 from notetune.study.counts import Counted, CountedStep, a_million, count_notes
 from notetune.study.jobs import Job
 from notetune.study.listing import jobs_of
-from notetune.study.notices import of_models
+from notetune.study.notices import of_models, without_step_1
 from notetune.study.specs import CellSpec, DomainSpec, PerplexitySpec, SearchSpec, Stage
 from notetune.study.wanted import check_backbones, with_point
 from notetune.tokens.packing import Int64Array
@@ -218,7 +218,8 @@ def costs(recipe: Recipe, gpu: str | None = None, track: Track = silent) -> Cost
     )
     jobs = tuple(trainings), tuple(perplexities)
     corpora = {name: counted[one.folder.prepared].corpus_D for name, one in recipe.studies.items()}
-    said = (*first.notices, *of_models(recipe, corpora), *_of_kept(kept))
+    of_step_1, of_texts = without_step_1(recipe), of_models(recipe, corpora)
+    said = (*first.notices, *of_step_1, *of_texts, *_of_kept(kept))
     return Costs(*clock(recipe, gpu), origins, *jobs, tasks, said)
 
 
@@ -247,7 +248,8 @@ def costs_of_a_million(recipe: Recipe, track: Track = silent) -> Costs:
     counted = a_million(recipe)
     trainings = tuple(_Counting(recipe, "", counted, lambda _: rate, track).of(*TRAININGS))
     said = f"all at the {rate / 1e9:,.0f} GFLOP/s that a large matrix product just reached"
-    return Costs(str(device), None, said, (counted.origin,), trainings)
+    notices = tuple(without_step_1(recipe))
+    return Costs(str(device), None, said, (counted.origin,), trainings, notices=notices)
 
 
 @dataclass

@@ -41,7 +41,7 @@ def notices(recipe: Recipe, made: Sequence[Made]) -> Iterator[str]:
     """The sentences of a study, those of the recipe last."""
     yield from _missing(made)
     yield from _by_backbone(made, _short)
-    yield from _without_step_1(made)
+    yield from without_step_1(recipe)
     yield from _of_notes(made[0])
     yield from _by_backbone(made, _of_step_1)
     yield from _by_backbone(made, _cut)
@@ -181,11 +181,15 @@ def _missing(made: Sequence[Made]) -> Iterator[str]:
             return
 
 
-def _without_step_1(made: Sequence[Made]) -> Iterator[str]:
-    idle = [one for one in made if not one.recipe.has_step_1]
+def without_step_1(recipe: Recipe) -> Iterator[str]:
+    """Say with which backbones no step 1 is trained."""
+    idle = [name for name, one in recipe.studies.items() if not one.has_step_1]
     if idle:
-        named = f" with {', '.join(one.backbone for one in idle)}" if idle[0].backbone else ""
-        yield f"No step 1 was trained{named}: no variant stands on a domain adapter."
+        named = f" with {', '.join(idle)}" if recipe.backbones else ""
+        yield (
+            f"No step 1{named}: no variant stands on a domain adapter (pretrain.always=true trains "
+            "one all the same)."
+        )
 
 
 def _short(one: Made) -> Iterator[str]:
