@@ -18,6 +18,7 @@ from notetune.metrics.scores import read_scores
 from notetune.model.cards import read_card
 from notetune.plain.bundles import load_stacked
 from notetune.plain.columns import typed
+from notetune.plain.stacked import fit_stacked, trusted_more
 from notetune.recipe.recipe import Recipe
 from notetune.serve.merge import merge
 from notetune.serve.predictor import load_predictor
@@ -235,7 +236,18 @@ def test_a_hybrid_on_a_task_adapter_trusts_it_as_the_head_that_it_starts_from(st
     assert np.array_equal(of_head, of_adapter)
     folder = recipe.folder.cell(task, "hybrid", 0)
     stacked = load_stacked(folder, read_card(folder))
-    assert stacked.slopes_M[2] > 0
+    table, names = prepared.tasks[task], ("tf-idf", "columns")
+    parts = [find(recipe, "baseline", task=task, model=name) for name in names]
+    plain = [baselines.out_of_fold_scores(part, prepared) for part in parts]
+    order = table.sample_ids_N[table.rows("train")]
+    whole = [*plain, step2.out_of_fold_scores(adapter, prepared).in_note_order(order).scores_NK]
+    fitted = fit_stacked(table.task.kind, whole, table.targets_NK[table.rows("train")])
+    seen = scores_of(study, task, "tf-idf", "validation")
+    unseen = [scores_of(study, task, name, "validation") for name in (*names, "task-lora")]
+    in_order = [one.in_note_order(seen.note_ids_N).scores_NK for one in unseen]
+    raised = trusted_more(fitted, in_order, seen.targets_NK)
+    assert stacked.slopes_M == pytest.approx(raised.slopes_M)
+    assert raised.slopes_M[2] > 0
     first = scores_of(study, task, "tf-idf")
     expected, otherwise = (
         stacked.scores(

@@ -268,7 +268,7 @@ class TuneConfig(Config):
     """`random` draws all points, as a control."""
     share: Annotated[float, Field(gt=0, le=1)] = 1
     """Share of its epochs that a trial trains for; the winner trains for all of them. A small one
-    finds learning rates that are too high for all of them."""
+    may find learning rates that are too high for all of them."""
     seed: NonNegativeInt = 0
     """Of the points; with another one a search begins anew, beside the trials of the first."""
 

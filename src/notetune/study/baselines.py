@@ -39,7 +39,7 @@ from notetune.plain.tfidf import CountedNotes, count_terms
 from notetune.prepare.prepared import Prepared, TaskTable
 from notetune.study import step2
 from notetune.study.jobs import Job
-from notetune.study.specs import BaselineSpec, HybridSpec, Notes
+from notetune.study.specs import BaselineSpec, CellSpec, HybridSpec, Notes
 from notetune.study.step2 import SCORED_SPLITS
 from notetune.train.logistic import HeadProblem, LabelledNotes, left_out
 from notetune.train.path import Penalty
@@ -115,7 +115,8 @@ def join(job: Job, notes: Notes) -> None:
     parts = dict(zip(spec.parts, job.parts, strict=True))
     learned = [_out_of_fold(part, prepared) for part in parts.values()]
     stacked = fit_stacked(table.task.kind, learned, table.targets_NK[table.rows("train")])
-    if spec.is_trained and len(rows := table.rows("validation")):
+    has_learned = job.parts[-1].spec_as(CellSpec).training is not None
+    if has_learned and len(rows := table.rows("validation")):
         stacked = trusted_more(
             stacked, _scores(parts.values(), table, "validation"), table.targets_NK[rows]
         )

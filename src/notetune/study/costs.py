@@ -288,10 +288,8 @@ class _Counting:
             if (method, model) not in steps:
                 step = CountedStep(alike[0][0], self.counted.facts.max_tokens, self.capability)
                 steps[method, model] = step.as_asked(self.memory)
-            starts, first = (
-                [_features_of(job) for job, _ in alike],
-                steps[method, model].first_layer,
-            )
+            starts = [_features_of(job) for job, _ in alike]
+            first = steps[method, model].first_layer
             self.readers.update(starts)
             self.readers.update((start, first) for start in starts if first)
         for (_, method, model, _), alike in found.items():

@@ -334,7 +334,6 @@ class _Listing:
             self.facts.labels[self.facts.tasks.index(cell.task)],
             tuple(part.model.name for part in parts if part.model),
             recipe.features if "columns" in names else (),
-            is_trained=not model.parts.trains_head_alone,
         )
         return self._of_step_2("hybrid", spec, (*self.preparing[:1], *parts), model)
 

@@ -268,7 +268,6 @@ class HybridSpec:
         labels: Digest of the labels.
         parts: Names of what it joins, in order.
         columns: Columns beside the text, if these are among them.
-        is_trained: Whether adapters of the last part have learned the task.
     """
 
     task: str
@@ -277,8 +276,6 @@ class HybridSpec:
     labels: str
     parts: tuple[str, ...]
     columns: tuple[str, ...]
-    is_trained: bool = False
-    AS_BEFORE: ClassVar = {"is_trained": False}
 
 
 @dataclass(frozen=True)
