@@ -18,7 +18,7 @@ from notetune.study import search
 from notetune.study.costs import costs
 from notetune.study.evaluate import evaluate
 from notetune.study.listing import jobs
-from notetune.study.run import is_of_searches, prepare_notes, run_study, work
+from notetune.study.run import is_of_searches, is_of_step_1, prepare_notes, run_study, work
 from notetune.study.status import progress
 from notetune.study.step1 import train_domain
 from notetune.study.wanted import (
@@ -29,6 +29,7 @@ from notetune.study.wanted import (
     search_of_step_2,
     with_point,
 )
+from notetune.train import processes
 
 TUNE = """
 tune:
@@ -158,6 +159,21 @@ def test_more_trials_go_on_with_those_that_were_made(place, results, tmp_path, m
     work(load(place))  # back to how the others find it: the first trials alone
     (row, _) = [search.read(job) for job in searches_of(load(place))]
     assert row == results.searches[0]
+
+
+def test_torchrun_trains_once_the_searches_that_it_needs_are_made(
+    place, results, tmp_path, monkeypatch
+):
+    of_step_2 = load(place, f"runs={tmp_path}", "tune.pretrain=null")
+    made = work(of_step_2, is_wanted=is_of_step_1)
+    monkeypatch.setattr(processes, "are_several", lambda: True)
+    monkeypatch.setattr(processes, "told", lambda value: value)
+    assert searches_of(load(place))[0] in work(load(place))
+    assert work(of_step_2, is_wanted=is_of_step_1) == made
+    with pytest.raises(ConfigError, match="run `notetune tune` before torchrun"):
+        work(of_step_2)
+    with pytest.raises(ConfigError, match="run `notetune tune` before torchrun"):
+        work(load(place, f"runs={tmp_path}"), is_wanted=is_of_step_1)
 
 
 def test_a_search_that_is_stopped_ends_with_the_same_trials_and_winner(

@@ -42,7 +42,7 @@ def study_run(
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes on this machine, each on a GPU of its own.")
+        int, typer.Option(min=1, help="Processes on this machine, which divide its cores and GPUs.")
     ] = 1,
     ray: RayAddress = None,
     as_json: AsJson = False,

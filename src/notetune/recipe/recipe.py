@@ -68,8 +68,8 @@ class Recipe(Config):
     bfloat16, on a CPU in float32, and encoders beside it are bfloat16."""
     recompute: Recompute = "auto"
     """Compute the activations of each layer again in the backward pass in place of keeping them:
-    the same result with less memory in a third to a half more time. `auto`: where a training would
-    not fit into the memory of the card, or of the machine, without."""
+    the same result with less memory in a third to a half more operations. `auto`: where a training
+    would not fit into the memory of the card, or of the machine, without."""
     keep_hidden_states: bool = True
     """Where nothing trains below the topmost layers (`adapter.layers`), keep what enters these of
     all labelled notes on the disk, so that no layer below is computed again; a dry run says how

@@ -302,8 +302,8 @@ class EvaluateConfig(Config):
     hybrid: str | None = "auto"
     """The model that a hybrid joins with `tf-idf` and, where there are any, `columns`, by its name
     in the report; null for no hybrid. `auto` makes one for each backbone and each encoder, with
-    what learns most: domain-frozen+task-lora, else what trains the domain adapter, else task-lora,
-    domain-frozen, full-domain or head-only; of an encoder lora, else full or head-only."""
+    the first that there is: domain-frozen+task-lora, domain-trainable+task-lora, domain-trainable,
+    task-lora, domain-frozen, full-domain, head-only; of an encoder lora, full, head-only."""
     listed_patients: ListedPatients | None = None
     """Show the test scores on these patients alone too: those that no corpus of step 1 holds."""
     deletion_notes: NonNegativeInt = 0

@@ -172,10 +172,6 @@ class _Worker:
         for one in self.recipe.studies.values():
             step1.refuse_misfit(one)
         root = self.recipe.folder.root
-        if processes.are_several() and any(one.tune.is_on for one in self.recipe.studies.values()):
-            raise ConfigError(
-                "tune: each trial runs in one process; run `notetune tune` before torchrun."
-            )
         for one in (*self.recipe.studies.values(), self.recipe):
             storage.refuse_foreign_json(one.folder.root / RECIPE, SECTIONS.issubset)
         if processes.is_first():
@@ -231,9 +227,13 @@ class _Worker:
         if processes.is_first():
             resolved = _resolved(one, notes.prepared.intake)
             storage.write_json(one.folder.root / RECIPE, resolved.as_json())
-        for job in self.known[backbone]:
-            if job.stage == "pretrain" and not job.is_made():
+        for job in (job for job in self.known[backbone] if not job.is_made()):
+            if job.stage == "pretrain":
                 step1.refuse(job, notes.corpus)
+            if job.stage == "search" and self.is_wanted(job) and processes.are_several():
+                raise ConfigError(
+                    "tune: each trial runs in one process; run `notetune tune` before torchrun."
+                )
 
     def makes_one(self) -> bool:
         """Make the first job that can be made now, or a trial; whether there may be another."""
