@@ -33,7 +33,7 @@ HELD_BY = {
     """,
     "hospital/test_hospital_prose.py": "hospital/texts",
     "hospital/test_hospital_stays.py": "hospital/patients",
-    "metrics/test_metrics_comparison.py": "metrics/curves metrics/task_scores",
+    "metrics/test_metrics_comparison.py": "metrics/curves",
     "model/test_model_bundle.py": "model/cards",
     "model/test_model_backbone.py": "model/reading",
     "model/test_model_methods.py": """

@@ -11,6 +11,7 @@ from notetune.metrics.uncertainty import (
     ModelRuns,
     ModelScores,
     Spread,
+    auroc_interval,
     check_runs,
     difference,
     interval,
@@ -78,7 +79,7 @@ def test_runs_stretch_both_sides_of_an_interval():
 
 
 def test_an_interval_of_few_is_the_hull_and_stays_between_0_and_1():
-    found = interval(scores([0.8], is_deterministic=True), 9, rarer=20, of_few=(0.6, 0.81))
+    found = interval(scores([0.8], is_deterministic=True), 9, of_few=(0.6, 0.81))
     assert found.low == pytest.approx(0.6)
     assert found.high == pytest.approx(np.quantile(DRAWS - DRAWS.mean() + 0.8, 0.975))
     wide = interval(scores([0.97, 0.8, 0.99, 0.5]), 9)
@@ -165,13 +166,30 @@ def test_no_difference_has_p_1_and_one_that_nothing_changes_is_not_tested():
     assert difference(still, half).why_untested == "no draw of patients changes it"
 
 
-def test_the_detectable_difference_is_found_in_80_percent():
-    spread = Spread(0.01**2, 30.0)
-    truth = Difference(0.0, spread).detectable(family=5)
+@pytest.mark.parametrize(("degrees", "family"), [(2, 1), (2, 15), (30, 5), (math.inf, 5)])
+def test_the_detectable_difference_is_found_in_80_percent(degrees, family):
+    truth = Difference(0.0, Spread(0.01**2, degrees)).detectable(family)
     generator = np.random.default_rng(3)
-    values = truth + 0.01 * generator.standard_t(30, 20_000)
-    found = np.mean([Difference(v, spread).p_value < 0.05 / 5 for v in values])
+    values = truth + 0.01 * generator.normal(size=20_000)
+    known = 1e6 if degrees == math.inf else degrees
+    errors = 0.01 * np.sqrt(generator.chisquare(known, 20_000) / known)  # as studies estimate it
+    studies = zip(values, errors, strict=True)
+    found = np.mean(
+        [Difference(v, Spread(e**2, degrees)).p_value < 0.05 / family for v, e in studies]
+    )
     assert found == pytest.approx(0.8, abs=0.01)  # standard error .003
+
+
+def test_a_difference_is_none_of_more_than_1():
+    found = Difference(0.6, Spread(0.25**2, 2.0)).estimate(9)
+    assert (found.low, found.high) == (pytest.approx(0.6 - t.ppf(0.975, 2) * 0.25), 1.0)
+
+
+def test_an_auroc_that_no_draw_changes_has_an_interval_by_its_patients():
+    perfect = scores([1.0], draws=np.ones(9), is_deterministic=True)
+    found = auroc_interval(perfect, 1_000, (100, 900), are_few=False)
+    assert found.low == pytest.approx(newcombe_interval(1.0, 100, 900)[0])
+    assert found.high == 1
 
 
 def test_runs_are_described_once():

@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -227,7 +228,9 @@ def test_predict_gives_the_scores_of_the_study(study, task, model, tmp_path):
 
 
 @pytest.mark.parametrize("task", ["died", "codes"])
-def test_a_hybrid_on_a_task_adapter_trusts_it_as_the_head_that_it_starts_from(study, task):
+def test_a_hybrid_on_a_task_adapter_trusts_it_as_the_head_that_it_starts_from(
+    study, task, tmp_path, monkeypatch
+):
     recipe, prepared = study
     head, adapter = (find(recipe, "model", task=task, model=n) for n in ("head-only", "task-lora"))
     of_head, of_adapter = (
@@ -248,6 +251,11 @@ def test_a_hybrid_on_a_task_adapter_trusts_it_as_the_head_that_it_starts_from(st
     raised = trusted_more(fitted, in_order, seen.targets_NK)
     assert stacked.slopes_M == pytest.approx(raised.slopes_M)
     assert raised.slopes_M[2] > 0
+    monkeypatch.setattr(baselines, "read_record", lambda _: SimpleNamespace(kept_steps=0))
+    kept = replace(find(recipe, "hybrid", task=task, model="hybrid"), folder=tmp_path / "kept")
+    baselines.join(kept, SimpleNamespace(prepared=prepared))
+    as_the_head = load_stacked(kept.folder, read_card(kept.folder))
+    assert as_the_head.slopes_M == pytest.approx(fitted.slopes_M)
     first = scores_of(study, task, "tf-idf")
     expected, otherwise = (
         stacked.scores(

@@ -104,10 +104,9 @@ def test_what_lacks_a_step_has_the_same_weights():
 def test_everything_else_is_exploratory():
     found = questions(recipe(ALL))
     pairs = [(pair.model, pair.against) for pair in found.exploratory]
-    assert len(set(pairs)) == len(pairs) == 3 + 2 + len(ALL)
+    assert len(set(pairs)) == len(pairs) == 5 + 2 + len(ALL)
     assert ("domain-trainable", "task-lora") in pairs  # its adapter trains on the task too
     assert ("domain-trainable+task-lora", "domain-trainable") in pairs
-    assert ("domain-frozen", "head-only") not in pairs
     assert all((name, "tf-idf") in pairs for name in ALL)
     several = recipe(["head-only"], backbones={"a": "tiny", "b": "tiny"})
     assert Pair("b/head-only", "a/head-only") in questions(several).exploratory
@@ -134,7 +133,9 @@ def test_what_runs_are_follows_from_what_trains():
     assert about["prevalence"] == ModelRuns("prevalence", None, True, is_candidate=False)
     assert about["tf-idf"] == ModelRuns("tf-idf", None, True, is_candidate=False)
     assert about["head-only"] == ModelRuns("head-only", None, True)
-    assert about["task-lora"] == ModelRuns("task-lora")
+    assert about["task-lora"] == ModelRuns("task-lora", "task-lora")
+    on_it = questions(recipe(["task-lora"], hybrid="auto")).runs
+    assert ModelRuns("hybrid", "task-lora", is_candidate=False) in on_it
     on_step_1 = [one for one in about.values() if one.shares == "step 1 of the backbone"]
     assert [one.model for one in on_step_1] == [name for name in ALL if name.startswith("domain")]
     every = recipe(["domain-frozen"], ("tf-idf", "tf-idf-cut"), hybrid="auto")
@@ -161,7 +162,6 @@ def test_a_recipe_declares_its_own_family():
         Pair("task-lora", "tf-idf"),
         Pair(BEST_VALIDATED, "head-only", "died"),  # answers nothing about TF-IDF
     )
-    assert ("task-lora", "tf-idf") not in [(p.model, p.against) for p in asked.exploratory]
     assert questions(recipe(ALL, **declared())).primary == ()
     families = [questions(recipe(ALL)), asked, replace(asked, primary=asked.primary[:1])]
     families += [replace(asked, tasks=("died",))]

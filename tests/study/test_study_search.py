@@ -90,6 +90,14 @@ class TestAStudy:
             assert row.seconds == sum(trial.seconds for trial in trials_of(job)) > 0
             assert not list(job.folder.parent.rglob("test.parquet"))
 
+    def test_no_run_has_the_seed_of_the_trials_whose_luck_chose_the_winner(self, place, results):
+        listed = jobs(load(place))
+        seeds = {job.spec.seed for job in listed if job.stage in ("pretrain", "model")}
+        assert seeds == {0, 1}
+        for job in searches_of(load(place)):
+            (trial, *_) = trials_of(job)
+            assert search.TrialRun(job, trial).job.spec.seed == 2
+
     def test_the_winner_is_trained_in_all_runs(self, place, results):
         step_1, step_2 = results.searches
         listed = jobs(load(place))

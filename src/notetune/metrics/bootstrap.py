@@ -21,6 +21,7 @@ from notetune.metrics.ranking import auroc_scores, average_precision_scores
 Targets = npt.NDArray[np.int8]
 Counts = npt.NDArray[np.uint8]
 
+_ROUNDING = 1e-7  # of draws, which are in single precision
 _CELLS_AT_ONCE = 2**26
 """Notes x draws weighted at once: 256 MiB of float32."""
 
@@ -90,8 +91,14 @@ class Replicates:
         return float(self.defined.var(ddof=1))
 
     def minus(self, other: "Replicates") -> "Replicates":
-        """The paired difference, draw by draw."""
-        return Replicates(self.value - other.value, self.draws_B - other.draws_B)
+        """The paired difference, draw by draw; 0 where it is but rounding."""
+        value, draws_B = self.value - other.value, self.draws_B - other.draws_B
+        return Replicates(without_rounding(np.array(value)).item(), without_rounding(draws_B))
+
+
+def without_rounding(differences: FloatArray) -> FloatArray:
+    """As 0 those that rounding leaves, as between a model and its mean over several runs."""
+    return np.where(np.abs(differences) < _ROUNDING, 0.0, differences)
 
 
 def patient_draws(

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq, root
+from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
 
 from notetune.aliases import FloatArray
 
@@ -20,7 +21,7 @@ Targets = npt.NDArray[np.int8] | FloatArray
 
 _SMALLEST_PROBABILITY = 1e-9
 """Probabilities of exactly 0 or 1 are moved this far inside before a logit is taken."""
-_ARRIVED = 1e-10  # relative to the coefficients
+_ARRIVED = 1e-12  # of the largest gradient
 _FARTHEST = 60.0  # beyond the logits of the smallest and largest probability together
 
 
@@ -93,7 +94,10 @@ def calibration_line(targets_N: Targets, probabilities_N: FloatArray) -> Calibra
     rate = targets_N.mean()
     intercept = float(brentq(lambda b: expit(logits_N + b).mean() - rate, -_FARTHEST, _FARTHEST))
     has_slope = np.ptp(logits_N) > 0 and not _is_separated(targets_N, logits_N)
-    return CalibrationLine(intercept, _slope(targets_N, logits_N) if has_slope else math.nan)
+    if not has_slope:
+        return CalibrationLine(intercept, math.nan)
+    refit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=_ARRIVED)
+    return CalibrationLine(intercept, float(refit.fit(logits_N[:, None], targets_N).coef_[0, 0]))
 
 
 def reliability_bins(
@@ -139,20 +143,3 @@ def _is_separated(targets_N: Targets, logits_N: FloatArray) -> bool:
     return bool(
         of_positives.min() >= of_negatives.max() or of_negatives.min() >= of_positives.max()
     )
-
-
-def _slope(targets_N: Targets, logits_N: FloatArray) -> float:
-    """Of the logistic regression on logits, where the gradient vanishes; nan if not found."""
-    design_N2 = np.column_stack([np.ones_like(logits_N), logits_N])
-
-    def gradient(coefficients_2: FloatArray) -> FloatArray:
-        slopes_2: FloatArray = design_N2.T @ (expit(design_N2 @ coefficients_2) - targets_N)
-        return slopes_2
-
-    def curvature(coefficients_2: FloatArray) -> FloatArray:
-        fitted_N = expit(design_N2 @ coefficients_2)
-        curves_22: FloatArray = (design_N2 * (fitted_N * (1 - fitted_N))[:, None]).T @ design_N2
-        return curves_22
-
-    found = root(gradient, np.zeros(2), jac=curvature, tol=_ARRIVED)
-    return float(found.x[1]) if found.success else math.nan

@@ -45,7 +45,8 @@ def chosen_score(
     """Choose the best configuration, and estimate what it scores by choosing again and again.
 
     Each draw of patients chooses a winner, which is scored on the patients who were not drawn.
-    Nothing is trained again: the predictions are those of models that saw none of these notes.
+    Nothing is trained again. Where these notes also chose what of each training is kept, that is
+    not corrected.
 
     `configurations` are the predictions of each on the same notes, in any form that `score` takes:
     it makes `(K, B)` scores, nan where undefined, of them and of `(N, B)` counts of how often each

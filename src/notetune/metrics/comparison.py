@@ -12,7 +12,7 @@ import numpy as np
 
 from notetune.errors import DataError
 from notetune.metrics.best import Standing, standings
-from notetune.metrics.bootstrap import PatientDraws, average, patient_draws
+from notetune.metrics.bootstrap import Estimate, PatientDraws, average, patient_draws
 from notetune.metrics.curves import mean_calibration, mean_roc, reliability_points
 from notetune.metrics.names import BEST_VALIDATED
 from notetune.metrics.questions import Questions, answers
@@ -20,7 +20,13 @@ from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.results import Comparison, HeadlineRow, LabelRow, ModelRow, TaskResult
 from notetune.metrics.scores import ScoreTable
 from notetune.metrics.task_scores import NO_LABEL, RunTables, TaskScores, aligned, labels_of
-from notetune.metrics.uncertainty import ModelRuns, ModelScores, check_runs, interval
+from notetune.metrics.uncertainty import (
+    ModelRuns,
+    ModelScores,
+    auroc_interval,
+    check_runs,
+    interval,
+)
 
 VALIDATION = "validation"
 
@@ -58,7 +64,12 @@ def compare_study(
     }
     every = questions.tasks or tuple(tasks)
     primary = answers(questions.primary, tasks, validation, family_of=every)
-    others = answers(questions.exploratory, tasks, validation)
+    declared = {(task, item.model, item.against) for task, item in primary}
+    others = [
+        (task, item)
+        for task, item in answers(questions.exploratory, tasks, validation)
+        if (task, item.model, item.against) not in declared
+    ]
     results = tuple(
         _task_result(
             scores,
@@ -173,8 +184,8 @@ def _headline(
         (only,) = counted.values()
         intervals = {model: only.auroc_interval(model) for model in means}
     else:
-        total = len(patients.patient_ids_P)
-        intervals = {model: interval(mean, total, rarer) for model, mean in means.items()}
+        of_tasks, total = list(counted.values()), len(patients.patient_ids_P)
+        intervals = {m: _mean_interval(m, mean, of_tasks, total) for m, mean in means.items()}
     return tuple(
         HeadlineRow(
             model=model,
@@ -185,6 +196,18 @@ def _headline(
         )
         for model in models
     )
+
+
+def _mean_interval(
+    model: str, mean: ModelScores, tasks: Sequence[TaskScores], patients: int
+) -> Estimate:
+    """That of a mean over tasks: as sure as with the harmonic means of their patients, together."""
+    if all(scores.is_constant(model) for scores in tasks):
+        return interval(mean, patients)
+    positives, negatives = np.transpose([scores.labels.sizes for scores in tasks])
+    sizes = tuple(len(tasks) ** 2 / (1 / of_tasks).sum() for of_tasks in (positives, negatives))
+    are_few = any(scores.labels.are_few for scores in tasks)
+    return auroc_interval(mean, patients, sizes, are_few=are_few)
 
 
 def _over_tasks(of_tasks: Sequence[ModelScores]) -> ModelScores:

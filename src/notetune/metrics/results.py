@@ -286,7 +286,7 @@ class TaskResult(Config):
     Attributes:
         notes: Rows of scores, each of what `unit` says.
         labels_judged: Those of them that intervals and comparisons are about.
-        rarer_patients: Patients with the rarer value of the rarest class; all for many labels.
+        rarer_patients: Patients with the rarer value of the rarest class or label that is judged.
         why_not_judged: Why nothing is said of who is better; None where something is.
         exploratory: Further ones, of which nothing is said to be found.
     """

@@ -27,8 +27,8 @@ from notetune.metrics.uncertainty import (
     ENOUGH_PATIENTS,
     ModelRuns,
     ModelScores,
+    auroc_interval,
     interval,
-    newcombe_interval,
 )
 
 TOO_FEW_PATIENTS = 5
@@ -52,12 +52,11 @@ class Labels:
     Attributes:
         evaluated_K: Those with both values.
         judged_K: Those of them that intervals and comparisons are about.
-        rarest: Patients with the rarer value of the rarest judged class; of many labels, all
-            patients, or as many as their judged labels have together.
+        rarest: Patients with the rarer value of the rarest judged class.
         rarer: As many as a mean over the judged classes is as sure with as it is; `rarest` where
             that is no mean over classes.
-        few: Patients with and without the outcome, where either are few; of a mean over classes as
-            many as would make it as sure.
+        sizes: Patients with and without the outcome; of a mean over classes as many as would make
+            it as sure.
         why_not: Why no model can be judged; None if they can.
     """
 
@@ -65,8 +64,13 @@ class Labels:
     judged_K: npt.NDArray[np.bool_]
     rarest: int
     rarer: int
-    few: tuple[float, float] | None
+    sizes: tuple[float, float]
     why_not: str | None
+
+    @property
+    def are_few(self) -> bool:
+        """Whether an interval needs more than draws of patients."""
+        return self.rarest < ENOUGH_PATIENTS
 
 
 @dataclass(frozen=True)
@@ -127,12 +131,14 @@ class TaskScores:
 
     def auroc_interval(self, model: str) -> Estimate:
         """A model's macro AUROC over the judged labels, with its interval."""
-        auroc, few = self.aurocs[model], self.labels.few
-        if few is None:
-            return interval(auroc, self.patients, self.labels.rarer)
-        if not any(np.ptp(table.scores_NK, axis=0).any() for table in self.tables[model]):
-            return interval(auroc, self.patients)  # always a half, however few patients there are
-        return interval(auroc, self.patients, of_few=newcombe_interval(auroc.mean.value, *few))
+        auroc, labels = self.aurocs[model], self.labels
+        if self.is_constant(model):
+            return interval(auroc, self.patients)
+        return auroc_interval(auroc, self.patients, labels.sizes, are_few=labels.are_few)
+
+    def is_constant(self, model: str) -> bool:
+        """Whether it scores all notes alike: always a half, however few patients there are."""
+        return not any(np.ptp(table.scores_NK, axis=0).any() for table in self.tables[model])
 
     def means(self, model: str) -> dict[str, float]:
         """Figures of a model that are plain means over its runs, by their field of `ModelRow`."""
@@ -157,7 +163,8 @@ class TaskScores:
         # No draws of rare labels: in simulations their interval covered the truth in 18 %.
         none_NB, kind = self.counts_NB[:, :0], self.first.kind
         is_rare = kind == "multiclass" and targets_NK.sum(axis=0).min() < _RARE
-        counts_NB = none_NB if kind == "multilabel" or is_rare else self.counts_NB
+        has_draws = kind != "multilabel" and not is_rare and self.why_not is None
+        counts_NB = self.counts_NB if has_draws else none_NB
         mean = precision_replicates(targets_NK, scores, counts_NB)
         per_run = [precision_replicates(targets_NK, [one], none_NB).value for one in scores]
         return self.over_runs(model, per_run, mean)
@@ -211,37 +218,39 @@ def labels_of(table: ScoreTable) -> Labels:
     with_K = (np.add.reduceat(targets_NK, starts_P) > 0).sum(axis=0)
     without_K = (np.add.reduceat(1 - targets_NK, starts_P) > 0).sum(axis=0)
     rarer_K = np.minimum(with_K, without_K)
-    evaluated_K, why = rarer_K > 0, None
-    few: tuple[float, float] | None = None
+    evaluated_K = rarer_K > 0
     # Two classes are ranked alike, one backwards, so either tells all.
     if table.kind == "binary" or (table.kind == "multiclass" and len(with_K) == 2):
-        rarer = int(rarer_K[0])
-        few = (int(with_K[0]), int(without_K[0])) if 0 < rarer < ENOUGH_PATIENTS else None
-        if 0 < rarer < TOO_FEW_PATIENTS:
-            why = f"too few: {rarer} patient{'s' if rarer > 1 else ''}"
-        return Labels(evaluated_K, evaluated_K, rarer, rarer, few, why)
+        rarer, sizes = int(rarer_K[0]), (int(with_K[0]), int(without_K[0]))
+        return Labels(evaluated_K, evaluated_K, rarer, rarer, sizes, _too_few(rarer))
     judged_K = rarer_K >= TOO_FEW_OF_A_LABEL
     if not judged_K.any():
-        if evaluated_K.any():
-            why = f"too few: no label has {TOO_FEW_OF_A_LABEL} patients"
-        return Labels(evaluated_K, judged_K, 0, 0, None, why)
-    if table.kind == "multiclass":
-        rarest = int(rarer_K[judged_K].min())
-        rarer, as_sure = _as_sure(rarer_K[judged_K], len(starts_P))
-        few = as_sure if rarest < ENOUGH_PATIENTS else None
-        return Labels(evaluated_K, judged_K, rarest, rarer, few, None)
-    together = int(min(len(starts_P), rarer_K[judged_K].sum()))
-    return Labels(evaluated_K, judged_K, together, together, None, None)
+        why = f"too few: no label has {TOO_FEW_OF_A_LABEL} patients" if evaluated_K.any() else None
+        return Labels(evaluated_K, judged_K, 0, 0, (0, 0), why)
+    rarer_J = rarer_K[judged_K]
+    rarer, as_sure = _as_sure(rarer_J, np.maximum(with_K, without_K)[judged_K])
+    why = _too_few(int(rarer_J.sum()))
+    return Labels(evaluated_K, judged_K, int(rarer_J.min()), rarer, as_sure, why)
 
 
-def _as_sure(with_K: npt.NDArray[np.int64], patients: int) -> tuple[int, tuple[float, float]]:
-    """As how many patients of one class make a mean over classes as sure, by its variance.
+def _too_few(patients: int) -> str | None:
+    """Why so many with the rarer values cannot be judged."""
+    if not 0 < patients < TOO_FEW_PATIENTS:
+        return None
+    return f"too few: {patients} patient{'s' if patients > 1 else ''}"
 
-    A class adds to the variance as the inverse of its patients. The first number has the degrees of
-    freedom of that sum (Satterthwaite); the others, with and without, have its size.
+
+def _as_sure(
+    with_J: npt.NDArray[np.int64], without_J: npt.NDArray[np.int64]
+) -> tuple[int, tuple[float, float]]:
+    """As how many patients of one label make a mean over J labels as sure, by its variance.
+
+    A label adds to the variance as the inverse of its patients with the rarer value. The first
+    number has the degrees of freedom of that sum (Satterthwaite); the others, with and without,
+    have its size.
     """
-    share_K = (1 / with_K) / (1 / with_K).sum()
-    degrees = 1 / (share_K**2 / (with_K - 1)).sum()
-    positives = len(with_K) ** 2 / (1 / with_K).sum()
-    negatives = positives * (share_K * (patients / with_K - 1)).sum()
+    share_J = (1 / with_J) / (1 / with_J).sum()
+    degrees = 1 / (share_J**2 / (with_J - 1)).sum()
+    positives = len(with_J) ** 2 / (1 / with_J).sum()
+    negatives = positives * (share_J * without_J / with_J).sum()
     return 1 + int(degrees), (float(positives), float(negatives))

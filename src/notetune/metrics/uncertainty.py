@@ -12,7 +12,7 @@ from statistics import variance
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm, t
+from scipy.stats import nct, norm, t
 
 from notetune.errors import DataError
 from notetune.metrics.bootstrap import Estimate, Replicates
@@ -23,6 +23,7 @@ ENOUGH_PATIENTS = 100
 ONE_RUN = "one run"
 _POWER = 0.8
 _TINY = 1e-12
+_NORMAL = 1e4  # degrees of freedom of a t that is all but normal
 _Z_95 = float(norm.ppf(1 - LEVEL / 2))
 
 
@@ -31,8 +32,8 @@ class ModelRuns:
     """What the runs of a model are.
 
     Attributes:
-        shares: Names the step 1 that its runs stand on; models with the same one are compared run
-            by run. None without step 1.
+        shares: Names the trainings that its runs stand on, of step 1 where there is one; models
+            with the same are compared run by run. None where that is its own.
         is_deterministic: One run is all there is: another training gives the same model.
         is_candidate: May be chosen as the best validated model.
     """
@@ -95,9 +96,10 @@ class Difference:
     why_untested: str | None = None
 
     def estimate(self, patients: int) -> Estimate:
-        """With its 95 % interval."""
+        """With its 95 % interval, cut at -1 and 1."""
         half_width = self.spread.quantile(1 - LEVEL / 2) * self.spread.error
-        return Estimate(self.value, self.value - half_width, self.value + half_width, patients)
+        low, high = max(-1.0, self.value - half_width), min(1.0, self.value + half_width)
+        return Estimate(self.value, low, high, patients)
 
     @property
     def p_value(self) -> float | None:
@@ -112,7 +114,9 @@ class Difference:
     def detectable(self, family: int) -> float:
         """The smallest true difference found in 80 % of studies, the level shared by `family`."""
         level = self.spread.quantile(1 - LEVEL / (2 * family))
-        return (level + self.spread.quantile(_POWER)) * self.spread.error
+        degrees = min(self.spread.degrees_of_freedom, _NORMAL)
+        power = brentq(lambda shift: nct.sf(level, degrees, shift) - _POWER, 0, 10 * (1 + level))
+        return float(power) * self.spread.error
 
 
 def total_spread(
@@ -142,29 +146,38 @@ def total_spread(
 def interval(
     scores: ModelScores,
     patients: int,
-    rarer: int = ENOUGH_PATIENTS,
     of_few: tuple[float, float] | None = None,
     most: float = 1,
 ) -> Estimate:
     """The mean over runs with its 95 % interval over patients and runs, cut at 0 and `most`.
 
-    The percentile interval over patients, each side stretched by what runs and few patients add.
-
-    With few patients, the hull of that and of `of_few`, an interval that holds with few of them,
-    is what is stretched, by the runs alone; `rarer` (see `total_spread`) then has no part in it.
+    The percentile interval over patients, or its hull with `of_few`, an interval that holds with
+    few of them, each side stretched by what runs add.
     """
     value, draws = scores.mean.value, scores.mean.defined
     low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2])
     over_patients = scores.mean.variance
     if of_few is not None:
         low, high = min(low, of_few[0]), max(high, of_few[1])
-        over_patients, rarer = ((high - low) / (2 * _Z_95)) ** 2, ENOUGH_PATIENTS
-    spread = total_spread(over_patients, [scores.per_run], rarer)
+        over_patients = ((high - low) / (2 * _Z_95)) ** 2
+    spread = total_spread(over_patients, [scores.per_run])
     below = above = spread.quantile(1 - LEVEL / 2) * spread.error if spread.error else 0.0
     if over_patients > 0:
         stretch = below / (_Z_95 * math.sqrt(over_patients))
         below, above = stretch * (value - low), stretch * (high - value)
     return Estimate(value, float(max(0, value - below)), float(min(most, value + above)), patients)
+
+
+def auroc_interval(
+    scores: ModelScores, patients: int, sizes: tuple[float, float], *, are_few: bool
+) -> Estimate:
+    """That of an AUROC: with few patients, and where no draw changes it, one by their numbers too.
+
+    `sizes` are the patients with and without the outcome.
+    """
+    is_still = not np.ptp(scores.mean.defined)
+    of_few = newcombe_interval(scores.mean.value, *sizes) if are_few or is_still else None
+    return interval(scores, patients, of_few)
 
 
 def newcombe_interval(auroc: float, positives: float, negatives: float) -> tuple[float, float]:

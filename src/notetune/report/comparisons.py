@@ -7,7 +7,7 @@ from notetune.report.table import Cell, Table, estimate_cell, in_cells
 _ROWS_SHOWN = 8
 _COULD_SHOW = (
     "Could have shown: the smallest true difference that a test set of this size and as many runs "
-    "find in 80 % of studies."
+    "find in 80 % of studies, as far as these runs tell how much runs differ."
 )
 _ABOVE_0 = "Above 0: the model is better than the one it is compared with."
 

@@ -25,8 +25,9 @@ def searches_table(searches: Sequence[SearchRow]) -> Table:
         text_columns=3,
         notes=(
             "Validation: the winner's score on the notes that chose it, which flatters it. "
-            "Corrected: what the choice is worth on patients that had no part in it (bootstrap "
-            "bias-corrected cross-validation). Its test score is that of the model.",
+            "Corrected: for the choice among the trials (bootstrap bias-corrected "
+            "cross-validation). What each trial kept was chosen on these notes too, so it may "
+            "still flatter; the test score of the model does not.",
         ),
     )
 

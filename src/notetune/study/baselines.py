@@ -38,12 +38,13 @@ from notetune.plain.stacked import fit_stacked, trusted_more
 from notetune.plain.tfidf import CountedNotes, count_terms
 from notetune.prepare.prepared import Prepared, TaskTable
 from notetune.study import step2
-from notetune.study.jobs import Job
+from notetune.study.jobs import TRAINING, Job
 from notetune.study.specs import BaselineSpec, CellSpec, HybridSpec, Notes
 from notetune.study.step2 import SCORED_SPLITS
 from notetune.train.logistic import HeadProblem, LabelledNotes, left_out
 from notetune.train.path import Penalty
 from notetune.train.terms import TermProblem
+from notetune.train.training import read_record
 
 _PENALTY = "penalty.json"
 
@@ -115,7 +116,8 @@ def join(job: Job, notes: Notes) -> None:
     parts = dict(zip(spec.parts, job.parts, strict=True))
     learned = [_out_of_fold(part, prepared) for part in parts.values()]
     stacked = fit_stacked(table.task.kind, learned, table.targets_NK[table.rows("train")])
-    has_learned = job.parts[-1].spec_as(CellSpec).training is not None
+    part = job.parts[-1]
+    has_learned = part.spec_as(CellSpec).training and read_record(part.folder / TRAINING).kept_steps
     if has_learned and len(rows := table.rows("validation")):
         stacked = trusted_more(
             stacked, _scores(parts.values(), table, "validation"), table.targets_NK[rows]

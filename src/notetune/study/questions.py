@@ -35,18 +35,13 @@ def questions(recipe: Recipe, tasks: tuple[str, ...] = ()) -> Questions:
             for one in recipe.evaluate.primary
             for model in [by_label.get(one.model)]
         )
-    everywhere = {(pair.model, pair.against) for pair in primary if pair.task is None}
     further = [
         *_one_step_apart(models, heads),
         *_across_backbones(models),
         *_against_tfidf(models),
         *_against_its_parts(models),
     ]
-    exploratory = tuple(
-        pair
-        for pair in dict.fromkeys(_pair(*two, heads) for two in further)
-        if (pair.model, pair.against) not in everywhere
-    )
+    exploratory = tuple(dict.fromkeys(_pair(*two, heads) for two in further))
     return Questions(primary, exploratory, tuple(map(_runs_of, models)), tasks)
 
 
@@ -164,9 +159,12 @@ def _runs_of(model: Model) -> ModelRuns:
 
     A hybrid has the runs of the model that it stands on.
     """
+    shares = None if model.is_deterministic else (model.stands_on or model).label
+    if model.parts.has_domain:
+        shares = f"step 1 of {model.backbone or 'the backbone'}"
     return ModelRuns(
         model.label,
-        shares=f"step 1 of {model.backbone or 'the backbone'}" if model.parts.has_domain else None,
+        shares=shares,
         is_deterministic=model.is_deterministic,
         is_candidate=_is_candidate(model),
     )

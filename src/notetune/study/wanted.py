@@ -113,7 +113,9 @@ def _search(
     tune = recipe.tune
     drawn = (tune.trials, tune.starts, tune.proposer)
     with_point(base, first_point(space))  # an unknown key shows at once
-    return SearchSpec(base, space, *drawn, objective, tune.share, tune.seed)
+    # With a seed of its own: the winner's luck would come again in a run of the same seed.
+    tried = replace(base, seed=recipe.seeds)
+    return SearchSpec(tried, space, *drawn, objective, tune.share, tune.seed)
 
 
 def with_point(
