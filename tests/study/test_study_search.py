@@ -96,7 +96,9 @@ class TestAStudy:
         assert seeds == {0, 1}
         for job in searches_of(load(place)):
             (trial, *_) = trials_of(job)
-            assert search.TrialRun(job, trial).job.spec.seed == 2
+            assert search.TrialRun(job, trial).job.spec.seed > 1_000
+        more = [search.identity(job) for job in searches_of(load(place, "seeds=3"))]
+        assert more == [search.identity(job) for job in searches_of(load(place))]
 
     def test_the_winner_is_trained_in_all_runs(self, place, results):
         step_1, step_2 = results.searches

@@ -299,7 +299,7 @@ class SearchSpec:
         base: The training with the settings of the recipe.
         starts: How many of the trials are drawn at random first.
         share: Share of its epochs that a trial trains for.
-        seed: Of the points; all else of a trial has the seed of `base`, which no run has.
+        seed: Of the points; all else of a trial has that of `base`, which no run has.
     """
 
     base: "DomainSpec | CellSpec"

@@ -35,6 +35,8 @@ from notetune.study.specs import (
 from notetune.train.schedule import ValidationConfig
 
 T = TypeVar("T", DomainSpec, AdapterTraining)
+_TRIAL_SEED = 1_000_000
+"""No run has it: the luck that chose the winner would come again in a run of the same seed."""
 
 
 def facts_of(recipe: Recipe, notes: Notes) -> Facts:
@@ -113,9 +115,9 @@ def _search(
     tune = recipe.tune
     drawn = (tune.trials, tune.starts, tune.proposer)
     with_point(base, first_point(space))  # an unknown key shows at once
-    # With a seed of its own: the winner's luck would come again in a run of the same seed.
-    tried = replace(base, seed=recipe.seeds)
-    return SearchSpec(tried, space, *drawn, objective, tune.share, tune.seed)
+    return SearchSpec(
+        replace(base, seed=_TRIAL_SEED), space, *drawn, objective, tune.share, tune.seed
+    )
 
 
 def with_point(
