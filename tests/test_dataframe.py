@@ -123,6 +123,17 @@ def with_rarer(study, monkeypatch, count):
     return study
 
 
+def test_numbers_that_a_float_may_round_are_no_ids(tmp_path):
+    ids = {"subject_id": [float(2**56 + 4 * row) for row in range(60)]}
+    of_polars = frame(range(60)).with_columns(pl.Series("subject_id", ids["subject_id"]))
+    of_pandas = pd.DataFrame(frame(range(60)).to_dict(as_series=False) | ids)
+    for notes in (of_polars, of_pandas):
+        with pytest.raises(
+            DataError, match="column subject_id holds a float; store ids and labels"
+        ):
+            notetune.plan(notes, ["died"], folder=tmp_path / "run", **SMALL)
+
+
 def test_too_few_validation_notes_choose_no_model(study, monkeypatch):
     new = frame(range(1000, 1005)).drop("died")
     monkeypatch.setattr(dataframe, "_validation_auroc", lambda job: "head" in job.model.label)

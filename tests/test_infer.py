@@ -96,3 +96,18 @@ def test_outputs_come_in_the_order_asked_for(parts):
     assert got.tolist() == store.lengths_D[documents].tolist()
     assert len(set(got.tolist())) == 4
     assert np.array_equal(np.sort(documents), np.unique(documents))
+
+
+def test_a_note_that_is_asked_for_again_is_computed_once(parts):
+    folder, store = parts
+    model = stack(load_backbone(str(folder / "backbone")))
+    documents = store.first_documents(["note-4", "note-0", "note-4", "note-4", "note-1"])
+    computed = []
+
+    def lengths(batch):
+        computed.extend(batch.first_documents_N.tolist())
+        return torch.tensor(batch.lengths_D)
+
+    got = infer.outputs_per_note(model, lengths, store, documents, 64)
+    assert got.tolist() == store.lengths_D[documents].tolist()
+    assert sorted(computed) == np.unique(documents).tolist()

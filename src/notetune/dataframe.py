@@ -42,8 +42,8 @@ from notetune.study.run import run_study
 _LEAST_TO_CHOOSE = 10
 """Validation notes with the rarer value, below which no model is chosen by their AUROC."""
 _UNCHOSEN = "tf-idf"
-_PAST_WHOLE = 2**63
-"""From here on a number is no whole one of a table."""
+_PAST_WHOLE, _PAST_EXACT = 2**63, 2**53
+"""From here on a number is no whole one of a table, and a float may stand for several."""
 
 
 @runs.private_files()
@@ -273,7 +273,7 @@ def _whole(column: pl.Series) -> pl.Series:
     if not column.dtype.is_float():
         return column
     known = column.drop_nulls()
-    is_whole = (known % 1 == 0).all() and (known.abs() < _PAST_WHOLE).all()
+    is_whole = (known % 1 == 0).all() and (known.abs() <= _PAST_EXACT).all()
     return column.cast(pl.Int64) if is_whole else column
 
 
@@ -291,7 +291,7 @@ def _plain(cell: Any) -> Any:
     """A cell in the one form that its value has, so that 7.0 and 7 are one id."""
     if isinstance(cell, np.number | np.bool_ | np.ndarray):
         cell = cell.tolist()
-    if isinstance(cell, float) and cell.is_integer() and abs(cell) < _PAST_WHOLE:
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) <= _PAST_EXACT:
         return int(cell)
     is_beyond = isinstance(cell, int) and abs(cell) >= _PAST_WHOLE
     return str(cell) if is_beyond or isinstance(cell, UUID) else cell

@@ -109,7 +109,8 @@ def outputs_per_note(
     model.eval_mode()
     outputs, numbers = [], []
     room = tokens_per_row, model.reserved_per_document
-    for batch in rows_in_order(store, documents_N, *room, model.backbone.device, max_pieces):
+    once_N = documents_N[np.sort(np.unique(documents_N, return_index=True)[1])]
+    for batch in rows_in_order(store, once_N, *room, model.backbone.device, max_pieces):
         outputs.append(forward(batch).float().cpu().numpy())
         numbers.append(batch.first_documents_N)
     done = np.concatenate(numbers)

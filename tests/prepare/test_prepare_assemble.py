@@ -51,6 +51,15 @@ def test_the_corpus_is_counted_by_source_and_split(place):
     assert sum(count.tokens for count in prepared.corpus) == len(store.ids)
 
 
+def test_patients_in_two_spellings_are_told(place):
+    with (place / "notes.csv").open("a") as file:
+        file.writelines(f"m{n},{name},words {n},1\n" for n, name in enumerate(("7", "007", "7.0")))
+    prepared = prepare(recipe_in(place).preparation)
+    (told,) = (stage.notice for stage in prepared.flow if stage.stage == "notes by patient split")
+    assert told.startswith("2 of ")
+    assert "patient ids are those of others but for zeros before them or .0 behind" in told
+
+
 def test_notes_of_patients_in_no_split_are_left_out(place):
     for split, patients in {"train": range(20), "validation": range(20, 25), "test": [30]}.items():
         rows = ["SUBJECT_ID", *(f"p{number}" for number in patients)]

@@ -118,6 +118,11 @@ def test_the_text_is_the_recipe(drafted, tmp_path):
         (Choices(outcomes={"body": None}), {}, "column body holds text; an outcome has 2 to"),
         (Choices(text="died"), {"died": alternating(1, 0)}, "no column seems to be an outcome"),
         (
+            Choices(outcomes={"ticked": "binary"}),
+            {"ticked": alternating("Y", None)},
+            "missing labels; write another value, such as N, into the empty cells if they say no.",
+        ),
+        (
             Choices(outcomes={"unit": "binary"}),
             {"unit": [f"{row % 3}" for row in range(40)]},
             "column unit holds 3 values; a binary outcome has two. For a binary task, empty the",

@@ -89,6 +89,14 @@ def test_a_count_of_rows_that_both_tables_have_is_no_id_of_the_codes(coded):
     assert coded(notes={"row_id": list(range(40))}, **columns)[:2] == ("visit", "visit")
 
 
+def test_codes_of_a_whole_hospital_are_of_the_id_that_both_tables_name(coded):
+    stays = {"visit": list(range(800, 1400)), "seq_num": [1 + row % 60 for row in range(600)]}
+    columns = {**stays, "code": ["I10", "E11", "Z99"] * 200}
+    assert coded(notes={"age": [20 + row for row in range(40)]}, **columns)[:2] == ("visit",) * 2
+    elsewhere = {"visit": list(range(600)), "code": ["I10", "E11", "Z99"] * 200}
+    assert coded({"id_column": "visit"}, **elsewhere)[:2] == ("visit", "visit")
+
+
 def test_the_task_of_codes_has_a_name_of_its_own(tmp_path):
     notes, path = tmp_path / "notes.parquet", tmp_path / "beside.csv"
     texts = [f"{LONG} {row}" for row in range(40)]

@@ -216,6 +216,15 @@ def test_notes_without_ids_are_named_after_lines_and_that_is_said(tmp_path):
     assert "notes are named after their lines in the file; --note-id names" in done.stderr
 
 
+def test_a_file_without_the_column_of_patients_is_said(tmp_path):
+    bundle = words_bundle(tmp_path / "bundle", text="text", patient_id="mrn")
+    pl.DataFrame({"text": ["a"], "who": ["p"]}).write_csv(tmp_path / "notes.csv")
+    said = "no column mrn: patients are named after notes; --patient-id names another."
+    for given, is_said in (((), True), (("--patient-id", "who"), False)):
+        done = notetune("predict", bundle, tmp_path / "notes.csv", *given)
+        assert (said in " ".join(done.stderr.split())) is is_said
+
+
 def predicted(folder, *texts):
     """Scores of a CSV file, and what is said on standard error."""
     named = {"id": [f"n{row}" for row in range(len(texts))], "text": texts}

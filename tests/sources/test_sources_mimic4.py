@@ -249,6 +249,9 @@ def test_notes_alone_give_a_corpus_without_tasks(tmp_path):
 
 def test_without_intensive_care_the_way_out_is_named(tmp_path):
     source = small(tmp_path)
+    written(tmp_path, "icu/icustays", "hadm_id stay_id intime", ("20.0", 30, "2150-01-01 05:00:00"))
+    with pytest.raises(DataError, match=r"icustays\.csv, line 2: hadm_id is not a whole number"):
+        read(source)
     (tmp_path / "icu" / "icustays.csv").unlink()
     with pytest.raises(DataError, match=r"holds no icu/icustays.*set icu_only: false"):
         source.open()

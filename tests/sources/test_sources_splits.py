@@ -176,7 +176,7 @@ def test_validation_can_be_cut_from_the_training_patients_of_a_column(tmp_path):
     [
         (
             [*ROWS, ("p1", "unknown")],
-            r"line 24: column part names no split \(unknown\); known are tr",
+            "line 24: column part names no split; known are tr",
         ),
         (
             [*ROWS, ("p1", "two words"), ("p2", "other"), ("p3", "")],
@@ -191,6 +191,15 @@ def test_validation_can_be_cut_from_the_training_patients_of_a_column(tmp_path):
 def test_a_faulty_column_is_refused_by_its_row(tmp_path, rows, message):
     with pytest.raises(DataError, match=message):
         split_patients(PATIENTS, column_split(tmp_path, rows))
+
+
+def test_ids_that_two_tables_spell_otherwise_are_refused(tmp_path):
+    rows = [*((f"{n}", "train") for n in range(20)), ("20", "dev"), ("21", "test")]
+    spelt = [f"{n:04}" for n in range(22)]
+    with pytest.raises(DataError, match="22 of 22 patients of the notes are in column who of the"):
+        split_patients(spelt, column_split(tmp_path, rows))
+    with pytest.raises(DataError, match="1 of 3 patients of the notes are in column SUBJECT_ID"):
+        split_patients(["1", "3", "4.0"], official(tmp_path))
 
 
 def test_a_word_stands_for_one_split():

@@ -10,6 +10,7 @@ from table_of_letters import (
     CANARY,
     GRADE,
     HEADER,
+    LENIENT,
     ROWS,
     cohort_of,
     labels_of,
@@ -18,6 +19,15 @@ from table_of_letters import (
 
 from notetune.errors import DataError
 from notetune.sources import read
+from notetune.sources.tables.files import names_in
+
+
+def test_a_damaged_first_line_of_json_hides_no_column(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"id": \n{"id": 7.0, "text": "a"}\n{"id": 8, "text": "b"}\n')
+    assert names_in(tmp_path / "a.jsonl") == ["id", "text"]
+    columns = {"text": "text", "note_id": "id"}
+    source = source_of(tmp_path / "a.jsonl", columns=columns, tasks=[], **LENIENT)
+    assert read(source).notes["note_id"].to_list() == ["7", "8"]
 
 
 def test_csv_gz_jsonl_and_parquet_give_the_same_cohort(tmp_path):

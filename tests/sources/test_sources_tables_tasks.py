@@ -63,6 +63,21 @@ def test_a_list_printed_into_a_cell_is_that_list(tmp_path, cell, labels):
     assert found == {"007": labels, "008": ["lung"]}
 
 
+@pytest.mark.parametrize(
+    ("cell", "labels"),
+    [("['I10', None]", ["I10"]), ("I10;NULL", ["I10"]), ("[nan]", []), (";;", None), ("; ", None)],
+)
+def test_words_for_missing_are_no_labels_and_separators_alone_no_answer(tmp_path, cell, labels):
+    content = HEADER + f'007,1,,0,low,"{cell}",{CANARY}\n008,1,,0,low,lung,{CANARY}\n'
+    found = labels_of(cohort_of(tmp_path, content, tasks=[SITES], **LENIENT))["sites"]
+    assert found == {"008": ["lung"], **({} if labels is None else {"007": labels})}
+
+
+def test_an_outcome_is_no_feature(tmp_path):
+    with pytest.raises(ConfigError, match="features: column died is the outcome of task death"):
+        source_of(tmp_path / "notes.csv", features=["grade", "DIED"], tasks=[DEATH])
+
+
 @pytest.mark.parametrize("cell", ["['I10' 'E11']", "['I10', 'E11'", "[0, 0, 1]", "[['I10']]"])
 def test_what_only_looks_like_a_list_of_labels_is_refused(tmp_path, cell):
     content = HEADER + f'007,1,,0,low,"{cell}",{CANARY}\n'

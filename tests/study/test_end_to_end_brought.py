@@ -170,6 +170,13 @@ def test_who_is_known_to_a_brought_adapter_is_judged_and_stops_the_study(place, 
         with pytest.raises(DataError, match=r"leak check: .*the adapter that was brought"):
             work(leaky)
         stop_at_known_patients(leaky.folder.domain(0), prepared, allowed=True)
+    said = (tmp_path / "patients" / PROVENANCE).read_bytes()
+    (tmp_path / "patients" / PROVENANCE).unlink()
+    later = bring(place, tmp_path / "patients", "name=later", "pretrain.epochs=0", ONE)
+    work(later)  # nobody knows its patients, until what says them is put beside it
+    (tmp_path / "patients" / PROVENANCE).write_bytes(said)
+    with pytest.raises(DataError, match=r"leak check: .*the adapter that was brought"):
+        work(later)
 
 
 def test_the_provenance_holds_neither_ids_nor_texts(place):

@@ -11,6 +11,7 @@ import polars as pl
 from notetune import sources, storage
 from notetune.audit import CORPUS, Finding, FlowCount
 from notetune.errors import DataError
+from notetune.notes.ids import bare_id
 from notetune.notes.outcomes import Task
 from notetune.notes.overlap import UNJUDGED
 from notetune.plain.columns import typed
@@ -130,15 +131,27 @@ def _judged(
     if not config.allow_leaks:
         stop_at_leaks(f for f in findings if spec.has_step_1 or f.split_b != CORPUS)
     in_split = notes.height - notes["split"].null_count()
+    by_patient = split_flow("notes by patient split", notes.height, in_split)
     flow = [
         *finished.flow,
-        split_flow("notes by patient split", notes.height, in_split),
+        replace(by_patient, notice=_spellings_notice(patients)),
         corpus_flow,
         *task_flow,
         *label_flow,
     ]
     with_corpus = notes.drop(TEXT_HASH).with_columns(in_corpus=in_corpus)
     return _Judged(with_corpus, tasks, flow, findings, counts)
+
+
+def _spellings_notice(patients: Sequence[str]) -> str:
+    again = len(patients) - len(set(map(bare_id, patients)))
+    if not again:
+        return ""
+    return (
+        f"{again:,} of {len(patients):,} patient ids are those of others but for zeros before them "
+        "or .0 behind; each counts as a patient, and may be in another split: write ids alike in "
+        "all files."
+    )
 
 
 def _join_tokens(

@@ -13,12 +13,14 @@ from notetune import manifest, storage
 from notetune.audit import CORPUS, Finding
 from notetune.errors import DataError
 from notetune.notes import overlap, overlap_text
+from notetune.notes.ids import bare_id
 from notetune.prepare.prepared import NoteIds, Prepared
 from notetune.prepare.shards import NOTES
 from notetune.tokens.packing import Int64Array
 
 PROVENANCE = "provenance.json"
-_FORMAT = 1
+_FORMAT, _AS_WRITTEN = 2, 1
+"""Format 1 hashes ids as they are written."""
 _BROUGHT = "the adapter that was brought"
 _HELD_OUT = ("validation", "test")
 
@@ -62,7 +64,7 @@ def _known_of(brought: Path) -> list[dict[str, Any]]:
     known = storage.read_json(brought / PROVENANCE)
     needed = {"format", "salt", "patients", "has_patients"}
     is_ours = isinstance(known, dict) and (known.get("is_unknown") or needed <= known.keys())
-    if not is_ours or known["format"] != _FORMAT:
+    if not is_ours or known["format"] not in (_FORMAT, _AS_WRITTEN):
         raise DataError(
             f"{brought / PROVENANCE} is no provenance that this version reads; restore it, or "
             "remove it: its patients are unknown then."
@@ -85,14 +87,17 @@ def _keyed(value: bytes, salt: str) -> str:
     return hashlib.blake2b(value, key=salt.encode(), digest_size=8).hexdigest()
 
 
-def patient_hashes(patient_ids: Iterable[str], salt: str) -> list[str]:
-    """16 hex digits for each different patient, sorted.
+def patient_hashes(patient_ids: Iterable[str], salt: str, form: int = _FORMAT) -> list[str]:
+    """16 hex digits for each different patient, sorted; 7 and 007 are one in the present format.
 
     Example:
-        >>> patient_hashes(["7", "7"], salt="a") == patient_hashes(["7"], salt="b")
+        >>> patient_hashes(["7", "007"], salt="a") == patient_hashes(["7"], salt="a")
+        True
+        >>> patient_hashes(["7"], salt="a") == patient_hashes(["7"], salt="b")
         False
     """
-    return sorted(_keyed(patient.encode(), salt) for patient in set(patient_ids))
+    names = set(patient_ids if form == _AS_WRITTEN else map(bare_id, patient_ids))
+    return sorted(_keyed(name.encode(), salt) for name in names)
 
 
 def corpus_findings(folder: Path, prepared: Prepared) -> list[Finding]:
@@ -116,7 +121,8 @@ def _of_patients(known: dict[str, Any], prepared: Prepared, corpus: str) -> Iter
             yield overlap.unjudged("same patient", _BROUGHT, place, "its patients are unknown")
             continue
         are_named = known["has_patients"] and prepared.has_patients
-        patients = patient_hashes(task.patient_ids_N[task.rows("test")].tolist(), known["salt"])
+        tested = task.patient_ids_N[task.rows("test")].tolist()
+        patients = patient_hashes(tested, known["salt"], known["format"])
         pair = corpus, known["patients"], place, patients
         yield overlap.shared_patients(*pair, are_named=are_named)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from notetune.errors import ConfigError
-from notetune.sources.tables.survey import Column, Survey
+from notetune.sources.tables.survey import ROWS_READ, Column, Survey
 
 _CODED: Final = r"icd|code|diag"
 _CODED_SHARE: Final = 0.5
@@ -43,14 +43,19 @@ def task_of_codes(seen: Survey, codes: Codes, remarks: list[str]) -> dict[str, A
         for other in seen.columns
         if one is not named_so and (codes.id_column or not _seems_coded(one))
     ]
+    # Of a column in both tables the first rows may hold few ids that both have.
+    alike = [pair for pair in pairs if pair[0].name.lower() == pair[1].name.lower()]
+    pairs = [pair for pair in alike if codes.id_column or pair[0].found_in(pair[1])[0]] or pairs
     best = max((_share_found(*pair) for pair in pairs), default=0.0)
     likely = [pair for pair in pairs if _share_found(*pair) >= _LIKELY * best]
     own_id, of_notes = max(likely, key=lambda pair: _fit(*pair), default=(None, None))
     found, total = own_id.found_in(of_notes) if own_id and of_notes else (0, 0)
-    if not own_id or not of_notes or not found:
+    is_named = codes.id_column and (own_id, of_notes) in alike
+    if not own_id or not of_notes or not (found or is_named):
         raise ConfigError(
-            f"{codes.path}: no column holds ids that a column of the notes has too; name it with "
-            "--codes-id COLUMN, and write the ids alike in both tables."
+            f"{codes.path}: no column holds ids that a column of the notes has too, by the first "
+            f"{ROWS_READ:,} rows of each; name it with --codes-id COLUMN if both tables call it "
+            "so, and write the ids alike."
         )
     code = named_so or _code_column(codes, own_id)
     versions = None if codes.version else _version_column(codes)

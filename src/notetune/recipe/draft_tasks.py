@@ -183,6 +183,11 @@ def _answers(column: Column, *, is_binary: bool = False) -> tuple[dict[str, list
 def _values(column: Column, remarks: list[str]) -> dict[str, Any]:
     """Which value of a binary column is the positive one."""
     levels, (answers, _) = column.levels or {}, _answers(column, is_binary=True)
+    if len(answers) == 1 and column.filled < column.rows:
+        raise ConfigError(
+            f"column {column.name} holds one value and empty cells, which are missing labels; "
+            "write another value, such as N, into the empty cells if they say no."
+        )
     if len(answers) != 2:
         raise ConfigError(
             f"column {column.name} holds {column.holds}; a binary outcome has two. {_TO_BINARY}"

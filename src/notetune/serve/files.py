@@ -182,6 +182,8 @@ def _notices(card: Card, source: TableSource, cohort: Cohort) -> Iterator[str]:
         )
     if source.columns.note_id is None:
         yield "notes are named after their lines in the file; --note-id names a column of ids."
+    if (named := card.note_columns.get("patient_id")) and source.columns.patient_id is None:
+        yield f"no column {named}: patients are named after notes; --patient-id names another."
     if (left_out := cohort.rejections).height:
         first = place(Path(left_out["file"][0]), left_out["line"][0])
         reasons = ", ".join(sorted(set(left_out["reason"])))

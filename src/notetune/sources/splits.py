@@ -1,16 +1,16 @@
 """Patients into train, validation and test: no patient is ever on two sides."""
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self, assert_never
+from typing import Annotated, Literal, Self, assert_never
 
 import polars as pl
 from pydantic import Field, model_validator
 
 from notetune.config import Config, Shown
 from notetune.errors import DataError
+from notetune.notes.ids import nearly_among
 from notetune.notes.outcomes import SPLITS
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import read_records, table_files
@@ -81,9 +81,6 @@ class ColumnSplit(Config):
 
 AnySplit = SplitConfig | OfficialSplit | ColumnSplit
 Split = Annotated[AnySplit, Field(discriminator="kind")]
-
-# A longer cell may be text of a column that was named by mistake.
-_SHORT_WORD: Final = re.compile(r"[\w-]{1,20}")
 
 
 def split_patients(
@@ -171,7 +168,7 @@ def _official_split(patients: list[str], config: OfficialSplit) -> dict[str, str
                     f"{path}, line {row.line}: this patient is already in "
                     f"{files[other]}; keep each patient in one file."
                 )
-    split_of = {patient: named[patient] for patient in patients if patient in named}
+    split_of = _of_patients(patients, named, config.column)
     if empty := [split for split in SPLITS if split not in split_of.values()]:
         raise DataError(
             f"{files[empty[0]]} names none of the {len(patients)} patients, so "
@@ -180,11 +177,21 @@ def _official_split(patients: list[str], config: OfficialSplit) -> dict[str, str
     return split_of
 
 
+def _of_patients(patients: list[str], named: dict[str, str], column: str) -> dict[str, str]:
+    """The split of each patient that has one, refusing ids that are spelt in two ways."""
+    if nearly := nearly_among(patients, named):
+        raise DataError(
+            f"{nearly:,} of {len(patients):,} patients of the notes are in column {column} of the "
+            "split but for zeros before their ids or .0 behind; write ids alike in both tables."
+        )
+    return {patient: named[patient] for patient in patients if patient in named}
+
+
 def _column_split(
     patients: list[str], config: ColumnSplit, source: Config | None
 ) -> dict[str, str]:
     named = _named_splits(config, source)
-    split_of = {patient: named[patient] for patient in patients if patient in named}
+    split_of = _of_patients(patients, named, config.patient_id or config.column)
     if config.validation_share:
         share = SplitConfig(validation=config.validation_share, test=0, seed=config.seed)
         training = [patient for patient, split in split_of.items() if split == "train"]
@@ -207,9 +214,8 @@ def _named_splits(config: ColumnSplit, source: Config | None) -> dict[str, str]:
     unknown, first = 0, ""
     for record, patient, word in rows:
         if (split := split_of_word.get(word.lower())) is None:
-            shown = f" ({word})" if _SHORT_WORD.fullmatch(word) else ""
             unknown += 1
-            first = first or f"{record.where}: column {config.column} names no split{shown}"
+            first = first or f"{record.where}: column {config.column} names no split"
         elif named.setdefault(patient, split) != split:
             raise DataError(
                 f"{record.where}: this patient is in another split in an earlier row; keep all "

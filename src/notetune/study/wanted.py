@@ -11,10 +11,17 @@ from notetune.config import changed
 from notetune.errors import BackboneError, ConfigError
 from notetune.model.adapters.specs import AdapterSpec, Full, traits
 from notetune.model.backbone_folder import Dtype, backbone_fingerprint, resolve_backbone
+from notetune.prepare.patient_hashes import PROVENANCE
 from notetune.prepare.settings import EncodeSpec, row_of
 from notetune.recipe.models import Model
 from notetune.recipe.recipe import Recipe
-from notetune.recipe.sections import LEAST_PATIENTS, MOST_WEIGHTS, BaselineName, Objective
+from notetune.recipe.sections import (
+    LEAST_PATIENTS,
+    MOST_WEIGHTS,
+    BaselineName,
+    Objective,
+    PretrainConfig,
+)
 from notetune.search.space import Point, Space, changes, first_point, settings_of, space_of, widest
 from notetune.sources.rejections import ReadingPolicy
 from notetune.sources.tables.source import TableSource
@@ -75,8 +82,21 @@ def domain_spec(recipe: Recipe, facts: Facts, seed: int) -> DomainSpec:
         config.compiled,
         config.sharded,
         seed,
-        brought.digest if (brought := config.brought) else "",
+        _start(config),
     )
+
+
+def _start(config: PretrainConfig) -> str:
+    """Digest of the adapter that is brought; as it is, also of the patients that its folder knows.
+
+    These go along with it, and may be put beside it later.
+    """
+    if not (brought := config.brought):
+        return ""
+    known = brought.weights.parent / PROVENANCE
+    if config.epochs or not known.is_file():
+        return brought.digest
+    return storage.fingerprint([brought.digest, storage.sha256_of_file(known)])
 
 
 def search_of_step_1(recipe: Recipe, base: DomainSpec) -> SearchSpec | None:

@@ -80,11 +80,13 @@ class WordCache(dict[str, bytes]):
         """The characters at which some tokens of a text start; after the last, where it ends."""
         width = np.dtype(self._dtype).itemsize
         ends = list(itertools.accumulate(map(len, packed)))
+        # Where each word starts, behind a space; a line break is a space and a stand-in.
+        lengths = (len(word) + 1 - word.count(_LINE) for word in words)
+        begins = [length - 1 - len(_FIRST) for length in itertools.accumulate(lengths, initial=0)]
         starts = []
         for token in tokens:
             number = bisect.bisect_right(ends, token * width)
-            before = " ".join(words[:number])  # a line break stands in it as a space and a stand-in
-            start = max(len(before) - len(_FIRST), 0) - before.count(_LINE)
+            start = max(begins[number], 0)
             if number < len(words):
                 within = token - (ends[number - 1] // width if number else 0)
                 start += self.encode(words[number]).offsets[within][0]

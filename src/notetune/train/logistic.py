@@ -96,7 +96,9 @@ class HeadProblem:
         deviation_H, self._mean_H = torch.std_mean(train.features_NH.double(), 0, correction=0)
         is_constant_H = deviation_H <= 1e-6 * self._mean_H.abs()
         self._scale_H = torch.where(is_constant_H, 1.0, deviation_H)
-        scaled_NH = ((train.features_NH - self._mean_H) / self._scale_H).float()
+        centred_NH = train.features_NH.to(torch.float64, copy=True).sub_(self._mean_H)
+        scaled_NH = centred_NH.div_(self._scale_H).float()
+        del centred_NH
         self._directions_HR = _directions(scaled_NH)
         rotated_NR = scaled_NH @ self._directions_HR
         del scaled_NH

@@ -1,5 +1,6 @@
 """One training of a workflow: its steps, and what is kept of them."""
 
+import math
 import os
 import re
 import signal
@@ -244,7 +245,7 @@ def _record(training: Training[BatchT], steps: Sequence[Step], world: World) -> 
         seconds=sum(step.seconds for step in steps),
         tokens=sum(round(step.targets * training.tokens_per_target) for step in steps),
         peak_memory_mib=peak_memory_mib(),
-        curve=tuple(points[:: max(1, len(points) // _MOST_POINTS)]),
+        curve=tuple(points[:: max(1, math.ceil(len(points) / _MOST_POINTS))]),
         processes=world.size,
     )
 

@@ -13,11 +13,16 @@ from notetune.errors import DataError
 from notetune.notes.clean import clean_text, cleaned
 from notetune.notes.overlap_text import text_digest
 from notetune.sources.cohort import NOTES_SCHEMA, Finished, NoteStream, stop_if_any
-from notetune.sources.columns import check_whole_numbers, is_whole_number, with_times
+from notetune.sources.columns import (
+    check_whole_numbers,
+    is_whole_number,
+    rows_with_id,
+    with_times,
+)
 from notetune.sources.mimic.sections import admission_note
 from notetune.sources.mimic.summaries import SUMMARY_SCHEMA, AdmissionNotes, row_chunks
 from notetune.sources.mimic.tasks import CODED, mimic4_tasks, read_admissions
-from notetune.strict_csv import Row, find_csv, read_rows, require_csv
+from notetune.strict_csv import Row, find_csv, require_csv
 
 _NOTE_COLUMNS: Final = ("note_id", "subject_id", "hadm_id", "charttime", "text")
 _SCANNED: Final = ("note_id", "hadm_id", "note_type", "note_seq", "charttime", "text")
@@ -122,7 +127,7 @@ def _admissions(folder: Path, *, icu_only: bool) -> pl.DataFrame:
             f"{folder} holds no icu/icustays.csv[.gz], which says who was in intensive care; put "
             "it there, or set icu_only: false for all admissions."
         )
-    with_icu = {hadm_id for _, (hadm_id,) in read_rows(path, ["hadm_id"])}
+    with_icu = {hadm_id for _, (hadm_id,) in rows_with_id(path, ["hadm_id"])}
     return admissions.with_columns(pl.col("hadm_id").is_in(list(with_icu)).alias("in_icu"))
 
 

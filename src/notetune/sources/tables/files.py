@@ -44,10 +44,12 @@ def names_in(file: Path) -> list[str]:
         raise DataError(f"{file} is not a file; check the path.")
     if file.name.lower().endswith(".parquet"):
         return list(parquet_columns(file).values())
-    first = next(read_objects(file, ".jsonl", Rejections(ReadingPolicy()), MAX_CELL_CHARS), None)
-    if first is None:
-        raise DataError(f"{file} is empty; it needs at least one object.")
-    return list(first.cells)
+    lenient = ReadingPolicy(policy="quarantine", max_rejected_share=1)
+    for policy in (lenient, ReadingPolicy()):  # damaged lines stop where there is nothing else
+        objects = read_objects(file, ".jsonl", Rejections(policy), MAX_CELL_CHARS)
+        if (first := next(objects, None)) is not None:
+            return list(first.cells)
+    raise DataError(f"{file} is empty; it needs at least one object.")
 
 
 def read_records(

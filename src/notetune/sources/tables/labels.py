@@ -80,7 +80,10 @@ def _labels(task: TableTask, record: Record, column: str) -> list[str] | None:
         labels = _in_cell(task, cell)
     else:
         labels = [cell]
-    named = sorted({label.strip()[: task.first_characters] for label in labels if label.strip()})
+    labels = [name for label in labels if (name := label.strip()) and name not in record.missing]
+    if not labels and isinstance(value, str) and not cell.startswith("["):
+        return None  # separators alone
+    named = sorted({label[: task.first_characters] for label in labels})
     if any(len(label) > MAX_SHOWN_CHARS for label in named):
         raise DataError(
             f"{record.where}: column {column} holds a label over {MAX_SHOWN_CHARS} characters; "

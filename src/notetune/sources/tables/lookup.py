@@ -1,6 +1,5 @@
 """Tables of labels and of codes, held in memory by the id that they speak of."""
 
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ import polars as pl
 from notetune.audit import FlowCount
 from notetune.errors import DataError
 from notetune.notes.icd import has_form
+from notetune.notes.ids import bare_id
 from notetune.sources.rejections import ReadingPolicy, Rejected, Rejections
 from notetune.sources.tables.files import of_recipe
 from notetune.sources.tables.labels import LabelSet, label_set
@@ -23,7 +23,6 @@ from notetune.sources.tables.roll_up import RollUp
 from notetune.sources.tables.tasks import CodeTable, LabelTable, TableTask
 
 _NOT_ASKED_FOR: Final = "not asked for (where)"
-_NUMBER: Final = re.compile(r"0*(\d+?)(?:\.0+)?")
 ENDED: Final = "stay ended before the prediction time"
 
 
@@ -48,16 +47,11 @@ class Lookup:
 
     def nearly_has(self, name: str) -> bool:
         """Whether an id is that of no row, but for zeros before it or ".0" behind it."""
-        return name not in self.by_id and _bare(name) in self._bare_ids
+        return name not in self.by_id and bare_id(name) in self._bare_ids
 
     @cached_property
     def _bare_ids(self) -> frozenset[str]:
-        return frozenset(map(_bare, self.by_id))
-
-
-def _bare(name: str) -> str:
-    number = _NUMBER.fullmatch(name)
-    return number[1] if number else name
+        return frozenset(map(bare_id, self.by_id))
 
 
 def load_lookup(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Lookup | None:

@@ -32,6 +32,7 @@ class Record:
     """Physical line from 1, or row from 1 in a Parquet file."""
     cells: dict[str, Any]
     day_first: bool | None = None
+    missing: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -45,7 +46,7 @@ class Record:
             is_short = isinstance(cell, str) and len(cell) <= longest
             if (is_short and cell.strip() in policy.missing) or cell != cell:  # unlike itself
                 self.cells[name] = None
-        return self if policy.day_first is None else replace(self, day_first=policy.day_first)
+        return replace(self, day_first=policy.day_first, missing=policy.missing)
 
     def text(self, column: str) -> str:
         """A cell as `text_of` gives it."""
@@ -56,7 +57,7 @@ class Record:
 
         Raises:
             Rejected: If it holds control characters or halves of characters.
-            DataError: If it is a decimal number or a structure.
+            DataError: If it is a decimal number or a structure; 7.0 is 7.
         """
         match value:
             case None:
@@ -64,6 +65,8 @@ class Record:
             case str():
                 text = unicodedata.normalize("NFC", value.translate(NO_BREAK).strip())
             case int():
+                return str(int(value))
+            case float() if value.is_integer() and abs(value) <= 2**53:  # beside gaps
                 return str(int(value))
             case _:
                 raise DataError(

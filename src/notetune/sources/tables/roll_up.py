@@ -1,5 +1,6 @@
 """What the labels and codes of a task become: categories, chapters or groups, and their words."""
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -183,4 +184,4 @@ def _shortened(text: str) -> str:
 
 
 def _key(code: str) -> str:
-    return code.replace(".", "").upper()
+    return re.sub(r"[.\-+*!†#]", "", code).upper()  # with the marks of national versions

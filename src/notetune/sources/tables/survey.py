@@ -70,7 +70,8 @@ class Column:
         """Take the cell of another row into account."""
         self.rows += 1
         cell = record.cells[self.name]
-        cell = int(cell) if isinstance(cell, bool) else cell  # as labels are read
+        if isinstance(cell, bool) or (isinstance(cell, float) and cell.is_integer()):
+            cell = int(cell)  # as labels are read
         text = "" if cell is None or cell != cell else str(cell).strip()  # NaN is unlike itself
         text = unicodedata.normalize("NFC", text.translate(NO_BREAK)).strip()
         if text in _MISSING:
