@@ -29,7 +29,7 @@ encoders:
 SETTINGS = [
     "seeds=1",
     "evaluate.draws=100",
-    "prepare.source.features=[stay]",
+    "prepare.source.features=[age]",
     "prepare.source.columns.stay_id=stay",
     "prepare.source.columns.time=time",
     "pretrain.compare={other: {adapter: {kind: prompt, virtual_tokens: 2}}}",
