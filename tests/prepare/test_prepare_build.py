@@ -1,11 +1,13 @@
 """A prepared folder has the same bytes whoever makes it."""
 
 import os
+import shutil
 
 import pytest
 from small_notes import bytes_below, recipe_in, small_notes
 
 from notetune.errors import ConfigError
+from notetune.model.backbone_folder import resolve_backbone
 from notetune.prepare.build import inputs, prepare
 
 
@@ -22,6 +24,15 @@ def test_the_same_bytes_come_from_any_number_of_workers(place):
     assert len(expected) >= 20
     assert bytes_below(two.folder.prepared) == expected
     assert inputs(one.preparation) == inputs(two.preparation)
+
+
+def test_other_settings_of_the_tokenizer_are_another_input(place):
+    shutil.copytree(resolve_backbone("tiny"), place / "backbone")
+    spec = recipe_in(place, f"backbone={place / 'backbone'}").preparation
+    before = inputs(spec)
+    (place / "backbone" / "tokenizer_config.json").write_text('{"bos_token": "</s>"}')
+    assert inputs(spec)["backbone"] == before["backbone"]
+    assert inputs(spec) != before
 
 
 @pytest.mark.parametrize("path", ["split", "split/*.csv", "split/a.csv"])

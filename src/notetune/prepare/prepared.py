@@ -13,14 +13,14 @@ from notetune import manifest, storage
 from notetune.aliases import FloatArray
 from notetune.audit import Finding, FlowCount
 from notetune.metrics.scores import ScoreTable
-from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
+from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone, sha256_once
 from notetune.notes import clean, outcomes
 from notetune.notes.outcomes import Task
 from notetune.prepare.settings import Preparation
 from notetune.prepare.shards import NOTES, SIGNATURES
 from notetune.sources.cohort import SAMPLE_ID
 from notetune.sources.paths import files_of
-from notetune.tokens.edges import Edges
+from notetune.tokens.edges import SETTINGS, Edges
 from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import IN_CORPUS, TokenStore, open_store
 
@@ -209,6 +209,9 @@ def inputs(spec: Preparation, like: Prepared | None = None) -> dict[str, Any]:
     if like is None and spec.config.opener == "auto":
         chosen_by["dtype"] = spec.dtype  # perplexities may choose the opener
     read = [*files_of(spec.source), *files_of(spec.split)]
+    backbone = resolve_backbone(spec.backbone)
+    if (settings := backbone / SETTINGS).is_file():
+        chosen_by["settings"] = sha256_once(settings)  # what opens and ends a document
     return {
         **chosen_by,
         "stage": "prepare",
@@ -220,5 +223,5 @@ def inputs(spec: Preparation, like: Prepared | None = None) -> dict[str, Any]:
         "tasks": spec.tasks,
         "leaked_texts": spec.leaked_texts if spec.is_of_step_1 else None,
         "files": [(path.name, (state := path.stat()).st_size, state.st_mtime_ns) for path in read],
-        "backbone": backbone_fingerprint(resolve_backbone(spec.backbone)),
+        "backbone": backbone_fingerprint(backbone),
     }

@@ -14,6 +14,7 @@ from notetune.errors import BackboneError
 Opener = Literal["none", "bos", "separator"]
 
 NOTHING = "nothing"
+SETTINGS = "tokenizer_config.json"
 _FEW_PIECES = 0.01  # of a vocabulary
 # Best known first; a backbone that names none of them separates its texts by EOS.
 _SEPARATORS = (
@@ -53,7 +54,7 @@ class Declared:
     config: dict[str, Any]
     """`config.json`, with what it says of its text model."""
     settings: dict[str, Any]
-    """`tokenizer_config.json`; empty where there is none."""
+    """What `SETTINGS` holds; empty where there is none."""
     largest_id: int
     """The largest id that a text can become."""
 
@@ -177,7 +178,7 @@ def read_declared(backbone: Path) -> Declared:
     tokenizer.encode_special_tokens = True  # "</s>" in a note is text, not the end of it
     config = _json(backbone / "config.json")
     of_text = {k: v for k, v in (config.get("text_config") or {}).items() if v is not None}
-    settings = _json(backbone / "tokenizer_config.json")
+    settings = _json(backbone / SETTINGS)
     declared = Declared(backbone, tokenizer, config | of_text, settings, _largest_id(tokenizer))
     if declared.largest_id >= declared.vocabulary_size:
         raise BackboneError(
