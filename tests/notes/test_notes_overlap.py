@@ -186,6 +186,8 @@ def test_scores_can_be_restricted_to_the_patients_in_a_file(tmp_path):
     path.write_text("ROW_ID,SUBJECT_ID\n5,1\n6,9\n")
     assert notes_of_listed_patients(notes, path).to_list() == ["a", "c"]
     path.write_text("ROW_ID,SUBJECT_ID\n5,01\n")
+    assert notes_of_listed_patients(notes, path).to_list() == ["a", "c"]
+    path.write_text("ROW_ID,SUBJECT_ID\n5,10\n")
     assert notes_of_listed_patients(notes, path).to_list() == []
     with pytest.raises(DataError, match="no column 'other'"):
         notes_of_listed_patients(notes, path, column="other")

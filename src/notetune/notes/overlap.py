@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from notetune.audit import Check, Finding
+from notetune.notes.ids import bare_id
 from notetune.notes.near_duplicates import Signatures, are_matched
 from notetune.notes.overlap_text import normalised_text
 from notetune.strict_csv import read_rows
@@ -169,14 +170,17 @@ def notes_of_listed_patients(
 ) -> pl.Series:
     """The ids of the notes whose patient is named in a column of a CSV file, in their order.
 
+    7, 007 and 7.0 are one patient.
+
     For scores on a part of the test patients, such as those of the MIMIC-III CareVue subset: none
     of them is in MIMIC-IV, so no adapter trained on MIMIC-IV has seen their notes.
 
     Raises:
         DataError: If the file is faulty.
     """
-    listed = listed_patients(path, column)
-    return notes.filter(pl.col("patient_id").is_in(listed))["note_id"]
+    listed = set(map(bare_id, listed_patients(path, column)))
+    is_listed = [bare_id(patient) in listed for patient in notes["patient_id"].to_list()]
+    return notes.filter(pl.Series(is_listed, dtype=pl.Boolean))["note_id"]
 
 
 def _share(count: int, total: int) -> float:
