@@ -74,7 +74,7 @@ def test_words_for_missing_are_no_labels_and_separators_alone_no_answer(tmp_path
 
 
 def test_an_outcome_is_no_feature(tmp_path):
-    with pytest.raises(ConfigError, match="features: column died is the outcome of task death"):
+    with pytest.raises(ConfigError, match="features: column DIED is the outcome of task death"):
         source_of(tmp_path / "notes.csv", features=["grade", "DIED"], tasks=[DEATH])
 
 

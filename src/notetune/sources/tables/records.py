@@ -3,7 +3,7 @@
 import math
 import re
 import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -46,7 +46,7 @@ class Record:
             is_short = isinstance(cell, str) and len(cell) <= longest
             if (is_short and cell.strip() in policy.missing) or cell != cell:  # unlike itself
                 self.cells[name] = None
-        return replace(self, day_first=policy.day_first, missing=policy.missing)
+        return type(self)(self.file, self.line, self.cells, policy.day_first, policy.missing)
 
     def text(self, column: str) -> str:
         """A cell as `text_of` gives it."""

@@ -54,17 +54,16 @@ class TableSource(TaskedSource):
             raise ValueError(f"coded_features: {unknown[0]} is none of the features; add it there")
         if len(set(self.features)) != len(self.features):
             raise ValueError("features: a column is named twice")
-        for task in self.tasks:
-            is_beside = task.labels or task.codes or task.samples
-            if (
-                not is_beside
-                and task.column
-                and task.column.lower() in map(str.lower, self.features)
-            ):
-                raise ValueError(
-                    f"features: column {task.column} is the outcome of task {task.name}, which "
-                    "would tell the answer"
-                )
+        outcomes = {
+            task.column.lower(): task.name
+            for task in self.tasks
+            if task.column and not (task.labels or task.codes or task.samples)
+        }
+        if told := [name for name in self.features if name.lower() in outcomes]:
+            raise ValueError(
+                f"features: column {told[0]} is the outcome of task {outcomes[told[0].lower()]}, "
+                "which would tell the answer"
+            )
         return self
 
     @property
