@@ -70,13 +70,13 @@ def test_a_column_splits_the_notes_of_a_stay_and_notes_without_ids(drafted):
     assert split_of.height == 40
 
 
-def test_ids_are_known_by_the_names_that_epic_gives_them(drafted):
-    ids = {
-        "PAT_MRN_ID": [row // 4 for row in range(40)],
-        "PAT_ENC_CSN_ID": [row // 2 for row in range(40)],
-    }
+@pytest.mark.parametrize(
+    ("patient", "stay"), [("PAT_MRN_ID", "PAT_ENC_CSN_ID"), ("patient_num", "encounter_num")]
+)
+def test_ids_are_known_by_the_names_that_epic_and_i2b2_give_them(drafted, patient, stay):
+    ids = {patient: [row // 4 for row in range(40)], stay: [row // 2 for row in range(40)]}
     columns = drafted(**ids, died=alternating(1, 0)).keys["prepare"]["source"]["columns"]
-    assert (columns["patient_id"], columns["stay_id"]) == ("PAT_MRN_ID", "PAT_ENC_CSN_ID")
+    assert (columns["patient_id"], columns["stay_id"]) == (patient, stay)
 
 
 def test_one_word_more_than_those_known_is_that_of_validation(drafted):

@@ -196,6 +196,16 @@ def test_a_key_changes_the_jobs_whose_outcome_it_can_change_and_no_other(place, 
     assert {name for name, _ in before if before[name, 0] != after[name, 0]} == CHANGES[change]
 
 
+def test_another_tokenizer_config_of_an_encoder_changes_its_jobs_alone(place):
+    before = identities(place)
+    settings = place / "bert" / "tokenizer_config.json"
+    settings.write_text('{"sep_token": "</s>"}')
+    after = identities(place)
+    settings.unlink()
+    changed = {name for name, _ in before if before[name, 0] != after[name, 0]}
+    assert changed == ENCODERS | {"encode"}
+
+
 @pytest.mark.parametrize(
     ("late_notes", "moment", "is_said"),
     [("drop", "null", False), ("drop", "note", True), ("stop", "note", False)],

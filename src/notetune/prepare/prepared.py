@@ -13,14 +13,14 @@ from notetune import manifest, storage
 from notetune.aliases import FloatArray
 from notetune.audit import Finding, FlowCount
 from notetune.metrics.scores import ScoreTable
-from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone, sha256_once
+from notetune.model.backbone_folder import backbone_fingerprint, resolve_backbone
 from notetune.notes import clean, outcomes
 from notetune.notes.outcomes import Task
 from notetune.prepare.settings import Preparation
 from notetune.prepare.shards import NOTES, SIGNATURES
 from notetune.sources.cohort import SAMPLE_ID
 from notetune.sources.paths import files_of
-from notetune.tokens.edges import SETTINGS, Edges
+from notetune.tokens.edges import Edges, settings_digest
 from notetune.tokens.store import FORMAT as STORE_FORMAT
 from notetune.tokens.store import IN_CORPUS, TokenStore, open_store
 
@@ -210,8 +210,8 @@ def inputs(spec: Preparation, like: Prepared | None = None) -> dict[str, Any]:
         chosen_by["dtype"] = spec.dtype  # perplexities may choose the opener
     read = [*files_of(spec.source), *files_of(spec.split)]
     backbone = resolve_backbone(spec.backbone)
-    if (settings := backbone / SETTINGS).is_file():
-        chosen_by["settings"] = sha256_once(settings)  # what opens and ends a document
+    if settings := settings_digest(backbone):
+        chosen_by["settings"] = settings
     return {
         **chosen_by,
         "stage": "prepare",

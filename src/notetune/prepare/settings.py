@@ -123,6 +123,7 @@ class EncodeSpec:
     Attributes:
         texts: Digest of the texts, with their splits.
         labels: Digests of all labels, which say which notes have one.
+        settings: Digest of what its folder says of the edges of a document.
         max_tokens: Longest document, by the recipe; what becomes of more is `long_notes`.
         room: What the recipe's rows have room for; the encoder may read less.
         store: Format of the result.
@@ -131,6 +132,7 @@ class EncodeSpec:
     texts: str
     labels: tuple[str, ...]
     encoder: str
+    settings: str
     max_tokens: int | Auto
     room: int
     long_notes: LongNotes

@@ -39,6 +39,7 @@ from notetune.study.specs import (
     SearchSpec,
     Weights,
 )
+from notetune.tokens.edges import settings_digest
 from notetune.train.schedule import ValidationConfig
 
 T = TypeVar("T", DomainSpec, AdapterTraining)
@@ -196,11 +197,13 @@ def perplexity_spec(recipe: Recipe, facts: Facts, *, has_adapter: bool) -> Perpl
 def encode_spec(recipe: Recipe, facts: Facts, encoder: str) -> EncodeSpec:
     """The notes in the tokens of an encoder."""
     most, pieces = recipe.prepare.max_tokens, recipe.downstream.max_pieces
+    folder = recipe.encoders.models[encoder]
     room = row_of(recipe.encoders.tokens_per_row) // (1 if pieces == "auto" else pieces)
     return EncodeSpec(
         facts.texts,
         facts.labels,
-        weights_of(recipe.encoders.models[encoder], recipe.dtype).fingerprint,
+        weights_of(folder, recipe.dtype).fingerprint,
+        settings_digest(resolve_backbone(folder)),
         most,
         room if most == "auto" else most,
         "first" if pieces == 1 else recipe.prepare.long_notes,

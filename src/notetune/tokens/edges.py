@@ -158,6 +158,15 @@ class Declared:
         return value
 
 
+def settings_digest(backbone: Path) -> str:
+    """Of the file that says what opens and ends a document; "" where there is none.
+
+    The fingerprint of a backbone is that of its configuration, tokens and weights.
+    """
+    path = backbone / SETTINGS
+    return storage.sha256_of_file(path) if path.is_file() else ""
+
+
 def read_declared(backbone: Path) -> Declared:
     """What a backbone folder declares.
 
