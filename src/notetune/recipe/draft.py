@@ -17,14 +17,15 @@ from notetune.recipe.recipe import Recipe
 from notetune.sources.splits import ColumnSplit
 from notetune.sources.tables.survey import ROWS_READ, Column, Survey
 
+_ID: Final = "(id|nr|no|num|number|key)"
 _NAMES: Final = {
-    "patient_id": r"(pat_)?(patient|subject|person|pat|mrn)([_ -]?(id|nr|no|num|number|key))?",
-    "note_id": r"(note|report|document|doc|case|row)?[_ -]?(id|nr|no|num|number)",
+    "patient_id": rf"(pat_)?(patient|subject|person|pat|mrn)([_ -]?{_ID})?",
+    "note_id": rf"(note|report|document|doc|case|row)?[_ -]?{_ID}",
     "time": r".*(date|time|datum|zeit|fecha).*",
-    "stay_id": r"(pat_enc_)?(stay|visit|encounter|admission|hadm|csn)([_ -]?(id|nr|no|num|number))?",
+    "stay_id": rf"(pat_enc_)?(stay|visit|encounter|admission|hadm|csn)([_ -]?{_ID})?",
 }
-_IN_SEVERAL_ROWS: Final = r"(note|report|document|doc)[_ -]?(id|nr|no|num|number|key)"
-_IS_ID: Final = r".*(id|nr|no|num|number|key)"
+_IN_SEVERAL_ROWS: Final = rf"(note|report|document|doc)[_ -]?{_ID}"
+_IS_ID: Final = rf".*{_ID}"
 _OF_PERSONS: Final = r".*(name|nombre|nome|apellido|prénom|prenom).*"
 """Columns that name persons: ids of notes go into files of scores."""
 _OF_NOTES: Final = r".*(note|chart|service|effective|creat|document|report|writ|befund|erstell).*"
