@@ -87,7 +87,8 @@ def test_a_table_gives_each_code_its_groups(tmp_path, suffix):
     table["path"] = tmp_path / f"groups.{suffix}"
     write = {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}
     write[suffix](table["path"])
-    task = codes_task(tmp_path, "visit,code\nv0,E119\nv0,i10\nv1,e11.9\nv2,E1\n", roll_up=table)
+    codes = "visit,code\nv0,E119\nv0,i10!\nv1,e11.9+\nv2,E1\n"  # with marks of ICD-10-GM
+    task = codes_task(tmp_path, codes, roll_up=table)
     cohort = cohort_of(tmp_path, tasks=[task])
     expected = {"n0": ["CVD", "DIA", "RISK"], "n1": ["DIA", "RISK"], "n2": [], "n3": []}
     assert labels_of(cohort) == expected
