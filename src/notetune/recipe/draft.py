@@ -100,11 +100,7 @@ def draft(
         ConfigError: If a column is not there or both outcome and feature, or no text, outcome or
             codes can be told.
     """
-    if both := [name for name in choices.outcomes if name in choices.features]:
-        raise ConfigError(
-            f"column {both[0]} is named as an outcome and as a feature, which would tell the "
-            "answer; name it as one of them."
-        )
+    _refuse_answers_among_features(choices)
     remarks = _left_out(seen)
     columns = _columns(seen, choices, remarks)
     of_codes = [task_of_codes(seen, codes, remarks)] if codes else []
@@ -132,6 +128,14 @@ def draft(
     uses = _uses(source, split)
     remarks.extend(_of_keys(seen, uses))
     return Draft(keys, uses, tuple(remarks), uses_beside(of_codes))
+
+
+def _refuse_answers_among_features(choices: Choices) -> None:
+    if both := [name for name in choices.outcomes if name in choices.features]:
+        raise ConfigError(
+            f"column {both[0]} is named as an outcome and as a feature, which would tell the "
+            "answer; name it as one of them."
+        )
 
 
 def _uses(source: dict[str, Any], split: dict[str, Any]) -> dict[str, str]:
