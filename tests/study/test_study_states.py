@@ -125,7 +125,7 @@ def interrupted(label, steps, _total, _describe, _done=0):
 
 
 def test_a_killed_computation_goes_on_where_it_stopped(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(states, "_NOTES_PER_PART", 20)
+    monkeypatch.setattr(features, "_NOTES_PER_PART", 20)
     recipe = load(place, tmp_path / "killed")
     job = model_job(recipe, "died", "task-lora")
     with pytest.raises(Stopped):
@@ -142,7 +142,7 @@ def test_a_killed_computation_goes_on_where_it_stopped(place, tmp_path, monkeypa
     run(recipe, job, track=noted)
     assert ("states", 5, 3) in shown
     at_once = load(place, tmp_path / "once")
-    monkeypatch.setattr(states, "_NOTES_PER_PART", 1000)
+    monkeypatch.setattr(features, "_NOTES_PER_PART", 1000)
     train(at_once, "died", "task-lora")
     ours, theirs = (
         np.fromfile(kept_in(one)[0] / "states.bin", np.float32) for one in (recipe, at_once)

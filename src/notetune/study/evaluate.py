@@ -30,12 +30,12 @@ from notetune.prepare.suspects import Suspects, suspect_notes
 from notetune.recipe.models import name_in_study
 from notetune.recipe.recipe import Recipe
 from notetune.study import deletion, perplexity, questions, search
-from notetune.study.features import features_cost
+from notetune.study.features import cost_in, kept_features
 from notetune.study.jobs import TRAINING, Job
 from notetune.study.listing import Made, read_study
 from notetune.study.notices import compat_switches, notices, of_scores
 from notetune.study.specs import HybridSpec, Notes, Stage
-from notetune.study.states import states_cost
+from notetune.study.states import kept_hidden_states
 from notetune.train.training import TrainingRecord, read_record
 
 _DOMAIN_STAGE = "domain adapter"
@@ -325,9 +325,9 @@ def _cost_of(record: TrainingRecord) -> dict[str, Any]:
 def _feature_costs(one: Made) -> Iterator[Cost]:
     """Of features and states that models start from, each computed once; under the first's name."""
     shown = set()
-    kinds = {"features": features_cost, "states": states_cost}
-    for job, (stage, of) in product(one.done_of("model"), kinds.items()):
-        found = None if job.seed else of(job, one.notes.prepared)
+    kinds = {"features": kept_features, "states": kept_hidden_states}
+    for job, (stage, kept) in product(one.done_of("model"), kinds.items()):
+        found = None if job.seed else cost_in(kept(job, one.notes.prepared)[0])
         if found is None or found[0] in shown or job.model is None:
             continue
         folder, cost = found

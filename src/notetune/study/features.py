@@ -2,14 +2,14 @@
 
 import hashlib
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -106,7 +106,7 @@ class StackFeatures:
                 f"features.layers: adapters of {spec.model} train, so the last layer, "
                 f"{backbone.layers}, must be among {', '.join(map(str, chosen))}."
             )
-        self._spec, self.store = reads, store
+        self._model, self._spec, self.store = spec.model, reads, store
         self.pieces, self.tokens_per_row = reads.pieces_in(store), reads.row_in(store)
         layers = layers_of(spec, lambda: read_adapter(job.needed("pretrain").folder))
         self.stack = stack(backbone, layers, spec.seed, predicts_tokens=False)
@@ -168,6 +168,26 @@ class StackFeatures:
         names = self.stack.frozen_hashes if only_frozen else None
         self.stack.check(row, lambda row: self._upper(row, None), names)
 
+    def write(self, documents_D: Int64Array, work: Path, folder: Path, track: Track) -> None:
+        """Compute the features of notes by way of a work folder, and write all about them."""
+        self.check(documents_D)
+        restart_peak_memory()
+        width, path = self.about.hidden_size, work / "features.bin"
+        ends_D = 4 * width * np.arange(1, len(documents_D) + 1)
+        seconds = grow(
+            path,
+            ends_D,
+            lambda part: [self.of_notes(documents_D[part]).cpu().numpy()],
+            f"features · {self._model}",
+            track,
+        )
+        tokens = int(self.store.reading(documents_D, self.pieces).tokens_N.sum())
+        cost = FeatureCost(self.about.parameters, seconds, tokens, peak_memory_mib())
+        storage.write_array(folder / _DOCUMENTS, documents_D)
+        storage.write_array(folder / _VALUES, np.fromfile(path, np.float32).reshape(-1, width))
+        storage.write_json(folder / _ABOUT, self.about)
+        storage.write_json(folder / COST, cost)
+
     def save_adapters(self, folder: Path) -> None:
         """Write each adapter, as it is now, into a folder of its name."""
         for name, adapter in self.stack.adapters.items():
@@ -197,9 +217,7 @@ class FixedFeatures:
                     runs.new_folder(folder, depends_on) as temporary,
                 ):
                     made = StackFeatures(job, spec, store)
-                    label = f"features · {spec.model}"
-                    documents_D = labelled_documents(prepared, store)
-                    _compute(made, label, store, documents_D, work, temporary, track)
+                    made.write(labelled_documents(prepared, store), work, temporary, track)
         about = storage.read_json(folder / _ABOUT)
         self.about = AboutModel(**{**about, "adapters": tuple(about["adapters"])})
         self.documents_D: Int64Array = np.load(folder / _DOCUMENTS)
@@ -233,11 +251,6 @@ def kept_features(job: Job, prepared: Prepared) -> tuple[Path, dict[str, Any]]:
     return job.place.features / storage.fingerprint(inputs), inputs
 
 
-def features_cost(job: Job, prepared: Prepared) -> tuple[Path, FeatureCost] | None:
-    """Where the kept features are and what computing them cost; None if they are gone."""
-    return cost_in(kept_features(job, prepared)[0])
-
-
 def cost_in(folder: Path) -> tuple[Path, FeatureCost] | None:
     """A folder with what computing its contents cost; None if it is gone."""
     path = folder / COST
@@ -268,53 +281,41 @@ def layers_of(spec: CellSpec, domain: Callable[[], SavedAdapter]) -> list[Layer]
     return layers
 
 
-def _compute(
-    made: StackFeatures,
+def grow(
+    path: Path,
+    ends_N: Int64Array,
+    values: Callable[[Int64Array], Iterable[np.ndarray[Any, Any]]],
     label: str,
-    store: TokenStore,
-    documents_D: Int64Array,
-    work: Path,
-    folder: Path,
     track: Track,
-) -> None:
-    """Compute features in parts that stay in the work folder, so that a killed process goes on."""
-    made.check(documents_D)
-    restart_peak_memory()
-    count = math.ceil(len(documents_D) / _NOTES_PER_PART)
-    parts = [
-        _Part(documents, work / f"{number:05}.npz")
-        for number, documents in enumerate(np.array_split(documents_D, count))
-    ]
-    missing = [part for part in parts if not part.path.is_file()]
-    steps = (part.compute(made) for part in missing)
-    done = count - len(missing)
+) -> float:
+    """Append what a file of a work folder lacks, so that a killed process goes on; the seconds.
+
+    `ends_N` are the bytes up to the end of each note, `values` gives those of some notes, by their
+    rows. The seconds are of all parts, also of those that a process before this one wrote.
+    """
+    count = math.ceil(len(ends_N) / _NOTES_PER_PART)
+    parts = np.array_split(np.arange(len(ends_N)), count)
+    ends = [int(ends_N[part[-1]]) for part in parts]
+    spent = path.with_suffix(".seconds")
+    path.touch()
+    done = sum(end <= path.stat().st_size for end in ends)
+    os.truncate(path, ends[done - 1] if done else 0)
+
+    def write(part: Int64Array) -> int:
+        before, started = _seconds(spent), time.perf_counter()
+        with path.open("ab") as file:
+            for value in values(part):
+                file.write(value.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        storage.write_json(spent, before + time.perf_counter() - started)
+        return len(part)
+
+    steps = map(write, parts[done:])
     for _ in track(label, steps, count, lambda notes: f"{notes:,} notes a part", done):
         pass
-    values, seconds = zip(*(part.read() for part in parts), strict=True)
-    tokens_N = store.reading(documents_D, made.pieces).tokens_N
-    cost = FeatureCost(made.about.parameters, sum(seconds), int(tokens_N.sum()), peak_memory_mib())
-    storage.write_array(folder / _DOCUMENTS, documents_D)
-    storage.write_array(folder / _VALUES, np.concatenate(values))
-    storage.write_json(folder / _ABOUT, made.about)
-    storage.write_json(folder / COST, cost)
+    return _seconds(spent)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The features of some of the notes, in a file."""
-
-    documents_N: Int64Array
-    path: Path
-
-    def compute(self, made: StackFeatures) -> int:
-        """Write them and how long it took; the number of notes."""
-        started = time.perf_counter()
-        values_NH = made.of_notes(self.documents_N).cpu().numpy()
-        with storage.new_file(self.path) as file:
-            np.savez(file, values=values_NH, seconds=time.perf_counter() - started)
-        return len(values_NH)
-
-    def read(self) -> tuple[npt.NDArray[np.float32], float]:
-        """The features and the seconds."""
-        with np.load(self.path) as found:
-            return found["values"], float(found["seconds"])
+def _seconds(spent: Path) -> float:
+    return float(storage.read_json(spent)) if spent.is_file() else 0.0

@@ -1,8 +1,5 @@
 """Hidden states that enter the lowest layer that trains: computed once, then read from disk."""
 
-import math
-import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,7 +20,7 @@ from notetune.study.features import (
     COST,
     FeatureCost,
     StackFeatures,
-    cost_in,
+    grow,
     kept_features,
     labelled_documents,
 )
@@ -35,7 +32,6 @@ from notetune.train.batches import rows_in_order
 from notetune.train.training import peak_memory_mib, restart_peak_memory
 
 _STATES = "states.bin"
-_NOTES_PER_PART = 128
 
 
 def saved_states(
@@ -48,7 +44,7 @@ def saved_states(
     """
     stack, store = features.stack, features.store
     layout = _Layout(store, labelled_documents(prepared, store), features.pieces)
-    folder, depends_on = _place(job, prepared)
+    folder, depends_on = kept_hidden_states(job, prepared)
     making = _Making(features, layout)
     with claims.one_at_a_time(folder):
         if not (manifest.was_made_from(folder, depends_on) and making.is_whole(folder)):
@@ -65,18 +61,14 @@ def saved_states(
     return EnteringStates(stack.lowest_trained, saved.of)
 
 
-def states_cost(job: Job, prepared: Prepared) -> tuple[Path, FeatureCost] | None:
-    """Where the states of a model are and what computing them cost; None if there are none."""
-    return cost_in(_place(job, prepared)[0])
-
-
 def is_computed_elsewhere(job: Job, prepared: Prepared) -> bool:
     """Whether another process computes what a model starts from: its features or its states."""
-    places = kept_features(job, prepared), _place(job, prepared)
+    places = kept_features(job, prepared), kept_hidden_states(job, prepared)
     return any(claims.is_being_made(folder) for folder, _ in places)
 
 
-def _place(job: Job, prepared: Prepared) -> tuple[Path, dict[str, Any]]:
+def kept_hidden_states(job: Job, prepared: Prepared) -> tuple[Path, dict[str, Any]]:
+    """Where the states of a model are kept, if it computes any, and what they are made from."""
     folder, of_features = kept_features(job, prepared)
     spec = job.spec_as(CellSpec)
     reads, trained = spec.features, spec.training
@@ -121,48 +113,33 @@ class _Layout:
 
 @dataclass(frozen=True)
 class _Making:
-    """A file of states that grows by parts of many notes each, and goes on after a kill."""
+    """The file of the states of all notes."""
 
     features: StackFeatures
     layout: _Layout
 
+    @property
+    def _ends_N(self) -> Int64Array:
+        """`(N,)` bytes of the file up to the end of each note."""
+        backbone = self.features.stack.backbone
+        bytes_each: int = backbone.hidden_size * backbone.embeddings.weight.element_size()
+        return self.layout.borders[1:] * bytes_each
+
     def is_whole(self, folder: Path) -> bool:
         """Whether a folder has the states of all notes; their bytes are not read."""
-        path, notes = folder / _STATES, len(self.layout.documents_N)
-        return path.is_file() and path.stat().st_size == self._bytes_before(notes)
+        path = folder / _STATES
+        return path.is_file() and path.stat().st_size == self._ends_N[-1]
 
     def to_the_end(self, work: Path, label: str, track: Track) -> None:
         """Write what the file in a work folder lacks, and what all of it cost."""
-        path, notes = work / _STATES, len(self.layout.documents_N)
-        parts = np.array_split(np.arange(notes), math.ceil(notes / _NOTES_PER_PART))
-        ends = [self._bytes_before(int(part[-1]) + 1) for part in parts]
-        path.touch()
-        done = sum(end <= path.stat().st_size for end in ends)
-        os.truncate(path, ends[done - 1] if done else 0)
         restart_peak_memory()
-        steps = (self._write(part, work) for part in parts[done:])
-        for _ in track(label, steps, len(parts), lambda notes: f"{notes:,} notes a part", done):
-            pass
-
-    def _bytes_before(self, note: int) -> int:
-        backbone = self.features.stack.backbone
-        bytes_each: int = backbone.hidden_size * backbone.embeddings.weight.element_size()
-        return int(self.layout.borders[note]) * bytes_each
-
-    def _write(self, part: Int64Array, work: Path) -> int:
-        started = time.perf_counter()
-        with (work / _STATES).open("ab") as file:
-            for states_TH in self._states(self.layout.documents_N[part]):
-                file.write(_as_numbers(states_TH).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        before = storage.read_json(work / COST)["seconds"] if (work / COST).is_file() else 0.0
-        seconds = before + time.perf_counter() - started
-        tokens = int(self.layout.borders[part[-1] + 1])
-        parameters = self.features.about.parameters
+        seconds = grow(work / _STATES, self._ends_N, self._values, label, track)
+        parameters, tokens = self.features.about.parameters, int(self.layout.borders[-1])
         cost = FeatureCost(parameters, seconds, tokens, peak_memory_mib())
         storage.write_json(work / COST, cost)
-        return len(part)
+
+    def _values(self, part: Int64Array) -> Iterator[np.ndarray[Any, Any]]:
+        return map(_as_numbers, self._states(self.layout.documents_N[part]))
 
     @torch.inference_mode()
     def _states(self, documents_N: Int64Array) -> Iterator[Tensor]:
