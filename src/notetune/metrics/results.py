@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import Field, JsonValue, NonNegativeInt, model_validator
+from pydantic import Field, JsonValue, NonNegativeInt
 
 from notetune.aliases import TaskKind
 from notetune.audit import Finding, FlowCount
@@ -310,14 +310,6 @@ class TaskResult(Config):
     labels: tuple[LabelRow, ...] = ()
     roc: tuple[RocPoints, ...] = ()
     reliability: tuple[ReliabilityPoints, ...] = ()
-
-    @model_validator(mode="after")
-    def _adds_up(self) -> "TaskResult":
-        if self.labels_evaluated + self.labels_skipped != self.labels_total:
-            raise ValueError("labels_evaluated plus labels_skipped must equal labels_total")
-        if self.labels_judged > self.labels_evaluated:
-            raise ValueError("labels_judged are some of labels_evaluated")
-        return self
 
     def described(self, words: Mapping[str, str]) -> Self:
         """The same with the words for its labels, as far as there are any."""
