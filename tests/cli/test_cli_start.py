@@ -95,6 +95,7 @@ def test_what_was_guessed_is_there_for_machines(capsys, notes):
     ("arguments", "said"),
     [
         (("--outcome", "died=often"), "the kinds are binary, multiclass, multilabel"),
+        (("--outcome", "died", "--outcome", "died=binary"), "--outcome died is given twice"),
         (("--outcome", "age"), "there is no column age"),
         (("--output", "My notes.csv"), "exists already"),
     ],

@@ -113,9 +113,33 @@ def test_the_text_is_the_recipe(drafted, tmp_path):
         (
             Choices(outcomes={"died": None}, features=("age", "died")),
             {"died": alternating(1, 0), "age": alternating(1, 2)},
-            "column died is named as an outcome and as a feature",
+            "column died cannot be both outcome and feature; name it as one of them.",
         ),
-        (Choices(outcomes={"body": None}), {}, "column body holds text; an outcome has 2 to"),
+        (
+            Choices(outcomes={"died": None}, features=("body",)),
+            {"died": alternating(1, 0)},
+            "column body cannot be both text and feature",
+        ),
+        (
+            Choices(patient_id="body"),
+            {"died": alternating(1, 0)},
+            "column body cannot be both text and patient id",
+        ),
+        (
+            Choices(patient_id="mrn", note_id="mrn"),
+            {"died": alternating(1, 0), "mrn": list(range(40))},
+            "column mrn cannot be both patient id and note id",
+        ),
+        (
+            Choices(outcomes={"died": None}, features=("mrn",)),
+            {"died": alternating(1, 0), "mrn": list(range(40))},
+            "column mrn seems to name the patient and is named as feature, so no patient is known",
+        ),
+        (
+            Choices(text="body", outcomes={"plan": None}),
+            {"plan": [f"{LONG} See us again in {row} weeks." for row in range(40)]},
+            "column plan holds text; an outcome has 2 to",
+        ),
         (Choices(text="died"), {"died": alternating(1, 0)}, "no column seems to be an outcome"),
         (
             Choices(outcomes={"ticked": "binary"}),

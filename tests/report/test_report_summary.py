@@ -96,7 +96,12 @@ def test_the_summary_says_when_the_baseline_wins_or_loses():
         ),
         (
             {"is_found": False, "p_holm": 0.3},
-            "cannot be told: +0.123 [+0.046, +0.199]; this test set could have shown 0.172.",
+            "cannot be told among 2 comparisons (p 0.023, corrected 0.300): "
+            "+0.123 [+0.046, +0.199].",
+        ),
+        (
+            {"is_found": False, "p_holm": 0.3, "difference": Estimate(0.1, -0.1, 0.2, 9)},
+            f"cannot be told: +0.100 [{MINUS}0.100, +0.200]; this test set could have shown 0.172.",
         ),
         (
             {"is_found": False, "p_value": None, "p_holm": None, "reason": "one run of a"},
@@ -141,6 +146,14 @@ def test_the_summary_says_whether_adapting_to_the_notes_helped(change, answer):
     both = task.model_copy(update={"primary": (asked, other)})
     said = statements(full_results(tasks=(both,), headline=()))
     assert f"mortality (domain-trainable against head-only) {answer}" in said[question]
+
+
+def test_a_baseline_that_leads_is_not_told_from_itself():
+    task = binary_task(tied=("tf-idf", "task-lora"))
+    higher = task.rows[1].model_copy(update={"auroc": estimate(0.9)})
+    led = task.model_copy(update={"rows": (task.rows[0], higher, task.rows[2])})
+    said = statements(full_results(tasks=(led,), headline=()))
+    assert said["Baselines"] == "tf-idf has the highest AUROC on mortality."
 
 
 def test_many_rivals_are_counted():

@@ -21,11 +21,15 @@ def choices(roles: dict[str, Any], outcomes: Sequence[str], features: Sequence[s
     """What the options of `notetune init` say of the columns; `roles` by the names in `Choices`.
 
     Raises:
-        ConfigError: If an outcome is of a kind that there is not.
+        ConfigError: If an outcome is named twice or of a kind that there is not.
     """
     from notetune.recipe.draft import Choices
 
-    kinds = dict(map(_outcome, outcomes))
+    kinds: dict[str, TaskKind | None] = {}
+    for column, kind in map(_outcome, outcomes):
+        if column in kinds:
+            raise ConfigError(f"--outcome {column} is given twice; name each outcome once.")
+        kinds[column] = kind
     return Choices(outcomes=kinds, features=tuple(features), **roles)
 
 

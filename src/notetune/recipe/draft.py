@@ -97,10 +97,9 @@ def draft(
     """A recipe for a table: by what its columns hold, what a user says, and a table of codes.
 
     Raises:
-        ConfigError: If a column is not there or both outcome and feature, or no text, outcome or
-            codes can be told.
+        ConfigError: If a column is not there or named as two things, or no text, outcome or codes
+            can be told.
     """
-    _refuse_answers_among_features(choices)
     remarks = _left_out(seen)
     columns = _columns(seen, choices, remarks)
     of_codes = [task_of_codes(seen, codes, remarks)] if codes else []
@@ -128,14 +127,6 @@ def draft(
     uses = _uses(source, split)
     remarks.extend(_of_keys(seen, uses))
     return Draft(keys, uses, tuple(remarks), uses_beside(of_codes))
-
-
-def _refuse_answers_among_features(choices: Choices) -> None:
-    if both := [name for name in choices.outcomes if name in choices.features]:
-        raise ConfigError(
-            f"column {both[0]} is named as an outcome and as a feature, which would tell the "
-            "answer; name it as one of them."
-        )
 
 
 def _uses(source: dict[str, Any], split: dict[str, Any]) -> dict[str, str]:
@@ -174,13 +165,40 @@ def _left_out(seen: Survey) -> list[str]:
 def _columns(seen: Survey, choices: Choices, remarks: list[str]) -> dict[str, str]:
     """The column of each role that there is one for."""
     columns = {"text": _text(seen, choices).name}
+    named = _named(columns["text"], choices)
     for role, pattern in _NAMES.items():
-        given = getattr(choices, role)
-        column = seen.column(given) if given else _of_role(seen, role, pattern, columns)
-        if column and column.name not in {*columns.values(), *choices.outcomes, *choices.features}:
+        if (given := getattr(choices, role)) is not None:
+            columns[role] = seen.column(given).name
+            continue
+        column = _of_role(seen, role, pattern, columns)
+        if not column or column.name in columns.values():
+            continue
+        if column.name not in named:
             columns[role] = column.name
+        elif role == "patient_id":
+            raise ConfigError(
+                f"column {column.name} seems to name the patient and is named as "
+                f"{named[column.name]}, so no patient is known; name the column of the patient as "
+                "that, or rename this one."
+            )
     remarks.extend(_of_ids(seen, columns))
     return columns
+
+
+def _named(text: str, choices: Choices) -> dict[str, str]:
+    """What each column is that a user names, the text included."""
+    said = [(text, "text"), *((getattr(choices, role), role.replace("_", " ")) for role in _NAMES)]
+    said += [(name, "outcome") for name in choices.outcomes]
+    said += [(name, "feature") for name in dict.fromkeys(choices.features)]
+    named: dict[str, str] = {}
+    for column, use in said:
+        if column in named:
+            raise ConfigError(
+                f"column {column} cannot be both {named[column]} and {use}; name it as one of them."
+            )
+        if column is not None:
+            named[column] = use
+    return named
 
 
 def _order_of_days(column: Column, remarks: list[str]) -> dict[str, bool]:

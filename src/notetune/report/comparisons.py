@@ -31,7 +31,7 @@ def primary_table(results: Results) -> Table:
         text_columns=3,
         notes=(
             f"{_ABOVE_0} Found: p below .05 after Holm's correction for all of them; one that "
-            f"could not be tested counts as p = 1. {_COULD_SHOW}",
+            f"could not be tested counts as p = 1. Intervals are not corrected. {_COULD_SHOW}",
         ),
     )
 

@@ -50,10 +50,13 @@ class Figure:
 
 
 def headline_figure(results: Results) -> Figure | None:
-    """Mean AUROC over tasks of each model; None when no model has one."""
+    """Mean AUROC over tasks of each model; None when no model has one, or that of one task."""
+    tasks = max((len(row.tasks) for row in results.headline), default=0)
+    if tasks < 2:
+        return None
     rows = [(row.model, row.auroc) for row in results.headline]
-    caption = "Mean test AUROC over the tasks, with 95 % intervals."
-    return _forest(rows, "Mean test AUROC", caption)
+    mean = f"Mean test AUROC over {tasks} tasks"
+    return _forest(rows, mean, f"{mean}, with 95 % intervals.")
 
 
 def auroc_figure(task: TaskResult) -> Figure | None:
@@ -96,7 +99,8 @@ def roc_figure(task: TaskResult) -> Figure:
                 )
         axes.set(xlabel="False positive rate", ylabel="True positive rate")
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-        axes.legend(loc="lower right", fontsize=8)
+        if len(axes.lines) > 1:
+            axes.legend(loc="lower right", fontsize=8)
         svg = _svg(canvas, f"ROC curves for {task.task}")
     return Figure(
         svg,

@@ -1,11 +1,12 @@
 """The results in words: sentences that follow from the numbers and from nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from notetune.audit import CORPUS
 from notetune.metrics.results import Comparison, HeadlineRow, ModelRow, Results, TaskResult
-from notetune.report.numbers import count, number, signed, with_interval
+from notetune.report.numbers import count, number, p_text, signed, with_interval
 
 ASKED = {
     "domain adapter": "Did adapting to the notes help?",
@@ -15,6 +16,7 @@ ASKED = {
     "": "Other declared comparisons",
 }
 _NAMES_SHOWN = 4
+Row = TypeVar("Row", bound=ModelRow | HeadlineRow)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ def _answer(item: Comparison) -> str:
         return f"{side} on these patients, by {found}; not tested ({item.reason})."
     if item.p_value is None:
         return f"cannot be told ({item.reason}); on these patients the difference is {found}."
+    if item.difference.low * item.difference.high > 0:
+        p_values = f"p {p_text(item.p_value)}, corrected {p_text(item.p_holm)}"
+        return f"cannot be told among {count(item.family)} comparisons ({p_values}): {found}."
     could = number(item.detectable)
     return f"cannot be told: {found}; this test set could have shown {could}."
 
@@ -89,7 +94,7 @@ def _task_sentences(task: TaskResult) -> list[str]:
 
 
 def _leader_in_words(rows: Sequence[ModelRow | HeadlineRow]) -> str:
-    leader = max(rows, key=lambda row: row.auroc.value if row.auroc else 0.0)
+    leader = _leader(rows)
     score = f"AUROC {with_interval(leader.auroc)}" if leader.auroc else "AUROC"
     if len(rows) == 1:
         return f"{leader.model}, the only model, reaches {score}."
@@ -103,18 +108,27 @@ def _leader_in_words(rows: Sequence[ModelRow | HeadlineRow]) -> str:
     return f"{leader.model} has the highest {score}; {_and(rivals)} cannot be told from it."
 
 
+def _leader(rows: Iterable[Row]) -> Row:
+    return max(rows, key=lambda row: row.auroc.value if row.auroc else 0.0)
+
+
 def _baseline_sentences(results: Results) -> list[str]:
-    """Where a baseline is best or tied with the best; or that none is anywhere."""
+    """Where a baseline is best, leads or is tied with the best; or that none is anywhere."""
     sentences, present, open_tasks = [], [], set[str]()
     tied_on: dict[str, list[str]] = {}
+    leads = {task.task: _leader(task.rows).model for task in results.tasks if task.rows}
     for name in results.baselines:
         standing = {
             t.task: row.standing for t in results.tasks for row in t.rows if row.model == name
         }
         best = [task for task, place in standing.items() if place == "best"]
-        tied = [task for task, place in standing.items() if place == "tied"]
+        ties = [task for task, place in standing.items() if place == "tied"]
+        led = [task for task in ties if leads[task] == name]
+        tied = [task for task in ties if leads[task] != name]
         if best:
             sentences.append(f"{name} is best on {_and(best)}: every other model is worse there.")
+        if led:
+            sentences.append(f"{name} has the highest AUROC on {_and(led)}.")
         if tied:
             tied_on.setdefault(_and(tied), []).append(name)
         if any(standing.values()):

@@ -8,7 +8,8 @@ from typing import TypeAlias
 from notetune.metrics.bootstrap import Estimate
 from notetune.report.numbers import NOT_AVAILABLE, count, interval, number
 
-_TAG_OPENING = re.compile(r"<(?=[A-Za-z/!?])")
+# What begins a tag, emphasis, code or the place that a link leads to.
+_MARKUP = re.compile(r"<(?=[A-Za-z/!?])|[*`]|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(")
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ def estimate_cell(
 
 
 def markdown_text(text: str) -> str:
-    """Text that Markdown shows as it is: no tag, no cell border, no line break."""
+    """Text that Markdown shows as it is: no markup, no cell border, no line break."""
     one_line = " ".join(text.split("\n")).replace("\\", "\\\\").replace("|", "\\|")
-    return _TAG_OPENING.sub(r"\\<", one_line)
+    return _MARKUP.sub(r"\\\g<0>", one_line)
 
 
 def markdown(table: Table) -> str:
