@@ -11,6 +11,7 @@ import time
 import warnings
 
 import pytest
+from builders import random_encoder
 from small_study import small_study
 
 from notetune import config, lease, ownership, storage
@@ -20,6 +21,7 @@ from notetune.recipe.recipe import Recipe
 from notetune.study import baselines, step2
 from notetune.study import run as module
 from notetune.study.evaluate import evaluate
+from notetune.study.last_recipe import as_kept
 from notetune.study.listing import jobs
 from notetune.study.run import work
 from notetune.study.status import progress
@@ -256,18 +258,30 @@ class TestOthersAtWork:
         with pytest.raises(RunError, match=r"with notetune 0\.0\.9, and this is"):
             work(load(place, f"runs={tmp_path / 'runs'}"))
 
-    def test_other_files_may_not(self, place, busy, tmp_path):
-        notes = tmp_path / "notes.csv"
-        lines = (place / "notes.csv").read_text().splitlines(keepends=True)
-        notes.write_text("".join(lines[:-1]))
-        recipe = load(place, f"runs={tmp_path / 'runs'}")
-        storage.write_json(
-            recipe.folder.root / "recipe.json",
-            load(place, f"prepare.source.path={notes}").as_json(),
+    @pytest.mark.parametrize(
+        ("file", "key"),
+        [
+            ("notes.csv", "prepare.source"),
+            ("bert/tokenizer_config.json", "encoders.models.bert"),
+            ("general.txt", "pretrain.general_text"),
+        ],
+    )
+    def test_other_files_may_not(self, place, busy, tmp_path, file, key):
+        shutil.copy(place / "notes.csv", tmp_path)
+        random_encoder(tmp_path / "bert")
+        (tmp_path / "general.txt").write_text("A text.")
+        recipe = load(
+            place,
+            f"runs={tmp_path / 'runs'}",
+            f"prepare.source.path={tmp_path / 'notes.csv'}",
+            f"encoders.models={{bert: {tmp_path / 'bert'}}}",
+            f"pretrain.general_text={tmp_path / 'general.txt'}",
         )
-        other = load(place, f"runs={tmp_path / 'runs'}", f"prepare.source.path={notes}")
-        with pytest.raises(RunError, match="made from other files than this process sees"):
-            work(other)
+        storage.write_json(recipe.folder.root / "recipe.json", as_kept(recipe))
+        with (tmp_path / file).open("a") as changed:
+            changed.write(" ")
+        with pytest.raises(RunError, match=f"on node7 works on .* with other files of {key} than"):
+            work(recipe)
 
     def test_whoever_is_dead_does_not_count(self, place, busy, tmp_path):
         then = time.time() - 1000

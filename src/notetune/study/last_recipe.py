@@ -1,12 +1,17 @@
-"""With which recipe a run folder was last worked on, and what is another one now."""
+"""With which recipe and files a run folder was last worked on, and what is another one now."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from notetune import storage
+from notetune.model.backbone_folder import resolve_backbone
+from notetune.prepare import prepared
 from notetune.recipe.recipe import Recipe
+from notetune.study.wanted import general_text, start_of, weights_of
+from notetune.tokens.edges import settings_digest
 
 RECIPE = "recipe.json"
+_FILES = "files"
 SECTIONS = frozenset({"name", "prepare", "pretrain", "downstream", "evaluate"})
 _OF_A_MACHINE = (
     *("runs", "prepared", "data", "device", "gpu", "checkpoint_minutes", "keep_hidden_states"),
@@ -14,25 +19,60 @@ _OF_A_MACHINE = (
 _CHOSEN_FOR_NOTES = (("prepare", "opener"), ("prepare", "max_tokens"), ("downstream", "max_pieces"))
 
 
+def as_kept(recipe: Recipe) -> dict[str, Any]:
+    """The keys of a recipe, and the digests of what each of its backbones reads."""
+    files = {backbone: _files(one) for backbone, one in recipe.studies.items()}
+    return {**recipe.as_json(), _FILES: files}
+
+
+def _files(recipe: Recipe) -> dict[str, Any]:
+    """By the keys that name them."""
+    read = {"prepare.source": recipe.preparation, "pretrain.corpus": recipe.corpus}
+    encoders = {
+        f"encoders.models.{name}": [
+            weights_of(folder, recipe.dtype).fingerprint,
+            settings_digest(resolve_backbone(folder, needs_weights=False)),
+        ]
+        for name, folder in recipe.encoders.models.items()
+    }
+    text = general_text(recipe)
+    return {
+        **{k: storage.fingerprint(prepared.inputs(v)["files"]) for k, v in read.items() if v},
+        "backbone": weights_of(recipe.backbone, recipe.dtype).fingerprint,
+        "pretrain.from": start_of(recipe.pretrain),
+        "pretrain.general_text": storage.sha256_of_file(text) if text.is_file() else "no file",
+        **encoders,
+    }
+
+
 def other_keys(recipe: Recipe) -> tuple[str, ...]:
     """Keys that were others when the run folder was last worked on; what else is there has none.
 
     What a machine and its notes decide aside.
     """
-    path = recipe.folder.root / RECIPE
-    other = storage.read_json(path) if path.exists() else None
-    if not isinstance(other, dict) or not other.keys() >= SECTIONS:
+    mine, other = recipe.as_json(), _last(recipe)
+    if not other:
         return ()
-    mine = recipe.as_json()
     for section, key in _CHOSEN_FOR_NOTES:
         if mine[section][key] == "auto" and isinstance(other[section], dict):
             other[section][key] = "auto"
-    both = (_compared(mine), _compared(other))
-    return tuple(_differing(*both))
+    return tuple(_differing(_compared(mine), _compared(other)))
+
+
+def other_files(recipe: Recipe) -> tuple[str, ...]:
+    """The keys whose files were others then, behind the name of a backbone where it has one."""
+    mine, other = as_kept(recipe)[_FILES], _last(recipe).get(_FILES)
+    return tuple(key.strip(".") for key in _differing(mine, other)) if other else ()
+
+
+def _last(recipe: Recipe) -> dict[str, Any]:
+    path = recipe.folder.root / RECIPE
+    found = storage.read_json(path) if path.exists() else None
+    return found if isinstance(found, dict) and found.keys() >= SECTIONS else {}
 
 
 def _compared(recipe: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in recipe.items() if key not in _OF_A_MACHINE}
+    kept = {key: value for key, value in recipe.items() if key not in (*_OF_A_MACHINE, _FILES)}
     # What a backbone has in a study of several is not what it has by itself (`--only`).
     for section, key in (("pretrain", "always"), ("evaluate", "baselines")):
         if isinstance(keys := kept[section], dict):

@@ -22,7 +22,7 @@ from notetune.recipe.recipe import Recipe
 from notetune.study import search, step1
 from notetune.study.evaluate import evaluate, refuse_unready
 from notetune.study.jobs import OF_NOTES, Job
-from notetune.study.last_recipe import RECIPE, SECTIONS, other_keys
+from notetune.study.last_recipe import RECIPE, SECTIONS, as_kept, other_files, other_keys
 from notetune.study.listing import jobs_of, notes_here
 from notetune.study.specs import KINDS, Notes
 from notetune.study.states import is_computed_elsewhere
@@ -179,7 +179,7 @@ class _Worker:
             others = lease.holders_below(root)
             _refuse_others(self.recipe, others)
             self._tell_replaced()
-            storage.write_json(root / RECIPE, self.recipe.as_json())
+            storage.write_json(root / RECIPE, as_kept(self.recipe))
         self.look_at_notes()
 
     def _tell_replaced(self) -> None:
@@ -226,7 +226,7 @@ class _Worker:
         self.known[backbone] = jobs_of(one, backbone, facts_of(one, notes), others)
         if processes.is_first():
             resolved = _resolved(one, notes.prepared.intake)
-            storage.write_json(one.folder.root / RECIPE, resolved.as_json())
+            storage.write_json(one.folder.root / RECIPE, as_kept(resolved))
         for job in (job for job in self.known[backbone] if not job.is_made()):
             if job.stage == "pretrain":
                 step1.refuse(job, notes.corpus)
@@ -340,13 +340,11 @@ def _refuse_others(recipe: Recipe, others: Sequence[Holder]) -> None:
             f"{other.name} works on {root} with another recipe ({keys[0]} is another one); wait "
             "for it, or give this one another `name`."
         )
-    for backbone, one in recipe.studies.items():
-        for job in jobs_of(one, backbone, None):
-            if manifest.made_from(job.folder) and not job.is_made():
-                raise RunError(
-                    f"{job.folder} was made from other files than this process sees, and "
-                    f"{other.name} works with it; give all workers the same `data`, or wait."
-                )
+    if keys := other_files(recipe):
+        raise RunError(
+            f"{other.name} works on {root} with other files of {keys[0]} than this process sees; "
+            "give all workers the same, or wait for it."
+        )
 
 
 def _resolved(recipe: Recipe, intake: Intake) -> Recipe:

@@ -83,11 +83,11 @@ def domain_spec(recipe: Recipe, facts: Facts, seed: int) -> DomainSpec:
         config.compiled,
         config.sharded,
         seed,
-        _start(config),
+        start_of(config),
     )
 
 
-def _start(config: PretrainConfig) -> str:
+def start_of(config: PretrainConfig) -> str:
     """Digest of the adapter that is brought; as it is, also of the patients that its folder knows.
 
     These go along with it, and may be put beside it later.
