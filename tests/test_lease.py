@@ -1,5 +1,9 @@
 """A process that has lost its lease stops before its next step."""
 
+import dataclasses
+import subprocess
+from pathlib import Path
+
 import pytest
 from other_machine import leased_by_another
 
@@ -17,3 +21,14 @@ def test_watching_a_lease_that_is_lost_stops_before_the_next_step(tmp_path):
         with pytest.raises(LeaseLostError):
             next(steps)
     assert holder_of(tmp_path / "stage").host == "node7"
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").is_symlink(), reason="Linux alone has namespaces")
+def test_a_process_of_another_container_is_not_known_to_have_ended(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    mine = dataclasses.replace(lease.this_process(), process=gone.pid)
+    assert mine.has_ended
+    namespace = str(Path("/proc/self/ns/pid").readlink())
+    assert mine.boot.endswith(f" {namespace}")
+    assert not dataclasses.replace(mine, boot=mine.boot.replace(namespace, "pid:[1]")).has_ended

@@ -62,7 +62,7 @@ HELD_BY = {
     """,
     "recipe/test_recipe_recipe.py": "recipe/checks recipe/sections",
     "study/test_study_run.py": "cli/study prepare/patient_hashes study/last_recipe",
-    "study/test_study_search.py": "report/searches",
+    "study/test_study_search.py": "report/searches study/trials",
     "study/test_study_step1.py": "study/perplexity",
     "test_readme.py": "cli/demo",
     "tokens/test_tokens_words.py": "model/piece_tokenizer",

@@ -40,16 +40,26 @@ class TrainingError(NotetuneError):
     """Training cannot go on: no data, or a loss that is not finite."""
 
 
+class TrainingMemoryError(TrainingError):
+    """Memory does not hold what trains; with more of it the same command goes on."""
+
+
 class StepError(TrainingError):
     """A step that cannot be taken.
 
     Attributes:
         documents: Where those on which it failed stand in their store.
+        as_told: What is raised of it with the names of its notes.
     """
 
-    def __init__(self, message: str, documents: Iterable[int]) -> None:
+    def __init__(
+        self,
+        message: str,
+        documents: Iterable[int],
+        as_told: type[TrainingError] = TrainingError,
+    ) -> None:
         super().__init__(message)
-        self.documents = list(documents)
+        self.documents, self.as_told = list(documents), as_told
 
 
 class Stopped(BaseException):

@@ -25,6 +25,7 @@ from notetune.progress import Track
 BEAT_SECONDS = 20.0
 _MISSED_BEATS = 3
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+_PROCESSES = Path("/proc/self/ns/pid")
 
 
 class LeaseLostError(Exception):
@@ -37,7 +38,7 @@ class Holder:
 
     Attributes:
         token: Of this lease alone.
-        boot: Of the machine, since its process ids begin anew with each.
+        boot: Of the machine and the container in it, since process ids begin anew with each.
         since: When it began, in seconds since 1970 by its own clock.
     """
 
@@ -63,6 +64,8 @@ class Holder:
 def this_process() -> Holder:
     """A lease that this process may take."""
     boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
+    if _PROCESSES.is_symlink():
+        boot += f" {_PROCESSES.readlink()}"
     token = secrets.token_hex(8)
     return Holder(token, platform.node(), boot, os.getpid(), __version__, time.time())
 

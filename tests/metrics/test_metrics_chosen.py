@@ -168,5 +168,12 @@ def test_nothing_to_choose_from_is_named():
     def undefined(values_N, counts_NB):
         return np.full((1, counts_NB.shape[1]), np.nan)
 
-    with pytest.raises(DataError, match="none of 100 draws"):
+    with pytest.raises(DataError, match="1 of 1 configurations have no score"):
         chosen_score([np.ones(6)], ids, undefined, maximize=True, draws=100)
+
+
+def test_a_winner_whose_choice_no_draw_can_repeat_has_no_corrected_score():
+    targets = np.array([[1], *[[0]] * 11], np.int8)  # one patient has the rarer value
+    scores = np.arange(12.0)[:, np.newaxis]
+    found = chosen_score([scores, -scores], names(range(12)), auroc_on(targets), maximize=True)
+    assert (found.place, found.naive, found.corrected) == (1, 1.0, None)

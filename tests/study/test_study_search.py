@@ -1,6 +1,9 @@
 """Settings are searched on validation notes: every trial once, the winner trained in all runs."""
 
+import dataclasses
 import json
+import shutil
+import time
 
 import numpy as np
 import pytest
@@ -8,12 +11,12 @@ from sklearn.metrics import log_loss, roc_auc_score
 from small_study import notetune, small_study
 
 from notetune import config
-from notetune.errors import ConfigError, DataError, RunError, RunWarning
+from notetune.errors import ConfigError, DataError, RunError, RunWarning, TrainingMemoryError
+from notetune.lease import this_process
 from notetune.metrics.scores import read_scores
 from notetune.model.adapters.files import read_adapter
 from notetune.ownership import lease_of
 from notetune.recipe.recipe import Recipe
-from notetune.search.ledger import Ledger
 from notetune.study import search
 from notetune.study.costs import costs
 from notetune.study.evaluate import evaluate
@@ -21,6 +24,7 @@ from notetune.study.listing import jobs
 from notetune.study.run import is_of_searches, is_of_step_1, prepare_notes, run_study, work
 from notetune.study.status import progress
 from notetune.study.step1 import train_domain
+from notetune.study.trials import identity, place_of, trials_of
 from notetune.study.wanted import (
     cell_spec,
     domain_spec,
@@ -67,10 +71,6 @@ def untimed(row):
     return row.model_copy(update={"trials": trials})
 
 
-def trials_of(job):
-    return Ledger(search._place(job) / "ledger.jsonl", search.identity(job)).trials()
-
-
 class TestAStudy:
     def test_every_training_but_heads_is_searched(self, place, results):
         step_1, step_2 = searches_of(load(place))
@@ -97,8 +97,8 @@ class TestAStudy:
         for job in searches_of(load(place)):
             (trial, *_) = trials_of(job)
             assert search.TrialRun(job, trial).job.spec.seed > 1_000
-        more = [search.identity(job) for job in searches_of(load(place, "seeds=3"))]
-        assert more == [search.identity(job) for job in searches_of(load(place))]
+        more = [identity(job) for job in searches_of(load(place, "seeds=3"))]
+        assert more == [identity(job) for job in searches_of(load(place))]
 
     def test_the_winner_is_trained_in_all_runs(self, place, results):
         step_1, step_2 = results.searches
@@ -212,21 +212,58 @@ def test_a_search_that_is_stopped_ends_with_the_same_trials_and_winner(
 
 
 def test_a_point_that_does_not_work_is_a_failed_trial_and_the_search_goes_on(place, tmp_path):
-    space = "tune.pretrain={optim.peak_lr: [1e-3, 1e-2], adapter.dropout: [0.0, 1.5]}"
+    space = "tune.pretrain={optim.peak_lr: [1e-3, 1e20], adapter.dropout: [0.0, 0.1]}"
     recipe = load(place, f"runs={tmp_path}", space, "tune.downstream=null")
-    with pytest.warns(RunWarning, match=r"search · lora · trial \d: .*dropout is 1\.5"):
+    with pytest.warns(RunWarning, match=r"search · lora · trial \d: .* is not finite"):
         work(recipe, is_wanted=is_of_searches)
     (row,) = [search.read(job) for job in searches_of(recipe)]
     states = [trial.state for trial in row.trials]
     assert sorted(states) == ["failed", "failed", "finished", "finished"]
-    assert row.trials[row.winner].point["adapter.dropout"] == 0.0
+    assert row.trials[row.winner].point["optim.peak_lr"] == 1e-3
+
+
+def test_a_trial_that_memory_does_not_hold_is_tried_again(place, tmp_path, monkeypatch):
+    recipe = load(place, f"runs={tmp_path}", "tune.downstream=null", "tune.trials=2")
+
+    def full(*_):
+        raise TrainingMemoryError("step 0: does not fit into memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "train_domain", full)
+        with pytest.raises(TrainingMemoryError):
+            work(recipe, is_wanted=is_of_searches)
+    (job,) = searches_of(recipe)
+    assert [trial.state for trial in trials_of(job)] == ["running"]
+    work(recipe, is_wanted=is_of_searches)
+    assert [trial.state for trial in trials_of(job)] == ["finished"] * 2
+
+
+def test_the_time_left_counts_the_trials_that_are_left(place, results, tmp_path):
+    shutil.copytree(place / "runs", tmp_path / "runs")
+    recipe = load(place, f"runs={tmp_path}/runs")
+    job = searches_of(recipe)[0]
+    shutil.rmtree(job.folder)
+    seconds = [trial.seconds for trial in trials_of(job)]
+    journal = place_of(job) / "ledger.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    assert progress(recipe).seconds_left == pytest.approx(np.mean(seconds), rel=0.01)
+    journal.write_text("".join(lines[:5]))  # two trials
+    left = 2 * np.mean(seconds[:2])
+    assert progress(recipe).seconds_left == pytest.approx(left, rel=0.01)
+    ahead = dataclasses.replace(this_process(), host="node7", since=time.time() + 9_000)
+    for trial in ("trial-002", "trial-003"):
+        lease_of(place_of(job) / trial).write_text(json.dumps(vars(ahead)))
+    found = progress(recipe)
+    assert found.seconds_left <= left
+    (running,) = [one for one in found.jobs if one.state == "running"]
+    assert running.detail.count(" since ") == 2
 
 
 def test_what_is_no_lease_in_the_place_of_a_trial_stops_its_search_alone(place, tmp_path):
     recipe = load(place, f"runs={tmp_path}", "tune.downstream=null")
     prepare_notes(recipe)
     (job,) = searches_of(recipe)
-    lease = lease_of(search._place(job) / "trial-000")
+    lease = lease_of(place_of(job) / "trial-000")
     lease.mkdir(parents=True)
     with pytest.raises(RunError, match=lease.name):
         work(recipe)
@@ -303,9 +340,29 @@ def test_a_search_without_a_trial_that_works_says_so(place, tmp_path):
     assert states["search · lora"] == "failed"
 
 
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ("{adapter.dropout: [0.0, 1.5]}", "dropout is 1.5"),
+        ("{epochs: [a, b]}", "tune: epochs is a: it should be a number above 0"),
+        ("{epochs: [true, false]}", "tune: epochs is True: it should be"),
+        ("{epochs: {low: -1, high: 1}}", "tune: epochs is -1.0: it should be"),
+        ("{optim.peak_lr: [1e-3, x]}", "peak_lr is 'x'"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_before_any_trial(place, tmp_path, space, message):
+    recipe = load(place, f"runs={tmp_path}", f"tune.pretrain={space}", "tune.downstream=null")
+    with pytest.raises(ConfigError, match=message):
+        work(recipe, is_wanted=is_of_searches)
+    assert not list(tmp_path.rglob("trial-*"))
+
+
 BAD = {
     "no key": ("tune.pretrain={}", "at least one key"),
-    "one value": ("tune.pretrain={adapter.rank: [4]}", "leave nothing to search"),
+    "one value": (
+        "tune.pretrain={adapter.rank: [4]}",
+        r"tune\.pretrain\.adapter\.rank: 1 values leave nothing",
+    ),
     "an unknown objective": ("tune.objective=accuracy", "tune.objective"),
     "an unknown word": ("tune.pretrain=everything", "tune.pretrain"),
     "more starts than there can be": ("tune.starts=0", "tune.starts"),

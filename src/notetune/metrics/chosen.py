@@ -25,12 +25,13 @@ class Chosen:
         place: Where it stands among them.
         naive: Its score on the notes that chose it, which is too good.
         corrected: What the choice is worth on patients who had no part in it: of each label the
-            mean over the draws that define it there, then the mean over labels.
+            mean over the draws that define it there, then the mean over labels. None where no draw
+            defines the scores on both its sides.
     """
 
     place: int
     naive: float
-    corrected: float
+    corrected: float | None
 
 
 def chosen_score(
@@ -53,8 +54,8 @@ def chosen_score(
     note counts in each draw. Those of all labels count the same.
 
     Raises:
-        DataError: If there is no configuration, there are fewer than two patients, or no draw
-            defines scores on both its sides.
+        DataError: If there is no configuration or one without a score, or there are fewer than two
+            patients.
 
     Source:
         Bootstrap bias-corrected cross-validation: Tsamardinos, Greasidou and Borboudakis (2018),
@@ -81,10 +82,11 @@ def chosen_score(
         axis=1,
     )
     corrected_K = mean_of_defined(outside_KB.T)
-    if np.isnan(corrected_K).all() or np.isnan(whole_M).any():
+    if unscored := int(np.isnan(whole_M).sum()):
         raise DataError(
-            f"none of {draws} draws of patients defines the scores of all "
-            f"{len(configurations)} configurations; choose on more notes."
+            f"{unscored} of {len(configurations)} configurations have no score on these notes; "
+            "choose on others."
         )
     place = int(best(whole_M[:, 0].round(6)))  # single precision tells no two apart
-    return Chosen(place, float(whole_M[place, 0]), float(np.nanmean(corrected_K)))
+    corrected = None if np.isnan(corrected_K).all() else float(np.nanmean(corrected_K))
+    return Chosen(place, float(whole_M[place, 0]), corrected)

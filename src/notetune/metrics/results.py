@@ -120,7 +120,7 @@ class SearchRow(Config):
     winner: NonNegativeInt
     point: dict[str, str | int | float | bool]
     validation: float
-    corrected: float
+    corrected: float | None
 
     @property
     def seconds(self) -> float | None:

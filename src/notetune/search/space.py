@@ -1,7 +1,7 @@
 """What a search may change in a section of a recipe, and what a point of it changes there."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import permutations
 from typing import Annotated, Any, Literal, TypeAlias, assert_never
 
@@ -44,11 +44,6 @@ class Interval(Config):
     """Search on a logarithmic scale, as for a learning rate."""
     whole: bool = False
     """Whole numbers only."""
-
-    @property
-    def first(self) -> float:
-        """The lowest value."""
-        return int(self.low) if self.whole else self.low
 
     @model_validator(mode="after")
     def _is_wide(self) -> "Interval":
@@ -106,7 +101,10 @@ Dimension: TypeAlias = Annotated[
 """A list in a recipe is `Values`, a section with `low` and `high` is an `Interval`."""
 Space: TypeAlias = Annotated[dict[str, Dimension], AfterValidator(_is_space)]
 """Recipe keys, dotted below their section, in the order in which they are shown."""
-SpaceChoice: TypeAlias = Literal["default", "paper"] | Space
+SpaceChoice: TypeAlias = Annotated[
+    Annotated[Literal["default", "paper"], Tag("str")] | Annotated[Space, Tag("dict")],
+    Discriminator(lambda given: "str" if isinstance(given, str) else "dict"),
+]
 
 
 def point_count(space: Space) -> int | None:
@@ -125,12 +123,18 @@ def point_count(space: Space) -> int | None:
     return math.prod(sizes)
 
 
-def first_point(space: Space) -> Point:
-    """The lowest or first value of every key."""
-    return {
-        key: dimension.root[0] if isinstance(dimension, Values) else dimension.first
-        for key, dimension in space.items()
-    }
+def points_to_check(space: Space) -> Iterator[Point]:
+    """Of each key every value or both ends, beside the first of the others."""
+    tried = {key: _values_to_check(dimension) for key, dimension in space.items()}
+    first = {key: values[0] for key, values in tried.items()}
+    return ({**first, key: value} for key, values in tried.items() for value in values)
+
+
+def _values_to_check(dimension: Dimension) -> tuple[Value, ...]:
+    if isinstance(dimension, Values):
+        return dimension.root
+    kind = int if dimension.whole else float
+    return kind(dimension.low), kind(dimension.high)
 
 
 def changes(point: Point, adapter: AdapterSpec | None) -> dict[str, Any]:

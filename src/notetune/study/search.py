@@ -7,13 +7,14 @@ of workers may try side by side, and a killed search goes on as if it had not be
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from notetune import infer, runs, storage
 from notetune.aliases import FloatArray
@@ -24,6 +25,7 @@ from notetune.errors import (
     NotetuneError,
     RunWarning,
     TrainingError,
+    TrainingMemoryError,
 )
 from notetune.metrics.bootstrap import Counts, auroc_draws, mean_of_defined, placements
 from notetune.metrics.chosen import Chosen, chosen_score
@@ -36,14 +38,16 @@ from notetune.model.losses import balanced_weights
 from notetune.model.stack import DOMAIN, Layer, stack
 from notetune.progress import Track
 from notetune.recipe.models import name_in_study
-from notetune.search.ledger import Failed, Finished, Ledger, Proposed, Trial
+from notetune.search.ledger import Failed, Finished, Proposed, Trial
 from notetune.search.propose import propose
-from notetune.study.jobs import WINNER, Job
+from notetune.study.jobs import TRAINING, WINNER, Job
 from notetune.study.specs import CellSpec, DomainSpec, Notes, SearchSpec
 from notetune.study.step1 import train_domain
 from notetune.study.step2 import train_model
+from notetune.study.trials import identity, ledger_of, place_of, trials_of
 from notetune.study.wanted import with_point
 from notetune.tokens.packing import Int64Array
+from notetune.train.training import read_record
 
 _LOSSES = "losses.npz"
 # What a point may bring about; all else stops the search.
@@ -60,7 +64,7 @@ class TrialRun:
     @property
     def folder(self) -> Path:
         """What its training makes."""
-        return _place(self.search) / f"trial-{self.trial.n:03}"
+        return place_of(self.search) / f"trial-{self.trial.n:03}"
 
     @property
     def job(self) -> Job:
@@ -80,7 +84,7 @@ class TrialRun:
 
     def is_open(self) -> bool:
         """Whether it has no outcome yet."""
-        return _ledger(self.search).trials()[self.trial.n].state == "running"
+        return ledger_of(self.search).trials()[self.trial.n].state == "running"
 
     def run(self, notes: Notes, track: Track) -> None:
         """Train it and record its score, or that its point does not work.
@@ -88,27 +92,31 @@ class TrialRun:
         Raises:
             NotetuneError: What has another cause than the point.
         """
-        ledger, began = _ledger(self.search), time.monotonic()
+        ledger, began = ledger_of(self.search), time.monotonic()
         try:
             score = _score(self.search, self.job, notes, track)
+        except TrainingMemoryError:
+            raise
         except _OF_A_POINT as error:
             ledger.append(Failed(self.trial.n, type(error).__name__))
             warnings.warn(
                 RunWarning(f"{self.search.label} · trial {self.trial.n}: {error}"), stacklevel=2
             )
         else:
-            ledger.append(Finished(self.trial.n, score, round(time.monotonic() - began, 3)))
+            seconds = max(time.monotonic() - began, read_record(self.folder / TRAINING).all_seconds)
+            ledger.append(Finished(self.trial.n, score, round(seconds, 3)))
 
 
 def refuse(search: Job, notes: Notes) -> None:
     """Refuse a search that no validation note could judge, before anything is trained.
 
     Raises:
-        DataError: If there is none, or none with both values of a label where AUROC judges.
+        DataError: If there is none, all are of one patient, or none has both values of a label
+            where AUROC judges.
     """
     spec = search.spec_as(SearchSpec)
     if isinstance(spec.base, DomainSpec):
-        _validation(spec.base, notes)
+        _refuse_one_patient(search, _validation_patients(spec.base, notes))
         return
     task = notes.prepared.tasks[search.task]
     targets_NK = task.targets_NK[task.rows("validation")]
@@ -117,6 +125,7 @@ def refuse(search: Job, notes: Notes) -> None:
             f"{search.label}: task {search.task} has no validation notes, which judge a search; "
             "see prepare.split, or leave tune.downstream out."
         )
+    _refuse_one_patient(search, task.patient_ids_N[task.rows("validation")])
     positives_K = targets_NK.sum(axis=0, dtype=int)
     if spec.objective == "auroc" and not (positives_K % len(targets_NK)).any():
         raise DataError(
@@ -126,10 +135,18 @@ def refuse(search: Job, notes: Notes) -> None:
         )
 
 
+def _refuse_one_patient(search: Job, patient_ids_N: npt.NDArray[np.str_]) -> None:
+    if len(set(patient_ids_N.tolist())) < 2:
+        raise DataError(
+            f"{search.label}: its validation notes are all of one patient, and a search is judged "
+            "on two or more; see prepare.split, or leave tune out."
+        )
+
+
 def open_trials(search: Job) -> Iterator[TrialRun]:
     """The trials that nobody has finished; once these are taken, the next ones are proposed."""
-    spec, ledger = search.spec_as(SearchSpec), _ledger(search)
-    for trial in _trials(search):
+    spec, ledger = search.spec_as(SearchSpec), ledger_of(search)
+    for trial in trials_of(search):
         if trial.state == "running":
             yield TrialRun(search, trial)
     while True:
@@ -159,7 +176,7 @@ def open_trials(search: Job) -> Iterator[TrialRun]:
 
 def is_over(search: Job) -> bool:
     """Whether no trial is left to run."""
-    return all(trial.state != "running" for trial in _trials(search))
+    return all(trial.state != "running" for trial in trials_of(search))
 
 
 def choose(search: Job, notes: Notes) -> None:
@@ -168,7 +185,7 @@ def choose(search: Job, notes: Notes) -> None:
     Raises:
         DataError: If no trial worked.
     """
-    spec, trials = search.spec_as(SearchSpec), _trials(search)
+    spec, trials = search.spec_as(SearchSpec), trials_of(search)
     finished = [trial for trial in trials if trial.score is not None]
     if not finished:
         raise DataError(
@@ -188,7 +205,7 @@ def choose(search: Job, notes: Notes) -> None:
         winner=winner.n,
         point=dict(winner.point),
         validation=_as_shown(spec, found.naive),
-        corrected=_as_shown(spec, found.corrected),
+        corrected=None if found.corrected is None else _as_shown(spec, found.corrected),
     )
     with runs.new_folder(search.folder, search.inputs) as folder:
         storage.write_json(folder / WINNER, row)
@@ -207,26 +224,6 @@ def _row(spec: SearchSpec, trial: Trial) -> TrialRow:
 def read(search: Job) -> SearchRow:
     """What a finished search found."""
     return SearchRow(**storage.read_json(search.folder / WINNER))
-
-
-def identity(search: Job) -> str:
-    """Of all that makes scores comparable; more trials go on with those that were made."""
-    return storage.fingerprint(
-        {**search.inputs, "spec": replace(search.spec_as(SearchSpec), trials=0)}
-    )
-
-
-def _place(search: Job) -> Path:
-    return search.folder.parent / identity(search)
-
-
-def _ledger(search: Job) -> Ledger:
-    return Ledger(_place(search) / "ledger.jsonl", identity(search))
-
-
-def _trials(search: Job) -> Sequence[Trial]:
-    """Those that count, where the recipe wants fewer than the ledger has."""
-    return _ledger(search).trials()[: search.spec_as(SearchSpec).trials]
 
 
 def _score(search: Job, job: Job, notes: Notes, track: Track) -> float:
@@ -290,10 +287,14 @@ def _chosen(spec: SearchSpec, search: Job, finished: list[Trial], notes: Notes) 
             per_token_B: FloatArray = losses_D @ counts_DB / (targets_D @ counts_DB)
         return per_token_B[np.newaxis]
 
-    store = notes.corpus.store
-    patients_D = store.patient_ids[store.note_number_D[_validation(spec.base, notes)]]
     losses = [losses_D for losses_D, _ in both]
-    return chosen_score(losses, patients_D, per_token, maximize=False)
+    return chosen_score(losses, _validation_patients(spec.base, notes), per_token, maximize=False)
+
+
+def _validation_patients(spec: DomainSpec, notes: Notes) -> npt.NDArray[np.str_]:
+    """`(D,)` the patient of each validation document of step 1."""
+    store = notes.corpus.store
+    return store.patient_ids[store.note_number_D[_validation(spec, notes)]]
 
 
 def _validation(spec: DomainSpec, notes: Notes) -> Int64Array:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +14,12 @@ from notetune.errors import NotetuneError
 from notetune.journal import Event, Journal
 from notetune.lease import Holder, holder_of, holders_below, this_process
 from notetune.recipe.recipe import Recipe
+from notetune.search.ledger import Trial
 from notetune.study.jobs import Job
 from notetune.study.last_recipe import other_keys
 from notetune.study.listing import jobs
 from notetune.study.specs import KINDS, SearchSpec
+from notetune.study.trials import trials_of
 
 State = Literal["done", "running", "failed", "older format", "open"]
 _WAY_OUT = "move it away; nothing that was made depends on it."
@@ -110,13 +112,11 @@ def progress(recipe: Recipe, *, is_checked: bool = True) -> Progress:
     events = {at: event for root in roots for at, event in Diary(root).last_events().items()}
     last = {job: events.get(os.path.normpath(job.folder), {}) for job in listed}
     of_jobs = {job: _holders(job) for job in listed}
-    holders = {job: found[0] for job, found in of_jobs.items() if found}
     made = {job for job in listed if job.is_made(is_checked=is_checked)}
-    lines = [_status(job, job in made, holders.get(job), last[job]) for job in listed]
+    lines = [_status(job, job in made, of_jobs[job], last[job]) for job in listed]
     workers = len({(one.host, one.process) for found in of_jobs.values() for one in found})
-    left, untimed = _seconds_left(listed, made, holders, last)
-    specs = [job.spec for job in listed if job not in made]
-    places = sum(spec.trials if isinstance(spec, SearchSpec) else 1 for spec in specs)
+    left, untimed = _seconds_left(listed, made, of_jobs, last)
+    places = sum(_places_left(job) for job in listed if job not in made)
     left = left and left / max(1, workers)
     folder = recipe.folder.root.absolute()
     keys = other_keys(recipe) if len(made) < len(listed) else ()
@@ -130,10 +130,9 @@ def _holders(job: Job) -> list[Holder]:
     return [holder] if (holder := holder_of(job.folder)) else []
 
 
-def _status(job: Job, is_made: bool, holder: Holder | None, last: Event) -> Status:  # noqa: FBT001
-    if holder:
-        since = datetime.fromtimestamp(holder.since).astimezone().isoformat(" ", "minutes")
-        return Status(job.name, "running", f"{holder.name} since {since}")
+def _status(job: Job, is_made: bool, holders: list[Holder], last: Event) -> Status:  # noqa: FBT001
+    if holders:
+        return Status(job.name, "running", "; ".join(map(_at_work, holders)))
     if is_made:
         return Status(job.name, "done")
     if last.get("event") == "failed":
@@ -142,27 +141,52 @@ def _status(job: Job, is_made: bool, holder: Holder | None, last: Event) -> Stat
     return Status(job.name, "older format" if is_older else "open")
 
 
+def _at_work(holder: Holder) -> str:
+    since = datetime.fromtimestamp(holder.since).astimezone().isoformat(" ", "minutes")
+    return f"{holder.name} since {since}"
+
+
 def _seconds_left(
     listed: Iterable[Job],
     made: set[Job],
-    holders: Mapping[Job, Holder],
+    holders: Mapping[Job, list[Holder]],
     last: Mapping[Job, Event],
 ) -> tuple[float | None, int]:
     """The work of jobs that are not made, and how many there are whose work is not known."""
     times: dict[tuple[str, ...], list[float]] = {}
-    for job in made:
-        if seconds := last[job].get("seconds"):
+    for job in listed:
+        if seconds := _times(job, job in made, last[job]):
             for key in _likeness(job):
-                times.setdefault(key, []).append(seconds)
+                times.setdefault(key, []).extend(seconds)
     known, untimed = [], 0
     for job in (job for job in listed if job not in made):
         like = next((times[key] for key in _likeness(job) if key in times), None)
         if like is None:
             untimed += 1
             continue
-        spent = time.time() - holders[job].since if job in holders else 0.0
-        known.append(max(0.0, mean(like) - spent))
+        # By clocks that may disagree.
+        spent = sum(max(0.0, time.time() - holder.since) for holder in holders[job])
+        known.append(max(0.0, _places_left(job) * mean(like) - spent))
     return (sum(known) if known or not untimed else None), untimed
+
+
+def _times(job: Job, is_made: bool, last: Event) -> list[float]:  # noqa: FBT001
+    """How long a job took, or each trial of a search, which itself takes no time."""
+    if isinstance(job.spec, SearchSpec):
+        return [trial.seconds for trial in _trials(job) if trial.seconds]
+    return [last["seconds"]] if is_made and last.get("seconds") else []
+
+
+def _places_left(job: Job) -> int:
+    """What of a job that is not made can be made side by side: itself, or trials."""
+    if not isinstance(job.spec, SearchSpec):
+        return 1
+    return max(1, job.spec.trials - sum(trial.state != "running" for trial in _trials(job)))
+
+
+def _trials(search: Job) -> Sequence[Trial]:
+    """None where what the search needs is not made yet."""
+    return trials_of(search) if all(need.is_made() for need in search.needs) else ()
 
 
 def _likeness(job: Job) -> list[tuple[str, ...]]:

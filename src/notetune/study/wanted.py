@@ -22,7 +22,15 @@ from notetune.recipe.sections import (
     Objective,
     PretrainConfig,
 )
-from notetune.search.space import Point, Space, changes, first_point, settings_of, space_of, widest
+from notetune.search.space import (
+    Point,
+    Space,
+    changes,
+    points_to_check,
+    settings_of,
+    space_of,
+    widest,
+)
 from notetune.sources.rejections import ReadingPolicy
 from notetune.sources.tables.source import TableSource
 from notetune.sources.tables.tasks import TaskedSource
@@ -135,7 +143,8 @@ def _search(
 ) -> SearchSpec:
     tune = recipe.tune
     drawn = (tune.trials, tune.starts, tune.proposer)
-    with_point(base, first_point(space))  # an unknown key shows at once
+    for point in points_to_check(space):  # what cannot be shows at once
+        with_point(base, point)
     return SearchSpec(
         replace(base, seed=_TRIAL_SEED), space, *drawn, objective, tune.share, tune.seed
     )
@@ -171,8 +180,12 @@ def _with_point(
         if not old:
             has = ", ".join(key for key, name in wanted.items() if getattr(training, name))
             raise ConfigError(f"tune: {key} is no setting of this training, which has {has}.")
-        is_section = isinstance(value, dict)
-        new[wanted[key]] = changed(old, value, f"tune: {key}") if is_section else value
+        if isinstance(value, dict):
+            new[wanted[key]] = changed(old, value, f"tune: {key}")
+        elif isinstance(value, bool | str) or value <= 0:
+            raise ConfigError(f"tune: {key} is {value}: it should be a number above 0.")
+        else:
+            new[wanted[key]] = value
     epochs = new.get("epochs", training.epochs)
     return replace(training, **{**new, "epochs": epochs * share})
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from notetune import storage
-from notetune.errors import StepError, TrainingError
+from notetune.errors import StepError, TrainingError, TrainingMemoryError
 from notetune.model.sharded import clip
 from notetune.train.out_of_memory import halved, is_out_of_memory, was_too_large
 from notetune.train.parallel import ALONE, Batch, BatchT, World
@@ -74,8 +74,8 @@ def train(
     Raises:
         StepError: If loss or gradient is not finite, or one document alone does not fit into
             memory; the update of that step is not applied.
-        TrainingError: If rows end early, a parameter gets no gradient, or memory does not hold the
-            optimizer's state.
+        TrainingError: If rows end early or a parameter gets no gradient.
+        TrainingMemoryError: If memory does not hold the optimizer's state.
     """
     rest = iter(step_rows)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -142,7 +142,7 @@ def _update(optimizer: torch.optim.Optimizer, number: int) -> None:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise TrainingError(
+        raise TrainingMemoryError(
             f"step {number}: the optimizer's averages, twice as large as all that trains, do not "
             "fit into memory, and its update is not whole. Train an adapter or a smaller one, take "
             "a smaller backbone, or free memory; the last checkpoint is untouched."

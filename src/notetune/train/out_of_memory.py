@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from notetune.errors import StepError
+from notetune.errors import StepError, TrainingMemoryError
 from notetune.train.parallel import Batch, BatchT, World
 
 
@@ -34,5 +34,6 @@ def was_too_large(number: int, part: Batch | None, world: World) -> bool:
             f"step {number}: one document alone does not fit into memory. Lower "
             "prepare.max_tokens, take a smaller backbone, or free memory.",
             part.documents_D.tolist() if part is not None and is_single else (),
+            TrainingMemoryError,
         )
     return failures > 0

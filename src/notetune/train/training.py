@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from notetune import storage
-from notetune.errors import StepError, Stopped, TrainingError
+from notetune.errors import StepError, Stopped
 from notetune.metrics.learning import CurvePoint, Evaluation
 from notetune.progress import Track
 from notetune.tokens.store import TokenStore
@@ -258,7 +258,7 @@ def _notes_named(store: TokenStore) -> Iterator[None]:
     except StepError as error:
         notes = dict.fromkeys(store.note_ids[store.note_number_D[error.documents]].tolist())
         said = ", ".join(notes) or "another process names them"
-        raise TrainingError(f"{error} Notes: {said}.") from None
+        raise error.as_told(f"{error} Notes: {said}.") from None
 
 
 @contextmanager
