@@ -82,7 +82,7 @@ is_done() { [[ $(cat "$DAY/done/$1" 2>/dev/null) == "$(stamp)" ]]; }
 unpack_pieces() {
     local first whole
     mkdir -p "$DAY"/{pieces,done,runs,wheels}
-    if [[ -z $(ls "$DAY/runs") && -f $PIECES/studies.tar.0 ]]; then
+    if [[ -z $(ls "$DAY/runs") && -f $PIECES/studies.tar.00 ]]; then
         cat "$PIECES"/studies.tar.* | tar -xz -C "$DAY"
     fi
     cp -n "$PIECES"/piece-*-of-* "$DAY/pieces/" 2>/dev/null
@@ -139,7 +139,7 @@ keep() {
     (cd "$DAY/done" && grep -H . -- * 2>/dev/null) >"$OUT/done.txt"
     rm -f "$OUT"/studies.tar.*
     [[ -z $(ls "$DAY/runs") ]] || tar -cz -C "$DAY" "${UNKEPT[@]}" runs |
-        split -d -a 1 -b 15M - "$OUT/studies.tar."
+        split -d -b 15M - "$OUT/studies.tar." || say "the studies could not be kept"
 }
 
 CHILD=

@@ -11,6 +11,7 @@ that change what is found need another `--results`.
 
 import argparse
 import csv
+import math
 from collections import defaultdict
 from itertools import product
 from pathlib import Path
@@ -63,7 +64,8 @@ def searched(options: argparse.Namespace, question: str, proposer: str, seed: in
 def best_so_far(row: SearchRow, trials: int) -> float:
     """The best validation score among the first trials."""
     scores = [t.score for t in row.trials[:trials] if t.score is not None]
-    return min(scores) if row.objective == "perplexity" else max(scores)
+    best = min if row.objective == "perplexity" else max
+    return best(scores, default=math.nan)
 
 
 def write(rows: Rows, question: str, proposer: str, seed: int, found: SearchRow) -> None:

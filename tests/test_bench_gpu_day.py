@@ -255,5 +255,5 @@ def test_a_whole_day_rehearsed_on_a_cpu_goes_on_after_a_stop_amid_a_study(rehear
     asked = {row["question"].split(",")[0] for row in rows_of(rehearsal.out)}
     assert asked == {"matrix product", "step 1", "step 2"}
     assert len((rehearsal.out / "done.txt").read_text().splitlines()) == len(PARTS) - 2
-    assert (rehearsal.out / "studies.tar.0").stat().st_size > 1000
+    assert (rehearsal.out / "studies.tar.00").stat().st_size > 1000
     assert rehearsal.day("--rehearse", []).stdout.count("done before") == len(PARTS) - 2

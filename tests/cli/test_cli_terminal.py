@@ -33,6 +33,11 @@ def run(monkeypatch, *arguments):
         (["convert", __file__, "/"], "/ was not made by notetune"),
         (["predict", "nowhere", "notes.csv"], "nowhere is not a bundle"),
         (["demo", "--patients", "7"], "50"),
+        (
+            ["synthesize", "h", "--signal", "nan"],
+            "synthesize: signal is nan: it should be a finite",
+        ),
+        (["synthesize", "h", "--seed", "-1"], "synthesize: seed is -1: it should be greater than"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line_and_exit_code_2(monkeypatch, capsys, arguments, message):

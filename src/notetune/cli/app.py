@@ -50,7 +50,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         terminal.fail(f"{error} The same command goes on from there.")
         return _BY_SIGNAL + error.signal
     except typer.TyperException as error:  # a wrong word on the command line
-        terminal.fail(f"{error.format_message()} See `notetune --help`.")
+        terminal.fail(f"{error.format_message().rstrip('.')}. See `notetune --help`.")
         return 2
     except Exception as error:  # noqa: BLE001 (its text could hold a note)
         if fault := storage.fault_of(error):
@@ -266,16 +266,21 @@ for _command in (bundles.predict, bundles.merge, bundles.convert):
 
 @app.command()
 def synthesize(
-    folder: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
-    patients: Annotated[int, typer.Option(min=1)] = 400,
+    folder: Annotated[
+        Path, typer.Argument(help="Folder to write; an earlier hospital there is replaced.")
+    ],
+    patients: Annotated[int, typer.Option(min=10)] = 400,
     seed: Annotated[int, typer.Option()] = 0,
     signal: Annotated[float, typer.Option(help="How much the text tells; 0 is nothing.")] = 1.0,
 ) -> None:
     """Write a synthetic hospital in the shapes of MIMIC-III and MIMIC-IV, with its ground truth."""
+    from notetune.config import parse
     from notetune.hospital.hospital import SyntheticConfig, write_hospital
 
+    keys = {"patients": patients, "seed": seed, "signal": signal}
+    hospital = parse(SyntheticConfig, keys, "synthesize")
     with terminal.busy("writing the hospital"):
-        write_hospital(folder, SyntheticConfig(patients=patients, seed=seed, signal=signal))
+        write_hospital(folder, hospital)
     typer.echo(f"{folder}: {patients} patients (mimic3/, mimic4/, truth/)")
 
 
