@@ -50,7 +50,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         terminal.fail(f"{error} The same command goes on from there.")
         return _BY_SIGNAL + error.signal
     except typer.TyperException as error:  # a wrong word on the command line
-        terminal.fail(f"{error.format_message().rstrip('.')}. See `notetune --help`.")
+        said = error.format_message()
+        terminal.fail(f"{said}{'' if said.endswith(('.', '?')) else '.'} See `notetune --help`.")
         return 2
     except Exception as error:  # noqa: BLE001 (its text could hold a note)
         if fault := storage.fault_of(error):
