@@ -69,6 +69,7 @@ def paper_results(tasks=TASKS, **changes):
                 trainable_parameters=8_388_608,
                 total_parameters=6_746_804_224,
                 perplexity={"train": 1.8765, "validation": 2.1, "test": 2.2345},
+                intervals={"train": None, "test": (2.1234, 2.3456)},
                 seconds=43_210,
                 processes=2,
             ),
@@ -105,7 +106,7 @@ def test_step_1_stands_beside_table_2():
     assert rows["llama-7b/lora"] == [
         "LLaMA, LoRA llama-7b/lora",
         *("8,388,608 (0.12 % of 6,746,804,224)", "8.4M (0.12 %)"),
-        *("1.877", "1.858", "2.235", "2.244"),
+        *("1.877", "1.858", "2.235 [2.123, 2.346]", "2.244"),
         *("12 h 00 min", "21:37:42", "2", "1", "20", "200 h 00 min"),
     ]
     assert rows["llama-7b/none"] == [

@@ -35,6 +35,7 @@ from notetune.study.wanted import (
 )
 from notetune.train import processes
 
+STACKED = "domain-frozen+task-lora"
 TUNE = """
 tune:
   trials: 4
@@ -53,7 +54,7 @@ def place(tmp_path_factory):
 
 
 def load(place, *overrides):
-    few = ["downstream.tasks=[died]", "downstream.variants=[head-only,domain-frozen+task-lora]"]
+    few = ["downstream.tasks=[died]", f"downstream.variants=[head-only,{STACKED}]"]
     return config.load(Recipe, place / "recipe.yaml", [*few, *overrides])
 
 
@@ -130,6 +131,13 @@ class TestAStudy:
         assert "optim.peak_lr: 0.0001 to 0.1, log scale" in text
         assert "adapter.rank: 1, 2, 3" in text
         assert text.count("4 trials, proposed by gp") == 2
+        winners = [line for line in text.splitlines() if line.startswith("| search ·")]
+        (died,) = (row for task in results.tasks for row in task.rows if row.model == STACKED)
+        lora = results.methods[-1]
+        assert lora.method == "lora"
+        scores = f"{lora.perplexity['test']:.2f}", f"{died.auroc.value:.3f}"
+        tested = [line.rstrip(" |").rpartition(" | ")[2].split()[0] for line in winners]
+        assert tuple(tested) == scores
 
     def test_everything_is_done_and_a_second_run_trains_nothing(self, place, results):
         recipe = load(place)

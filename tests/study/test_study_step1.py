@@ -3,6 +3,7 @@
 import csv
 import math
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,6 +127,36 @@ def test_perplexity_is_there_per_split_and_source_and_on_general_text(trained):
             nats = sum(row.tokens * math.log(row.perplexity) for row in (one, other))
             assert both.perplexity == pytest.approx(math.exp(nats / both.tokens))
     assert rows["train", "all"].perplexity < rows_of(trained, None)["train", "all"].perplexity
+
+
+def test_perplexity_has_an_interval_over_patients(trained):
+    for method in (None, "lora"):
+        for (split, _), row in rows_of(trained, method).items():
+            if split == "general":
+                assert row.interval is None
+            else:
+                low, high = row.interval
+                assert low < row.perplexity < high
+
+
+def test_the_interval_is_that_of_resampled_patients():
+    rng = np.random.default_rng(0)
+    patients_D = rng.integers(40, size=100)
+    lengths_D = rng.integers(5, 50, size=100)
+    nats_D = lengths_D * (3 + rng.normal(size=40)[patients_D])  # patients differ, notes do not
+    store = SimpleNamespace(
+        patient_ids=patients_D.astype(np.str_), note_number_D=np.arange(100), lengths_D=lengths_D
+    )
+    sample = perplexity.Sample("test", "note", store, np.arange(100))
+    draws = []
+    for _ in range(4_000):
+        drawn = rng.integers(40, size=40)
+        rows = np.concatenate([np.flatnonzero(patients_D == one) for one in drawn])
+        draws.append(np.exp(nats_D[rows].sum() / (lengths_D[rows] - 1).sum()))
+    expected = np.quantile(draws, (0.025, 0.975))
+    assert perplexity._interval(sample, nats_D) == pytest.approx(expected, rel=0.03)
+    alone = SimpleNamespace(**{**vars(store), "patient_ids": np.full(100, "p")})
+    assert perplexity._interval(replace(sample, store=alone), nats_D) is None
 
 
 def test_general_text_is_read_passage_by_passage(place, trained):

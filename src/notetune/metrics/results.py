@@ -35,7 +35,7 @@ class PerplexityRow(Config):
     """Perplexity on one source of one split.
 
     `method` of step 1 made the adapter on the backbone, None without one; `backbone` is its name in
-    a study of several.
+    a study of several. The 95 % interval is over patients, None where there are no two.
     """
 
     method: str | None
@@ -44,6 +44,7 @@ class PerplexityRow(Config):
     split: str
     source: str
     perplexity: float
+    interval: tuple[float, float] | None = None
     bits_per_byte: float
     tokens: NonNegativeInt
 
@@ -58,6 +59,7 @@ class MethodRow(Config):
     trainable_parameters: NonNegativeInt = 0
     total_parameters: NonNegativeInt = 0
     perplexity: dict[str, float]
+    intervals: dict[str, tuple[float, float] | None] = Field(default_factory=dict)
     tokens_per_second: float | None = None
     seconds: float | None = None
     peak_memory_mib: float | None = None

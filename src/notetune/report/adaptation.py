@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from notetune.metrics.results import MethodRow, PerplexityRow
 from notetune.report.table import Table, in_cells, number_cell
-from notetune.report.tables import parameters_cell, time_cell
+from notetune.report.tables import parameters_cell, perplexity_cell, time_cell
 
 
 def methods_table(methods: Sequence[MethodRow]) -> Table:
@@ -18,7 +18,7 @@ def methods_table(methods: Sequence[MethodRow]) -> Table:
             (
                 row.method,
                 parameters_cell(row),
-                *(number_cell(row.perplexity.get(split), 2) for split in splits),
+                *(perplexity_cell(row, split) for split in splits),
                 number_cell(row.tokens_per_second, 0),
                 time_cell(row.seconds),
                 number_cell(row.peak_memory_mib, 0),
@@ -26,7 +26,8 @@ def methods_table(methods: Sequence[MethodRow]) -> Table:
             for row in methods
         ),
         notes=(
-            "Lower is better. On general text, a higher value than before is what was forgotten.",
+            "Lower is better; 95 % intervals are over the patients of the notes. On general text, "
+            "a higher value than before is what was forgotten.",
         ),
     )
 

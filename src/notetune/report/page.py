@@ -121,7 +121,7 @@ def _adaptation(results: Results) -> tuple[Block, ...]:
 
 def _searches(results: Results) -> tuple[Block, ...]:
     trials = map(searches.trials_table, results.searches)
-    return _present(searches.searches_table(results.searches), *trials)
+    return _present(searches.searches_table(results.searches, results), *trials)
 
 
 def _deletions(results: Results) -> tuple[Block, ...]:

@@ -10,7 +10,14 @@ from notetune.metrics.published import Publication, PublishedMethod, PublishedMo
 from notetune.metrics.results import HeadlineRow, MethodRow, Results
 from notetune.report.numbers import NOT_AVAILABLE, count
 from notetune.report.table import NOT_RUN, Cell, Table, Value, in_cells, number_cell
-from notetune.report.tables import auroc_cell, marks, parameters_cell, runs_in_words, time_cell
+from notetune.report.tables import (
+    auroc_cell,
+    marks,
+    parameters_cell,
+    perplexity_cell,
+    runs_in_words,
+    time_cell,
+)
 
 _DIGITS_OF_AUROC = 4
 _NOT_SEARCHED = Cell("none", sort=0)
@@ -83,7 +90,7 @@ def _name(row: PublishedMethod | PublishedModel | None, ours: str) -> Cell:
 def _method(ours: MethodRow | None) -> Sequence[Value]:
     if ours is None:
         return (NOT_RUN,) * 5
-    perplexities = ours.perplexity.get("train"), ours.perplexity.get("test")
+    perplexities = (perplexity_cell(ours, split, 3) for split in ("train", "test"))
     return (parameters_cell(ours), *perplexities, time_cell(ours.seconds), ours.processes)
 
 

@@ -2,23 +2,26 @@
 
 from collections.abc import Sequence
 
-from notetune.metrics.results import SearchRow
+from notetune.metrics.results import Results, SearchRow
 from notetune.report.numbers import count
-from notetune.report.table import Cell, Table, in_cells
+from notetune.report.table import NOT_RUN, Cell, Table, estimate_cell, in_cells
+from notetune.report.tables import perplexity_cell
 
 _BY = {"perplexity": "perplexity", "auroc": "AUROC", "loss": "log loss"}
 
 
-def searches_table(searches: Sequence[SearchRow]) -> Table:
-    """What each search found, and what its winner is worth."""
+def searches_table(searches: Sequence[SearchRow], results: Results | None = None) -> Table:
+    """What each search found, and what its winner is worth; on test notes too where it is known."""
+    test = ("Test",) if results else ()
     return Table(
         "Settings that were searched, on validation notes alone.",
-        ("Search", "Judged by", "Winner", "Trials", "Validation", "Corrected"),
+        ("Search", "Judged by", "Winner", "Trials", "Validation", "Corrected", *test),
         in_cells(
             (
                 *(row.search, _BY[row.objective]),
                 ", ".join(f"{key} {_setting(value)}" for key, value in row.point.items()),
                 *(len(row.trials), row.validation, row.corrected),
+                *((_tested(row, results),) if results else ()),
             )
             for row in searches
         ),
@@ -27,9 +30,21 @@ def searches_table(searches: Sequence[SearchRow]) -> Table:
             "Validation: the winner's score on the notes that chose it, which flatters it. "
             "Corrected: for the choice among the trials (bootstrap bias-corrected "
             "cross-validation). What each trial kept was chosen on these notes too, so it may "
-            "still flatter; the test score of the model does not.",
+            "still flatter; the test score of the model does not: its AUROC, of step 1 perplexity.",
         ),
     )
+
+
+def _tested(search: SearchRow, results: Results) -> Cell:
+    """The test score of what was trained with the winner's settings."""
+    for method in results.methods if not search.task else ():
+        if method.method == search.model:
+            return perplexity_cell(method, "test")
+    for task in results.tasks:
+        for row in task.rows if task.task == search.task else ():
+            if row.model == search.model:
+                return estimate_cell(row.auroc, row.reason)
+    return NOT_RUN
 
 
 def trials_table(search: SearchRow) -> Table:

@@ -102,6 +102,13 @@ def _judged_labels(results: Results) -> Iterator[str]:
             yield f"{task.task}: over {judged} of {total} labels, those that {_AT_LEAST_3}."
 
 
+def perplexity_cell(row: MethodRow, split: str, digits: int = 2) -> Cell:
+    """Perplexity of a method on a split, with its interval over patients where it has one."""
+    value, ends = row.perplexity.get(split), row.intervals.get(split)
+    detail = f"[{number(ends[0], digits)}, {number(ends[1], digits)}]" if ends else ""
+    return Cell(number(value, digits), detail, value)
+
+
 def flow_table(flow: Sequence[FlowCount]) -> Table:
     """The cohort, stage by stage, and under it the changes of characters."""
     return Table(

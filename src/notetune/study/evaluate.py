@@ -109,8 +109,10 @@ def methods(jobs: Sequence[Job]) -> list[MethodRow]:
             record = read_record(job.needed("pretrain").folder / TRAINING)
             cost = {"seconds": record.seconds, "processes": record.processes, **_cost_of(record)}
         # The last row of a split is over all sources.
-        by_split = {row.split: row.perplexity for row in perplexity.read(job)}
-        found.append(MethodRow(method=name, perplexity=by_split, **cost))
+        rows = {row.split: row for row in perplexity.read(job)}
+        by_split = {split: row.perplexity for split, row in rows.items()}
+        intervals = {split: row.interval for split, row in rows.items()}
+        found.append(MethodRow(method=name, perplexity=by_split, intervals=intervals, **cost))
     return found
 
 

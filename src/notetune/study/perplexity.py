@@ -9,6 +9,7 @@ import numpy as np
 from notetune import infer, storage
 from notetune.aliases import FloatArray
 from notetune.errors import DataError
+from notetune.metrics.bootstrap import patient_draws
 from notetune.metrics.results import PerplexityRow
 from notetune.model.adapters.files import read_adapter
 from notetune.model.backbone import load_backbone
@@ -115,9 +116,23 @@ def _rows(job: Job, samples: Sequence[Sample], nats_D: FloatArray) -> Iterator[P
                 split=split,
                 source=sample.source,
                 perplexity=got.perplexity,
+                interval=_interval(sample, part_D) if average == "token" else None,
                 bits_per_byte=got.bits_per_byte,
                 tokens=got.targets,
             )
+
+
+def _interval(sample: Sample, nats_D: FloatArray) -> tuple[float, float] | None:
+    """95 % of perplexities over other patients; None with one patient, or of a general text."""
+    store, documents_D = sample.store, sample.documents_D
+    patients_D = store.patient_ids[store.note_number_D[documents_D]]
+    if sample.split == GENERAL or len(set(patients_D.tolist())) < 2:
+        return None
+    counts_DB = patient_draws(patients_D).counts_of(patients_D)
+    with np.errstate(invalid="ignore"):
+        means_B = nats_D @ counts_DB / ((store.lengths_D[documents_D] - 1) @ counts_DB)
+    low, high = np.exp(np.nanquantile(means_B, (0.025, 0.975))).tolist()
+    return low, high
 
 
 def _of_notes(spec: PerplexitySpec, store: TokenStore) -> Iterator[Sample]:
