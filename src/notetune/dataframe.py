@@ -325,7 +325,7 @@ def _made(recipe: Recipe) -> dict[str, list[Job]]:
     found: dict[str, list[Job]] = {}
     for one in read_study(recipe):
         for job in one.done_of("baseline", "model", "hybrid"):
-            if not job.seed and (job.folder / "validation.parquet").is_file():
+            if not job.seed:
                 found.setdefault(job.task, []).append(job)
     return found
 
@@ -351,7 +351,10 @@ def _chosen(recipe: Recipe, model: str | None) -> list[Job]:
 
 def _why_not_chosen(jobs: Sequence[Job]) -> str | None:
     """Why the validation notes of a task cannot choose among its models; None if they can."""
-    targets_NK = read_scores(jobs[0].folder / "validation.parquet").targets_NK
+    way_out = f"{_UNCHOSEN} is taken; name another with predict(df, model=...)"
+    if not _validation(jobs[0]).is_file():
+        return f"there are no validation notes to choose a model by: {way_out}"
+    targets_NK = read_scores(_validation(jobs[0])).targets_NK
     positive_K = targets_NK.sum(0, dtype=np.int64)
     rarer = int(np.minimum(positive_K, len(targets_NK) - positive_K).max())
     if rarer >= _LEAST_TO_CHOOSE:
@@ -359,12 +362,18 @@ def _why_not_chosen(jobs: Sequence[Job]) -> str | None:
     of_label = "" if len(positive_K) == 1 else " of the label with most"
     return (
         f"too few validation notes to choose a model ({rarer} with the rarer value{of_label}): "
-        f"{_UNCHOSEN} is taken; name another with predict(df, model=...)"
+        f"{way_out}"
     )
 
 
+def _validation(job: Job) -> Path:
+    return job.folder / "validation.parquet"
+
+
 def _validation_auroc(job: Job) -> float:
-    table = read_scores(job.folder / "validation.parquet")
+    if not _validation(job).is_file():  # of all models alike
+        return 0.0
+    table = read_scores(_validation(job))
     auroc = macro_auroc(table.targets_NK, table.scores_NK)
     return 0.0 if math.isnan(auroc) else auroc
 
@@ -372,7 +381,9 @@ def _validation_auroc(job: Job) -> float:
 def _scored(job: Job, texts: Sequence[str], columns: pl.DataFrame) -> pl.DataFrame:
     card = read_card(job.folder)
     predictor = load_predictor(job.folder, job.place.backbone, card=card)
-    scores_NK = predictor.predict(texts, columns).scores_NK
+    predictions = predictor.predict(texts, columns)
+    for message in predictions.notices:
+        warnings.warn(message, RunWarning, stacklevel=4)
     assert job.model
     count = len(card.classes)
     return pl.DataFrame(
@@ -381,6 +392,6 @@ def _scored(job: Job, texts: Sequence[str], columns: pl.DataFrame) -> pl.DataFra
             "task": card.task,
             "model": job.model.label,
             "label": list(card.classes) * len(texts),
-            "score": scores_NK.ravel(),
+            "score": predictions.scores_NK.ravel(),
         }
     )

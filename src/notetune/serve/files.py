@@ -104,11 +104,7 @@ def predict_file(
 
     predictor = load_predictor(bundle, backbone, torch_device(device), card)
     predictions = predictor.predict(notes["text"].to_list(), cohort.columns)
-    for name, count in predictions.unkept.items():
-        message = (
-            f"column {name}: {count} of {notes.height} notes have a level that the bundle does not "
-            "know, or that was rare in its training; it counts for nothing."
-        )
+    for message in predictions.notices:
         warnings.warn(message, RunWarning, stacklevel=2)
     why = None
     if explained is not None:

@@ -29,6 +29,16 @@ class Predictions:
     reading: Reading | None = None
     unkept: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def notices(self) -> list[str]:
+        """What a user should know of the columns that were read."""
+        notes = len(self.scores_NK)
+        return [
+            f"column {name}: {count} of {notes} notes have a level that the bundle does not know, "
+            "or that was rare in its training; it counts for nothing."
+            for name, count in self.unkept.items()
+        ]
+
     def __post_init__(self) -> None:
         bad = np.flatnonzero(~np.isfinite(self.scores_NK).all(1))
         if bad.size:
