@@ -140,7 +140,7 @@ class TestStatus:
         found = progress(recipe)
         assert (found.seconds_left, found.untimed) == (None, 1)
         said = standing(found)
-        assert "how long 1 take is known once one of their kind is made; `notetune" in said
+        assert "for 1 the time is known once one of their kind is made; `notetune" in said
         assert "left at this rate" not in said
         assert [one.state for one in found.jobs if one.name == job.name] == ["open"]
 

@@ -321,6 +321,10 @@ def test_the_command_prints_the_cells_and_what_they_rest_on(small, capsys, monke
     code, said = notetune("--gpu", "l40s")
     assert code == 2
     assert "--gpu and --show go with --dry-run" in said.err
+    code, said = notetune("--dry-run", "--show", "recipe", "--gpu", "l40s")
+    assert (code, "leave --show out" in said.err) == (2, True)
+    code, said = notetune("--dry-run", "--workers", "2")
+    assert (code, "--ray and --workers go without --dry-run" in said.err) == (2, True)
 
 
 def _shape(folder, **sizes):

@@ -6,11 +6,11 @@ import pytest
 from small_study import small_study
 
 from notetune import config, storage
-from notetune.errors import RunError
+from notetune.errors import ConfigError, RunError
 from notetune.metrics.questions import Pair, Questions
 from notetune.recipe.recipe import Recipe
 from notetune.study import evaluate
-from notetune.study.evaluate import refuse_foreign_looks
+from notetune.study.evaluate import refuse_foreign_looks, refuse_unready
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +58,9 @@ def test_looks_at_one_backbone_alone_count(place, tmp_path):
     (tmp_path / "mine/backbones/a/looks.json").write_text("[3]")
     with pytest.raises(RunError, match=r"looks\.json exists already"):
         evaluate._looks(recipe, Questions(()))
+
+
+def test_a_study_that_scores_nothing_is_refused_before_anything_is_trained(place, tmp_path):
+    nothing = ["downstream.variants=[]", "evaluate.baselines=[]", f"runs={tmp_path}"]
+    with pytest.raises(ConfigError, match="the recipe scores no model; name one in downstream"):
+        refuse_unready(config.load(Recipe, place / "recipe.yaml", nothing))

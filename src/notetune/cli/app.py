@@ -141,6 +141,8 @@ def recipes(
     if not name:
         return terminal_tables.shipped(start.shipped(), as_json=as_json)
     copied = start.read_shipped(name)
+    if as_json:
+        raise ConfigError(f"--json goes with the list of recipes; {name} is YAML.")
     if output:
         storage.write_text(output, copied, replaces=False)
     else:

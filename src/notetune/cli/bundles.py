@@ -25,7 +25,12 @@ def predict(
     notes: Annotated[Path, typer.Argument(help="Notes: CSV, CSV.GZ, JSONL or Parquet.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A new .csv or .parquet; default: CSV on stdout."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="A new .csv or .parquet; default: CSV on stdout. In a CSV, text that a "
+            "spreadsheet would compute (=, +, -, @ first) begins with an apostrophe.",
+        ),
     ] = None,
     text: Annotated[str | None, typer.Option(help="Column with the note text.")] = None,
     note_id: options.NoteId = None,

@@ -51,8 +51,12 @@ def study_run(
     loaded = load.study(recipe, overrides, data, only)
     if not dry_run and (gpu or show != "costs"):
         raise ConfigError("--gpu and --show go with --dry-run: they say what would be run.")
+    if gpu and show != "costs":
+        raise ConfigError("--gpu goes with the costs of a dry run; leave --show out.")
     if ray and workers > 1:
         raise ConfigError("--ray goes without --workers: as many run as the cluster has room for.")
+    if dry_run and (ray or workers > 1):
+        raise ConfigError("--ray and --workers go without --dry-run, which runs nothing.")
     if dry_run and show == "recipe":
         return terminal_tables.recipe(loaded, as_json=as_json)
     if dry_run:

@@ -196,7 +196,7 @@ def _left(progress: "Progress") -> str:
     if not progress.untimed:
         return f"{workers}; about {terminal.duration(progress.seconds_left or 0)} left at this rate"
     untimed = (
-        f"how long {progress.untimed} take is known once one of their kind is made; "
+        f"for {progress.untimed} the time is known once one of their kind is made; "
         "`notetune study run RECIPE --dry-run` estimates it"
     )
     if not progress.seconds_left:

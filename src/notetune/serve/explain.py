@@ -93,7 +93,7 @@ def reasons(
             f"--label {unknown[0]}: the bundle has {', '.join(about.classes[:20])}"
             f"{', ...' if len(about.classes) > 20 else ''}."
         )
-    texts, chosen = notes["text"].to_list(), [about.classes.index(label) for label in labels]
+    texts, chosen = notes["text"].to_list(), [*map(about.classes.index, dict.fromkeys(labels))]
     scores_NK = predictor.predict(texts, columns).scores_NK
     wanted = [(n, k) for n, row_K in enumerate(scores_NK) for k in chosen or [int(row_K.argmax())]]
     found = [*_of_words_and_columns(predictor, texts, columns, wanted)]

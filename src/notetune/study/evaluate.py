@@ -151,7 +151,7 @@ def _score_tables(recipe: Recipe, made: Sequence[Made]) -> list[ScoreTable]:
     if not any(table.split == "test" for table in tables):
         raise RunError(
             f"{recipe.folder.root} holds no scores yet; run `notetune downstream` or "
-            "`notetune study run` with this recipe first."
+            "`notetune study run` with this recipe first. Without tasks use `notetune pretrain`."
         )
     return tables
 
@@ -234,9 +234,14 @@ def refuse_unready(recipe: Recipe) -> None:
 
     Raises:
         RunError: As of `refuse_foreign_looks`.
-        ConfigError: If the file of listed patients is faulty.
+        ConfigError: If nothing will be scored, or the file of listed patients is faulty.
     """
     refuse_foreign_looks(recipe)
+    if not recipe.models:
+        raise ConfigError(
+            "the recipe scores no model; name one in downstream.variants or evaluate.baselines. "
+            "`notetune pretrain` makes step 1 alone."
+        )
     if listed := recipe.evaluate.listed_patients:
         try:
             overlap.listed_patients(recipe.data / listed.file, listed.column)

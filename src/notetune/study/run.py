@@ -81,7 +81,8 @@ def work(
         return worker.listed
     first, *others = worker.failed.values()
     if others:
-        _say(f"{len(others)} other jobs failed too; `notetune study status` says why")
+        also = f"{len(others)} other job{'s' * (len(others) > 1)} failed too"
+        _say(f"{also}; `notetune study status` says why")
     raise first
 
 

@@ -216,7 +216,7 @@ def encode_spec(recipe: Recipe, facts: Facts, encoder: str) -> EncodeSpec:
         facts.texts,
         facts.labels,
         weights_of(folder, recipe.dtype).fingerprint,
-        settings_digest(resolve_backbone(folder)),
+        settings_digest(resolve_backbone(folder, needs_weights=False)),
         most,
         room if most == "auto" else most,
         "first" if pieces == 1 else recipe.prepare.long_notes,
