@@ -112,10 +112,15 @@ class TestPlaces:
     def test_a_worker_takes_a_core_some_memory_and_a_gpu_where_it_computes_on_one(
         self, place, device, cluster, gpus, room
     ):
-        recipe = config.load(Recipe, place / "recipe.yaml", [f"device={device}"])
+        changes = [f"device={device}", "downstream.variants=[head-only, task-lora]"]
+        recipe = config.load(Recipe, place / "recipe.yaml", changes)
         needs = ray_cluster._needs(recipe, cluster)
-        assert needs == {"CPU": 1, "GPU": gpus, "memory": 2 * GIB}
+        assert (needs["CPU"], needs["GPU"]) == (1, gpus)
+        assert (needs["memory"] == 2 * GIB) is bool(gpus)
         assert ray_cluster._room(needs, cluster) == room
+        changes.append("downstream.tokens_per_row=16384")
+        larger = config.load(Recipe, place / "recipe.yaml", changes)
+        assert (ray_cluster._needs(larger, cluster)["memory"] > needs["memory"]) is (not gpus)
 
     @pytest.mark.parametrize(
         ("places", "room", "workers"), [(9, 4, 5), (3, 4, 3), (3, 0, 1), (0, 4, 1)]

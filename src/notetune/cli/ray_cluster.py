@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from notetune.recipe.recipe import Recipe
     from notetune.study.status import Progress
 
-MEMORY_GIB = 2
-"""What a worker asks for; where it needs more, fewer workers fit than Ray believes."""
+_BASE_GIB = 2.0
+"""Of Python, its libraries and the notes; a CPU holds the tensors of a step beside it."""
 _RETRIES = 10
 _SECONDS_BETWEEN_LOOKS = 10.0
 _SECONDS_TO_ANSWER = 5.0
@@ -118,7 +118,16 @@ def _workers_for(found: "Progress", room: int) -> int:
 def _needs(recipe: "Recipe", cluster: Mapping[str, float]) -> dict[str, float]:
     """What a worker takes of a cluster."""
     takes_gpu = recipe.device == "cuda" or (recipe.device == "auto" and cluster.get("GPU", 0) > 0)
-    return {"CPU": 1, "GPU": int(takes_gpu), "memory": MEMORY_GIB * 2**30}
+    memory = _BASE_GIB + (0.0 if takes_gpu else _largest_step(recipe))
+    return {"CPU": 1, "GPU": int(takes_gpu), "memory": int(memory * 2**30)}
+
+
+def _largest_step(recipe: "Recipe") -> float:
+    """GiB of all tensors at the worst moment of a training, by the cost model."""
+    from notetune.study.costs import costs_of_a_million
+
+    counted = (costs_of_a_million(one).trainings for one in recipe.studies.values())
+    return max((cost.memory_gib for costs in counted for cost in costs), default=0.0)
 
 
 def _room(needs: Mapping[str, float], cluster: Mapping[str, float]) -> int:
