@@ -152,6 +152,8 @@ def test_outcomes_without_validation_notes_and_levels_that_are_new(tmp_path):
     small = {**SMALL, "prepare": {"max_tokens": 64}, "features": ["ward"]}
     notes = notes.with_columns(died=known)
     study = notetune.fit(notes, ["died", "stay"], folder=tmp_path / "one", **small)
+    said = "died: there are no validation notes, so nothing was chosen by them."
+    assert [notice for notice in study.results.notices if "no validation" in notice] == [said]
     new = frame(range(1000, 1003)).drop("died").with_columns(ward=pl.Series(["ICU", "new", None]))
     with pytest.warns(RunWarning, match="task died: there are no validation notes to choose a"):
         scores = study.predict(new)

@@ -216,13 +216,8 @@ def of_encoders(first: Made) -> Iterator[str]:
         store = store_of(job, first.notes.prepared)
         most = job.spec_as(CellSpec).features.pieces_in(store)
         first_documents = np.flatnonzero(store.piece_D == 0)
-        share = float(store.reading(first_documents, most).truncated_N.mean())
-        if share:
-            pieces = f"{most} pieces of " if most > 1 else ""
-            yield (
-                f"{encoder}: {share:.1%} of the labelled notes are longer than {pieces}"
-                f"{store.max_tokens} of its tokens; it reads their {_part(store)}."
-            )
+        if longer := _longer(store, first_documents, most, "labelled notes"):
+            yield f"{encoder}: {longer} of its tokens; it reads their {_part(store)}."
 
 
 def of_columns(one: Made) -> Iterator[str]:
@@ -257,6 +252,8 @@ def unsure(prepared: Prepared) -> Iterator[str]:
                 f"{_FEW_PATIENTS} test patients have (as few as {min(few)}); their own AUROC can "
                 "be far off."
             )
+        if not len(task.rows("validation")):
+            yield f"{name}: there are no validation notes, so nothing was chosen by them."
         if not overlap.words_of(name):
             yield f"{name}: no words are known that tell its outcome, so notes were not searched."
 
@@ -301,20 +298,24 @@ def _of_step_1(one: Made) -> Iterator[str]:
 
 def _cut(one: Made) -> Iterator[str]:
     """Say which notes a backbone reads a part of alone."""
-    prepared, most = one.notes.prepared, pieces_of(one)
-    pieces = f"{most} pieces of " if most > 1 else ""
+    store, most = one.notes.prepared.store, pieces_of(one)
     tasks_of: dict[str, list[str]] = {}
-    for name, task in prepared.tasks.items():
-        documents = prepared.store.first_documents(task.note_ids_N.tolist())
-        share = float(prepared.store.reading(documents, most).truncated_N.mean())
-        if share:
-            tasks_of.setdefault(f"{share:.1%}", []).append(name)
-    for shown, names in tasks_of.items():
+    for name, task in one.notes.prepared.tasks.items():
+        documents = store.first_documents(task.note_ids_N.tolist())
+        if longer := _longer(store, documents, most, "notes"):
+            tasks_of.setdefault(longer, []).append(name)
+    for longer, names in tasks_of.items():
         yield (
-            f"{', '.join(names)}: {shown} of the notes are longer than {pieces}"
-            f"{prepared.store.max_tokens} tokens; the language models read their "
-            f"{_part(prepared.store)}, TF-IDF reads all of them."
+            f"{', '.join(names)}: {longer} tokens; the language models read their {_part(store)}, "
+            "TF-IDF reads all of them."
         )
+
+
+def _longer(store: TokenStore, documents_N: Int64Array, most: int, notes: str) -> str:
+    """How many notes are longer than what is read of them; "" where none is."""
+    share = float(store.reading(documents_N, most).truncated_N.mean())
+    pieces = f"{most} pieces of " if most > 1 else ""
+    return f"{share:.1%} of the {notes} are longer than {pieces}{store.max_tokens}" if share else ""
 
 
 def _of_brought(one: Made) -> str:
