@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from notetune.errors import BackboneError
 from notetune.model import attention
 from notetune.model.attention import Additions, DocumentLayout, packed_attention, with_front
 
@@ -151,3 +152,14 @@ def test_the_gpu_kernel_gives_output_and_gradients_of_the_definition(prefix_leng
 def test_shared_items_precede_every_document():
     assert with_front(0, (2, 1)).tolist() == [0, 1, 2]
     assert with_front(2, (3, 1)).tolist() == [0, 1, 2, 3, 4, 0, 1, 5]
+
+
+def test_a_prefix_needs_attention_that_says_which_layer_it_is_of():
+    class Nameless(nn.Module):
+        is_causal = True
+
+    *states, documents = inputs()
+    packed_attention(Nameless(), *states, None, scaling=1.0, documents=documents)
+    *states, documents = inputs(prefix_lengths=(2,))
+    with pytest.raises(BackboneError, match="does not say which layer it is of"):
+        packed_attention(Nameless(), *states, None, scaling=1.0, documents=documents)

@@ -51,6 +51,16 @@ def test_loss_and_gradients_are_those_of_all_logits_at_once(length, is_trained):
     assert max(head.asked) <= 128  # nor all at once
 
 
+def test_gradients_of_a_mean_in_bfloat16_are_scaled_before_they_are_rounded():
+    torch.manual_seed(0)
+    head = nn.Linear(16, 50, bias=False).bfloat16().requires_grad_(requires_grad=False)
+    hidden_TH = torch.randn(30, 16).bfloat16().requires_grad_()
+    ids_T = torch.randint(50, (30,))
+    (whole_TH,) = torch.autograd.grad(next_token_loss(head, hidden_TH, ids_T), hidden_TH)
+    (mean_TH,) = torch.autograd.grad(next_token_loss(head, hidden_TH, ids_T) / 3_000, hidden_TH)
+    assert torch.equal(mean_TH, (whole_TH.float() / 3_000).bfloat16())
+
+
 def test_losses_of_single_tokens_add_up_and_need_no_gradient():
     head, hidden, ids = parts(300, is_trained=True)
     with torch.no_grad():

@@ -140,6 +140,16 @@ def _refuse_misfit(prefix: tuple[Tensor, Tensor] | None, own: tuple[Tensor, Tens
             )
 
 
+def _layer_of(module: nn.Module, documents: DocumentLayout) -> int:
+    layer: int | None = getattr(module, "layer_idx", None)
+    if layer is None and documents.additions.prefixes:
+        raise BackboneError(
+            "this backbone's attention does not say which layer it is of, so a prefix would stand "
+            "in its first one alone; take another adapter method."
+        )
+    return layer or 0
+
+
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -170,7 +180,7 @@ def packed_attention(
     if documents is None or attention_mask is not None or query.shape[0] != 1:
         raise BackboneError(_PACKED_ALONE)
     _refuse_other_scores(options)
-    layer = getattr(module, "layer_idx", 0)
+    layer = _layer_of(module, documents)
     asked_D, is_causal = documents.asked_D, bool(getattr(module, "is_causal", True))
     documents.attended.append((is_causal, sliding_window))
     if asked_D is not None:

@@ -151,7 +151,10 @@ class Backbone:
         path = self.folder / "tokenizer.json" if self.folder else None
         if path is None or not path.is_file():
             raise BackboneError(f"backbone {self.name} has no tokenizer.json to read a text with.")
-        ids: list[int] = Tokenizer.from_file(str(path)).encode(text).ids
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        ids: list[int] = tokenizer.encode(text).ids
         return ids
 
     def hidden_states(

@@ -61,7 +61,8 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *scale: Tensor) -> Any:
-        hidden_TH, *weights = (tensor * scale[0].to(tensor.dtype) for tensor in ctx.saved_tensors)
+        saved = ctx.saved_tensors  # the scale, one by the targets of a step, may be no bfloat16
+        hidden_TH, *weights = ((tensor.float() * scale[0]).to(tensor.dtype) for tensor in saved)
         return None, hidden_TH, None, *weights
 
 

@@ -49,7 +49,7 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().view(uint8).numpy().tobytes())
+        digest.update(tensor.contiguous().reshape(-1).view(uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -26,8 +26,17 @@ class FullAdapter(Adapter):
                 yield path.replace(".base_layer", ""), parameter
 
     def tensors(self) -> dict[str, Tensor]:
-        """All weights under the names that transformers gives them; tied ones once."""
-        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+        """All weights under the names that transformers gives them; tied ones once.
+
+        Some models keep learned values, such as the biases of experts, in buffers; these come along
+        and do not train.
+        """
+        model = self._backbone.model
+        saved = model.state_dict().keys()  # not what is computed anew, such as rotary frequencies
+        buffers = [
+            (n.replace(".base_layer", ""), b) for n, b in model.named_buffers() if n in saved
+        ]
+        return {name: tensor.detach() for name, tensor in (*self.named_parameters(), *buffers)}
 
     def set_training(self, *, is_training: bool) -> None:
         """Turn the dropout of the backbone on or off."""
