@@ -1,6 +1,9 @@
+import warnings
+
 import pytest
 import torch
 from builders import random_batch, random_llama
+from tiny_families import tiny_model
 
 from notetune.errors import BundleError, RunWarning
 from notetune.model.adapters.files import SavedAdapter, read_adapter, save_adapter, tensors_hash
@@ -173,3 +176,19 @@ def test_an_outcome_trains_nothing_in_the_layer_that_predicts_tokens(tmp_path, t
     backbone = load_backbone(str(tmp_path))
     heads = [name for name in stack(backbone, layers).parameters_by_name() if "lm_head" in name]
     assert len(heads) == (0 if tied else 3)
+
+
+def test_lora_on_experts_is_told_as_peft_sees_it(tmp_path):
+    tiny_model("qwen3_moe").save_pretrained(tmp_path)
+    targets = ("q_proj", "gate_proj", "up_proj", "down_proj")
+    spec = LoRA(rank=2, targets=targets, dropout=0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RunWarning)
+        model = stack(load_backbone(str(tmp_path)), [Layer(TASK, spec, is_trained=True)])
+    assert any("experts" in name for name in model.tensors(TASK))
+    wrong = LoRA(rank=2, targets=(*targets, "gate_prj"), dropout=0.0)
+    with pytest.warns(RunWarning, match="no layer named gate_prj"):
+        stack(load_backbone(str(tmp_path)), [Layer(TASK, wrong, is_trained=True)])
+    dropping = LoRA(rank=2, targets=targets, dropout=0.1)
+    with pytest.raises(BundleError, match=r"peft says: .* does not work with lora_dropout"):
+        stack(load_backbone(str(tmp_path)), [Layer(TASK, dropping, is_trained=True)])

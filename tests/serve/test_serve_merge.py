@@ -17,6 +17,7 @@ from notetune.model.backbone import load_backbone
 from notetune.model.backbone_folder import licence_of, model_card
 from notetune.model.batch import packed_batch
 from notetune.model.cards import read_card, save_card
+from notetune.model.merge import merge_adapters
 from notetune.model.stack import DOMAIN, TASK, stack
 from notetune.serve.merge import merge
 from notetune.serve.predictor import load_predictor
@@ -176,3 +177,10 @@ def test_lora_on_embeddings_that_are_the_last_layer_too_predicts_but_does_not_me
     with pytest.raises(BundleError, match="one matrix for embeddings and next tokens"):
         merge(bundle, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_lora_on_a_last_layer_that_embeds_too_does_not_merge(tmp_path):
+    spec = LoRA(rank=4, targets=("lm_head", "q_proj"))
+    model = trained(random_llama(tmp_path / "tied", tied=True), spec)
+    with pytest.raises(BundleError, match="one matrix for embeddings and next tokens"):
+        merge_adapters(model)

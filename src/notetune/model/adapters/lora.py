@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from notetune.errors import BundleError, RunWarning
 from notetune.model.adapters.base import Adapter
 from notetune.model.adapters.folder import LEAD
-from notetune.model.adapters.peft_config import to_peft
+from notetune.model.adapters.peft_config import NO_MODULE, to_peft
 from notetune.model.adapters.specs import LoRA
 from notetune.model.backbone import Backbone
 
@@ -47,16 +47,15 @@ class LoRAAdapter(Adapter):
                     self.wrapper.base_model.set_adapter(together)
                 else:
                     self.wrapper = PeftModel(backbone.model, config, adapter_name=name)
-            except ValueError:
-                raise BundleError(
-                    f"backbone {backbone.name} has no layer named {', '.join(spec.targets)}; "
-                    "set the adapter's targets to linear layers of this backbone."
-                ) from None
+            except ValueError as error:
+                raise BundleError(_why_not(spec, backbone, str(error))) from None
 
     def tell_idle_names(self, spec: LoRA, backbone: Backbone) -> None:
         """Warn of names in the specification that no layer bears, which peft passes over."""
-        reached = list(self._layers())
-        targets = [(f"(.*\\.)?{re.escape(name)}", name) for name in spec.targets]
+        reached, config = list(self._layers()), self.wrapper.peft_config[self.name]
+        # What peft takes for parameters of experts is no name of a layer any more.
+        named = config.target_modules if config.target_parameters else spec.targets
+        targets = [(f"(.*\\.)?{re.escape(name)}", name) for name in spec.targets if name in named]
         others = [(f"(.*\\.)?({name})", name) for name in (*spec.ranks, *spec.alphas)]
         for pattern, name in (*targets, *others):
             if not any(re.fullmatch(pattern, path) for path in reached):
@@ -130,16 +129,26 @@ def merge_together(adapters: Sequence[LoRAAdapter]) -> None:
             module.merge()
 
 
+def _why_not(spec: LoRA, backbone: Backbone, said: str) -> str:
+    """Why peft put a LoRA on no layer; it says so itself where some bear a name."""
+    if "not found in the base model" not in said and said != NO_MODULE:
+        return f"LoRA on backbone {backbone.name}: peft says: {said.splitlines()[0]}"
+    return (
+        f"backbone {backbone.name} has no layer named {', '.join(spec.targets)}; set the adapter's "
+        "targets to linear layers of this backbone."
+    )
+
+
 def refuse_tied(backbone: Backbone) -> None:
-    """Refuse to merge into a matrix that next tokens share, which LoRA leaves as it was.
+    """Refuse to merge into a matrix that embeds and tells next tokens; LoRA changes one of both.
 
     Raises:
-        BundleError: If LoRA is on embeddings that are the last layer's weights too.
+        BundleError: If LoRA is on embeddings that are the last layer's weights too, or on that.
     """
-    embeddings, output = backbone.embeddings, backbone.model.get_output_embeddings()
-    has_lora = isinstance(embeddings, LoraLayer) and output is not None
-    if has_lora and output.weight is embeddings.weight:
+    both = backbone.embeddings, backbone.model.get_output_embeddings()
+    has_lora = any(isinstance(one, LoraLayer) for one in both)
+    if has_lora and both[1] is not None and both[1].weight is both[0].weight:
         raise BundleError(
             f"backbone {backbone.name} has one matrix for embeddings and next tokens, and LoRA on "
-            "embeddings changes the former alone, so it cannot be merged; use it as it is."
+            "either changes that alone, so it cannot be merged; use it as it is."
         )

@@ -16,6 +16,8 @@ from notetune.model.adapters.specs import (
 )
 from notetune.model.backbone import Backbone
 
+NO_MODULE = "no module in the chosen layers has such a name"
+
 
 def to_peft(spec: PeftSpec, backbone: Backbone) -> peft.PeftConfig:
     """The peft configuration of a specification on a backbone.
@@ -86,7 +88,7 @@ def _targets(spec: LoRA, backbone: Backbone) -> list[str]:
         if id(module) in inside and f".{path}".endswith(ends)
     ]
     if not paths:
-        raise ValueError("no module in the chosen layers has such a name")
+        raise ValueError(NO_MODULE)
     return paths
 
 
