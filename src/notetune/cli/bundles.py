@@ -23,15 +23,7 @@ _OPTIONS: Final[Mapping[str, str]] = {
 def predict(
     bundle: Annotated[Path, typer.Argument(help="Folder of a trained cell.")],
     notes: Annotated[Path, typer.Argument(help="Notes: CSV, CSV.GZ, JSONL or Parquet.")],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="A new .csv or .parquet; default: CSV on stdout. In a CSV, text that a "
-            "spreadsheet would compute (=, +, -, @ first) begins with an apostrophe.",
-        ),
-    ] = None,
+    output: options.Scores = None,
     text: Annotated[str | None, typer.Option(help="Column with the note text.")] = None,
     note_id: options.NoteId = None,
     patient_id: Annotated[str | None, typer.Option(help="Column with the patient id.")] = None,

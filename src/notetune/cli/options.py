@@ -60,3 +60,12 @@ RayAddress = Annotated[
         help="Let this Ray cluster make the jobs; `local` starts one on this machine.",
     ),
 ]
+Scores = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="A new .csv or .parquet; default: CSV on stdout. In a CSV, text that a spreadsheet "
+        "would compute (=, +, -, @ first) begins with an apostrophe.",
+    ),
+]
