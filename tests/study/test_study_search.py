@@ -109,6 +109,13 @@ class TestAStudy:
         assert "optim.peak_lr: 0.0001 to 0.1, log scale" in text
         assert "adapter.rank: 1, 2, 3" in text
         assert text.count("4 trials, proposed by gp") == 2
+        records = place.rglob("search*/**/trial-*/training.json")
+        taken = sorted(json.loads(record.read_text())["steps"] for record in records)
+        steps = [trial.steps for row in results.searches for trial in row.trials]
+        assert sorted(steps) == taken
+        few = [row for row in results.searches if np.median([t.steps for t in row.trials]) < 20]
+        assert few
+        assert text.count("that suit so few are too high for a whole") == len(few)
         winners = [line for line in text.splitlines() if line.startswith("| search ·")]
         (died,) = (row for task in results.tasks for row in task.rows if row.model == STACKED)
         lora = results.methods[-1]

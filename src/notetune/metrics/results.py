@@ -98,6 +98,7 @@ class TrialRow(Config):
     score: float | None = None
     state: Literal["running", "finished", "failed"]
     seconds: float | None = None
+    steps: int | None = None
 
 
 class SearchRow(Config):

@@ -1,12 +1,14 @@
 """Searches for settings as tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from statistics import median
 
 from notetune.metrics.results import Results, SearchRow
 from notetune.report.numbers import count
 from notetune.report.table import NOT_RUN, Cell, Table, estimate_cell, in_cells
 from notetune.report.tables import perplexity_cell
 
+_FEW_STEPS = 20
 _BY = {"perplexity": "perplexity", "auroc": "AUROC", "loss": "log loss"}
 
 
@@ -27,12 +29,23 @@ def searches_table(searches: Sequence[SearchRow], results: Results | None = None
         ),
         text_columns=3,
         notes=(
+            *_too_short(searches),
             "Validation: the winner's score on the notes that chose it, which flatters it. "
             "Corrected: for the choice among the trials (bootstrap bias-corrected "
             "cross-validation). What each trial kept was chosen on these notes too, so it may "
             "still flatter; the test score of the model does not: its AUROC, of step 1 perplexity.",
         ),
     )
+
+
+def _too_short(searches: Sequence[SearchRow]) -> Iterator[str]:
+    for row in searches:
+        steps = [trial.steps for trial in row.trials if trial.steps is not None]
+        if steps and median(steps) < _FEW_STEPS:
+            yield (
+                f"{row.search}: its trials took {median(steps):.0f} steps in the median. Rates "
+                "that suit so few are too high for a whole training; raise tune.share."
+            )
 
 
 def _tested(search: SearchRow, results: Results) -> Cell:

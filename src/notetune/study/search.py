@@ -201,7 +201,7 @@ def choose(search: Job, notes: Notes) -> None:
         objective=spec.objective,
         space={key: _in_words(dimension) for key, dimension in spec.space.items()},
         proposer=spec.proposer,
-        trials=tuple(_row(spec, trial) for trial in trials),
+        trials=tuple(_row(search, trial) for trial in trials),
         winner=winner.n,
         point=dict(winner.point),
         validation=_as_shown(spec, found.naive),
@@ -211,14 +211,13 @@ def choose(search: Job, notes: Notes) -> None:
         storage.write_json(folder / WINNER, row)
 
 
-def _row(spec: SearchSpec, trial: Trial) -> TrialRow:
-    return TrialRow(
-        number=trial.n,
-        point=dict(trial.point),
-        score=None if trial.score is None else _as_shown(spec, trial.score),
-        state=trial.state,
-        seconds=trial.seconds,
-    )
+def _row(search: Job, trial: Trial) -> TrialRow:
+    row = TrialRow(number=trial.n, point=dict(trial.point), score=None, state=trial.state)
+    if trial.score is None:
+        return row
+    score = _as_shown(search.spec_as(SearchSpec), trial.score)
+    steps = read_record(TrialRun(search, trial).folder / TRAINING).steps
+    return row.model_copy(update={"score": score, "seconds": trial.seconds, "steps": steps})
 
 
 def read(search: Job) -> SearchRow:
