@@ -115,7 +115,7 @@ class TestAStudy:
         assert sorted(steps) == taken
         few = [row for row in results.searches if np.median([t.steps for t in row.trials]) < 20]
         assert few
-        assert text.count("that suit so few are too high for a whole") == len(few)
+        assert text.count("that suit so few may be too high for a longer") == len(few)
         winners = [line for line in text.splitlines() if line.startswith("| search ·")]
         (died,) = (row for task in results.tasks for row in task.rows if row.model == STACKED)
         lora = results.methods[-1]

@@ -44,7 +44,7 @@ def _too_short(searches: Sequence[SearchRow]) -> Iterator[str]:
         if steps and median(steps) < _FEW_STEPS:
             yield (
                 f"{row.search}: its trials took {median(steps):.0f} steps in the median. Rates "
-                "that suit so few are too high for a whole training; raise tune.share."
+                "that suit so few may be too high for a longer training; see tune.share."
             )
 
 
