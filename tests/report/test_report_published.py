@@ -69,7 +69,8 @@ def paper_results(tasks=TASKS, **changes):
                 trainable_parameters=8_388_608,
                 total_parameters=6_746_804_224,
                 perplexity={"train": 1.8765, "validation": 2.1, "test": 2.2345},
-                intervals={"train": None, "test": (2.1234, 2.3456)},
+                intervals={"test": (2.1234, 2.3456)},
+                standing="best",
                 seconds=43_210,
                 processes=2,
             ),
@@ -106,7 +107,7 @@ def test_step_1_stands_beside_table_2():
     assert rows["llama-7b/lora"] == [
         "LLaMA, LoRA llama-7b/lora",
         *("8,388,608 (0.12 % of 6,746,804,224)", "8.4M (0.12 %)"),
-        *("1.877", "1.858", "2.235 [2.123, 2.346]", "2.244"),
+        *("1.877", "1.858", "2.235 ★ [2.123, 2.346]", "2.244"),
         *("12 h 00 min", "21:37:42", "2", "1", "20", "200 h 00 min"),
     ]
     assert rows["llama-7b/none"] == [
@@ -121,7 +122,8 @@ def test_step_1_stands_beside_table_2():
         *("n/a (not run)", "49:26:38", "n/a (not run)", "4", "n/a", "n/a"),
     ]
     assert rows["pmc-llama-7b/lora"][5] == "n/a"
-    assert table.notes[0].startswith("Perplexities compare only where tokens and averaging")
+    assert table.notes[0].startswith("★ and bold: better than every other model.")
+    assert table.notes[2].startswith("Perplexities compare only where tokens and averaging")
 
 
 def test_step_2_stands_beside_table_3_in_its_order_then_what_it_lacks():

@@ -3,7 +3,6 @@
 import csv
 import math
 from dataclasses import fields, replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -129,34 +128,18 @@ def test_perplexity_is_there_per_split_and_source_and_on_general_text(trained):
     assert rows["train", "all"].perplexity < rows_of(trained, None)["train", "all"].perplexity
 
 
-def test_perplexity_has_an_interval_over_patients(trained):
-    for method in (None, "lora"):
-        for (split, _), row in rows_of(trained, method).items():
-            if split == "general":
-                assert row.interval is None
-            else:
-                low, high = row.interval
-                assert low < row.perplexity < high
-
-
-def test_the_interval_is_that_of_resampled_patients():
-    rng = np.random.default_rng(0)
-    patients_D = rng.integers(40, size=100)
-    lengths_D = rng.integers(5, 50, size=100)
-    nats_D = lengths_D * (3 + rng.normal(size=40)[patients_D])  # patients differ, notes do not
-    store = SimpleNamespace(
-        patient_ids=patients_D.astype(np.str_), note_number_D=np.arange(100), lengths_D=lengths_D
-    )
-    sample = perplexity.Sample("test", "note", store, np.arange(100))
-    draws = []
-    for _ in range(4_000):
-        drawn = rng.integers(40, size=40)
-        rows = np.concatenate([np.flatnonzero(patients_D == one) for one in drawn])
-        draws.append(np.exp(nats_D[rows].sum() / (lengths_D[rows] - 1).sum()))
-    expected = np.quantile(draws, (0.025, 0.975))
-    assert perplexity._interval(sample, nats_D) == pytest.approx(expected, rel=0.03)
-    alone = SimpleNamespace(**{**vars(store), "patient_ids": np.full(100, "p")})
-    assert perplexity._interval(replace(sample, store=alone), nats_D) is None
+def test_each_perplexity_has_an_interval_and_one_on_test_notes_stands_to_the_best(place, trained):
+    rows = {row.method: row for row in methods(jobs_of_step_1(load(place)))}
+    assert list(rows) == ["none", "lora", "wide"]
+    for row in rows.values():
+        assert list(row.intervals) == ["train", "validation", "test"]
+        for split, (low, high) in row.intervals.items():
+            assert low < row.perplexity[split] < high
+    assert rows["none"].standing == "worse"
+    assert min(rows.values(), key=lambda row: row.perplexity["test"]).standing in ("best", "tied")
+    (job, *_) = (one for one in jobs_of_step_1(load(place)) if one.stage == "perplexity")
+    batches = replace(job, spec=replace(job.spec, average="batch-mean"))
+    assert perplexity.judged_on("test", {"none": batches}) == {}
 
 
 def test_general_text_is_read_passage_by_passage(place, trained):

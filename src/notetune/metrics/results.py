@@ -35,7 +35,7 @@ class PerplexityRow(Config):
     """Perplexity on one source of one split.
 
     `method` of step 1 made the adapter on the backbone, None without one; `backbone` is its name in
-    a study of several. The 95 % interval is over patients, None where there are no two.
+    a study of several.
     """
 
     method: str | None
@@ -44,7 +44,6 @@ class PerplexityRow(Config):
     split: str
     source: str
     perplexity: float
-    interval: tuple[float, float] | None = None
     bits_per_byte: float
     tokens: NonNegativeInt
 
@@ -52,14 +51,16 @@ class PerplexityRow(Config):
 class MethodRow(Config):
     """One method of step 1; perplexity by split (`train`, `validation`, `test`, `general`).
 
-    `processes` is how many trained it together, where that was recorded.
+    The 95 % intervals are over patients, of splits with two. `standing` is among the methods on its
+    backbone, on the test notes; `processes` is how many trained it together, where recorded.
     """
 
     method: str
     trainable_parameters: NonNegativeInt = 0
     total_parameters: NonNegativeInt = 0
     perplexity: dict[str, float]
-    intervals: dict[str, tuple[float, float] | None] = Field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    standing: Standing | None = None
     tokens_per_second: float | None = None
     seconds: float | None = None
     peak_memory_mib: float | None = None

@@ -4,7 +4,12 @@ from collections.abc import Sequence
 
 from notetune.metrics.results import MethodRow, PerplexityRow
 from notetune.report.table import Table, in_cells, number_cell
-from notetune.report.tables import parameters_cell, perplexity_cell, time_cell
+from notetune.report.tables import (
+    marks_of_methods,
+    parameters_cell,
+    perplexity_cells,
+    time_cell,
+)
 
 
 def methods_table(methods: Sequence[MethodRow]) -> Table:
@@ -18,7 +23,7 @@ def methods_table(methods: Sequence[MethodRow]) -> Table:
             (
                 row.method,
                 parameters_cell(row),
-                *(perplexity_cell(row, split) for split in splits),
+                *perplexity_cells(row, splits),
                 number_cell(row.tokens_per_second, 0),
                 time_cell(row.seconds),
                 number_cell(row.peak_memory_mib, 0),
@@ -26,6 +31,7 @@ def methods_table(methods: Sequence[MethodRow]) -> Table:
             for row in methods
         ),
         notes=(
+            *marks_of_methods(methods),
             "Lower is better; 95 % intervals are over the patients of the notes. On general text, "
             "a higher value than before is what was forgotten.",
         ),

@@ -13,8 +13,9 @@ from notetune.report.table import NOT_RUN, Cell, Table, Value, in_cells, number_
 from notetune.report.tables import (
     auroc_cell,
     marks,
+    marks_of_methods,
     parameters_cell,
-    perplexity_cell,
+    perplexity_cells,
     runs_in_words,
     time_cell,
 )
@@ -53,7 +54,7 @@ def methods_table(results: Results, publication: Publication) -> Table:
         f"Step 1 beside Table 2 of {publication.source}.",
         ("Method", *pairs, "Trials", "Time of trials"),
         in_cells(rows),
-        notes=(publication.about_methods, _BY_NAME),
+        notes=(*marks_of_methods(results.methods), publication.about_methods, _BY_NAME),
     )
 
 
@@ -90,7 +91,7 @@ def _name(row: PublishedMethod | PublishedModel | None, ours: str) -> Cell:
 def _method(ours: MethodRow | None) -> Sequence[Value]:
     if ours is None:
         return (NOT_RUN,) * 5
-    perplexities = (perplexity_cell(ours, split, 3) for split in ("train", "test"))
+    perplexities = perplexity_cells(ours, ("train", "test"), digits=3)
     return (parameters_cell(ours), *perplexities, time_cell(ours.seconds), ours.processes)
 
 

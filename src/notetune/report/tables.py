@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from notetune.audit import Finding, FlowCount
+from notetune.metrics.best import Standing
 from notetune.metrics.bootstrap import Estimate
 from notetune.metrics.results import (
     Cost,
@@ -21,6 +22,10 @@ BEST_MARK, TIE_MARK = "★", "≈"
 MARKS_LEGEND = (
     f"{BEST_MARK} and bold: better than every other model. {TIE_MARK}: cannot be told from the "
     "best. No mark: worse than the best. (Model confidence set, 95 %.)"
+)
+_OF_METHODS = (
+    "Perplexities are held against those on the same backbone, over patients alone: one training "
+    "of each method is measured."
 )
 TRAINING_SET = "All intervals are for this training set: another one would change the models too."
 _ONE_RUN = (
@@ -107,6 +112,18 @@ def perplexity_cell(row: MethodRow, split: str, digits: int = 2) -> Cell:
     value, ends = row.perplexity.get(split), row.intervals.get(split)
     detail = f"[{number(ends[0], digits)}, {number(ends[1], digits)}]" if ends else ""
     return Cell(number(value, digits), detail, value)
+
+
+def perplexity_cells(row: MethodRow, splits: Iterable[str], digits: int = 2) -> Iterator[Cell]:
+    """Perplexities of a method, that on the test notes with how it stands."""
+    for split in splits:
+        cell = perplexity_cell(row, split, digits)
+        yield _marked(cell, row.standing) if split == "test" else cell
+
+
+def marks_of_methods(methods: Sequence[MethodRow]) -> tuple[str, ...]:
+    """What the marks of perplexities mean, if there are any."""
+    return (MARKS_LEGEND, _OF_METHODS) if any(row.standing for row in methods) else ()
 
 
 def flow_table(flow: Sequence[FlowCount]) -> Table:
@@ -304,9 +321,12 @@ def marks(tasks: Sequence[TaskResult]) -> tuple[str, ...]:
 
 def auroc_cell(row: ModelRow | HeadlineRow) -> Cell:
     """AUROC with its interval, and how it stands to the best."""
-    cell = estimate_cell(row.auroc, row.reason)
-    mark = {"best": f" {BEST_MARK}", "tied": f" {TIE_MARK}"}.get(row.standing or "", "")
-    return replace(cell, text=cell.text + mark, is_strong=row.standing == "best")
+    return _marked(estimate_cell(row.auroc, row.reason), row.standing)
+
+
+def _marked(cell: Cell, standing: Standing | None) -> Cell:
+    mark = {"best": f" {BEST_MARK}", "tied": f" {TIE_MARK}"}.get(standing or "", "")
+    return replace(cell, text=cell.text + mark, is_strong=standing == "best")
 
 
 def _precision_cell(row: ModelRow) -> Cell:

@@ -99,11 +99,11 @@ def perplexities(jobs: Sequence[Job]) -> list[PerplexityRow]:
 
 def methods(jobs: Sequence[Job]) -> list[MethodRow]:
     """The methods side by side, as in Table 2 of the paper, after a row without any."""
+    of_step_1 = [job for job in jobs if job.stage == "perplexity"]
+    measured = {name_in_study(job.backbone, job.method or NO_METHOD): job for job in of_step_1}
+    judged = {split: perplexity.judged_on(split, measured) for split in SPLITS}
     found = []
-    for job in jobs:
-        if job.stage != "perplexity":
-            continue
-        name = name_in_study(job.backbone, job.method or NO_METHOD)
+    for name, job in measured.items():
         cost: dict[str, Any] = {}
         if job.method is not None:
             record = read_record(job.needed("pretrain").folder / TRAINING)
@@ -111,8 +111,16 @@ def methods(jobs: Sequence[Job]) -> list[MethodRow]:
         # The last row of a split is over all sources.
         rows = {row.split: row for row in perplexity.read(job)}
         by_split = {split: row.perplexity for split, row in rows.items()}
-        intervals = {split: row.interval for split, row in rows.items()}
-        found.append(MethodRow(method=name, perplexity=by_split, intervals=intervals, **cost))
+        of_method = {split: of[name] for split, of in judged.items() if of}
+        found.append(
+            MethodRow(
+                method=name,
+                perplexity=by_split,
+                intervals={split: one.interval for split, one in of_method.items()},
+                standing=of_method["test"].standing if "test" in of_method else None,
+                **cost,
+            )
+        )
     return found
 
 

@@ -1,15 +1,16 @@
 """Perplexity before and after step 1, of what is saved; nothing here trains."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 
 import numpy as np
+import polars as pl
 
 from notetune import infer, storage
 from notetune.aliases import FloatArray
 from notetune.errors import DataError
-from notetune.metrics.bootstrap import patient_draws
+from notetune.metrics.losses import DocumentLosses, JudgedPerplexity, judged
 from notetune.metrics.results import PerplexityRow
 from notetune.model.adapters.files import read_adapter
 from notetune.model.backbone import load_backbone
@@ -27,7 +28,8 @@ from notetune.tokens.store import TokenStore, encode_notes
 from notetune.train.parallel import this_world
 from notetune.train.processes import spread, stage_folders
 
-PERPLEXITY = "perplexity.json"
+PERPLEXITY, LOSSES = "perplexity.json", "losses.parquet"
+_COLUMNS = ("patient_id", "nats", "targets")
 GENERAL, ALL_SOURCES = "general", "all"
 
 _AT_ONCE = 16
@@ -50,13 +52,30 @@ def measure(job: Job, notes: Notes, track: Track = silent) -> None:
     with stage_folders(job.folder, job.inputs) as (_, temporary):
         count = sum(len(sample.documents_D) for sample in found)
         losses = track(job.label, _losses(job, found), count, lambda loss: loss[0])
-        rows = _rows(job, found, np.array([nats for _, nats in losses]))
-        storage.write_json(temporary / PERPLEXITY, [*rows])
+        nats_D = np.array([nats for _, nats in losses])
+        storage.write_json(temporary / PERPLEXITY, [*_rows(job, found, nats_D)])
+        _frame(found, nats_D).write_parquet(temporary / LOSSES)
 
 
 def read(job: Job) -> tuple[PerplexityRow, ...]:
     """The rows of a finished job."""
     return tuple(PerplexityRow(**row) for row in storage.read_json(job.folder / PERPLEXITY))
+
+
+def judged_on(split: str, jobs: Mapping[str, Job]) -> dict[str, JudgedPerplexity]:
+    """How sure the perplexity of each finished job on a split is, beside those of the others.
+
+    None where it is not over tokens: the mean over batches is not one over patients.
+    """
+    if any(job.spec_as(PerplexitySpec).average != "token" for job in jobs.values()):
+        return {}
+    return judged({name: _losses_on(split, job) for name, job in jobs.items()})
+
+
+def _losses_on(split: str, job: Job) -> DocumentLosses:
+    frame = pl.read_parquet(job.folder / LOSSES).filter(pl.col("split") == split)
+    patient_ids_D, nats_D, targets_D = (frame[name].to_numpy() for name in _COLUMNS)
+    return DocumentLosses(patient_ids_D.astype(np.str_), nats_D, targets_D)
 
 
 def samples(job: Job, store: TokenStore) -> list[Sample]:
@@ -116,23 +135,25 @@ def _rows(job: Job, samples: Sequence[Sample], nats_D: FloatArray) -> Iterator[P
                 split=split,
                 source=sample.source,
                 perplexity=got.perplexity,
-                interval=_interval(sample, part_D) if average == "token" else None,
                 bits_per_byte=got.bits_per_byte,
                 tokens=got.targets,
             )
 
 
-def _interval(sample: Sample, nats_D: FloatArray) -> tuple[float, float] | None:
-    """95 % of perplexities over other patients; None with one patient, or of a general text."""
-    store, documents_D = sample.store, sample.documents_D
-    patients_D = store.patient_ids[store.note_number_D[documents_D]]
-    if sample.split == GENERAL or len(set(patients_D.tolist())) < 2:
-        return None
-    counts_DB = patient_draws(patients_D).counts_of(patients_D)
-    with np.errstate(invalid="ignore"):
-        means_B = nats_D @ counts_DB / ((store.lengths_D[documents_D] - 1) @ counts_DB)
-    low, high = np.exp(np.nanquantile(means_B, (0.025, 0.975))).tolist()
-    return low, high
+def _frame(samples: Sequence[Sample], nats_D: FloatArray) -> pl.DataFrame:
+    """The loss of each document of notes; a general text has no patients."""
+    of_notes = [sample for sample in samples if sample.split != GENERAL]
+    store = of_notes[0].store
+    documents_D = np.concatenate([sample.documents_D for sample in of_notes])
+    sizes = [len(sample.documents_D) for sample in of_notes]
+    return pl.DataFrame(
+        {
+            "split": np.repeat([sample.split for sample in of_notes], sizes),
+            "patient_id": store.patient_ids[store.note_number_D[documents_D]],
+            "nats": nats_D[: len(documents_D)],
+            "targets": store.lengths_D[documents_D] - 1,
+        }
+    )
 
 
 def _of_notes(spec: PerplexitySpec, store: TokenStore) -> Iterator[Sample]:

@@ -365,7 +365,7 @@ KINDS: Mapping[Stage, Kind] = {
     "prepare": Kind(PREPARED_FORMAT, None),
     "prepare the corpus": Kind(PREPARED_FORMAT, None),
     "pretrain": Kind(3, "step1:train_domain", shows_steps=True),
-    "perplexity": Kind(3, "perplexity:measure", shows_steps=True),
+    "perplexity": Kind(4, "perplexity:measure", shows_steps=True),
     "encode": Kind(3, "features:encode"),
     "baseline": Kind(3, "baselines:score_baseline"),
     "model": Kind(3, "step2:train_model", shows_steps=True),
