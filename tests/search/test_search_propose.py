@@ -9,7 +9,6 @@ import warnings
 import pytest
 from small_search import SPACE, STUDY, TRIALS, best, next_point, score, search
 
-from notetune.errors import ConfigError
 from notetune.search.ledger import Ledger, Trial
 from notetune.search.propose import propose
 from notetune.search.space import Interval, Values, point_count
@@ -154,20 +153,6 @@ def test_starts_spread_over_a_logarithmic_scale():
     space = {"rate": Interval(low=1e-6, high=1, log=True)}
     rates = [next_point([], n, space, proposer="random")["rate"] for n in range(200)]
     assert 60 < sum(rate < 1e-3 for rate in rates) < 140
-
-
-@pytest.mark.parametrize(
-    "point",
-    [
-        {"adapter.rank": 3, "adapter.projection": True},
-        {"adapter.rank": 2},
-        {"adapter.rank": 2, "adapter.projection": True, "epochs": 1},
-        {"adapter.rank": 2, "adapter.projection": "yes"},
-    ],
-)
-def test_a_trial_of_another_space_is_named(point):
-    with pytest.raises(ConfigError, match=r"trial 3 has a point outside the space, which holds ad"):
-        next_point([Trial(3, point, "finished", 1.0)], 4, SMALL)
 
 
 def test_nothing_is_logged_or_warned(caplog):

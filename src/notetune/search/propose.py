@@ -5,7 +5,6 @@ from itertools import count
 from typing import TYPE_CHECKING, Literal, assert_never
 
 from notetune import storage
-from notetune.errors import ConfigError
 from notetune.search.ledger import Trial
 from notetune.search.space import Interval, Point, Space, Value, Values, point_count
 
@@ -41,9 +40,6 @@ def propose(
             with the running ones in mind; `random` draws uniformly.
         starts: So many trials are drawn at random first. Their first draw depends on `study` and
             `n` alone; it is drawn again if another trial had it.
-
-    Raises:
-        ConfigError: If a trial has a point of another space.
 
     Source:
         The Gaussian process is optuna's `GPSampler`. It is made anew for every trial, because one
@@ -92,18 +88,12 @@ def _told(space: Space, trial: Trial) -> "FrozenTrial":
         "finished": TrialState.COMPLETE,
         "failed": TrialState.FAIL,
     }
-    try:
-        return optuna.trial.create_trial(
-            state=states[trial.state],
-            value=trial.score,
-            params={key: _param(space[key], value) for key, value in trial.point.items()},
-            distributions=_distributions(space),
-        )
-    except (KeyError, ValueError):
-        raise ConfigError(
-            f"trial {trial.n} has a point outside the space, which holds {', '.join(space)}; "
-            "search anew, or give the space that it was proposed from."
-        ) from None
+    return optuna.trial.create_trial(
+        state=states[trial.state],
+        value=trial.score,
+        params={key: _param(space[key], value) for key, value in trial.point.items()},
+        distributions=_distributions(space),
+    )
 
 
 def _distributions(space: Space) -> dict[str, "BaseDistribution"]:

@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from notetune import storage
-from notetune.model.backbone_folder import resolve_backbone
 from notetune.prepare import prepared
 from notetune.recipe.recipe import Recipe
-from notetune.study.wanted import general_text, start_of, weights_of
-from notetune.tokens.edges import settings_digest
+from notetune.study.wanted import encoder_digests, general_text, start_of, weights_of
 
 RECIPE = "recipe.json"
 _FILES = "files"
@@ -29,10 +27,7 @@ def _files(recipe: Recipe) -> dict[str, Any]:
     """By the keys that name them."""
     read = {"prepare.source": recipe.preparation, "pretrain.corpus": recipe.corpus}
     encoders = {
-        f"encoders.models.{name}": [
-            weights_of(folder, recipe.dtype).fingerprint,
-            settings_digest(resolve_backbone(folder, needs_weights=False)),
-        ]
+        f"encoders.models.{name}": [*encoder_digests(folder, recipe.dtype)]
         for name, folder in recipe.encoders.models.items()
     }
     text = general_text(recipe)

@@ -75,6 +75,12 @@ def weights_of(backbone: str, dtype: Dtype) -> Weights:
     return Weights(backbone_fingerprint(resolve_backbone(backbone, needs_weights=False)), dtype)
 
 
+def encoder_digests(folder: str, dtype: Dtype) -> tuple[str, str]:
+    """Of the weights of an encoder, and of what its tokenizer puts around a text."""
+    settings = settings_digest(resolve_backbone(folder, needs_weights=False))
+    return weights_of(folder, dtype).fingerprint, settings
+
+
 def domain_spec(recipe: Recipe, facts: Facts, seed: int) -> DomainSpec:
     """The domain adapter of a run."""
     config = recipe.pretrain
@@ -215,8 +221,7 @@ def encode_spec(recipe: Recipe, facts: Facts, encoder: str) -> EncodeSpec:
     return EncodeSpec(
         facts.texts,
         facts.labels,
-        weights_of(folder, recipe.dtype).fingerprint,
-        settings_digest(resolve_backbone(folder, needs_weights=False)),
+        *encoder_digests(folder, recipe.dtype),
         most,
         room if most == "auto" else most,
         "first" if pieces == 1 else recipe.prepare.long_notes,
