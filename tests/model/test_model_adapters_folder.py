@@ -206,6 +206,15 @@ def test_a_setting_of_tomorrow_and_pickled_weights_are_refused(backbone, tmp_pat
         read_adapter(tmp_path)
 
 
+def test_weights_of_the_backbone_beside_an_adapter_are_refused_with_the_way_out(backbone, tmp_path):
+    form = next(name for name, config in FORMS.items() if config.peft_type == "LORA")
+    written(backbone, FORMS[form], tmp_path, save_embedding_layers=True)
+    with pytest.raises(
+        BundleError, match=r"hold \S*(embed|lm_head)\S* .*save_embedding_layers=False"
+    ):
+        read_adapter(tmp_path)
+
+
 def test_the_digest_is_of_what_an_adapter_does_and_not_of_where_it_lies(backbone, tmp_path):
     written(backbone, FORMS["patterns"], tmp_path / "one")
     (tmp_path / "one").rename(tmp_path / "two")

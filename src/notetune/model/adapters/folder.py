@@ -152,6 +152,8 @@ def _from_peft(settings: Mapping[str, Any], names: Iterable[str], origin: str) -
         ConfigError: If a value is missing or wrong.
     """
     _refuse_unread(settings, origin)
+    if settings["peft_type"] == "LORA":
+        _refuse_whole(names, origin)
     get = settings.get
     tokens = {"virtual_tokens": get("num_virtual_tokens")}
     match get("peft_type"):
@@ -192,6 +194,15 @@ def _targets(settings: Mapping[str, Any], names: Iterable[str]) -> Any:
 
 def _entries(value: Any) -> Iterable[Any]:
     return value if isinstance(value, dict) else ()
+
+
+def _refuse_whole(names: Iterable[str], origin: str) -> None:
+    if whole := [name.removeprefix(LEAD) for name in names if ".lora_" not in name]:
+        raise BundleError(
+            f"{origin}: its weights hold {whole[0]} of the backbone itself, as peft saves where "
+            "tokens were added. If none were, save the adapter again with save_embedding_layers="
+            "False; else merge it into its backbone with peft and use the result as the backbone."
+        )
 
 
 def _refuse_unread(settings: Mapping[str, Any], origin: str) -> None:
