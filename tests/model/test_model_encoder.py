@@ -14,7 +14,7 @@ from tiny_families import tiny_config
 from torch import nn
 from transformers import AutoModel
 
-from notetune.errors import BackboneError
+from notetune.errors import BackboneError, BundleError
 from notetune.model.adapters.files import save_adapter
 from notetune.model.adapters.specs import LoRA
 from notetune.model.backbone import Backbone, load_backbone, outline_backbone
@@ -139,3 +139,14 @@ def test_positions_begin_after_that_of_padding_where_it_has_one(tmp_path):
     for kind, first in (("bert", 0), ("roberta", 2)):
         loaded = load_backbone(str(random_encoder(tmp_path / kind, tiny_config(kind))))
         assert (loaded.first_position, loaded.max_positions) == (first, 128 - first)
+
+
+def test_an_encoder_with_embeddings_of_its_own_class_is_read_and_takes_no_lora(tmp_path):
+    folder = random_encoder(tmp_path, tiny_config("ibert"))
+    backbone, documents = load_backbone(str(folder)), random_documents([5, 9])
+    with torch.inference_mode():
+        packed = backbone.hidden_states(packed_batch(documents, range(2)))
+    expected = torch.cat(one_by_one(AutoModel.from_pretrained(folder).eval(), documents))
+    assert (packed - expected).abs().max() < 1e-5
+    with pytest.raises(BundleError, match=r"QuantLinear.* is not supported"):
+        stack(backbone, [Layer(TASK, LORA, is_trained=True)])

@@ -150,7 +150,7 @@ def whole_output(model: Any, ids_T: Tensor) -> Tensor:
 
 def _documents(model: Any) -> Iterator[Tensor]:
     """Token ids of short documents, none of which is padding."""
-    size, pad = model.get_input_embeddings().num_embeddings, setting(model, "pad_token_id")
+    size, pad = len(model.get_input_embeddings().weight), setting(model, "pad_token_id")
     ids = torch.tensor([n for n in range(min(size, 2 * sum(_LENGTHS))) if n != pad])
     yield from torch.split(ids[: sum(_LENGTHS)].to(model.device), list(_LENGTHS))
 
