@@ -29,11 +29,16 @@ class DocumentLosses:
     nats_D: FloatArray
     targets_D: FloatArray
 
-    def gained(self, counts_DB: Counts) -> Replicates:
-        """Minus the loss of a target token in the mean, so that more is better."""
+    @property
+    def per_target(self) -> float:
+        """Mean over all target tokens: the logarithm of perplexity."""
+        return float(self.nats_D.sum() / self.targets_D.sum())
+
+    def per_target_in(self, counts_DB: Counts) -> FloatArray:
+        """`(B,)` the same in draws that hold each document so often."""
         with np.errstate(invalid="ignore"):  # a draw without any target: 0 / 0
-            drawn_B = -(self.nats_D @ counts_DB) / (self.targets_D @ counts_DB)
-        return Replicates(-float(self.nats_D.sum() / self.targets_D.sum()), drawn_B)
+            per_target_B: FloatArray = self.nats_D @ counts_DB / (self.targets_D @ counts_DB)
+        return per_target_B
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,15 @@ def judged(methods: Mapping[str, DocumentLosses]) -> dict[str, JudgedPerplexity]
     if patients < 2:
         return {}
     counts_DB = patient_draws(patient_ids_D).counts_of(patient_ids_D)
-    gained = {name: losses.gained(counts_DB) for name, losses in methods.items()}
-    scores = [
-        ModelScores(ModelRuns(name, is_deterministic=True), (0,), (one.value,), one)
-        for name, one in gained.items()
-    ]
+    scores = []
+    for name, losses in methods.items():
+        # Standings are by what is better when it is higher.
+        mean = Replicates(-losses.per_target, -losses.per_target_in(counts_DB))
+        about = ModelRuns(name, is_deterministic=True)
+        scores.append(ModelScores(about, (0,), (mean.value,), mean))
     found = {}
-    for (name, one), standing in zip(gained.items(), standings(scores, patients - 1), strict=True):
-        high, low = np.exp(-np.quantile(one.defined, (LEVEL / 2, 1 - LEVEL / 2))).tolist()
-        found[name] = JudgedPerplexity((low, high), standing)
+    for one, standing in zip(scores, standings(scores, patients - 1), strict=True):
+        drawn_B = np.exp(-one.mean.defined)
+        low, high = np.quantile(drawn_B, (LEVEL / 2, 1 - LEVEL / 2)).tolist()
+        found[one.about.model] = JudgedPerplexity((low, high), standing)
     return found

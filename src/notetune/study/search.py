@@ -29,6 +29,7 @@ from notetune.errors import (
 )
 from notetune.metrics.bootstrap import Counts, auroc_draws, mean_of_defined, placements
 from notetune.metrics.chosen import Chosen, chosen_score
+from notetune.metrics.losses import DocumentLosses
 from notetune.metrics.results import SearchRow, TrialRow
 from notetune.metrics.scores import ScoreTable, read_scores
 from notetune.model.adapters.files import read_adapter
@@ -230,8 +231,7 @@ def _score(search: Job, job: Job, notes: Notes, track: Track) -> float:
     if isinstance(job.spec, DomainSpec):
         if not job.is_made(is_checked=True):
             train_domain(job, notes, track)
-        losses_D, targets_D = _losses(job, notes)
-        return float(losses_D.sum() / targets_D.sum())
+        return _losses(job, notes).per_target
     if not job.is_made(is_checked=True):
         train_model(job, notes, track, splits=("validation",))
     table = read_scores(job.folder / "validation.parquet")
@@ -278,16 +278,12 @@ def _chosen(spec: SearchSpec, search: Job, finished: list[Trial], notes: Notes) 
         tables = [read_scores(job.folder / "validation.parquet") for job in jobs]
         measure = _measure(search, notes)
         return chosen_score(tables, tables[0].patient_ids_N, measure, maximize=spec.maximizes)
-    both = [_losses(job, notes) for job in jobs]
-    targets_D = both[0][1]
+    losses = [_losses(job, notes) for job in jobs]
 
-    def per_token(losses_D: FloatArray, counts_DB: Counts) -> FloatArray:
-        with np.errstate(invalid="ignore"):
-            per_token_B: FloatArray = losses_D @ counts_DB / (targets_D @ counts_DB)
-        return per_token_B[np.newaxis]
+    def per_target(one: DocumentLosses, counts_DB: Counts) -> FloatArray:
+        return one.per_target_in(counts_DB)[np.newaxis]
 
-    losses = [losses_D for losses_D, _ in both]
-    return chosen_score(losses, _validation_patients(spec.base, notes), per_token, maximize=False)
+    return chosen_score(losses, losses[0].patient_ids_D, per_target, maximize=False)
 
 
 def _validation_patients(spec: DomainSpec, notes: Notes) -> npt.NDArray[np.str_]:
@@ -305,11 +301,11 @@ def _validation(spec: DomainSpec, notes: Notes) -> Int64Array:
     return documents_D
 
 
-def _losses(job: Job, notes: Notes) -> tuple[FloatArray, FloatArray]:
-    """`(D,)` summed loss of each validation document in nats, and its target tokens; kept."""
-    path = job.folder.with_name(f"{job.folder.name}-{_LOSSES}")
+def _losses(job: Job, notes: Notes) -> DocumentLosses:
+    """Those of a trial on the validation documents; kept."""
+    spec, path = job.spec_as(DomainSpec), job.folder.with_name(f"{job.folder.name}-{_LOSSES}")
     if not path.is_file():
-        spec, device = job.spec_as(DomainSpec), torch_device(job.place.device)
+        device = torch_device(job.place.device)
         store, documents_D = notes.corpus.store, _validation(spec, notes)
         backbone = load_backbone(job.place.backbone, spec.weights.dtype, device)
         layer = Layer(DOMAIN, read_adapter(job.folder), is_trained=False)
@@ -320,7 +316,8 @@ def _losses(job: Job, notes: Notes) -> tuple[FloatArray, FloatArray]:
         with storage.new_file(path) as file:
             np.savez(file, losses=losses_D, targets=targets_D)
     with np.load(path) as found:
-        return found["losses"], found["targets"]
+        patient_ids_D = _validation_patients(spec, notes)
+        return DocumentLosses(patient_ids_D, found["losses"], found["targets"])
 
 
 def _as_shown(spec: SearchSpec, score: float) -> float:
