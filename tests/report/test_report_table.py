@@ -2,7 +2,7 @@
 
 import pytest
 
-from notetune.report.table import markdown_text
+from notetune.report.table import Cell, Table, markdown, markdown_text
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,8 @@ from notetune.report.table import markdown_text
 )
 def test_what_would_be_markup_is_text(text, shown):
     assert markdown_text(text) == shown
+
+
+def test_a_strong_cell_is_bold_in_markdown_and_markup_in_it_is_not():
+    table = Table("Rows.", ("a",), ((Cell("1*2", is_strong=True),), (Cell("3"),)), text_columns=0)
+    assert markdown(table).splitlines()[-2:] == [r"| **1\*2** |", "| 3 |"]

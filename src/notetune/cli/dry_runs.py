@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from notetune.recipe.recipe import Recipe
     from notetune.study.costs import Costs, TaskCount
 
-_SEEDS_SHOWN = 6
-
 
 def show(recipe: "Recipe", gpu: str | None, *, as_json: bool) -> None:
     """Count what the trainings of a recipe take, and print it."""
@@ -63,12 +61,12 @@ def tell(recipe: "Recipe", costs: "Costs", *, as_json: bool) -> None:
 
 
 def _jobs(title: str, costs: "Costs", backbone: str) -> None:
-    columns = ("job", "time each", "seeds", "GiB", "documents", "tokens", "steps", "trained")
+    columns = ("job", "time each", "times", "GiB", "documents", "tokens", "steps", "trained")
     rows = [
         (
             job.name,
             terminal.duration(job.seconds) if job.made < len(job.seeds) else "made",
-            _numbers(job.seeds),
+            f"{len(job.seeds):,}",
             f"{job.memory_gib:,.1f}" + " r" * job.recomputes + " !" * (not costs.fits(job)),
             f"{job.documents:,}",
             f"{job.tokens:,}",
@@ -85,7 +83,3 @@ def _to_learn(name: str, tasks: "Sequence[TaskCount]") -> None:
     columns = ("task", "classes", "training notes", "validation", "test")
     rows = [(task.task, *(f"{count:,}" for count in astuple(task)[1:])) for task in tasks]
     terminal.show_table(f"{name}: what there is to learn", columns, rows)
-
-
-def _numbers(seeds: Sequence[int]) -> str:
-    return " ".join(map(str, seeds)) if len(seeds) <= _SEEDS_SHOWN else f"{len(seeds)} in all"

@@ -84,7 +84,12 @@ def markdown_text(text: str) -> str:
 def markdown(table: Table) -> str:
     """The table as a Markdown pipe table with its caption and notes."""
     dashes = ["---" if i < table.text_columns else "---:" for i in range(len(table.columns))]
-    rows = [table.columns, dashes]
-    rows += [[f"**{c.plain}**" if c.is_strong else c.plain for c in row] for row in table.rows]
-    lines = ["| " + " | ".join(markdown_text(text) for text in row) + " |" for row in rows]
+    rows = [[markdown_text(column) for column in table.columns], dashes]
+    rows += [[_markdown_cell(cell) for cell in row] for row in table.rows]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([f"*{markdown_text(table.caption)}*", "", *lines, "", *table.notes]).rstrip()
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = markdown_text(cell.plain)
+    return f"**{text}**" if cell.is_strong else text
