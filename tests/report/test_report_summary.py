@@ -31,9 +31,7 @@ def test_the_summary_names_the_best_model_and_answers_what_was_asked():
         "best-validated against tf-idf: mortality yes, by +0.123 [+0.046, +0.199]."
     )
     assert said["readmission"].startswith("No model can be judged: 1 of 1 labels have one value")
-    assert said["Perplexity"] == (
-        "Perplexity on discharge notes (test split) fell: 9.877 before, 5.432 after."
-    )
+    assert said["Perplexity"] == ("Perplexity on test notes fell: 9.877 before, 5.432 after.")
     assert "near-duplicate text between train and test (17 notes)" in said["Leakage"]
 
 

@@ -146,24 +146,21 @@ def _baseline_sentences(results: Results) -> list[str]:
 
 
 def _perplexity_sentences(results: Results) -> list[str]:
-    """What the domain adapter's training changed on unseen notes and on general text."""
-    alone = {
-        (row.backbone, row.split, row.source): row.perplexity
-        for row in results.perplexity
-        if row.method is None
+    """What the domain adapter's training changed on test notes and on general text."""
+    # The last row of a split is over all sources.
+    alone = {(row.backbone, row.split): row for row in results.perplexity if row.method is None}
+    adapted = {
+        (row.backbone, row.split): row for row in results.perplexity if row.is_domain_adapter
     }
     sentences = []
-    for row in results.perplexity:
-        start = alone.get((row.backbone, row.split, row.source))
-        if not row.is_domain_adapter or row.split == "train" or start is None:
+    for (backbone, split), row in adapted.items():
+        start = alone.get((backbone, split))
+        if start is None or split not in ("test", "general"):
             continue
-        before, after = number(start), number(row.perplexity)
-        verb = "fell" if row.perplexity < start else "rose"
-        of_backbone = f" of {row.backbone}" if row.backbone else ""
-        of_source = "notes" if row.source == "note" else f"{row.source} notes"
-        texts = f"{of_source} ({row.split} split)"
-        if row.split == "general":
-            texts = f"general text ({row.source})"
+        before, after = number(start.perplexity), number(row.perplexity)
+        verb = "fell" if row.perplexity < start.perplexity else "rose"
+        of_backbone = f" of {backbone}" if backbone else ""
+        texts = f"general text ({row.source})" if split == "general" else "test notes"
         sentences.append(
             f"Perplexity{of_backbone} on {texts} {'stayed' if before == after else verb}: "
             f"{before} before, {after} after."
