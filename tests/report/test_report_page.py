@@ -7,6 +7,7 @@ from report_values import binary_task, cells_of, full_results, multilabel_task, 
 
 from notetune.errors import RunError
 from notetune.metrics.results import ModelRow, Results
+from notetune.report.adaptation import perplexity_table
 from notetune.report.page import report_sections, write_report
 from notetune.report.summary import summary
 from notetune.report.table import Table
@@ -192,6 +193,12 @@ def test_figures_have_a_description_and_a_caption(page):
     # Headline, learning, AUROC of two tasks, differences, ROC, reliability.
     assert len(drawn) == len(captions) == 7
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in drawn)
+
+
+def test_perplexity_by_source_is_collapsed_where_it_is_long():
+    rows = full_results().perplexity
+    assert not perplexity_table(rows).is_collapsed
+    assert perplexity_table(rows * 9).is_collapsed
 
 
 def test_long_label_tables_are_collapsed_and_sortable(page):

@@ -11,6 +11,8 @@ from notetune.report.tables import (
     time_cell,
 )
 
+_ROWS_SHOWN = 15
+
 
 def methods_table(methods: Sequence[MethodRow]) -> Table:
     """The methods of step 1 side by side, with their perplexities and costs."""
@@ -51,4 +53,6 @@ def perplexity_table(rows: Sequence[PerplexityRow]) -> Table:
             for row in rows
         ),
         text_columns=3,
+        is_sortable=len(rows) > _ROWS_SHOWN,
+        is_collapsed=len(rows) > _ROWS_SHOWN,
     )
