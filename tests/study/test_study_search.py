@@ -249,6 +249,7 @@ def test_the_time_left_counts_the_trials_that_are_left(place, results, tmp_path)
     found = progress(recipe)
     assert found.seconds_left <= left
     (running,) = [one for one in found.jobs if one.state == "running"]
+    assert running.detail.startswith("2 of 4 trials are over; ")
     assert running.detail.count(" since ") == 2
 
 

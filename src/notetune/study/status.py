@@ -31,7 +31,7 @@ class Status:
 
     Attributes:
         state: `older format` if an earlier version of notetune made what is there.
-        detail: Who makes it since when, or why it failed.
+        detail: How many trials of a search are over; who makes it since when, or why it failed.
     """
 
     name: str
@@ -131,14 +131,22 @@ def _holders(job: Job) -> list[Holder]:
 
 
 def _status(job: Job, is_made: bool, holders: list[Holder], last: Event) -> Status:  # noqa: FBT001
-    if holders:
-        return Status(job.name, "running", "; ".join(map(_at_work, holders)))
-    if is_made:
+    if is_made and not holders:
         return Status(job.name, "done")
+    tried = _tried(job)
+    if holders:
+        return Status(job.name, "running", "; ".join((*tried, *map(_at_work, holders))))
     if last.get("event") == "failed":
         return Status(job.name, "failed", last["why"])
     is_older = manifest.is_older(job.folder, KINDS[job.stage].format)
-    return Status(job.name, "older format" if is_older else "open")
+    return Status(job.name, "older format" if is_older else "open", *tried)
+
+
+def _tried(job: Job) -> list[str]:
+    """How far a search is that has begun."""
+    trials = _trials(job) if isinstance(job.spec, SearchSpec) else ()
+    over = sum(trial.state != "running" for trial in trials)
+    return [f"{over} of {job.spec_as(SearchSpec).trials} trials are over"] if trials else []
 
 
 def _at_work(holder: Holder) -> str:
