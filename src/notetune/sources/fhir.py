@@ -1,6 +1,6 @@
 """FHIR R4: documents and reports, in NDJSON as a bulk export writes them or in Bundles."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
@@ -10,7 +10,7 @@ from notetune.config import MAX_SHOWN_CHARS, Shown
 from notetune.sources.cohort import NoteStream
 from notetune.sources.fhir_files import FOLDER, Attachments
 from notetune.sources.fhir_text import attachment_text, section_text
-from notetune.sources.rejections import Rejected, Rejections
+from notetune.sources.rejections import Rejected
 from notetune.sources.tables.records import Record
 from notetune.sources.tables.resources import (
     codings,
@@ -76,10 +76,12 @@ class FhirSource(TaskedSource):
         layout = Layout("text", "id", "patient", "encounter", ("date",))
         reading = TableReading(self, self.path, layout)
         places = Attachments(self.binaries, self.max_note_chars)
-        documents = _documents(self, files, reading.rejections)
         kinds = dict[int, str]()
 
         def note_of(record: Record) -> RawNote | None:
+            if unwanted := _unwanted(record.cells, self.superseded):
+                reading.rejections.leave_out(unwanted)
+                return None
             note, kind = _note(self, record, places), record.cells["resourceType"]
             told = hash(tuple(note.record.cells[name] for name in ("patient", "encounter", "text")))
             if kinds.setdefault(told, kind) == kind:
@@ -87,17 +89,8 @@ class FhirSource(TaskedSource):
             reading.rejections.leave_out("same note in another kind of resource")
             return None
 
-        return reading.stream(documents, note_of)
-
-
-def _documents(
-    source: FhirSource, files: Sequence[Path], rejections: Rejections
-) -> Iterator[Record]:
-    for record in read_export(files, rejections, 2 * source.max_note_chars):
-        if unwanted := _unwanted(record.cells, source.superseded):
-            rejections.leave_out(unwanted)
-        else:
-            yield record
+        resources = read_export(files, reading.rejections, 2 * self.max_note_chars)
+        return reading.stream(resources, note_of)
 
 
 def _unwanted(resource: Mapping[str, Any], superseded: str) -> str | None:
