@@ -57,11 +57,7 @@ _MOST_NAMED: Final = 12
 _LEAST_STAYS: Final = 10
 """Of a discharge that is named: what fewer stays share may be a text about a patient."""
 _OTHER_SYSTEM: Final = "no code of the asked system"
-_NOT_MEANT: Final = {
-    "entered-in-error": "entered in error",
-    "cancelled": "cancelled",
-    "refuted": "refuted",
-}
+_NOT_MEANT: Final = ("entered-in-error", "cancelled", "refuted")
 
 
 def referred_id(reference: Any, kind: str) -> str | None:
@@ -247,7 +243,7 @@ def _not_meant(resource: Mapping[str, Any]) -> str | None:
     """Why a resource says nothing of a patient; None if it does."""
     codes = [coding.get("code") for coding in codings(resource.get("verificationStatus"))]
     said = [code for code in (resource.get("status"), *codes) if isinstance(code, str)]
-    return next((_NOT_MEANT[code] for code in said if code in _NOT_MEANT), None)
+    return next((code.replace("-", " ") for code in said if code in _NOT_MEANT), None)
 
 
 def _rows(record: Record, wanted: Sequence[str], rejections: Rejections) -> Iterator[Record]:
