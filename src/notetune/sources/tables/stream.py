@@ -148,15 +148,11 @@ class TableReading:
                 rows = [(note_id, *labels) for note_id, labels in found if labels is not None]
                 frames.append(pl.DataFrame(rows, schema=TIMED_TASK_SCHEMA, orient="row"))
                 if (lookup := self._lookups[name]) is not None:
-                    self._absent[name] += sum(
-                        note.labels[name] is not None and note.ids[name] not in lookup.by_id
-                        for note in chunk
-                    )
-                    self._nearly[name] += sum(lookup.nearly_has(n.ids[name]) for n in chunk)
-                    self._ended[name] += sum(
-                        note.labels[name] is None and note.ids[name] in lookup.ended
-                        for note in chunk
-                    )
+                    for note in chunk:
+                        key, is_labelled = note.ids[name], note.labels[name] is not None
+                        self._absent[name] += is_labelled and key not in lookup.by_id
+                        self._nearly[name] += lookup.nearly_has(key)
+                        self._ended[name] += key in lookup.ended and not is_labelled
             frame = pl.DataFrame(
                 {name: [getattr(note, name) for note in chunk] for name in NOTES_SCHEMA},
                 schema=NOTES_SCHEMA,
