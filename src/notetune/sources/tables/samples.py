@@ -39,17 +39,6 @@ class Samples:
     notes: dict[str, list[tuple[datetime, str]]]
     """Time and id of the notes under each id that has a sample, in the order of the source."""
 
-    def check(self, zones: Zones) -> None:
-        """Stop where the prediction times cannot be held against the times of notes.
-
-        Raises:
-            DataError: If some have a time zone and others none.
-        """
-        assert self.task.samples
-        table = self.task.samples
-        for _, moment in self.labels:
-            zones.without(moment, table.prediction_time, str(table.path))
-
     def see(self, name: str, moment: datetime | None, note_id: str) -> None:
         """Take a note under an id; one without a time may be from any."""
         if moment is not None and name in self.notes:
@@ -92,12 +81,13 @@ def _end(notes: list[tuple[datetime, str]], moment: datetime) -> int:
     return bisect_left(notes, midnight, key=_BY_TIME) if is_day_alone else end
 
 
-def load_samples(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Samples:
-    """The samples of a task that has a table of them.
+def load_samples(task: TableTask, policy: ReadingPolicy, roll_up: RollUp, zones: Zones) -> Samples:
+    """The samples of a task that has a table of them, whose prediction times `zones` has then seen.
 
     Raises:
         DataError: If a file is missing or faulty, a row has two labels, two rows give one id and
-            prediction time different labels, or the policy stops.
+            prediction time different labels, the policy stops, or some times have a time zone and
+            others none.
     """
     assert task.samples
     rejections = Rejections(policy)
@@ -115,6 +105,8 @@ def load_samples(task: TableTask, policy: ReadingPolicy, roll_up: RollUp) -> Sam
                 f"of task {task.name} at this {task.samples.prediction_time}; keep one of them."
             )
     rejections.check_share(task.samples.path)
+    for _, moment in labels:
+        zones.without(moment, task.samples.prediction_time, str(task.samples.path))
     stage = f"rows of the samples of task {task.name}"
     counts = (rejections.rows_read, len(labels), rejections.counts())
     flow = FlowCount(stage, *counts, notice=discharge_notice(task.name, rejections.discharges))

@@ -92,16 +92,14 @@ class TableReading:
         self._lookups = {
             task.name: load_lookup(task, source, self._roll_ups[task.name]) for task in source.tasks
         }
-        self._samples = {
-            task.name: load_samples(task, source, self._roll_ups[task.name])
-            for task in source.tasks
-            if task.samples
-        }
         are_foretold = any(task.samples or task.prediction_time for task in source.tasks)
         are_compared = are_foretold or layout.stay_id is not None  # the notes of a stay
         self._zones = Zones(are_compared=are_compared)
-        for samples in self._samples.values():
-            samples.check(self._zones)
+        self._samples = {
+            task.name: load_samples(task, source, self._roll_ups[task.name], self._zones)
+            for task in source.tasks
+            if task.samples
+        }
         self._labelled: dict[str, list[pl.DataFrame]] = {
             task.name: [] for task in source.tasks if not task.samples
         }
