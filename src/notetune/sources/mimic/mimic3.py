@@ -134,9 +134,8 @@ class _Reading:
         tasks, task_flows = mimic3_tasks(
             source.folder, cohort, as_2021=as_2021, ventilation_from=source.ventilation
         )
-        kept = self._read - sum(self._rejected.values())
-        rejected, changed = dict(self._rejected), dict(self._changed)
-        notes_flow = FlowCount("notes", self._read, kept, rejected, changed)
+        kept = self._read - self._rejected.total()
+        notes_flow = FlowCount("notes", self._read, kept, dict(self._rejected), dict(self._changed))
         flow = (notes_flow, self._notes.summaries_flow, admissions_flow, *task_flows)
         return Finished(tasks, flow, patient_count=cohort["patient_id"].n_unique())
 
