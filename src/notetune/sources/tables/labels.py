@@ -33,9 +33,7 @@ def label_set(
     """
     column = task.labels.label_column if task.labels else task.column
     labels = labels_in(task, record, column, classes_of)
-    if labels is None:
-        return None
-    return labels, moment(task, record)
+    return None if labels is None else (labels, moment(task, record))
 
 
 def labels_in(
