@@ -128,8 +128,7 @@ def section_text(composition: Mapping[str, Any]) -> str:
 
 def _sections(listed: Any, depth: int) -> list[str]:
     if depth == 0:
-        rule = f"sections over {_MOST_NESTED} deep"
-        raise Rejected(rule, "put them side by side")
+        raise Rejected(f"sections over {_MOST_NESTED} deep", "put them side by side")
     parts = []
     for section in items(listed):
         narrative = section.get("text")
