@@ -44,11 +44,7 @@ def time_of(text: str, *, day_first: bool | None = None) -> datetime:
 
 
 def _unslashed(time: re.Match[str], *, day_first: bool) -> str:
-    """A slashed time in ISO 8601.
-
-    Raises:
-        ValueError: If there is no such hour with AM or PM.
-    """
+    """A slashed time in ISO 8601; ValueError if there is no such hour with AM or PM."""
     first, second, year, hour, rest, half = time.groups()
     day, month = (first, second) if day_first else (second, first)
     text = f"{year}-{month:0>2}-{day:0>2}"
