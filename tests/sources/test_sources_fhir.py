@@ -201,6 +201,14 @@ def test_a_note_that_is_a_report_and_a_document_is_read_once(tmp_path):
     assert cohort.flow == (FlowCount("notes", 6, 4, {"same note in another kind of resource": 2}),)
 
 
+def test_a_note_is_read_where_the_same_one_of_another_kind_was_rejected(tmp_path):
+    same = {"content": [attachment("text/plain", data=packed("no embolus"))], "date": "in May"}
+    policy = {"policy": "quarantine", "max_rejected_share": 0.5}
+    cohort = cohort_of(tmp_path, document("d1", **same), report("r1"), **policy)
+    assert cohort.notes["note_id"].to_list() == ["DiagnosticReport/r1"]
+    assert cohort.flow[0].rejected == {"unreadable time": 1}
+
+
 @pytest.mark.parametrize(
     ("resource", "problem"),
     [

@@ -140,6 +140,12 @@ def test_a_document_without_text_or_a_part_of_it_is_refused_by_name(tmp_path, re
     assert (len(CHARACTERS), len(SEVERAL), len(WITHOUT_TEXT)) == (12, 12, 7)
 
 
+def test_an_attachment_without_a_type_is_of_an_unknown_one(tmp_path):
+    untyped = [{"attachment": {"data": packed("a")}}]
+    with pytest.raises(DataError, match="line 2: attachment of an unknown type"):
+        cohort_of(tmp_path, document("d0"), document("d1", content=untyped))
+
+
 def section(title, text=None, *inside):
     div = {} if text is None else {"text": {"div": f"<div>{text}</div>"}}
     return {"title": title, "section": list(inside)} | div

@@ -76,7 +76,7 @@ class FhirSource(TaskedSource):
         layout = Layout("text", "id", "patient", "encounter", ("date",))
         reading = TableReading(self, self.path, layout)
         places = Attachments(self.binaries, self.max_note_chars)
-        kinds = dict[int, str]()
+        first_with = dict[int, tuple[str, str]]()  # hash of a note to the kind and id of the first
 
         def note_of(record: Record) -> RawNote | None:
             if unwanted := _unwanted(record.cells, self.superseded):
@@ -84,10 +84,13 @@ class FhirSource(TaskedSource):
                 return None
             note, kind = _note(self, record, places), record.cells["resourceType"]
             told = hash(tuple(note.record.cells[name] for name in ("patient", "encounter", "text")))
-            if kinds.setdefault(told, kind) == kind:
-                return note
-            reading.rejections.leave_out("same note in another kind of resource")
-            return None
+            before, first = first_with.get(told, (kind, ""))
+            if not reading.has(first):
+                first_with[told] = kind, note.record.id("id", "note")
+            elif before != kind:
+                reading.rejections.leave_out("same note in another kind of resource")
+                return None
+            return note
 
         resources = read_export(files, reading.rejections, 2 * self.max_note_chars)
         return reading.stream(resources, note_of)

@@ -85,7 +85,7 @@ def attachment_text(listed: Sequence[Mapping[str, Any]], places: Attachments, be
             missing.setdefault(kind, fault)
             continue
         beginning = next((of for start, of in _BEGINNINGS.items() if raw.startswith(start)), None)
-        if other := kind if kind not in _FORMATS else beginning:
+        if other := (kind or "no type") if kind not in _FORMATS else beginning:
             refused.append(other)
             continue
         found = _Read(position, kind, _text(raw, kind, charset))

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -303,14 +303,16 @@ def _disposition(concept: Any) -> tuple[list[str], str, int | None]:
 def _period(record: Record) -> dict[str, Any]:
     """Start, end, when it is surely over and the days between, each None where it is not known.
 
-    A stay that ends on a day may last that whole day. Where one of both is a day without a time of
-    day, whole days are counted.
+    A stay that ends on a day may last that whole day; one that ends in the year 9999 has not ended.
+    Where one of both is a day without a time of day, whole days are counted.
     """
     period = record.cells.get("period")
     given = period if isinstance(period, dict) else {}
     start, end = (_time(record, given.get(name)) for name in ("start", "end"))
     texts = [str(given.get(name)).strip() for name in ("start", "end")]
     is_day = [len(text) == _DAY_CHARS for text in texts]
+    if end and end.year == MAXYEAR:
+        end = None
     over = end + timedelta(days=1) if end and is_day[1] else end
     row = {"start": start, "end": end, "over": over, "days": None}
     if start is None or end is None:

@@ -131,6 +131,10 @@ class TableReading:
         """
         return NoteStream(self._chunks(self._usable(records, note_of)), self._finish)
 
+    def has(self, note_id: str) -> bool:
+        """Whether a note of this id was kept."""
+        return note_id in self._text_of
+
     def _chunks(self, notes: Iterator[_Note]) -> Iterator[pl.DataFrame]:
         if self._merges:
             notes = iter(self._merged(notes))
