@@ -22,6 +22,7 @@ from notetune.search.space import (
     Values,
     changes,
     default_space,
+    keys_at_ends,
     paper_space,
     point_count,
 )
@@ -43,6 +44,25 @@ class Recipe(Config):
 
 def read(space):
     return config.parse(Recipe, {"space": space}, "recipe").space
+
+
+@pytest.mark.parametrize(
+    ("dimension", "at_ends", "within"),
+    [
+        ([4, 8, 16, 32], (4, 32), (8, 16)),
+        ([0.0, 0.1, 0.2], (0.2,), (0.0, 0.1)),
+        ([1, 2], (), (1, 2)),
+        ([False, True, "auto"], (), (False, "auto")),
+        ({"low": 1e-5, "high": 1e-2, "log": True}, (1e-5, 1e-2, 0.009999999), (3e-5, 9e-3)),
+        ({"low": 0, "high": 0.5}, (0.5,), (0.0, 0.25)),
+    ],
+)
+def test_an_end_of_a_space_is_where_a_wider_one_goes_on(dimension, at_ends, within):
+    space = read({"key": dimension, "other": [1, 2]})
+    for value in at_ends:
+        assert keys_at_ends(space, {"key": value, "other": 1}) == ("key",)
+    for value in within:
+        assert keys_at_ends(space, {"key": value, "other": 1}) == ()
 
 
 def test_a_list_is_values_and_a_section_is_an_interval_there_and_back():

@@ -116,6 +116,10 @@ class TestAStudy:
         few = [row for row in results.searches if np.median([t.steps for t in row.trials]) < 20]
         assert few
         assert text.count("that suit so few may be too high for a longer") == len(few)
+        at_end = [row for row in results.searches if row.point.get("adapter.rank") in (1, 3)]
+        assert all("adapter.rank" in row.at_ends for row in at_end)
+        told = text.count("the winner is at an end of the space in")
+        assert told == sum(bool(row.at_ends) for row in results.searches) >= len(at_end)
         winners = [line for line in text.splitlines() if line.startswith("| search ·")]
         (died,) = (row for task in results.tasks for row in task.rows if row.model == STACKED)
         lora = results.methods[-1]

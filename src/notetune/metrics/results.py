@@ -112,6 +112,7 @@ class SearchRow(Config):
         winner: Number of the best trial; `point` are its settings.
         validation: Its score, too good because it was chosen by it.
         corrected: What the choice is worth on patients that had no part in it.
+        at_ends: Keys that the winner has at an end of the space.
     """
 
     search: str
@@ -125,6 +126,7 @@ class SearchRow(Config):
     point: dict[str, str | int | float | bool]
     validation: float
     corrected: float | None
+    at_ends: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float | None:

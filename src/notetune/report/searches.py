@@ -30,6 +30,12 @@ def searches_table(searches: Sequence[SearchRow], results: Results | None = None
         text_columns=3,
         notes=(
             *_too_short(searches),
+            *(
+                f"{row.search}: the winner is at an end of the space in {', '.join(row.at_ends)}; "
+                "a wider one may hold a better one."
+                for row in searches
+                if row.at_ends
+            ),
             "Validation: the winner's score on the notes that chose it, which flatters it. "
             "Corrected: for the choice among the trials (bootstrap bias-corrected "
             "cross-validation). What each trial kept was chosen on these notes too, so it may "

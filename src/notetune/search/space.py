@@ -31,6 +31,7 @@ Value: TypeAlias = str | int | float | bool
 Point: TypeAlias = Mapping[str, Value]
 """A value for each key of a space."""
 
+_NEAR = 0.01
 ALPHA_PER_RANK = "adapter.alpha/rank"
 """The one key that is no recipe's: how strongly a LoRA adds, whatever its rank."""
 
@@ -121,6 +122,24 @@ def point_count(space: Space) -> int | None:
             case _:
                 assert_never(dimension)
     return math.prod(sizes)
+
+
+def keys_at_ends(space: Space, point: Point) -> tuple[str, ...]:
+    """The keys that have an end of their dimension, where a wider one would go on; 0 is no end."""
+    return tuple(key for key, dimension in space.items() if _is_at_end(dimension, point[key]))
+
+
+def _is_at_end(dimension: Interval | Values, value: Value) -> bool:
+    match dimension:
+        case Interval():
+            ends = [end for end in (dimension.low, dimension.high) if end]
+            return any(math.isclose(float(value), end, rel_tol=_NEAR) for end in ends)
+        case Values():
+            first, *_, last = dimension.root
+            is_line = dimension.is_ordered and len(dimension.root) > 2  # of two, both are ends
+            return is_line and value in (first, last) and value != 0
+        case _:
+            assert_never(dimension)
 
 
 def points_to_check(space: Space) -> Iterator[Point]:

@@ -41,6 +41,7 @@ from notetune.progress import Track
 from notetune.recipe.models import name_in_study
 from notetune.search.ledger import Failed, Finished, Proposed, Trial
 from notetune.search.propose import propose
+from notetune.search.space import keys_at_ends
 from notetune.study.jobs import TRAINING, WINNER, Job
 from notetune.study.specs import CellSpec, DomainSpec, Notes, SearchSpec
 from notetune.study.step1 import train_domain
@@ -223,7 +224,9 @@ def _row(search: Job, trial: Trial) -> TrialRow:
 
 def read(search: Job) -> SearchRow:
     """What a finished search found."""
-    return SearchRow(**storage.read_json(search.folder / WINNER))
+    row = SearchRow(**storage.read_json(search.folder / WINNER))
+    at_ends = keys_at_ends(search.spec_as(SearchSpec).space, row.point)
+    return row.model_copy(update={"at_ends": at_ends})
 
 
 def _score(search: Job, job: Job, notes: Notes, track: Track) -> float:
