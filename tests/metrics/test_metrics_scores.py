@@ -157,6 +157,12 @@ def rewrite(path, change, **metadata):
             lambda f: f.with_columns(patient_id=pl.int_range(pl.len()).cast(str)),
             "each note one patient",
         ),
+        (  # as many rows as two notes have
+            lambda f: f.head(6).with_columns(
+                note_id=pl.lit("n"), patient_id=(pl.int_range(pl.len()) // 3).cast(str)
+            ),
+            "each note one patient",
+        ),
     ],
 )
 def test_a_malformed_file_is_refused(change, message, tmp_path):

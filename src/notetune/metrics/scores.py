@@ -152,7 +152,7 @@ def read_scores(path: Path) -> ScoreTable:
         labels.with_row_index("k"), on="label", how="left"
     )
     flat = cells.select(pl.col("n").cast(pl.Int64) * len(labels) + pl.col("k")).to_series()
-    if len(frame) != len(notes) * len(labels) or flat.n_unique() != len(frame):
+    if {len(frame), len(cells), flat.n_unique()} != {len(notes) * len(labels)}:
         raise DataError(
             f"{path}: {len(frame)} rows for {len(notes)} notes and {len(labels)} labels; each "
             "(note, label) pair needs exactly one row, and each note one patient. Write the file "
