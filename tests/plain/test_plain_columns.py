@@ -89,6 +89,17 @@ def test_true_and_false_are_the_numbers_that_they_were_in_training():
         assert np.array_equal(columns.features(table(male=words)), columns.features(frame))
 
 
+def test_a_column_that_is_always_true_or_always_false_is_read_as_words_too():
+    for cells, words in ((["1", "1"], ["True", "false"]), (["0", None], ["False", "true"])):
+        columns = fit_columns(typed(table(male=cells), ()), np.array(list("ab")), 2)
+        numbers = table(male=[cells[0], str(1 - int(cells[0]))])
+        assert np.array_equal(columns.features(table(male=words)), columns.features(numbers))
+    with pytest.raises(DataError, match="training had numbers alone there"):
+        fit_columns(typed(table(age=["1", "9"]), ()), np.array(list("ab")), 2).features(
+            table(age=["True", "1"])
+        )
+
+
 def test_an_unknown_level_is_all_zero_and_counted():
     columns = fit_columns(table(ward=["x", "x", "y"]), np.array(["a", "b", "c"]), 2)
     new = table(ward=["x", "new", "y", None])

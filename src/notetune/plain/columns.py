@@ -141,7 +141,8 @@ def _features(column: Column, frame: pl.DataFrame) -> Iterator[npt.NDArray[np.fl
         for level in column.levels:
             yield (cells == level).fill_null(value=False).to_numpy().astype(np.float64)
     else:
-        if series.dtype == pl.String and 0 <= column.mean <= 1 >= 2 * column.scale:  # of truth
+        is_constant = column.scale == 1 and column.mean in (0, 1)
+        if series.dtype == pl.String and (is_constant or 0 <= column.mean <= 1 >= 2 * column.scale):
             series = series.replace(_TRUTH)
         numbers, is_odd = _numbers(series)
         if is_odd.any():
