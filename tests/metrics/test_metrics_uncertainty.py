@@ -53,6 +53,16 @@ def test_few_patients_make_the_spread_larger_and_less_known():
     assert total_spread(0.0004, [], rarer=100) == total_spread(0.0004, [])
 
 
+def test_draws_that_differ_by_rounding_alone_leave_the_interval_to_the_runs():
+    still, rounded = (
+        interval(scores([0.1, 0.2, 0.3], draws=np.array(draws)), patients=9)
+        for draws in ([0.2] * 4, [0.2, 0.2 + 1e-16, 0.2 - 1e-16, 0.2])
+    )
+    half_width = t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
+    assert still.high == pytest.approx(0.2 + half_width)
+    assert rounded == still
+
+
 def test_an_interval_over_patients_alone_is_the_percentile_interval():
     found = interval(scores([0.8], is_deterministic=True), patients=321)
     low, high = np.quantile(DRAWS - DRAWS.mean() + 0.8, [0.025, 0.975])

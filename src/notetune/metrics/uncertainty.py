@@ -162,7 +162,7 @@ def interval(
         over_patients = ((high - low) / (2 * _Z_95)) ** 2
     spread = total_spread(over_patients, [scores.per_run])
     below = above = spread.quantile(1 - LEVEL / 2) * spread.error if spread.error else 0.0
-    if over_patients > 0:
+    if over_patients > _TINY**2:  # else draws differ by rounding alone
         stretch = below / (_Z_95 * math.sqrt(over_patients))
         below, above = stretch * (value - low), stretch * (high - value)
     return Estimate(value, float(max(0, value - below)), float(min(most, value + above)), patients)
