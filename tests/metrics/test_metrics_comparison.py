@@ -229,6 +229,17 @@ def test_perfect_models_of_few_patients_are_not_sure_on_average_either():
     assert (always_half.auroc.low, always_half.auroc.high) == (0.5, 0.5)
 
 
+def test_a_headline_of_tasks_that_cannot_be_judged_says_why():
+    tables = [few(table, 3) for table in tables_of()]
+    lost = tables_of(task="readmission", lost=True)
+    for given, why in (
+        (tables, "too few: 3 patients"),
+        ([*tables, *lost], "too few: 3 patients; no label has both values in this split"),
+    ):
+        _, rows = compare_study(given, draws=50)
+        assert [row.reason for row in rows] == [why] * 4
+
+
 def test_what_was_declared_of_one_task_is_exploratory_on_the_others():
     pair = ("task-lora", "tf-idf")
     asked = Questions((Pair(*pair, task="mortality"),), exploratory=(Pair(*pair),), runs=FIXED)

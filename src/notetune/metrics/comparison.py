@@ -19,7 +19,7 @@ from notetune.metrics.questions import Questions, answers
 from notetune.metrics.ranking import auroc_scores
 from notetune.metrics.results import Comparison, HeadlineRow, LabelRow, ModelRow, TaskResult
 from notetune.metrics.scores import ScoreTable
-from notetune.metrics.task_scores import NO_LABEL, RunTables, TaskScores, aligned, labels_of
+from notetune.metrics.task_scores import RunTables, TaskScores, aligned, labels_of
 from notetune.metrics.uncertainty import (
     ModelRuns,
     ModelScores,
@@ -174,8 +174,9 @@ def _headline(
         for model in models
         if counted and not missing[model]
     }
+    unjudged = dict.fromkeys(scores.why_not for scores in tasks.values() if scores.why_not)
     why_not = {
-        model: f"no scores on {', '.join(on_tasks)}" if on_tasks else NO_LABEL
+        model: f"no scores on {', '.join(on_tasks)}" if on_tasks else "; ".join(unjudged)
         for model, on_tasks in missing.items()
     }
     rarer = min((scores.labels.rarer for scores in counted.values()), default=0)
