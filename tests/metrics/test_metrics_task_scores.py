@@ -9,6 +9,7 @@ from scored_tables import NOTES, PATIENTS, compare, few, score_table, tables_of
 from sklearn.metrics import roc_auc_score
 
 from notetune.metrics.scores import ScoreTable
+from notetune.metrics.task_scores import labels_of
 from notetune.metrics.uncertainty import ModelRuns
 
 
@@ -136,6 +137,17 @@ def test_a_task_of_one_label_is_judged_as_one_outcome(positives, why):
     targets[np.unique(PATIENTS, return_index=True)[1][:positives], 2] = 1
     result = compare([replace(table, targets_NK=targets) for table in tables])
     assert (result.labels_judged, result.why_not_judged) == (1, why)
+
+
+def test_a_mean_over_alike_labels_is_as_sure_as_all_of_their_patients():
+    for labels, positives in ((1, 94), (1, 100), (5, 3), (3, 11)):
+        ids = np.arange(250).astype(str)
+        targets = np.zeros((250, labels), np.int8)
+        targets[:positives] = 1
+        named = [f"c{k}" for k in range(labels)]
+        rest = (ids, ids, targets, targets * 0.5)
+        found = labels_of(ScoreTable("codes", "multilabel", "m", 0, "test", named, *rest))
+        assert found.rarer == 1 + labels * (positives - 1)
 
 
 def binormal(rng, positives, patients, models=1):

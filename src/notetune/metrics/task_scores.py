@@ -253,4 +253,5 @@ def _as_sure(
     degrees = 1 / (share_J**2 / (with_J - 1)).sum()
     positives = len(with_J) ** 2 / (1 / with_J).sum()
     negatives = positives * (share_J * without_J / with_J).sum()
-    return 1 + int(degrees), (float(positives), float(negatives))
+    whole = int(degrees + 1e-6)  # rounding may leave it just below a whole number
+    return 1 + whole, (float(positives), float(negatives))
