@@ -28,7 +28,7 @@ class Objective:
         rotated_NR: `(N, R)` float32 features in directions along which they do not correlate.
         squares_R: `(R,)` their sums of squares.
         targets_NK: `(N, K)` float32 zeros and ones.
-        weights_NK: `(N, K)` weight of each loss; `(N, 1)` for one problem of all classes.
+        weights_NK: `(N, K)` weight of each loss; alike for the classes of one problem.
         strength: Of the penalty.
         is_softmax: Whether the classes are one problem.
     """
