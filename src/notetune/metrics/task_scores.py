@@ -20,7 +20,7 @@ from notetune.metrics.bootstrap import (
     mean_replicates,
     precision_replicates,
 )
-from notetune.metrics.ranking import macro_auroc
+from notetune.metrics.ranking import average_precision_scores, macro_auroc
 from notetune.metrics.results import MEANS_OF_RUNS
 from notetune.metrics.scores import ScoreTable
 from notetune.metrics.uncertainty import (
@@ -161,12 +161,12 @@ class TaskScores:
         targets_NK = self.first.targets_NK[:, labels_K]
         scores = [table.scores_NK[:, labels_K] for table in self.tables[model]]
         # No draws of rare labels: in simulations their interval covered the truth in 18 %.
-        none_NB, kind = self.counts_NB[:, :0], self.first.kind
+        kind = self.first.kind
         is_rare = kind == "multiclass" and targets_NK.sum(axis=0).min() < _RARE
         has_draws = kind != "multilabel" and not is_rare and self.why_not is None
-        counts_NB = self.counts_NB if has_draws else none_NB
+        counts_NB = self.counts_NB if has_draws else self.counts_NB[:, :0]
         mean = precision_replicates(targets_NK, scores, counts_NB)
-        per_run = [precision_replicates(targets_NK, [one], none_NB).value for one in scores]
+        per_run = [float(average_precision_scores(targets_NK, one).mean()) for one in scores]
         return self.over_runs(model, per_run, mean)
 
     def brier(self, model: str) -> ModelScores:
