@@ -96,22 +96,16 @@ def _answer(
     else:
         one, other = scores.aurocs[pair.model], scores.aurocs[pair.against]
         found = difference(one, other, scores.labels.rarer)
-    item = Comparison(
-        model=pair.model,
-        against=pair.against,
-        about=pair.about,
-        reason=found if isinstance(found, str) else found.why_untested,
-        **choice,
-    )
     if scores is None or isinstance(found, str):
-        return item
-    return item.model_copy(
-        update={
+        figures: dict[str, Any] = {"reason": found}
+    else:
+        figures = {
+            "reason": found.why_untested,
             "difference": found.estimate(scores.patients),
             "p_value": found.p_value,
             "detectable": found.detectable(family),
         }
-    )
+    return Comparison(model=pair.model, against=pair.against, about=pair.about, **choice, **figures)
 
 
 def _best_validated(
@@ -163,8 +157,7 @@ def _validated(scores: TaskScores, validation: Sequence[ScoreTable]) -> dict[str
     """Macro AUROC on validation by model and run, of candidates that have all their runs there."""
     by_model: dict[str, dict[int, float]] = {}
     for table in validation:
-        known = scores.about.get(table.model)
-        if known is not None and known.is_candidate and table.model in scores.aurocs:
+        if table.model in scores.aurocs and scores.about[table.model].is_candidate:
             auroc = macro_auroc(table.targets_NK, table.scores_NK)
             if not math.isnan(auroc):
                 by_model.setdefault(table.model, {})[table.seed] = auroc
