@@ -104,6 +104,19 @@ def test_comparisons_are_paired_and_holm_adjusted():
     assert (twice.difference.low, twice.difference.high, twice.p_value) == (0, 0, 1)
 
 
+@pytest.mark.parametrize("count", [1, 3, 6, 7, 9])
+def test_a_perfect_model_against_a_constant_one_is_not_tested_however_many_runs_it_has(count):
+    constant = score_table("prevalence")
+    perfect = [
+        replace(score_table("tf-idf", seed), scores_NK=(1 + constant.targets_NK) / 2.0**seed / 2)
+        for seed in range(count)
+    ]
+    pair, fixed = [("tf-idf", "prevalence")], (FIXED[0], ModelRuns("tf-idf", None, count == 1))
+    (found,) = compare([*perfect, constant], pair, runs=fixed).primary
+    assert (found.difference.value, found.p_value) == (0.5, None)
+    assert found.reason == "no draw of patients changes it"
+
+
 def test_the_same_seed_gives_the_same_result():
     first, second, other = (
         compare(tables_of(), [("task-lora", "tf-idf")], draws=100, seed=seed) for seed in (1, 1, 2)

@@ -87,8 +87,8 @@ class Replicates:
 
     @property
     def variance(self) -> float:
-        """Over the draws."""
-        return float(self.defined.var(ddof=1))
+        """Over the draws; 0 where they differ by rounding alone."""
+        return float(without_rounding(self.defined - self.value).var(ddof=1))
 
     def minus(self, other: "Replicates") -> "Replicates":
         """The paired difference, draw by draw; 0 where it is but rounding."""

@@ -162,7 +162,7 @@ def interval(
         over_patients = ((high - low) / (2 * _Z_95)) ** 2
     spread = total_spread(over_patients, [scores.per_run])
     below = above = spread.quantile(1 - LEVEL / 2) * spread.error if spread.error else 0.0
-    if over_patients > _TINY**2:  # else draws differ by rounding alone
+    if over_patients > 0:
         stretch = below / (_Z_95 * math.sqrt(over_patients))
         below, above = stretch * (value - low), stretch * (high - value)
     return Estimate(value, float(max(0, value - below)), float(min(most, value + above)), patients)
@@ -175,8 +175,8 @@ def auroc_interval(
 
     `sizes` are the patients with and without the outcome.
     """
-    is_still = not np.ptp(scores.mean.defined)
-    of_few = newcombe_interval(scores.mean.value, *sizes) if are_few or is_still else None
+    is_needed = are_few or not scores.mean.variance
+    of_few = newcombe_interval(scores.mean.value, *sizes) if is_needed else None
     return interval(scores, patients, of_few)
 
 
