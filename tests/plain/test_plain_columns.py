@@ -52,6 +52,9 @@ def test_numbers_with_a_comma_are_refused_unless_they_are_codes():
             DataError, match=r"cells are numbers with a comma; .* 1200 for 1,200 or"
         ):
             typed(table(weight=cells), ())
+    for cells in (["1,200.5", "-12,000.25", "999.5", None], ["1,200,000", "2,345,678", "1", "2"]):
+        with pytest.raises(DataError, match=r"cost: 2 of [34] cells are numbers with a comma"):
+            typed(table(cost=cells), ())
     few = table(ward=["a,b", "1,2", "x", "y"], empty=[None] * 4)
     assert typed(few, ()).equals(few)
 

@@ -15,7 +15,7 @@ from notetune.config import Config
 from notetune.errors import DataError
 
 _NOTE = "note_id"
-_COMMA_NUMBER = r"^[-+]?(\d+|\d{1,3}(\.\d{3})+),\d+$"
+_COMMA_NUMBER = r"^[-+]?((\d+|\d{1,3}(\.\d{3})+),\d+|\d{1,3}(,\d{3})+(\.\d+)?)$"
 _TRUTH = {"True": "1", "true": "1", "TRUE": "1", "False": "0", "false": "0", "FALSE": "0"}
 """What a column of truth is in training, where it was no text."""
 _MOST = 1e30
