@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import resource
 import signal
 import sys
 import threading
@@ -308,7 +309,5 @@ def peak_memory_mib() -> float:
     status = Path("/proc/self/status")
     if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
         return int(found[1]) / 2**10
-    import resource  # not on Windows, where memory is not reported
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
