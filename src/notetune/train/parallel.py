@@ -86,6 +86,6 @@ ALONE = World()
 
 def this_world(*, is_sharded: bool = False) -> World:
     """The processes that this one was started with; itself alone if it was started alone."""
-    if dist.is_available() and dist.is_initialized():
+    if dist.is_initialized():
         return World(dist.get_rank(), dist.get_world_size(), is_sharded)
     return ALONE
