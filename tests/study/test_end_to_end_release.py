@@ -31,14 +31,17 @@ def manifests(folder):
     }
 
 
-def test_of_a_study_of_the_last_release_the_notes_are_prepared_anew_and_nothing_is_trained(study):
+def test_of_a_study_of_the_last_release_what_trains_nothing_is_made_anew_and_nothing_is_trained(
+    study,
+):
     before = manifests(study)
     assert len(before) > 15
     notetune("study", "run", "recipe.yaml", *KEPT)
     after = manifests(study)
     assert after.keys() == before.keys()
     changed = {str(path) for path in before if before[path] != after[path]}
-    assert changed == {"runs/study/prepared/manifest.json"}
+    anew = ("prepared", "perplexity", "perplexity-before")
+    assert changed == {f"runs/study/{stage}/manifest.json" for stage in anew}
     jobs = json.loads(notetune("study", "status", "recipe.yaml", *KEPT, "--json").stdout)["jobs"]
     assert len(jobs) > 8
     assert {job["state"] for job in jobs} == {"done"}
