@@ -5,6 +5,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from multiprocessing import get_context
@@ -236,6 +238,24 @@ def test_workers_end_with_a_killed_run(place):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert prepare(recipe_in(place).preparation).store.note_ids.size == NOTES
+
+
+def test_a_script_without_a_guard_is_run_once_whatever_the_workers(place):
+    script = place / "script.py"
+    script.write_text(
+        "from small_notes import PER_SHARD, recipe_in\n"
+        "from notetune.prepare import build, shards\n"
+        "from pathlib import Path\n"
+        "shards._NOTES_PER_SHARD = PER_SHARD\n"
+        f"prepared = build.prepare(recipe_in(Path({str(place)!r}), workers=2).preparation)\n"
+        "print(prepared.store.note_ids.size)\n"
+    )
+    paths = [str(Path(__file__).parent), *filter(None, sys.path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    ran = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert (ran.returncode, ran.stdout) == (0, f"{NOTES}\n"), ran.stderr
 
 
 def test_a_finished_folder_is_opened_and_not_built_again(place, encoded_notes):

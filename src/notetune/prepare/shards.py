@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 import numpy as np
@@ -97,10 +98,25 @@ def _shared_out(work: Callable[[_T], Shard], jobs: Iterable[_T], workers: int) -
     with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
         waiting: deque[Future[Shard]] = deque()
         for job in jobs:
-            waiting.append(pool.submit(work, job))
+            with _main_module_left_out():
+                waiting.append(pool.submit(work, job))
             if len(waiting) > workers:
                 done.append(waiting.popleft().result())
         return [*done, *(future.result() for future in waiting)]
+
+
+@contextlib.contextmanager
+def _main_module_left_out() -> Iterator[None]:
+    """Start processes that do not run the script again which called, as Python has them do.
+
+    It would call us once more, and wait for itself.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _start_worker() -> None:
