@@ -24,7 +24,7 @@ from small_notes import (
 )
 
 from notetune import manifest, sources, storage
-from notetune.errors import Stopped
+from notetune.errors import RunError, Stopped
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.prepare import shards as prepare_shards
 from notetune.prepare.build import inputs, prepare
@@ -238,6 +238,11 @@ def test_workers_end_with_a_killed_run(place):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert prepare(recipe_in(place).preparation).store.note_ids.size == NOTES
+
+
+def test_a_worker_that_is_killed_is_told_in_one_line():
+    with pytest.raises(RunError, match="a process that prepares notes was killed, perhaps for"):
+        prepare_shards._shared_out(os._exit, [1, 2], 2)
 
 
 def test_a_script_without_a_guard_is_run_once_whatever_the_workers(place):

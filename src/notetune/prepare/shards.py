@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ import numpy as np
 import polars as pl
 
 from notetune import manifest, runs, storage
+from notetune.errors import RunError
 from notetune.notes import near_duplicates, overlap_text
 from notetune.tokens.edges import Edges
 from notetune.tokens.encode import LongNotes, load_encoder
@@ -94,15 +96,22 @@ def _shared_out(work: Callable[[_T], Shard], jobs: Iterable[_T], workers: int) -
         return [work(job) for job in jobs]
     # A forked process would inherit the locks of polars' threads, so processes are started anew.
     context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker)
     done: list[Shard] = []
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
-        waiting: deque[Future[Shard]] = deque()
-        for job in jobs:
-            with _main_module_left_out():
-                waiting.append(pool.submit(work, job))
-            if len(waiting) > workers:
-                done.append(waiting.popleft().result())
-        return [*done, *(future.result() for future in waiting)]
+    waiting: deque[Future[Shard]] = deque()
+    try:
+        with pool:
+            for job in jobs:
+                with _main_module_left_out():
+                    waiting.append(pool.submit(work, job))
+                if len(waiting) > workers:
+                    done.append(waiting.popleft().result())
+            return [*done, *(future.result() for future in waiting)]
+    except BrokenProcessPool:
+        raise RunError(
+            "a process that prepares notes was killed, perhaps for memory. The same command goes "
+            "on; with a lower prepare.workers it needs less."
+        ) from None
 
 
 @contextlib.contextmanager
