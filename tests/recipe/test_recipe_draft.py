@@ -166,6 +166,14 @@ def test_a_table_without_long_texts_asks_for_the_text(tmp_path):
         draft(path, survey(path), Choices(), "ours", "tiny")
 
 
+def test_a_text_in_brackets_makes_no_list_of_the_column(drafted):
+    notes = [f"{LONG} {LONG} {row}" for row in range(39)]
+    found = drafted(note=["[REDACTED]", *notes], died=alternating(1, 0))
+    assert found.uses["note"] == "text"
+    lists = drafted(labels=[["I10", "I21", "J18", "J44", "N17", "N18", "R07", "Z51"]] * 40)
+    assert lists.uses == {"body": "text", "labels": "outcome, multilabel"}
+
+
 def test_an_id_of_no_known_name_is_the_one_column_that_differs_in_every_note(drafted):
     ids = [1000 + row for row in range(40)]
     assert drafted(Fall=ids, died=alternating(1, 0)).uses["Fall"] == "note id"
