@@ -232,6 +232,7 @@ def test_a_stay_of_several_notes_is_told(drafted):
         ({"visit": [row % 3 for row in range(40)]}, None),
         ({"visit_id": [row // 10 for row in range(40)]}, "visit_id"),
         ({"admission": alternating("emergency", "elective")}, None),
+        ({"admission": [f"{2110 + row}-01-01" for row in range(40)]}, None),
         ({"patient": [row // 2 for row in range(40)], "visit_id": [1, 2] * 20}, None),
         (
             {"patient": [row // 4 for row in range(40)], "visit": [n // 2 for n in range(40)]},

@@ -276,7 +276,8 @@ def _of_role(seen: Survey, role: str, pattern: str, columns: dict[str, str]) -> 
         times = [one for one in fitting if one.are_sure_times and not _is(_OF_LIVES, one)]
         fitting = sorted(times, key=lambda one: _is(_OF_STAYS, one) - _is(_OF_NOTES, one))
     else:
-        fitting = [column for column in fitting if _is(_IS_ID, column) or not column.words]
+        undated = [column for column in fitting if column.holds != "times"]
+        fitting = [column for column in undated if _is(_IS_ID, column) or not column.words]
     if role == "stay_id":
         patients = seen.column(columns["patient_id"]).distinct if "patient_id" in columns else 0
         fitting = [column for column in fitting if _names_stays(column, seen.rows, patients)]
