@@ -269,6 +269,8 @@ def test_words_and_names_are_no_ids(drafted, name, cells):
         (("storetime", "some_date"), "some_date"),
         (("admittime", "dischtime"), "admittime"),
         (("dob_date", "deathtime"), None),
+        (("fecha_nacimiento", "fecha_defuncion", "fecha"), "fecha"),
+        (("gebdatum", "geboortedatum", "date_naissance", "Ergebnisdatum"), "Ergebnisdatum"),
     ],
 )
 def test_the_time_of_a_note_is_told_from_those_of_lives_and_stays(drafted, names, time):

@@ -30,7 +30,10 @@ _OF_PERSONS: Final = r".*(name|nombre|nome|apellido|prénom|prenom).*"
 """Columns that name persons: ids of notes go into files of scores."""
 _OF_NOTES: Final = r".*(note|chart|service|effective|creat|document|report|writ|befund|erstell).*"
 _OF_STAYS: Final = r".*(admi|disch|stor|aufnahme|entlass|updat|modif|sign|print).*"
-_OF_LIVES: Final = r".*(birth|dob|death|dod|died|expire|geburt|todes|sterbe).*"
+_OF_LIVES: Final = (
+    r"geb.*|.*(birth|dob|death|dod|died|expire|geburt|todes|sterbe|geboorte|overlij|naiss|"
+    r"d[eé]c[eè]s|nacim|_nac|falleci|defunci|f[oö]dels).*"
+)
 """Names of times by whether they are more, less or never likely that of a note."""
 _LEAST_STAYS: Final = 10
 _LINES_OF_A_NOTE: Final = 1.5
