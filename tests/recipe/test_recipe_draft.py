@@ -79,6 +79,15 @@ def test_ids_are_known_by_the_names_that_epic_and_i2b2_give_them(drafted, patien
     assert (columns["patient_id"], columns["stay_id"]) == (patient, stay)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["patient_mrn", "pt_id", "patient_uuid", "PatientenID", "Patientennummer", "paciente_id"],
+)
+def test_the_column_of_the_patient_is_known_by_many_names(drafted, name):
+    found = drafted(**{name: [f"a{row // 2}" for row in range(40)]}, died=alternating(1, 0))
+    assert found.uses[name] == "patient id"
+
+
 def test_one_word_more_than_those_known_is_that_of_validation(drafted):
     ids, parts = [f"n{row}" for row in range(40)], ["Train", "Validierung", "Test", "Train"] * 10
     found = drafted(note_id=ids, died=alternating(1, 0), part=parts)

@@ -19,7 +19,8 @@ from notetune.sources.tables.survey import ROWS_READ, Column, Survey
 
 _ID: Final = "(id|nr|no|num|number|key)"
 _NAMES: Final = {
-    "patient_id": rf"(pat_)?(patient|subject|person|pat|mrn)([_ -]?{_ID})?",
+    "patient_id": rf"((pat|patient)_)?(patient(en)?|paciente|subject|person|pat|mrn)"
+    rf"([_ -]?({_ID}|uuid|nummer))?|pt_?{_ID}",
     "note_id": rf"(note|report|document|doc|case|row)?[_ -]?{_ID}",
     "time": r".*(date|time|datum|zeit|fecha).*",
     "stay_id": rf"(pat_enc_)?(stay|visit|encounter|admission|hadm|csn)([_ -]?{_ID})?",
