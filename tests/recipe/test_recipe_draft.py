@@ -8,7 +8,7 @@ import yaml
 from draft_tables import DAYS, LONG, alternating, drafts_in
 
 from notetune import config, sources
-from notetune.errors import ConfigError
+from notetune.errors import ConfigError, DataError
 from notetune.recipe.draft import Choices, draft
 from notetune.recipe.recipe import Recipe
 from notetune.sources import splits
@@ -68,6 +68,15 @@ def test_a_column_splits_the_notes_of_a_stay_and_notes_without_ids(drafted):
     split_of = splits.split_patients(notes, alone.split, alone.source)
     assert dict(split_of.rows()) == dict(zip(notes, parts, strict=True))
     assert split_of.height == 40
+
+
+def test_rows_without_a_split_are_told(drafted):
+    found = drafted(part=[None, *["train", "test", "train"] * 13], died=alternating(1, 0))
+    said = "part: 1 of the first 40 rows name no split, which stops the study; fill it in, or set"
+    assert [remark.startswith(said) for remark in found.remarks] == [False, True]
+    prepare = found.recipe.preparation
+    with pytest.raises(DataError, match="column part names no split"):
+        splits.split_patients(["note-1"], prepare.split, prepare.source)
 
 
 @pytest.mark.parametrize(

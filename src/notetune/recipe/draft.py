@@ -149,6 +149,12 @@ def _of_keys(seen: Survey, uses: Mapping[str, str]) -> Iterator[str]:
                 f"{column.name}: {lacking:,} of the first {seen.rows:,} objects lack this key and "
                 "are rejected; give it in every line, null if none."
             )
+        if uses[column.name] == "split" and (without := column.rows - column.filled):
+            yield (
+                f"{column.name}: {without:,} of the first {column.rows:,} rows name no split, "
+                "which stops the study; fill it in, or set `policy: quarantine` and a "
+                "max_rejected_share above their share to leave them out."
+            )
 
 
 def _left_out(seen: Survey) -> list[str]:
