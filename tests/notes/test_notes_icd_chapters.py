@@ -28,6 +28,12 @@ from notetune.notes.icd_chapters import CHAPTERS, icd_chapter
         ("U071", "10", "U00-U85"),
         ("V30.0", "10", "V00-Y99"),
         ("Z3A", "10", "Z00-Z99"),
+        ("D90", "10", "D50-D89"),
+        ("E90*", "10", "E00-E89"),
+        ("F00.1*", "10", "F01-F99"),
+        ("T89.0", "10", "S00-T88"),
+        ("T98.3", "10", "S00-T88"),
+        ("U99.0!", "10", "U00-U85"),
     ],
 )
 def test_a_code_is_in_the_chapter_of_its_category(code, version, chapter):

@@ -58,6 +58,15 @@ CHAPTERS: Final[Mapping[str, Mapping[str, str]]] = {
 Source: tabular lists of ICD-9-CM volume 1 and of ICD-10-CM; long titles are shortened.
 """
 
+_OF_OTHER_EDITIONS: Final[Mapping[str, str]] = {
+    "D90": "D50-D89",
+    "E90": "E00-E89",
+    "F00": "F01-F99",
+    **dict.fromkeys((f"T{number}" for number in range(89, 99)), "S00-T88"),
+    **dict.fromkeys(("U88", "U89", "U99"), "U00-U85"),
+}
+"""The chapters of categories of ICD-10 of the WHO and of ICD-10-GM that ICD-10-CM does not have."""
+
 
 @lru_cache(maxsize=100_000)
 def icd_chapter(code: str, version: str) -> str | None:
@@ -75,4 +84,5 @@ def icd_chapter(code: str, version: str) -> str | None:
     category = CATEGORY["diagnoses", version](code)
     # Letters follow digits in ASCII as in the classification: C4A stands between C49 and C50.
     ranges = ((name, *name.split("-")) for name in CHAPTERS[version])
-    return next((name for name, first, last in ranges if first <= category <= last), None)
+    within = (name for name, first, last in ranges if first <= category <= last)
+    return next(within, _OF_OTHER_EDITIONS.get(category))
