@@ -13,6 +13,7 @@ from study.one_job import find, model_job, run, train
 from transformers import AutoModelForCausalLM
 
 from notetune import config
+from notetune.errors import ConfigError
 from notetune.metrics.scores import read_scores
 from notetune.model.cards import read_card
 from notetune.prepare import intake
@@ -206,6 +207,15 @@ def test_what_is_read_stays_within_positions_and_rows(place, settings, expected,
     wanted = int(np.sort(pieces)[int(np.ceil(0.95 * len(pieces))) - 1])
     assert prepared.intake.whole_pieces == wanted
     assert why in prepared.intake.max_tokens_why
+
+
+@pytest.mark.parametrize("virtual", [121, 127, 500])
+def test_virtual_tokens_that_leave_no_room_for_a_document_are_refused(place, virtual):
+    adapter = f"downstream.adapter={{kind: prefix, virtual_tokens: {virtual}}}"
+    words = ("name=no-room", "prepare.opener=bos", "pretrain.adapter={kind: lora, rank: 2}")
+    left = max(0, 128 - virtual)
+    with pytest.raises(ConfigError, match=f"leave {left} positions of the backbone to a document"):
+        prepare(load(place, *ALL_AUTO, *words, adapter).preparation)
 
 
 def test_an_encoder_has_its_own_limit_and_its_own_pieces(place):

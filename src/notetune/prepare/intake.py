@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from notetune import infer
+from notetune.errors import ConfigError
 from notetune.model.backbone import load_backbone, outline_backbone
 from notetune.model.backbone_folder import resolve_backbone
 from notetune.model.device import torch_device
@@ -103,9 +104,17 @@ def longest_document(
     """Tokens that hold 95 % of some notes whole, or as many as there can be; and why so many.
 
     The model was built for so many `positions`, and a row has room for `most` tokens.
+
+    Raises:
+        ConfigError: If there are too few positions for any document.
     """
+    if positions < LEAST_TOKENS:
+        raise ConfigError(
+            f"virtual tokens leave {max(0, positions)} positions of the backbone to a document, "
+            f"which has {LEAST_TOKENS} or more; lower virtual_tokens of the adapters."
+        )
     if not texts:
-        return max(LEAST_TOKENS, min(positions, most)), "there is no training note to go by"
+        return min(positions, most), "there is no training note to go by"
     lengths_N = encoder.documents(texts, _ENDLESS).table_D["length"]
     wanted = int(np.quantile(lengths_N, WHOLE_SHARE, method="inverted_cdf"))
     why = f"{WHOLE_SHARE:.0%} of {len(texts):,} training notes have at most {wanted:,} tokens"
