@@ -21,6 +21,20 @@ def test_whole_numbers_beside_gaps_stay_whole():
     ]
 
 
+@pytest.mark.parametrize("kind", ["float16", "float32", "Float32", pl.Float32])
+def test_whole_numbers_that_a_short_float_may_have_rounded_are_not_read(kind):
+    def read(*cells):
+        if kind is pl.Float32:
+            return columns_of(pl.DataFrame({"a": cells}, schema={"a": kind}))
+        return columns_of(pd.DataFrame({"a": pd.Series(cells).astype(kind)}))
+
+    number = 2050.0 if kind == "float16" else 20_000_000.0
+    assert read(number, None, 7.0).columns == []
+    assert read(number, None, 7.5)["a"].to_list() == [number, None, 7.5]
+    assert read(number / 4, None, 7.0).columns == ["a"]
+    assert read(None, None).columns == ["a"]
+
+
 def test_what_is_missing_in_pandas_is_null():
     table = pd.DataFrame(
         {

@@ -161,8 +161,7 @@ class Study:
         if odd := {type(text).__name__ for text in texts} - {"str"}:
             raise DataError(f"column {wanted[0]} holds cells of kind {min(odd)}; a note is text.")
         columns = _columns(records, source.features)
-        jobs = _chosen(self.recipe, model)
-        scores = pl.concat(_scored(job, texts, columns) for job in jobs)
+        scores = pl.concat(_scored(job, texts, columns) for job in _chosen(self.recipe, model))
         if note_id in table.columns:
             ids = table[note_id].gather(scores["row"])
             scores.insert_column(1, ids.alias("note_id") if note_id in scores.columns else ids)
@@ -262,6 +261,10 @@ def _series(name: str, column: Any) -> pl.Series | str:
         return f"holds cells of kind {_kinds(cells)} that do not go together"  # errors show cells
     if read.dtype in (pl.Object, pl.Struct([])):
         return f"holds cells of kind {_kinds(cells)}"
+    if exact := {"float16": 2**11, "float32": 2**24}.get(kind := str(column.dtype).lower()):
+        known = read.cast(pl.Float64).drop_nulls().drop_nans()
+        if (known % 1 == 0).all() and (known.abs() > exact).any():
+            return f"holds whole numbers that a {kind} may have rounded"
     return read
 
 
