@@ -174,14 +174,10 @@ def _join_tokens(
 
 def _corpus(store: TokenStore, notes: pl.DataFrame) -> list[CorpusCount]:
     """Notes, documents and tokens per source and split, most tokens first."""
-    sizes = {
-        "notes": np.ones(notes.height, np.int64),
-        "documents": np.bincount(store.note_number_D, minlength=notes.height),
-        "tokens": np.add.reduceat(store.lengths_D, np.flatnonzero(store.piece_D == 0)),
-    }
     table = notes.select("source", "split").with_columns(
-        **{n: pl.Series(v) for n, v in sizes.items()}
+        documents=np.bincount(store.note_number_D, minlength=notes.height),
+        tokens=np.add.reduceat(store.lengths_D, np.flatnonzero(store.piece_D == 0)),
     )
-    order = ("tokens", "source", "split")
-    sums = table.group_by("source", "split").sum().sort(order, descending=True)
+    sums = table.group_by("source", "split").agg(pl.len().alias("notes"), pl.all().sum())
+    sums = sums.sort("tokens", "source", "split", descending=True)
     return [CorpusCount(**values) for values in sums.iter_rows(named=True)]
