@@ -70,13 +70,24 @@ def test_a_column_splits_the_notes_of_a_stay_and_notes_without_ids(drafted):
     assert split_of.height == 40
 
 
-def test_rows_without_a_split_are_told(drafted):
-    found = drafted(part=[None, *["train", "test", "train"] * 13], died=alternating(1, 0))
-    said = "part: 1 of the first 40 rows name no split, which stops the study; fill it in, or set"
-    assert [remark.startswith(said) for remark in found.remarks] == [False, True]
+@pytest.mark.parametrize(
+    ("name", "cells", "what"),
+    [
+        ("part", ["train", "test", "train"] * 13, "split"),
+        ("patient_id", [f"p{row // 2}" for row in range(39)], "patient id"),
+        ("note", [f"{LONG} {LONG} {row}" for row in range(39)], "text"),
+    ],
+)
+def test_rows_without_what_each_needs_are_told(drafted, name, cells, what):
+    found = drafted(**{name: [None, *cells]}, died=alternating(1, 0))
+    said = f"{name}: 1 of the first 40 rows have no {what}, which stops the study; fill it in, or"
+    assert found.remarks[-1].startswith(said)
     prepare = found.recipe.preparation
-    with pytest.raises(DataError, match="column part names no split"):
-        splits.split_patients(["note-1"], prepare.split, prepare.source)
+    with pytest.raises(DataError, match=f"column part names no split|missing {what}|empty {what}"):
+        splits.split_patients(
+            sources.read(prepare.source).notes["patient_id"], prepare.split, prepare.source
+        )
+    assert not any(said[-40:] in remark for remark in drafted(died=[0, 1] * 20).remarks)
 
 
 @pytest.mark.parametrize(

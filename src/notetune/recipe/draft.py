@@ -25,6 +25,7 @@ _NAMES: Final = {
     "time": r".*(date|time|datum|zeit|fecha).*",
     "stay_id": rf"(pat_enc_)?(stay|visit|encounter|admission|hadm|csn)([_ -]?{_ID})?",
 }
+_NEEDED: Final = ("text", "patient id", "split")
 _IN_SEVERAL_ROWS: Final = rf"(note|report|document|doc)[_ -]?{_ID}"
 _IS_ID: Final = rf".*{_ID}"
 _OF_PERSONS: Final = r".*(name|nombre|nome|apellido|prénom|prenom).*"
@@ -149,9 +150,10 @@ def _of_keys(seen: Survey, uses: Mapping[str, str]) -> Iterator[str]:
                 f"{column.name}: {lacking:,} of the first {seen.rows:,} objects lack this key and "
                 "are rejected; give it in every line, null if none."
             )
-        if uses[column.name] == "split" and (without := column.rows - column.filled):
+        use, without = uses[column.name], column.rows - column.filled
+        if without and use in _NEEDED:
             yield (
-                f"{column.name}: {without:,} of the first {column.rows:,} rows name no split, "
+                f"{column.name}: {without:,} of the first {column.rows:,} rows have no {use}, "
                 "which stops the study; fill it in, or set `policy: quarantine` and a "
                 "max_rejected_share above their share to leave them out."
             )
