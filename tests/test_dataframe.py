@@ -286,11 +286,16 @@ def test_words_for_missing_are_missing_in_new_notes_too(study):
         study.predict(new.with_columns(note=pl.lit("NULL")), model="tf-idf")
 
 
-def test_a_study_whose_folder_another_one_took_predicts_nothing(tmp_path):
-    first = notetune.fit(frame(range(200)), ["died"], folder=tmp_path / "x", **SMALL)
+def test_a_study_whose_folder_another_one_took_predicts_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = notetune.fit(frame(range(200)), ["died"], folder="x", **SMALL)
     turned = frame(range(200)).with_columns(died=1 - pl.col("died"))
-    second = notetune.fit(turned, ["died"], folder=tmp_path / "x", **SMALL)
+    second = notetune.fit(turned, ["died"], folder="x", **SMALL)
     new = frame(range(1000, 1005)).drop("died")
     assert len(second.predict(new)) == 5
-    with pytest.raises(DataError, match="holds another study by now"):
+    with pytest.raises(DataError, match=f"{tmp_path}/x is not this study's; fit anew"):
         first.predict(new)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir("other")
+    with pytest.raises(DataError, match=f"{tmp_path}/other/x is not this study's"):
+        second.predict(new)

@@ -144,7 +144,7 @@ class Study:
             DataError: If a column is missing or a note is empty, or another study took the folder.
         """
         if manifest.made_from(self.recipe.folder.prepared) != self.notes_from:
-            raise DataError(f"{self.recipe.folder.root} holds another study by now; fit anew.")
+            raise DataError(f"{self.recipe.folder.root.resolve()} is not this study's; fit anew.")
         if self.recipe.prepare.join != "none" or self.recipe.evaluate.combine != "none":
             raise ConfigError(
                 "this study is about stays, and here each row is scored by itself; score a file "
