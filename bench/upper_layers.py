@@ -98,7 +98,8 @@ def main() -> None:
             trained(options, seed, [f"runs={folder}/upper", kept], options.layers)
             for seed in range(options.trials)
         ]
-    write(Rows(options.results), options.layers, one.name, whole, upper)
+    name = f"{options.recipe.stem} · {one.name}"
+    write(Rows(options.results), options.layers, name, whole, upper)
 
 
 if __name__ == "__main__":
