@@ -306,7 +306,7 @@ def test_workers_and_a_node_that_die_leave_every_job_once_and_the_same_tables(
     events = [json.loads(line) for line in (root / "jobs.jsonl").read_text().splitlines()[1:]]
     made = [event["job"] for event in events if event["event"] == "made"]
     assert len(made) == len(set(made)) == len(listed)
-    assert len({event["by"] for event in events}) > 2
+    assert len({event["by"] for event in events}) > 1  # the killed ones may have made nothing
     alone = load_recipe(place, tmp_path / "alone")
     work(alone)
     assert evaluate(recipe).tasks == evaluate(alone).tasks
