@@ -99,6 +99,13 @@ def test_ids_are_known_by_the_names_that_epic_and_i2b2_give_them(drafted, patien
     assert (columns["patient_id"], columns["stay_id"]) == (patient, stay)
 
 
+@pytest.mark.parametrize("name", ["age", "Age (years)", "year_of_birth", "Geburtsjahr", "surname"])
+def test_what_tells_of_a_person_is_no_id_of_a_note_where_it_happens_to_differ(drafted, name):
+    died = alternating(1, 0)
+    assert "note id" not in drafted(**{name: list(range(20, 60))}, died=died).uses.values()
+    assert drafted(specimen=list(range(20, 60)), died=died).uses["specimen"] == "note id"
+
+
 @pytest.mark.parametrize(
     "name",
     ["patient_mrn", "pt_id", "patient_uuid", "PatientenID", "Patientennummer", "paciente_id"],

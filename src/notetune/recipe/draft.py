@@ -28,8 +28,11 @@ _NAMES: Final = {
 _NEEDED: Final = ("text", "patient id", "split")
 _IN_SEVERAL_ROWS: Final = rf"(note|report|document|doc)[_ -]?{_ID}"
 _IS_ID: Final = rf".*{_ID}"
-_OF_PERSONS: Final = r".*(name|nombre|nome|apellido|prénom|prenom).*"
-"""Columns that name persons: ids of notes go into files of scores."""
+_OF_PERSONS: Final = (
+    r"(age|alter|edad|leeftijd)([_ -].*)?|"
+    r".*(name|nombre|nome|apellido|prénom|prenom|birth|geburt|naiss|nacim|year|jahr).*"
+)
+"""Columns that tell of persons: ids of notes go into files of scores."""
 _OF_NOTES: Final = r".*(note|chart|service|effective|creat|document|report|writ|befund|erstell).*"
 _OF_STAYS: Final = r".*(admi|disch|stor|aufnahme|entlass|updat|modif|sign|print).*"
 _OF_LIVES: Final = (
