@@ -311,7 +311,7 @@ def test_the_command_prints_the_cells_and_what_they_rest_on(small, capsys, monke
     code, said = notetune(*few, "--dry-run", "--gpu", "l40s", "--only", "llama-7b")
     assert code == 0
     text = " ".join(said.out.split())
-    assert re.search(r"length_of_stay · head-only [0-9.]+ (s|min) 0 [0-9.]+ 30,421", text)
+    assert re.search(r"length_of_stay · head-only [0-9.]+ (s|min) 1 [0-9.]+ 30,421", text)
     assert "40% of the card's highest rate, which is assumed" in text
     assert "published counts (MIMIC-IV-Note 2.2" in text
     assert "78 trainings and 6 measurements of perplexity" in text  # 12, and 66 trials
