@@ -142,6 +142,19 @@ def test_each_perplexity_has_an_interval_and_one_on_test_notes_stands_to_the_bes
     assert perplexity.judged_on("test", {"none": batches}) == {}
 
 
+def test_perplexities_are_compared_on_one_backbone_under_whatever_name(place, trained):
+    jobs = [job for job in jobs_of_step_1(load(place)) if job.stage == "perplexity"]
+    best = min(methods(jobs), key=lambda row: row.perplexity["test"]).method
+    twice = [replace(job, backbone=name) for name in ("one", "other") for job in jobs]
+    rows = {row.method: row.standing for row in methods(twice)}
+    assert rows[f"one/{best}"] == rows[f"other/{best}"] == "tied"
+    weights = replace(jobs[0].spec.weights, fingerprint="another")
+    others = [replace(job, backbone="o", spec=replace(job.spec, weights=weights)) for job in jobs]
+    alone = {row.method: row.standing for row in methods(jobs)}
+    beside = {row.method: row.standing for row in methods([*jobs, *others])}
+    assert beside == alone | {f"o/{name}": standing for name, standing in alone.items()}
+
+
 def test_general_text_is_read_passage_by_passage(place, trained):
     plain = AutoModelForCausalLM.from_pretrained(place / "backbone").eval()
     nats, targets = 0.0, 0

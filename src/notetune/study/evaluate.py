@@ -63,7 +63,7 @@ def evaluate(recipe: Recipe) -> Results:
         hybrids=dict(_joined(job) for one in made for job in one.done_of("hybrid")),
         flow=_flow(first.notes),
         splits=tuple(row for task in of_notes.values() for row in _split_counts(task)),
-        methods=tuple(row for one in made for row in methods(one.jobs)),
+        methods=tuple(methods([job for one in made for job in one.jobs])),
         perplexity=tuple(row for one in made for row in perplexities(one.jobs)),
         learning_curves={
             _run_name(job): record.curve for job, record in {**step_1, **step_2}.items()
@@ -111,7 +111,7 @@ def methods(jobs: Sequence[Job]) -> list[MethodRow]:
         # The last row of a split is over all sources.
         rows = {row.split: row for row in perplexity.read(job)}
         by_split = {split: row.perplexity for split, row in rows.items()}
-        of_method = {split: of[name] for split, of in judged.items() if of}
+        of_method = {split: of[name] for split, of in judged.items() if name in of}
         found.append(
             MethodRow(
                 method=name,

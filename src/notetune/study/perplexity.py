@@ -1,6 +1,6 @@
 """Perplexity before and after step 1, of what is saved; nothing here trains."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 
@@ -63,13 +63,18 @@ def read(job: Job) -> tuple[PerplexityRow, ...]:
 
 
 def judged_on(split: str, jobs: Mapping[str, Job]) -> dict[str, JudgedPerplexity]:
-    """How sure the perplexity of each finished job on a split is, beside those of the others.
+    """How sure the perplexity of each finished job on a split is, beside those it compares with.
 
-    None where it is not over tokens: the mean over batches is not one over patients.
+    These are of the same documents on the same backbone, also under another name. None where it is
+    not over tokens: the mean over batches is not one over patients.
     """
-    if any(job.spec_as(PerplexitySpec).average != "token" for job in jobs.values()):
-        return {}
-    return judged({name: _losses_on(split, job) for name, job in jobs.items()})
+    alike: dict[Hashable, dict[str, DocumentLosses]] = {}
+    for name, job in jobs.items():
+        spec = job.spec_as(PerplexitySpec)
+        if spec.average == "token":
+            read = spec.weights.fingerprint, spec.documents, spec.sources, spec.most_documents
+            alike.setdefault(read, {})[name] = _losses_on(split, job)
+    return {name: one for group in alike.values() for name, one in judged(group).items()}
 
 
 def _losses_on(split: str, job: Job) -> DocumentLosses:
