@@ -39,6 +39,12 @@ def test_the_kind_of_an_outcome_follows_from_its_values(drafted, cells, expected
     assert found.recipe
 
 
+def test_an_answer_in_brackets_makes_no_lists_of_an_outcome(drafted):
+    cells = ["[unclear]", *alternating("1", "0")[1:]]
+    with pytest.raises(ConfigError, match="column died holds text; an outcome has 2 to"):
+        drafted(Choices(outcomes={"died": None}), died=cells)
+
+
 @pytest.mark.parametrize(
     ("cells", "separator"),
     [

@@ -82,7 +82,7 @@ def test_lists_are_lists(tmp_path):
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "cases.jsonl").write_text(lines)
     codes = found_in(tmp_path / "cases.jsonl")["codes"]
-    assert (codes.holds, codes.lists, codes.levels) == ("lists", 5, None)
+    assert (codes.holds, codes.bracketed, codes.levels) == ("lists", 5, None)
 
 
 def test_a_key_that_the_first_object_lacks_is_a_column_too(tmp_path):

@@ -273,8 +273,7 @@ def _split(seen: Survey, remarks: list[str]) -> dict[str, Any]:
 def _text(seen: Survey, choices: Choices) -> Column:
     if choices.text is not None:
         return seen.column(choices.text)
-    # Some cells of a text may stand in brackets, as lists do: [REDACTED].
-    texts = [one for one in seen.columns if one.holds == "text" or 0 < 2 * one.lists < one.filled]
+    texts = [column for column in seen.columns if column.holds == "text"]
     longest = max(texts, key=lambda column: column.mean_chars, default=None)
     if longest is None or longest.mean_chars < _LEAST_CHARS:
         raise ConfigError(f"no column seems to hold notes; name it with {choices.text_option}.")

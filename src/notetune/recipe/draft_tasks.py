@@ -113,7 +113,7 @@ def _kind(column: Column) -> TaskKind | None:
     """What an outcome in this column would be; None if it can be none."""
     if column.holds in (ARRAYS, "times"):
         return None
-    if column.lists or column.joins_labels:
+    if column.are_lists or column.joins_labels:
         return "multilabel"
     if len(answers := _answers(column)[0]) > 1:
         return "binary" if len(answers) == 2 else "multiclass"
@@ -140,7 +140,7 @@ def _task(column: Column, given: TaskKind | None, remarks: list[str]) -> dict[st
     task: dict[str, Any] = {"kind": kind, "column": column.name}
     if kind == "binary":
         task |= _values(column, remarks)
-    if kind == "multilabel" and not column.lists and column.separator:
+    if kind == "multilabel" and not column.are_lists and column.separator:
         task["separator"] = column.separator
         remarks.append(f"{column.name}: labels are taken to stand between {column.separator!r}.")
     elif kind != "multilabel" and column.separator and not given:

@@ -57,7 +57,7 @@ class Column:
     whole: int = 0
     words: int = 0
     times: int = 0
-    lists: int = 0
+    bracketed: int = 0
     braced: int = 0
     missing: Counter[str] = field(default_factory=Counter)
     separated: Counter[str] = field(default_factory=Counter)
@@ -80,7 +80,7 @@ class Column:
             return
         self.filled += 1
         if text.startswith("[") and text.endswith("]"):  # one, or printed like one
-            self.lists += 1
+            self.bracketed += 1
             self.levels = None
             return
         self.chars += len(text)
@@ -137,6 +137,11 @@ class Column:
                 self.levels = None
 
     @property
+    def are_lists(self) -> bool:
+        """Whether its cells are lists; some of another column may stand in brackets: [REDACTED]."""
+        return 0 < self.filled <= 2 * self.bracketed
+
+    @property
     def distinct(self) -> int:
         """How many different values its cells have, lists aside."""
         return len(self._seen)
@@ -176,7 +181,7 @@ class Column:
         """What it holds in a word or two."""
         if not self.filled:
             return "nothing"
-        if self.lists:
+        if self.are_lists:
             return "lists"
         if self.braced == self.filled:
             return ARRAYS
