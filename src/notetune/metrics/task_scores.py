@@ -39,7 +39,7 @@ TOO_FEW_OF_A_LABEL = 3
 _RARE = 10
 """A class with fewer notes takes the interval from the average precision of all."""
 
-NO_LABEL = "no label has both values in this split"
+_NO_LABEL = "no label has both values in this split"
 
 RunTables = dict[str, list[ScoreTable]]
 """Tables of the runs of each model."""
@@ -99,7 +99,7 @@ class TaskScores:
     @property
     def why_not(self) -> str | None:
         """Why no model can be judged; None if they can."""
-        return self.labels.why_not or (None if self.aurocs else NO_LABEL)
+        return self.labels.why_not or (None if self.aurocs else _NO_LABEL)
 
     @cached_property
     def aurocs(self) -> dict[str, ModelScores]:
